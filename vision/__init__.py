@@ -1,0 +1,1 @@
+"""Image-classification research in JAX: towers, objectives, data, evaluators, one loop."""
