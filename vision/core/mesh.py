@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -17,11 +17,13 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vision.core.errors import UserError
+
 Tree = Any
 BATCH_AXES = ("data", "fsdp")
 
 
-class MeshError(Exception):
+class MeshError(UserError):
     """The mesh or a sharding rule does not fit the devices or the parameters."""
 
 
@@ -33,7 +35,8 @@ class Mesh:
     fsdp: int = 1
     tensor: int = 1
 
-    def build(self, devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+    def build(self, devices: Sequence[Any] | None = None) -> jax.sharding.Mesh:
+        """The mesh over ``devices`` (all of them by default); axes are Auto."""
         devices = list(jax.devices()) if devices is None else devices
         sizes = dataclasses.asdict(self)
         free = [name for name, size in sizes.items() if size == -1]
@@ -136,3 +139,23 @@ def _fsdp_spec(shape: tuple[int, ...], mesh_shape: Mapping[str, int], min_size: 
         return P()
     axis = max(fits, key=lambda i: shape[i])
     return P(*(None,) * axis, "fsdp")
+
+
+def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """This process's rows of a batch as global arrays, split over the mesh.
+
+    Raises:
+      MeshError: the rows do not divide by the devices.
+    """
+    sharding = batch_sharding(mesh)
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
+    rows = len(next(iter(batch.values()))) * jax.process_count()
+    if rows % parts:
+        raise MeshError(
+            f"a batch of {rows} cannot be split over data x fsdp = {parts} devices; "
+            "choose a batch size that divides by them"
+        )
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }

@@ -22,15 +22,16 @@ Reads go through ``out``. Edits and gradients at a site go through a ``Tap``.
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 Tree = Any
+Tower = nn.Module
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,4 +107,5 @@ def forward(
 
 
 def count_params(params: Tree) -> int:
-    return sum(int(jnp.size(x)) for x in jax.tree.leaves(params))
+    """Number of scalars in a tree of arrays or shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(params))

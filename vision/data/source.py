@@ -6,8 +6,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
+from vision.core.errors import UserError
 
-class DataError(Exception):
+
+class DataError(UserError):
     """A record or a data set cannot be used; the message names the record and the way out."""
 
 

@@ -1,0 +1,45 @@
+"""Trains one experiment; the same command again goes on where the last one stopped.
+
+    python train.py --config=configs/digits_vit.py --workdir=workdirs/digits
+    python train.py --config=configs/digits_vit.py --workdir=/tmp/x --config.model.width=96
+
+Any value of a config can be set with --config.<key>=<value>, also inside lists:
+--config.data.ops[1].size=192. Texts after the config's name choose one of its modes:
+--config=configs/vit_s16_i1k.py:small.
+
+Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
+SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vision.core.cli import cache_compilations, parse, run_main
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(
+        arguments,
+        __doc__ or "",
+        config="config file, optionally followed by :mode",
+        workdir="folder of the run: checkpoints, metrics, resolved config",
+        accept_config_change="go on in a workdir that was made with another config",
+    )
+    workdir = Path(options.workdir)
+    cache_compilations(workdir / "compilation_cache")
+    from vision.core import config, experiment, loop
+
+    loaded = config.load(options.config, options.overrides)
+    experiment.check(loaded, options.config)
+    outcome = loop.train(
+        loaded, workdir, accept_config_change=bool(options.accept_config_change)
+    )
+    if outcome.signal is not None:
+        return 128 + outcome.signal if outcome.saved else 1
+    return 0 if outcome.saved else 1
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:]))

@@ -1,0 +1,108 @@
+"""What is measured: evaluators, the data they read, and what they are given."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from vision.core.figures import Figure
+from vision.core.mesh import to_device
+from vision.core.objective import Batch, Variables
+
+Predict = Callable[[Variables, Batch], dict[str, jax.Array]]
+
+
+class Loader(Protocol):
+    """Iterates over host batches: dicts of numpy arrays with this process's rows.
+
+    Every batch has ``_mask`` (rows,) bool, False where a row only fills up, and ``_index``
+    (rows,) int32, the record's position in its source.
+    """
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]: ...
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def take_bad(self) -> list[Any]:
+        """Records that could not be read since the last call (``on_error="mask"``)."""
+        ...
+
+    def close(self) -> None:
+        """Stops the threads and processes behind the loader."""
+        ...
+
+
+class EvalData(Protocol):
+    """Data read once, in order, the last batch filled up with masked rows."""
+
+    @property
+    def source(self) -> Any: ...
+
+    def loader(self, *, process_index: int, process_count: int) -> Loader: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalContext:
+    """What an evaluator may use besides ``predict``.
+
+    Attributes:
+      variables: parameters (or their average), model state and slots to evaluate.
+      step: training step they come from.
+      batches: reads an ``EvalData`` as dicts of global arrays split over the mesh.
+    """
+
+    variables: Variables
+    step: int
+    batches: Callable[[EvalData], Iterator[Mapping[str, jax.Array]]]
+
+
+class Evaluator(Protocol):
+    """A frozen dataclass that measures something and yields named values and figures.
+
+    ``predict(variables, batch)`` is traceable and the same object in every call of a run: an
+    evaluator jits its own function of it and may cache by it.
+    """
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]: ...
+
+
+class Stopped(Exception):
+    """An evaluation was broken off because the run was asked to stop."""
+
+
+def evaluate(
+    evaluator: Evaluator,
+    predict: Predict,
+    variables: Variables,
+    step: int,
+    mesh: jax.sharding.Mesh,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], dict[str, Figure]]:
+    """Runs one evaluator; returns its numbers and its figures by name.
+
+    ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised.
+    """
+
+    def batches(data: EvalData) -> Iterator[Mapping[str, jax.Array]]:
+        loader = data.loader(process_index=jax.process_index(), process_count=jax.process_count())
+        try:
+            for batch in loader:
+                if stop():
+                    raise Stopped
+                yield to_device(batch, mesh)
+        finally:
+            loader.close()
+
+    numbers: dict[str, float] = {}
+    figures: dict[str, Figure] = {}
+    with jax.set_mesh(mesh):
+        for name, value in evaluator.run(predict, EvalContext(variables, step, batches)):
+            if isinstance(value, (int, float)):
+                numbers[name] = float(value)
+            else:
+                figures[name] = value
+    return numbers, figures

@@ -1,0 +1,152 @@
+"""The root of every config, and how its parts are built in order."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+import ml_collections
+
+from vision.core.checkpoint import Checkpoints
+from vision.core.config import build, validate
+from vision.core.evaluator import Evaluator, Loader
+from vision.core.mesh import Mesh, ShardingRule
+from vision.core.net import Tower
+from vision.core.objective import Objective
+from vision.core.optim import Ema, Optimizer
+from vision.core.schedule import Horizon
+from vision.core.schema import ConfigError
+from vision.core.step import BatchOp, Step
+
+
+class TrainData(Protocol):
+    """Training data: an endless, exactly resumable stream of batches."""
+
+    @property
+    def source(self) -> Any: ...
+
+    @property
+    def batch_size(self) -> int: ...
+
+    @property
+    def batch_ops(self) -> tuple[BatchOp, ...]: ...
+
+    def loader(
+        self, *, seed: int, first_batch: int, process_index: int, process_count: int
+    ) -> Loader: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """One experiment: everything ``train.py`` and ``evaluate.py`` need.
+
+    Lengths are texts such as ``"500 steps"``, ``"90 epochs"`` or ``"1e6 examples"``.
+
+    Attributes:
+      data: what is trained on.
+      objective: what is learned; gets ``model`` where it declares one.
+      optimizer: how.
+      total: length of the run.
+      model: the tower; gets ``num_classes`` from the data where the config leaves it None.
+      evaluators: name to what is measured. An evaluator's own ``every`` says how often; at the
+        end all of them run.
+      ema: keep an average of the parameters and evaluate it; None for none.
+      mesh: shape of the device mesh.
+      sharding: layout of parameters, first match wins; none means replicated.
+      checkpoints: how often states are saved and which are kept.
+      log_every: distance between rows of ``metrics.jsonl``.
+      seed: of parameters, data order, augmentation and dropout.
+    """
+
+    data: TrainData
+    objective: Objective
+    optimizer: Optimizer
+    total: str
+    model: Tower | None = None
+    evaluators: Mapping[str, Evaluator] | None = None
+    ema: Ema | None = None
+    mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
+    sharding: tuple[ShardingRule, ...] = ()
+    checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
+    log_every: str = "50 steps"
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """What a run learned from its data, kept in the workdir so that nothing else is needed later.
+
+    Attributes:
+      num_examples: records in the training source.
+      class_names: in label order; empty without classes.
+      batch: name to ``(shape, dtype)`` of a global training batch.
+    """
+
+    num_examples: int
+    class_names: tuple[str, ...]
+    batch: Mapping[str, tuple[tuple[int, ...], str]]
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+    @classmethod
+    def load(cls, path: Path) -> Facts:
+        plain = json.loads(path.read_text())
+        batch = {name: (tuple(shape), dtype) for name, (shape, dtype) in plain["batch"].items()}
+        return cls(plain["num_examples"], tuple(plain["class_names"]), batch)
+
+
+# Filled in by ``assemble``; everything else that a constructor requires stands in the config.
+OFFERED = {"objective": frozenset({"model"})}
+
+
+def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
+    """``vision.core.config.validate`` with what ``assemble`` fills in later."""
+    validate(config, source=source, offered=OFFERED)
+
+
+def observe(data: TrainData) -> Facts:
+    """Facts about training data, from its description and its first batch."""
+    loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
+    try:
+        first = next(loader)
+    finally:
+        loader.close()
+    info = data.source.info
+    batch = {name: (x.shape, str(x.dtype)) for name, x in first.items()}
+    return Facts(len(data.source), tuple(info.class_names), batch)
+
+
+def assemble(config: ml_collections.ConfigDict, facts: Facts, data: Any = None) -> Experiment:
+    """Builds every part of a checked config.
+
+    Args:
+      config: what ``get_config`` returned, after ``check``.
+      facts: what the data says; see ``observe``.
+      data: the built ``config.data``; None where training data is not needed.
+    """
+    model = build(config.model, num_classes=len(facts.class_names) or None)
+    built = {"model": model, "data": data, "objective": build(config.objective, model=model)}
+    for key, value in config.items():
+        if key in {f.name for f in dataclasses.fields(Experiment)} - set(built):
+            built[key] = build(value)
+    return Experiment(**built)
+
+
+def make_step(experiment: Experiment, facts: Facts, batch_size: int) -> Step:
+    """The step of an experiment."""
+    horizon = Horizon(facts.num_examples, batch_size)
+    total = horizon.steps(experiment.total, "total")
+    if total < 1:
+        raise ConfigError(f"config.total is {experiment.total!r}: nothing to train")
+    return Step(
+        objective=experiment.objective,
+        optimizer=experiment.optimizer,
+        horizon=dataclasses.replace(horizon, total_steps=total),
+        batch_ops=tuple(experiment.data.batch_ops) if experiment.data else (),
+        ema=experiment.ema,
+        seed=experiment.seed,
+    )

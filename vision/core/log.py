@@ -1,0 +1,187 @@
+"""What a run writes down: ``metrics.jsonl``, TensorBoard files and the line on the terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+import tensorboardX
+
+
+class RowFile:
+    """Rows of JSON, each with its ``step``, in order, every step's rows once.
+
+    Reopened at a step, rows beyond it are dropped: the run that wrote them was cut off before a
+    checkpoint held them, and they will be written again.
+    """
+
+    def __init__(self, path: Path, step: int):
+        _truncate(path, step)
+        self._path = path
+        self._file: TextIO | None = None
+
+    def write(self, row: Mapping[str, Any]) -> None:
+        if self._file is None:  # no empty files where nothing happened
+            self._file = self._path.open("a", encoding="utf-8")
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Puts everything on disk."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class MetricLog:
+    """One row per step in ``metrics.jsonl``, and the same scalars for TensorBoard.
+
+    Values of one step may arrive in several calls; the row is written when the next step begins
+    or on ``flush``.
+    """
+
+    def __init__(self, workdir: Path, step: int):
+        self._rows = RowFile(workdir / "metrics.jsonl", step)
+        self._board = tensorboardX.SummaryWriter(
+            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
+        )
+        self._row: dict[str, Any] = {}
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Adds values to the row of ``step``; non-finite ones are written as null in JSON."""
+        if self._row and self._row["step"] != step:
+            self._write_row()
+        self._row.setdefault("step", step)
+        for name, value in values.items():
+            self._row[name] = value if math.isfinite(value) else None
+            self._board.add_scalar(name, value, step)
+
+    def flush(self) -> None:
+        """Puts everything on disk; called before a checkpoint of the same step."""
+        self._write_row()
+        self._rows.sync()
+        self._board.flush()
+
+    def close(self) -> None:
+        self.flush()
+        self._rows.close()
+        self._board.close()
+
+    def _write_row(self) -> None:
+        if self._row:
+            self._rows.write(self._row)
+            self._row = {}
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Rows of a ``RowFile``; a last line cut off by a kill is left out."""
+    rows = []
+    if path.exists():
+        for line in path.read_text(encoding="utf-8").splitlines():
+            try:
+                rows.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+    return rows
+
+
+def _truncate(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = [row for row in read_rows(path) if row["step"] <= step]
+    temporary = path.with_suffix(".tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in kept)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class Meter:
+    """Throughput and the share of time spent waiting for data, between two readings."""
+
+    def __init__(self, batch_size: int):
+        self._batch_size = batch_size
+        self._steps, self._total_s, self._waited_s = 0, 0.0, 0.0
+
+    def add(self, total_s: float, waited_s: float) -> None:
+        """One step that took ``total_s`` seconds, ``waited_s`` of them for its batch."""
+        self._steps += 1
+        self._total_s += total_s
+        self._waited_s += waited_s
+
+    def read(self) -> dict[str, float]:
+        """``images_per_s`` and ``data_wait`` (0 to 1) since the last call."""
+        total_s = max(self._total_s, 1e-9)
+        values = {
+            "images_per_s": self._steps * self._batch_size / total_s,
+            "data_wait": self._waited_s / total_s,
+        }
+        self._steps, self._total_s, self._waited_s = 0, 0.0, 0.0
+        return values
+
+
+class Progress:
+    """The line a person watches: rewritten in place on a terminal, plain rows elsewhere."""
+
+    def __init__(self, total: int, stream: TextIO | None = None, interval_s: float = 10.0):
+        self._stream = stream or sys.stderr
+        self._total = total
+        self._live = self._stream.isatty()
+        self._interval_s = 0.2 if self._live else interval_s
+        self._last_s = -math.inf
+        self._width = 0
+
+    def due(self) -> bool:
+        return time.monotonic() - self._last_s >= self._interval_s
+
+    def show(
+        self, step: int, loss: float, images_per_s: float, data_wait: float, batch_size: int
+    ) -> None:
+        """Shows where the run is.
+
+        Args:
+          step: updates done.
+          loss: of that step.
+          images_per_s: since the last line.
+          data_wait: share of the time since the last line spent waiting for data, 0 to 1.
+          batch_size: examples in a step, for the time that is left.
+        """
+        eta_s = (self._total - step) * batch_size / max(images_per_s, 1e-9)
+        self._last_s = time.monotonic()
+        text = (
+            f"step {step}/{self._total}  loss {loss:.4f}  {images_per_s:,.0f} images/s  "
+            f"data {data_wait:.0%}  ETA {duration(eta_s)}"
+        )
+        if self._live:
+            self._stream.write("\r" + text.ljust(self._width))
+            self._width = len(text)
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
+
+    def say(self, text: str) -> None:
+        """Writes a line of its own that stays."""
+        if self._live and self._width:
+            self._stream.write("\r" + " " * self._width + "\r")
+            self._width = 0
+        self._stream.write(text + "\n")
+        self._stream.flush()
+
+
+def duration(seconds: float) -> str:
+    """``4:07`` or ``2:31:09``."""
+    if not math.isfinite(seconds):
+        return "?"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

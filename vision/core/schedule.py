@@ -1,0 +1,135 @@
+"""Lengths of time in steps, epochs or examples, and learning-rate schedules over them."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+
+from vision.core.schema import ConfigError
+
+_LENGTH = re.compile(r"\s*([0-9][0-9_.]*(?:e[+-]?[0-9]+)?)\s*(step|epoch|example)s?\s*", re.I)
+
+
+@dataclasses.dataclass(frozen=True)
+class Horizon:
+    """What turns epochs and examples into steps.
+
+    Attributes:
+      num_examples: records in one epoch.
+      batch_size: examples in one (global) step.
+      total_steps: length of the run; 0 while it is not known yet.
+    """
+
+    num_examples: int
+    batch_size: int
+    total_steps: int = 0
+
+    def steps(self, length: str, name: str = "length") -> int:
+        """``"90 epochs"``, ``"10_000 steps"`` or ``"1.28e6 examples"`` as a number of steps.
+
+        A length above zero is at least one step.
+
+        Raises:
+          ConfigError: the text is none of these; ``name`` is the config key to blame.
+        """
+        match = _LENGTH.fullmatch(length)
+        if not match:
+            raise ConfigError(
+                f"config.{name} is {length!r}; write a number and a unit: "
+                "'500 steps', '90 epochs' or '1.28e6 examples'"
+            )
+        amount, unit = float(match[1]), match[2].lower()
+        examples = {"example": 1.0, "step": self.batch_size, "epoch": self.num_examples}[unit]
+        return max(round(amount * examples / self.batch_size), 1 if amount > 0 else 0)
+
+
+class Schedule(Protocol):
+    """A learning-rate multiplier: 1 at the peak."""
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array: ...
+
+
+def _warmup(step: jax.Array, warmup: int) -> jax.Array:
+    # The first update already has a rate above zero, the last warm-up step the full one.
+    return jnp.minimum(1.0, (step + 1) / max(warmup, 1))
+
+
+def _progress(step: jax.Array, warmup: int, total: int) -> jax.Array:
+    return jnp.clip((step - warmup) / max(total - warmup, 1), 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Constant:
+    """1 after a linear warm-up."""
+
+    warmup: str = "0 steps"
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        return _warmup(step, horizon.steps(self.warmup, "optimizer.schedule.warmup"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Cosine:
+    """Linear warm-up, then half a cosine from 1 to ``final`` at the last step."""
+
+    warmup: str = "0 steps"
+    final: float = 0.0
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, warmup, horizon.total_steps)))
+        return _warmup(step, warmup) * (self.final + (1 - self.final) * cosine)
+
+
+@dataclasses.dataclass(frozen=True)
+class Linear:
+    """Linear warm-up, then a straight line from 1 to ``final`` at the last step."""
+
+    warmup: str = "0 steps"
+    final: float = 0.0
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+        left = 1 - _progress(step, warmup, horizon.total_steps)
+        return _warmup(step, warmup) * (self.final + (1 - self.final) * left)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rsqrt:
+    """Linear warm-up, reciprocal square root, linear cool-down to 0 (Zhai et al., 2022).
+
+    After warm-up the multiplier is ``1 / sqrt(1 + (step - warmup) / timescale)``.
+    """
+
+    warmup: str = "0 steps"
+    timescale: str = "10_000 steps"
+    cooldown: str = "0 steps"
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+        timescale = horizon.steps(self.timescale, "optimizer.schedule.timescale")
+        cooldown = horizon.steps(self.cooldown, "optimizer.schedule.cooldown")
+        since = jnp.maximum(step - warmup, 0)
+        rate = _warmup(step, warmup) / jnp.sqrt(1 + since / max(timescale, 1))
+        return rate * _cooldown(step, cooldown, horizon.total_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmupStableDecay:
+    """Warm-up, a constant plateau, and a linear cool-down to 0 at the end (WSD)."""
+
+    warmup: str = "0 steps"
+    cooldown: str = "0 steps"
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+        cooldown = horizon.steps(self.cooldown, "optimizer.schedule.cooldown")
+        return _warmup(step, warmup) * _cooldown(step, cooldown, horizon.total_steps)
+
+
+def _cooldown(step: jax.Array, cooldown: int, total: int) -> jax.Array:
+    return jnp.clip((total - step) / max(cooldown, 1), 0.0, 1.0)

@@ -1,0 +1,82 @@
+"""The folder of a run: one config, one run at a time, nothing of another run overwritten."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+import ml_collections
+
+from vision.core.config import differences, from_plain, to_json, to_plain
+from vision.core.errors import UserError
+
+CONFIG, FACTS = "config.json", "run.json"
+
+
+class WorkdirError(UserError):
+    """The workdir cannot be used for this run."""
+
+
+def open_workdir(
+    workdir: Path, config: ml_collections.ConfigDict, *, accept_config_change: bool = False
+) -> TextIO:
+    """Makes or reopens the folder of a run and writes the resolved config into it.
+
+    Returns:
+      An open lock file: as long as it is open, no other process can run in this folder.
+
+    Raises:
+      WorkdirError: not a writable folder, in use, or the run of another config.
+    """
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise WorkdirError(
+            f"workdir {workdir} is in use by another process; wait for it or take another folder"
+        ) from error
+    path = workdir / CONFIG
+    if path.exists() and not accept_config_change:
+        changed = differences(_read(path), json.loads(json.dumps(to_plain(config))))
+        if changed:
+            lock.close()
+            shown = "\n  ".join(changed[:8]) + ("\n  ..." if len(changed) > 8 else "")
+            raise WorkdirError(
+                f"workdir {workdir} holds the run of another config; what differs:\n  {shown}\n"
+                "take another --workdir, or pass --accept_config_change to go on with the new one"
+            )
+    write_text(path, to_json(config))
+    return lock
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The resolved config that a workdir was made with."""
+    path = workdir / CONFIG
+    if not path.exists():
+        raise WorkdirError(f"{workdir} is not the workdir of a run: it has no {CONFIG}")
+    return from_plain(_read(path))
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkdirError(f"{path} is not a config of ours: {error}") from error

@@ -1,0 +1,71 @@
+"""Evaluates a run from its workdir."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from vision.core import figures
+from vision.core.evaluator import evaluate
+from vision.core.restore import load_run
+from vision.core.schema import ConfigError, nearest
+from vision.core.workdir import write_text
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
+
+
+def evaluate_workdir(
+    workdir: Path, out: Path, *, names: Sequence[str] | None = None, command: str = ""
+) -> dict[str, Any]:
+    """Runs the config's evaluators on the newest checkpoint and writes ``out/evaluation.json``.
+
+    Args:
+      workdir: folder of a run.
+      out: folder for the results, made when it does not exist.
+      names: evaluators to run; None for all.
+      command: kept with the results, so that they can be made again.
+
+    Returns:
+      What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
+      every evaluator, its ``metrics`` and ``figures``.
+    """
+    run = load_run(workdir)
+    evaluators = dict(run.experiment.evaluators or {})
+    for name in names or ():
+        if name not in evaluators:
+            raise ConfigError(f"no evaluator {name!r} in the config{nearest(name, [*evaluators])}")
+    if not evaluators:
+        raise ConfigError(f"the config in {workdir} has no evaluators")
+    results = {}
+    for name in names or evaluators:
+        numbers, drawn = evaluate(
+            evaluators[name], run.predict, run.variables, run.step, run.mesh
+        )
+        results[name] = {
+            "metrics": numbers,
+            "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
+        }
+    report = {
+        "step": run.step,
+        "checkpoint": str(workdir / "checkpoints" / str(run.step)),
+        "command": command,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "versions": versions(),
+        "evaluators": results,
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    return report
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computed a result, and the device it ran on."""
+    found = {name: metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **found, "device": jax.devices()[0].device_kind}

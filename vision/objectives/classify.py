@@ -1,0 +1,103 @@
+"""Supervised classification with softmax or sigmoid cross-entropy."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vision.core.net import Tower, forward, initialise
+from vision.core.objective import Aux, Batch, Context, Variables
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+    """Cross-entropy between a tower's logits and labels.
+
+    ``batch["label"]`` is int (B,), with -1 for "no label" (masked out), or float (B, K): soft
+    labels, or several labels at once with ``loss="sigmoid"``.
+
+    Attributes:
+      model: a tower with a classifier head; filled in from ``config.model``.
+      loss: ``softmax`` for one class per image; ``sigmoid`` for independent classes, summed over
+        classes as in Beyer et al. (2020), "Are we done with ImageNet?".
+      label_smoothing: weight of the uniform distribution in the target (softmax), or distance
+        of both targets from 0 and 1, doubled (sigmoid).
+    """
+
+    model: Tower
+    loss_type: Literal["softmax", "sigmoid"] = "softmax"
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        params, model_state = initialise(self.model, key, batch["image"])
+        return Variables({"model": params}, {"model": model_state}, {})
+
+    def loss(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[jax.Array, Aux]:
+        _, out, state = forward(
+            self.model,
+            params["model"],
+            ctx.model_state["model"],
+            batch["image"],
+            train=ctx.train,
+            key=ctx.rng("dropout"),
+        )
+        logits = out["logits"].astype(jnp.float32)
+        targets, valid = to_targets(batch["label"], logits.shape[-1])
+        valid = valid & batch["_mask"]
+        losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing)
+        weight = valid / jnp.maximum(valid.sum(), 1)
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return jnp.sum(losses * weight), Aux(
+            metrics={"top1": jnp.sum(correct * weight)}, model_state={"model": state}
+        )
+
+    def after_update(
+        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
+    ) -> dict[str, Tree]:
+        return slots
+
+    def predict(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> dict[str, jax.Array]:
+        """``logits``, ``log_probabilities`` (B, K) and ``embedding`` (B, D), all float32."""
+        embedding, out, _ = forward(
+            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
+        )
+        logits = out["logits"].astype(jnp.float32)
+        log = jax.nn.log_softmax if self.loss_type == "softmax" else jax.nn.log_sigmoid
+        return {"logits": logits, "log_probabilities": log(logits), "embedding": embedding}
+
+
+def to_targets(label: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
+    """Labels as float32 (B, K) targets, and (B,) bool: which rows have one."""
+    if label.ndim == 1:
+        return jax.nn.one_hot(label, num_classes), label >= 0
+    if label.shape[-1] != num_classes:
+        raise ValueError(
+            f"labels have {label.shape[-1]} classes and the model has {num_classes}: "
+            "set config.model.num_classes, or the batch op's num_classes, to agree"
+        )
+    return label.astype(jnp.float32), jnp.ones(label.shape[0], bool)
+
+
+def cross_entropy(
+    logits: jax.Array, targets: jax.Array, kind: str, label_smoothing: float
+) -> jax.Array:
+    """Losses (B,) in nats of logits (B, K) against targets (B, K) in [0, 1]."""
+    if kind == "sigmoid":
+        smooth = targets * (1 - label_smoothing) + label_smoothing / 2
+        return optax.sigmoid_binary_cross_entropy(logits, smooth).sum(-1)
+    smooth = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    return optax.safe_softmax_cross_entropy(logits, smooth)
