@@ -1,0 +1,186 @@
+"""ConvNeXt, atto to large and free sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+from vision.models.layers import (
+    DTYPES,
+    LayerScale,
+    Mlp,
+    check_choice,
+    check_images,
+    check_num_classes,
+    check_positive,
+    check_rate,
+    classify,
+    drop_path,
+    drop_path_rates,
+    layer_norm,
+    spatial_sites,
+)
+
+# name: depths, dims. Liu et al. 2022 from tiny on; atto to nano after Woo et al. (V2), 2023.
+VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
+    "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+    "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+    "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+    "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+    "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+    "small": ((3, 3, 27, 3), (96, 192, 384, 768)),
+    "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+    "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+}
+_INIT = nn.initializers.truncated_normal(0.02)
+
+
+def _depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    # From a kernel split by channel the partitioner concludes to split the activations by
+    # channel, and moves all of them there and back. The kernel is small: gather it.
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.size > 1:
+        kernel = jax.lax.with_sharding_constraint(kernel, P())
+    return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
+
+
+class ConvNeXtBlock(nn.Module):
+    """x + layer_scale(mlp(norm(7x7 depthwise convolution(x))))."""
+
+    layer_scale: float | None
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array, key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
+        channels = x.shape[-1]
+        y = nn.Conv(
+            channels,
+            (7, 7),
+            padding=3,
+            feature_group_count=channels,
+            dtype=self.dtype,
+            kernel_init=_INIT,
+            conv_general_dilated=_depthwise,
+            name="conv_dw",
+        )(x)
+        y = layer_norm(constrain_batch(y), self.dtype, "norm")
+        y = Mlp(4 * channels, _INIT, dtype=self.dtype, name="mlp")(y)
+        if self.layer_scale is not None:
+            y = LayerScale(self.layer_scale, name="ls")(y)
+        return x + drop_path(y, key, rate)
+
+
+class ConvNeXt(nn.Module):
+    """ConvNeXt (Liu et al., A ConvNet for the 2020s, 2022), with the exact (erf) GELU.
+
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
+    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block17`` for
+    tiny. ``tokens`` is the last block's output with its positions flattened, ``map`` the same as
+    (B, h, w, C), and ``embedding`` is ``pooled`` after the final norm. ``pooled``, ``embedding``
+    and ``logits`` are float32, everything else is of the compute dtype.
+
+    Attributes:
+      variant: sizes, one of ``VARIANTS``.
+      depths: blocks of each stage; overrides the variant, or stands without one.
+      dims: channels of each stage, as many as depths; likewise.
+      num_classes: classes of the head; None and 0 both mean no head.
+      stem_stride: side of the patches of the stem; 1 or 2 suit images of about 32 px. Each stage
+        after the first halves the resolution again.
+      drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
+      layer_scale: initial value of a learned factor on every branch; None for none.
+      dtype: of the computation. Parameters, norms and logits are float32 always.
+      head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+    """
+
+    variant: str | None = None
+    depths: tuple[int, ...] | None = None
+    dims: tuple[int, ...] | None = None
+    num_classes: int | None = None
+    stem_stride: int = 4
+    drop_path: float = 0.0
+    layer_scale: float | None = 1e-6
+    dtype: str = "float32"
+    head_zero_init: bool = True
+
+    def __post_init__(self) -> None:
+        self.resolved()
+        check_choice("dtype", self.dtype, DTYPES)
+        check_positive(stem_stride=self.stem_stride)
+        check_rate("drop_path", self.drop_path)
+        check_num_classes(self.num_classes)
+        super().__post_init__()
+
+    @nn.nowrap
+    def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Depths and dims that the variant and the fields amount to."""
+        if self.variant is not None:
+            check_choice("variant", self.variant, VARIANTS)
+        elif self.depths is None or self.dims is None:
+            raise ValueError(
+                "ConvNeXt without a variant needs depths and dims; or set variant to one of "
+                f"{', '.join(VARIANTS)}"
+            )
+        depths, dims = VARIANTS.get(self.variant or "", ((), ()))
+        depths, dims = self.depths or depths, self.dims or dims
+        if len(depths) != len(dims) or min(*depths, *dims) < 1:
+            raise ValueError(
+                f"depths={depths} and dims={dims}, but they are positive and of one length"
+            )
+        return depths, dims
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(x)
+        depths, dims = self.resolved()
+        total = self.stem_stride * 2 ** (len(depths) - 1)
+        if min(x.shape[1:3]) < total:
+            raise ValueError(
+                f"image of {x.shape[1]}x{x.shape[2]} is smaller than the total stride {total}: "
+                f"resize the images or lower stem_stride={self.stem_stride}"
+            )
+        keys: list[jax.Array | None] = [None] * sum(depths)
+        if train and self.drop_path:
+            keys = list(jax.random.split(self.make_rng("dropout"), sum(depths)))
+        rates = drop_path_rates(self.drop_path, sum(depths))
+
+        def reduce(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
+            layer = nn.Conv(
+                channels,
+                (stride, stride),
+                strides=stride,
+                padding="VALID",
+                dtype=self.dtype,
+                kernel_init=_INIT,
+                name=name,
+            )
+            return constrain_batch(layer(x))
+
+        x = reduce(x, dims[0], self.stem_stride, "stem_conv")
+        x = layer_norm(x, self.dtype, "stem_norm")
+        x = touch(tap, "stem", x)
+        out = {"stem": x}
+        i = 0
+        for stage, (depth, channels) in enumerate(zip(depths, dims, strict=True)):
+            if stage > 0:
+                x = layer_norm(x, self.dtype, f"downsample{stage}_norm")
+                x = reduce(x, channels, 2, f"downsample{stage}_conv")
+            for _ in range(depth):
+                site = f"block{i:02d}"
+                block = ConvNeXtBlock(self.layer_scale, self.dtype, name=site)
+                x = touch(tap, site, constrain_batch(block(x, keys[i], rates[i])))
+                out[site] = x
+                i += 1
+
+        x, out = spatial_sites(x, out, tap)
+        pooled = out["pooled"] = touch(tap, "pooled", x.mean(axis=(1, 2), dtype=jnp.float32))
+        embedding = layer_norm(pooled, "float32", "norm")
+        return classify(embedding, out, tap, self.num_classes, self.head_zero_init)

@@ -1,0 +1,171 @@
+"""What two or more image towers share: noise, MLP, layer scale, spatial outputs, the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+
+DTYPES = ("float32", "bfloat16", "float16")
+Initializer = nn.initializers.Initializer
+
+
+def check_choice(name: str, value: object, valid: Iterable[object]) -> None:
+    """Raises ValueError, naming the argument and its valid values, unless ``value`` is one."""
+    valid = tuple(valid)
+    if value not in valid:
+        raise ValueError(f"{name}={value!r}, but it is one of {', '.join(map(repr, valid))}")
+
+
+def check_rate(name: str, value: float) -> None:
+    """Raises ValueError unless ``value`` is a probability below 1."""
+    if not 0 <= value < 1:
+        raise ValueError(f"{name}={value!r}, but it is at least 0 and below 1")
+
+
+def check_positive(**sizes: int | float | None) -> None:
+    """Raises ValueError for the first argument that is given and not above zero."""
+    for name, value in sizes.items():
+        if value is not None and value <= 0:
+            raise ValueError(f"{name}={value!r}, but it is positive")
+
+
+def check_num_classes(num_classes: int | None) -> None:
+    if num_classes is not None and num_classes < 0:
+        raise ValueError(f"num_classes={num_classes}, but it is None or 0 (no head) or positive")
+
+
+def check_images(x: jax.Array) -> None:
+    """Raises unless ``x`` can be a batch of images: (B, h, w, C), floating point."""
+    if x.ndim != 4:
+        raise ValueError(f"images are (batch, height, width, channels), not of shape {x.shape}")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"images are floating point, not {x.dtype}: map their value range to floats first"
+        )
+
+
+def dropout(x: jax.Array, key: jax.Array | None, rate: float) -> jax.Array:
+    """Zeroes elements with probability ``rate`` and rescales the rest; ``x`` without a key."""
+    if key is None or rate == 0:
+        return x
+    keep = jax.random.bernoulli(key, 1 - rate, x.shape)
+    return jnp.where(keep, x / (1 - rate), jnp.zeros_like(x))
+
+
+def drop_path(x: jax.Array, key: jax.Array | None, rate: jax.Array | float | None) -> jax.Array:
+    """Stochastic depth: zeroes whole examples of a residual branch, and rescales the others.
+
+    Huang et al., Deep Networks with Stochastic Depth, 2016.
+
+    Args:
+      x: (B, ...) a branch, before it is added.
+      key: randomness; without one ``x`` is returned.
+      rate: probability in [0, 1) of dropping an example; may be traced. None is 0.
+    """
+    if key is None or rate is None:
+        return x
+    keep = 1 - jnp.asarray(rate, jnp.float32)
+    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * (kept / keep).astype(x.dtype)
+
+
+def drop_path_rates(rate: float, depth: int) -> jax.Array:
+    """(depth,) float32: 0 at the first block, rising linearly to ``rate`` at the last."""
+    return jnp.linspace(0, rate, depth, dtype=jnp.float32)
+
+
+def dense(
+    x: jax.Array,
+    features: int,
+    dtype: str,
+    name: str,
+    kernel_init: Initializer,
+    bias_init: Initializer = nn.initializers.zeros,
+    use_bias: bool = True,
+) -> jax.Array:
+    """Dense layer ``name`` of the module that calls it, its result split by batch only."""
+    layer = nn.Dense(
+        features,
+        use_bias=use_bias,
+        dtype=dtype,
+        kernel_init=kernel_init,
+        bias_init=bias_init,
+        name=name,
+    )
+    return constrain_batch(layer(x))
+
+
+def layer_norm(x: jax.Array, dtype: str, name: str) -> jax.Array:
+    """LayerNorm ``name`` (epsilon 1e-6) of the module that calls it, split by batch only.
+
+    Statistics are float32 whatever the dtype of the result.
+    """
+    return constrain_batch(nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)(x))
+
+
+class LayerScale(nn.Module):
+    """Learned per-channel factor of a residual branch (Touvron et al., CaiT, 2021)."""
+
+    init: float
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        gamma = self.param("gamma", nn.initializers.constant(self.init), (x.shape[-1],))
+        return x * gamma.astype(x.dtype)
+
+
+class Mlp(nn.Module):
+    """Two dense layers on the last axis with the exact (erf) GELU between them."""
+
+    hidden: int
+    kernel_init: Initializer
+    bias_init: Initializer = nn.initializers.zeros
+    dropout: float = 0.0
+    dtype: str = "float32"
+
+    @nn.compact
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        width = x.shape[-1]
+        x = dense(x, self.hidden, self.dtype, "fc1", self.kernel_init, self.bias_init)
+        x = dropout(nn.gelu(x, approximate=False), keys[0], self.dropout)
+        x = dense(x, width, self.dtype, "fc2", self.kernel_init, self.bias_init)
+        return dropout(x, keys[1], self.dropout)
+
+
+def spatial_sites(
+    x: jax.Array, out: dict[str, jax.Array], tap: Tap | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sites ``tokens`` and ``map`` of a convolutional tower, from its last (B, h, w, C)."""
+    batch, height, width, channels = x.shape
+    tokens = touch(tap, "tokens", x.reshape(batch, height * width, channels))
+    x = touch(tap, "map", tokens.reshape(batch, height, width, channels))
+    return x, {**out, "tokens": tokens, "map": x}
+
+
+def classify(
+    embedding: jax.Array,
+    out: dict[str, jax.Array],
+    tap: Tap | None,
+    num_classes: int | None,
+    zero_init: bool,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Ends a tower: sites ``embedding`` and, with classes, ``logits``, both float32.
+
+    Makes the dense layer ``head`` of the module that calls it. Without zero initialisation its
+    kernel is normal with standard deviation 0.01 (Goyal et al., Accurate, Large Minibatch SGD,
+    2017).
+    """
+    embedding = touch(tap, "embedding", embedding.astype(jnp.float32))
+    out = {**out, "embedding": embedding}
+    if num_classes:
+        init = nn.initializers.zeros if zero_init else nn.initializers.normal(0.01)
+        head = nn.Dense(num_classes, dtype="float32", kernel_init=init, name="head")
+        out["logits"] = touch(tap, "logits", head(embedding))
+    return embedding, out

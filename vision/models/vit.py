@@ -1,0 +1,324 @@
+"""Vision transformer: variants and free sizes, scanned blocks, positions, pooling, taps."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, Tree, touch, wants
+from vision.models.layers import (
+    DTYPES,
+    check_choice,
+    check_images,
+    check_num_classes,
+    check_positive,
+    check_rate,
+    classify,
+    drop_path_rates,
+    dropout,
+    layer_norm,
+)
+from vision.models.posemb import Grid, resample_posemb, sincos2d
+from vision.models.transformer import Attend, Block, MAPHead, Noise
+
+Pool = Literal["cls", "mean", "map"]
+Posemb = Literal["learned", "sincos2d"]
+Remat = Literal["none", "full", "dots"]
+
+_POLICIES: Mapping[str, Callable[..., Any]] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+}
+
+
+class Size(NamedTuple):
+    width: int
+    depth: int
+    mlp_dim: int
+    heads: int
+    patch: int
+
+
+# name: width, depth, mlp_dim, heads. Touvron et al. (DeiT) 2021 for Ti and S, Dosovitskiy et al.
+# 2021 for B, L and H, Zhai et al. (Scaling Vision Transformers) 2022 for g.
+SIZES: Mapping[str, tuple[int, int, int, int]] = {
+    "Ti": (192, 12, 768, 3),
+    "S": (384, 12, 1536, 6),
+    "B": (768, 12, 3072, 12),
+    "L": (1024, 24, 4096, 16),
+    "H": (1280, 32, 5120, 16),
+    "g": (1408, 40, 6144, 16),
+}
+VARIANTS = ("Ti/16", "S/16", "S/32", "B/16", "B/32", "L/16", "H/14", "g/14")
+
+
+def resolve_size(
+    variant: str | None,
+    width: int | None = None,
+    depth: int | None = None,
+    mlp_dim: int | None = None,
+    heads: int | None = None,
+    patch: int | None = None,
+) -> Size:
+    """The sizes of a ViT: those of ``variant``, each replaced by the argument that is given.
+
+    Without a variant, ``mlp_dim`` is by default four times the width, and the others must be
+    given.
+
+    Raises:
+      ValueError: unknown variant, a size missing, not positive, or heads that do not divide the
+        width.
+    """
+    known = f"{', '.join(VARIANTS)} (or another patch size after the slash)"
+    free = {"width": width, "depth": depth, "mlp_dim": mlp_dim, "heads": heads, "patch": patch}
+    check_positive(**free)
+    sizes: dict[str, int | None] = dict.fromkeys(free)
+    if variant is not None:
+        name, _, digits = variant.partition("/")
+        if name not in SIZES or not digits.isdecimal() or int(digits) == 0:
+            raise ValueError(f"variant={variant!r}, but it is one of {known}")
+        sizes = dict(zip(Size._fields, (*SIZES[name], int(digits)), strict=True))
+    sizes.update({key: value for key, value in free.items() if value is not None})
+    if sizes["mlp_dim"] is None and sizes["width"] is not None:
+        sizes["mlp_dim"] = 4 * sizes["width"]
+    missing = [key for key, value in sizes.items() if value is None]
+    if missing:
+        raise ValueError(
+            f"ViT without a variant needs {', '.join(missing)}; or set variant to one of {known}"
+        )
+    size = Size(**{key: value for key, value in sizes.items() if value is not None})
+    if size.width % size.heads:
+        raise ValueError(f"heads={size.heads} does not divide width={size.width}")
+    return size
+
+
+class ViT(nn.Module):
+    """Vision transformer (Dosovitskiy et al., 2021), pre-norm, with the exact (erf) GELU.
+
+    Called with (B, h, w, C) floating-point images whose sides are multiples of the patch, it
+    returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is (B, N, D): patches with
+    their positions, after the class token if there is one. ``blockNN/attn`` and ``blockNN/mlp``
+    are what is added: after layer scale and stochastic depth. ``tokens`` is edited before ``map``;
+    mean and MAP pooling read ``map``, so an edit of ``map`` reaches the logits there, and not
+    with a class token. Where a tap changed the number of patch tokens there is no ``map``, and
+    pooling reads the tokens that are left. ``pooled``, ``embedding``, ``logits`` and attention
+    weights are float32, everything else is of the compute dtype.
+
+    Attributes:
+      variant: size and patch, such as ``S/16``: see ``VARIANTS``.
+      width, depth, mlp_dim, heads, patch: override the variant, or stand without one.
+      num_classes: classes of the head; None and 0 both mean no head.
+      pool: class token, mean over patches, or multi-head attention pooling. Only ``cls`` adds a
+        class token (which has no position of its own).
+      posemb: ``learned``: a parameter (rows, columns, D) for the grid at initialisation, which is
+        resampled (bicubic, antialiased) for images of other sizes; ``sincos2d``: fixed.
+      scan: blocks are one scan over stacked parameters ``blocks``, with a leading axis of
+        length depth; compiles faster. Otherwise they are ``block00`` and so on. A tap that
+        matches a site of any block runs the stacked blocks one by one.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of products with parameters.
+      drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
+      dropout: after the stem, the attention projection, and both layers of the MLP.
+      layer_scale: initial value of a learned factor on every branch; None for none.
+      qkv_bias: whether q, k and v have biases.
+      dtype: of the computation. Parameters, norms, softmax and logits are float32 always.
+      head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+      attention: implementation of ``jax.nn.dot_product_attention``; None leaves it to JAX.
+        ``cudnn`` is the fused kernel on NVIDIA GPUs; it wants a 16-bit dtype.
+    """
+
+    variant: str | None = None
+    width: int | None = None
+    depth: int | None = None
+    mlp_dim: int | None = None
+    heads: int | None = None
+    patch: int | None = None
+    num_classes: int | None = None
+    pool: Pool = "cls"
+    posemb: Posemb = "learned"
+    scan: bool = True
+    remat: Remat = "none"
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    layer_scale: float | None = None
+    qkv_bias: bool = True
+    dtype: str = "float32"
+    head_zero_init: bool = True
+    attention: Attend | None = None
+
+    def __post_init__(self) -> None:
+        size = self.resolved()
+        check_choice("pool", self.pool, get_args(Pool))
+        check_choice("posemb", self.posemb, get_args(Posemb))
+        check_choice("remat", self.remat, get_args(Remat))
+        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("attention", self.attention, (None, *get_args(Attend)))
+        check_rate("drop_path", self.drop_path)
+        check_rate("dropout", self.dropout)
+        check_num_classes(self.num_classes)
+        if self.posemb == "sincos2d" and size.width % 4:
+            raise ValueError(f"posemb='sincos2d' needs a width divisible by 4, not {size.width}")
+        if self.attention == "cudnn" and self.dtype == "float32":
+            raise ValueError("attention='cudnn' needs dtype='bfloat16' or 'float16'")
+        super().__post_init__()
+
+    @nn.nowrap
+    def resolved(self) -> Size:
+        """The sizes that the variant and the fields amount to."""
+        return resolve_size(
+            self.variant, self.width, self.depth, self.mlp_dim, self.heads, self.patch
+        )
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(x)
+        size = self.resolved()
+        key = self.make_rng("dropout") if train and (self.dropout or self.drop_path) else None
+        stem_key, block_key = (None, None) if key is None else jax.random.split(key)
+
+        x, grid = self._embed(x, size)
+        x = constrain_batch(dropout(x, stem_key, self.dropout))
+        out = {"stem": touch(tap, "stem", x)}
+        x, out = self._blocks(out["stem"], out, size, block_key, tap)
+        x = layer_norm(x, self.dtype, "norm")
+        x = out["tokens"] = touch(tap, "tokens", x)
+
+        prefix = int(self.pool == "cls")
+        patches = x[:, prefix:]
+        if patches.shape[1] == grid[0] * grid[1]:
+            spatial = touch(tap, "map", patches.reshape(-1, *grid, size.width))
+            out["map"] = spatial
+            patches = spatial.reshape(-1, grid[0] * grid[1], size.width)
+        if self.pool == "cls":
+            pooled = x[:, 0]
+        elif self.pool == "mean":
+            pooled = patches.mean(axis=1, dtype=jnp.float32)
+        else:
+            pooled = MAPHead(size.heads, size.mlp_dim, self.dtype, self.attention, name="map_pool")(
+                patches
+            )
+        pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(jnp.float32))
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init)
+
+    @nn.nowrap
+    def _embed(self, x: jax.Array, size: Size) -> tuple[jax.Array, Grid]:
+        height, width, patch = *x.shape[1:3], size.patch
+        if height % patch or width % patch:
+            raise ValueError(
+                f"image of {height}x{width} is not divisible by the patch {patch}x{patch}: "
+                "resize the images or choose another patch"
+            )
+        x = nn.Conv(
+            size.width,
+            (patch, patch),
+            strides=patch,
+            padding="VALID",
+            dtype=self.dtype,
+            name="patch_embed",
+        )(x)
+        batch, *rows_columns, _ = x.shape
+        grid = (rows_columns[0], rows_columns[1])
+        x = (x + self._positions(grid, size.width).astype(x.dtype)).reshape(batch, -1, size.width)
+        if self.pool == "cls":
+            cls = self.param("cls_token", nn.initializers.zeros, (1, 1, size.width))
+            cls = jnp.broadcast_to(cls, (batch, 1, size.width)).astype(x.dtype)
+            x = jnp.concatenate([cls, x], axis=1)
+        return x, grid
+
+    @nn.nowrap
+    def _positions(self, grid: Grid, width: int) -> jax.Array:
+        if self.posemb == "sincos2d":
+            return jnp.asarray(sincos2d(grid, width))
+        if not self.has_variable("params", "pos_embed"):
+            init = nn.initializers.normal(width**-0.5)
+            return self.param("pos_embed", init, (*grid, width))
+        pos = self.get_variable("params", "pos_embed")
+        return resample_posemb(pos, pos.shape[:2], grid)
+
+    @nn.nowrap
+    def _blocks(
+        self,
+        x: jax.Array,
+        out: dict[str, jax.Array],
+        size: Size,
+        key: jax.Array | None,
+        tap: Tap | None,
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        noise: Noise | None = None
+        if key is not None:
+            rates = drop_path_rates(self.drop_path, size.depth) if self.drop_path else None
+            noise = jax.random.split(key, size.depth), rates
+        names = [f"block{i:02d}" for i in range(size.depth)]
+        fields: Mapping[str, Any] = {
+            "heads": size.heads,
+            "mlp_dim": size.mlp_dim,
+            "dropout": self.dropout,
+            "layer_scale": self.layer_scale,
+            "qkv_bias": self.qkv_bias,
+            "dtype": self.dtype,
+            "attention": self.attention,
+        }
+        scan = self.scan and (self.is_initializing() or not _taps_blocks(tap, names))
+        block = Block
+        if self.remat != "none":
+            # A scan keeps the compiler from merging the two computations by itself.
+            policy = _POLICIES[self.remat]
+            block = nn.remat(Block, prevent_cse=not scan, policy=policy)
+        if scan:
+            stack = nn.scan(
+                block,
+                variable_axes={"params": 0},
+                split_rngs={"params": True},
+                in_axes=0,
+                length=size.depth,
+            )
+            x, stacked = stack(**fields, name="blocks")(x, noise)
+            outs = [_layer(stacked, i) for i in range(size.depth)]
+        else:
+            outs = []
+            for i, name in enumerate(names):
+                if self.scan:
+                    params = _layer(self.get_variable("params", "blocks"), i)
+                    run = functools.partial(
+                        block(**fields, tap=tap, site=name, parent=None).apply, {"params": params}
+                    )
+                else:
+                    run = block(**fields, tap=tap, site=name, name=name)
+                x, block_out = run(x, _layer(noise, i))
+                outs.append(block_out)
+        for name, block_out in zip(names, outs, strict=True):
+            out |= {f"{name}/{site}".rstrip("/"): value for site, value in block_out.items()}
+        return x, out
+
+
+def _taps_blocks(tap: Tap | None, names: list[str]) -> bool:
+    sites = ("", "/attn", "/mlp", "/attention")
+    return any(wants(tap, name + site) for name in names for site in sites)
+
+
+def _layer(stacked: Tree, i: int) -> Tree:
+    return jax.tree.map(lambda leaf: leaf[i], stacked)
+
+
+def unstack_blocks(params: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Parameters of ``ViT(scan=True)`` as ``ViT(scan=False)`` names them."""
+    params = dict(params)
+    stacked = params.pop("blocks")
+    depth = len(jax.tree.leaves(stacked)[0])
+    return params | {f"block{i:02d}": _layer(stacked, i) for i in range(depth)}
+
+
+def stack_blocks(params: Mapping[str, Tree]) -> dict[str, Tree]:
+    """Parameters of ``ViT(scan=False)`` as ``ViT(scan=True)`` names them."""
+    names = sorted((n for n in params if re.fullmatch(r"block\d+", n)), key=lambda n: int(n[5:]))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *(params[name] for name in names))
+    return {k: v for k, v in params.items() if k not in names} | {"blocks": stacked}
