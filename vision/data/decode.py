@@ -1,0 +1,158 @@
+"""Encoded images to uint8 arrays, strictly: what cannot be decoded cleanly is an error.
+
+JPEGs go through simplejpeg (libjpeg-turbo) when it is installed, everything else and every JPEG
+without it through Pillow. Both give the same pixels; only simplejpeg's strict mode treats
+libjpeg's warnings (truncation, stray bytes, broken Huffman codes) as errors. A JPEG carries no
+checksum, so a damaged byte that still reads as valid code changes pixels unnoticed with any
+decoder. PNG chunks do carry checksums, and they are verified.
+"""
+
+from __future__ import annotations
+
+import io
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from vision.data.source import DataError
+
+try:
+    import simplejpeg
+except ImportError:  # Pillow alone decodes everything, less strictly and more slowly
+    simplejpeg = None
+
+# Formats with a decoder inside Pillow; EPS and the like would start other programs.
+FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+MAX_PIXELS = 80_000_000
+_PILLOW_LIMIT = 178_956_970  # above this Pillow refuses by itself
+_SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_TRANSPOSED = {
+    2: lambda x: x[:, ::-1],
+    3: lambda x: x[::-1, ::-1],
+    4: lambda x: x[::-1],
+    5: lambda x: x.transpose(1, 0, 2),
+    6: lambda x: x[::-1].transpose(1, 0, 2),
+    7: lambda x: x[::-1, ::-1].transpose(1, 0, 2),
+    8: lambda x: x[:, ::-1].transpose(1, 0, 2),
+}
+
+
+class DecodeError(DataError):
+    """The bytes are not an image that can be decoded cleanly; the message says why."""
+
+
+def check_decode_args(mode: str, max_pixels: int) -> None:
+    """Raises ValueError for values ``decode`` does not take."""
+    if mode not in ("rgb", "grey"):
+        raise ValueError(f"mode={mode!r}: valid modes are 'rgb' and 'grey'")
+    if not 1 <= max_pixels <= _PILLOW_LIMIT:
+        raise ValueError(f"max_pixels={max_pixels}: must lie in 1..{_PILLOW_LIMIT}")
+
+
+def decode(
+    data: bytes,
+    *,
+    mode: Literal["rgb", "grey"] = "rgb",
+    max_pixels: int = MAX_PIXELS,
+    strict: bool = True,
+) -> np.ndarray:
+    """Decodes one image; the first frame of an animation, the first page of a TIFF.
+
+    The format is told from the bytes, never from a file name. EXIF orientation is applied.
+    Grey, palette and CMYK images (Adobe's inverted ones too) become RGB. Transparent pixels are
+    composited on white. Of 16-bit samples the upper byte is kept. 32-bit integer and float
+    pixels have no agreed range and are refused.
+
+    Args:
+      data: the encoded file.
+      mode: ``rgb`` for three channels, ``grey`` for one (ITU-R 601 luma).
+      max_pixels: refuse larger images by their header, before any pixel is decoded.
+      strict: refuse JPEGs that libjpeg can only read with a warning. False leaves JPEGs to
+        Pillow, which accepts damage in the middle of a file but still refuses truncated ones.
+
+    Returns:
+      uint8 [H, W, 3] or [H, W, 1], 0..255, C-contiguous and writable.
+
+    Raises:
+      DecodeError: the reason, without the file's name, which is not known here.
+    """
+    check_decode_args(mode, max_pixels)
+    if not data:
+        raise DecodeError("empty file (0 bytes)")
+    try:
+        if data[:2] == b"\xff\xd8" and strict and simplejpeg is not None:
+            pixels = _decode_jpeg(data, mode, max_pixels)
+        else:
+            pixels = _decode_pillow(data, mode, max_pixels)
+    except DecodeError:
+        raise
+    except Exception as error:  # Pillow raises nearly every built-in type on hostile bytes
+        raise DecodeError(f"damaged or unsupported image: {_brief(error)}") from error
+    return np.require(pixels, np.uint8, ["C", "W"])
+
+
+def _decode_jpeg(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
+    assert simplejpeg is not None
+    height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+    _check_size(int(width), int(height), max_pixels)
+    if colorspace in ("CMYK", "YCCK"):
+        simplejpeg.decode_jpeg(data, "CMYK")  # for its errors: Pillow knows Adobe's inversion
+        return _decode_pillow(data, mode, max_pixels)
+    pixels = simplejpeg.decode_jpeg(data, "RGB" if mode == "rgb" else "GRAY")
+    # Parsing EXIF costs more than looking whether there is any.
+    if b"Exif\x00\x00" in data or b"tiff:Orientation" in data:
+        with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
+            turn = _TRANSPOSED.get(image.getexif().get(0x0112, 1))
+        pixels = pixels if turn is None else turn(pixels)
+    return pixels
+
+
+def _decode_pillow(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        raise DecodeError(
+            f"not an image ({len(data)} bytes starting with {bytes(data[:16])!r})"
+        ) from None
+    except Image.DecompressionBombError:
+        raise DecodeError(f"more than {_PILLOW_LIMIT} pixels") from None
+    with image:
+        _check_size(*image.size, max_pixels)
+        if image.format == "PNG":
+            with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
+                again.verify()  # checks every chunk's CRC, which loading does not
+        image.load()
+        return _to_uint8(ImageOps.exif_transpose(image), image.format, mode)
+
+
+def _to_uint8(image: Image.Image, container: str | None, mode: str) -> np.ndarray:
+    wide = image.mode in _SIXTEEN_BIT or (image.mode == "I" and container in ("PNG", "PPM"))
+    if wide:
+        high = np.asarray(image).astype(np.int64) >> 8
+        image = Image.fromarray(np.clip(high, 0, 255).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise DecodeError(
+            f"32-bit pixels (Pillow mode {image.mode!r}) have no agreed range; "
+            "convert the file to 8 or 16 bits"
+        )
+    elif image.has_transparency_data:
+        layer = image.convert("RGBA")
+        image = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        image.alpha_composite(layer)
+        image = image.convert("RGB")
+    if mode == "rgb":
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(image.convert("L"))[:, :, None]
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise DecodeError(
+            f"{width}x{height} is {width * height} pixels, more than max_pixels={max_pixels}; "
+            "shrink the file or raise max_pixels"
+        )
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
