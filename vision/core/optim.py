@@ -264,7 +264,7 @@ def trained_norm(grads: Tree, rules: tuple[Rule, ...]) -> jax.Array:
     """Global norm over the gradients of parameters that are trained."""
     matched = jax.tree.leaves(match_rules(grads, rules))
     pairs = zip(matched, jax.tree.leaves(grads), strict=True)
-    return optax.global_norm([grad for rule, grad in pairs if rule.learning_rate != 0])
+    return optax.tree.norm([grad for rule, grad in pairs if rule.learning_rate != 0])
 
 
 @dataclasses.dataclass(frozen=True)

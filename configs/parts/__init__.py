@@ -1,0 +1,1 @@
+"""Plain functions that several configs share: data sets and evaluation suites."""
