@@ -1,0 +1,87 @@
+"""Scikit-learn's handwritten digits: small, real, and there without a download."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+
+from vision.data.source import SourceInfo
+from vision.data.sources.arrays import Arrays
+
+
+@dataclasses.dataclass(frozen=True)
+class Digits:
+    """1,797 real handwritten digits of 8x8 pixels, with a fixed stratified split.
+
+    The stored grey levels 0..16 are scaled to 0..255 (``round(255 v / 16)``). The split is a
+    function of ``test_fraction`` and ``seed`` alone: from every class, the same share.
+
+    Attributes:
+      split: ``train``, ``test``, or ``all``.
+      test_fraction: share of every class that is in ``test``, 0..1.
+      seed: of the split.
+    """
+
+    split: Literal["train", "test", "all"] = "train"
+    test_fraction: float = 0.2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.split not in ("train", "test", "all"):
+            raise ValueError(f"split={self.split!r}: valid splits are 'train', 'test', 'all'")
+        if not 0.0 < self.test_fraction < 1.0:
+            raise ValueError(f"test_fraction={self.test_fraction}: must lie between 0 and 1")
+
+    @functools.cached_property
+    def _records(self) -> Arrays:
+        from sklearn.datasets import load_digits  # half a second: only where it is read
+
+        levels, labels = (np.asarray(x) for x in load_digits(return_X_y=True))
+        labels = labels.astype(np.int32)
+        images = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        chosen = np.arange(len(labels))
+        if self.split != "all":
+            test = _stratified(labels, self.test_fraction, self.seed)
+            chosen = np.flatnonzero(test if self.split == "test" else ~test)
+        return Arrays({"image": images[chosen], "label": labels[chosen]}, f"digits/{self.split}")
+
+    @property
+    def info(self) -> SourceInfo:
+        return SourceInfo(
+            name=f"digits/{self.split}",
+            num_examples=len(self),
+            class_names=tuple("0123456789"),
+            features={"image": "uint8[8,8,1], 0..255", "label": "int32, 0..9"},
+            licence="CC BY 4.0",
+            homepage="https://archive.ics.uci.edu/dataset/80",
+        )
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._records[index]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        return self._records.__getitems__(indices)
+
+    def key(self, index: int) -> str:
+        return self._records.key(index)
+
+
+def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """A mask (N,) with ``round(fraction * count)`` records of every class."""
+
+    def rank(index: int) -> bytes:  # a hash, since NumPy may change its random streams
+        return hashlib.sha256(f"{seed}/{index}".encode()).digest()
+
+    mask = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        members = sorted(np.flatnonzero(labels == label).tolist(), key=rank)
+        mask[members[: round(fraction * len(members))]] = True
+    return mask
