@@ -1,0 +1,113 @@
+"""The source: every feature, fixed shapes, random access."""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+
+import numpy as np
+import pytest
+
+from vision.data.source import Source
+from vision.data.sources.scenes import FEATURES, Scenes, agrees, parse
+from vision.data.sources.scenes import vocabulary as words
+
+EVERYTHING = Scenes(
+    num_examples=40,
+    image_size=(24, 32),
+    features=tuple(FEATURES),
+    num_objects=(1, 4),
+    glyph=True,
+    artefacts=("blur",),
+)
+
+
+def test_features_have_the_described_shape_and_type():
+    described = EVERYTHING.info.features
+    assert tuple(described) == tuple(FEATURES)
+    for index in range(10):
+        example = EVERYTHING[index]
+        for name, text in described.items():
+            value = example[name]
+            if text.startswith("string"):
+                assert isinstance(value, str)
+                continue
+            kind, _, rest = text.partition(",") if "[" not in text else text.partition("[")
+            assert value.dtype == kind, name
+            shape = tuple(int(n) for n in rest.partition("]")[0].split(",")) if "[" in text else ()
+            assert value.shape == shape, name
+
+
+def test_features_agree_with_one_another():
+    for index in range(40):
+        example, scene = EVERYTHING[index], EVERYTHING.scene(index)
+        valid = example["valid"]
+        assert valid.sum() == len(scene.objects)
+        assert not example["masks"][~valid].any()
+        assert not example["boxes"][~valid].any()
+        assert (example["attributes"][~valid] == -1).all()
+        for k, thing in enumerate(scene.objects):
+            family, shape, _variant, colour, *_ = example["attributes"][k]
+            assert words.FAMILIES[family] == thing.family
+            assert words.SHAPES[shape] == thing.shape
+            assert words.COLOURS[colour] == thing.colour
+            assert (example["instances"][example["masks"][k]] == k + 1).all()
+            assert (example["segmentation"][example["masks"][k]] == shape + 1).all()
+        assert words.SHAPES[example["hierarchy"][1]] == EVERYTHING.class_names[example["label"]]
+        assert example["hierarchy"][2] // 3 == example["hierarchy"][1]
+        assert example["hierarchy"][1] // 4 == example["hierarchy"][0]
+        for name in ("caption", "caption_medium", "caption_long"):
+            assert agrees(parse(example[name]), scene)
+
+
+def test_the_source_keeps_its_contract():
+    assert isinstance(EVERYTHING, Source)
+    assert len(EVERYTHING) == EVERYTHING.info.num_examples == 40
+    assert EVERYTHING.key(17) == "scenes/train/seed0/17"
+    assert EVERYTHING.info.num_classes == 16
+    assert (EVERYTHING[3]["image"] == EVERYTHING[int(np.int64(3))]["image"]).all()
+    for index in (-1, 40):
+        with pytest.raises(IndexError, match=r"0\.\.39"):
+            EVERYTHING[index]
+        with pytest.raises(IndexError):
+            EVERYTHING.key(index)
+    changed = EVERYTHING[3]
+    changed["image"][:] = 0
+    assert EVERYTHING[3]["image"].any()
+
+
+def test_pickled_sources_give_the_same_examples():
+    copy = pickle.loads(pickle.dumps(EVERYTHING))
+    assert copy == EVERYTHING
+    for name, value in copy[5].items():
+        assert np.array_equal(value, EVERYTHING[5][name]), name
+
+
+def test_gathering_many_equals_stacking():
+    batch = EVERYTHING.__getitems__([4, 0, 4])
+    for name, value in batch.items():
+        assert len(value) == 3
+        assert np.array_equal(value[1], EVERYTHING[0][name])
+        assert np.array_equal(value[0], value[2])
+    with pytest.raises(IndexError):
+        EVERYTHING.__getitems__([])
+
+
+def test_asking_for_less_changes_nothing():
+    little = dataclasses.replace(EVERYTHING, features=("image", "label"))
+    assert list(little[7]) == ["image", "label"]
+    assert (little[7]["image"] == EVERYTHING[7]["image"]).all()
+
+
+@pytest.mark.parametrize(
+    ("knobs", "message"),
+    [
+        ({"num_examples": 0}, "num_examples=0"),
+        ({"image_size": 4}, "image_size=4"),
+        ({"features": ()}, "features is empty"),
+        ({"features": ("depth",)}, "features='depth'; valid values: image"),
+    ],
+)
+def test_wrong_arguments_are_refused_by_name(knobs, message):
+    with pytest.raises(ValueError, match=message):
+        Scenes(**knobs)

@@ -1,0 +1,162 @@
+"""What can be asked of a scene: for every label its class names, how a scene of a class is
+wished for, and how the class is read back from the record.
+
+A label is always read from the record, so that it stays true after an edit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import MappingProxyType
+
+from vision.data.sources.scenes import vocabulary as words
+from vision.data.sources.scenes.record import Scene
+from vision.data.sources.scenes.vocabulary import one_of
+
+Names = tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Wish:
+    """What may be drawn. Shapes to sizes and the quadrant hold for the subject only.
+
+    ``quadrants``, ``glyphs``, ``artefacts`` (kind and seed) and ``companions`` (colours) are the
+    alternatives to draw from; empty means anywhere, no glyph, no artefact and no companion.
+    """
+
+    shapes: Names = words.SHAPES
+    colours: Names = words.COLOURS
+    variants: Names = words.VARIANTS
+    textures: Names = words.TEXTURES
+    sizes: Names = words.SIZES
+    num_objects: tuple[int, int] = (1, 3)
+    quadrants: Names = ()
+    backgrounds: Names = words.BACKGROUNDS
+    styles: Names = ("clean",)
+    glyphs: tuple[int, ...] = ()
+    artefacts: tuple[tuple[str, int], ...] = ()
+    companions: Names = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Label:
+    """One question: its classes in a world, the wish for a class, the answer for a scene.
+
+    Attributes:
+      names: the classes, given what a world allows.
+      narrow: a wish and a class name to the wish for scenes of that class.
+      read: the class name that is true of a scene.
+    """
+
+    names: Callable[[Wish], Names]
+    narrow: Callable[[Wish, str], Wish]
+    read: Callable[[Scene], str]
+
+
+def _plain(field: str, read: Callable[[Scene], str]) -> Label:
+    """A label whose classes are the allowed values of one field of the wish."""
+    return Label(
+        lambda free: getattr(free, field),
+        lambda free, name: dataclasses.replace(free, **{field: (name,)}),
+        read,
+    )
+
+
+def _families(free: Wish) -> Names:
+    present = {words.FAMILY_OF[shape] for shape in free.shapes}
+    return tuple(family for family in words.FAMILIES if family in present)
+
+
+def _of_family(free: Wish, name: str) -> Wish:
+    kept = tuple(shape for shape in free.shapes if words.FAMILY_OF[shape] == name)
+    return dataclasses.replace(free, shapes=kept)
+
+
+def _leaf(free: Wish, name: str) -> Wish:
+    variant, shape = name.split()
+    return dataclasses.replace(free, variants=(variant,), shapes=(shape,))
+
+
+def _pair(free: Wish, name: str) -> Wish:
+    colour, shape = name.split()
+    return dataclasses.replace(free, colours=(colour,), shapes=(shape,))
+
+
+def _count(free: Wish, name: str) -> Wish:
+    return dataclasses.replace(free, num_objects=(int(name), int(name)))
+
+
+def _glyph(free: Wish, name: str) -> Wish:
+    return dataclasses.replace(free, glyphs=(int(name.removeprefix("glyph ")),))
+
+
+def _artefact(free: Wish, name: str) -> Wish:
+    kept = tuple(trace for trace in free.artefacts if trace[0] == name)
+    return dataclasses.replace(free, artefacts=kept)
+
+
+def _generator(free: Wish, name: str) -> Wish:
+    kept = tuple(trace for trace in free.artefacts if name == f"{trace[0]} {trace[1]}")
+    return dataclasses.replace(free, artefacts=kept)
+
+
+def _read_generator(scene: Scene) -> str:
+    trace = scene.artefact
+    return "real" if trace is None else f"{trace.kind} {trace.seed}"
+
+
+LABELS: MappingProxyType[str, Label] = MappingProxyType(
+    {
+        "shape": _plain("shapes", lambda scene: scene.subject.shape),
+        "family": Label(_families, _of_family, lambda scene: scene.subject.family),
+        "variant": _plain("variants", lambda scene: scene.subject.variant),
+        "leaf": Label(
+            lambda free: tuple(f"{v} {s}" for s in free.shapes for v in free.variants),
+            _leaf,
+            lambda scene: scene.subject.leaf,
+        ),
+        "colour": _plain("colours", lambda scene: scene.subject.colour),
+        "texture": _plain("textures", lambda scene: scene.subject.texture),
+        "size": _plain("sizes", lambda scene: scene.subject.size_name),
+        "shape_colour": Label(
+            lambda free: tuple(f"{c} {s}" for s in free.shapes for c in free.colours),
+            _pair,
+            lambda scene: f"{scene.subject.colour} {scene.subject.shape}",
+        ),
+        "count": Label(
+            lambda free: tuple(str(n) for n in range(free.num_objects[0], free.num_objects[1] + 1)),
+            _count,
+            lambda scene: str(len(scene.objects)),
+        ),
+        "quadrant": Label(
+            lambda free: words.QUADRANTS,
+            lambda free, name: dataclasses.replace(free, quadrants=(name,)),
+            lambda scene: scene.subject.quadrant,
+        ),
+        "background": _plain("backgrounds", lambda scene: scene.background.kind),
+        "style": _plain("styles", lambda scene: scene.style),
+        "glyph": Label(
+            lambda free: tuple(f"glyph {k}" for k in range(len(words.GLYPHS))),
+            _glyph,
+            lambda scene: "no glyph" if scene.glyph is None else f"glyph {scene.glyph.pattern}",
+        ),
+        "artefact": Label(
+            lambda free: ("real", *dict.fromkeys(kind for kind, _ in free.artefacts)),
+            _artefact,
+            lambda scene: "real" if scene.artefact is None else scene.artefact.kind,
+        ),
+        "generator": Label(
+            lambda free: ("real", *(f"{kind} {seed}" for kind, seed in free.artefacts)),
+            _generator,
+            _read_generator,
+        ),
+    }
+)
+"""Every label by name. ``artefact`` and ``generator`` have the class ``real`` before the others."""
+
+
+def read_label(scene: Scene, label: str) -> str:
+    """The class name of ``scene``; ``ValueError`` for an unknown label."""
+    one_of("label", label, tuple(LABELS))
+    return LABELS[label].read(scene)
