@@ -1,0 +1,160 @@
+"""Confusion matrices as heat maps and tables, for ten classes and for thousands."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from markupsafe import Markup
+
+from vision.core.figures import ConfusionMatrix
+from vision.report.numbers import percent
+from vision.report.page import Content, join, note, scrolling, table, tag
+
+CELLS = 40  # most rows of a heat map
+PAIRS = 15
+CLASSES = 20
+
+
+def confusion(figure: ConfusionMatrix) -> list[Markup]:
+    """Cards: heat map, most confused pairs, hardest classes.
+
+    Beyond ``CELLS`` classes the heat map adds up neighbours in label order, and says so.
+    """
+    if not figure.counts.sum():
+        return [_card("Confusion matrix", note("No labelled examples."))]
+    return [
+        _card("Confusion matrix", _heat_map(figure)),
+        _card("Most confused", _pairs(figure)),
+        _card("Hardest classes", _classes(figure)),
+    ]
+
+
+def is_wide(figure: ConfusionMatrix) -> bool:
+    """Whether the heat map wants the whole width of a page."""
+    return len(figure.class_names) > 14
+
+
+def _card(heading: str, content: Content) -> Markup:
+    return tag("div", tag("h3", heading), content, class_="card")
+
+
+def _heat_map(figure: ConfusionMatrix) -> Markup:
+    k = len(figure.class_names)
+    size = math.ceil(k / CELLS)
+    starts = np.arange(0, k, size)
+    counts = np.add.reduceat(np.add.reduceat(figure.counts, starts, 0), starts, 1)
+    names = [
+        figure.class_names[s]
+        if size == 1
+        else f"{s}-{min(s + size, k) - 1} ({figure.class_names[s]} ...)"
+        for s in starts.tolist()
+    ]
+    shorts = names if size == 1 else [str(s) for s in starts.tolist()]
+    examples = counts.sum(1)
+    upright = len(max(shorts, key=len)) > 3 and len(names) > 4
+    head = [
+        tag("th", tag("span", short), scope="col", title=name, class_="up" if upright else None)
+        for short, name in zip(shorts, names, strict=True)
+    ]
+    rows = []
+    for i, name in enumerate(names):
+        cells: list[Content] = [tag("th", shorts[i], scope="row", title=name)]
+        for j, count in enumerate(counts[i].tolist()):
+            cells.append(_cell(count, int(examples[i]), i == j, name, names[j]))
+        right = counts[i, i] / examples[i] if examples[i] else float("nan")
+        cells.append(tag("td", percent(right) if examples[i] else "-", class_="n total"))
+        cells.append(tag("td", f"{examples[i]:,}", class_="n total"))
+        rows.append(tag("tr", *cells))
+    kind = "heat dense" if len(names) > 16 else "heat"
+    grid = tag(
+        "table",
+        tag("caption", "Rows: true class. Columns: predicted class."),
+        tag(
+            "thead",
+            tag(
+                "tr",
+                tag("td", class_="corner"),
+                *head,
+                tag("th", "right", scope="col"),
+                tag("th", "of", scope="col"),
+            ),
+        ),
+        tag("tbody", *rows),
+        class_=kind,
+    )
+    text = (
+        "Colour: share of the row, blue on the diagonal; mistakes in orange on a square-root "
+        "scale, so that single ones show."
+    )
+    if size > 1:
+        text += (
+            f" {k:,} classes are too many to draw: every cell adds up {size} neighbours in label "
+            "order, and a right answer within the same group lies on the diagonal."
+        )
+    return join([scrolling(grid, "Confusion matrix"), note(text)])
+
+
+def _cell(count: int, examples: int, diagonal: bool, true: str, predicted: str) -> Markup:
+    if not count:
+        return tag("td")
+    share = count / examples
+    shade = share if diagonal else 0.15 + 0.85 * math.sqrt(share)
+    kind = "right" if diagonal else "wrong"
+    return tag(
+        "td",
+        f"{count:,}",
+        # White text reads better than black on the darkest blue only.
+        class_=f"{kind} strong" if diagonal and shade > 0.82 else kind,
+        style=f"--v:{shade:.3f}",
+        title=f"{true} taken for {predicted}: {count:,} of {examples:,} ({percent(share)})",
+    )
+
+
+def _pairs(figure: ConfusionMatrix) -> Markup:
+    off = figure.counts.copy()
+    np.fill_diagonal(off, 0)
+    examples = figure.counts.sum(1)
+    true, predicted = np.nonzero(off)
+    if not len(true):
+        return note("No mistakes.")
+    order = np.lexsort((predicted, true, -off[true, predicted]))[:PAIRS]
+    rows = [
+        (
+            figure.class_names[t],
+            figure.class_names[p],
+            f"{off[t, p]:,}",
+            percent(off[t, p] / examples[t]),
+        )
+        for t, p in zip(true[order].tolist(), predicted[order].tolist(), strict=True)
+    ]
+    return table(
+        ("true class", "taken for", "times", "share of the class"),
+        rows,
+        caption=f"{len(rows)} of {len(true):,} pairs of classes that were confused",
+        numeric=(2, 3),
+    )
+
+
+def _classes(figure: ConfusionMatrix) -> Markup:
+    right, examples = np.diag(figure.counts), figure.counts.sum(1)
+    predicted = figure.counts.sum(0)
+    present = np.flatnonzero(examples)
+    hardest = present[np.argsort(right[present] / examples[present], kind="stable")][:CLASSES]
+    rows = [
+        (
+            figure.class_names[i],
+            f"{examples[i]:,}",
+            percent(right[i] / examples[i]),
+            percent(right[i] / predicted[i]) if predicted[i] else "-",
+        )
+        for i in hardest.tolist()
+    ]
+    absent = len(examples) - len(present)
+    listed = table(
+        ("class", "examples", "recall", "precision"),
+        rows,
+        caption=f"{len(rows)} of {len(present):,} classes, lowest recall first",
+        numeric=(1, 2, 3),
+    )
+    return join([listed, note(f"{absent:,} class(es) have no example here.") if absent else ""])

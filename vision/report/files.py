@@ -1,0 +1,135 @@
+"""What a workdir holds, read so that a missing or broken file is said and not fatal."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision.core.errors import UserError
+
+CONFIG, METRICS, EVALUATION = "config.json", "metrics.jsonl", "evaluation.json"
+
+
+class ReportError(UserError):
+    """There is no folder to report on, or no place for the page."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Values of one name: ``steps`` (N,) ascending, ``values`` (N,) float64, NaN for null."""
+
+    steps: np.ndarray
+    values: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class RunFiles:
+    """The files of a workdir.
+
+    Attributes:
+      workdir: where they are.
+      config: the resolved config; None when missing or broken.
+      series: name to values of ``metrics.jsonl``.
+      evaluation: ``evaluation.json``; None when missing or broken.
+      problems: file name to what is missing or wrong with it.
+    """
+
+    workdir: Path
+    config: Mapping[str, Any] | None
+    series: Mapping[str, Series]
+    evaluation: Mapping[str, Any] | None
+    problems: Mapping[str, str]
+
+
+def read_run(workdir: Path, evaluation: Path | None = None) -> RunFiles:
+    """Reads what is there.
+
+    Args:
+      workdir: folder of a run.
+      evaluation: another ``evaluation.json`` than that of the workdir.
+
+    Raises:
+      ReportError: ``workdir`` is no folder.
+    """
+    if not workdir.is_dir():
+        raise ReportError(f"{workdir} is not a folder; give --workdir the folder of a run")
+    problems: dict[str, str] = {}
+    series: dict[str, Series] = {}
+    try:
+        text = (workdir / METRICS).read_text(encoding="utf-8", errors="replace")
+    except OSError as error:
+        problems[METRICS] = f"{METRICS} cannot be read ({error.strerror}): no curves yet."
+    else:
+        series, remark = read_metrics(text)
+        if remark:
+            problems[METRICS] = f"{METRICS}: {remark}."
+    return RunFiles(
+        workdir=workdir,
+        config=_read_object(workdir / CONFIG, CONFIG, problems),
+        series=series,
+        evaluation=_read_object(evaluation or workdir / EVALUATION, EVALUATION, problems),
+        problems=problems,
+    )
+
+
+def _read_object(path: Path, name: str, problems: dict[str, str]) -> dict[str, Any] | None:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        hint = "; evaluate.py writes it" if name == EVALUATION else ""
+        problems[name] = f"{name} cannot be read ({error.strerror}){hint}."
+        return None
+    except ValueError as error:
+        problems[name] = f"{name} is broken: {error}."
+        return None
+    if not isinstance(value, dict):
+        problems[name] = f"{name} is broken: it holds no object."
+        return None
+    return value
+
+
+def read_metrics(text: str) -> tuple[dict[str, Series], str]:
+    """Series by name, in order of appearance, and a remark on what was left out (or "").
+
+    Rows are JSON objects with a number ``step``. Of several values of one name at one step the
+    last counts. Null is NaN; what is neither a number nor null is left out by name.
+    """
+    lines = [line for line in text.split("\n") if line.strip()]
+    found: dict[str, dict[float, float]] = {}
+    bad_lines, repeated = [], 0
+    others: set[str] = set()
+    for i, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            step = float(row.pop("step"))
+        except (ValueError, TypeError, KeyError, AttributeError):
+            bad_lines.append(i)
+            continue
+        for name, value in row.items():
+            if isinstance(value, bool) or not isinstance(value, int | float | None):
+                others.add(name)
+                continue
+            points = found.setdefault(name, {})
+            repeated += step in points
+            points[step] = float("nan") if value is None else float(value)
+    remarks = []
+    if bad_lines:
+        where = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
+        remarks.append(f"{len(bad_lines)} row(s) are no JSON object with a step: row {where}")
+    if repeated:
+        remarks.append(f"{repeated:,} value(s) came twice for a step: the last is shown")
+    if others:
+        remarks.append(f"not numbers, not shown: {', '.join(sorted(others))}")
+    return {name: _series(points) for name, points in found.items()}, "; ".join(remarks)
+
+
+def _series(points: Mapping[float, float]) -> Series:
+    steps = np.fromiter(points.keys(), np.float64, len(points))
+    values = np.fromiter(points.values(), np.float64, len(points))
+    order = np.argsort(steps, kind="stable")
+    return Series(steps[order], values[order])

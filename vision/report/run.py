@@ -1,0 +1,315 @@
+"""The page of a run: ``python -m vision.report.run --workdir=DIR [--out=report.html]``."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import struct
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vision.core.figures import (
+    ConfusionMatrix,
+    Curve,
+    Gallery,
+    Line,
+    Picture,
+    Reliability,
+    from_json,
+)
+from vision.report.charts import line_chart, reliability_diagram
+from vision.report.confusion import confusion, is_wide
+from vision.report.files import CONFIG, EVALUATION, METRICS, ReportError, RunFiles, read_run
+from vision.report.numbers import (
+    base,
+    format_table,
+    is_share,
+    metric,
+    number,
+    percent,
+    title,
+    wilson,
+)
+from vision.report.page import (
+    Content,
+    code,
+    config_tree,
+    disclosure,
+    headlines,
+    join,
+    note,
+    page,
+    table,
+    tag,
+)
+
+__all__ = ["format_table", "write_report"]
+
+CHARTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
+    ("Loss", lambda name: name in ("loss", "nll") or name.endswith("_loss")),
+    ("Accuracy", lambda name: name in ("accuracy", "top1", "top5")),
+    ("Learning rate", lambda name: name.startswith("learning_rate")),
+    ("Throughput", lambda name: name == "images_per_s"),
+)
+
+
+def write_report(workdir: Path, out: Path) -> Path:
+    """Writes the page of a run as one file that needs no other.
+
+    What the workdir lacks is said on the page, in its place. ``evaluation.json`` is taken from
+    the folder of ``out`` if there is one, else from the workdir.
+
+    Args:
+      workdir: folder with ``config.json``, ``metrics.jsonl`` and ``evaluation.json``.
+      out: the HTML file, replaced in one step.
+
+    Returns:
+      ``out``.
+
+    Raises:
+      ReportError: ``workdir`` is no folder, or ``out`` cannot be written.
+    """
+    beside = out.parent / EVALUATION
+    files = read_run(workdir, beside if beside.exists() else None)
+    text = render(files)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise ReportError(f"{out} cannot be written: {error.strerror}") from error
+    return out
+
+
+def render(files: RunFiles) -> str:
+    """The page as text."""
+    evaluation = files.evaluation or {}
+    body: list[tuple[str, str, Content]] = [("summary", "", _summary(files))]
+    body.append(("training", "Training", _training(files)))
+    evaluators = _mapping(evaluation.get("evaluators"))
+    if EVALUATION in files.problems:
+        problem = note(files.problems[EVALUATION], warning=True)
+        body.append(("evaluation", "Evaluation", problem))
+    elif not evaluators:
+        body.append(("evaluation", "Evaluation", note("No evaluator ran.", warning=True)))
+    for i, (name, result) in enumerate(evaluators.items()):
+        body.append((f"evaluation-{i}", f"Evaluation: {name}", _evaluation(_mapping(result))))
+    body.append(("config", "Configuration", _config(files)))
+    body.append(("made-with", "Made with", _made_with(evaluation)))
+    return page(files.workdir.resolve().name or "run", _subtitle(files), body)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _subtitle(files: RunFiles) -> str:
+    evaluation = files.evaluation or {}
+    model = _mapping(_mapping(files.config).get("model")).get("_constructor")
+    parts = [re.split(r"[.:]", str(model))[-1]] if model else []
+    if "step" in evaluation:
+        parts.append(f"evaluated at step {metric('step', evaluation['step'])}")
+    if "created" in evaluation:
+        parts.append(str(evaluation["created"]))
+    return ", ".join(parts) or "image classification run"
+
+
+def _summary(files: RunFiles) -> Content:
+    items: list[tuple[str, str, str]] = []
+    evaluators = _mapping((files.evaluation or {}).get("evaluators"))
+    for name, result in list(evaluators.items())[:1]:
+        numbers = _mapping(_mapping(result).get("metrics"))
+        for key in ("top1", "top5", "nll", "ece"):
+            if key in numbers:
+                items.append((title(key), metric(key, numbers[key]), _remark(key, numbers, name)))
+    if not items:
+        for name, series in files.series.items():
+            if base(name) in ("top1", "nll", "ece") and not name.startswith("train/"):
+                remark = f"{name} at step {number(series.steps[-1])}, while training"
+                items.append((title(name), metric(name, series.values[-1]), remark))
+    if files.series:
+        last = max(series.steps[-1] for series in files.series.values())
+        items.append(("Training steps", number(last), ""))
+    if speed := [s for name, s in files.series.items() if base(name) == "images_per_s"]:
+        middle = float(np.nanmedian(speed[0].values)) if len(speed[0].values) else float("nan")
+        items.append(("Images per second", number(middle, 3), "training, median"))
+    return headlines(items) if items else note("Nothing was measured yet.", warning=True)
+
+
+def _remark(key: str, numbers: Mapping[str, Any], evaluator: str) -> str:
+    value, examples = numbers[key], numbers.get("examples")
+    if (
+        key == "top1"
+        and isinstance(value, int | float)
+        and isinstance(examples, int | float)
+        and 0 <= value <= 1
+        and examples > 0
+    ):
+        low, high = wilson(value, examples)
+        return (
+            f"{evaluator}, {number(examples)} examples; "
+            f"95% interval {100 * low:.1f}% to {100 * high:.1f}%"
+        )
+    return f"{evaluator}, nats" if key == "nll" else evaluator
+
+
+def _training(files: RunFiles) -> Content:
+    parts: list[Content] = []
+    if METRICS in files.problems:
+        parts.append(note(files.problems[METRICS], warning=True))
+    elif not files.series:
+        parts.append(note(f"{METRICS} has no rows yet.", warning=True))
+    rest = dict(files.series)
+    charts = []
+    for heading, belongs in CHARTS:
+        names = [name for name in rest if belongs(base(name))]
+        lines = tuple(Line(n, rest[n].steps, rest.pop(n).values) for n in names)
+        if lines:
+            charts.append(
+                line_chart(
+                    heading,
+                    Curve(lines, "step", heading),
+                    percent_axis=all(is_share(line.name) for line in lines),
+                    smooth=heading != "Learning rate",
+                )
+            )
+    if charts:
+        parts.append(tag("div", *charts, class_="cards"))
+    others: dict[str, list[Line]] = {}
+    for name, series in rest.items():
+        others.setdefault(base(name), []).append(Line(name, series.steps, series.values))
+    if others:
+        small = [
+            line_chart(title(name), Curve(tuple(lines), "step", name), percent_axis=is_share(name))
+            for name, lines in others.items()
+        ]
+        parts.append(disclosure(f"More curves ({len(small)})", tag("div", *small, class_="cards")))
+    return tag("div", *parts, class_="stack")
+
+
+def _evaluation(result: Mapping[str, Any]) -> Content:
+    parts: list[Content] = []
+    if error := result.get("error"):
+        parts.append(note(f"This evaluator failed: {error}", warning=True))
+    numbers = _mapping(result.get("metrics"))
+    if numbers:
+        rows = [(title(key), code(key), metric(key, value)) for key, value in numbers.items()]
+        parts.append(table(("metric", "name", "value"), rows, numeric=(2,)))
+    if numbers.get("nan_examples"):
+        text = "Some scores were NaN: those examples count as wrong and are in no confusion matrix."
+        parts.append(note(text, warning=True))
+    narrow: list[Content] = []
+    wide: list[Content] = []
+    for name, data in _mapping(result.get("figures")).items():
+        try:
+            figure = from_json(_mapping(data))
+        except ValueError as error:
+            text = f"Figure {name!r} cannot be shown: {error}"
+            wide.append(note(text, warning=True))
+            continue
+        match figure:
+            case ConfusionMatrix():
+                first, *others = confusion(figure)
+                (wide if is_wide(figure) else narrow).append(first)
+                wide.append(tag("div", *others, class_="cards"))
+            case Reliability():
+                narrow.append(reliability_diagram(figure))
+            case Gallery():
+                wide.append(gallery(name, figure))
+            case Curve():
+                narrow.append(line_chart(name.replace("_", " "), figure, smooth=False))
+    cards = tag("div", *narrow, class_="cards") if narrow else ""
+    return tag("div", *parts, cards, *wide, class_="stack")
+
+
+def gallery(name: str, figure: Gallery) -> Markup:
+    """Pictures with label, prediction, probability and record key."""
+    heading = "Most confident mistakes" if name == "mistakes" else name.replace("_", " ")
+    if not figure.items:
+        return tag("div", tag("h3", heading), note("None."))
+    return tag(
+        "div",
+        tag("h3", heading),
+        note("In order of the probability given to the wrong class."),
+        tag("div", *(_picture(item) for item in figure.items), class_="gallery"),
+        class_="stack",
+    )
+
+
+def _picture(item: Picture) -> Markup:
+    if item.png:
+        data = base64.b64encode(item.png).decode("ascii")
+        image = tag(
+            "img",
+            src=f"data:image/png;base64,{data}",
+            alt=f"{item.key}: {item.label}, predicted {item.prediction}",
+            class_="small" if _side_px(item.png) <= 64 else None,
+            loading="lazy",
+        )
+    else:
+        image = tag("div", f"No picture. {item.note}", class_="none")
+    answer = f"{item.prediction} ({percent(item.probability)})"
+    words = tag(
+        "dl",
+        tag("dt", "true"),
+        tag("dd", item.label),
+        tag("dt", "said"),
+        tag("dd", answer, class_="wrong" if item.prediction != item.label else None),
+    )
+    return tag("figure", image, tag("figcaption", words, tag("code", item.key, class_="key")))
+
+
+def _side_px(png: bytes) -> int:
+    """The longer side, from the header that follows the signature of every PNG."""
+    return max(struct.unpack(">II", png[16:24])) if len(png) >= 24 else 0
+
+
+def _config(files: RunFiles) -> Content:
+    if files.config is None:
+        return note(files.problems[CONFIG], warning=True)
+    text = json.dumps(files.config, indent=2, ensure_ascii=False)
+    return tag(
+        "div", config_tree(files.config), disclosure("As JSON", tag("pre", text)), class_="stack"
+    )
+
+
+def _made_with(evaluation: Mapping[str, Any]) -> Content:
+    parts: list[Content] = []
+    facts = [(k, str(evaluation[k])) for k in ("created", "checkpoint") if k in evaluation]
+    if command := evaluation.get("command"):
+        parts.append(join([tag("h3", "Command"), tag("pre", str(command), class_="wrap")]))
+    if facts:
+        parts.append(table(("fact", "value"), facts))
+    if versions := _mapping(evaluation.get("versions")):
+        rows = [(name, str(version)) for name, version in versions.items()]
+        parts.append(table(("package", "version"), rows))
+    if not parts:
+        return note(f"Command and versions are in {EVALUATION}, which is not here.", warning=True)
+    return tag("div", *parts, class_="stack")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision.report.run", description="Writes the page of a run."
+    )
+    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
+    parser.add_argument("--out", type=Path, help="HTML file; report.html in the workdir by default")
+    options = parser.parse_args(arguments)
+    try:
+        print(write_report(options.workdir, options.out or options.workdir / "report.html"))
+    except ReportError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
