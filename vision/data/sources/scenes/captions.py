@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.record import Object, Scene
@@ -18,11 +19,14 @@ from vision.data.sources.scenes.vocabulary import one_of
 
 DETAILS = ("short", "medium", "long")
 OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")
-_FIELDS = ("size", "variant", "texture", "colour", "shape")
+THING = "thing"
+"""Noun for an object whose shape is not told."""
+
+FIELDS = ("size", "variant", "texture", "colour", "shape")
 _MEANING = {
     word: field
     for field, names in zip(
-        _FIELDS,
+        FIELDS,
         (words.SIZES, words.VARIANTS, words.TEXTURES, words.COLOURS, words.SHAPES),
         strict=True,
     )
@@ -49,20 +53,22 @@ _PHRASES = {
     "has the same colour as": ("same colour", False),
     "has the same shape as": ("same shape", False),
 }
-_NOUN = rf"(?:(?:{'|'.join(_MEANING)}) )*(?:{'|'.join(words.SHAPES)})"
-_LISTED = re.compile(rf"\ban? ({_NOUN})\b")
-_RELATED = re.compile(rf"the ({_NOUN}) ({'|'.join(_PHRASES)}) the ({_NOUN})")
-_STANDS = re.compile(rf"an? ({_NOUN}) is ({'|'.join(sorted(_AT.values(), key=len, reverse=True))})")
+NOUN = rf"(?:(?:{'|'.join(_MEANING)}) )*(?:{'|'.join((*words.SHAPES, THING))})"
+"""Regular expression for a noun with its adjectives."""
+
+_LISTED = re.compile(rf"\ban? ({NOUN})\b")
+_RELATED = re.compile(rf"the ({NOUN}) ({'|'.join(_PHRASES)}) the ({NOUN})")
+_STANDS = re.compile(rf"an? ({NOUN}) is ({'|'.join(sorted(_AT.values(), key=len, reverse=True))})")
 _GROUND = re.compile(rf"the background is ({'|'.join(words.BACKGROUNDS)})")
 _WITH = re.compile(rf"(.+) with an? ({'|'.join(words.BACKGROUNDS)}) background")
-_LIST = re.compile(rf"an? {_NOUN}(?:, an? {_NOUN})*(?: and an? {_NOUN})?")
+_LIST = re.compile(rf"an? {NOUN}(?:, an? {NOUN})*(?: and an? {NOUN})?")
 
 
 @dataclasses.dataclass(frozen=True)
 class Mention:
     """What a caption says about one object; None where it says nothing."""
 
-    shape: str
+    shape: str | None = None
     colour: str | None = None
     size: str | None = None
     texture: str | None = None
@@ -135,7 +141,7 @@ def describe(scene: Scene, detail: str = "short") -> Parse:
     told = []
     for k in range(1, len(placed)):
         name, first, second = _standing(placed, k, (rank[k], rank[0]))
-        if name and _nickname(mentions, first) and _nickname(mentions, second):
+        if name and nickname(mentions, first) and nickname(mentions, second):
             told.append(Relation(name, first, second))
     return Parse(mentions, tuple(told), scene.background.kind)
 
@@ -155,21 +161,28 @@ def _standing(placed: tuple[Object, ...], k: int, order: tuple[int, int]) -> tup
     return "", k, 0
 
 
-def _words(mention: Mention, fields: tuple[str, ...] = _FIELDS) -> str:
-    said = (getattr(mention, field) for field in fields)
-    return " ".join(word for word in said if word)
+def full_mention(thing: Object) -> Mention:
+    """Every word for ``thing`` but its position."""
+    return Mention(thing.shape, thing.colour, thing.size_name, thing.texture, thing.variant)
 
 
-def _nickname(mentions: tuple[Mention, ...], k: int) -> str:
+def words_of(mention: Mention, fields: tuple[str, ...] = FIELDS) -> str:
+    """The words for ``fields`` of a mention, the noun last: ``large red star``, ``red thing``."""
+    said = [getattr(mention, field) for field in fields]
+    return " ".join([word for word in said[:-1] if word] + [said[-1] or THING])
+
+
+def nickname(mentions: Sequence[Mention], k: int) -> str:
     """The fewest words that fit mention k only; empty where it has a twin."""
-    for fields in (("colour", "shape"), ("size", "colour", "shape"), _FIELDS):
-        name = _words(mentions[k], fields)
-        if sum(_words(each, fields) == name for each in mentions) == 1:
+    for fields in (("colour", "shape"), ("size", "colour", "shape"), FIELDS):
+        name = words_of(mentions[k], fields)
+        if sum(words_of(each, fields) == name for each in mentions) == 1:
             return name
     return ""
 
 
-def _with_article(noun: str) -> str:
+def with_article(noun: str) -> str:
+    """``noun`` with a or an."""
     return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
@@ -179,7 +192,7 @@ def write(meaning: Parse, template: int = 0) -> str:
     Mentions with a position become one sentence each, otherwise all are listed in one.
     """
     opener = OPENERS[template % len(OPENERS)]
-    nouns = [_with_article(_words(mention)) for mention in meaning.mentions]
+    nouns = [with_article(words_of(mention)) for mention in meaning.mentions]
     if any(mention.position for mention in meaning.mentions):
         sentences = [
             f"{noun} is {_AT[mention.position]}" if mention.position else f"there is {noun}"
@@ -191,10 +204,10 @@ def write(meaning: Parse, template: int = 0) -> str:
             )
     else:
         listed = " and ".join(filter(None, (", ".join(nouns[:-1]), nouns[-1])))
-        tail = f" with {_with_article(meaning.background)} background" if meaning.background else ""
+        tail = f" with {with_article(meaning.background)} background" if meaning.background else ""
         sentences = [f"{opener}{listed}{tail}"]
     for relation in meaning.relations:
-        pair = [_nickname(meaning.mentions, k) for k in (relation.first, relation.second)]
+        pair = [nickname(meaning.mentions, k) for k in (relation.first, relation.second)]
         if not all(pair):
             raise ValueError(f"{relation} concerns objects that the caption cannot tell apart")
         phrase = next(p for p, meant in _PHRASES.items() if meant == (relation.name, False))
@@ -207,8 +220,9 @@ def caption(scene: Scene, detail: str = "short", template: int = 0) -> str:
     return write(describe(scene, detail), template)
 
 
-def _mention(noun: str, position: str | None = None) -> Mention:
-    told = {_MEANING[word]: word for word in noun.split()}
+def mention_of(noun: str, position: str | None = None) -> Mention:
+    """The mention that adjectives and a noun make, as in ``small red star`` or ``red thing``."""
+    told = {_MEANING[word]: word for word in noun.split() if word != THING}
     return Mention(**told, position=position)
 
 
@@ -231,7 +245,7 @@ def parse(text: str) -> Parse:
             pending.append((sentence, found[1], found[2], found[3]))
         elif found := _STANDS.fullmatch(sentence):
             position = next(name for name, phrase in _AT.items() if phrase == found[2])
-            mentions.append(_mention(found[1], position))
+            mentions.append(mention_of(found[1], position))
         else:
             rest = sentence
             for opener in OPENERS[1:]:
@@ -240,7 +254,7 @@ def parse(text: str) -> Parse:
                 rest, background = found[1], found[2]
             if not _LIST.fullmatch(rest):
                 raise ValueError(f"outside the grammar of captions: {sentence!r}")
-            mentions += [_mention(noun) for noun in _LISTED.findall(rest)]
+            mentions += [mention_of(noun) for noun in _LISTED.findall(rest)]
     told = []
     for sentence, first, phrase, second in pending:
         name, swapped = _PHRASES[phrase]
@@ -250,7 +264,7 @@ def parse(text: str) -> Parse:
 
 
 def _resolve(mentions: list[Mention], noun: str, sentence: str) -> int:
-    asked = {_MEANING[word]: word for word in noun.split()}
+    asked = {_MEANING[word]: word for word in noun.split() if word != THING}
     fitting = [
         k
         for k, mention in enumerate(mentions)

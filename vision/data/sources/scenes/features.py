@@ -61,6 +61,14 @@ class Example:
     def clean_label(self) -> int:
         return self.source.label_of(self.scene)
 
+    @functools.cached_property
+    def label(self) -> int:
+        return self.source.noisy_label(self.index, self.clean_label)
+
+    @functools.cached_property
+    def captioned(self) -> Scene:
+        return self.source.captioned(self.index, self.scene)
+
     def padded(self, rows: np.ndarray, fill: float = 0) -> np.ndarray:
         """``rows`` [K, ...] with rows of ``fill`` up to the source's ``max_objects``."""
         full = np.full((self.source.max_objects, *rows.shape[1:]), fill, rows.dtype)
@@ -115,6 +123,11 @@ def _glyph_mask(example: Example) -> np.ndarray:
     return np.zeros(example.rendering.instances.shape, bool) if mask is None else mask
 
 
+def _views(example: Example) -> np.ndarray:
+    scenes = example.source.views(example.index, example.scene)
+    return np.stack([render(scene, example.source.image_size).image for scene in scenes])
+
+
 def _valid(example: Example) -> np.ndarray:
     return np.arange(example.source.max_objects) < len(example.scene.objects)
 
@@ -131,7 +144,9 @@ def _fixed(text: str) -> Callable[[Scenes], str]:
 def _words(detail: str) -> Feature:
     return Feature(
         _fixed(f"string, {detail} caption in lower case"),
-        lambda example: caption(example.scene, detail, example.source.template_of(example.index)),
+        lambda example: caption(
+            example.captioned, detail, example.source.template_of(example.index)
+        ),
     )
 
 
@@ -140,7 +155,27 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
         "image": Feature(_fixed("uint8[{HW},3], 0..255, RGB"), lambda e: e.rendering.image),
         "label": Feature(
             lambda source: f"int32, 0..{len(source.class_names) - 1}, {source.label}",
+            lambda e: np.int32(e.label),
+        ),
+        "clean_label": Feature(
+            lambda source: f"int32, 0..{len(source.class_names) - 1}, before label noise",
             lambda e: np.int32(e.clean_label),
+        ),
+        "votes": Feature(
+            lambda source: f"int32[{source.num_raters}], the class that each rater sees",
+            lambda e: e.source.votes(e.index, e.clean_label),
+        ),
+        "duplicate_of": Feature(
+            _fixed("int32, the earlier example that this one nearly repeats, or -1"),
+            lambda e: np.int32(e.source.duplicate_of(e.index)),
+        ),
+        "views": Feature(
+            lambda source: f"uint8[{source.num_views},{_hw(source)},3], 0..255, other cameras",
+            _views,
+        ),
+        "metadata": Feature(
+            _fixed("float32[4], -1..1: latitude, longitude, sine and cosine of the season"),
+            lambda e: e.source.metadata(e.index, e.clean_label),
         ),
         "hierarchy": Feature(
             _fixed("int32[3]: family, shape and leaf of the subject"),
@@ -188,6 +223,10 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
         "artefact_mask": Feature(
             _fixed("bool[{HW}], pixels the artefact may change"),
             lambda e: artefact_mask(e.rendering.instances, e.scene.artefact),
+        ),
+        "caption_is_clean": Feature(
+            _fixed("bool, captions are as they should be"),
+            lambda e: np.bool_(e.captioned is e.scene),
         ),
         "caption": _words("short"),
         "caption_medium": _words("medium"),

@@ -7,10 +7,12 @@ A label is always read from the record, so that it stays true after an edit.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from types import MappingProxyType
 
 from vision.data.sources.scenes import vocabulary as words
+from vision.data.sources.scenes.draws import turn
 from vision.data.sources.scenes.record import Scene
 from vision.data.sources.scenes.vocabulary import one_of
 
@@ -37,6 +39,7 @@ class Wish:
     glyphs: tuple[int, ...] = ()
     artefacts: tuple[tuple[str, int], ...] = ()
     companions: Names = ()
+    num_identities: int = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +86,32 @@ def _pair(free: Wish, name: str) -> Wish:
     return dataclasses.replace(free, colours=(colour,), shapes=(shape,))
 
 
+def _identities(free: Wish) -> Names:
+    parts = (free.variants, free.textures, free.colours, free.shapes)
+    total = math.prod(map(len, parts))
+    offset, step = turn(0, "identity", 0, total)
+    chosen = []
+    for k in range(min(free.num_identities, total)):
+        rest, name = (offset + step * k) % total, []
+        for names in parts:
+            rest, place = divmod(rest, len(names))
+            name.append(names[place])
+        chosen.append(" ".join(name))
+    return tuple(chosen)
+
+
+def _identity(free: Wish, name: str) -> Wish:
+    variant, texture, colour, shape = name.split()
+    return dataclasses.replace(
+        free, variants=(variant,), textures=(texture,), colours=(colour,), shapes=(shape,)
+    )
+
+
+def _read_identity(scene: Scene) -> str:
+    thing = scene.subject
+    return f"{thing.variant} {thing.texture} {thing.colour} {thing.shape}"
+
+
 def _count(free: Wish, name: str) -> Wish:
     return dataclasses.replace(free, num_objects=(int(name), int(name)))
 
@@ -124,6 +153,7 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
             _pair,
             lambda scene: f"{scene.subject.colour} {scene.subject.shape}",
         ),
+        "identity": Label(_identities, _identity, _read_identity),
         "count": Label(
             lambda free: tuple(str(n) for n in range(free.num_objects[0], free.num_objects[1] + 1)),
             _count,
@@ -153,7 +183,8 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
         ),
     }
 )
-"""Every label by name. ``artefact`` and ``generator`` have the class ``real`` before the others."""
+"""Every label by name. An ``identity`` is one combination of variant, texture, colour and shape.
+``artefact`` and ``generator`` have the class ``real`` before the others."""
 
 
 def read_label(scene: Scene, label: str) -> str:

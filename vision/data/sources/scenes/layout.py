@@ -63,7 +63,7 @@ def draw_objects(
             layer = objects[0].layer + 1
         else:
             quadrant = wanted.quadrants[0] if wanted.quadrants else ""
-            y, x = _place(size, objects, block[10:], layout.overlap, quadrant)
+            y, x = find_place(size, objects, block[10:], layout.overlap, quadrant)
         objects.append(
             Object(
                 shape,
@@ -96,10 +96,11 @@ def _sizes(aim: Wish, free: Wish, blocks: list[Sequence[float]], as_drawn: bool)
     return radii
 
 
-def _place(
+def find_place(
     size: float, objects: Sequence[Object], u: Sequence[float], overlap: float, quadrant: str
 ) -> tuple[float, float]:
-    """First of the candidate places that keeps the distance, or else the one with most room."""
+    """Centre (y, x) for a new object: the first of the candidate places in ``u`` (20 uniform
+    numbers) that keeps the distance to ``objects``, or else the one with most room."""
     margin = min(0.92 * size, 0.5)
     ys = xs = (margin, 1 - margin)
     if quadrant:
@@ -126,7 +127,7 @@ def companion(colour: str, objects: Sequence[Object], u: Sequence[float]) -> Obj
     ``u`` has ``PER_OBJECT`` uniform numbers.
     """
     size = words.SIZE_RANGES["small"][0]
-    y, x = _place(size, objects, u[10:], 0.0, "")
+    y, x = find_place(size, objects, u[10:], 0.0, "")
     return Object("circle", colour, "outlined", "plain", size, y, x, layer=9)
 
 

@@ -217,6 +217,13 @@ def in_view(thing: Object, view: View) -> Object:
     )
 
 
+def out_of_view(y: float, x: float, view: View) -> tuple[float, float]:
+    """The point of the scene that ``view`` shows at (y, x); the reverse of ``in_view``."""
+    cosine, sine = cos_sin(view.angle_deg)
+    y, x = (y - 0.5 - view.shift_y) / view.zoom, (x - 0.5 - view.shift_x) / view.zoom
+    return 0.5 + cosine * y - sine * x, 0.5 + cosine * x + sine * y
+
+
 def cos_sin(angle_deg: float) -> tuple[float, float]:
     """Cosine and sine, rounded so that the last bit of a platform's libm reaches no pixel."""
     angle = math.radians(angle_deg % 360.0)

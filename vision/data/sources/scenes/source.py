@@ -3,84 +3,96 @@
 from __future__ import annotations
 
 import dataclasses
-import operator
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from vision.data.source import SourceInfo
-from vision.data.sources.scenes.draws import spread
+from vision.data.sources.scenes import draws, noise
 from vision.data.sources.scenes.features import FEATURES, Example
 from vision.data.sources.scenes.labels import LABELS
-from vision.data.sources.scenes.record import Scene
-from vision.data.sources.scenes.world import World
+from vision.data.sources.scenes.reader import Reader
+from vision.data.sources.scenes.record import Background, Scene, cos_sin
+from vision.data.sources.scenes.vocabulary import one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scenes(World):
-    """A world of scenes with ``num_examples`` examples, random access, nothing stored.
+class Scenes(Reader):
+    """Images of a world's scenes with everything that is true of them; nothing is stored.
 
     Example i is a pure function of the fields and i; splits are independent streams. A scene
-    does not depend on ``num_examples``, ``image_size`` or ``features``.
+    does not depend on ``num_examples``, ``image_size`` or ``features``. The fields not named
+    here are those of ``World`` and ``Reader``.
 
     Attributes:
-      num_examples: length of the source.
-      image_size: side of the image, or (height, width), in pixels; at least 8.
       features: what every example holds, names from ``features.FEATURES``.
+      label_noise: share of examples whose ``label`` is wrong; ``clean_label`` stays true.
+      label_noise_kind: ``symmetric`` (any other class) or ``asymmetric`` (always the class that
+        ``noise.mistaken_for`` gives).
+      caption_noise: share of examples whose captions are corrupted.
+      caption_noise_kind: one of ``noise.CAPTION_NOISE``.
+      duplicates: share of examples that are near-duplicates of an earlier one.
+      duplicate_kind: ``view`` (the camera moves a little) or ``attribute`` (one thing changes).
+      num_raters: length of ``votes``.
+      rater_accuracy, rater_spread: raters are right with a probability of their own, accuracy
+        give or take spread.
+      num_views: pictures of the same scene in ``views``, by cameras within ``view_zoom``,
+        ``view_shift``, ``view_angle_deg`` and ``view_brightness``.
+      view_backgrounds: whether every view has a ground of its own.
+      metadata_strength: share of examples whose ``metadata`` (place and season) goes with the
+        class; the others have any.
 
     Raises:
       ValueError: an argument outside its range; the message names it and the valid values.
     """
 
-    num_examples: int = 10_000
-    image_size: int | tuple[int, int] = 64
     features: tuple[str, ...] = ("image", "label")
+    label_noise: float = 0.0
+    label_noise_kind: str = "symmetric"
+    caption_noise: float = 0.0
+    caption_noise_kind: str = "attribute"
+    duplicates: float = 0.0
+    duplicate_kind: str = "view"
+    num_raters: int = 5
+    rater_accuracy: float = 0.8
+    rater_spread: float = 0.1
+    num_views: int = 2
+    view_backgrounds: bool = False
+    metadata_strength: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples={self.num_examples!r} must be at least 1")
-        if min(self.image_shape) < 8:
-            raise ValueError(f"image_size={self.image_size!r} must be at least 8")
+        rates = ("label_noise", "caption_noise", "rater_accuracy", "rater_spread")
+        for field in (*rates, "metadata_strength"):
+            if not 0 <= getattr(self, field) <= 1:
+                raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
+        if not 0 <= self.duplicates < 1:
+            raise ValueError(f"duplicates={self.duplicates!r} must lie in [0, 1)")
+        one_of("label_noise_kind", self.label_noise_kind, noise.LABEL_NOISE)
+        one_of("caption_noise_kind", self.caption_noise_kind, noise.CAPTION_NOISE)
+        one_of("duplicate_kind", self.duplicate_kind, noise.DUPLICATES)
+        for field in ("num_raters", "num_views"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)!r} must be at least 1")
         if not self.features:
             raise ValueError(f"features is empty; valid values: {', '.join(FEATURES)}")
         for name in self.features:
-            if name not in FEATURES:
-                raise ValueError(f"features={name!r}; valid values: {', '.join(FEATURES)}")
-
-    @property
-    def image_shape(self) -> tuple[int, int]:
-        """Height and width in pixels."""
-        size = self.image_size
-        return (size, size) if isinstance(size, int) else size
+            one_of("features", name, tuple(FEATURES))
 
     @property
     def info(self) -> SourceInfo:
         return SourceInfo(
-            name="scenes",
+            name=self.name,
             num_examples=self.num_examples,
             class_names=self.class_names,
             features={name: FEATURES[name].describe(self) for name in self.features},
             licence="Apache-2.0",
         )
 
-    def __len__(self) -> int:
-        return self.num_examples
-
-    def key(self, index: int) -> str:
-        return f"scenes/{self.split}/seed{self.seed}/{self._checked(index)}"
-
-    def _checked(self, index: int) -> int:
-        index = operator.index(index)
-        if not 0 <= index < self.num_examples:
-            raise IndexError(
-                f"scenes/{self.split} has examples 0..{self.num_examples - 1}: {index}"
-            )
-        return index
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = Example(self, self._checked(index))
+        example = Example(self, self.checked(index))
         return {name: FEATURES[name].read(example) for name in self.features}
 
     def __getitems__(self, indices: Sequence[int] | Iterable[int]) -> dict[str, np.ndarray]:
@@ -91,17 +103,96 @@ class Scenes(World):
             raise IndexError("no indices to gather")
         return {name: np.stack([each[name] for each in examples]) for name in self.features}
 
+    def scene(self, index: int) -> Scene:
+        """Scene ``index``: a new one, or nearly that of ``duplicate_of(index)``."""
+        original = self.duplicate_of(index)
+        if original < 0:
+            return super().scene(index)
+        u = self.uniforms(index, "duplicate", 200)[8:]
+        return noise.near_duplicate(self, super().scene(original), self.duplicate_kind, u)
+
+    def duplicate_of(self, index: int) -> int:
+        """The earlier example that example ``index`` nearly repeats; -1 for an original."""
+        if not self.duplicates or not self._repeats(index):
+            return -1
+        earlier = int(self.uniforms(index, "duplicate", 2)[1] * index)
+        while self._repeats(earlier):
+            earlier -= 1
+        return earlier
+
+    def _repeats(self, index: int) -> bool:
+        return index > 0 and self.uniforms(index, "duplicate", 1)[0] < self.duplicates
+
     def label_of(self, scene: Scene) -> int:
-        """Class of ``scene`` in this source's order.
+        """True class of ``scene`` in this source's order.
 
         Raises:
           ValueError: a scene whose answer is not one of ``class_names``.
         """
         name = LABELS[self.label].read(scene)
-        if name not in self.class_names:
+        if name not in self._class_numbers:
             raise ValueError(f"label={self.label!r} of the scene is {name!r}, not a class here")
-        return self.class_names.index(name)
+        return self._class_numbers[name]
+
+    @functools.cached_property
+    def _class_numbers(self) -> dict[str, int]:
+        return {name: c for c, name in enumerate(self.class_names)}
+
+    @functools.cached_property
+    def _partners(self) -> tuple[int, ...]:
+        return noise.mistaken_for(self.class_names)
+
+    @functools.cached_property
+    def rater_accuracies(self) -> tuple[float, ...]:
+        """How often every rater is right; the same in all splits."""
+        u = draws.uniforms(self.seed, "raters", 0, "accuracy", self.num_raters).tolist()
+        return tuple(noise.accuracies(self.rater_accuracy, self.rater_spread, u))
+
+    def noisy_label(self, index: int, clean: int) -> int:
+        """The label that example ``index`` of true class ``clean`` is given."""
+        if not self.label_noise:
+            return clean
+        u = self.uniforms(index, "label noise", 2)
+        return noise.flipped(clean, self._partners, self.label_noise, self.label_noise_kind, u)
+
+    def votes(self, index: int, clean: int) -> np.ndarray:
+        """What the raters call example ``index``, int32[num_raters]."""
+        u = self.uniforms(index, "votes", 2 * self.num_raters)
+        return noise.votes(clean, self._partners, self.rater_accuracies, u)
+
+    def captioned(self, index: int, scene: Scene) -> Scene:
+        """The scene that the captions of example ``index`` describe; ``scene`` if they are true."""
+        if not self.caption_noise:
+            return scene
+        u = self.uniforms(index, "caption noise", 97)
+        if u[0] >= self.caption_noise:
+            return scene
+        return noise.misdescribed(self, scene, self.caption_noise_kind, u[1:])
+
+    def views(self, index: int, scene: Scene) -> tuple[Scene, ...]:
+        """``scene`` as ``num_views`` cameras see it."""
+        u = self.uniforms(index, "views", 9 * self.num_views)
+        seen = []
+        for k in range(0, len(u), 9):
+            ground = scene.background
+            if self.view_backgrounds:
+                kind = draws.choice(self.backgrounds, u[k + 5])
+                ground = Background(kind, u[k + 6], u[k + 7], ground.brightness)
+            view = self.draw_view(u[k : k + 5])
+            seen.append(dataclasses.replace(scene, background=ground, view=view))
+        return tuple(seen)
+
+    def metadata(self, index: int, clean: int) -> np.ndarray:
+        """Where and when example ``index`` was seen, float32[4]: latitude and longitude in
+        -1..1, sine and cosine of the season. With probability ``metadata_strength`` they lie
+        near the place and season of class ``clean``."""
+        u = self.uniforms(index, "metadata", 7)
+        if u[0] < self.metadata_strength:
+            home = draws.uniforms(self.seed, "metadata", clean, "home", 3).tolist()
+            u = [u[0], *((a + 0.1 * (b - 0.5)) % 1.0 for a, b in zip(home, u[4:], strict=True))]
+        cosine, sine = cos_sin(360 * u[3])
+        return np.array((2 * u[1] - 1, 2 * u[2] - 1, sine, cosine), np.float32)
 
     def template_of(self, index: int) -> int:
         """Which opening the captions of example ``index`` use."""
-        return int(spread(self.seed, f"{self.split}/template", index) * 2**16)
+        return int(draws.spread(self.seed, f"{self.split}/template", index) * 2**16)

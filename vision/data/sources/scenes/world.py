@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 from vision.data.sources.scenes import vocabulary as words
@@ -17,7 +18,7 @@ from vision.data.sources.scenes.layout import (
     draw_objects,
     possible_pairs,
 )
-from vision.data.sources.scenes.record import Artefact, Background, Glyph, Scene
+from vision.data.sources.scenes.record import Artefact, Background, Glyph, Scene, View
 from vision.data.sources.scenes.vocabulary import one_of
 
 _PER_SCENE = 20
@@ -70,6 +71,12 @@ class World:
         small outlined circle whose colour is the cue; ``glyph``, a small mark.
         Companions and glyphs are there even at strength 0.
       spurious_shift: class c goes with cue c + shift, so that a test world can use other pairs.
+      num_identities: number of classes of ``label="identity"``: single things, each one
+        combination of variant, texture, colour and shape, seen again and again.
+      view_zoom: smallest and largest zoom of the camera.
+      view_shift: the camera moves by at most this share of the image to any side.
+      view_angle_deg: the camera turns by at most this much to either side.
+      view_brightness: dimmest and brightest light.
       glyph: whether scenes carry a glyph where neither label nor cue asks for one.
       glyph_size: side of the mark as a share of the short side.
       artefacts: traces that may be planted; with ``label="artefact"`` the classes are ``real``
@@ -106,6 +113,11 @@ class World:
     spurious: float = 0.0
     spurious_cue: str = "background"
     spurious_shift: int = 0
+    num_identities: int = 100
+    view_zoom: tuple[float, float] = (1.0, 1.0)
+    view_shift: float = 0.0
+    view_angle_deg: float = 0.0
+    view_brightness: tuple[float, float] = (1.0, 1.0)
     glyph: bool = False
     glyph_size: float = 0.1
     artefacts: tuple[str, ...] = ()
@@ -135,6 +147,12 @@ class World:
             raise ValueError(f"{field}={getattr(self, field)!r} must not be negative")
         if not 0 < self.glyph_size <= 1:
             raise ValueError(f"glyph_size={self.glyph_size!r} must lie in (0, 1]")
+        for field in ("view_zoom", "view_brightness"):
+            low, high = getattr(self, field)
+            if not 0 < low <= high:
+                raise ValueError(f"{field}={(low, high)!r}: need 0 < least <= most")
+        if self.num_identities < 1:
+            raise ValueError(f"num_identities={self.num_identities!r} must be at least 1")
         one_of("imbalance", self.imbalance, ("none", "zipf", "exponential"))
         least = 1 if self.imbalance == "exponential" else 0
         if not self.skew >= least:
@@ -152,7 +170,7 @@ class World:
             raise ValueError(f"artefacts is empty; valid values: {', '.join(words.ARTEFACTS)}")
         if not self.artefact_seeds:
             raise ValueError("artefact_seeds is empty; give at least one number")
-        clash = {"background": ("background",), "colour": ("colour", "shape_colour")}
+        clash = {"background": ("background",), "colour": ("colour", "shape_colour", "identity")}
         clash |= {"companion": ("count",), "glyph": ("glyph",)}
         if self.cued and self.label in clash[self.spurious_cue]:
             raise ValueError(
@@ -172,6 +190,7 @@ class World:
         return Wish(
             **{field: getattr(self, field) for field in _VOCABULARIES if field != "artefacts"},
             num_objects=self.num_objects,
+            num_identities=self.num_identities,
             glyphs=tuple(range(len(words.GLYPHS))) if self.glyph else (),
             artefacts=tuple((kind, n) for kind in self.artefacts for n in self.artefact_seeds),
         )
@@ -249,6 +268,17 @@ class World:
             return tuple(range(len(words.GLYPHS)))
         return self.backgrounds if self.spurious_cue == "background" else self.colours
 
+    def draw_view(self, u: Sequence[float]) -> View:
+        """A camera within this world's limits, from five uniform numbers."""
+        shift, angle = (-self.view_shift, self.view_shift), self.view_angle_deg
+        return View(
+            between(self.view_zoom, u[0]),
+            between(shift, u[1]),
+            between(shift, u[2]),
+            between((-angle, angle), u[3]),
+            between(self.view_brightness, u[4]),
+        )
+
     def scene(self, index: int) -> Scene:
         """Scene ``index``; any non-negative number."""
         aim = self._wishes[self.class_of(index)]
@@ -290,6 +320,7 @@ class World:
         return Scene(
             objects,
             background,
+            self.draw_view(u[13:18]),
             clutter=draw_clutter(self.uniforms(index, "clutter", 6 * self.clutter)),
             glyph=glyph,
             style=choice(aim.styles, u[11]),

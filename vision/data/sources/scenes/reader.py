@@ -1,0 +1,55 @@
+"""What every source over a world shares: a length, an image size, names of examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+
+from vision.data.sources.scenes.world import World
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reader(World):
+    """A world read as ``num_examples`` examples; see ``World`` for the other fields.
+
+    Attributes:
+      num_examples: length of the source; example i does not depend on it.
+      image_size: side of the image, or (height, width), in pixels; at least 8.
+    """
+
+    num_examples: int = 10_000
+    image_size: int | tuple[int, int] = 64
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.num_examples < 1:
+            raise ValueError(f"num_examples={self.num_examples!r} must be at least 1")
+        if min(self.image_shape) < 8:
+            raise ValueError(f"image_size={self.image_size!r} must be at least 8")
+
+    @property
+    def image_shape(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        size = self.image_size
+        return (size, size) if isinstance(size, int) else size
+
+    @property
+    def name(self) -> str:
+        """Short name of the source, as in a table."""
+        return type(self).__name__.lower()
+
+    def __len__(self) -> int:
+        return self.num_examples
+
+    def key(self, index: int) -> str:
+        """Name of an example, such as ``scenes/train/seed0/17``."""
+        return f"{self.name}/{self.split}/seed{self.seed}/{self.checked(index)}"
+
+    def checked(self, index: int) -> int:
+        """``index`` as an int; ``IndexError`` where there is no such example."""
+        index = operator.index(index)
+        if not 0 <= index < self.num_examples:
+            raise IndexError(
+                f"{self.name}/{self.split} has examples 0..{self.num_examples - 1}, not {index}"
+            )
+        return index
