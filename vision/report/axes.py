@@ -52,7 +52,7 @@ class Axis:
     def _text(self, value: float) -> str:
         if self.percent:
             return f"{100 * value:.6g}%"
-        if value and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        if value and (abs(value) >= 1e6 or abs(value) < 1e-3):
             return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
         return number(value, 6).rstrip("0").rstrip(".") if value % 1 else number(value)
 
@@ -84,11 +84,11 @@ def fit(values: np.ndarray, *, log: bool = False, percent: bool = False, pad: fl
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
     """(N,) mean of each value and up to ``window - 1`` before it; non-finite ones left out."""
     fine = np.isfinite(values)
-    total = np.cumsum(np.where(fine, values, 0.0))
-    count = np.cumsum(fine)
-    total[window:] -= total[:-window].copy()
-    count[window:] -= count[:-window].copy()
-    return np.where(fine & (count > 0), total / np.maximum(count, 1), np.nan)
+    # Not a running sum: one huge value would wipe out the digits of all that follow.
+    ones = np.ones(min(window, len(values)))
+    total = np.convolve(np.where(fine, values, 0.0), ones)[: len(values)]
+    count = np.convolve(fine.astype(np.float64), ones)[: len(values)]
+    return np.where(fine, total / np.maximum(count, 1), np.nan)
 
 
 def thin(y: np.ndarray, points: int) -> np.ndarray:

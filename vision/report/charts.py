@@ -216,7 +216,11 @@ def _short(values: np.ndarray) -> list[float | None]:
 
 def reliability_diagram(figure: Reliability) -> Markup:
     """Accuracy per bin of confidence against the diagonal, with the counts below."""
-    axis, total = Axis(0.0, 1.0, percent=True), max(int(figure.count.sum()), 1)
+    axis, total = Axis(0.0, 1.0, percent=True), int(figure.count.sum())
+    if not total:
+        return tag(
+            "figure", _caption("Reliability", []), note("No labelled examples."), class_="chart"
+        )
     counts = fit(np.append(figure.count.astype(float), 0.0), pad=0)
     bars, columns, levels = [], [], []
     for i, count in enumerate(figure.count.tolist()):
@@ -264,7 +268,7 @@ def reliability_diagram(figure: Reliability) -> Markup:
     ]
     rows = [
         (
-            f"{percent(figure.edges[i])} to {percent(figure.edges[i + 1])}",
+            f"{100 * figure.edges[i]:.3g} to {100 * figure.edges[i + 1]:.3g}%",
             f"{count:,}",
             percent(figure.confidence[i]) if count else "-",
             percent(figure.accuracy[i]) if count else "-",
@@ -274,7 +278,7 @@ def reliability_diagram(figure: Reliability) -> Markup:
     used = figure.count > 0
     label = (
         f"Reliability diagram over {total:,} examples; largest distance between accuracy and "
-        f"confidence {percent(_largest(np.abs(figure.accuracy - figure.confidence)[used]))}"
+        f"confidence {percent(np.abs(figure.accuracy - figure.confidence)[used].max())}"
     )
     return tag(
         "figure",
@@ -303,10 +307,6 @@ def reliability_diagram(figure: Reliability) -> Markup:
         ),
         class_="chart",
     )
-
-
-def _largest(values: np.ndarray) -> float:
-    return float(values.max()) if values.size else float("nan")
 
 
 def _ticks_two(axis: Axis) -> Markup:

@@ -11,7 +11,8 @@ from vision.core.figures import ConfusionMatrix
 from vision.report.numbers import percent
 from vision.report.page import Content, join, note, scrolling, table, tag
 
-CELLS = 40  # most rows of a heat map
+CELLS = 40  # most classes that get a row of their own
+GROUPS = 25  # rows when there are more
 PAIRS = 15
 CLASSES = 20
 
@@ -41,7 +42,7 @@ def _card(heading: str, content: Content) -> Markup:
 
 def _heat_map(figure: ConfusionMatrix) -> Markup:
     k = len(figure.class_names)
-    size = math.ceil(k / CELLS)
+    size = 1 if k <= CELLS else math.ceil(k / GROUPS)
     starts = np.arange(0, k, size)
     counts = np.add.reduceat(np.add.reduceat(figure.counts, starts, 0), starts, 1)
     names = [
@@ -52,9 +53,9 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
     ]
     shorts = names if size == 1 else [str(s) for s in starts.tolist()]
     examples = counts.sum(1)
-    upright = len(max(shorts, key=len)) > 3 and len(names) > 4
+    turned = len(max(shorts, key=len)) > 3 and len(names) > 4
     head = [
-        tag("th", tag("span", short), scope="col", title=name, class_="up" if upright else None)
+        tag("th", tag("span", short), scope="col", title=name, class_="up" if turned else None)
         for short, name in zip(shorts, names, strict=True)
     ]
     rows = []
@@ -89,8 +90,8 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
     )
     if size > 1:
         text += (
-            f" {k:,} classes are too many to draw: every cell adds up {size} neighbours in label "
-            "order, and a right answer within the same group lies on the diagonal."
+            f" {k:,} classes are too many to draw: rows and columns add up {size} neighbours "
+            "in label order, and a right answer within the same group lies on the diagonal."
         )
     return join([scrolling(grid, "Confusion matrix"), note(text)])
 

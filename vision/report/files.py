@@ -63,7 +63,7 @@ def read_run(workdir: Path, evaluation: Path | None = None) -> RunFiles:
     try:
         text = (workdir / METRICS).read_text(encoding="utf-8", errors="replace")
     except OSError as error:
-        problems[METRICS] = f"{METRICS} cannot be read ({error.strerror}): no curves yet."
+        problems[METRICS] = _unreadable(METRICS, error) + "no curves yet."
     else:
         series, remark = read_metrics(text)
         if remark:
@@ -81,8 +81,8 @@ def _read_object(path: Path, name: str, problems: dict[str, str]) -> dict[str, A
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        hint = "; evaluate.py writes it" if name == EVALUATION else ""
-        problems[name] = f"{name} cannot be read ({error.strerror}){hint}."
+        hint = "evaluate.py writes it." if name == EVALUATION else "train.py writes it."
+        problems[name] = _unreadable(name, error) + hint
         return None
     except ValueError as error:
         problems[name] = f"{name} is broken: {error}."
@@ -91,6 +91,12 @@ def _read_object(path: Path, name: str, problems: dict[str, str]) -> dict[str, A
         problems[name] = f"{name} is broken: it holds no object."
         return None
     return value
+
+
+def _unreadable(name: str, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return f"There is no {name} here: "
+    return f"{name} cannot be read ({error.strerror}): "
 
 
 def read_metrics(text: str) -> tuple[dict[str, Series], str]:
@@ -118,7 +124,9 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
             repeated += step in points
             points[step] = float("nan") if value is None else float(value)
     remarks = []
-    if bad_lines:
+    if bad_lines == [len(lines)]:
+        remarks.append("the last row is cut off, as while it is being written")
+    elif bad_lines:
         where = ", ".join(map(str, bad_lines[:5])) + (" ..." if len(bad_lines) > 5 else "")
         remarks.append(f"{len(bad_lines)} row(s) are no JSON object with a step: row {where}")
     if repeated:

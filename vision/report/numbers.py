@@ -35,7 +35,9 @@ def base(name: str) -> str:
 
 
 def title(name: str) -> str:
-    return TITLES.get(base(name), base(name).replace("_", " "))
+    """``Grad norm`` of ``train/grad_norm``, or the usual name of a usual metric."""
+    words = base(name).replace("_", " ")
+    return TITLES.get(base(name), words[:1].upper() + words[1:])
 
 
 def is_share(name: str) -> bool:

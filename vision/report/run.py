@@ -225,14 +225,14 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
             case Gallery():
                 wide.append(gallery(name, figure))
             case Curve():
-                narrow.append(line_chart(name.replace("_", " "), figure, smooth=False))
+                narrow.append(line_chart(title(name), figure, smooth=False))
     cards = tag("div", *narrow, class_="cards") if narrow else ""
     return tag("div", *parts, cards, *wide, class_="stack")
 
 
 def gallery(name: str, figure: Gallery) -> Markup:
     """Pictures with label, prediction, probability and record key."""
-    heading = "Most confident mistakes" if name == "mistakes" else name.replace("_", " ")
+    heading = "Most confident mistakes" if name == "mistakes" else title(name)
     if not figure.items:
         return tag("div", tag("h3", heading), note("None."))
     return tag(
