@@ -1,0 +1,349 @@
+"""From positions in a stream to host batches: reading, ops, collating, and bad records.
+
+Everything here is a pure function of the batch's number, so that any thread or process may make
+any batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from vision.data.ops.base import Example, Op
+from vision.data.samplers import Sampler
+from vision.data.source import DataError, Source
+
+OnError = Literal["raise", "mask"]
+Batch = dict[str, np.ndarray]
+
+# How many records may be unreadable from the start before "mask" gives up.
+ALL_BAD = 100
+BAD = "_bad"
+_NARROW = {
+    np.dtype(np.float64): np.dtype(np.float32),
+    np.dtype(np.int64): np.dtype(np.int32),
+    np.dtype(np.uint64): np.dtype(np.uint32),
+}
+
+
+class PipelineError(DataError):
+    """The source, an op, or how the ops fit together is at fault, not a record: never masked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class BadRecord:
+    """A record that was replaced by a masked placeholder.
+
+    Attributes:
+      source: the source's name.
+      key: the record's name in it.
+      index: the record's position in the source.
+      position: where in the stream it was met.
+      reason: why it could not be used.
+    """
+
+    source: str
+    key: str
+    index: int
+    position: int
+    reason: str
+
+
+class Order(Protocol):
+    """Maps stream positions int64 (n,) to records int64 (n,), -1 where there is none."""
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Endless:
+    """Epoch after epoch as ``sampler`` says."""
+
+    sampler: Sampler
+    seed: int
+    num_examples: int
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        epochs, offsets = np.divmod(positions, self.sampler.epoch_length(self.num_examples))
+        indices = np.empty_like(positions)
+        for epoch in np.unique(epochs):
+            now = epochs == epoch
+            indices[now] = self.sampler(self.seed, int(epoch), offsets[now], self.num_examples)
+        return indices
+
+
+@dataclasses.dataclass(frozen=True)
+class Once:
+    """Every record once, in order, then -1."""
+
+    num_examples: int
+
+    def __call__(self, positions: np.ndarray) -> np.ndarray:
+        return np.where(positions < self.num_examples, positions, -1)
+
+
+class ExampleRng:
+    """The generator of each stream position: Philox with the key (seed, position).
+
+    One generator is reset instead of made anew, which is several times faster; the numbers are
+    those of ``Generator(Philox(key=[seed, position]))``.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self._philox = np.random.Philox(key=0)
+        self._generator = np.random.Generator(self._philox)
+        self._key = np.array([seed, 0], np.uint64)
+        self._state = self._philox.state
+        self._state["state"]["key"] = self._key
+
+    def at(self, position: int) -> np.random.Generator:
+        """Valid until the next call."""
+        self._key[1] = position
+        self._philox.state = self._state
+        return self._generator
+
+
+@dataclasses.dataclass(frozen=True)
+class BatchReader:
+    """Makes this process's rows of a global batch from the batch's number.
+
+    Attributes:
+      source: where records come from.
+      ops: applied to each record, in order.
+      order: which record is at which stream position.
+      seed: of the ops' randomness.
+      batch_size: rows of the global batch; position ``b * batch_size + r`` is row r of batch b.
+      first_row: the first row that is made here.
+      rows: how many rows are made here.
+      on_error: ``raise``, or ``mask``: zeros with ``_mask`` False in place of a bad record.
+    """
+
+    source: Source
+    ops: tuple[Op, ...]
+    order: Order
+    seed: int
+    batch_size: int
+    first_row: int
+    rows: int
+    on_error: OnError
+
+    def __call__(self, number: int) -> dict[str, Any]:
+        """The batch, with the list of its bad records under ``_bad`` if there are any.
+
+        Raises:
+          DataError: naming the record at fault.
+        """
+        first = int(number) * self.batch_size + self.first_row
+        positions = first + np.arange(self.rows, dtype=np.int64)
+        indices = self.order(positions)
+        gather = getattr(self.source, "__getitems__", None)
+        if gather is not None and not self.ops and (indices >= 0).any():
+            try:
+                return self._gather(gather, indices)
+            except DataError:
+                pass  # one of the records: read them one by one to tell which
+        return self._read(positions, indices)
+
+    def _gather(self, gather: Callable[[np.ndarray], Batch], indices: np.ndarray) -> Batch:
+        valid = indices >= 0
+        batch: Batch = {}
+        for name, values in gather(indices[valid]).items():
+            if name.startswith("_"):
+                continue
+            values = narrow(name, np.asarray(values), self.info_name)
+            if valid.all():
+                batch[name] = values
+            else:
+                batch[name] = np.zeros((len(indices), *values.shape[1:]), values.dtype)
+                batch[name][valid] = values
+        return _finished(batch, valid, indices)
+
+    def _read(self, positions: np.ndarray, indices: np.ndarray) -> dict[str, Any]:
+        rng = ExampleRng(self.seed)
+        rows: list[Example | None] = []
+        bad: list[BadRecord] = []
+        for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
+            example = None
+            if index >= 0:
+                try:
+                    example = self.example(index, rng.at(position))
+                except PipelineError:
+                    raise
+                except DataError as error:
+                    if self.on_error == "raise":
+                        raise self._refusal(index, error) from error
+                    key = self.source.key(index)
+                    bad.append(BadRecord(self.info_name, key, index, position, str(error)))
+            rows.append(example)
+        if bad:
+            _ = self.placeholder  # raises when nothing in the source is readable
+        names = [self.source.key(i) if i >= 0 else "" for i in indices.tolist()]
+        batch = collate(rows, names, self.info_name, lambda: self.placeholder)
+        valid = np.asarray([row is not None for row in rows])
+        return _finished(batch, valid, indices) | ({BAD: tuple(bad)} if bad else {})
+
+    def example(self, index: int, rng: np.random.Generator) -> Example:
+        """Record ``index`` after the ops.
+
+        Raises:
+          DataError: the record is bad.
+          PipelineError: the source or an op failed in a way that is not the record's fault.
+        """
+        step: Any = type(self.source).__name__
+        try:
+            example = self.source[index]
+            for step in self.ops:
+                example = step(example, rng)
+        except DataError:
+            raise
+        except Exception as error:
+            raise PipelineError(
+                f"{self.info_name}: record {self.source.key(index)}: {step} failed: "
+                f"{type(error).__name__}: {error}"
+            ) from error
+        return example
+
+    @functools.cached_property
+    def info_name(self) -> str:
+        return self.source.info.name
+
+    @functools.cached_property
+    def placeholder(self) -> Batch:
+        """Zeros in the shape of the first readable record, without the batch axis."""
+        count = min(len(self.source), ALL_BAD if self.on_error == "mask" else 1)
+        reason = ""
+        for index in range(count):
+            try:
+                example = self.example(index, ExampleRng(self.seed).at(index))
+            except PipelineError:
+                raise
+            except DataError as error:
+                if self.on_error == "raise":
+                    raise self._refusal(index, error) from error
+                reason = str(error)
+                continue
+            key = self.source.key(index)
+            batch = collate([example], [key], self.info_name, dict)
+            return {name: np.zeros_like(values[0]) for name, values in batch.items()}
+        raise PipelineError(
+            f"{self.info_name}: none of the first {count} records is readable, so on_error='mask' "
+            f"would train on nothing; {self.source.key(count - 1)}: {reason}"
+        )
+
+    def _refusal(self, index: int, error: DataError) -> DataError:
+        key, reason = self.source.key(index), str(error)
+        named = reason if key in reason else f"record {key}: {reason}"
+        return DataError(
+            f"{self.info_name}: {named}. Mend or remove it, or set on_error='mask' to go on with "
+            "a masked placeholder"
+        )
+
+
+def collate(
+    rows: Sequence[Example | None],
+    keys: Sequence[str],
+    source: str,
+    placeholder: Callable[[], Batch],
+) -> Batch:
+    """Stacks examples; ``None`` becomes zeros.
+
+    Features whose names start with ``_`` are dropped. float64 becomes float32, int64 int32 and
+    uint64 uint32 (checked for overflow), as JAX would have it.
+
+    Args:
+      rows: examples, all with the same features, shapes and dtypes.
+      keys: the records' names, for errors.
+      source: the source's name, for errors.
+      placeholder: gives zeros per feature, asked when no row is an example.
+
+    Raises:
+      PipelineError: a feature is not numeric, or the rows differ; names feature and records.
+    """
+    first = next((i for i, row in enumerate(rows) if row is not None), None)
+    if first is None:
+        return {k: np.stack([v] * len(rows)) for k, v in placeholder().items()}
+    arrays = [
+        None if row is None else _public(row, f"{source}: record {key}")
+        for row, key in zip(rows, keys, strict=True)
+    ]
+    model = arrays[first]
+    assert model is not None
+    where = f"{source}: record {keys[first]}"
+    make = np.zeros if any(row is None for row in rows) else np.empty
+    batch: Batch = {}
+    for name, value in model.items():
+        batch[name] = make((len(rows), *value.shape), narrow_dtype(name, value, where))
+    for i, row in enumerate(arrays):
+        if row is None:
+            continue
+        _check_alike(row, keys[i], model, keys[first], source)
+        for name, value in row.items():
+            narrow_check(name, value, f"{source}: record {keys[i]}")
+            batch[name][i] = value
+    return batch
+
+
+def narrow(name: str, value: np.ndarray, where: str) -> np.ndarray:
+    """``value`` in the dtype JAX would give it; ``where`` names it in errors."""
+    narrow_check(name, value, where)
+    return value.astype(narrow_dtype(name, value, where), copy=False)
+
+
+def narrow_dtype(name: str, value: np.ndarray, where: str) -> np.dtype:
+    dtype = value.dtype
+    # bfloat16 and the float8 types have kind "V" but numeric names.
+    if dtype.kind in "biuf" or (dtype.kind == "V" and "float" in dtype.name):
+        return _NARROW.get(dtype, dtype)
+    fix = {"S": "Decode it", "U": "Tokenize it"}.get(dtype.kind, "make it a numeric array")
+    raise PipelineError(
+        f"{where}: feature {name!r} is {dtype}, which cannot be put on a device; add an op: "
+        f"{fix}, or Drop(({name!r},))"
+    )
+
+
+def narrow_check(name: str, value: np.ndarray, where: str) -> None:
+    if value.dtype not in (np.int64, np.uint64) or not value.size:
+        return
+    limits = np.iinfo(_NARROW[value.dtype])
+    if value.min() < limits.min or value.max() > limits.max:
+        raise PipelineError(
+            f"{where}: feature {name!r} holds {value.dtype} values outside {limits.dtype}; "
+            f"convert it in an op, or Drop(({name!r},))"
+        )
+
+
+def _public(row: Example, where: str) -> Batch:
+    arrays: Batch = {}
+    for name, value in row.items():
+        if name.startswith("_"):
+            continue
+        try:
+            arrays[name] = np.asarray(value)
+        except ValueError as error:
+            raise PipelineError(f"{where}: feature {name!r} is no array: {error}") from error
+    return arrays
+
+
+def _check_alike(row: Batch, key: str, model: Batch, model_key: str, source: str) -> None:
+    if row.keys() != model.keys():
+        odd = sorted(row.keys() ^ model.keys())
+        raise PipelineError(
+            f"{source}: records {model_key} and {key} differ in features {odd}; every record of a "
+            "batch must have the same ones: use Keep or Drop"
+        )
+    for name, value in row.items():
+        other = model[name]
+        if value.shape != other.shape or value.dtype != other.dtype:
+            raise PipelineError(
+                f"{source}: feature {name!r} is {other.dtype}{list(other.shape)} in record "
+                f"{model_key} but {value.dtype}{list(value.shape)} in record {key}; a batch "
+                "needs one shape and dtype: resize, crop or pad it in ops"
+            )
+
+
+def _finished(batch: Batch, valid: np.ndarray, indices: np.ndarray) -> Batch:
+    return batch | {"_mask": valid, "_index": indices.astype(np.int32)}
