@@ -128,8 +128,9 @@ class ConvNeXt(nn.Module):
                 f"{', '.join(VARIANTS)}"
             )
         depths, dims = VARIANTS.get(self.variant or "", ((), ()))
-        depths, dims = self.depths or depths, self.dims or dims
-        if len(depths) != len(dims) or min(*depths, *dims) < 1:
+        depths = depths if self.depths is None else self.depths
+        dims = dims if self.dims is None else self.dims
+        if not depths or len(depths) != len(dims) or min(depths + dims) < 1:
             raise ValueError(
                 f"depths={depths} and dims={dims}, but they are positive and of one length"
             )

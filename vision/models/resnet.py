@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, get_args
 
 import flax.linen as nn
@@ -14,6 +13,7 @@ from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
 from vision.models.layers import (
     DTYPES,
+    Initializer,
     check_choice,
     check_images,
     check_num_classes,
@@ -49,6 +49,24 @@ def _conv(channels: int, kernel: int, stride: int, dtype: str, name: str) -> nn.
     )
 
 
+def _norm(
+    x: jax.Array,
+    train: bool,
+    dtype: str,
+    name: str,
+    scale_init: Initializer = nn.initializers.ones,
+) -> jax.Array:
+    layer = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=0.9,
+        epsilon=1e-5,
+        dtype=dtype,
+        scale_init=scale_init,
+        name=name,
+    )
+    return layer(x)
+
+
 class ResidualBlock(nn.Module):
     """relu(x + branch(x)): two 3x3 convolutions, or 1x1, 3x3, 1x1 around a bottleneck.
 
@@ -63,7 +81,7 @@ class ResidualBlock(nn.Module):
     dtype: str
 
     @nn.compact
-    def __call__(self, x: jax.Array, norm: Callable[..., nn.BatchNorm]) -> jax.Array:
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.bottleneck:
             convs = [(self.channels, 1, 1), (self.channels, 3, self.stride)]
             convs.append((4 * self.channels, 1, 1))
@@ -74,11 +92,11 @@ class ResidualBlock(nn.Module):
             y = _conv(channels, kernel, stride, self.dtype, f"conv{i}")(y)
             last = i == len(convs)
             scale = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
-            y = norm(name=f"norm{i}", scale_init=scale)(y)
+            y = _norm(y, train, self.dtype, f"norm{i}", scale)
             y = y if last else nn.relu(y)
         if x.shape != y.shape:
             x = _conv(y.shape[-1], 1, self.stride, self.dtype, "downsample_conv")(x)
-            x = norm(name="downsample_norm")(x)
+            x = _norm(x, train, self.dtype, "downsample_norm")
         return nn.relu(x + y)
 
 
@@ -131,22 +149,15 @@ class ResNet(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
-        norm: Callable[..., Any] = functools.partial(
-            nn.BatchNorm,
-            use_running_average=not train,
-            momentum=0.9,
-            epsilon=1e-5,
-            dtype=self.dtype,
-        )
         width = int(64 * self.width_multiplier)
         if self.stem == "imagenet":
             x = _conv(width, 7, 2, self.dtype, "stem_conv")(x)
-            x = nn.relu(norm(name="stem_norm")(x))
+            x = nn.relu(_norm(x, train, self.dtype, "stem_norm"))
             padding: Any = ((1, 1), (1, 1))  # flax annotates only strings
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         else:
             x = _conv(width, 3, 1, self.dtype, "stem_conv")(x)
-            x = nn.relu(norm(name="stem_norm")(x))
+            x = nn.relu(_norm(x, train, self.dtype, "stem_norm"))
         x = touch(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
@@ -167,7 +178,7 @@ class ResNet(nn.Module):
                 self.dtype,
                 name=site,
             )
-            x = out[site] = touch(tap, site, constrain_batch(block(x, norm)))
+            x = out[site] = touch(tap, site, constrain_batch(block(x, train)))
 
         x, out = spatial_sites(x, out, tap)
         out["pooled"] = touch(tap, "pooled", x.mean(axis=(1, 2), dtype=jnp.float32))

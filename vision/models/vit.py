@@ -88,7 +88,7 @@ def resolve_size(
     sizes.update({key: value for key, value in free.items() if value is not None})
     if sizes["mlp_dim"] is None and sizes["width"] is not None:
         sizes["mlp_dim"] = 4 * sizes["width"]
-    missing = [key for key, value in sizes.items() if value is None]
+    missing = [key for key, value in sizes.items() if value is None and key != "mlp_dim"]
     if missing:
         raise ValueError(
             f"ViT without a variant needs {', '.join(missing)}; or set variant to one of {known}"
@@ -203,9 +203,8 @@ class ViT(nn.Module):
         elif self.pool == "mean":
             pooled = patches.mean(axis=1, dtype=jnp.float32)
         else:
-            pooled = MAPHead(size.heads, size.mlp_dim, self.dtype, self.attention, name="map_pool")(
-                patches
-            )
+            head = MAPHead(size.heads, size.mlp_dim, self.dtype, self.attention, name="map_pool")
+            pooled = head(patches)
         pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(jnp.float32))
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init)
 
@@ -225,8 +224,8 @@ class ViT(nn.Module):
             dtype=self.dtype,
             name="patch_embed",
         )(x)
-        batch, *rows_columns, _ = x.shape
-        grid = (rows_columns[0], rows_columns[1])
+        batch, rows, columns, _ = x.shape
+        grid = (rows, columns)
         x = (x + self._positions(grid, size.width).astype(x.dtype)).reshape(batch, -1, size.width)
         if self.pool == "cls":
             cls = self.param("cls_token", nn.initializers.zeros, (1, 1, size.width))
