@@ -10,8 +10,8 @@ from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.data.batch_ops import Mixup, RandomCrop, ValueRange
-from vision.data.ops import values
+from vision.data import ops
+from vision.data.batch_ops import RandomCrop, ValueRange
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
 from vision.evaluators.classification import Classification
@@ -25,26 +25,25 @@ def get_config():
         data=spec(
             TrainData,
             source=spec(Digits, split="train"),
-            batch_size=128,
+            batch_size=64,
             batch_ops=[
                 spec(ValueRange, low=-1, high=1),
                 spec(RandomCrop, padding=1, fill="edge"),
-                spec(Mixup, num_classes=10, alpha=0.2),
             ],
             threads=0,
         ),
-        model=spec(ViT, width=64, depth=4, heads=4, patch=2, pool="mean", posemb="learned"),
+        model=spec(ViT, width=48, depth=3, heads=4, patch=2, pool="mean", posemb="learned"),
         objective=spec(Classify),
         optimizer=spec(
             Optimizer,
             method=spec(adamw, b2=0.99),
-            learning_rate=2e-3,
+            learning_rate=4e-3,
             schedule=spec(Cosine, warmup="5 epochs"),
             weight_decay=0.05,
             clip_norm=1.0,
         ),
         ema=spec(Ema, decay=0.99),
-        total="50 epochs",
+        total="100 epochs",
         evaluators={
             "test": spec(
                 Classification,
@@ -52,9 +51,9 @@ def get_config():
                     EvalData,
                     source=spec(Digits, split="test"),
                     batch_size=360,
-                    ops=[spec(values.ValueRange, low=-1, high=1)],
+                    ops=[spec(ops.ValueRange, low=-1, high=1)],
                 ),
-                every="10 epochs",
+                every="20 epochs",
             ),
         },
         log_every="10 steps",

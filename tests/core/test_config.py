@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import ml_collections
 import optax
 import pytest
 
@@ -35,7 +34,7 @@ class Branch:
     num_classes: int | None = None
 
 
-def example() -> ml_collections.ConfigDict:
+def example() -> Any:
     return c.spec(
         Branch,
         leaf=c.spec(Leaf, size=1),
@@ -103,9 +102,7 @@ def test_validate_names_the_path_of_late_mistakes():
         c.validate(node)
     node = example()
     node.leaf["_constructor"] = "vision.nowhere.Thing"
-    with pytest.raises(
-        ConfigError, match=r"leaf: cannot import .*'vision.nowhere.Thing'"
-    ):
+    with pytest.raises(ConfigError, match=r"leaf: cannot import .*'vision.nowhere.Thing'"):
         c.validate(node)
 
 

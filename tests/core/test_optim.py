@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ from vision.core.schema import ConfigError
 HORIZON = s.Horizon(num_examples=1000, batch_size=10, total_steps=100)
 
 
-def params():
+def params() -> Any:
     keys = jax.random.split(jax.random.key(0), 4)
     return {
         "model": {
@@ -38,7 +40,7 @@ def params():
     }
 
 
-def run(optimizer: Optimizer, steps: int = 3):
+def run(optimizer: Optimizer, steps: int = 3) -> Any:
     tree = params()
     transform = optimizer.build(tree, HORIZON)
     state = transform.init(tree)
@@ -49,7 +51,7 @@ def run(optimizer: Optimizer, steps: int = 3):
     return tree
 
 
-def reference(transform: optax.GradientTransformation, steps: int = 3):
+def reference(transform: optax.GradientTransformation, steps: int = 3) -> Any:
     tree = params()
     state = transform.init(tree)
     for i in range(steps):
@@ -98,6 +100,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_head_to_adam():
     tree = params()
     method = muon(momentum=0.0, nesterov=False, rms=0.2)
     grads = jax.tree.map(jnp.sin, tree)
+    updates: Any
     updates, _ = method.update(grads, method.init(tree), tree)
     stacked = updates["model"]["blocks"]["fc"]["kernel"]
     for layer in stacked:
@@ -105,6 +108,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_head_to_adam():
         # Five Newton-Schulz steps bring singular values near 1, not onto it.
         np.testing.assert_allclose(singular / (0.2 * np.sqrt(6)), 1.0, atol=0.35)
     adam = optax.scale_by_adam(b1=0.9, b2=0.95)
+    expected: Any
     expected, _ = adam.update(grads, adam.init(tree), tree)
     assert_equal(updates["model"]["head"], expected["model"]["head"], rtol=1e-6)
 

@@ -128,7 +128,7 @@ class CheckpointStore:
             except Exception as error:
                 self._set_aside(step, f"unreadable ({_first_line(error)})")
                 continue
-            _compare(saved, target, self.folder / str(step))
+            compare(saved, target, self.folder / str(step))
             try:
                 restored = self._manager.restore(
                     step,
@@ -187,7 +187,8 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
-def _compare(saved: Mapping[str, Any], target: Mapping[str, Any], where: Path) -> None:
+def compare(saved: Mapping[str, Any], target: Mapping[str, Any], where: Path) -> None:
+    """Raises CheckpointError unless both have the same names and shapes."""
     problems = [f"{name} is not wanted" for name in saved if name not in target]
     problems += [f"{name} is missing" for name in target if name not in saved]
     problems += [

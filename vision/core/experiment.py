@@ -136,8 +136,10 @@ def assemble(config: ml_collections.ConfigDict, facts: Facts, data: Any = None) 
     return Experiment(**built)
 
 
-def make_step(experiment: Experiment, facts: Facts, batch_size: int) -> Step:
-    """The step of an experiment."""
+def make_step(
+    experiment: Experiment, facts: Facts, batch_ops: tuple[BatchOp, ...], batch_size: int
+) -> Step:
+    """The step of an experiment, for batches of a given (global) size."""
     horizon = Horizon(facts.num_examples, batch_size)
     total = horizon.steps(experiment.total, "total")
     if total < 1:
@@ -146,7 +148,7 @@ def make_step(experiment: Experiment, facts: Facts, batch_size: int) -> Step:
         objective=experiment.objective,
         optimizer=experiment.optimizer,
         horizon=dataclasses.replace(horizon, total_steps=total),
-        batch_ops=tuple(experiment.data.batch_ops) if experiment.data else (),
+        batch_ops=batch_ops,
         ema=experiment.ema,
         seed=experiment.seed,
     )

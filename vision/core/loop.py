@@ -98,7 +98,7 @@ class _Run:
         stack: contextlib.ExitStack,
     ):
         self.batch_size = experiment.data.batch_size
-        step = make_step(experiment, facts, self.batch_size)
+        step = make_step(experiment, facts, experiment.data.batch_ops, self.batch_size)
         self.total = step.horizon.total_steps
         self.mesh = experiment.mesh.build()
         # One object for the whole run: evaluators cache their compiled functions by it.

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from vision.core.checkpoint import load_newest
+from vision.core.checkpoint import compare, flatten, load_newest
+from vision.core.config import build
 from vision.core.evaluator import Predict
-from vision.core.experiment import Experiment, Facts, assemble, check
+from vision.core.experiment import Experiment, Facts, assemble, check, make_step
 from vision.core.mesh import state_shardings
 from vision.core.objective import Variables
-from vision.core.schedule import Horizon
-from vision.core.state import State
-from vision.core.step import Step
 from vision.core.workdir import FACTS, WorkdirError, read_config
 
 
@@ -50,25 +46,22 @@ def load_run(workdir: Path) -> Run:
       WorkdirError: not the workdir of a run.
       CheckpointError: no valid checkpoint in it.
     """
-    config = read_config(workdir)
+    config: Any = read_config(workdir)
     check(config, str(workdir / "config.json"))
     if not (workdir / FACTS).exists():
         raise WorkdirError(f"{workdir} has no {FACTS}: training has not begun there")
     facts = Facts.load(workdir / FACTS)
     experiment = assemble(config, facts)
-    step, flat = load_newest(workdir)
-    tree = nest(flat)
-    state = State(
-        step=tree["step"],
-        params=tree["params"],
-        model_state=tree.get("model_state", {}),
-        opt_state=None,
-        slots=tree.get("slots", {}),
-        key=tree["key"],
-    )
+    ops, size = build(config.data.batch_ops), config.data.batch_size
+    trained = make_step(experiment, facts, ops, size)
+    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+    abstract = jax.eval_shape(trained.init, shapes)
+    step, stored = load_newest(workdir)
+    names = flatten(abstract)
+    compare(stored, names, workdir / "checkpoints" / str(step))
+    state = jax.tree.unflatten(jax.tree.structure(abstract), [stored[name] for name in names])
     mesh = experiment.mesh.build()
     shardings = state_shardings(state.averaged, mesh, experiment.sharding)
-    trained = Step(experiment.objective, experiment.optimizer, Horizon(facts.num_examples, 1))
     return Run(
         experiment=experiment,
         facts=facts,
@@ -77,15 +70,3 @@ def load_run(workdir: Path) -> Run:
         predict=functools.partial(trained.predict),
         mesh=mesh,
     )
-
-
-def nest(flat: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """``{"params.model.head.kernel": x}`` as nested dictionaries."""
-    tree: dict[str, Any] = {}
-    for name, leaf in flat.items():
-        *parents, last = name.split(".")
-        node = tree
-        for parent in parents:
-            node = node.setdefault(parent, {})
-        node[last] = leaf
-    return tree

@@ -133,7 +133,7 @@ class Compiled:
 
     abstract: State
     init: Callable[[], State]
-    update: Callable[[State, Mapping[str, jax.Array]], tuple[State, Metrics]]
+    update: Callable[[State, Mapping[str, Any]], tuple[State, Metrics]]
     flops: float
 
 

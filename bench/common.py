@@ -1,0 +1,72 @@
+"""What every benchmark shares: rows with versions and device, alternating runs, ratios."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).resolve().parent / "results"
+_PACKAGES = ("jax", "flax", "optax", "numpy")
+
+
+def alternate(
+    ours: Callable[[], None], theirs: Callable[[], None], pairs: int
+) -> tuple[list[float], list[float]]:
+    """Wall seconds of ``ours`` and ``theirs``, run in turn: A B B A A B ...
+
+    The order changes from pair to pair, so that a machine that slows down or speeds up does not
+    favour one of them. Each is run once before, uncounted.
+    """
+    times: tuple[list[float], list[float]] = ([], [])
+    for run in (ours, theirs):
+        run()
+    for pair in range(pairs):
+        order = (0, 1) if pair % 2 == 0 else (1, 0)
+        for which in order:
+            start = time.perf_counter()
+            (ours, theirs)[which]()
+            times[which].append(time.perf_counter() - start)
+    return times
+
+
+def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float, float]:
+    """Median, smallest and largest of the ratios pair by pair."""
+    ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
+    return statistics.median(ratios), min(ratios), max(ratios)
+
+
+def record(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Prints rows and writes them to ``bench/results/<name>.csv`` with versions and device."""
+    import jax
+
+    where = {
+        "date": datetime.date.today().isoformat(),
+        "python": platform.python_version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "processor": _processor(),
+    }
+    full = [{**row, **where} for row in rows]
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(full[0]))
+        writer.writeheader()
+        writer.writerows(full)
+    for row in rows:
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    print(f"written to {path}")
+
+
+def _processor() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return f"{len(names)} x {names[0]}" if names else platform.processor()

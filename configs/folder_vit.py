@@ -1,0 +1,77 @@
+"""Your own images: one sub-folder per class, nothing else to write.
+
+    python train.py --config=configs/folder_vit.py --workdir=workdirs/mine \\
+        --config.data.source.root=/path/to/images \\
+        --config.evaluators.val.data.source.root=/path/to/images
+
+or, shorter, with the folder as the config's mode:
+
+    python train.py --config=configs/folder_vit.py:/path/to/images --workdir=workdirs/mine
+
+A tenth of every class is held out for evaluation. Files that cannot be decoded are masked,
+counted and listed in bad_records.jsonl. Trains from scratch: with a few hundred images expect
+little; the smaller the set, the smaller the model and the longer the run should be.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Ema, Optimizer, adamw
+from vision.core.schedule import Cosine
+from vision.data import ops
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.folder import Folder
+from vision.evaluators.classification import Classification
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+
+SIZE = 64
+
+
+def get_config(root: str = "images"):
+    to_range = spec(ops.ValueRange, low=-1, high=1)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Folder, root=root, part="train", fraction=0.1),
+            batch_size=64,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.RandomResizedCrop, size=SIZE, scale=(0.35, 1.0)),
+                spec(ops.RandomFlip),
+                to_range,
+            ],
+            on_error="mask",
+        ),
+        model=spec(ViT, width=192, depth=6, heads=3, patch=8, pool="mean", posemb="sincos2d"),
+        objective=spec(Classify, label_smoothing=0.1),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw, b2=0.99),
+            learning_rate=1e-3,
+            schedule=spec(Cosine, warmup="2 epochs"),
+            weight_decay=0.05,
+            clip_norm=1.0,
+        ),
+        ema=spec(Ema, decay=0.999),
+        total="30 epochs",
+        evaluators={
+            "val": spec(
+                Classification,
+                data=spec(
+                    EvalData,
+                    source=spec(Folder, root=root, part="val", fraction=0.1),
+                    batch_size=64,
+                    ops=[
+                        spec(ops.Decode),
+                        spec(ops.Resize, size=SIZE + SIZE // 8),
+                        spec(ops.CenterCrop, size=SIZE),
+                        to_range,
+                    ],
+                    on_error="mask",
+                ),
+                every="5 epochs",
+            ),
+        },
+        log_every="10 steps",
+    )

@@ -1,0 +1,54 @@
+"""ImageNet-1k through TFDS: training data and the evaluation suite of several configs.
+
+TFDS reads what `tfds build imagenet2012 --file_format=array_record` prepared in ``data_dir``
+(default: $TFDS_DATA_DIR or ~/tensorflow_datasets); no TensorFlow is needed to read it.
+"""
+
+from vision.core.config import spec
+from vision.data import ops
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.classification import Classification
+
+NUM_CLASSES = 1000
+
+
+def train(batch_size, augment, batch_ops=(), size=224):
+    """Inception crop, flip, then ``augment``, the ops of a recipe."""
+    return spec(
+        TrainData,
+        source=spec(Tfds, name="imagenet2012", split="train[:99%]"),
+        batch_size=batch_size,
+        ops=[
+            spec(ops.Decode),
+            spec(ops.RandomResizedCrop, size=size),
+            spec(ops.RandomFlip),
+            *augment,
+        ],
+        batch_ops=batch_ops,
+        threads=16,
+        prefetch_batches=16,
+    )
+
+
+def evaluation(batch_size, normalise, size=224, resize=256):
+    """The last 1 % of the training set, which is not trained on, and the validation set."""
+
+    def suite(split, every):
+        data = spec(
+            EvalData,
+            source=spec(Tfds, name="imagenet2012", split=split),
+            batch_size=batch_size,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.Resize, size=resize),
+                spec(ops.CenterCrop, size=size),
+                *normalise,
+            ],
+        )
+        return spec(Classification, data=data, every=every)
+
+    return {
+        "minival": suite("train[99%:]", "5 epochs"),
+        "val": suite("validation", "10 epochs"),
+    }
