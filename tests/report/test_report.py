@@ -145,6 +145,9 @@ def test_metrics_rows() -> None:
     assert "1 value(s) came twice" in remark
     assert "not numbers, not shown: flag" in remark
     assert read_metrics("") == ({}, "")
+    series, remark = read_metrics('{"step": NaN, "a": 1}\n{"step": 1, "a": 2}\n')
+    assert series["a"].steps.tolist() == [1]
+    assert "row 1" in remark
 
 
 def test_lines_are_thinned_with_their_extremes_and_gaps() -> None:
@@ -188,6 +191,8 @@ def test_one_huge_value_does_not_spoil_the_means_after_it() -> None:
         [1e-12, 1e12],
         [0.0, 0.0],
         [1.0001, 1.0002],
+        [1.0, 1.0 + 2e-16],
+        [1e-320, 1.0],
         [],
     ],
 )
@@ -199,7 +204,8 @@ def test_ticks_are_few_round_and_inside(values: list[float], log: bool) -> None:
     assert all(-1e-6 <= p <= 1 + 1e-6 for p in positions)
     assert positions == sorted(positions)
     assert len({text for _, text in ticks}) == len(ticks)
-    inside = axis.place(np.asarray([v for v in values if v > 0 or not log], np.float64))
+    shown = [v for v in values if v > axes.SMALLEST or not log]
+    inside = axis.place(np.asarray(shown, np.float64))
     assert ((inside >= 0) & (inside <= 1)).all()
 
 
@@ -215,6 +221,9 @@ def test_a_line_chart_says_what_it_leaves_out() -> None:
     linear = re.search(r'<svg[^>]*class="linear".*?</svg>', text, re.DOTALL)
     assert linear is not None
     assert linear.group().count("M") >= 3  # the grid, and the raw line begins again after the gap
+    wild = np.asarray([np.inf, -np.inf, 1e308, 1e-310, 2.0])
+    words = Outline(str(line_chart("L", Curve((Line("l", x[:5], wild),), "step", "")))).text
+    assert "3 value(s) are not finite: gaps" in words
     empty = line_chart("Loss", Curve((), "step", "loss"))
     assert "Nothing to draw yet" in Outline(str(empty)).text
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from vision.report.numbers import number
 
+# Beyond these, the arithmetic of axes itself would leave the range of floats.
+SMALLEST, LARGEST = 1e-300, 1e300
+
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
@@ -24,7 +27,7 @@ class Axis:
         if self.log:
             with np.errstate(divide="ignore", invalid="ignore"):
                 position = np.log(values / self.low) / math.log(self.high / self.low)
-            return np.where(values > 0, position, np.nan)
+            return np.where(values > SMALLEST, position, np.nan)
         return (values - self.low) / (self.high - self.low)
 
     def ticks(self, count: int = 5) -> list[tuple[float, str]]:
@@ -64,11 +67,16 @@ def _round_step(step: float) -> float:
 
 
 def fit(values: np.ndarray, *, log: bool = False, percent: bool = False, pad: float = 0.05) -> Axis:
-    """The axis that holds all finite values (all positive ones if ``log``) with some air."""
-    usable = values[np.isfinite(values) & ((values > 0) | (not log))]
+    """The axis that holds all finite values (all positive ones if ``log``) with some air.
+
+    Values beyond ``LARGEST`` count as not finite.
+    """
+    usable = values[(np.abs(values) < LARGEST) & ((values > SMALLEST) | (not log))]
     if usable.size == 0:
         return Axis(0.1 if log else 0.0, 1.0, log, percent)
     low, high = float(usable.min()), float(usable.max())
+    if high - low <= 1e-9 * max(abs(low), abs(high)):
+        high = low  # rounding errors are nothing to zoom into
     if log:
         air = (high / low) ** pad if high > low else 1.5
         return Axis(low / air, high * air, True, percent)

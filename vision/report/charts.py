@@ -13,7 +13,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vision.core.figures import Curve, Line, Reliability
-from vision.report.axes import Axis, fit, thin, trailing_mean
+from vision.report.axes import LARGEST, Axis, fit, thin, trailing_mean
 from vision.report.numbers import is_share, metric, number, percent
 from vision.report.page import Content, data_block, disclosure, join, note, table, tag
 
@@ -37,7 +37,11 @@ def line_chart(
       smooth: draw lines of more than ``FEW`` points twice: their values thin, and a trailing mean
         over a fiftieth of them bold.
     """
-    lines = [line for line in curve.lines if len(line.x)]
+    lines = [
+        Line(line.name, line.x, np.where(np.abs(line.y) < LARGEST, line.y, np.nan))
+        for line in curve.lines
+        if len(line.x)
+    ]
     if not lines:
         return tag("figure", _caption(heading, []), note("Nothing to draw yet."), class_="chart")
     every_x = np.concatenate([line.x for line in lines])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,8 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
             row = json.loads(line)
             step = float(row.pop("step"))
         except (ValueError, TypeError, KeyError, AttributeError):
+            step = math.nan
+        if not math.isfinite(step):
             bad_lines.append(i)
             continue
         for name, value in row.items():

@@ -219,4 +219,6 @@ def _constructor(path: str) -> Markup:
 
 
 def _plain(value: Any) -> str:
-    return "None" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+    if value is None or isinstance(value, bool):
+        return str(value)  # as in the config file
+    return json.dumps(value, ensure_ascii=False, default=str)
