@@ -82,6 +82,8 @@ def test_false_captions_disagree_or_are_outside_the_grammar(text):
     [
         "a red star",
         "A blue pill.",
+        "a red thing",
+        "there is a small thing and a red thing. the red thing is larger than the small thing",
         "there is a star and a small pill. the star is to the right of the pill",
         "a red star and a blue pill. the pill is smaller than the star",
     ],

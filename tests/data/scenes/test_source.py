@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import pickle
 
@@ -81,6 +82,13 @@ def test_pickled_sources_give_the_same_examples():
     assert copy == EVERYTHING
     for name, value in copy[5].items():
         assert np.array_equal(value, EVERYTHING[5][name]), name
+
+
+def test_threads_do_not_disturb_one_another():
+    alone = [EVERYTHING[index]["image"] for index in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda index: EVERYTHING[index]["image"], range(40)))
+    assert all((a == b).all() for a, b in zip(alone, together, strict=True))
 
 
 def test_gathering_many_equals_stacking():

@@ -13,8 +13,8 @@ import re
 from collections.abc import Sequence
 
 from vision.data.sources.scenes import vocabulary as words
+from vision.data.sources.scenes.graph import drawing_order, holds
 from vision.data.sources.scenes.record import Object, Scene
-from vision.data.sources.scenes.relations import drawing_order, holds
 from vision.data.sources.scenes.vocabulary import one_of
 
 DETAILS = ("short", "medium", "long")

@@ -16,9 +16,10 @@ import numpy as np
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.captions import caption
+from vision.data.sources.scenes.graph import RELATIONS, relations
+from vision.data.sources.scenes.pen import MAX_POINTS
 from vision.data.sources.scenes.record import Object, Scene
-from vision.data.sources.scenes.relations import RELATIONS, relations
-from vision.data.sources.scenes.render import Rendering, render
+from vision.data.sources.scenes.renderer import Rendering, render
 from vision.data.sources.scenes.styles import artefact_mask
 
 if TYPE_CHECKING:
@@ -172,6 +173,13 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
         "views": Feature(
             lambda source: f"uint8[{source.num_views},{_hw(source)},3], 0..255, other cameras",
             _views,
+        ),
+        "strokes": Feature(
+            lambda source: (
+                f"float32[{source.max_objects * MAX_POINTS},4]: y, x (shares of the image), pen "
+                "stays down, object; -1 padded"
+            ),
+            lambda e: e.source.strokes(e.index, e.scene),
         ),
         "metadata": Feature(
             _fixed("float32[4], -1..1: latitude, longitude, sine and cosine of the season"),

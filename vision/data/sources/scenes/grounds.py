@@ -103,7 +103,7 @@ def _pattern(kind: str, side: int) -> np.ndarray:
     if kind == "stone":
         rough = 0.5 * noise("a", 5, 5) + 0.3 * noise("b", 11, 11) + 0.2 * noise("c", 32, 32)
         return _mix((rough - 0.2) * 1.6, (92, 94, 98), (154, 156, 158))
-    if kind == "tiles":
+    if kind == "tile":
         even = (np.floor(y * 4) + np.floor(x * 4)) % 2
         seam = np.maximum(_line(y * 4, 0.04, 4 * pixel), _line(x * 4, 0.04, 4 * pixel))
         colour = _mix(even + 0.15 * noise("a", 8, 8), (158, 148, 150), (204, 198, 192))

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vision.data.source import SourceInfo
-from vision.data.sources.scenes import draws, noise
+from vision.data.sources.scenes import draws, noise, pen
 from vision.data.sources.scenes.features import FEATURES, Example
 from vision.data.sources.scenes.labels import LABELS
 from vision.data.sources.scenes.reader import Reader
@@ -41,6 +41,8 @@ class Scenes(Reader):
       num_views: pictures of the same scene in ``views``, by cameras within ``view_zoom``,
         ``view_shift``, ``view_angle_deg`` and ``view_brightness``.
       view_backgrounds: whether every view has a ground of its own.
+      stroke_jitter: points of ``strokes`` are off by at most this share of the radius.
+      stroke_drop: share of ``strokes`` that are missing.
       metadata_strength: share of examples whose ``metadata`` (place and season) goes with the
         class; the others have any.
 
@@ -60,12 +62,14 @@ class Scenes(Reader):
     rater_spread: float = 0.1
     num_views: int = 2
     view_backgrounds: bool = False
+    stroke_jitter: float = 0.0
+    stroke_drop: float = 0.0
     metadata_strength: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         rates = ("label_noise", "caption_noise", "rater_accuracy", "rater_spread")
-        for field in (*rates, "metadata_strength"):
+        for field in (*rates, "stroke_jitter", "stroke_drop", "metadata_strength"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
         if not 0 <= self.duplicates < 1:
@@ -181,6 +185,13 @@ class Scenes(Reader):
             view = self.draw_view(u[k : k + 5])
             seen.append(dataclasses.replace(scene, background=ground, view=view))
         return tuple(seen)
+
+    def strokes(self, index: int, scene: Scene) -> np.ndarray:
+        """``scene`` as a line drawing; see ``pen.stroke_array`` for the columns."""
+        most = self.max_objects * pen.MAX_POINTS
+        u = self.uniforms(index, "strokes", 3 * most)
+        things = pen.strokes(scene, self.stroke_jitter, self.stroke_drop, u)
+        return pen.stroke_array(things, most)
 
     def metadata(self, index: int, clean: int) -> np.ndarray:
         """Where and when example ``index`` was seen, float32[4]: latitude and longitude in

@@ -49,11 +49,11 @@ def _window_sum(planes: np.ndarray, width: int) -> np.ndarray:
 
 def _painterly(canvas: np.ndarray, seed: int) -> np.ndarray:
     """Kuwahara filter (each pixel takes the mean of its calmest quadrant) after brush noise,
-    then seven levels a channel."""
+    then seven levels of lightness."""
     _, height, width = canvas.shape
     reach = max(2, min(height, width) // 32)
     window = reach + 1
-    canvas = canvas + np.float32(14) * _grain(seed, (1, height, width))
+    canvas = canvas + np.float32(10) * _grain(seed, (1, height, width))
     padded = np.pad(canvas, ((0, 0), (reach, reach), (reach, reach)), mode="edge")
     light = padded[:1] + padded[1:2] + padded[2:]
     count = np.float32(window * window)
@@ -64,8 +64,9 @@ def _painterly(canvas: np.ndarray, seed: int) -> np.ndarray:
     calm = np.stack([unrest[0, y : y + height, x : x + width] for y, x in corners]).argmin(0)
     means = np.stack([mean[:, y : y + height, x : x + width] for y, x in corners])
     chosen = np.take_along_axis(means, calm[None, None], axis=0)[0]
-    step = np.float32(255 / 6)
-    return np.floor(chosen / step + np.float32(0.5)) * step
+    tone = np.maximum((chosen[0] + chosen[1] + chosen[2]) / np.float32(3), np.float32(1))
+    step = np.float32(255 / 7)
+    return chosen * ((np.floor(tone / step) + np.float32(0.5)) * step / tone)
 
 
 def apply_artefact(canvas: np.ndarray, instances: np.ndarray, artefact: Artefact) -> np.ndarray:

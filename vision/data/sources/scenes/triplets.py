@@ -29,7 +29,7 @@ from vision.data.sources.scenes.edits import (
 from vision.data.sources.scenes.layout import find_place, possible_pairs
 from vision.data.sources.scenes.reader import Reader
 from vision.data.sources.scenes.record import Object, Scene
-from vision.data.sources.scenes.render import render
+from vision.data.sources.scenes.renderer import render
 from vision.data.sources.scenes.vocabulary import one_of
 from vision.data.sources.scenes.world import World
 
@@ -152,7 +152,7 @@ def triplet(
       num_edits: changes of different objects, all told in one text.
       num_distractors: other scenes in the gallery.
       kinds: allowed kinds of edit.
-      distractors: kinds of distractor, taken in turn; the reference is used once.
+      distractors: kinds of distractor: the reference first, once, then the others in turn.
       vague: share of texts that leave the new values open, so that several scenes would do.
 
     Raises:
@@ -175,21 +175,21 @@ def triplet(
     told = clauses(reference, edits, open_values)
     others: list[Scene] = []
     names: list[str] = []
-    numbers = iter(world.uniforms(at, "distractors", 2000 * (num_distractors + 1)))
     order = [kind for kind in distractors if kind != "reference"] or ["random"]
-    for k in range(_TRIES * (num_distractors + 1)):
-        if len(others) == num_distractors:
-            break
-        kind = order[k % len(order)]
-        if "reference" in distractors and not others:
-            kind = "reference"
-        scene = _distractor(world, kind, reference, edits, kinds, numbers)
-        if scene != target and scene not in others:
-            others.append(scene)
-            names.append(kind)
+    for slot in range(num_distractors):
+        first = slot == 0 and "reference" in distractors
+        kind = "reference" if first else order[slot % len(order)]
+        for attempt in range(_TRIES):
+            numbers = world.uniforms(at, f"distractor/{slot}/{attempt}", 24 * 8 * num_edits + 1)
+            scene = _distractor(world, kind, reference, edits, kinds, iter(numbers))
+            if scene != target and scene not in others:
+                others.append(scene)
+                names.append(kind)
+                break
     if len(others) < num_distractors:
         raise ValueError(
-            f"num_distractors={num_distractors}: only {len(others)} differ from the target"
+            f"num_distractors={num_distractors}: this world has only {len(others)} of the kinds "
+            f"{distractors} beside the target"
         )
     return Triplet(
         reference, target, edits, told, write_modifier(told), tuple(others), tuple(names)

@@ -39,7 +39,7 @@ PALETTE = MappingProxyType(
         "blue": (32, 72, 214),
         "purple": (126, 46, 178),
         "pink": (250, 128, 190),
-        "brown": (112, 66, 34),
+        "brown": (134, 82, 44),
         "white": (250, 250, 248),
     }
 )
@@ -47,7 +47,7 @@ PALETTE = MappingProxyType(
 
 BACKGROUNDS = (
     *("paper", "sky", "sand", "grass", "water"),
-    *("brick", "wood", "night", "stone", "tiles"),
+    *("brick", "wood", "night", "stone", "tile"),
 )
 STYLES = ("clean", "sketch", "noisy", "swapped", "greyscale", "painterly")
 ARTEFACTS = ("checkerboard", "spectral", "blur", "resample", "blocks", "fingerprint")

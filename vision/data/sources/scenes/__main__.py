@@ -1,0 +1,22 @@
+"""``python -m vision.data.sources.scenes --sheet out.png``: a contact sheet of the generator."""
+
+from __future__ import annotations
+
+import argparse
+
+from vision.data.sources.scenes.sheet import save_sheet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m vision.data.sources.scenes",
+        description="Draw a contact sheet of everything the scene generator can do.",
+    )
+    parser.add_argument("--sheet", required=True, metavar="FILE", help="image to write")
+    arguments = parser.parse_args()
+    save_sheet(arguments.sheet)
+    print(f"wrote {arguments.sheet}")
+
+
+if __name__ == "__main__":
+    main()
