@@ -30,7 +30,7 @@ def vit() -> nn.Module:
 
 
 def resnet() -> nn.Module:
-    return ResNet(depth=18, num_classes=5, stem="cifar", width_multiplier=0.125)
+    return ResNet(depth=10, num_classes=5, stem="cifar", width_multiplier=0.125)
 
 
 def make(model: nn.Module, **changes) -> Step:

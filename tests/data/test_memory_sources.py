@@ -47,6 +47,13 @@ def test_arrays_of_different_lengths_are_refused():
         Arrays({})
 
 
+def test_arrays_print_briefly_and_hold_encoded_images():
+    files = np.array([b"\xff\xd8" * 9, b"\x89PNG\0\0"], dtype=object)
+    source = Arrays({"image": files, "label": np.arange(2)})
+    assert repr(source) == "Arrays('arrays', image, label, 2 records)"
+    assert source[1]["image"] == b"\x89PNG\0\0"
+
+
 def everything_in(source) -> dict[str, np.ndarray]:
     return source.__getitems__(np.arange(len(source)))
 

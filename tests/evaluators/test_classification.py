@@ -157,9 +157,15 @@ def test_equally_confident_mistakes_come_in_the_order_of_the_records() -> None:
     images = np.zeros((40, 3, 3, 1), np.float32)
     images[:, 0, 0] = 100  # probability 1.0 for class 0, everywhere
     data = InOrder(Arrays(images, np.full(40, 1, np.int32)))
-    gallery = evaluate(data, mistakes=20)["mistakes"]
-    assert [item.index for item in gallery.items] == list(range(20))
-    assert gallery.items[0].probability == 1
+    ctx = context()
+
+    def backwards(data: Any) -> Iterator[Mapping[str, jax.Array]]:
+        yield from reversed(list(ctx.batches(data)))
+
+    for given in (ctx, dataclasses.replace(ctx, batches=backwards)):
+        gallery = evaluate(data, given, mistakes=20)["mistakes"]
+        assert [item.index for item in gallery.items] == list(range(20))
+        assert gallery.items[0].probability == 1
 
 
 def test_no_mistakes_no_pictures() -> None:
@@ -224,6 +230,7 @@ def test_nan_is_wrong_and_said() -> None:
     assert np.isnan(got["nll"])
     assert np.isnan(got["ece"])
     assert got["confusion"].counts.sum() == 39
+    assert got["mistakes"].items == ()  # it has no predicted class to show
 
 
 @pytest.mark.parametrize("label", [CLASSES, -2])

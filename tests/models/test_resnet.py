@@ -166,7 +166,7 @@ def test_parameter_counts(depth, count):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depth": 20}, "depth=20, but it is one of 18, 34, 50, 101, 152"),
+        ({"depth": 20}, "depth=20, but it is one of 10, 18, 34, 50, 101, 152"),
         ({"stem": "mnist"}, "stem='mnist'.*'imagenet', 'cifar'"),
         ({"width_multiplier": 0.0}, "width_multiplier=0.0"),
         ({"width_multiplier": 0.33}, "width_multiplier=0.33 times 64"),

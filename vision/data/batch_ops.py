@@ -141,7 +141,7 @@ class Mixup:
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         size = _images(batch, self.image_key, "Mixup").shape[1:3]
         draw, gate = jax.random.split(key)
-        weight = jnp.full(size, jax.random.beta(draw, self.alpha, self.alpha))
+        weight = jnp.full(size, symmetric_beta(draw, self.alpha))
         weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
@@ -168,7 +168,7 @@ class CutMix:
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         size = _images(batch, self.image_key, "CutMix").shape[1:3]
         draw, place, gate = jax.random.split(key, 3)
-        weight = cutmix_weight(place, jax.random.beta(draw, self.alpha, self.alpha), size)
+        weight = cutmix_weight(place, symmetric_beta(draw, self.alpha), size)
         weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
@@ -205,10 +205,19 @@ class MixupCutMix:
         switch, draw, place, gate = jax.random.split(key, 4)
         cut = jax.random.bernoulli(switch, self.switch_probability)
         alpha = jnp.where(cut, self.cutmix_alpha, self.mixup_alpha)
-        own = jax.random.beta(draw, alpha, alpha)  # the costly draw to compile: only one
+        own = symmetric_beta(draw, alpha)
         weight = jnp.where(cut, cutmix_weight(place, own, size), own)
         weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
+
+
+def symmetric_beta(key: jax.Array, alpha: float | jax.Array) -> jax.Array:
+    """A scalar from Beta(alpha, alpha), in the logarithmic domain, so exact for small alpha.
+
+    The two gammas are one draw of shape (2,), which compiles faster than ``jax.random.beta``.
+    """
+    logs = jax.random.loggamma(key, alpha, (2,))
+    return jax.nn.sigmoid(logs[0] - logs[1])
 
 
 def cutmix_weight(key: jax.Array, own: jax.Array, size: tuple[int, ...]) -> jax.Array:

@@ -107,7 +107,7 @@ class ExampleRng:
         return self._generator
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class BatchReader:
     """Makes this process's rows of a global batch from the batch's number.
 
@@ -130,6 +130,9 @@ class BatchReader:
     first_row: int
     rows: int
     on_error: OnError
+
+    def __repr__(self) -> str:  # Grain prints it: not the source's arrays
+        return f"BatchReader({self.info_name})"
 
     def __call__(self, number: int) -> dict[str, Any]:
         """The batch, with the list of its bad records under ``_bad`` if there are any.

@@ -100,12 +100,22 @@ def _decode_jpeg(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
         simplejpeg.decode_jpeg(data, "CMYK")  # for its errors: Pillow knows Adobe's inversion
         return _decode_pillow(data, mode, max_pixels)
     pixels = simplejpeg.decode_jpeg(data, "RGB" if mode == "rgb" else "GRAY")
-    # Parsing EXIF costs more than looking whether there is any.
-    if b"Exif\x00\x00" in data or b"tiff:Orientation" in data:
+    if _has_metadata(data):
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             turn = _TRANSPOSED.get(image.getexif().get(0x0112, 1))
         pixels = pixels if turn is None else turn(pixels)
     return pixels
+
+
+def _has_metadata(data: bytes) -> bool:
+    """Whether a JPEG has an APP1 segment (EXIF or XMP): cheaper to see than to parse."""
+    at = 2
+    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] == 0xE1:
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    # Anything but the start of the scan is unusual (fill bytes): let Pillow look.
+    return data[at : at + 2] != b"\xff\xda"
 
 
 def _decode_pillow(data: bytes, mode: str, max_pixels: int) -> np.ndarray:

@@ -247,7 +247,7 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
     probability = jnp.exp(
         jnp.take_along_axis(log_probabilities.astype(jnp.float32), prediction[:, None], -1)[:, 0]
     )
-    wrong = counted & ~nan & ~bad & (prediction != labels)
+    wrong = counted & ~nan & (prediction != labels)
     found = _Mistakes(wrong, probability, index, labels, prediction)
     none = jax.tree.map(lambda x: jnp.zeros(options.mistakes, x.dtype), found)
     return _Totals(

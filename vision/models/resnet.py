@@ -1,4 +1,4 @@
-"""ResNet v1.5, 18 to 152 layers."""
+"""ResNet v1.5, 10 to 152 layers."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from vision.models.layers import (
     spatial_sites,
 )
 
-Depth = Literal[18, 34, 50, 101, 152]
+Depth = Literal[10, 18, 34, 50, 101, 152]
 Stem = Literal["imagenet", "cifar"]
 
 STAGES: Mapping[int, tuple[int, int, int, int]] = {
+    10: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
@@ -113,7 +114,7 @@ class ResNet(nn.Module):
     sharded batch, of the batch on all devices. The running variance is the biased one.
 
     Attributes:
-      depth: number of layers.
+      depth: number of layers; 10, which the paper does not have, is for small images and tests.
       num_classes: classes of the head; None and 0 both mean no head.
       stem: ``imagenet``: 7x7 convolution of stride 2, then 3x3 max pooling of stride 2;
         ``cifar``: 3x3 convolution of stride 1, no pooling, for images of about 32 px.

@@ -94,6 +94,18 @@ def test_restricted_vocabularies_are_kept():
     assert world.class_names == ("star", "circle")
 
 
+def test_labels_say_what_the_camera_shows():
+    world = World(label="quadrant", view_angle_deg=180.0, view_zoom=(0.5, 1.0))
+    moved = 0
+    for index in range(40):
+        scene = world.scene(index)
+        seen = scene.placed()[0]
+        assert read_label(scene, "quadrant") == seen.quadrant
+        assert read_label(scene, "size") == seen.size_name
+        moved += seen.quadrant != scene.subject.quadrant
+    assert moved > 10
+
+
 def test_held_out_pairs():
     held_out = ("red circle", "blue star", "green cross")
     free = {f"{o.colour} {o.shape}" for i in range(400) for o in World().scene(i).objects}
@@ -114,6 +126,9 @@ def test_imbalance_follows_the_asked_shares(imbalance, skew):
     counts = np.bincount([world.class_of(i) for i in range(2000)], minlength=16)
     expected = 2000 * np.array(world.class_shares)
     assert np.abs(counts - expected).max() <= 4
+    groups = world.class_groups
+    assert [groups.count(name) for name in ("head", "medium", "tail")] == [6, 5, 5]
+    assert groups == tuple(sorted(groups, key=("head", "medium", "tail").index))
     ratio = world.class_shares[0] / world.class_shares[-1]
     assert ratio == pytest.approx(16**1.5 if imbalance == "zipf" else 50)
 
@@ -162,6 +177,7 @@ def test_hierarchy_is_a_tree():
         ({"overlap": -0.1}, "overlap"),
         ({"clutter": -1}, "clutter=-1"),
         ({"seed": -1}, "seed=-1"),
+        ({"rotation_deg": -5.0}, "rotation_deg=-5.0"),
         ({"imbalance": "odd"}, "imbalance='odd'; valid values: none, zipf"),
         ({"imbalance": "exponential", "skew": 0.5}, "skew=0.5"),
         ({"spurious_cue": "smell"}, "spurious_cue"),

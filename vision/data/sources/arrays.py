@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 from vision.data.source import SourceInfo
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Arrays:
     """Equally long arrays, one record per entry of their first axis.
 
@@ -19,7 +20,7 @@ class Arrays:
 
     Attributes:
       arrays: feature name to array [N, ...], for example ``{"image": uint8[N, H, W, C],
-        "label": int32[N]}``.
+        "label": int32[N]}``; encoded images are an object array of bytes.
       name: short name, as in a table.
       class_names: names in label order.
     """
@@ -35,6 +36,9 @@ class Arrays:
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays have different lengths: {lengths}")
 
+    def __repr__(self) -> str:
+        return f"Arrays({self.name!r}, {', '.join(self.arrays)}, {len(self)} records)"
+
     @property
     def info(self) -> SourceInfo:
         features = {k: f"{v.dtype}{list(v.shape[1:])}" for k, v in self.arrays.items()}
@@ -44,7 +48,7 @@ class Arrays:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        return {k: v[index].copy() for k, v in self.arrays.items()}
+        return {k: copy.copy(v[index]) for k, v in self.arrays.items()}
 
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         chosen = np.asarray(indices, np.int64)

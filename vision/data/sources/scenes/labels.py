@@ -1,7 +1,8 @@
 """What can be asked of a scene: for every label its class names, how a scene of a class is
 wished for, and how the class is read back from the record.
 
-A label is always read from the record, so that it stays true after an edit.
+A label is always read from the record, so that it stays true after an edit. Size and quadrant
+are read as the camera sees them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from types import MappingProxyType
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import turn
-from vision.data.sources.scenes.record import Scene
+from vision.data.sources.scenes.record import Object, Scene, in_view
 from vision.data.sources.scenes.vocabulary import one_of
 
 Names = tuple[str, ...]
@@ -107,6 +108,10 @@ def _identity(free: Wish, name: str) -> Wish:
     )
 
 
+def _seen(scene: Scene) -> Object:
+    return in_view(scene.subject, scene.view)
+
+
 def _read_identity(scene: Scene) -> str:
     thing = scene.subject
     return f"{thing.variant} {thing.texture} {thing.colour} {thing.shape}"
@@ -147,7 +152,7 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
         ),
         "colour": _plain("colours", lambda scene: scene.subject.colour),
         "texture": _plain("textures", lambda scene: scene.subject.texture),
-        "size": _plain("sizes", lambda scene: scene.subject.size_name),
+        "size": _plain("sizes", lambda scene: _seen(scene).size_name),
         "shape_colour": Label(
             lambda free: tuple(f"{c} {s}" for s in free.shapes for c in free.colours),
             _pair,
@@ -162,7 +167,7 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
         "quadrant": Label(
             lambda free: words.QUADRANTS,
             lambda free, name: dataclasses.replace(free, quadrants=(name,)),
-            lambda scene: scene.subject.quadrant,
+            lambda scene: _seen(scene).quadrant,
         ),
         "background": _plain("backgrounds", lambda scene: scene.background.kind),
         "style": _plain("styles", lambda scene: scene.style),

@@ -142,9 +142,9 @@ class World:
         for field in ("overlap", "nested", "spurious", "artefact_rate", "artefact_strength"):
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
-        if self.seed < 0 or self.clutter < 0:
-            field = "seed" if self.seed < 0 else "clutter"
-            raise ValueError(f"{field}={getattr(self, field)!r} must not be negative")
+        for field in ("seed", "clutter", "rotation_deg", "view_shift", "view_angle_deg"):
+            if not getattr(self, field) >= 0:
+                raise ValueError(f"{field}={getattr(self, field)!r} must not be negative")
         if not 0 < self.glyph_size <= 1:
             raise ValueError(f"glyph_size={self.glyph_size!r} must lie in (0, 1]")
         for field in ("view_zoom", "view_brightness"):
@@ -223,12 +223,22 @@ class World:
         return tuple(weight / sum(weights) for weight in weights)
 
     @property
+    def class_groups(self) -> tuple[str, ...]:
+        """``head``, ``medium`` or ``tail`` for every class: thirds of the classes by their share,
+        the most frequent first."""
+        count = len(self.class_names)
+        ranked = sorted(range(count), key=lambda c: -self.class_shares[c])
+        group = {c: ("head", "medium", "tail")[3 * rank // count] for rank, c in enumerate(ranked)}
+        return tuple(group[c] for c in range(count))
+
+    @property
     def max_objects(self) -> int:
         """Most objects that a scene of this world can have."""
         return self.num_objects[1] + (self.spurious_cue == "companion")
 
     def class_of(self, index: int) -> int:
-        """Class that scene ``index`` is drawn for."""
+        """Class that scene ``index`` is drawn for; a moving camera may show another size or
+        quadrant, and the label says what it shows."""
         stream = f"{self.split}/class"
         if self.imbalance == "none":
             count = len(self.drawable_classes)
