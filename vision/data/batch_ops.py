@@ -142,7 +142,7 @@ class Mixup:
         size = _images(batch, self.image_key, "Mixup").shape[1:3]
         draw, gate = jax.random.split(key)
         weight = jnp.full(size, symmetric_beta(draw, self.alpha))
-        weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
+        weight = _sometimes(weight, gate, self.probability)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
 
@@ -169,7 +169,7 @@ class CutMix:
         size = _images(batch, self.image_key, "CutMix").shape[1:3]
         draw, place, gate = jax.random.split(key, 3)
         weight = cutmix_weight(place, symmetric_beta(draw, self.alpha), size)
-        weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
+        weight = _sometimes(weight, gate, self.probability)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
 
@@ -207,7 +207,7 @@ class MixupCutMix:
         alpha = jnp.where(cut, self.cutmix_alpha, self.mixup_alpha)
         own = symmetric_beta(draw, alpha)
         weight = jnp.where(cut, cutmix_weight(place, own, size), own)
-        weight = jnp.where(jax.random.bernoulli(gate, self.probability), weight, 1.0)
+        weight = _sometimes(weight, gate, self.probability)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
 
@@ -261,6 +261,10 @@ def mix(
         image_key: mixed,
         label_key: share * soft + (1 - share) * jnp.roll(soft, 1, axis=0),
     }
+
+
+def _sometimes(weight: jax.Array, key: jax.Array, probability: float) -> jax.Array:
+    return jnp.where(jax.random.bernoulli(key, probability), weight, 1.0)
 
 
 def _soft(label: jax.Array, num_classes: int, label_key: str) -> jax.Array:
