@@ -168,6 +168,9 @@ def _paint(
     shade += 0.93
     if thing.texture != "plain":
         dark = _texture(thing, ys, xs, side)
+        if thing.variant != "outlined":
+            # A clear rim of a pixel, or else dots at the edge look like bites out of the shape.
+            dark *= np.minimum(np.maximum(inside - 0.7, 0.0), 1.0)
         dark *= -0.52
         dark += 1.0
         dark *= shade

@@ -104,7 +104,7 @@ def rows() -> list[tuple[str, list[Tile]]]:
     plain = Scenes(num_objects=(1, 3))
     sheet.append(
         (
-            "default scenes: label, and a short caption",
+            "default scenes with short captions",
             [_drawn(plain.scene(i), caption(plain.scene(i))) for i in range(COLUMNS)],
         )
     )
