@@ -183,7 +183,7 @@ def test_it_loads_without_errors_or_requests(browser: Browser, report: Path) -> 
     )
     assert requests == []
     assert browser.run("return document.title") == report_name(browser)
-    broken = "return [...document.images].filter(i => i.complete && !i.naturalWidth).length"
+    broken = "return [...document.images].filter(i => !(i.complete && i.naturalWidth)).length"
     assert browser.run("return document.images.length") > 5
     assert browser.run(broken) == 0
     assert (

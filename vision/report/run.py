@@ -252,7 +252,6 @@ def _picture(item: Picture) -> Markup:
             src=f"data:image/png;base64,{data}",
             alt=f"{item.key}: {item.label}, predicted {item.prediction}",
             class_="small" if _side_px(item.png) <= 64 else None,
-            loading="lazy",
         )
     else:
         image = tag("div", f"No picture. {item.note}", class_="none")
