@@ -43,7 +43,7 @@ def get_config():
             clip_norm=1.0,
         ),
         ema=spec(Ema, decay=0.99),
-        total="100 epochs",
+        total="80 epochs",
         evaluators={
             "test": spec(
                 Classification,

@@ -205,6 +205,16 @@ def test_bad_lengths_name_the_key(text: str):
         HORIZON.steps(text, "total")
 
 
+@pytest.mark.parametrize(
+    "length", ["7 steps", "0.333 epochs", "1 steps", "0.001 epochs", "2.5 steps"]
+)
+def test_rhythms_are_due_at_the_rounded_multiples(length: str):
+    every = HORIZON.every(length)
+    due = [step for step in range(1, 200) if every.due(step)]
+    multiples = {int(np.floor(k * every.period + 0.5)) for k in range(1, 300)}
+    assert due == sorted(m for m in multiples if m < 200)
+
+
 def test_ema_follows_its_definition():
     ema = Ema(decay=0.9, warmup=False)
     average = ema.init({"w": jnp.zeros(2)}, {})

@@ -103,12 +103,12 @@ class _Run:
         self.mesh = experiment.mesh.build()
         # One object for the whole run: evaluators cache their compiled functions by it.
         self.predict = functools.partial(step.predict)
-        self.log_every = step.horizon.steps(experiment.log_every, "log_every") or 1
-        self.save_every = step.horizon.steps(experiment.checkpoints.every, "checkpoints.every")
+        self.log_every = step.horizon.every(experiment.log_every, "log_every")
+        self.save_every = step.horizon.every(experiment.checkpoints.every, "checkpoints.every")
         self.save_every_s = experiment.checkpoints.every_s
         self.evaluators = dict(experiment.evaluators or {})
         self.eval_every = {
-            name: step.horizon.steps(every, f"evaluators.{name}.every")
+            name: step.horizon.every(every, f"evaluators.{name}.every")
             for name, evaluator in self.evaluators.items()
             if (every := getattr(evaluator, "every", None)) is not None
         }
@@ -205,7 +205,7 @@ class _Run:
             self._log_step(step, bad_count, metrics)
 
     def _log_step(self, step: int, bad_count: int, metrics: Mapping[str, jax.Array]) -> None:
-        row, line = step % self.log_every == 0 or step == self.total, self.progress.due()
+        row, line = self.log_every.due(step) or step == self.total, self.progress.due()
         if not (row or line):
             return
         values = {f"train/{name}": float(x) for name, x in jax.device_get(metrics).items()}
@@ -234,12 +234,12 @@ class _Run:
         return [
             name
             for name in self.evaluators
-            if last or (name in self.eval_every and self.done % self.eval_every[name] == 0)
+            if last or (name in self.eval_every and self.eval_every[name].due(self.done))
         ]
 
     def _save_due(self) -> bool:
-        every = self.save_every and self.done % self.save_every == 0
-        return bool(every) or time.monotonic() - self.saved_s >= self.save_every_s
+        overdue = time.monotonic() - self.saved_s >= self.save_every_s
+        return overdue or self.save_every.due(self.done)
 
     def _evaluate(self, names: list[str]) -> None:
         """Runs evaluators; a signal breaks them off, and they run again on resume."""

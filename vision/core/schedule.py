@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from typing import Protocol
 
@@ -36,6 +37,14 @@ class Horizon:
         Raises:
           ConfigError: the text is none of these; ``name`` is the config key to blame.
         """
+        exact = self._exact(length, name)
+        return max(round(exact), 1 if exact > 0 else 0)
+
+    def every(self, length: str, name: str = "length") -> Every:
+        """A rhythm: due at the last step of every ``length``, which need not be whole steps."""
+        return Every(max(self._exact(length, name), 1.0))
+
+    def _exact(self, length: str, name: str) -> float:
         match = _LENGTH.fullmatch(length)
         if not match:
             raise ConfigError(
@@ -44,7 +53,19 @@ class Horizon:
             )
         amount, unit = float(match[1]), match[2].lower()
         examples = {"example": 1.0, "step": self.batch_size, "epoch": self.num_examples}[unit]
-        return max(round(amount * examples / self.batch_size), 1 if amount > 0 else 0)
+        return amount * examples / self.batch_size
+
+
+@dataclasses.dataclass(frozen=True)
+class Every:
+    """A rhythm of ``period`` steps, at least 1."""
+
+    period: float
+
+    def due(self, step: int) -> bool:
+        """Whether ``step`` (counted from 1) is the one nearest to a multiple of the period."""
+        multiple = max(math.ceil((step - 0.5) / self.period), 1) * self.period
+        return multiple < step + 0.5
 
 
 class Schedule(Protocol):

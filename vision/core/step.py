@@ -173,7 +173,10 @@ def compile_step(
     cost = compiled.cost_analysis() or {}
 
     def fresh() -> State:
+        # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
+        cpu = jax.default_backend() == "cpu"
+        options = {"xla_backend_optimization_level": 0} if cpu else {}
         with jax.set_mesh(mesh):
-            return jax.jit(init, out_shardings=shardings)()
+            return jax.jit(init, out_shardings=shardings).lower().compile(options)()
 
     return Compiled(abstract, fresh, compiled, float(cost.get("flops", 0.0)))

@@ -1,0 +1,112 @@
+"""Every config: its resolved form is golden, and it trains two steps on data of its shape."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+from vision.core import config as configs
+from vision.core import experiment as experiments
+from vision.core.config import build
+from vision.core.mesh import Mesh, to_device
+from vision.core.step import compile_step
+from vision.data.source import Source, SourceInfo
+from vision.data.sources.fake import Fake
+
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden" / "configs"
+FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if "get_config" in p.read_text())
+NAMES = [str(p.relative_to(ROOT / "configs").with_suffix("")) for p in FILES]
+
+# What the data of a config looks like where the data is not in the repository.
+ABSENT: dict[str, dict[str, Any]] = {
+    "vision.data.sources.tfds.Tfds": {"image_size": (260, 300), "num_classes": 1000},
+    "vision.data.sources.folder.Folder": {"image_size": (90, 80), "num_classes": 7},
+}
+
+
+def load(path: Path) -> Any:
+    config = configs.load(str(path.relative_to(ROOT)))
+    experiments.check(config, path.name)
+    return config
+
+
+@pytest.fixture(autouse=True)
+def _in_the_root(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(ROOT)
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_resolved_config_is_golden(path: Path):
+    """UPDATE_GOLDEN=1 pytest tests/test_configs.py rewrites them; read the diff."""
+    golden = GOLDEN / path.relative_to(ROOT / "configs").with_suffix(".json")
+    text = configs.to_json(load(path))
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_text(text)
+    assert golden.exists(), (
+        f"no golden of {path.name}: UPDATE_GOLDEN=1 pytest tests/test_configs.py"
+    )
+    changed = configs.differences(json.loads(golden.read_text()), json.loads(text))
+    assert not changed, "\n".join(changed)
+
+
+def with_fake_data(config: Any) -> Any:
+    """The config with sources that are not here replaced by noise of the same shape."""
+
+    def replace(node: Any) -> Any:
+        if isinstance(node, dict):
+            absent = ABSENT.get(node.get("_constructor", ""))
+            if absent is not None:
+                fake = configs.spec(Fake, num_examples=64, **absent)
+                return configs.to_plain(fake)
+            return {key: replace(value) for key, value in node.items()}
+        return [replace(item) for item in node] if isinstance(node, list) else node
+
+    return configs.from_plain(replace(configs.to_plain(config)))
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_two_steps_on_data_of_the_right_shape(path: Path):
+    config = with_fake_data(load(path))
+    # The batch is a number of the recipe, not of the program: few rows keep this short.
+    configs.override(config, "data.batch_size", "2")
+    configs.override(config, "data.threads", "0")
+    experiments.check(config)
+    data = build(config.data)
+    assert isinstance(data.source, Source)
+    facts = experiments.observe(data)
+    parts = experiments.assemble(config, facts, data)
+    step = experiments.make_step(parts, facts, data.batch_ops, data.batch_size)
+    mesh = Mesh().build(jax.devices()[:1])
+    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
+    compiled = compile_step(step, shapes, mesh, ())
+    state = compiled.init()
+    loader = data.loader(seed=0, first_batch=0)
+    before = jax.device_get(state.params)
+    for _ in range(2):
+        state, metrics = compiled.update(state, to_device(next(loader), mesh))
+        assert np.isfinite(float(metrics["loss"]))
+    loader.close()
+    moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
+    assert any(jax.tree.leaves(moved))
+    for name, evaluator in (parts.evaluators or {}).items():
+        info: SourceInfo = evaluator.data.source.info
+        assert info.num_classes == len(facts.class_names), name
+        batch = next(evaluator.data.loader(process_index=0, process_count=1))
+        predicted = jax.eval_shape(step.predict, state.averaged, batch)
+        rows = len(batch["_mask"])
+        assert predicted["log_probabilities"].shape == (rows, len(facts.class_names)), name
+
+
+def test_fields_of_the_experiment_are_documented():
+    text = experiments.Experiment.__doc__ or ""
+    for field in dataclasses.fields(experiments.Experiment):
+        assert f"      {field.name}:" in text, field.name
