@@ -1,0 +1,216 @@
+"""Text to token ids: what a tokenizer is, how ids become rows, and the op that makes them.
+
+A row is ``[bos] ids [eos] pad pad ...``, int32, ``length`` long. The tokenizers themselves are in
+``vision.data.tokenizers``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from absl import logging
+
+from vision.data.ops.base import Example, noted
+from vision.data.source import DataError
+
+TooLong = Literal["truncate", "error", "window"]
+
+
+class Tokenizer(Protocol):
+    """A frozen dataclass that pickles; the same text gives the same ids everywhere."""
+
+    @property
+    def length(self) -> int:
+        """Tokens of a row, ``bos`` and ``eos`` included."""
+        ...
+
+    @property
+    def vocab_size(self) -> int:
+        """Every id lies in 0..vocab_size - 1."""
+        ...
+
+    @property
+    def pad_id(self) -> int: ...
+
+    @property
+    def bos_id(self) -> int | None:
+        """First token of every row; None for none."""
+        ...
+
+    @property
+    def eos_id(self) -> int | None:
+        """Last token of every row before the padding; None for none."""
+        ...
+
+    def split(self, text: str) -> list[int]:
+        """Ids of a text of any length, without bos, eos and padding."""
+        ...
+
+    def join(self, ids: Sequence[int]) -> str:
+        """Inverse of ``split``, as far as the tokenizer keeps the text."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Rows int32 [B, L] of texts; long ones are cut, and the log says how many."""
+        ...
+
+    def decode(self, rows: np.ndarray) -> list[str]:
+        """Texts of rows [B, L], without bos, eos and padding."""
+        ...
+
+
+class Rows:
+    """``encode`` and ``decode`` for dataclasses that can ``split`` and ``join``."""
+
+    length: int
+    pad_id: int
+    bos_id: int | None
+    eos_id: int | None
+
+    def split(self, text: str) -> list[int]:
+        raise NotImplementedError
+
+    def join(self, ids: Sequence[int]) -> str:
+        raise NotImplementedError
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        if isinstance(texts, str):
+            raise TypeError("encode takes a list of texts, not one text")
+        found = [self.split(text) for text in texts]
+        rows = [row_of(self, ids) for ids in found]
+        if cut := sum(len(ids) > room(self) for ids in found):
+            logging.warning(
+                "%d of %d texts are longer than length=%d tokens and were cut",
+                *(cut, len(found), self.length),
+            )
+        return np.stack(rows) if rows else np.zeros((0, self.length), np.int32)
+
+    def decode(self, rows: np.ndarray) -> list[str]:
+        return [self.join(content(self, row.tolist())) for row in np.atleast_2d(rows)]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Vocabularies and caches are read again in a worker: they are large, or do not pickle.
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore
+
+
+def room(tokenizer: Rows | Tokenizer) -> int:
+    """How many ids a row has space for beside bos and eos."""
+    return tokenizer.length - (tokenizer.bos_id is not None) - (tokenizer.eos_id is not None)
+
+
+def row_of(tokenizer: Rows | Tokenizer, ids: Sequence[int], start: int = 0) -> np.ndarray:
+    """A row int32 [L]: as many ids as fit, from position ``start`` on."""
+    row = np.full(tokenizer.length, tokenizer.pad_id, np.int32)
+    inner = list(ids[start : start + room(tokenizer)])
+    if tokenizer.bos_id is not None:
+        inner.insert(0, tokenizer.bos_id)
+    if tokenizer.eos_id is not None:
+        inner.append(tokenizer.eos_id)
+    row[: len(inner)] = inner
+    return row
+
+
+def content(tokenizer: Rows | Tokenizer, row: Sequence[int]) -> list[int]:
+    """The ids of a row between bos and eos."""
+    ids = list(row)
+    if ids and tokenizer.bos_id is not None and ids[0] == tokenizer.bos_id:
+        ids = ids[1:]
+    if tokenizer.eos_id in ids:
+        return ids[: ids.index(tokenizer.eos_id)]
+    while ids and ids[-1] == tokenizer.pad_id:
+        ids.pop()
+    return ids
+
+
+def check_length(length: int, fewest: int = 3) -> None:
+    """Raises ValueError where a row has no room for a single id."""
+    if length < fewest:
+        raise ValueError(f"length={length}: must be at least {fewest}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenize:
+    """Replaces a caption by its tokens.
+
+    The result is ``output``, int32 [L], and ``{output}_cut``, int32: how many tokens of the
+    caption did not fit, 0 for most, so that losses can be counted in every batch. The caption
+    itself is removed, since texts cannot go to a device; ``_draws`` notes which of several it was
+    (``caption``) and where the row begins in it (``start``).
+
+    A record without a usable caption raises DataError.
+
+    Attributes:
+      tokenizer: from ``vision.data.tokenizers``.
+      feature: a text, or several in a list or array; UTF-8 bytes will do.
+      output: name of the tokens.
+      pick: of several captions, a ``random`` one or the ``first``.
+      too_long: captions that do not fit keep their beginning (``truncate``), keep a random run of
+        tokens (``window``), or are bad records (``error``).
+    """
+
+    tokenizer: Tokenizer
+    feature: str = "caption"
+    output: str = "text"
+    pick: Literal["random", "first"] = "random"
+    too_long: TooLong = "truncate"
+
+    def __post_init__(self) -> None:
+        if self.pick not in ("random", "first"):
+            raise ValueError(f"pick={self.pick!r}: valid values are 'random' and 'first'")
+        if self.too_long not in ("truncate", "error", "window"):
+            raise ValueError(
+                f"too_long={self.too_long!r}: valid policies are 'truncate', 'error' and 'window'"
+            )
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        if self.feature not in example:
+            names = ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"
+            raise ValueError(
+                f"Tokenize: no feature {self.feature!r} among {names}; set Tokenize.feature"
+            )
+        captions = captions_of(example[self.feature], self.feature)
+        chosen = 0
+        if self.pick == "random" and len(captions) > 1:
+            chosen = int(rng.integers(len(captions)))
+        ids = self.tokenizer.split(captions[chosen])
+        cut = max(0, len(ids) - room(self.tokenizer))
+        if cut and self.too_long == "error":
+            raise DataError(
+                f"{self.feature!r} has {len(ids)} tokens, {cut} more than fit into length="
+                f"{self.tokenizer.length}; raise it, or set too_long to 'truncate' or 'window'"
+            )
+        start = int(rng.integers(cut + 1)) if cut and self.too_long == "window" else 0
+        rest = {k: v for k, v in example.items() if k != self.feature}
+        rest[self.output] = row_of(self.tokenizer, ids, start)
+        rest[f"{self.output}_cut"] = np.int32(cut)
+        return noted(rest, "Tokenize", caption=chosen, start=start)
+
+
+def captions_of(value: Any, feature: str = "caption") -> list[str]:
+    """One text or several, as a list of at least one.
+
+    Raises:
+      DataError: no text, an empty list, bytes that are no UTF-8, or text that is no Unicode.
+    """
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    several = value if isinstance(value, list | tuple) else [value]
+    if not several:
+        raise DataError(f"{feature!r} holds no caption; leave the record out, or add one")
+    return [_text(each, feature) for each in several]
+
+
+def _text(value: Any, feature: str) -> str:
+    if isinstance(value, bytes):
+        try:
+            return value.decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{feature!r} is not UTF-8: {error}") from error
+    if not isinstance(value, str):
+        raise DataError(f"{feature!r} holds {type(value).__name__} {value!r:.40}, not a text")
+    if any("\ud800" <= c <= "\udfff" for c in value):
+        raise DataError(f"{feature!r} holds half a surrogate pair, which is no character")
+    return str(value)

@@ -1,0 +1,23 @@
+"""Tokenizers to choose from; see ``vision.data.tokenize`` for what they have in common."""
+
+from vision.data.tokenizers.byte_pair import (
+    BytePairTokenizer,
+    load_byte_pair,
+    save_byte_pair,
+    train_byte_pair,
+    train_on_source,
+)
+from vision.data.tokenizers.clip import ClipTokenizer
+from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
+from vision.data.tokenizers.sentencepiece import SentencePieceTokenizer
+
+__all__ = [
+    "BytePairTokenizer",
+    "ClipTokenizer",
+    "HuggingFaceTokenizer",
+    "SentencePieceTokenizer",
+    "load_byte_pair",
+    "save_byte_pair",
+    "train_byte_pair",
+    "train_on_source",
+]

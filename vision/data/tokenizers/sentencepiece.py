@@ -1,0 +1,86 @@
+"""SentencePiece models, as T5 and SigLIP use them. Needs the package ``sentencepiece``."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from vision.data.source import DataError
+from vision.data.tokenize import Rows, check_length
+
+
+@dataclasses.dataclass(frozen=True)
+class SentencePieceTokenizer(Rows):
+    """Tokens of a SentencePiece ``.model`` file.
+
+    Source: Kudo and Richardson, SentencePiece: A simple and language independent subword
+    tokenizer, 2018.
+
+    Attributes:
+      path: the model file.
+      length: tokens of a row.
+      bos: begin rows with the model's bos.
+      eos: end rows with the model's eos.
+      pad: id of the padding; None for the model's own.
+
+    Raises:
+      ImportError: on first use, without the package.
+      DataError: on first use, when the file is missing or broken, or lacks a token asked for.
+    """
+
+    path: str
+    length: int = 64
+    bos: bool = False
+    eos: bool = True
+    pad: int | None = None
+
+    def __post_init__(self) -> None:
+        check_length(self.length, 1 + self.bos + self.eos)
+
+    @property
+    def vocab_size(self) -> int:
+        return self._model.vocab_size()
+
+    @property
+    def pad_id(self) -> int:
+        if self.pad is not None:
+            return self.pad
+        return self._special("pad", "set pad to the id that the tower was trained with")
+
+    @property
+    def bos_id(self) -> int | None:
+        return self._special("bos", "set bos=False") if self.bos else None
+
+    @property
+    def eos_id(self) -> int | None:
+        return self._special("eos", "set eos=False") if self.eos else None
+
+    def split(self, text: str) -> list[int]:
+        return list(self._model.encode(text))
+
+    def join(self, ids: Sequence[int]) -> str:
+        return self._model.decode(list(ids))
+
+    def _special(self, name: str, way_out: str) -> int:
+        token = getattr(self._model, f"{name}_id")()
+        if token < 0:
+            raise DataError(f"{self.path}: this model has no {name} token; {way_out}")
+        return token
+
+    @functools.cached_property
+    def _model(self) -> Any:
+        try:
+            import sentencepiece
+        except ImportError as error:
+            raise ImportError(
+                "SentencePieceTokenizer needs a package: pip install 'sentencepiece>=0.2,<0.3'"
+            ) from error
+        if not Path(self.path).is_file():
+            raise DataError(f"{self.path}: no such file; give path a SentencePiece .model file")
+        try:
+            return sentencepiece.SentencePieceProcessor(model_file=self.path)
+        except (RuntimeError, OSError) as error:
+            raise DataError(f"{self.path}: not a SentencePiece model: {error}") from error
