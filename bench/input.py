@@ -1,36 +1,49 @@
-"""Speed of the input pipeline on one core: ``python -m bench.input``.
+"""Speed of the input pipeline, beside the bare decoder, Pillow and torch's DataLoader.
 
-Prints images per second of CPU time (robust on a busy machine), median over repetitions that
-alternate between the variants:
+    python -m bench.input [--peers .venv-peers/bin/python]
 
-    jpeg     500x375 JPEGs, quality 90, cut at run time from scikit-learn's two photographs:
-             decode, RandomResizedCrop(224), flip; ours as the pipeline runs it, the bare decoder,
-             and the same steps written directly in Pillow
-    digits   8x8 images in memory: gathered a batch at a time, one by one, and one by one with
-             pad-and-crop, flip and value range
+500x375 JPEGs, quality 90, cut at run time from scikit-learn's two photographs, held in memory:
+decode, RandomResizedCrop(224), flip, batches of 32 uint8 images. Every pair of variants runs in
+turn (A B B A ...); the figure is the median of the ratios pair by pair.
+
+    one core   process CPU time of the pipeline (threads=0) against simplejpeg's strict decoder
+               alone (no crop, no resize, no batch) and against the same steps in Pillow
+    loaders    wall time against torch's DataLoader with Pillow transforms at 1 and 2 workers;
+               ours uses that many threads in one process
+    digits     8x8 images in memory, gathered by batch or one by one
+
+Written to bench/results/input.csv.
 """
 
 from __future__ import annotations
 
 import argparse
 import io
+import os
 import statistics
+import subprocess
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
+import simplejpeg
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vision.data import decode as decode_module
-from vision.data.decode import decode
-from vision.data.ops.geometry import RandomCrop, RandomFlip, RandomResizedCrop
-from vision.data.ops.values import Decode, Keep, ValueRange
+from bench.common import ratio, record
+from vision.data import ops
+from vision.data.batches import ExampleRng
 from vision.data.pipeline import TrainData
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.digits import Digits
 
 BATCH = 32
+Run = Callable[[], float]
 
 
 def photographs(count: int) -> list[bytes]:
@@ -46,24 +59,42 @@ def photographs(count: int) -> list[bytes]:
     return encoded
 
 
-def batches(data: TrainData, count: int) -> Callable[[], int]:
-    def run() -> int:
-        with data.loader(seed=0) as loader:
-            return sum(len(next(loader)["label"]) for _ in range(count))
+def timed(clock: Callable[[], float], work: Callable[[], None]) -> Run:
+    def run() -> float:
+        start = clock()
+        work()
+        return clock() - start
 
     return run
 
 
-def pillow(files: list[bytes], count: int) -> Callable[[], int]:
-    """What a plain Pillow loader does, with the same distribution of crops."""
-    op = RandomResizedCrop(224)
+def batches(data: TrainData, count: int) -> Callable[[], None]:
+    def run() -> None:
+        with data.loader(seed=0) as loader:
+            for _ in range(count):
+                next(loader)
 
-    def run() -> int:
-        rng = np.random.default_rng(0)
+    return run
+
+
+def pipeline(files: list[bytes], first: tuple[Any, ...], threads: int = 0) -> TrainData:
+    source = Arrays(
+        {"image": np.array(files, dtype=object), "label": np.arange(len(files))}, "photographs"
+    )
+    chain = (*first, ops.RandomFlip(), ops.Keep(("image", "label")))
+    return TrainData(source, BATCH, chain, threads=threads)
+
+
+def pillow(files: list[bytes], count: int) -> Callable[[], None]:
+    """What a plain Pillow loop does, with the same crops."""
+    op = ops.RandomResizedCrop(224)
+
+    def run() -> None:
         for i in range(count):
             rows = []
-            for j in range(BATCH):
-                image = Image.open(io.BytesIO(files[(i * BATCH + j) % len(files)])).convert("RGB")
+            for j in range(i * BATCH, (i + 1) * BATCH):
+                rng = ExampleRng(0).at(j)
+                image = Image.open(io.BytesIO(files[j % len(files)])).convert("RGB")
                 top, left, height, width = op.draw(image.height, image.width, rng)
                 image = image.crop((left, top, left + width, top + height))
                 image = image.resize((224, 224), Image.Resampling.BILINEAR)
@@ -71,72 +102,108 @@ def pillow(files: list[bytes], count: int) -> Callable[[], int]:
                     image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
                 rows.append(np.asarray(image))
             np.stack(rows)
-        return count * BATCH
 
     return run
 
 
-def bare(files: list[bytes], count: int) -> Callable[[], int]:
-    def run() -> int:
+def bare(files: list[bytes], count: int) -> Callable[[], None]:
+    """simplejpeg alone, strict, into one buffer that is used again: the fastest it can be."""
+    buffer = np.empty(375 * 500 * 3, np.uint8)
+
+    def run() -> None:
         for i in range(count * BATCH):
-            decode(files[i % len(files)])
-        return count * BATCH
+            simplejpeg.decode_jpeg(files[i % len(files)], "RGB", buffer=buffer)
 
     return run
 
 
-def measure(variants: dict[str, Callable[[], int]], repetitions: int) -> dict[str, float]:
-    """Median images per CPU second; the variants take turns."""
-    rates: dict[str, list[float]] = {name: [] for name in variants}
-    for run in variants.values():
-        run()
-    for _ in range(repetitions):
-        for name, run in variants.items():
-            start = time.process_time()
-            images = run()
-            rates[name].append(images / (time.process_time() - start))
-    return {name: statistics.median(values) for name, values in rates.items()}
+class Torch:
+    """The peer process: ``run()`` gives the wall seconds of ``count`` batches."""
+
+    def __init__(self, python: str, folder: str, workers: int, count: int) -> None:
+        script = str(Path(__file__).parent / "peers" / "torch_loader.py")
+        self._count = count
+        self._process = subprocess.Popen(
+            [python, script, folder, str(BATCH), str(workers)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def __call__(self) -> float:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(self._count, file=self._process.stdin, flush=True)
+        return float(self._process.stdout.readline())
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
-def show(title: str, rates: dict[str, float], reference: str) -> None:
-    print(f"\n{title}")
-    for name, rate in rates.items():
-        print(f"  {name:<40}{rate:>12,.0f} img/s/core{rate / rates[reference]:>9.2f}x")
+def compare(
+    name: str, ours: Run, theirs: Run, other: str, images: int, pairs: int
+) -> dict[str, Any]:
+    """Both in turn, once before uncounted; ``speed`` is theirs over ours, more is better."""
+    ours(), theirs()
+    times: tuple[list[float], list[float]] = ([], [])
+    for pair in range(pairs):
+        for which in (0, 1) if pair % 2 == 0 else (1, 0):
+            times[which].append((ours, theirs)[which]())
+    middle, low, high = ratio(times[1], times[0])
+    return {
+        "case": name,
+        "ours_images_per_s": round(images / statistics.median(times[0])),
+        "against": other,
+        "their_images_per_s": round(images / statistics.median(times[1])),
+        "speed_ratio": round(middle, 3),
+        "ratio_min": round(low, 3),
+        "ratio_max": round(high, 3),
+        "pairs": pairs,
+    }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--repetitions", type=int, default=5)
-    parser.add_argument("--batches", type=int, default=4, help="JPEG batches per repetition")
+    parser.add_argument("--pairs", type=int, default=9)
+    parser.add_argument("--batches", type=int, default=8, help="of 32 images, per turn")
+    parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python with torch")
     arguments = parser.parse_args()
-
+    count, pairs = arguments.batches, arguments.pairs
     files = photographs(64)
-    source = Arrays(
-        {"image": np.array(files, dtype=object), "label": np.arange(len(files))}, "photographs"
-    )
-    ops = (Decode(), RandomResizedCrop(224), RandomFlip(), Keep(("image", "label")))
-    ours = TrainData(source, BATCH, ops, threads=0)
-    which = "Pillow" if decode_module.simplejpeg is None else "simplejpeg"
-    variants = {
-        "Pillow, written directly": pillow(files, arguments.batches),
-        "this pipeline": batches(ours, arguments.batches),
-        f"bare decode ({which}, strict)": bare(files, arguments.batches),
-    }
-    size = np.mean([len(f) for f in files]) / 1024
-    show(
-        f"JPEG 500x375, {size:.0f} KiB -> crop 224, flip",
-        measure(variants, arguments.repetitions),
-        "Pillow, written directly",
-    )
+    cpu, wall = time.process_time, time.perf_counter
+    fast = (ops.DecodeCrop(ops.RandomResizedCrop(224, method="cv2_linear")),)
+    parity = (ops.DecodeCrop(ops.RandomResizedCrop(224)),)
 
-    digits = Digits("all")
-    host = (RandomCrop(8, padding=1), RandomFlip(), ValueRange())
-    variants = {
-        "gathered by batch": batches(TrainData(digits, 128, threads=0), 200),
-        "one by one": batches(TrainData(digits, 128, (Keep(("image", "label")),), threads=0), 20),
-        "one by one, crop, flip, value range": batches(TrainData(digits, 128, host, threads=0), 20),
-    }
-    show("digits 8x8 in memory", measure(variants, arguments.repetitions), "one by one")
+    rows = []
+    for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
+        ours = timed(cpu, batches(pipeline(files, chain), count))
+        for other, work in (
+            ("bare simplejpeg, strict, decoding only", bare(files, count)),
+            ("the same in Pillow, by hand", pillow(files, count)),
+        ):
+            case = f"JPEG to crop 224 and flip, {name}, one core, CPU time"
+            theirs = timed(cpu, work)
+            rows.append(compare(case, ours, theirs, other, count * BATCH, pairs))
+    if Path(arguments.peers).exists():
+        with tempfile.TemporaryDirectory() as folder:
+            for i, data in enumerate(files):
+                (Path(folder) / f"{i:03}.jpg").write_bytes(data)
+            for workers in (1, 2):
+                peer = Torch(arguments.peers, folder, workers, 3 * count)
+                for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
+                    ours = timed(wall, batches(pipeline(files, chain, workers), 3 * count))
+                    case = f"JPEG to crop 224 and flip, {name}, {workers} workers, wall time"
+                    other = f"torch DataLoader, Pillow, {workers} workers"
+                    rows.append(compare(case, ours, peer, other, 3 * count * BATCH, pairs))
+                peer.close()
+    else:
+        print(f"no {arguments.peers}: torch is left out; see bench/requirements-peers.txt")
+
+    digits, many = Digits("all"), 25 * count
+    gathered = timed(cpu, batches(TrainData(digits, 128, threads=0), many))
+    single = timed(cpu, batches(TrainData(digits, 128, (ops.Keep(("image", "label")),)), many))
+    rows.append(compare("digits 8x8, by batch", gathered, single, "one by one", many * 128, pairs))
+    record("input", rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,172 @@
+"""Resizing, by the convention of the library that is named.
+
+A method without a prefix is Pillow's. The families differ in more than speed:
+
+    ``bilinear`` ...        Pillow (torchvision and timm on PIL images): antialiased, 8-bit sums
+    ``torch_*``             ``torch.nn.functional.interpolate(align_corners=False)``: not
+                            antialiased, cubic with a = -0.75; ``torch_*_aa`` with antialias=True
+                            has Pillow's filters in floats
+    ``tf_*``                ``tf.image.resize`` and ``jax.image.resize(antialias=False)``, cubic
+                            with a = -0.5; ``tf_*_aa`` is their antialias=True
+    ``cv2_*``               OpenCV: ``cv2_linear`` and ``cv2_cubic`` (a = -0.75) are not
+                            antialiased, ``cv2_area`` averages; needs opencv-python-headless
+
+Without antialiasing a picture shrunk by more than about 2 shows false patterns, and a network
+trained on one convention loses accuracy on another; evaluate with the one that was trained with.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+try:
+    import cv2
+except ImportError:  # Pillow and numpy resize everything, more slowly
+    cv2 = None
+
+Method = Literal[
+    "nearest",
+    "box",
+    "bilinear",
+    "hamming",
+    "bicubic",
+    "lanczos",
+    "torch_bilinear",
+    "torch_bilinear_aa",
+    "torch_bicubic",
+    "torch_bicubic_aa",
+    "tf_bilinear",
+    "tf_bilinear_aa",
+    "tf_bicubic",
+    "tf_bicubic_aa",
+    "cv2_nearest",
+    "cv2_linear",
+    "cv2_area",
+    "cv2_cubic",
+    "cv2_lanczos4",
+]
+
+_PILLOW = {m.name.lower(): m for m in Image.Resampling}
+_CV2 = {"nearest": 0, "linear": 1, "cubic": 2, "area": 3, "lanczos4": 4}  # cv2.INTER_*
+
+
+def check_method(method: str) -> None:
+    """Raises ValueError for an unknown method, ImportError for a missing library."""
+    valid = Method.__args__  # pyright: ignore[reportAttributeAccessIssue]
+    if method not in valid:
+        raise ValueError(f"method={method!r}: valid methods are {', '.join(valid)}")
+    if method.startswith("cv2_") and cv2 is None:
+        raise ImportError(
+            f"method={method!r} needs OpenCV: pip install 'opencv-python-headless>=4.10,<6'"
+        )
+
+
+def resize(image: np.ndarray, height: int, width: int, method: Method = "bilinear") -> np.ndarray:
+    """``image`` [H, W, C] uint8 or float32 at another size, by ``method``'s convention.
+
+    uint8 results are rounded and clipped. The same size gives the same array.
+    """
+    if image.shape[:2] == (height, width):
+        return image
+    if image.dtype not in (np.uint8, np.float32):
+        raise ValueError(f"resize: dtype {image.dtype}, expected uint8 or float32")
+    family, _, name = method.rpartition("cv2_")
+    if family == "" and method.startswith("cv2_"):
+        return _resize_cv2(image, height, width, name)
+    if method in _PILLOW:
+        return _resize_pillow(image, height, width, _PILLOW[method])
+    return _resize_separable(image, height, width, method)
+
+
+def resize_labels(labels: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Nearest neighbour on the last two axes, any dtype: what Pillow's ``nearest`` picks."""
+    rows, columns = labels.shape[-2:]
+    if (rows, columns) == (height, width):
+        return labels
+    i = ((np.arange(height) + 0.5) * (rows / height)).astype(np.intp)
+    j = ((np.arange(width) + 0.5) * (columns / width)).astype(np.intp)
+    return labels[..., i[:, None], j[None, :]]
+
+
+@functools.cache
+def single_threaded_cv2() -> None:
+    """OpenCV's own thread pool off: the pipeline's threads and workers already fill the cores."""
+    assert cv2 is not None
+    cv2.setNumThreads(0)
+
+
+def _resize_cv2(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
+    if cv2 is None:
+        check_method(f"cv2_{name}")
+    assert cv2 is not None
+    single_threaded_cv2()
+    out = cv2.resize(image, (width, height), interpolation=_CV2[name])
+    return out.reshape(height, width, image.shape[2])  # OpenCV drops a channel axis of 1
+
+
+def _resize_pillow(
+    image: np.ndarray, height: int, width: int, resample: Image.Resampling
+) -> np.ndarray:
+    if image.dtype == np.uint8 and image.shape[2] == 3:
+        out = Image.fromarray(np.ascontiguousarray(image)).resize((width, height), resample)
+        return np.asarray(out)
+    planes = [
+        Image.fromarray(np.ascontiguousarray(image[:, :, c])).resize((width, height), resample)
+        for c in range(image.shape[2])
+    ]
+    return np.stack([np.asarray(p) for p in planes], axis=2)
+
+
+def _resize_separable(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
+    rows, columns, channels = image.shape
+    down = weights(rows, height, method)
+    across = weights(columns, width, method)
+    out = down @ image.reshape(rows, -1).astype(np.float32)
+    out = np.matmul(across, out.reshape(height, columns, channels))
+    if image.dtype == np.uint8:
+        out = np.clip(np.rint(out), 0, 255).astype(np.uint8)
+    return out
+
+
+@functools.lru_cache(maxsize=256)
+def weights(length: int, to: int, method: str) -> np.ndarray:
+    """float32 (to, length): row i holds what each of ``length`` pixels gives to pixel i."""
+    library, kind, *antialias = method.split("_")
+    ratio = length / to
+    stretch = max(1.0, ratio) if antialias else 1.0
+    kernel, reach = _kernel(library, kind, bool(antialias))
+    centre = (np.arange(to) + 0.5) * ratio - 0.5
+    if library == "torch" and not antialias:
+        # Taps beyond the border read the border's pixel.
+        span = int(np.ceil(reach))
+        taps = np.floor(centre).astype(int)[:, None] + np.arange(1 - span, span + 1)
+        share = kernel(centre[:, None] - taps)
+        table = np.zeros((to, length))
+        rows = np.broadcast_to(np.arange(to)[:, None], taps.shape)
+        np.add.at(table, (rows, np.clip(taps, 0, length - 1)), share)
+    else:
+        # Taps beyond the border do not count, and the rest is scaled up to 1.
+        table = kernel((centre[:, None] - np.arange(length)) / stretch)
+        table /= table.sum(axis=1, keepdims=True)
+    return table.astype(np.float32)
+
+
+def _kernel(
+    library: str, kind: str, antialias: bool
+) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    if kind == "bilinear":
+        return lambda x: np.maximum(0.0, 1.0 - np.abs(x)), 1.0
+    a = -0.75 if library == "torch" and not antialias else -0.5
+
+    def cubic(x: np.ndarray) -> np.ndarray:
+        x = np.abs(x)
+        near = ((a + 2) * x - (a + 3)) * x * x + 1
+        far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+        return np.where(x < 1, near, np.where(x < 2, far, 0.0))
+
+    return cubic, 2.0
