@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
@@ -23,6 +25,8 @@ Batch = dict[str, np.ndarray]
 # How many records may be unreadable from the start before "mask" gives up.
 ALL_BAD = 100
 BAD = "_bad"
+_BLOCK = 4096
+_KEPT_BLOCKS = 4
 _NARROW = {
     np.dtype(np.float64): np.dtype(np.float32),
     np.dtype(np.int64): np.dtype(np.int32),
@@ -61,13 +65,39 @@ class Order(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Endless:
-    """Epoch after epoch as ``sampler`` says."""
+    """Epoch after epoch as ``sampler`` says.
+
+    A sampler is asked for a block of neighbouring positions at a time and the newest blocks are
+    kept, because a call costs about the same for one position and for a thousand.
+    """
 
     sampler: Sampler
     seed: int
     num_examples: int
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
+        blocks, offsets = np.divmod(positions, _BLOCK)
+        indices = np.empty_like(positions)
+        for block in range(int(blocks.min()), int(blocks.max()) + 1):
+            now = blocks == block
+            indices[now] = self._block(block)[offsets[now]]
+        return indices
+
+    def _block(self, number: int) -> np.ndarray:
+        kept = self._kept
+        block = kept.get(number)
+        if block is None:
+            block = self._ask(number * _BLOCK + np.arange(_BLOCK, dtype=np.int64))
+            if len(kept) >= _KEPT_BLOCKS:  # threads may do this at once: they lose only time
+                kept.clear()
+            kept[number] = block
+        return block
+
+    @functools.cached_property
+    def _kept(self) -> dict[int, np.ndarray]:
+        return {}
+
+    def _ask(self, positions: np.ndarray) -> np.ndarray:
         epochs, offsets = np.divmod(positions, self.sampler.epoch_length(self.num_examples))
         indices = np.empty_like(positions)
         for epoch in np.unique(epochs):
@@ -142,7 +172,10 @@ class BatchReader:
         """
         first = int(number) * self.batch_size + self.first_row
         positions = first + np.arange(self.rows, dtype=np.int64)
-        indices = self.order(positions)
+        return self.read(positions, self.order(positions))
+
+    def read(self, positions: np.ndarray, indices: np.ndarray) -> dict[str, Any]:
+        """Records int64 (n,) for stream positions int64 (n,), as a batch of n rows."""
         gather = getattr(self.source, "__getitems__", None)
         if gather is not None and not self.ops and (indices >= 0).any():
             try:
@@ -185,6 +218,7 @@ class BatchReader:
         if bad:
             _ = self.placeholder  # raises when nothing in the source is readable
         names = [self.source.key(i) if i >= 0 else "" for i in indices.tolist()]
+        self.reading.pop(threading.get_ident(), None)
         batch = collate(rows, names, self.info_name, lambda: self.placeholder)
         valid = np.asarray([row is not None for row in rows])
         return _finished(batch, valid, indices) | ({BAD: tuple(bad)} if bad else {})
@@ -197,6 +231,7 @@ class BatchReader:
           PipelineError: the source or an op failed in a way that is not the record's fault.
         """
         step: Any = type(self.source).__name__
+        self.reading[threading.get_ident()] = (index, time.monotonic())
         try:
             example = self.source[index]
             for step in self.ops:
@@ -213,6 +248,19 @@ class BatchReader:
     @functools.cached_property
     def info_name(self) -> str:
         return self.source.info.name
+
+    @functools.cached_property
+    def reading(self) -> dict[int, tuple[int, float]]:
+        """Thread to the record it is making now, and since when (monotonic seconds)."""
+        return {}
+
+    def busy(self) -> list[str]:
+        """What this process's threads are making now, in words."""
+        now = time.monotonic()
+        return [
+            f"record {self.source.key(index)} since {now - since:.0f} s"
+            for index, since in list(self.reading.values())
+        ]
 
     @functools.cached_property
     def placeholder(self) -> Batch:

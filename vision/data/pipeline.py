@@ -14,66 +14,15 @@ features whose names start with ``_`` stay on the host.
 from __future__ import annotations
 
 import dataclasses
-import weakref
-from collections.abc import Iterator
-from typing import Any
+import functools
 
-import grain
-import numpy as np
-from absl import flags
-
-from vision.data.batches import BAD, BadRecord, Batch, BatchReader, Endless, Once, OnError
+from vision.data.batches import BatchReader, Endless, Once, OnError, Order
+from vision.data.loader import ENDLESS, Loader, Reading
 from vision.data.ops.base import BatchOp, Op
-from vision.data.samplers import Sampler, Shuffle
+from vision.data.samplers import Sampler, SourceSampler, bound, group_of
 from vision.data.source import DataError, Source, SourceInfo
 
-# More batches than any run has, few enough that stream positions fit 64 bits.
-_ENDLESS = 2**40
-
-
-class Loader:
-    """Iterates over host batches. Close it (or use ``with``) to stop its threads and workers."""
-
-    def __init__(self, batches: Any) -> None:
-        self._batches = batches
-        self._bad: list[BadRecord] = []
-        self._exhausted = False
-        # Also when the loader is forgotten, and before the interpreter takes modules apart.
-        self._close = weakref.finalize(self, batches.close)
-
-    def __iter__(self) -> Iterator[Batch]:
-        return self
-
-    def __next__(self) -> Batch:
-        if self._exhausted:
-            raise StopIteration
-        if self._batches is None:
-            raise ValueError("the loader is closed")
-        try:
-            batch = dict(next(self._batches))
-        except BaseException as error:
-            self._exhausted = isinstance(error, StopIteration)
-            self.close()
-            raise
-        self._bad.extend(batch.pop(BAD, ()))
-        # Worker processes send a subclass that lives in shared memory; its views are ndarrays.
-        return {name: np.asarray(values) for name, values in batch.items()}
-
-    def take_bad(self) -> list[BadRecord]:
-        """The bad records in the batches returned since the last call, once per occurrence."""
-        taken, self._bad = self._bad, []
-        return taken
-
-    def close(self) -> None:
-        """Stops the threads and processes; the loader cannot be used afterwards."""
-        self._batches = None
-        self._close()
-
-    def __enter__(self) -> Loader:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
+__all__ = ["EvalData", "Loader", "TrainData"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,29 +37,33 @@ class TrainData:
       batch_size: rows of the global batch, over all processes.
       ops: per example, on the host, in order.
       batch_ops: on whole batches, on the device, inside the compiled step.
-      sampler: order of the records; None for ``Shuffle()``.
+      sampler: order of the records; None for ``Shuffle()``. One that looks at labels reads them
+        once, before the first batch.
       on_error: ``raise`` stops at a bad record with its name; ``mask`` puts zeros with ``_mask``
         False in its place and reports it through ``Loader.take_bad``.
       threads: making batches side by side, per worker; 0 makes them when asked.
       workers: processes beside this one, for ops that hold Python's lock. They are spawned: the
         program needs an ``if __name__ == "__main__"`` guard and parsed absl flags.
       prefetch_batches: made ahead, per worker; at least ``threads``, so that none idles.
+      stall_s: a warning after this many seconds without a batch, and again after as many; it
+        says what is being read. 0 for none.
     """
 
     source: Source
     batch_size: int
     ops: tuple[Op, ...] = ()
     batch_ops: tuple[BatchOp, ...] = ()
-    sampler: Sampler | None = None
+    sampler: Sampler | SourceSampler | None = None
     on_error: OnError = "raise"
     threads: int = 4
     workers: int = 0
     prefetch_batches: int = 4
+    stall_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _check(self)
-        if self.workers < 0:
-            raise ValueError(f"workers={self.workers}: must not be negative")
+        check_batches(self.batch_size, self.on_error, self.ops)
+        check_group(self.batch_size, self.sampler)
+        self._reading.check()
 
     @property
     def info(self) -> SourceInfo:
@@ -119,12 +72,16 @@ class TrainData:
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch, at least 1. Batches run on across epochs."""
-        length = self._sampler.epoch_length(_length(self.source))
+        length = self._sampler.epoch_length(source_length(self.source))
         return max(1, length // self.batch_size)
 
-    @property
+    @functools.cached_property
     def _sampler(self) -> Sampler:
-        return Shuffle() if self.sampler is None else self.sampler
+        return bound(self.sampler, self.source)
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.threads, self.workers, self.prefetch_batches, self.stall_s)
 
     def loader(
         self, *, seed: int, first_batch: int = 0, process_index: int = 0, process_count: int = 1
@@ -141,20 +98,10 @@ class TrainData:
           DataError: the source is empty or unreadable.
           ValueError: process_count does not divide batch_size.
         """
-        if seed < 0 or first_batch < 0:
-            raise ValueError(f"seed={seed}, first_batch={first_batch}: must not be negative")
-        order = Endless(self._sampler, seed, _length(self.source))
+        check_start(seed, first_batch)
+        order = Endless(self._sampler, seed, source_length(self.source))
         reader = _reader(self, order, seed, process_index, process_count)
-        batches = grain.MapDataset.range(first_batch, first_batch + _ENDLESS).map(reader)
-        stream = batches.to_iter_dataset(_read_options(self.threads, self.prefetch_batches))
-        if self.workers:
-            if not flags.FLAGS.is_parsed():
-                raise ValueError(
-                    f"workers={self.workers}: worker processes need parsed absl flags; start with "
-                    "absl.app.run, or call absl.flags.FLAGS(sys.argv) first"
-                )
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        return Loader(iter(stream))
+        return Loader(reader, reader.info_name, first_batch, ENDLESS, self._reading)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -171,9 +118,11 @@ class EvalData:
     on_error: OnError = "raise"
     threads: int = 4
     prefetch_batches: int = 4
+    stall_s: float = 60.0
 
     def __post_init__(self) -> None:
-        _check(self)
+        check_batches(self.batch_size, self.on_error, self.ops)
+        self._reading.check()
 
     @property
     def info(self) -> SourceInfo:
@@ -181,32 +130,23 @@ class EvalData:
 
     @property
     def num_batches(self) -> int:
-        return -(-_length(self.source) // self.batch_size)
+        return -(-source_length(self.source) // self.batch_size)
+
+    @property
+    def _reading(self) -> Reading:
+        return Reading(self.threads, 0, self.prefetch_batches, self.stall_s)
 
     def loader(self, *, process_index: int = 0, process_count: int = 1) -> Loader:
         """This process's rows of every batch; arguments and errors as in ``TrainData.loader``."""
-        order = Once(_length(self.source))
+        order = Once(source_length(self.source))
         reader = _reader(self, order, 0, process_index, process_count)
-        batches = grain.MapDataset.range(self.num_batches).map(reader)
-        options = _read_options(self.threads, self.prefetch_batches)
-        return Loader(iter(batches.to_iter_dataset(options)))
+        return Loader(reader, reader.info_name, 0, self.num_batches, self._reading)
 
 
 def _reader(
-    data: TrainData | EvalData,
-    order: Endless | Once,
-    seed: int,
-    process_index: int,
-    process_count: int,
+    data: TrainData | EvalData, order: Order, seed: int, process_index: int, process_count: int
 ) -> BatchReader:
-    if not 0 <= process_index < process_count:
-        raise ValueError(f"process_index={process_index}: must lie in 0..{process_count - 1}")
-    if data.batch_size % process_count:
-        raise ValueError(
-            f"batch_size={data.batch_size} is not divisible by the {process_count} processes that "
-            f"share it; set it to a multiple of {process_count}"
-        )
-    rows = data.batch_size // process_count
+    rows = rows_per_process(data.batch_size, process_index, process_count)
     return BatchReader(
         source=data.source,
         ops=data.ops,
@@ -219,25 +159,51 @@ def _reader(
     )
 
 
-def _read_options(threads: int, prefetch_batches: int) -> grain.ReadOptions:
-    ahead = max(prefetch_batches, threads) if threads else 0
-    return grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+def rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:
+    """How many rows of every batch a process serves, after checking that it can."""
+    if not 0 <= process_index < process_count:
+        raise ValueError(f"process_index={process_index}: must lie in 0..{process_count - 1}")
+    if batch_size % process_count:
+        raise ValueError(
+            f"batch_size={batch_size} is not divisible by the {process_count} processes that "
+            f"share it; set it to a multiple of {process_count}"
+        )
+    return batch_size // process_count
 
 
-def _length(source: Source) -> int:
+def source_length(source: Source) -> int:
+    """Records of a source that can be read from."""
     if len(source) == 0:
         raise DataError(f"{source.info.name}: the source has no records")
+    if len(source) >= 2**31:
+        raise DataError(
+            f"{source.info.name}: {len(source)} records, but ``_index`` has 32 bits; split it"
+        )
     return len(source)
 
 
-def _check(data: TrainData | EvalData) -> None:
-    if data.batch_size < 1:
-        raise ValueError(f"batch_size={data.batch_size}: must be at least 1")
-    if data.on_error not in ("raise", "mask"):
-        raise ValueError(f"on_error={data.on_error!r}: valid policies are 'raise' and 'mask'")
-    for name in ("threads", "prefetch_batches"):
-        if getattr(data, name) < 0:
-            raise ValueError(f"{name}={getattr(data, name)}: must not be negative")
-    for op in data.ops:
+def check_start(seed: int, first_batch: int) -> None:
+    if seed < 0 or first_batch < 0:
+        raise ValueError(f"seed={seed}, first_batch={first_batch}: must not be negative")
+
+
+def check_batches(batch_size: int, on_error: str, ops: tuple[Op, ...]) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: must be at least 1")
+    if on_error not in ("raise", "mask"):
+        raise ValueError(f"on_error={on_error!r}: valid policies are 'raise' and 'mask'")
+    check_ops(ops)
+
+
+def check_ops(ops: tuple[Op, ...]) -> None:
+    for op in ops:
         if not callable(op):
             raise ValueError(f"ops: {op!r} is not an op; ops are called as op(example, rng)")
+
+
+def check_group(batch_size: int, sampler: Sampler | SourceSampler | None) -> None:
+    if batch_size % group_of(sampler):
+        raise ValueError(
+            f"batch_size={batch_size} would tear apart the groups of {group_of(sampler)} rows that "
+            f"{type(sampler).__name__} makes; set it to a multiple of {group_of(sampler)}"
+        )

@@ -1,16 +1,30 @@
-"""Which record comes when: pure functions of the seed, the epoch and the position in it."""
+"""Which record comes when: pure functions of the seed, the epoch and the position in it.
+
+Samplers that look at labels are in ``vision.data.class_samplers``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from fractions import Fraction
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
+from vision.data.source import DataError, Source
+
+Keys = np.ndarray | np.uint64
+
 
 class Sampler(Protocol):
-    """A frozen dataclass. It keeps nothing, so that any position can be asked for at any time."""
+    """A frozen dataclass. It keeps nothing, so that any position can be asked for at any time.
+
+    A sampler whose rows belong together (the K instances of a class) has a property ``group``:
+    how many positions, counted from the start of every epoch, form one group. Batches must hold
+    whole groups.
+    """
 
     def epoch_length(self, num_examples: int) -> int:
         """How many positions an epoch over ``num_examples`` records has."""
@@ -31,6 +45,31 @@ class Sampler(Protocol):
           int64 (n,), each in 0..num_examples - 1.
         """
         ...
+
+
+class SourceSampler(Protocol):
+    """A description of an order that depends on what is in the source, labels for example."""
+
+    def bind(self, source: Source) -> Sampler:
+        """The sampler for this source. Reads what it needs, once.
+
+        Raises:
+          DataError: the source does not have what the sampler needs.
+        """
+        ...
+
+
+def bound(sampler: Sampler | SourceSampler | None, source: Source) -> Sampler:
+    """``sampler`` ready for ``source``; ``Shuffle()`` for None."""
+    if sampler is None:
+        return Shuffle()
+    bind = getattr(sampler, "bind", None)
+    return sampler if bind is None else bind(source)  # pyright: ignore[reportReturnType]
+
+
+def group_of(sampler: Sampler | SourceSampler | None) -> int:
+    """How many consecutive rows a batch must not tear apart."""
+    return getattr(sampler, "group", 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,10 +106,188 @@ class Shuffle:
         return permute(positions, num_examples, round_keys)
 
 
+@dataclasses.dataclass(frozen=True)
+class Repeated:
+    """Every record of another order ``times`` times in a row: repeated augmentation.
+
+    The copies stand in neighbouring rows of one batch and are augmented independently. An epoch
+    is ``times`` as long, so that every record is still in it.
+
+    Source: Hoffer et al., Augment your batch, 2020; Berman et al., MultiGrain, 2019.
+    """
+
+    times: int = 3
+    sampler: Sampler | SourceSampler | None = None
+
+    def __post_init__(self) -> None:
+        if self.times < 1:
+            raise ValueError(f"times={self.times}: must be at least 1")
+
+    @property
+    def group(self) -> int:
+        return self.times * group_of(self.sampler)
+
+    def bind(self, source: Source) -> Sampler:
+        return _Repeated(self.times, bound(self.sampler, source))
+
+
+@dataclasses.dataclass(frozen=True)
+class _Repeated:
+    times: int
+    sampler: Sampler
+
+    def epoch_length(self, num_examples: int) -> int:
+        return self.times * self.sampler.epoch_length(num_examples)
+
+    def __call__(
+        self, seed: int, epoch: int, positions: np.ndarray, num_examples: int
+    ) -> np.ndarray:
+        return self.sampler(seed, epoch, positions // self.times, num_examples)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weighted:
+    """Records as often as their weights say: hard examples, curation scores, importance.
+
+    Systematic sampling: of ``n`` positions an epoch, a record of weight w gets ``n w / sum``,
+    rounded down or up (at random, with that mean), in an order that is shuffled anew in every
+    epoch. Weight 0 is never drawn.
+
+    Attributes:
+      weights: one finite, non-negative number per record: a path of a ``.npy`` file, a tuple or
+        an array (N,).
+      length: positions of an epoch; None for the length of the source.
+    """
+
+    weights: str | tuple[float, ...] | np.ndarray
+    length: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.length is not None and self.length < 1:
+            raise ValueError(f"length={self.length}: must be at least 1")
+
+    def bind(self, source: Source) -> Sampler:
+        where = "weights"
+        if isinstance(self.weights, str):
+            where = f"weights in {self.weights}"
+            try:
+                weights = np.load(Path(self.weights), allow_pickle=False)
+            except (OSError, ValueError, EOFError) as error:
+                raise DataError(f"{self.weights}: no readable .npy array: {error}") from error
+        else:
+            weights = np.asarray(self.weights)
+        if weights.shape != (len(source),) or weights.dtype.kind not in "iufb":
+            raise DataError(
+                f"{where}: {weights.dtype}{list(weights.shape)}, but {source.info.name} has "
+                f"{len(source)} records; give one number for each"
+            )
+        weights = weights.astype(np.float64)
+        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if wrong.size:
+            raise DataError(
+                f"{where}: {weights[wrong[0]]} for record {source.key(int(wrong[0]))}; weights "
+                "must be finite and not negative"
+            )
+        if not weights.any():
+            raise DataError(f"{where}: all are 0, so that there is nothing to draw")
+        return _Weighted(np.cumsum(weights), self.length)
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class _Weighted:
+    ends: np.ndarray  # float64 (N,), running sums
+    length: int | None
+
+    def epoch_length(self, num_examples: int) -> int:
+        return self.length or num_examples
+
+    def __call__(
+        self, seed: int, epoch: int, positions: np.ndarray, num_examples: int
+    ) -> np.ndarray:
+        length = self.epoch_length(num_examples)
+        state = np.random.SeedSequence([seed, epoch, 1]).generate_state(9, np.uint64)
+        start = float(state[8] >> np.uint64(11)) / 2**53
+        ticks = (permute(positions, length, state[:8]) + start) * (self.ends[-1] / length)
+        # Rounding may reach the very end, where no record is: the last one with a weight is meant.
+        last = np.searchsorted(self.ends, self.ends[-1])
+        return np.minimum(np.searchsorted(self.ends, ticks, side="right"), last)
+
+
+@dataclasses.dataclass(frozen=True)
+class Interleave:
+    """Deals positions to parts in exact proportions, evenly spread, without a table.
+
+    Halving the parts again and again, each half gets ``round(n a / b)`` of the first n positions
+    that reach it. Of any n positions from the start a part has its exact share up to
+    ``ceil(log2(parts)) / 2``, and after ``sum(weights)`` positions precisely its weight. Any
+    position costs ``log2(parts)`` integer operations.
+
+    Attributes:
+      weights: positive integers, together less than 2^31; see ``integer_weights``.
+    """
+
+    weights: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not self.weights or min(self.weights) < 1 or sum(self.weights) >= 2**31:
+            raise ValueError("weights must be positive integers with a sum below 2^31")
+
+    def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Positions int64 (n,), at least 0, to parts (n,) and positions within them (n,)."""
+        within = np.asarray(positions, np.int64)
+        if len(self.weights) == 1:
+            return np.zeros_like(within), within
+        ends = np.cumsum([0, *self.weights])
+        low = np.zeros_like(within)
+        high = np.full_like(within, len(self.weights))
+        for _ in range((len(self.weights) - 1).bit_length()):
+            middle = (low + high) // 2
+            a, b = ends[middle] - ends[low], ends[high] - ends[low]
+            before = _share(within, a, b)
+            first = _share(within + 1, a, b) > before
+            within = np.where(first, before, within - before)
+            low, high = np.where(first, low, middle), np.where(first, middle, high)
+        return low, within
+
+    def counts(self, positions: int) -> tuple[int, ...]:
+        """How many of the first ``positions`` positions each part gets."""
+
+        def split(weights: tuple[int, ...], n: int) -> tuple[int, ...]:
+            if len(weights) == 1:
+                return (n,)
+            middle = len(weights) // 2
+            a, b = sum(weights[:middle]), sum(weights)
+            left = (n * a + b // 2) // b
+            return split(weights[:middle], left) + split(weights[middle:], n - left)
+
+        return split(self.weights, positions)
+
+
+def _share(n: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """``(n a + b // 2) // b``, which is n a / b to the nearest integer, without overflow."""
+    whole, rest = np.divmod(n, b)
+    return whole * a + (rest * a + b // 2) // b
+
+
+def integer_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
+    """Integers in the proportions of positive ``weights``, as they are written in decimal.
+
+    (0.5, 0.3, 0.2) gives (5, 3, 2). Proportions that would need a sum of 2^31 or more are
+    rounded to one part in 2^30.
+    """
+    exact = [Fraction(repr(float(w))) for w in weights]
+    scale = math.lcm(*(w.denominator for w in exact))
+    whole = [int(w * scale) for w in exact]
+    divisor = math.gcd(*whole)
+    if sum(whole) // divisor < 2**31:
+        return tuple(w // divisor for w in whole)
+    return tuple(max(1, round(w / sum(exact) * 2**30)) for w in exact)
+
+
 def permute(positions: np.ndarray, n: int, round_keys: np.ndarray) -> np.ndarray:
     """``positions`` under the permutation of 0..n-1 that ``round_keys`` (uint64) choose."""
-    rows = math.isqrt(n - 1) + 1
-    columns = -(-n // rows)
+    side = math.isqrt(n - 1) + 1
+    rows, columns = np.uint64(side), np.uint64(-(-n // side))
     values = _rounds(np.asarray(positions, np.uint64), rows, columns, round_keys)
     outside = np.flatnonzero(values >= n)
     while outside.size:
@@ -79,17 +296,49 @@ def permute(positions: np.ndarray, n: int, round_keys: np.ndarray) -> np.ndarray
     return values.astype(np.int64)
 
 
-def _rounds(values: np.ndarray, rows: int, columns: int, round_keys: np.ndarray) -> np.ndarray:
-    left, right = np.divmod(values, np.uint64(columns))
+def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Position i under the permutation of 0..sizes[i]-1 that keys[i] chooses.
+
+    Args:
+      positions: int64 (n,), 0 <= positions < sizes.
+      sizes: int64 (n,), below 2^52.
+      keys: uint64 (n,).
+    """
+    sizes = np.asarray(sizes, np.uint64)
+    rows = np.ceil(np.sqrt(sizes)).astype(np.uint64)
+    columns = (sizes + rows - np.uint64(1)) // rows
+    round_keys = np.stack([_hash(keys, np.uint64(i + 1)) for i in range(8)])
+    values = _rounds(np.asarray(positions, np.uint64), rows, columns, round_keys)
+    outside = np.flatnonzero(values >= sizes)
+    while outside.size:
+        values[outside] = _rounds(
+            values[outside], rows[outside], columns[outside], round_keys[:, outside]
+        )
+        outside = outside[values[outside] >= sizes[outside]]
+    return values.astype(np.int64)
+
+
+def stream_key(seed: int, *purpose: int) -> np.uint64:
+    """A key for ``mixed`` that only this seed and purpose (non-negative integers) have."""
+    return np.random.SeedSequence([seed, *purpose]).generate_state(1, np.uint64)[0]
+
+
+def mixed(values: np.ndarray, keys: Keys) -> np.ndarray:
+    """Non-negative integers (n,) under keys (n,) or () to keys uint64 (n,)."""
+    return _hash(np.asarray(values, np.uint64), keys)
+
+
+def _rounds(values: np.ndarray, rows: Keys, columns: Keys, round_keys: np.ndarray) -> np.ndarray:
+    left, right = np.divmod(values, columns)
     for i, key in enumerate(round_keys):
         if i % 2:
-            right = (right + _hash(left, key) % np.uint64(columns)) % np.uint64(columns)
+            right = (right + _hash(left, key) % columns) % columns
         else:
-            left = (left + _hash(right, key) % np.uint64(rows)) % np.uint64(rows)
-    return left * np.uint64(columns) + right
+            left = (left + _hash(right, key) % rows) % rows
+    return left * columns + right
 
 
-def _hash(values: np.ndarray, key: np.uint64) -> np.ndarray:
+def _hash(values: np.ndarray, key: Keys) -> np.ndarray:
     """splitmix64's finaliser of ``values`` xor ``key``."""
     x = values ^ key
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
