@@ -1,0 +1,204 @@
+"""What a single cell of a table says: text, numbers, lists, mappings, names."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from vision.data.source import DataError
+
+Cell = Any
+"""None, str, bool, int, float, bytes, or a list or mapping of these."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_FLAGS = {"true": 1.0, "false": 0.0}
+
+
+def is_missing(cell: Cell, names: Sequence[str] = ()) -> bool:
+    """Absent, empty, null or not a number; ``nan`` in text too, unless it is one of ``names``."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return True
+    return isinstance(cell, str) and (
+        not cell.strip() or (cell.strip().lower() == "nan" and cell not in names)
+    )
+
+
+def shown(cell: Cell) -> str:
+    """A cell in an error message, shortened."""
+    text = repr(cell)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def as_text(cell: Cell) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, bool | int | float | np.generic):
+        return str(cell)
+    if isinstance(cell, bytes):
+        try:
+            return cell.decode()
+        except UnicodeDecodeError:
+            raise DataError(f"{shown(cell)} is not UTF-8 text") from None
+    raise DataError(f"{shown(cell)} is not a text")
+
+
+def as_number(cell: Cell, *, flags: bool = False) -> float:
+    """A finite number; with ``flags`` also true and false."""
+    if isinstance(cell, bool) or (isinstance(cell, str) and cell.strip().lower() in _FLAGS):
+        if not flags:
+            raise DataError(f"{shown(cell)} is not a number")
+        return _FLAGS[str(cell).strip().lower()]
+    if isinstance(cell, str):
+        if not _NUMBER.fullmatch(cell.strip()):
+            raise DataError(f"{shown(cell)} is not a number")
+        cell = float(cell)
+    if not isinstance(cell, int | float | np.integer | np.floating):
+        raise DataError(f"{shown(cell)} is not a number")
+    try:
+        number = float(cell)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise DataError(f"{shown(cell)} is not finite")
+    return number
+
+
+def as_list(cell: Cell, separator: str) -> list[Cell]:
+    """A list as it is; text as a JSON list, or split at ``separator``; a single cell alone."""
+    if isinstance(cell, list | tuple | np.ndarray):
+        return list(cell)
+    if not isinstance(cell, str):
+        return [cell]
+    text = cell.strip()
+    if text.startswith("["):
+        value = from_json(text)
+        if not isinstance(value, list):
+            raise DataError(f"{shown(cell)} is not a list")
+        return value
+    parts = text.split(separator) if separator else [text]
+    return [part.strip() for part in parts]
+
+
+def as_mapping(cell: Cell) -> dict[str, Cell]:
+    """A mapping as it is; text as a JSON object or as ``a=1|b=0``."""
+    if isinstance(cell, str):
+        text = cell.strip()
+        if text.startswith("{"):
+            cell = from_json(text)
+        else:
+            pairs = [part.partition("=") for part in text.split("|")]
+            if not all(equals for _, equals, _ in pairs):
+                raise DataError(f"{shown(text)} is not of the form a=1|b=0")
+            names = [name.strip() for name, _, _ in pairs]
+            if len(set(names)) < len(names):
+                raise DataError(f"{shown(text)} names something twice")
+            cell = {name: value.strip() for name, (_, _, value) in zip(names, pairs, strict=True)}
+    if not isinstance(cell, Mapping):
+        raise DataError(f"{shown(cell)} is not a mapping")
+    # Parquet gives every struct all of its fields, null where a row has none.
+    return {as_text(name): value for name, value in cell.items() if value is not None}
+
+
+def from_json(text: str | bytes) -> Any:
+    """Strict JSON: a name twice in one object, and too deep nesting, are errors too."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            raise ValueError("a name occurs twice in one object")
+        return made
+
+    try:
+        return json.loads(text, object_pairs_hook=once)
+    except RecursionError:
+        raise DataError("is JSON nested too deeply") from None
+    except ValueError as error:
+        raise DataError(f"is not JSON: {error}") from None
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """Names in order, and the way back from a cell to the place of its name."""
+
+    names: tuple[str, ...]
+
+    @functools.cached_property
+    def _places(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
+
+    @functools.cached_property
+    def _numbered(self) -> bool:
+        return any(name.isdecimal() for name in self.names)
+
+    def place(self, cell: Cell, *, numbers: bool = True) -> int:
+        """The place of the name in ``cell``; its number counts too where no name is a number.
+
+        Raises:
+          DataError: no such name; says which is nearest.
+        """
+        if isinstance(cell, float) and cell.is_integer():
+            cell = int(cell)  # pandas writes integers of a column with gaps as floats
+        if is_missing(cell, self.names):
+            raise DataError("is missing; give it, or set optional=True where the type has it")
+        text = as_text(cell)
+        found = self._places.get(text)
+        if found is not None:
+            return found
+        count = len(self.names)
+        if numbers and text.isdecimal() and not self._numbered:
+            if int(text) < count:
+                return int(text)
+            raise DataError(f"class {text} of only {count}, 0..{count - 1}")
+        for name in self.names:
+            if name.strip().casefold() == text.strip().casefold():
+                raise DataError(f"{text!r} differs from {name!r} only in case or spaces; mend it")
+        near = difflib.get_close_matches(text, self.names, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else f"; names are {shown(list(self.names))}"
+        raise DataError(f"{text!r} is none of the {count} names{hint}")
+
+
+def distinct_names(places: Iterable[tuple[str, Cell]], *, sort: bool = True) -> tuple[str, ...]:
+    """The distinct names among (place, cell); whole numbers from 0 are sorted as numbers.
+
+    Raises:
+      DataError: two names differ only in case or surrounding spaces, numbers leave a gap, or,
+        where the order matters (``sort=False``), a name occurs twice.
+    """
+    first: dict[str, str] = {}
+    folded: dict[str, str] = {}
+    for place, cell in places:
+        if isinstance(cell, float) and cell.is_integer():
+            cell = int(cell)
+        name = as_text(cell)
+        if name in first:
+            if not sort:
+                raise DataError(f"{place}: {name!r} occurs twice, first in {first[name]}")
+            continue
+        first[name] = place
+        other = folded.setdefault(name.strip().casefold(), name)
+        if other != name:
+            raise DataError(
+                f"{place}: {name!r} differs from {other!r} ({first[other]}) only in case or "
+                "spaces; make them one name"
+            )
+    names = list(first)
+    if not sort:
+        return tuple(names)
+    if names and all(name.isdecimal() and str(int(name)) == name for name in names):
+        names.sort(key=int)
+        if int(names[-1]) != len(names) - 1:
+            gap = next(i for i, name in enumerate(names) if int(name) != i)
+            raise DataError(
+                f"{first[names[-1]]}: class numbers go up to {names[-1]}, but there is no {gap}; "
+                "give names, in order"
+            )
+        return tuple(names)
+    return tuple(sorted(names))

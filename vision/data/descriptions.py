@@ -1,0 +1,175 @@
+"""Typed columns for what is said about an image: texts, captions, hierarchies, attributes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from vision.data.cells import Cell, Vocabulary, as_list, as_mapping, as_text, is_missing
+from vision.data.columns import ImageSize, Row, SingleColumn
+from vision.data.source import DataError
+
+
+@dataclasses.dataclass(frozen=True)
+class Text(SingleColumn):
+    """One text, as it is: ``str``, for a tokenizer.
+
+    Attributes:
+      column: in the table; empty when it is called like the feature.
+      optional: whether a cell may be missing; it is then the empty text.
+    """
+
+    column: str = ""
+    optional: bool = False
+
+    def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
+        cell = self.cell(feature, row)
+        if cell is None or cell == "":
+            if not self.optional:
+                raise DataError("is missing")
+            return {feature: ""}
+        return {feature: as_text(cell)}
+
+    def describe(self, feature: str) -> dict[str, str]:
+        return {feature: "string"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions(SingleColumn):
+    """One or more texts about the image: a tuple of ``str``, of any length but 0.
+
+    Attributes:
+      column: in the table; empty when it is called like the feature. A list of texts, or one text.
+      separator: between texts, where the cell is text and not a JSON list; empty keeps it whole.
+    """
+
+    column: str = ""
+    separator: str = ""
+
+    def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
+        cell = self.cell(feature, row)
+        listed = isinstance(cell, str) and not self.separator and not cell.startswith("[")
+        texts = (cell,) if listed else () if cell is None else as_list(cell, self.separator)
+        kept = tuple(as_text(text) for text in texts if not (text is None or text == ""))
+        if not kept:
+            raise DataError("holds no caption")
+        return {feature: kept}
+
+    def describe(self, feature: str) -> dict[str, str]:
+        return {feature: "tuple of strings"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchy(SingleColumn):
+    """A path from the root of a tree, ``animal/dog/poodle``: int32[L], -1 below where it ends.
+
+    Entry l is the node's place in ``nodes[l]``, where nodes are called by their whole path, so
+    that two species of one name in different genera stay apart.
+
+    Attributes:
+      levels: L, the depth of the tree.
+      nodes: per level, the paths in label order, joined with ``separator``; empty takes those in
+        the table, sorted.
+      column: in the table; empty when it is called like the feature. A path, or a list of names.
+      separator: between the names of a path.
+    """
+
+    levels: int
+    nodes: tuple[tuple[str, ...], ...] = ()
+    column: str = ""
+    separator: str = "/"
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ValueError(f"levels={self.levels}: must be at least 1")
+        if self.nodes and len(self.nodes) != self.levels:
+            raise ValueError(f"nodes has {len(self.nodes)} levels but levels={self.levels}")
+        if not self.separator:
+            raise ValueError("separator='': must be a text")
+
+    @property
+    def learned(self) -> bool:
+        return bool(self.nodes)
+
+    def learn(self, cells: Iterable[tuple[str, Cell]]) -> Hierarchy:
+        found: list[set[str]] = [set() for _ in range(self.levels)]
+        for _, cell in cells:
+            if not is_missing(cell):
+                # A path that is too long or has a gap is the record's fault, told when it is read.
+                for level, node in enumerate(self._paths(cell)[: self.levels]):
+                    found[level].add(node)
+        if not found[0]:
+            return self
+        return dataclasses.replace(self, nodes=tuple(tuple(sorted(level)) for level in found))
+
+    def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
+        cell = self.cell(feature, row)
+        if is_missing(cell):
+            raise DataError("is missing")
+        paths = self._paths(cell)
+        if len(paths) > self.levels:
+            raise DataError(f"{paths[-1]!r} is deeper than levels={self.levels}")
+        codes = np.full(self.levels, -1, np.int32)
+        for level, node in enumerate(paths):
+            if node.endswith(self.separator) or node.startswith(self.separator):
+                raise DataError(f"{paths[-1]!r} has an empty name in it")
+            codes[level] = self._vocabularies[level].place(node, numbers=False)
+        return {feature: codes}
+
+    def _paths(self, cell: Cell) -> list[str]:
+        names = cell.split(self.separator) if isinstance(cell, str) else as_list(cell, "")
+        texts = [as_text(name).strip() for name in names]
+        return [self.separator.join(texts[: i + 1]) for i in range(len(texts))]
+
+    @functools.cached_property
+    def _vocabularies(self) -> tuple[Vocabulary, ...]:
+        return tuple(Vocabulary(nodes) for nodes in self.nodes)
+
+    def describe(self, feature: str) -> dict[str, str]:
+        counts = "/".join(str(len(level)) for level in self.nodes)
+        return {feature: f"int32[{self.levels}], {counts} nodes per level, -1 padded"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Attributes(SingleColumn):
+    """Named properties with one value each: int32[A], -1 where unknown.
+
+    The cell maps attributes to values: a mapping, JSON, or ``colour=red|size=big``. An attribute
+    that it leaves out, or gives null, is unknown; an attribute or value not listed is an error.
+
+    Attributes:
+      values: attribute name to its values in label order; A attributes, in this order.
+      column: in the table; empty when it is called like the feature.
+    """
+
+    values: Mapping[str, tuple[str, ...]]
+    column: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("values is empty: give at least one attribute")
+
+    @functools.cached_property
+    def _vocabularies(self) -> dict[str, Vocabulary]:
+        return {name: Vocabulary(tuple(values)) for name, values in self.values.items()}
+
+    def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
+        cell = self.cell(feature, row)
+        given = {} if is_missing(cell) else as_mapping(cell)
+        unknown = sorted(given.keys() - self.values.keys())
+        if unknown:
+            raise DataError(f"{unknown[0]!r} is none of the attributes {list(self.values)}")
+        codes = np.full(len(self.values), -1, np.int32)
+        for i, (name, vocabulary) in enumerate(self._vocabularies.items()):
+            value = given.get(name)
+            if not is_missing(value, vocabulary.names):
+                codes[i] = vocabulary.place(value, numbers=False)
+        return {feature: codes}
+
+    def describe(self, feature: str) -> dict[str, str]:
+        names = ", ".join(self.values)
+        return {feature: f"int32[{len(self.values)}], -1 unknown: {names}"}
