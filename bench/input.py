@@ -7,7 +7,9 @@ decode, RandomResizedCrop(224), flip, batches of 32 uint8 images. Every pair of 
 turn (A B B A ...); the figure is the median of the ratios pair by pair.
 
     one core   process CPU time of the pipeline (threads=0) against simplejpeg's strict decoder
-               alone (no crop, no resize, no batch) and against the same steps in Pillow
+               alone (no crop, no resize, no batch) and against the same steps in Pillow. The
+               decoder runs twice: in a process of its own, as its documentation calls it, and
+               here, into one buffer, where it gains from the pipeline's allocator setting
     loaders    wall time against torch's DataLoader with Pillow transforms at 1 and 2 workers;
                ours uses that many threads in one process
     digits     8x8 images in memory, gathered by batch or one by one
@@ -22,6 +24,7 @@ import io
 import os
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -107,7 +110,7 @@ def pillow(files: list[bytes], count: int) -> Callable[[], None]:
 
 
 def bare(files: list[bytes], count: int) -> Callable[[], None]:
-    """simplejpeg alone, strict, into one buffer that is used again: the fastest it can be."""
+    """simplejpeg alone, strict, into one buffer that is used again: the fastest it gets."""
     buffer = np.empty(375 * 500 * 3, np.uint8)
 
     def run() -> None:
@@ -117,23 +120,20 @@ def bare(files: list[bytes], count: int) -> Callable[[], None]:
     return run
 
 
-class Torch:
-    """The peer process: ``run()`` gives the wall seconds of ``count`` batches."""
+class Peer:
+    """Another program: ``run()`` gives the seconds it says that ``amount`` took it."""
 
-    def __init__(self, python: str, folder: str, workers: int, count: int) -> None:
-        script = str(Path(__file__).parent / "peers" / "torch_loader.py")
-        self._count = count
+    def __init__(self, python: str, script: str, amount: int, *arguments: str) -> None:
+        path = str(Path(__file__).parent / "peers" / script)
+        self._amount = amount
         self._process = subprocess.Popen(
-            [python, script, folder, str(BATCH), str(workers)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [python, path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
 
     def __call__(self) -> float:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        print(self._count, file=self._process.stdin, flush=True)
+        print(self._amount, file=self._process.stdin, flush=True)
         return float(self._process.stdout.readline())
 
     def close(self) -> None:
@@ -144,7 +144,8 @@ def compare(
     name: str, ours: Run, theirs: Run, other: str, images: int, pairs: int
 ) -> dict[str, Any]:
     """Both in turn, once before uncounted; ``speed`` is theirs over ours, more is better."""
-    ours(), theirs()
+    for run in (ours, theirs):
+        run()
     times: tuple[list[float], list[float]] = ([], [])
     for pair in range(pairs):
         for which in (0, 1) if pair % 2 == 0 else (1, 0):
@@ -175,28 +176,30 @@ def main() -> None:
     parity = (ops.DecodeCrop(ops.RandomResizedCrop(224)),)
 
     rows = []
-    for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
-        ours = timed(cpu, batches(pipeline(files, chain), count))
-        for other, work in (
-            ("bare simplejpeg, strict, decoding only", bare(files, count)),
-            ("the same in Pillow, by hand", pillow(files, count)),
-        ):
-            case = f"JPEG to crop 224 and flip, {name}, one core, CPU time"
-            theirs = timed(cpu, work)
-            rows.append(compare(case, ours, theirs, other, count * BATCH, pairs))
-    if Path(arguments.peers).exists():
-        with tempfile.TemporaryDirectory() as folder:
-            for i, data in enumerate(files):
-                (Path(folder) / f"{i:03}.jpg").write_bytes(data)
-            for workers in (1, 2):
-                peer = Torch(arguments.peers, folder, workers, 3 * count)
-                for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
-                    ours = timed(wall, batches(pipeline(files, chain, workers), 3 * count))
-                    case = f"JPEG to crop 224 and flip, {name}, {workers} workers, wall time"
-                    other = f"torch DataLoader, Pillow, {workers} workers"
-                    rows.append(compare(case, ours, peer, other, 3 * count * BATCH, pairs))
-                peer.close()
-    else:
+    with tempfile.TemporaryDirectory() as folder:
+        for i, data in enumerate(files):
+            (Path(folder) / f"{i:03}.jpg").write_bytes(data)
+        alone = Peer(sys.executable, "bare_decoder.py", count * BATCH, folder)
+        for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
+            ours = timed(cpu, batches(pipeline(files, chain), count))
+            for other, theirs in (
+                ("bare simplejpeg, own process", alone),
+                ("bare simplejpeg, one buffer, same process", timed(cpu, bare(files, count))),
+                ("the same in Pillow, by hand", timed(cpu, pillow(files, count))),
+            ):
+                case = f"JPEG to crop 224 and flip, {name}, one core, CPU time"
+                rows.append(compare(case, ours, theirs, other, count * BATCH, pairs))
+        alone.close()
+        for workers in (1, 2) if Path(arguments.peers).exists() else ():
+            long = 3 * count
+            torch = Peer(arguments.peers, "torch_loader.py", long, folder, str(BATCH), str(workers))
+            for name, chain in (("cv2_linear", fast), ("Pillow's bilinear", parity)):
+                ours = timed(wall, batches(pipeline(files, chain, workers), long))
+                case = f"JPEG to crop 224 and flip, {name}, {workers} workers, wall time"
+                other = f"torch DataLoader, Pillow, {workers} workers"
+                rows.append(compare(case, ours, torch, other, long * BATCH, pairs))
+            torch.close()
+    if not Path(arguments.peers).exists():
         print(f"no {arguments.peers}: torch is left out; see bench/requirements-peers.txt")
 
     digits, many = Digits("all"), 25 * count

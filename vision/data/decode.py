@@ -98,7 +98,9 @@ def decode(
         raise
     except Exception as error:  # Pillow raises nearly every built-in type on hostile bytes
         raise DecodeError(f"damaged or unsupported image: {_brief(error)}") from error
-    return np.require(pixels, np.uint8, ["C", "W"])
+    if pixels.flags.c_contiguous and pixels.flags.writeable:
+        return pixels
+    return pixels.copy(order="C")
 
 
 def shrinkable(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
