@@ -83,7 +83,7 @@ def test_two_steps_on_data_of_the_right_shape(path: Path):
     data = build(config.data)
     assert isinstance(data.source, Source)
     facts = experiments.observe(data)
-    parts = experiments.assemble(config, facts, data)
+    parts: Any = experiments.assemble(config, facts, data)
     step = experiments.make_step(parts, facts, data.batch_ops, data.batch_size)
     mesh = Mesh().build(jax.devices()[:1])
     shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}

@@ -64,6 +64,13 @@ def test_json_round_trip_builds_the_same():
     assert c.differences(plain, c.to_plain(c.from_plain(plain))) == []
 
 
+def test_a_stored_config_gains_the_defaults_of_newer_parameters():
+    plain = c.to_plain(example())
+    del plain["leaves"][1]["name"]
+    del plain["pair"]
+    assert c.to_plain(c.with_defaults(c.from_plain(plain))) == c.to_plain(example())
+
+
 def test_public_path_is_the_one_people_import():
     assert public_path(optax.scale_by_adam) == "optax.scale_by_adam"
     assert c.build(c.spec(optax.scale_by_lion, b1=0.5)).init is not None

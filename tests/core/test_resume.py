@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -32,6 +34,7 @@ COMMAND = [
     f"--config.total={TOTAL} steps",
     "--config.log_every=1 steps",
     "--config.checkpoints.every=20 steps",
+    "--config.checkpoints.keep=3",
     "--config.evaluators.test.every=60 steps",
 ]
 ENVIRONMENT = {
@@ -77,26 +80,35 @@ def measured(workdir: Path) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in timed} for row in rows(workdir)]
 
 
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """The run that nothing happened to."""
+
+    workdir: Path
+    digest: str
+    rows: list[dict]
+
+
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, list[dict]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     workdir = tmp_path_factory.mktemp("undisturbed")
     status, errors = run(workdir)
     assert status == 0, errors
     step, state = load_newest(workdir)
     assert step == TOTAL
-    return digest(state), measured(workdir)
+    return Reference(workdir, digest(state), measured(workdir))
 
 
-def assert_same(workdir: Path, undisturbed: tuple[str, list[dict]]) -> None:
+def assert_same(workdir: Path, undisturbed: Reference) -> None:
     step, state = load_newest(workdir)
     assert step == TOTAL
-    assert digest(state) == undisturbed[0]
+    assert digest(state) == undisturbed.digest
     found = measured(workdir)
     assert [row["step"] for row in found] == list(range(1, TOTAL + 1))
-    assert found == undisturbed[1]
+    assert found == undisturbed.rows
 
 
-def test_kill_9_and_resume_end_with_the_undisturbed_digest(tmp_path: Path, undisturbed):
+def test_kill_9_and_resume_end_with_the_undisturbed_digest(tmp_path: Path, undisturbed: Reference):
     for kill_after in (30, 101, 187):
         with start(tmp_path) as process:
             wait_for(lambda n=kill_after: len(rows(tmp_path)) >= n, process)
@@ -109,7 +121,7 @@ def test_kill_9_and_resume_end_with_the_undisturbed_digest(tmp_path: Path, undis
     assert_same(tmp_path, undisturbed)
 
 
-def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed):
+def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed: Reference):
     with start(tmp_path) as process:
         wait_for(lambda: len(rows(tmp_path)) >= 50, process)
         process.send_signal(signal.SIGTERM)
@@ -123,9 +135,8 @@ def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed)
     assert_same(tmp_path, undisturbed)
 
 
-def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed):
-    status, _ = run(tmp_path, "--config.checkpoints.keep=3")
-    assert status == 0
+def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed: Reference):
+    shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     checkpoints = tmp_path / "checkpoints"
     (checkpoints / "9999").mkdir()
     (checkpoints / "notes.txt").write_text("not a checkpoint")
@@ -133,7 +144,7 @@ def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed)
     for file in (checkpoints / str(TOTAL - 20) / "state").rglob("*"):
         if file.is_file() and file.stat().st_size > 1000:
             file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-    status, errors = run(tmp_path, "--config.checkpoints.keep=3")
+    status, errors = run(tmp_path)
     assert status == 0, errors
     assert f"resumed from the checkpoint of step {TOTAL - 40}" in errors
     for step in (9999, TOTAL, TOTAL - 20):
@@ -143,43 +154,49 @@ def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed)
     assert_same(tmp_path, undisturbed)
 
 
-def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path):
-    run(tmp_path, "--config.total=20 steps")
+def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path, undisturbed: Reference):
+    shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "config.json").read_text()
-    status, errors = run(tmp_path, "--config.total=20 steps", "--config.model.width=32")
+    status, errors = run(tmp_path, "--config.model.width=32")
     assert status == 2
     assert "config.model.width: 16 -> 32" in errors
     assert "--workdir" in errors
     assert (tmp_path / "config.json").read_text() == before
-    status, errors = run(
-        tmp_path, "--config.total=20 steps", "--config.model.width=32", "--accept_config_change"
-    )
+    status, errors = run(tmp_path, "--config.model.width=32", "--accept_config_change")
     assert status == 2
     assert "holds another model's state" in errors
-    assert load_newest(tmp_path)[0] == 20
+    assert load_newest(tmp_path)[0] == TOTAL
     # What does not shape the state may change.
-    status, errors = run(tmp_path, "--config.total=30 steps", "--accept_config_change")
+    status, errors = run(tmp_path, f"--config.total={TOTAL + 10} steps", "--accept_config_change")
     assert status == 0, errors
-    assert load_newest(tmp_path)[0] == 30
+    assert load_newest(tmp_path)[0] == TOTAL + 10
 
 
-def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path: Path):
-    status, _ = run(tmp_path, "--config.total=40 steps")
-    assert status == 0
-    good = digest(load_newest(tmp_path)[1])
+@pytest.mark.parametrize(("limit_bytes", "status"), [(20_000, 2), (20_000, 1)])
+def test_a_full_disk_keeps_the_last_good_checkpoint(
+    limit_bytes: int, status: int, tmp_path: Path, undisturbed: Reference
+):
+    """A limit on file sizes stands in for a full disk. Where not even metrics.jsonl fits, the run
+    is refused at its start; where only checkpoints do not, it goes on without them and says so."""
+    shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
+    if status == 1:
+        (tmp_path / "metrics.jsonl").unlink()
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, 40_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
 
-    status, errors = run(
-        tmp_path, "--config.total=60 steps", "--accept_config_change", preexec_fn=limit
-    )
-    assert status == 1, errors
-    assert "could not be written" in errors
+    longer = (f"--config.total={TOTAL + 20} steps", "--accept_config_change")
+    found, errors = run(tmp_path, *longer, preexec_fn=limit)
+    assert found == status, errors
+    if status == 2:
+        assert errors.startswith("error: workdir")
+        assert "cannot be written" in errors
+    else:
+        assert "could not be written" in errors
     step, state = load_newest(tmp_path)
-    assert step == 40
-    assert digest(state) == good
+    assert step == TOTAL
+    assert digest(state) == undisturbed.digest
 
 
 def test_an_unwritable_workdir_and_a_second_run_are_refused(tmp_path: Path):
@@ -197,14 +214,14 @@ def test_an_unwritable_workdir_and_a_second_run_are_refused(tmp_path: Path):
     assert "in use by another process" in errors
 
 
-def test_digest_command_needs_no_config(tmp_path: Path, undisturbed):
-    run(tmp_path)
+def test_digest_command_needs_no_config(tmp_path: Path, undisturbed: Reference):
+    shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     (tmp_path / "config.json").unlink()
     command = [sys.executable, "-m", "vision.core.checkpoint", "digest", str(tmp_path)]
     done = subprocess.run(
         command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True, check=True
     )
-    assert done.stdout == f"{undisturbed[0]}  step {TOTAL}\n"
+    assert done.stdout == f"{undisturbed.digest}  step {TOTAL}\n"
     command[-1] = str(tmp_path / "nowhere")
     done = subprocess.run(command, env=ENVIRONMENT, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
@@ -212,8 +229,7 @@ def test_digest_command_needs_no_config(tmp_path: Path, undisturbed):
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_config_is_written_as_it_was_used(tmp_path: Path):
-    run(tmp_path, "--config.total=5 steps")
-    written = json.loads((tmp_path / "config.json").read_text())
+def test_config_is_written_as_it_was_used(undisturbed: Reference):
+    written = json.loads((undisturbed.workdir / "config.json").read_text())
     assert written["model"]["width"] == 16
     assert written["data"]["batch_size"] == 16

@@ -27,6 +27,7 @@ import ml_collections
 from vision.core.schema import (
     CONSTRUCTOR,
     ConfigError,
+    Parameter,
     definition,
     fits,
     is_spec,
@@ -56,12 +57,30 @@ def spec(constructor: Callable[..., Any], /, **kwargs: Any) -> ml_collections.Co
         _check(value, accepted[key].hint, f"{name}.{key}", where)
     node = ml_collections.ConfigDict()
     node[CONSTRUCTOR] = public_path(constructor)
-    for key, parameter in accepted.items():
-        if key in kwargs:
-            node[key] = _freeze(kwargs[key])
-        elif not parameter.required and _is_plain(parameter.default):
-            node[key] = _freeze(parameter.default)
+    for key, value in kwargs.items():
+        node[key] = _freeze(value)
+    _fill(node, accepted)
     return node
+
+
+def with_defaults(config: Any) -> Any:
+    """A config whose specs also hold the defaults of parameters that came after it was written."""
+    if isinstance(config, (list, tuple)):
+        return tuple(with_defaults(item) for item in config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        return config
+    node = ml_collections.ConfigDict()
+    for key, value in config.items():
+        node[key] = with_defaults(value)
+    if is_spec(node):
+        _fill(node, parameters(locate(node[CONSTRUCTOR])))
+    return node
+
+
+def _fill(node: ml_collections.ConfigDict, accepted: Mapping[str, Parameter]) -> None:
+    for key, parameter in accepted.items():
+        if key not in node and not parameter.required and _is_plain(parameter.default):
+            node[key] = _freeze(parameter.default)
 
 
 def build(node: Any, /, **offers: Any) -> Any:

@@ -3,43 +3,98 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
-import tensorboardX
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
+from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
+
+log = logging.getLogger(__name__)
 
 
 class RowFile:
     """Rows of JSON, each with its ``step``, in order, every step's rows once.
 
     Reopened at a step, rows beyond it are dropped: the run that wrote them was cut off before a
-    checkpoint held them, and they will be written again.
+    checkpoint held them, and they will be written again. Rows that a full disk refuses are kept
+    and written when there is room.
+
+    Raises:
+      OSError: an existing file cannot be cut to ``step``.
     """
 
     def __init__(self, path: Path, step: int):
         _truncate(path, step)
         self._path = path
-        self._file: TextIO | None = None
+        self._size = path.stat().st_size if path.exists() else 0
+        self._waiting: list[str] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        if self._file is None:  # no empty files where nothing happened
-            self._file = self._path.open("a", encoding="utf-8")
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        self._waiting.append(json.dumps(row) + "\n")
+        self.flush()
 
-    def sync(self) -> None:
-        """Puts everything on disk."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
+    def flush(self, *, sync: bool = False) -> bool:
+        """Writes what waits, with ``sync`` down to the disk; returns whether that worked."""
+        if not self._waiting and not (sync and self._size):
+            return True
+        data = "".join(self._waiting).encode()
+        try:
+            with self._path.open("ab") as file:
+                file.truncate(self._size)  # what a failed write left behind
+                file.write(data)
+                file.flush()
+                if sync:
+                    os.fsync(file.fileno())
+        except OSError as error:
+            log.error("%s cannot be written (%s); rows wait", self._path, error.strerror)
+            return False
+        self._size += len(data)
+        self._waiting = []
+        return True
 
-    def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
+
+class EventFile:
+    """Scalars for TensorBoard, written as they come; after a failed write it gives up, loudly.
+
+    tensorboardX's own writer does this in a thread that a full disk kills, after which closing
+    it waits for ever.
+    """
+
+    def __init__(self, folder: Path, step: int):
+        folder.mkdir(exist_ok=True)
+        self._folder = folder
+        self._writer: EventsWriter | None = None
+        self._attempt(lambda: EventsWriter(str(folder / "events")))
+        if step:  # hides what an earlier run wrote beyond its last checkpoint
+            self.write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        tagged = [Summary.Value(tag=name, simple_value=value) for name, value in values.items()]
+        self.write(Event(step=step, wall_time=time.time(), summary=Summary(value=tagged)))
+
+    def write(self, event: Event) -> None:
+        writer = self._writer
+        if writer is not None:
+            self._attempt(lambda: writer.write_event(event) or writer)
+
+    def flush(self) -> None:
+        writer = self._writer
+        if writer is not None:
+            self._attempt(lambda: writer.flush() and writer)
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        try:
+            self._writer = action()
+        except OSError as error:
+            log.error("%s cannot be written (%s); no more events", self._folder, error.strerror)
+            self._writer = None
 
 
 class MetricLog:
@@ -51,9 +106,7 @@ class MetricLog:
 
     def __init__(self, workdir: Path, step: int):
         self._rows = RowFile(workdir / "metrics.jsonl", step)
-        self._board = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._events = EventFile(workdir / "tensorboard", step)
         self._row: dict[str, Any] = {}
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
@@ -63,18 +116,13 @@ class MetricLog:
         self._row.setdefault("step", step)
         for name, value in values.items():
             self._row[name] = value if math.isfinite(value) else None
-            self._board.add_scalar(name, value, step)
+        self._events.scalars(step, values)
 
     def flush(self) -> None:
         """Puts everything on disk; called before a checkpoint of the same step."""
         self._write_row()
-        self._rows.sync()
-        self._board.flush()
-
-    def close(self) -> None:
-        self.flush()
-        self._rows.close()
-        self._board.close()
+        self._rows.flush(sync=True)
+        self._events.flush()
 
     def _write_row(self) -> None:
         if self._row:

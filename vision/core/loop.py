@@ -29,7 +29,7 @@ from vision.core.log import Meter, MetricLog, Progress, RowFile, duration
 from vision.core.mesh import to_device
 from vision.core.net import count_params
 from vision.core.step import compile_step
-from vision.core.workdir import FACTS, open_workdir, write_text
+from vision.core.workdir import FACTS, WorkdirError, open_workdir, write_text
 
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
 # the memory that waiting batches take.
@@ -128,10 +128,12 @@ class _Run:
         self.bad_count: int = meta.get("bad_records", 0)
         self.unevaluated: bool = meta.get("unevaluated", False)
 
-        self.metrics = MetricLog(workdir, self.done)
-        stack.callback(self.metrics.close)
-        self.bad_records = RowFile(workdir / "bad_records.jsonl", self.done)
-        stack.callback(self.bad_records.close)
+        try:
+            self.metrics = MetricLog(workdir, self.done)
+            self.bad_records = RowFile(workdir / "bad_records.jsonl", self.done)
+        except OSError as error:
+            raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+        stack.callback(self.metrics.flush)
         self.row_meter, self.line_meter = Meter(self.batch_size), Meter(self.batch_size)
         self.last: dict[str, float] = {}
         # Step, seconds waited for its batch, bad records so far, its metrics on the device.
@@ -262,7 +264,7 @@ class _Run:
     def _save(self, *, wait: bool) -> bool:
         with self.watch("checkpoint"):
             self.metrics.flush()
-            self.bad_records.sync()
+            self.bad_records.flush(sync=True)
             self.saved_s = time.monotonic()
             meta = {
                 "step": self.done,

@@ -175,7 +175,7 @@ def compile_step(
     def fresh() -> State:
         # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
         cpu = jax.default_backend() == "cpu"
-        options = {"xla_backend_optimization_level": 0} if cpu else {}
+        options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
         with jax.set_mesh(mesh):
             return jax.jit(init, out_shardings=shardings).lower().compile(options)()
 

@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 import ml_collections
 
-from vision.core.config import differences, from_plain, to_json, to_plain
+from vision.core.config import differences, from_plain, to_json, to_plain, with_defaults
 from vision.core.errors import UserError
 
 CONFIG, FACTS = "config.json", "run.json"
@@ -45,7 +45,7 @@ def open_workdir(
         ) from error
     path = workdir / CONFIG
     if path.exists() and not accept_config_change:
-        changed = differences(_read(path), json.loads(json.dumps(to_plain(config))))
+        changed = differences(to_plain(read_config(workdir)), json.loads(to_json(config)))
         if changed:
             lock.close()
             shown = "\n  ".join(changed[:8]) + ("\n  ..." if len(changed) > 8 else "")
@@ -58,11 +58,11 @@ def open_workdir(
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
-    """The resolved config that a workdir was made with."""
+    """The resolved config that a workdir was made with, and defaults of what is newer than it."""
     path = workdir / CONFIG
     if not path.exists():
         raise WorkdirError(f"{workdir} is not the workdir of a run: it has no {CONFIG}")
-    return from_plain(_read(path))
+    return with_defaults(from_plain(_read(path)))
 
 
 def write_text(path: Path, text: str) -> None:
