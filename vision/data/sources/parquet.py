@@ -1,0 +1,319 @@
+"""Parquet files, read row group by row group."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from vision.data import files
+from vision.data.cells import Cell, as_text, is_missing
+from vision.data.columns import Column
+from vision.data.source import DataError, SourceInfo
+from vision.data.table import (
+    check_columns,
+    class_names,
+    describe,
+    fields_only,
+    learned,
+    read_row,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Parquet:
+    """``image`` as encoded bytes, and the features that ``columns`` make of each row.
+
+    The first use reads the files' footers. A record costs the row group it is in, of which every
+    thread keeps the last few; a column without a given vocabulary is scanned once, alone. So
+    reading in order is fast, and shuffled reading wants small row groups (100 rows) or
+    ``vision.data.sources.array_record.convert``. Columns that nobody asks for are never read.
+
+    Attributes:
+      path: a file, a pattern (``data/train-*.parquet``, ``part-{000..146}.parquet``), or several;
+        local, or URLs that fsspec knows. Rows are in the order of the files.
+      columns: feature name to column type, for example ``{"label": ClassLabel()}``.
+      image_column: column of encoded images (binary), of paths relative to ``root`` (string), or
+        of both (the struct of ``bytes`` and ``path`` that Hugging Face writes; bytes win); empty
+        for a table without images.
+      root: folder of the images where the column holds paths; empty for the file's own folder.
+      key_column: column whose values name the records; empty calls them ``FILE[ROW]``.
+      row_groups_kept: how many row groups each thread remembers.
+      name: short name, as in a table; empty for the first file's name.
+
+    Raises:
+      DataError: on first use, when a file is damaged, lacks a column or has one of another type
+        than the first file, or two records have the same name.
+    """
+
+    path: str | tuple[str, ...]
+    columns: Mapping[str, Column]
+    image_column: str = "image"
+    root: str = ""
+    key_column: str = ""
+    row_groups_kept: int = 2
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.path:
+            raise ValueError("path is empty: give a file or a pattern")
+        if self.row_groups_kept < 1:
+            raise ValueError(f"row_groups_kept={self.row_groups_kept}: must be at least 1")
+        check_columns(self.columns, ("image",) if self.image_column else ())
+
+    def __getstate__(self) -> dict[str, Any]:
+        return fields_only(self)
+
+    @property
+    def info(self) -> SourceInfo:
+        layout = self._layout
+        image = {"image": f"encoded bytes ({layout.image_kind})"} if self.image_column else {}
+        return SourceInfo(
+            name=self.name or files.base_name(layout.paths[0]),
+            num_examples=len(self),
+            class_names=class_names(self._columns),
+            features=image | describe(self._columns),
+            homepage=layout.paths[0],
+        )
+
+    def names(self, feature: str) -> tuple[str, ...]:
+        """The names of a class, group or label feature, in the order of their numbers."""
+        return tuple(getattr(self._columns[feature], "names", ()))
+
+    def __len__(self) -> int:
+        return int(self._layout.starts[-1])
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        layout = self._layout
+        file, group, row = layout.locate(index)
+        place = f"{layout.paths[file]}[{index - layout.first_of_file(file)}]"
+        cells = {name: column[row].as_py() for name, column in self._group(file, group).items()}
+        image = None
+        if self.image_column:
+            try:
+                image = self._image(cells.pop(self.image_column), layout.paths[file])
+            except DataError as error:
+                raise DataError(f"{place}: {error}") from None
+        example = read_row(self._columns, cells, place, image)
+        return example if image is None else {"image": image, **example}
+
+    def column(self, feature: str) -> list[Any]:
+        """A feature of all records; only the columns it is made of are read.
+
+        Raises:
+          DataError: naming the first record in which it is missing or wrong.
+        """
+        column = self._columns[feature]
+        return [
+            read_row({feature: column}, row, place)[feature]
+            for place, row in self._rows(column.reads(feature))
+        ]
+
+    def key(self, index: int) -> str:
+        if self.key_column:
+            return self._keys[index]
+        file, _, _ = self._layout.locate(index)
+        return f"{self._layout.paths[file]}[{index - self._layout.first_of_file(file)}]"
+
+    def _image(self, cell: Cell, path: str) -> bytes:
+        relative = cell
+        if isinstance(cell, Mapping):
+            relative = cell.get("path") if cell.get("bytes") is None else cell["bytes"]
+        if isinstance(relative, bytes):
+            return relative
+        if is_missing(relative):
+            raise DataError(f"no image in column {self.image_column!r}")
+        root = self.root or files.parent(path)
+        return files.read_below(root, files.inside(root, as_text(relative)))
+
+    @functools.cached_property
+    def _wanted(self) -> tuple[str, ...]:
+        """The table's columns that make an example."""
+        wanted = {name for f, column in self.columns.items() for name in column.reads(f)}
+        wanted |= {self.image_column} - {""}
+        sizes = set() if self.image_column else {"height", "width"} & self._layout.names
+        return tuple(sorted(wanted | sizes))
+
+    @functools.cached_property
+    def _layout(self) -> _Layout:
+        needed = {name for f, column in self.columns.items() for name in column.reads(f)}
+        needed |= {self.image_column, self.key_column} - {""}
+        return _read_layout(files.expand(self.path), sorted(needed), self.image_column)
+
+    @functools.cached_property
+    def _columns(self) -> dict[str, Column]:
+        def scan(column: str) -> Iterator[tuple[str, Cell]]:
+            for place, row in self._rows((column,)):
+                yield place, row[column]
+
+        return learned(self.columns, scan, self._layout.paths[0])
+
+    @functools.cached_property
+    def _keys(self) -> list[str]:
+        first: dict[str, str] = {}
+        for place, row in self._rows((self.key_column,)):
+            cell = row[self.key_column]
+            if is_missing(cell):
+                raise DataError(f"{place}: column {self.key_column!r} is empty")
+            key = as_text(cell)
+            if key in first:
+                raise DataError(f"{place}: {key!r} is in {first[key]} already; keep one of them")
+            first[key] = place
+        return list(first)
+
+    def _rows(self, names: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Cell]]]:
+        """All rows in order, a few columns of them, with their places."""
+        for file, path in enumerate(self._layout.paths):
+            row = 0
+            for group in range(self._layout.metadata[file].num_row_groups):
+                cells = _read_group(path, self._layout.metadata[file], group, names)
+                for values in zip(*(cells[name].to_pylist() for name in names), strict=True):
+                    yield f"{path}[{row}]", dict(zip(names, values, strict=True))
+                    row += 1
+
+    def _group(self, file: int, group: int) -> dict[str, Any]:
+        """The wanted columns of a row group, as pyarrow arrays."""
+        kept = self._kept.groups
+        cells = kept.pop((file, group), None)
+        if cells is None:
+            layout = self._layout
+            if self.key_column:
+                _ = self._keys  # once, before the first record: duplicates are an error
+            cells = _read_group(layout.paths[file], layout.metadata[file], group, self._wanted)
+            while len(kept) >= self.row_groups_kept:
+                kept.popitem(last=False)
+        kept[file, group] = cells
+        return cells
+
+    @functools.cached_property
+    def _kept(self) -> _Kept:
+        return _Kept()
+
+
+class _Kept(threading.local):
+    """Row groups read last, of each thread, oldest first."""
+
+    def __init__(self) -> None:
+        self.groups: collections.OrderedDict[tuple[int, int], dict[str, Any]] = (
+            collections.OrderedDict()
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Layout:
+    """Where the rows are: every row group of every file, in order.
+
+    ``starts`` holds the first row of each group, and the number of rows at the end.
+    """
+
+    paths: tuple[str, ...]
+    metadata: list[Any]
+    names: frozenset[str]
+    image_kind: str
+    starts: np.ndarray
+    group_files: np.ndarray
+    group_numbers: np.ndarray
+
+    def locate(self, index: int) -> tuple[int, int, int]:
+        """File, row group in it, and row in that."""
+        if not 0 <= index < self.starts[-1]:
+            raise IndexError(f"record {index} of {self.starts[-1]}")
+        at = int(np.searchsorted(self.starts, index, side="right")) - 1
+        return int(self.group_files[at]), int(self.group_numbers[at]), int(index - self.starts[at])
+
+    def first_of_file(self, file: int) -> int:
+        return int(self.starts[np.searchsorted(self.group_files, file)])
+
+
+def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -> _Layout:
+    parquet = _pyarrow()
+    metadata, groups, rows = [], [], []
+    types: dict[str, Any] = {}
+    names: frozenset[str] = frozenset()
+    for file, path in enumerate(paths):
+        try:
+            with files.opened(path) as opened:
+                footer = parquet.read_metadata(opened)
+                schema = footer.schema.to_arrow_schema()
+        except _errors() as error:
+            raise DataError(f"{path}: is not a sound parquet file: {_brief(error)}") from None
+        here = frozenset(schema.names)
+        for name in needed:
+            if name not in here:
+                raise DataError(
+                    f"{path}: no column {name!r}; it has {', '.join(map(repr, schema.names))}"
+                )
+            kind = schema.field(name).type
+            if types.setdefault(name, kind) != kind:
+                raise DataError(
+                    f"{path}: column {name!r} is {kind}, but {types[name]} in {paths[0]}"
+                )
+        names = names & here if file else here
+        metadata.append(footer)
+        for group in range(footer.num_row_groups):
+            groups.append((file, group))
+            rows.append(footer.row_group(group).num_rows)
+    kept = [i for i, count in enumerate(rows) if count]
+    if not kept:
+        raise DataError(f"{paths[0]}: the table has no rows")
+    kind = _image_kind(types[image_column], paths[0], image_column) if image_column else ""
+    places = np.asarray([groups[i] for i in kept], np.int64)
+    starts = np.concatenate([[0], np.cumsum([rows[i] for i in kept])])
+    return _Layout(paths, metadata, names, kind, starts, places[:, 0], places[:, 1])
+
+
+def _image_kind(kind: Any, path: str, column: str) -> str:
+    import pyarrow.types as is_type
+
+    if is_type.is_struct(kind):
+        inner = {kind.field(i).name for i in range(kind.num_fields)}
+        if inner & {"bytes", "path"}:
+            return "bytes or paths"
+    elif is_type.is_binary(kind) or is_type.is_large_binary(kind):
+        return "bytes"
+    elif is_type.is_string(kind) or is_type.is_large_string(kind):
+        return "paths"
+    raise DataError(
+        f"{path}: column {column!r} is {kind}; images are binary, paths are strings, or a struct "
+        "of bytes and path"
+    )
+
+
+def _read_group(path: str, metadata: Any, group: int, names: tuple[str, ...]) -> dict[str, Any]:
+    parquet = _pyarrow()
+    try:
+        with files.opened(path) as opened:
+            file = parquet.ParquetFile(
+                opened, metadata=metadata, page_checksum_verification=True, pre_buffer=False
+            )
+            # One thread: the pipeline reads several records side by side already.
+            table = file.read_row_group(group, columns=list(names), use_threads=False)
+    except _errors() as error:
+        raise DataError(f"{path}: row group {group} is damaged: {_brief(error)}") from None
+    if table.num_rows != metadata.row_group(group).num_rows:
+        raise DataError(f"{path}: row group {group} has {table.num_rows} rows, not as its footer")
+    return {name: table.column(name) for name in names}
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise DataError("parquet files need pyarrow: pip install 'pyarrow>=18'") from None
+    return parquet
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    import pyarrow
+
+    # A damaged footer or page surfaces as any of these.
+    return (pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError)
+
+
+def _brief(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0][:200]
