@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import math
 import platform
 from collections.abc import Sequence
 from importlib import metadata
@@ -45,11 +46,9 @@ def evaluate_workdir(
         raise ConfigError(f"the config in {workdir} has no evaluators")
     results = {}
     for name in names or evaluators:
-        numbers, drawn = evaluate(
-            evaluators[name], run.predict, run.variables, run.step, run.mesh
-        )
+        numbers, drawn = evaluate(evaluators[name], run.predict, run.variables, run.step, run.mesh)
         results[name] = {
-            "metrics": numbers,
+            "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
             "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
         }
     report = {
@@ -61,7 +60,7 @@ def evaluate_workdir(
         "evaluators": results,
     }
     out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "evaluation.json", json.dumps(report, indent=1) + "\n")
+    write_text(out / "evaluation.json", json.dumps(report, allow_nan=False) + "\n")
     return report
 
 
