@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
 
 from vision.data.batches import ExampleRng
 from vision.data.ops.geometry import RandomCrop, RandomFlip
@@ -46,28 +45,6 @@ class OneByOne:
 
     def key(self, index: int) -> str:
         return self.inner.key(index)
-
-
-@dataclasses.dataclass(frozen=True)
-class Spoilt:
-    """Every tenth record cannot be read."""
-
-    size: int
-
-    @property
-    def info(self) -> SourceInfo:
-        return SourceInfo("spoilt", self.size)
-
-    def __len__(self) -> int:
-        return self.size
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        if index % 10 == 9:
-            raise DataError(f"{self.key(index)}: spoilt")
-        return {"image": np.full((5, 5, 1), index % 256, np.uint8), "label": index}
-
-    def key(self, index: int) -> str:
-        return f"spoilt/{index}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,25 +232,6 @@ def test_closing_stops_the_threads():
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
     assert threading.active_count() <= before
-
-
-def test_worker_processes_change_nothing():
-    """Same batches, resume included, and bad records come back from the workers."""
-    source = Spoilt(200)
-    if not flags.FLAGS.is_parsed():
-        with pytest.raises(ValueError, match="parsed absl flags"):
-            TrainData(numbered(), 6, workers=1).loader(seed=0)
-        flags.FLAGS(["test"])
-    data = TrainData(source, 16, RANDOM_OPS, on_error="mask", threads=1)
-    with data.loader(seed=0, first_batch=3) as loader:
-        reference = list(itertools.islice(loader, 5))
-        bad = loader.take_bad()
-    with dataclasses.replace(data, workers=2).loader(seed=0, first_batch=3) as loader:
-        batches = list(itertools.islice(loader, 5))
-        assert loader.take_bad() == bad
-    assert_equal(batches, reference)
-    assert len(bad) > 3
-    assert all(type(v) is np.ndarray for b in batches for v in b.values())
 
 
 @dataclasses.dataclass(frozen=True)

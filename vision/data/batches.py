@@ -26,7 +26,7 @@ Batch = dict[str, np.ndarray]
 ALL_BAD = 100
 BAD = "_bad"
 _BLOCK = 4096
-_KEPT_BLOCKS = 4
+_KEPT_BLOCKS = 16
 _NARROW = {
     np.dtype(np.float64): np.dtype(np.float32),
     np.dtype(np.int64): np.dtype(np.int32),
@@ -58,7 +58,7 @@ class BadRecord:
 
 
 class Order(Protocol):
-    """Maps stream positions int64 (n,) to records int64 (n,), -1 where there is none."""
+    """Maps ascending stream positions int64 (n,) to records int64 (n,), -1 where there is none."""
 
     def __call__(self, positions: np.ndarray) -> np.ndarray: ...
 
@@ -67,8 +67,8 @@ class Order(Protocol):
 class Endless:
     """Epoch after epoch as ``sampler`` says.
 
-    A sampler is asked for a block of neighbouring positions at a time and the newest blocks are
-    kept, because a call costs about the same for one position and for a thousand.
+    A sampler is asked for a block of an epoch at a time and the newest blocks are kept, because a
+    call costs about the same for one position and for a thousand.
     """
 
     sampler: Sampler
@@ -76,34 +76,40 @@ class Endless:
     num_examples: int
 
     def __call__(self, positions: np.ndarray) -> np.ndarray:
-        blocks, offsets = np.divmod(positions, _BLOCK)
+        epochs, offsets = np.divmod(positions, self._length)
+        blocks, within = np.divmod(offsets, _BLOCK)
+        blocks += epochs * self._blocks
+        if blocks[0] == blocks[-1]:  # positions ascend
+            return self._block(int(blocks[0]))[within]
         indices = np.empty_like(positions)
-        for block in range(int(blocks.min()), int(blocks.max()) + 1):
+        for block in np.unique(blocks).tolist():
             now = blocks == block
-            indices[now] = self._block(block)[offsets[now]]
+            indices[now] = self._block(block)[within[now]]
         return indices
 
     def _block(self, number: int) -> np.ndarray:
         kept = self._kept
         block = kept.get(number)
         if block is None:
-            block = self._ask(number * _BLOCK + np.arange(_BLOCK, dtype=np.int64))
+            epoch, start = number // self._blocks, number % self._blocks * _BLOCK
+            positions = np.arange(start, min(start + _BLOCK, self._length), dtype=np.int64)
+            block = self.sampler(self.seed, epoch, positions, self.num_examples)
             if len(kept) >= _KEPT_BLOCKS:  # threads may do this at once: they lose only time
                 kept.clear()
             kept[number] = block
         return block
 
     @functools.cached_property
+    def _length(self) -> int:
+        return self.sampler.epoch_length(self.num_examples)
+
+    @functools.cached_property
+    def _blocks(self) -> int:
+        return -(-self._length // _BLOCK)
+
+    @functools.cached_property
     def _kept(self) -> dict[int, np.ndarray]:
         return {}
-
-    def _ask(self, positions: np.ndarray) -> np.ndarray:
-        epochs, offsets = np.divmod(positions, self.sampler.epoch_length(self.num_examples))
-        indices = np.empty_like(positions)
-        for epoch in np.unique(epochs):
-            now = epochs == epoch
-            indices[now] = self.sampler(self.seed, int(epoch), offsets[now], self.num_examples)
-        return indices
 
 
 @dataclasses.dataclass(frozen=True)
