@@ -236,12 +236,12 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
     types: dict[str, Any] = {}
     names: frozenset[str] = frozenset()
     for file, path in enumerate(paths):
-        try:
-            with files.opened(path) as opened:
+        with files.opened(path) as opened:
+            try:
                 footer = parquet.read_metadata(opened)
                 schema = footer.schema.to_arrow_schema()
-        except _errors() as error:
-            raise DataError(f"{path}: is not a sound parquet file: {_brief(error)}") from None
+            except _errors() as error:
+                raise DataError(f"{path}: is not a sound parquet file: {_brief(error)}") from None
         here = frozenset(schema.names)
         for name in needed:
             if name not in here:
@@ -286,15 +286,15 @@ def _image_kind(kind: Any, path: str, column: str) -> str:
 
 def _read_group(path: str, metadata: Any, group: int, names: tuple[str, ...]) -> dict[str, Any]:
     parquet = _pyarrow()
-    try:
-        with files.opened(path) as opened:
+    with files.opened(path) as opened:
+        try:
             file = parquet.ParquetFile(
                 opened, metadata=metadata, page_checksum_verification=True, pre_buffer=False
             )
             # One thread: the pipeline reads several records side by side already.
             table = file.read_row_group(group, columns=list(names), use_threads=False)
-    except _errors() as error:
-        raise DataError(f"{path}: row group {group} is damaged: {_brief(error)}") from None
+        except _errors() as error:
+            raise DataError(f"{path}: row group {group} is damaged: {_brief(error)}") from None
     if table.num_rows != metadata.row_group(group).num_rows:
         raise DataError(f"{path}: row group {group} has {table.num_rows} rows, not as its footer")
     return {name: table.column(name) for name in names}
