@@ -1,15 +1,17 @@
-"""RandAugment: a few image operations drawn uniformly, all at one magnitude."""
+"""RandAugment, and the image operations that it and the other policies draw from."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from typing import Literal
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
 from vision.data.ops.base import Example, check_probability, image_of, noted
+from vision.data.ops.carry import carry_affine
 
 RAND_AUGMENT_OPS = (
     "AutoContrast",
@@ -35,6 +37,8 @@ _SIGNED = {
     "TranslateX": 0.45,  # of the width
     "TranslateY": 0.45,  # of the height
 }
+_GEOMETRIC = tuple(_SIGNED)
+Applied = tuple[str, float]
 _ENHANCERS: dict[str, Callable[[Image.Image], ImageEnhance._Enhance]] = {
     "Color": ImageEnhance.Color,
     "Contrast": ImageEnhance.Contrast,
@@ -103,15 +107,8 @@ class RandAugment:
             raise ValueError(f"method={self.method!r}: valid methods are random, bilinear, bicubic")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        array = image_of(example, self.key, "RandAugment")
-        if array.dtype != np.uint8 or array.shape[2] not in (1, 3):
-            raise ValueError(
-                f"RandAugment: {self.key!r} is {array.dtype}{list(array.shape)}, expected uint8 "
-                "with 1 or 3 channels; put it before ValueRange"
-            )
-        applied: list[tuple[str, float]] = []
-        grey = array.shape[2] == 1
-        image = Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array))
+        image = pillow_of(example, self.key, "RandAugment")
+        applied: list[Applied] = []
         for choice in rng.integers(0, len(self.ops), self.num_ops):
             if rng.random() >= self.probability:
                 continue
@@ -119,10 +116,9 @@ class RandAugment:
             argument = level(name, self._magnitude(rng), bool(rng.random() < 0.5))
             image = apply(image, name, argument, self.fill, self._resample(rng))
             applied.append((name, argument))
-        if applied:
-            array = np.asarray(image)
-            array = array[:, :, None] if grey else array
-        return noted({**example, self.key: array}, "RandAugment", applied=tuple(applied))
+        example = carry_applied(example, self.key, applied, (image.height, image.width))
+        out = {**example, self.key: unpillow(image)} if applied else example
+        return noted(out, "RandAugment", applied=tuple(applied))
 
     def _magnitude(self, rng: np.random.Generator) -> float:
         m = self.magnitude + self.magnitude_std * rng.standard_normal()
@@ -176,10 +172,53 @@ def apply(
     colour = fill if image.mode == "RGB" else round(sum(fill) / 3)
     if name == "Rotate":
         return image.rotate(argument, resample, fillcolor=colour)
-    matrix = {
+    matrix = _matrix(name, argument, image.width, image.height)
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=colour)
+
+
+def _matrix(name: str, argument: float, width: int, height: int) -> tuple[float, ...]:
+    return {
         "ShearX": (1, argument, 0, 0, 1, 0),
         "ShearY": (1, 0, 0, argument, 1, 0),
-        "TranslateX": (1, 0, argument * image.width, 0, 1, 0),
-        "TranslateY": (1, 0, 0, 0, 1, argument * image.height),
+        "TranslateX": (1, 0, argument * width, 0, 1, 0),
+        "TranslateY": (1, 0, 0, 0, 1, argument * height),
     }[name]
-    return image.transform(image.size, Image.Transform.AFFINE, matrix, resample, fillcolor=colour)
+
+
+def pillow_of(example: Mapping[str, Any], key: str, op: str) -> Image.Image:
+    """``example[key]``, uint8 with 1 or 3 channels, as a Pillow image of mode ``L`` or ``RGB``."""
+    array = image_of(example, key, op)
+    if array.dtype != np.uint8 or array.shape[2] not in (1, 3):
+        raise ValueError(
+            f"{op}: {key!r} is {array.dtype}{list(array.shape)}, expected uint8 with 1 or 3 "
+            "channels; put it before ValueRange"
+        )
+    grey = array.shape[2] == 1
+    return Image.fromarray(np.ascontiguousarray(array[:, :, 0] if grey else array))
+
+
+def unpillow(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3] or [H, W, 1]."""
+    array = np.asarray(image)
+    return array[:, :, None] if array.ndim == 2 else array
+
+
+def carry_applied(
+    example: Example, key: str, applied: Sequence[Applied], size: tuple[int, int]
+) -> Example:
+    """Annotations after the geometric operations among ``applied``, on an image of (H, W)."""
+    height, width = size
+    for name, argument in applied:
+        if name == "Rotate":
+            # Pillow turns counter-clockwise about the middle.
+            c, s = math.cos(math.radians(argument)), math.sin(math.radians(argument))
+            middle = np.array([height / 2, width / 2])
+            turn = np.array([[c, s], [-s, c]])
+            inverse = np.concatenate([turn, (middle - turn @ middle)[:, None]], axis=1)
+        elif name in _GEOMETRIC:
+            a, b, x, d, e, y = _matrix(name, argument, width, height)
+            inverse = np.array([[e, d, y], [b, a, x]])
+        else:
+            continue
+        example = carry_affine(example, key, inverse, size)
+    return example
