@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import sklearn.neural_network
+from browser import Browser, browser_in
 
 from vision.core import metrics
 from vision.core.figures import ConfusionMatrix, Figure, Gallery, Picture, to_json
@@ -133,6 +135,12 @@ def write_sample(workdir: Path) -> Path:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sample(tmp_path_factory.mktemp("runs") / "digits_sample")
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    with browser_in(tmp_path_factory.mktemp("browser")) as running:
+        yield running
 
 
 if __name__ == "__main__":
