@@ -129,7 +129,7 @@ class Manifest:
             return as_text(self._table.row(index)[column])
         return self._place(self._table.lines[index])
 
-    @property
+    @functools.cached_property
     def _ending(self) -> str:
         dot = self.path.rfind(".")
         return self.path[dot:].lower() if dot >= 0 else ""
@@ -153,7 +153,8 @@ class Manifest:
         rows: list[tuple[Cell, ...]] = []
         lines: list[int] = []
         for line, row in self._read():
-            present.update(dict.fromkeys(row))
+            if not row.keys() <= present.keys():
+                present.update(dict.fromkeys(row))
             rows.append(tuple(row.get(column) for column in kept))
             lines.append(line)
         if not rows:
@@ -164,11 +165,11 @@ class Manifest:
                 f"{self.path}: no column {', '.join(map(repr, missing))}; it has "
                 f"{', '.join(map(repr, present))}"
             )
-        table = _Table(kept, rows, lines, {})
 
         def scan(column: str) -> Iterator[tuple[str, Cell]]:
-            for i, line in enumerate(lines):
-                yield self._place(line), table.row(i)[column]
+            at = kept.index(column)
+            for line, row in zip(lines, rows, strict=True):
+                yield self._place(line), row[at]
 
         self._check_keys(scan)
         columns = learned(self.columns, scan, self.path)
