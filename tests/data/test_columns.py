@@ -9,6 +9,7 @@ from table_files import from_rows, write
 
 from vision.data import columns as typed
 from vision.data.descriptions import Attributes, Captions, Hierarchy, Text
+from vision.data.ops.geometry import CenterCrop
 from vision.data.ops.values import Decode, Drop
 from vision.data.pipeline import EvalData
 from vision.data.regions import Boxes, Masks, polygon_mask, run_length_mask
@@ -94,7 +95,7 @@ def test_every_column_type(tmp_path):
         "pose": ([[1, 2], [3, 4]], [[0, 0], [0, 0.5]]),
         "grade": (1, 2),
         "boxes": ([[0, 1, 3, 3], [0, 0, 4, 6], [0] * 4], np.zeros((3, 4))),
-        "boxes_valid": ([True, True, False], [False] * 3),
+        "valid": ([True, True, False], [False] * 3),
         "boxes_label": ([1, 0, -1], [-1] * 3),
         "masks_valid": ([True, True], [False, False]),
         "looks": ([-1, 1], [1, 0]),
@@ -230,7 +231,7 @@ def test_boxes_in_every_order_clipped_and_on_a_turned_image(tmp_path):
 def test_a_table_without_images_takes_its_sizes_from_columns(tmp_path):
     rows = {"b": [[0, 0, 4, 4]], "height": 4, "width": 5}
     source = from_rows(tmp_path, {"b": Boxes(1)}, rows, image_column="")
-    assert set(source[0]) == {"b", "b_valid"}
+    assert set(source[0]) == {"b", "valid"}
     assert source.key(0).endswith("m.jsonl:1")
     bare = from_rows(tmp_path, {"b": Boxes(1)}, {"b": [[0, 0, 4, 4]]}, image_column="")
     with pytest.raises(DataError, match="needs the image's size"):
@@ -238,6 +239,16 @@ def test_a_table_without_images_takes_its_sizes_from_columns(tmp_path):
     huge = {"m": [[0, 0, 4, 4, 4, 0]]} | {"height": 10**6, "width": 10**6}
     with pytest.raises(DataError, match="1000000 x 1000000 pixels"):
         from_rows(tmp_path, {"m": Masks(1)}, huge, image_column="")[0]
+
+
+def test_boxes_and_masks_follow_the_image(tmp_path):
+    rows = {"boxes": [[0, 0, 2, 2], [3, 1, 6, 4]], "masks": [[[0, 0, 2, 0, 2, 2, 0, 2]]]}
+    source = from_rows(tmp_path, {"boxes": Boxes(3), "masks": Masks(1)}, rows)
+    with EvalData(source, 1, (Decode(), CenterCrop(4))).loader() as loader:
+        batch = next(loader)
+    np.testing.assert_array_equal(batch["boxes"][0], [[0, 0, 2, 1], [1, 2, 4, 4], [0] * 4])
+    assert batch["valid"].tolist() == [[True, True, False]]
+    assert np.argwhere(batch["masks"][0, 0]).tolist() == [[0, 0], [1, 0]]
 
 
 def test_polygons_cover_the_pixels_whose_centres_they_contain():
@@ -286,8 +297,8 @@ def test_run_lengths_compressed_and_not():
         (lambda: Manifest("m.csv", {}, part="train"), "set both or neither"),
         (lambda: Manifest("m.csv", {"image": Text()}), "'image' is made by the source"),
         (
-            lambda: Manifest("m.csv", {"b": Boxes(1), "b_valid": typed.Number()}),
-            r"columns\['b_valid'\]: 'b_valid' is made by columns\['b'\]",
+            lambda: Manifest("m.csv", {"b": Boxes(1), "valid": typed.Number()}),
+            r"columns\['valid'\]: 'valid' is made by columns\['b'\]",
         ),
         (lambda: made(Manifest, "m.csv", {"x": "label"}), "is not a column type"),
         (lambda: typed.ClassLabel(("a", "A")), "differs from 'a'"),

@@ -40,7 +40,8 @@ class Boxes:
     """Boxes of one image, padded with zeros to K = ``max_boxes`` rows.
 
     Features: ``<feature>`` float32[K, 4] y0, x0, y1, x1 in pixels, the last two exclusive;
-    ``<feature>_valid`` bool[K]; with ``names``, ``<feature>_label`` int32[K], -1 padded.
+    ``valid`` bool[K]; with ``names``, ``<feature>_label`` int32[K], -1 padded. A feature called
+    ``boxes`` and its ``valid`` follow the image through geometric ops.
 
     The cell is a list (or JSON) of lists of four numbers, or of mappings with the four numbers
     under ``box`` or ``bbox`` and a class under ``label`` or ``category``. A missing cell or an
@@ -56,6 +57,7 @@ class Boxes:
         wholly outside is an error still).
       names: of the boxes' classes; they are then required.
       label_column: a column with a list of the boxes' classes; empty when they are in the boxes.
+      valid: what the feature that says which rows are boxes is called.
       column: in the table; empty when it is called like the feature.
     """
 
@@ -65,6 +67,7 @@ class Boxes:
     outside: Literal["error", "clip"] = "error"
     names: tuple[str, ...] = ()
     label_column: str = ""
+    valid: str = "valid"
     column: str = ""
 
     def __post_init__(self) -> None:
@@ -107,7 +110,7 @@ class Boxes:
         full = np.zeros((self.max_boxes, 4), np.float32)
         if items:
             full[: len(items)] = self._boxes(items, *size())
-        result: dict[str, Any] = {feature: full, f"{feature}_valid": _valid(items, self.max_boxes)}
+        result: dict[str, Any] = {feature: full, self.valid: _valid(items, self.max_boxes)}
         if self.names:
             codes = np.full(self.max_boxes, -1, np.int32)
             codes[: len(items)] = [self.vocabulary.place(label) for label in labels]
@@ -146,7 +149,7 @@ class Boxes:
         named = {f"{feature}_label": f"int32[{k}], 0..{len(self.names) - 1}, -1 padded"}
         return {
             feature: f"float32[{k},4]: y0, x0, y1, x1 in pixels, the last two exclusive",
-            f"{feature}_valid": f"bool[{k}], which rows are boxes",
+            self.valid: f"bool[{k}], which rows are boxes",
             **(named if self.names else {}),
         }
 
