@@ -28,6 +28,7 @@ FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF
 MAX_PIXELS = 80_000_000
 _PILLOW_LIMIT = 178_956_970  # above this Pillow refuses by itself
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
+_PNG_END = b"IEND\xaeB`\x82"
 _TRANSPOSED = {
     2: lambda x: x[:, ::-1],
     3: lambda x: x[::-1, ::-1],
@@ -170,6 +171,8 @@ def _decode_pillow(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
         if image.format == "PNG":
             with Image.open(io.BytesIO(data), formats=("PNG",)) as again:
                 again.verify()  # checks every chunk's CRC, which loading does not
+            if _PNG_END not in data:
+                raise DecodeError("truncated PNG: the IEND chunk at the end is incomplete")
         image.load()
         return _to_uint8(ImageOps.exif_transpose(image), image.format, mode)
 

@@ -1,24 +1,50 @@
 """Per-example ops on the host, in numpy, under one name: ``ops.Decode``, ``ops.RandomFlip``."""
 
 from vision.data.ops.auto import RandAugment
+from vision.data.ops.colour import (
+    ColorJitter,
+    GaussianBlur,
+    JpegCompression,
+    RandomGrayscale,
+    RandomSolarize,
+)
+from vision.data.ops.corruptions import Corruption
 from vision.data.ops.fused import DecodeCrop
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
-from vision.data.ops.mask import RandomErasing
+from vision.data.ops.mask import BlockPatchMask, PatchMask, RandomErasing
+from vision.data.ops.policies import AugMix, AutoAugment, ThreeAugment, TrivialAugment
 from vision.data.ops.values import Decode, Drop, Keep, Normalize, ToRgb, ValueRange
+from vision.data.ops.views import MultiCrop, Views, dino_views, simclr_views
 
 __all__ = [
+    "AugMix",
+    "AutoAugment",
+    "BlockPatchMask",
     "CenterCrop",
+    "ColorJitter",
+    "Corruption",
     "Decode",
     "DecodeCrop",
     "Drop",
+    "GaussianBlur",
+    "JpegCompression",
     "Keep",
+    "MultiCrop",
     "Normalize",
+    "PatchMask",
     "RandAugment",
     "RandomCrop",
     "RandomErasing",
     "RandomFlip",
+    "RandomGrayscale",
     "RandomResizedCrop",
+    "RandomSolarize",
     "Resize",
+    "ThreeAugment",
     "ToRgb",
+    "TrivialAugment",
     "ValueRange",
+    "Views",
+    "dino_views",
+    "simclr_views",
 ]

@@ -125,7 +125,7 @@ def _carried(example: Example, points: Points, maps: Points, size: tuple[int, in
         found = np.asarray(out["keypoints"], np.float32)
         moved = points(found[..., :2])
         if found.shape[-1] == 3:
-            inside = ((moved >= 0) & (moved < np.asarray(size, np.float32))).all(axis=-1)
+            inside = ((moved >= 0) & (moved <= np.asarray(size, np.float32))).all(axis=-1)
             seen = np.where(inside, found[..., 2], np.float32(0))
             moved = np.concatenate([moved, seen[..., None]], axis=-1)
         out["keypoints"] = moved

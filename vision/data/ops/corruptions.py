@@ -202,7 +202,7 @@ def _elastic_transform(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
 def _pixelate(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
     share = (0.6, 0.5, 0.4, 0.3, 0.25)[s]
     image = _pillow(x)
-    small = tuple(max(1, int(side * share)) for side in image.size)
+    small = (max(1, int(image.width * share)), max(1, int(image.height * share)))
     box = Image.Resampling.BOX
     return unpillow(image.resize(small, box).resize(image.size, box)) / 255
 
@@ -252,7 +252,7 @@ def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
     h, w = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - h) // 2, (width - w) // 2
     part = x[top : top + h, left : left + w]
-    large = ndimage.zoom(part, (factor, factor, 1), order=1, mode="nearest")
+    large = np.asarray(ndimage.zoom(part, (factor, factor, 1), order=1, mode="nearest"))
     # Rounding may leave it a pixel short.
     short = [max(0, height - large.shape[0]), max(0, width - large.shape[1])]
     large = np.pad(large, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")

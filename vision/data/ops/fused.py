@@ -21,10 +21,11 @@ class DecodeCrop:
 
     The box is drawn from the size in the header. Where it is at least 2, 4 or 8 times as high
     and wide as what is asked for, the JPEG is decoded to that fraction of its size (libjpeg's
-    scaled DCT, an average over blocks) and the box, to the nearest decoded pixel, resized from
-    there; the rest of the way is less than a factor of 2, where even methods without
-    antialiasing do little harm. Everything else, and every file when ``scaled`` is False, gives
-    exactly the pixels of the two ops. The whole file is still read, strictly.
+    scaled DCT, an average over blocks) and the box, to the nearest decoded pixel (at most half
+    a pixel of the result), resized from there; on one side at least less than a factor of 2 is
+    left, where even methods without antialiasing do little harm. Everything else, and every
+    file when ``scaled`` is False, gives exactly the pixels of the two ops. The whole file is
+    still read, strictly.
 
     The fastest of all is ``DecodeCrop(RandomResizedCrop(224, method="cv2_linear"))``.
 

@@ -74,3 +74,91 @@ class RandomErasing:
                 left = int(rng.integers(0, columns - width + 1))
                 return top, left, height, width
         return None
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchMask:
+    """``mask`` bool (h, w), True where a patch is hidden: ``share`` of them, uniformly drawn.
+
+    The number hidden is h w - int(h w (1 - share)), the same for every example.
+
+    Source: He et al., Masked Autoencoders Are Scalable Vision Learners, 2022.
+
+    Attributes:
+      grid: (h, w) in patches.
+      share: of hidden patches, 0..1.
+      out: the feature that is made.
+    """
+
+    grid: tuple[int, int] = (14, 14)
+    share: float = 0.75
+    out: str = "mask"
+
+    def __post_init__(self) -> None:
+        _check_grid(self.grid)
+        check_probability("share", self.share)
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        count = math.prod(self.grid)
+        hidden = count - int(count * (1 - self.share))
+        return {**example, self.out: (rng.permutation(count) < hidden).reshape(self.grid)}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockPatchMask:
+    """``mask`` bool (h, w), True where hidden: rectangular blocks until ``hidden`` patches are.
+
+    Blocks have at least ``least`` patches and an aspect ratio (height / width) log-uniform in
+    ``ratio``; the last patches are drawn singly or given back, so that exactly ``hidden`` are
+    hidden and batches have one number.
+
+    Source: Bao et al., BEiT, 2022, algorithm 1.
+
+    Attributes:
+      grid: (h, w) in patches.
+      hidden: how many patches to hide.
+      least: of patches in a block.
+      ratio: range of height / width.
+      out: the feature that is made.
+    """
+
+    grid: tuple[int, int] = (14, 14)
+    hidden: int = 75
+    least: int = 16
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    out: str = "mask"
+
+    def __post_init__(self) -> None:
+        _check_grid(self.grid)
+        check_range("ratio", self.ratio)
+        if not 0 <= self.hidden <= math.prod(self.grid):
+            raise ValueError(f"hidden={self.hidden}: must lie in 0..{math.prod(self.grid)}")
+        if self.least < 1:
+            raise ValueError(f"least={self.least}: must be at least 1")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        rows, columns = self.grid
+        mask = np.zeros(self.grid, bool)
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10 * rows * columns):
+            missing = self.hidden - int(mask.sum())
+            if missing < self.least:
+                break
+            area = rng.uniform(self.least, missing)
+            aspect = math.exp(rng.uniform(low, high))
+            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if not (0 < height <= rows and 0 < width <= columns):
+                continue
+            top = int(rng.integers(0, rows - height + 1))
+            left = int(rng.integers(0, columns - width + 1))
+            mask[top : top + height, left : left + width] = True
+        flat = mask.reshape(-1)
+        missing = self.hidden - int(mask.sum())
+        pool = np.flatnonzero(flat == (missing < 0))
+        flat[rng.permutation(pool)[: abs(missing)]] = missing > 0
+        return {**example, self.out: mask}
+
+
+def _check_grid(grid: tuple[int, int]) -> None:
+    if len(grid) != 2 or min(grid) < 1:
+        raise ValueError(f"grid={grid}: must be (rows, columns) of patches, both positive")
