@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision.data.cache import DiskCache, InMemory, fingerprint
+from vision.data.cache import DiskCache, InMemory
+from vision.data.fingerprint import fingerprint
 from vision.data.ops.base import noted
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip
 from vision.data.ops.values import Keep, ValueRange

@@ -6,7 +6,8 @@ import itertools
 import numpy as np
 import pytest
 
-from vision.data.class_samplers import ClassBalanced, Episodes, PxK, Stratified, labels_of
+from vision.data.class_samplers import ClassBalanced, Episodes, PxK, Stratified
+from vision.data.labels import labels_of
 from vision.data.pipeline import TrainData
 from vision.data.samplers import InOrder, Repeated, Shuffle, Weighted, bound, permute_each
 from vision.data.source import DataError, SourceInfo

@@ -11,8 +11,6 @@ import concurrent.futures
 import dataclasses
 import functools
 import hashlib
-import importlib.metadata
-import inspect
 import json
 import os
 import threading
@@ -24,13 +22,10 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vision.data import decode
-from vision.data import ops as ops_package
+from vision.data.fingerprint import fingerprint, ops_identity
 from vision.data.ops.base import Example, Op
 from vision.data.source import DataError, Source, SourceInfo
 
-_FORMAT = 1
-_PACKAGES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless")
 _ENTRY = np.dtype([("crc", "<u4"), ("written", "<u4")])
 _WRITTEN = 0x52454331
 _LOADING = threading.Lock()
@@ -111,7 +106,7 @@ class DiskCache:
 
     @functools.cached_property
     def _identity(self) -> str:
-        digest = hashlib.sha256(_ops_identity(self.ops).encode())
+        digest = hashlib.sha256(ops_identity(self.ops).encode())
         digest.update(fingerprint(self.source).encode())
         return digest.hexdigest()[:24]
 
@@ -250,7 +245,7 @@ class InMemory:
         return self.source.key(index)
 
     def fingerprint(self) -> str:
-        return _ops_identity(self.ops) + fingerprint(self.source)
+        return ops_identity(self.ops) + fingerprint(self.source)
 
     def __getitem__(self, index: int) -> Example:
         arrays, bad = self._loaded
@@ -304,56 +299,6 @@ class InMemory:
 
     def __getstate__(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-
-def fingerprint(source: Source) -> str:
-    """A hash of a source's content: its ``fingerprint()``, or one of all its records."""
-    own = getattr(source, "fingerprint", None)
-    if callable(own):
-        return f"{len(source)}/{own()}"
-    digest = hashlib.sha256()
-    for index in range(len(source)):
-        try:
-            example = source[index]
-        except DataError as error:
-            example = {"error": str(error)}
-        digest.update(f"{index}/{source.key(index)}".encode())
-        for name in sorted(example):
-            _hash_value(digest, name, example[name])
-    return f"{len(source)}/{digest.hexdigest()}"
-
-
-def _hash_value(digest: Any, name: str, value: Any) -> None:
-    if isinstance(value, bytes | bytearray | memoryview):
-        data, kind = bytes(value), "bytes"
-    elif isinstance(value, str):
-        data, kind = value.encode(), "str"
-    else:
-        array = np.asarray(value)
-        kind = f"{array.dtype.str}{array.shape}"
-        if array.dtype.hasobject:  # lists of unequal length and the like
-            data = json.dumps(value, sort_keys=True, default=repr).encode()
-        else:
-            data = np.ascontiguousarray(array).tobytes()
-    digest.update(f"/{name}/{kind}/{len(data)}/".encode())
-    digest.update(data)
-
-
-def _ops_identity(ops: tuple[Op, ...]) -> str:
-    """Arguments and code of the ops, and versions of what they call."""
-    files = sorted(Path(inspect.getfile(ops_package)).parent.rglob("*.py"))
-    files += [Path(inspect.getfile(decode)), *(Path(inspect.getfile(type(op))) for op in ops)]
-    code = hashlib.sha256()
-    for file in dict.fromkeys(files):
-        code.update(file.read_bytes())
-    versions = {}
-    for package in _PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    named = [f"{type(op).__module__}.{op!r}" for op in ops]
-    return json.dumps([_FORMAT, named, code.hexdigest(), versions])
 
 
 def _check_ops(ops: tuple[Op, ...]) -> None:
