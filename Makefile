@@ -40,7 +40,7 @@ unit: $(VENV)/.installed-test
 
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test
-	$(RUN) -m pip freeze --exclude-editable > requirements.lock
+	$(RUN) -m pip freeze > requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
