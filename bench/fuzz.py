@@ -46,7 +46,7 @@ from vision.data.decode import FORMATS, DecodeError, decode
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 
-CHUNK = 250
+CHUNK = 1000
 SECONDS_PER_FILE = 5.0
 _FORMATS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("jpeg", "JPEG", {"quality": 90}),
