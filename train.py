@@ -33,9 +33,7 @@ def main(arguments: list[str]) -> int:
 
     loaded = config.load(options.config, options.overrides)
     experiment.check(loaded, options.config)
-    outcome = loop.train(
-        loaded, workdir, accept_config_change=bool(options.accept_config_change)
-    )
+    outcome = loop.train(loaded, workdir, accept_config_change=bool(options.accept_config_change))
     if outcome.signal is not None:
         return 128 + outcome.signal if outcome.saved else 1
     return 0 if outcome.saved else 1

@@ -55,8 +55,8 @@ def main() -> None:
         "ViT d4 w96 p4 @32": ViT(
             width=96, depth=4, heads=4, patch=4, pool="mean", num_classes=10, drop_path=0.1
         ),
-        "ResNet-18 x0.25 @32": ResNet(
-            depth=18, stem="cifar", width_multiplier=0.25, num_classes=10
+        "ResNet-10 x0.25 @32": ResNet(
+            depth=10, stem="cifar", width_multiplier=0.25, num_classes=10
         ),
     }
     sharded = (ShardingRule(".*", "fsdp", min_size=1),)

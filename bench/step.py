@@ -26,7 +26,7 @@ from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 
-STEPS, PAIRS = 20, 15
+STEPS, PAIRS = 10, 12
 
 
 def bare(model: Any, batch: dict[str, np.ndarray], total: int):
@@ -122,14 +122,14 @@ def fake_batch(rows: int, size: int, channels: int, classes: int) -> dict[str, n
 
 def main() -> None:
     digits = ViT(width=48, depth=3, heads=4, patch=2, pool="mean", num_classes=10)
-    small = ViT(width=128, depth=6, heads=4, patch=4, pool="mean", num_classes=100)
-    convolutions = ResNet(depth=18, stem="cifar", width_multiplier=0.25, num_classes=100)
+    small = ViT(width=96, depth=4, heads=4, patch=4, pool="mean", num_classes=100)
+    convolutions = ResNet(depth=10, stem="cifar", width_multiplier=0.25, num_classes=100)
     record(
         "step",
         [
             measure("ViT d3 w48 p2 @8 (demo)", digits, fake_batch(64, 8, 1, 10)),
-            measure("ViT d6 w128 p4 @32", small, fake_batch(32, 32, 3, 100)),
-            measure("ResNet-18 x0.25 @32", convolutions, fake_batch(32, 32, 3, 100)),
+            measure("ViT d4 w96 p4 @32", small, fake_batch(32, 32, 3, 100)),
+            measure("ResNet-10 x0.25 @32", convolutions, fake_batch(32, 32, 3, 100)),
         ],
     )
 
