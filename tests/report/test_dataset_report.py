@@ -27,6 +27,7 @@ from vision.data.tokenizers import ClipTokenizer
 from vision.report.dataset import main, parts_of, write_dataset_report
 from vision.report.drawing import annotated, pictures_in
 from vision.report.duplicates import MAX_BITS, find, print_of
+from vision.report.numbers import percent
 from vision.report.survey import Part, lint, survey
 
 PHOTOS = [np.ascontiguousarray(photo) for photo in load_sample_images().images]
@@ -378,3 +379,20 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     assert browser.run("return window.hacked ?? null") is None
     assert browser.run("return document.querySelectorAll('[onerror], img[src=x]').length") == 0
     assert evil in browser.run("return document.body.textContent")
+
+
+def test_many_classes_are_cut_and_shares_are_of_everything(tmp_path: Path) -> None:
+    from vision.report.dataset_page import render
+
+    labels = np.repeat(np.arange(100), np.arange(1, 101))
+    names = tuple(f"class {i}" for i in range(100))
+    source = Arrays({"label": labels}, "many", names)
+    text, findings = render(
+        [survey(Part("train", source), limit=10_000)], title="t", card={}, config={}, command=""
+    )
+    assert "train: 5 rare classes: class 0, class 1, class 2, class 3, class 4" in findings
+    assert "The 30 most frequent; 100 classes seen" in text
+    assert percent(100 / len(labels)) in text  # of all records, not of those shown
+    assert 'scope="row">class 50<' not in text
+    assert 'scope="row">class 0<' in text
+    assert 'scope="row">class 99<' in text

@@ -37,8 +37,10 @@ def _bar(share: float) -> Markup:
     )
 
 
-def _counted(heads: tuple[str, str], rows: Sequence[tuple[str, int]], caption: str) -> Markup:
-    total, most = sum(n for _, n in rows), max(n for _, n in rows)
+def _counted(
+    heads: tuple[str, str], rows: Sequence[tuple[str, int]], total: int, caption: str
+) -> Markup:
+    most = max(n for _, n in rows)
     cells = [
         (name, f"{n:,}", percent(n / max(total, 1)), _bar(n / max(most, 1))) for name, n in rows
     ]
@@ -77,21 +79,23 @@ def classes(survey: Survey, findings: Findings) -> Content:
     rows = sorted(counts.items(), key=lambda item: -item[1])
     if survey.num_classes <= MOST_CLASSES:
         rows = list(counts.items())
-    named = [(survey.class_name(c), n) for c, n in rows]
+    named, total = [(survey.class_name(c), n) for c, n in rows], sum(counts.values())
     caption = (
         f"{some(len(seen), 'class', 'classes')} seen; the most frequent is "
         f"{number(max(seen) / min(seen), 3)} times as frequent as the least"
     )
     if len(named) <= MOST_CLASSES:
-        return join([*parts, _counted(("class", "records"), named, caption)])
+        return join([*parts, _counted(("class", "records"), named, total, caption)])
     half = MOST_CLASSES // 2
     return join(
         [
             *parts,
-            _counted(("class", "records"), named[:half], f"The {half} most frequent; {caption}"),
+            _counted(
+                ("class", "records"), named[:half], total, f"The {half} most frequent; {caption}"
+            ),
             disclosure(
                 f"The {half} least frequent",
-                _counted(("class", "records"), named[-half:], "Shares are among these"),
+                _counted(("class", "records"), named[-half:], total, "Those seen least"),
             ),
         ]
     )
@@ -139,7 +143,10 @@ def sizes_of_pictures(survey: Survey, findings: Findings) -> Content:
         "div",
         table(heads, rows, numeric=range(1, 6)),
         _counted(
-            ("width x height", "pictures"), common, f"{some(len(distinct), 'different size')}"
+            ("width x height", "pictures"),
+            common,
+            len(sizes),
+            some(len(distinct), "different size"),
         ),
         table(("", "width x height", "record"), named),
         class_="stack",

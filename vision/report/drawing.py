@@ -49,7 +49,7 @@ def _drawable(shape: tuple[int, ...]) -> bool:
 
 def plain(picture: np.ndarray) -> bytes:
     """A picture as PNG, small ones enlarged by whole factors."""
-    return _png(_enlarged(_rgb(picture)))
+    return thumbnail_of({"image": picture})
 
 
 def annotated(example: Mapping[str, Any], picture: np.ndarray) -> tuple[bytes, str] | None:
@@ -135,8 +135,12 @@ def _png(image: Image.Image) -> bytes:
 
 
 def thumbnail_of(record: Mapping[str, Any]) -> bytes:
-    """A record's picture as PNG; empty if it has none."""
+    """A record's picture as PNG, small ones enlarged; empty if it has none."""
     try:
-        return thumbnail(record)
+        png = thumbnail(record, size_px=SIDE_PX)
     except DataError:
         return b""
+    with Image.open(io.BytesIO(png)) as image:
+        if 2 * max(image.size) > SIDE_PX:
+            return png
+        return _png(_enlarged(np.asarray(image.convert("RGB"))))

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from vision.data.batches import BadRecord, BatchReader, ExampleRng, Once, PipelineError
+from vision.data.batches import BadRecord, BatchReader, ExampleRng, Once
+from vision.data.collate import PipelineError
 from vision.data.decode import decode
 from vision.data.ops.base import Example, Op
 from vision.data.source import DataError, Source, SourceInfo
