@@ -17,7 +17,8 @@ from vision.data.sources.arrays import Arrays
 from vision.data.sources.combine import Concat, Joined, Relabel, Subset
 from vision.data.sources.folder import Folder
 from vision.data.sources.manifest import Manifest
-from vision.data.sources.splits import Chronological, GroupHash, Split, Stratified, feature_of
+from vision.data.sources.splits import Chronological, GroupHash, Split, Stratified
+from vision.data.whole import feature_of
 
 NAMES = ("cat", "dog", "fox")
 

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from vision.data.class_samplers import ClassBalanced, Episodes, PxK, Stratified
-from vision.data.labels import labels_of
 from vision.data.pipeline import TrainData
 from vision.data.samplers import InOrder, Repeated, Shuffle, Weighted, bound, permute_each
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
+from vision.data.whole import labels_of
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 10, 17, 31, 100, 1438, 65536, 70001])
@@ -207,12 +207,12 @@ def test_weighted(tmp_path):
 
 
 class Slow:
-    """The labels only record by record, or only from ``labels()``."""
+    """The labels only record by record, or only from ``column()``."""
 
     def __init__(self, labels, quick=False):
         self._labels = labels
         if quick:
-            self.labels = lambda: self._labels
+            self.column = {"label": labels}.__getitem__
 
     info = SourceInfo("slow", 0, ("cat", "dog", "eel"))
 
@@ -220,8 +220,8 @@ class Slow:
         return len(self._labels)
 
     def __getitem__(self, index):
-        if hasattr(self, "labels"):
-            raise AssertionError("labels() is there to save this")
+        if hasattr(self, "column"):
+            raise AssertionError("column() is there to save this")
         return {"label": self._labels[index]}
 
     def key(self, index):

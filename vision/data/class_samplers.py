@@ -1,7 +1,7 @@
 """Orders that know the classes: balanced, stratified, P x K and episodic.
 
 All need one scalar label per record, which they read once when they are bound to a source; see
-``vision.data.labels``. Bound, they hold the label groups in an array that nobody changes and are
+``vision.data.whole``. Bound, they hold the label groups in an array that nobody changes and are
 pure functions of (seed, epoch, positions) like any other sampler.
 """
 
@@ -13,7 +13,6 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
-from vision.data.labels import labels_of
 from vision.data.samplers import (
     Interleave,
     Keys,
@@ -24,6 +23,7 @@ from vision.data.samplers import (
     stream_key,
 )
 from vision.data.source import DataError, Source
+from vision.data.whole import labels_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

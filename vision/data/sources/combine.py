@@ -13,8 +13,9 @@ import numpy as np
 
 from vision.data import files
 from vision.data.source import DataError, Source, SourceInfo
-from vision.data.sources.splits import at_indices, feature_of, names_of, valid_index
+from vision.data.sources.splits import at_indices, valid_index
 from vision.data.table import fields_only
+from vision.data.whole import feature_of, names_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -104,12 +104,16 @@ class Folder:
             raise DataError(f"{path}: cannot be read: {error.strerror}") from error
         return {"image": data, "label": np.int32(self._files.labels[index])}
 
+    def column(self, feature: str) -> np.ndarray:
+        """The labels of all records, without opening a file."""
+        return {"label": self._files.labels}[feature]
+
     def key(self, index: int) -> str:
         return str(self.path / self._files.paths[index])
 
     @functools.cached_property
     def _files(self) -> _Files:
-        names = _class_folders(self.path)
+        names = class_folders(self.path)
         class_names = names
         if self.path == Path(self.root) and set(names) <= _PART_NAMES:
             raise DataError(
@@ -118,7 +122,7 @@ class Folder:
             )
         if self.path != Path(self.root) and self.part != "train":
             train = Path(self.root) / "train"
-            class_names = _class_folders(train) if train.is_dir() else names
+            class_names = class_folders(train) if train.is_dir() else names
             unknown = sorted(set(names) - set(class_names))
             if unknown:
                 raise DataError(
@@ -128,10 +132,10 @@ class Folder:
         images: dict[str, list[str]] = {name: [] for name in class_names}
         left_out: list[str] = []
         real_root = os.path.realpath(self.path)
-        for path in _walk(self.path):
+        for path in walk_files(self.path):
             top, _, inner = path.partition(os.sep)
             suffix = os.path.splitext(path)[1].lower()
-            if suffix not in self.extensions or _hidden(path):
+            if suffix not in self.extensions or is_hidden(path):
                 left_out.append(path)
             elif not inner:
                 raise DataError(
@@ -180,11 +184,11 @@ class _Files:
     left_out: tuple[str, ...]
 
 
-def _class_folders(path: Path) -> tuple[str, ...]:
+def class_folders(path: Path) -> tuple[str, ...]:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "no such folder"
         raise DataError(f"{path}: {what}; expected {path}/CLASS_NAME/*.jpg")
-    names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not _hidden(e.name))
+    names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not is_hidden(e.name))
     if not names:
         raise DataError(f"{path}: no class folders in it; expected {path}/CLASS_NAME/*.jpg")
     folded: dict[str, str] = {}
@@ -197,7 +201,7 @@ def _class_folders(path: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _walk(root: Path) -> list[str]:
+def walk_files(root: Path) -> list[str]:
     """All files under ``root``, relative to it, sorted by path component."""
 
     def refuse(error: OSError) -> None:
@@ -224,7 +228,7 @@ def _refuse_leaving_link(path: Path, real_root: str) -> None:
             )
 
 
-def _hidden(path: str) -> bool:
+def is_hidden(path: str) -> bool:
     return any(part.startswith(".") for part in path.split(os.sep))
 
 

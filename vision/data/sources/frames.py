@@ -14,7 +14,7 @@ import numpy as np
 from vision.data import files
 from vision.data.decode import DecodeError, decode
 from vision.data.source import DataError, SourceInfo
-from vision.data.sources.folder import IMAGE_EXTENSIONS, _class_folders, _hidden, _walk
+from vision.data.sources.folder import IMAGE_EXTENSIONS, class_folders, is_hidden, walk_files
 from vision.data.sources.splits import valid_index
 from vision.data.table import fields_only
 
@@ -120,10 +120,10 @@ class Frames:
     @functools.cached_property
     def _clips(self) -> _Clips:
         root = Path(self.root)
-        class_names = _class_folders(root)
+        class_names = class_folders(root)
         found: dict[str, list[str]] = {}
-        for path in _walk(root):
-            if _hidden(path):
+        for path in walk_files(root):
+            if is_hidden(path):
                 continue
             folder = os.path.dirname(path)
             depth = len(Path(path).parts)

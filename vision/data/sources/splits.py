@@ -14,6 +14,7 @@ import numpy as np
 
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.table import fields_only
+from vision.data.whole import feature_of, names_of
 
 
 class SplitRule(Protocol):
@@ -171,37 +172,6 @@ class Split:
 
     def key(self, index: int) -> str:
         return self.source.key(int(self._chosen[index]))
-
-
-def feature_of(source: Source, feature: str) -> list[Any]:
-    """A feature of all records: ``source.column(feature)`` where it has that, which reads no
-    image, or else by reading every record.
-
-    Raises:
-      DataError: no such feature, or a record cannot be read.
-    """
-    column = getattr(source, "column", None)
-    if column is not None:
-        try:
-            return list(column(feature))
-        except KeyError:
-            raise DataError(
-                f"{source.info.name} has no feature {feature!r} but "
-                f"{', '.join(source.info.features)}"
-            ) from None
-    values = []
-    for index in range(len(source)):
-        example = source[index]
-        if feature not in example:
-            raise DataError(f"{source.key(index)}: no feature {feature!r} but {', '.join(example)}")
-        values.append(example[feature])
-    return values
-
-
-def names_of(source: Source, feature: str) -> tuple[str, ...]:
-    """The names behind a feature's numbers, where the source has them."""
-    names = getattr(source, "names", None)
-    return () if names is None else names(feature)
 
 
 def at_indices(values: Sequence[Any], chosen: np.ndarray) -> list[Any]:
