@@ -1,7 +1,7 @@
-"""Evaluates the newest checkpoint of a run and writes evaluation.json and report.html.
+"""Evaluates a checkpoint of a run and writes evaluation.json and report.html.
 
     python evaluate.py --workdir=workdirs/digits
-    python evaluate.py --workdir=workdirs/digits --evaluators=test
+    python evaluate.py --workdir=workdirs/digits --step=1000 --evaluators=test --out=/tmp/at_1000
 
 Reads nothing but the workdir and the evaluators' data; it may run beside a training.
 """
@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vision.core.cli import cache_compilations, parse, run_main
+from vision.core.cli import UsageError, cache_compilations, parse, run_main
 
 
 def main(arguments: list[str]) -> int:
@@ -20,6 +20,7 @@ def main(arguments: list[str]) -> int:
         __doc__ or "",
         workdir="folder of the run",
         evaluators="names to run, separated by commas; all by default",
+        step="of the checkpoint to evaluate; the newest valid one by default",
         out="folder for evaluation.json and report.html; the workdir by default",
     )
     workdir = Path(options.workdir)
@@ -29,8 +30,11 @@ def main(arguments: list[str]) -> int:
     from vision.report.run import format_table, write_report
 
     names = options.evaluators.split(",") if options.evaluators else None
+    if options.step and not str(options.step).isdigit():
+        raise UsageError(f"--step={options.step} is no number of steps")
+    step = int(options.step) if options.step else None
     command = " ".join(["python", "evaluate.py", *arguments])
-    results = evaluate_workdir(workdir, out, names=names, command=command)
+    results = evaluate_workdir(workdir, out, names=names, step=step, command=command)
     rows = [
         {"evaluator": name, **result["metrics"]} for name, result in results["evaluators"].items()
     ]

@@ -86,7 +86,7 @@ def test_evaluate_writes_json_and_page(trained: Path, capsys: pytest.CaptureFixt
 
 
 def test_evaluation_repeats_exactly_and_equals_the_last_row(trained: Path, tmp_path: Path):
-    once = evaluate_workdir(trained, tmp_path / "a")["evaluators"]["val"]["metrics"]
+    once = evaluate_workdir(trained, tmp_path / "a", step=8)["evaluators"]["val"]["metrics"]
     again = evaluate_workdir(trained, tmp_path / "b")["evaluators"]["val"]["metrics"]
     assert once == again
     row = read_rows(trained / "metrics.jsonl")[-1]
@@ -161,6 +161,8 @@ def test_evaluate_mistakes(trained: Path, tmp_path: Path, capsys: pytest.Capture
         ([f"--workdir={tmp_path}"], ["not the workdir of a run"]),
         ([f"--workdir={trained}", "--evaluators=vla"], ["no evaluator 'vla'", "'val'"]),
         ([f"--workdir={trained}", "--config.seed=1"], ["config from the workdir"]),
+        ([f"--workdir={trained}", "--step=5"], ["no valid checkpoint of step 5", "has 8"]),
+        ([f"--workdir={trained}", "--step=last"], ["--step=last is no number"]),
     ):
         assert call(evaluate, *arguments) == 2
         error = capsys.readouterr().err

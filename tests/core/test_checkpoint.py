@@ -11,7 +11,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vision.core.checkpoint import CheckpointError, Checkpoints, CheckpointStore, load_newest, main
+from vision.core.checkpoint import CheckpointError, Checkpoints, CheckpointStore, load_state, main
 from vision.core.mesh import Mesh
 from vision.core.state import digest
 
@@ -67,7 +67,7 @@ def test_a_sharded_state_is_restored_onto_another_mesh(tmp_path: Path):
     found = restored[0]["params"]["model"]["kernel"]
     assert found.sharding.spec == P(None, "fsdp")
     np.testing.assert_array_equal(found, kernel)
-    step, flat = load_newest(tmp_path)
+    step, flat = load_state(tmp_path)
     assert step == 1
     np.testing.assert_array_equal(flat["params.model.kernel"], kernel)
     store.close()
@@ -93,7 +93,7 @@ def test_saving_a_step_twice_keeps_the_first(tmp_path: Path):
     assert store.save(1, tree(1), {"step": 1}, wait=False)
     assert store.save(1, tree(2), {"step": 1}, wait=True)
     np.testing.assert_array_equal(
-        load_newest(tmp_path)[1]["params.model.kernel"], tree(1)["params"]["model"]["kernel"]
+        load_state(tmp_path)[1]["params.model.kernel"], tree(1)["params"]["model"]["kernel"]
     )
     store.close()
 

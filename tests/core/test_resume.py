@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from vision.core.checkpoint import load_newest
+from vision.core.checkpoint import load_state
 from vision.core.log import read_rows
 from vision.core.state import digest
 
@@ -94,13 +94,13 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     workdir = tmp_path_factory.mktemp("undisturbed")
     status, errors = run(workdir)
     assert status == 0, errors
-    step, state = load_newest(workdir)
+    step, state = load_state(workdir)
     assert step == TOTAL
     return Reference(workdir, digest(state), measured(workdir))
 
 
 def assert_same(workdir: Path, undisturbed: Reference) -> None:
-    step, state = load_newest(workdir)
+    step, state = load_state(workdir)
     assert step == TOTAL
     assert digest(state) == undisturbed.digest
     found = measured(workdir)
@@ -127,7 +127,7 @@ def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed:
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    step, _ = load_newest(tmp_path)
+    step, _ = load_state(tmp_path)
     assert step == rows(tmp_path)[-1]["step"] < TOTAL
     status, errors = run(tmp_path)
     assert f"resumed from the checkpoint of step {step}" in errors
@@ -165,11 +165,11 @@ def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path, undist
     status, errors = run(tmp_path, "--config.model.width=32", "--accept_config_change")
     assert status == 2
     assert "holds another model's state" in errors
-    assert load_newest(tmp_path)[0] == TOTAL
+    assert load_state(tmp_path)[0] == TOTAL
     # What does not shape the state may change.
     status, errors = run(tmp_path, f"--config.total={TOTAL + 10} steps", "--accept_config_change")
     assert status == 0, errors
-    assert load_newest(tmp_path)[0] == TOTAL + 10
+    assert load_state(tmp_path)[0] == TOTAL + 10
 
 
 @pytest.mark.parametrize(("limit_bytes", "status"), [(20_000, 2), (20_000, 1)])
@@ -194,7 +194,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
         assert "cannot be written" in errors
     else:
         assert "could not be written" in errors
-    step, state = load_newest(tmp_path)
+    step, state = load_state(tmp_path)
     assert step == TOTAL
     assert digest(state) == undisturbed.digest
 

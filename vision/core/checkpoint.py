@@ -204,25 +204,30 @@ def compare(saved: Mapping[str, Any], target: Mapping[str, Any], where: Path) ->
         )
 
 
-def load_newest(workdir: Path) -> tuple[int, dict[str, np.ndarray]]:
-    """The newest valid state of a workdir as NumPy arrays, read without its config.
+def load_state(workdir: Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
+    """A state of a workdir as NumPy arrays, read without its config; the newest valid one, or
+    that of ``step``.
 
     Nothing is written or moved.
 
     Raises:
-      CheckpointError: there is no valid checkpoint.
+      CheckpointError: there is no such checkpoint, or no valid one.
     """
     folder = workdir.resolve() / "checkpoints"
-    invalid = {step for step, _ in _invalid(folder)} if folder.is_dir() else set()
+    problems = dict(_invalid(folder)) if folder.is_dir() else {}
     steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
-    for step in sorted(set(steps) - invalid, reverse=True):
+    valid = sorted(set(steps) - set(problems), reverse=True)
+    if step is not None and step not in valid:
+        have = ", ".join(map(str, sorted(valid))) or "none"
+        raise CheckpointError(f"{folder} holds no valid checkpoint of step {step}; it has {have}")
+    for candidate in valid if step is None else [step]:
         try:
-            path = folder / str(step)
+            path = folder / str(candidate)
             as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in _stored(path)}
             with ocp.PyTreeCheckpointer() as reader:
-                return step, reader.restore(path / "state", restore_args=as_numpy)
+                return candidate, reader.restore(path / "state", restore_args=as_numpy)
         except Exception as error:
-            log.warning("checkpoint %s is not readable: %s", folder / str(step), error)
+            log.warning("checkpoint %s is not readable: %s", folder / str(candidate), error)
     raise CheckpointError(f"{folder} holds no valid checkpoint")
 
 
@@ -236,7 +241,7 @@ def main(arguments: list[str]) -> int:
     workdir = Path(arguments[1])
     try:
         if arguments[0] == "digest":
-            step, state = load_newest(workdir)
+            step, state = load_state(workdir)
             print(f"{digest(state)}  step {step}")
             return 0
         folder = workdir / "checkpoints"

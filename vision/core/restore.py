@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from vision.core.checkpoint import compare, flatten, load_newest
+from vision.core.checkpoint import compare, flatten, load_state
 from vision.core.config import build
 from vision.core.evaluator import Predict
 from vision.core.experiment import Experiment, Facts, assemble, check, make_step
@@ -39,12 +39,14 @@ class Run:
     mesh: jax.sharding.Mesh
 
 
-def load_run(workdir: Path) -> Run:
-    """Reads the newest valid checkpoint of a workdir. Nothing is written.
+def load_run(workdir: Path, step: int | None = None) -> Run:
+    """Reads a checkpoint of a workdir: the newest valid one, or that of ``step``.
+
+    Nothing is written.
 
     Raises:
       WorkdirError: not the workdir of a run.
-      CheckpointError: no valid checkpoint in it.
+      CheckpointError: no valid checkpoint, or none of that step.
     """
     config: Any = read_config(workdir)
     check(config, str(workdir / "config.json"))
@@ -56,7 +58,7 @@ def load_run(workdir: Path) -> Run:
     trained = make_step(experiment, facts, ops, size)
     shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
     abstract = jax.eval_shape(trained.init, shapes)
-    step, stored = load_newest(workdir)
+    step, stored = load_state(workdir, step)
     names = flatten(abstract)
     compare(stored, names, workdir / "checkpoints" / str(step))
     state = jax.tree.unflatten(jax.tree.structure(abstract), [stored[name] for name in names])

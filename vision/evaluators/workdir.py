@@ -23,21 +23,27 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "num
 
 
 def evaluate_workdir(
-    workdir: Path, out: Path, *, names: Sequence[str] | None = None, command: str = ""
+    workdir: Path,
+    out: Path,
+    *,
+    names: Sequence[str] | None = None,
+    step: int | None = None,
+    command: str = "",
 ) -> dict[str, Any]:
-    """Runs the config's evaluators on the newest checkpoint and writes ``out/evaluation.json``.
+    """Runs the config's evaluators on a checkpoint and writes ``out/evaluation.json``.
 
     Args:
       workdir: folder of a run.
       out: folder for the results, made when it does not exist.
       names: evaluators to run; None for all.
+      step: of the checkpoint; None for the newest valid one.
       command: kept with the results, so that they can be made again.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
       every evaluator, its ``metrics`` and ``figures``.
     """
-    run = load_run(workdir)
+    run = load_run(workdir, step)
     evaluators = dict(run.experiment.evaluators or {})
     for name in names or ():
         if name not in evaluators:
