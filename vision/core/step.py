@@ -128,13 +128,11 @@ class Compiled:
       abstract: the state as ``jax.ShapeDtypeStruct`` with shardings: what a restore needs.
       init: makes a fresh, sharded state.
       update: ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
-      flops: of one update as the compiler counts them; layers under a scan count once.
     """
 
     abstract: State
     init: Callable[[], State]
     update: Callable[[State, Mapping[str, Any]], tuple[State, Metrics]]
-    flops: float
 
 
 def compile_step(
@@ -170,7 +168,6 @@ def compile_step(
         )
         lowered = update.lower(abstract, dict(batch))
         compiled = lowered.compile()
-    cost = compiled.cost_analysis() or {}
 
     def fresh() -> State:
         # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
@@ -179,4 +176,4 @@ def compile_step(
         with jax.set_mesh(mesh):
             return jax.jit(init, out_shardings=shardings).lower().compile(options)()
 
-    return Compiled(abstract, fresh, compiled, float(cost.get("flops", 0.0)))
+    return Compiled(abstract, fresh, compiled)
