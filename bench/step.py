@@ -18,10 +18,11 @@ import numpy as np
 import optax
 
 from bench.common import alternate, ratio, record
+from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, to_device
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine, Horizon
-from vision.core.step import Step, compile_step
+from vision.core.step import Step
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify

@@ -14,9 +14,9 @@ import pytest
 
 from vision.core import config as configs
 from vision.core import experiment as experiments
+from vision.core.compile import compile_step
 from vision.core.config import build
 from vision.core.mesh import Mesh, to_device
-from vision.core.step import compile_step
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
 

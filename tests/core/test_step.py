@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vision.core.compile import Compiled, compile_step
 from vision.core.mesh import Mesh, MeshError, ShardingRule, state_shardings, to_device
 from vision.core.optim import Ema, Optimizer, adamw, sgd
 from vision.core.schedule import Cosine, Horizon
 from vision.core.state import digest
-from vision.core.step import Compiled, Step, compile_step
+from vision.core.step import Step
 from vision.data.batch_ops import Mixup
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT

@@ -21,6 +21,7 @@ import ml_collections
 
 from vision.core.checkpoint import CheckpointStore
 from vision.core.clock import Stopwatch
+from vision.core.compile import compile_step
 from vision.core.config import build
 from vision.core.errors import UserError
 from vision.core.evaluator import Stopped, evaluate
@@ -28,7 +29,6 @@ from vision.core.experiment import Experiment, Facts, assemble, make_step, obser
 from vision.core.log import Meter, MetricLog, Progress, RowFile, duration
 from vision.core.mesh import to_device
 from vision.core.net import count_params
-from vision.core.step import compile_step
 from vision.core.workdir import FACTS, WorkdirError, open_workdir, write_text
 
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
