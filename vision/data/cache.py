@@ -87,6 +87,9 @@ class DiskCache:
         """The folder of this very content."""
         return Path(self.root).expanduser() / f"{_slug(self.source.info.name)}-{self._identity}"
 
+    def fingerprint(self) -> str:
+        return self._identity
+
     def __getitem__(self, index: int) -> Example:
         return self._file.unpack(self._record(index))
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.metadata
 import inspect
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from vision.data import decode
-from vision.data import ops as ops_package
-from vision.data.ops.base import Op
+from vision.data import files
 from vision.data.source import DataError, Source
 
-_FORMAT = 1
+if TYPE_CHECKING:
+    from vision.data.ops.base import Op
+
+_FORMAT = 2
+_HERE = Path(__file__).parent
 _PACKAGES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless")
+_READING = ("cells", "columns", "decode", "descriptions", "files", "regions", "table")
 
 
 def fingerprint(source: Source) -> str:
@@ -37,6 +42,58 @@ def fingerprint(source: Source) -> str:
     return f"{len(source)}/{digest.hexdigest()}"
 
 
+def content(source: Any, paths: Iterable[str] = (), code: Iterable[Path] = ()) -> str:
+    """A hash of what a source's records are made from, without opening one.
+
+    For the ``fingerprint`` of sources whose records depend on nothing else than their arguments
+    (dataclass fields, sources among them), on files, and on code. A file that is written anew
+    counts as changed, also where its bytes are the same; one that keeps path, size and time of
+    change counts as unchanged.
+
+    Args:
+      source: a dataclass.
+      paths: of all files that the records come from; one that is not there is noted as missing.
+      code: modules that make the records, beside the source's own and those that all share.
+
+    Raises:
+      ValueError: an argument has no lasting name, as a ``functools.partial`` has none.
+    """
+    modules = {_HERE / f"{name}.py" for name in _READING} | set(code)
+    named = json.dumps([_FORMAT, _named(source, modules, outermost=True)])
+    digest = hashlib.sha256(f"{named}/{_code(modules)}".encode())
+    for path in paths:
+        try:
+            stamp = str(files.size_and_stamp(path))
+        except DataError:
+            stamp = "missing"
+        digest.update(f"{path}\0{stamp}\0".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _named(value: Any, code: set[Path], outermost: bool = False) -> Any:
+    """``value`` as lists and texts; modules whose code it calls are added to ``code``."""
+    if isinstance(value, type) or inspect.isroutine(value):
+        if file := inspect.getsourcefile(value):
+            code.add(Path(file))
+        return f"{value.__module__}.{value.__qualname__}"
+    if isinstance(value, Source) and not outermost:
+        return fingerprint(value)
+    if dataclasses.is_dataclass(value):
+        fields = [(f.name, _named(getattr(value, f.name), code)) for f in dataclasses.fields(value)]
+        return [_named(type(value), code), fields]
+    if isinstance(value, Mapping):
+        return [[_named(k, code), _named(v, code)] for k, v in value.items()]
+    if isinstance(value, tuple | list):
+        return [_named(each, code) for each in value]
+    if " at 0x" in repr(value):
+        raise ValueError(f"{value!r} prints as an address; a cache needs an argument with a name")
+    return repr(value)
+
+
+def _code(modules: Iterable[Path]) -> str:
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(modules))).hexdigest()
+
+
 def _hash_value(digest: Any, name: str, value: Any) -> None:
     if isinstance(value, bytes | bytearray | memoryview):
         data, kind = bytes(value), "bytes"
@@ -46,7 +103,8 @@ def _hash_value(digest: Any, name: str, value: Any) -> None:
         array = np.asarray(value)
         kind = f"{array.dtype.str}{array.shape}"
         if array.dtype.hasobject:  # lists of unequal length and the like
-            data = json.dumps(value, sort_keys=True, default=repr).encode()
+            plain = value.tolist() if isinstance(value, np.ndarray) else value
+            data = json.dumps(plain, sort_keys=True, default=repr).encode()
         else:
             data = np.ascontiguousarray(array).tobytes()
     digest.update(f"/{name}/{kind}/{len(data)}/".encode())
@@ -55,11 +113,8 @@ def _hash_value(digest: Any, name: str, value: Any) -> None:
 
 def ops_identity(ops: tuple[Op, ...]) -> str:
     """Arguments and code of the ops, and versions of what they call."""
-    files = sorted(Path(inspect.getfile(ops_package)).parent.rglob("*.py"))
-    files += [Path(inspect.getfile(decode)), *(Path(inspect.getfile(type(op))) for op in ops)]
-    code = hashlib.sha256()
-    for file in dict.fromkeys(files):
-        code.update(file.read_bytes())
+    modules = {_HERE / "decode.py", *(_HERE / "ops").rglob("*.py")}
+    modules |= {Path(inspect.getfile(type(op))) for op in ops}
     versions = {}
     for package in _PACKAGES:
         try:
@@ -67,4 +122,4 @@ def ops_identity(ops: tuple[Op, ...]) -> str:
         except importlib.metadata.PackageNotFoundError:
             continue
     named = [f"{type(op).__module__}.{op!r}" for op in ops]
-    return json.dumps([_FORMAT, named, code.hexdigest(), versions])
+    return json.dumps([_FORMAT, named, _code(modules), versions])

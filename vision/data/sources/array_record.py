@@ -21,6 +21,7 @@ import numpy as np
 
 from vision.data import files
 from vision.data.cells import from_json
+from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.sources.splits import valid_index
 from vision.data.table import fields_only
@@ -91,6 +92,12 @@ class ArrayRecord:
         except DataError as error:
             raise DataError(f"{self.key(index)}: {error}") from None
 
+    def fingerprint(self) -> str:
+        """Changes with path, size or time of any of the folder's files; no record is read."""
+        return content(
+            self, [*self._shards.paths, *(os.path.join(self.folder, name) for name in (INFO, KEYS))]
+        )
+
     def key(self, index: int) -> str:
         return self._keys[index]
 
@@ -144,6 +151,10 @@ class ArrayRecordPayloads:
             return self.decode(data)
         except (DataError, ValueError) as error:
             raise DataError(f"{self.key(index)}: {error}") from None
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any file; no record is read."""
+        return content(self, self._shards.paths)
 
     def key(self, index: int) -> str:
         return self._shards.place(index)

@@ -54,5 +54,9 @@ class Arrays:
         chosen = np.asarray(indices, np.int64)
         return {k: v[chosen] for k, v in self.arrays.items()}
 
+    def column(self, feature: str) -> np.ndarray:
+        """A feature of all records."""
+        return self.arrays[feature]
+
     def key(self, index: int) -> str:
         return f"{self.name}/{index}"

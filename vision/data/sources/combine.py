@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 from vision.data import files
+from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
-from vision.data.sources.splits import at_indices, valid_index
+from vision.data.sources.splits import Selected, at_indices, valid_index
 from vision.data.table import fields_only
 from vision.data.whole import feature_of, names_of
 
 
 @dataclasses.dataclass(frozen=True)
-class Subset:
+class Subset(Selected):
     """Some records of a source, in the order they are given. Class names stay.
 
     Exactly one of the last three says which.
@@ -43,11 +44,8 @@ class Subset:
         if sum(map(bool, (self.indices, self.keys, self.keys_file))) != 1:
             raise ValueError("give one of indices, keys and keys_file, not empty")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return fields_only(self)
-
     @functools.cached_property
-    def _chosen(self) -> np.ndarray:
+    def chosen(self) -> np.ndarray:
         if self.indices:
             chosen = np.asarray(self.indices, np.int64)
             wrong = chosen[(chosen < 0) | (chosen >= len(self.source))]
@@ -77,22 +75,9 @@ class Subset:
         info = self.source.info
         return dataclasses.replace(info, name=f"{info.name}/subset", num_examples=len(self))
 
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[int(self._chosen[valid_index(index, self)])]
-
-    def column(self, feature: str) -> list[Any]:
-        """A feature of all records."""
-        return at_indices(feature_of(self.source, feature), self._chosen)
-
-    def names(self, feature: str) -> tuple[str, ...]:
-        """The names of a class, group or label feature, in the order of their numbers."""
-        return names_of(self.source, feature)
-
-    def key(self, index: int) -> str:
-        return self.source.key(int(self._chosen[index]))
+    def fingerprint(self) -> str:
+        """Changes with the arguments, the file of names, and the source's content."""
+        return content(self, filter(None, [self.keys_file]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,6 +157,10 @@ class Concat:
             )
         return found.pop()
 
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with the content of the sources."""
+        return content(self)
+
     def key(self, index: int) -> str:
         source, at = self._locate(index)
         return self.sources[source].key(at)
@@ -182,7 +171,7 @@ class Concat:
 
 
 @dataclasses.dataclass(frozen=True)
-class Relabel:
+class Relabel(Selected):
     """The same records under other class names: merged, renamed, or put in another order.
 
     Attributes:
@@ -214,9 +203,6 @@ class Relabel:
         if unknown:
             raise ValueError(f"mapping: {sorted(unknown)[0]!r} is not among class_names")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return fields_only(self)
-
     @property
     def _names(self) -> tuple[str, ...]:
         return self.class_names or tuple(sorted({name for _, name in self.mapping}))
@@ -239,9 +225,9 @@ class Relabel:
         return np.asarray([*new, -1], np.int32)
 
     @functools.cached_property
-    def _chosen(self) -> np.ndarray | None:
+    def chosen(self) -> np.ndarray:
         if (self._new[:-1] >= 0).all():
-            return None
+            return np.arange(len(self.source))
         labels = np.asarray(feature_of(self.source, self.feature), np.int64)
         chosen = np.flatnonzero((labels < 0) | (self._new[labels] >= 0))
         if not len(chosen):
@@ -261,32 +247,22 @@ class Relabel:
             features={**info.features, self.feature: label},
         )
 
-    def __len__(self) -> int:
-        return len(self.source) if self._chosen is None else len(self._chosen)
-
     def __getitem__(self, index: int) -> dict[str, Any]:
-        example = self.source[self._at(index)]
+        example = super().__getitem__(index)
         if self.feature not in example:
             raise ValueError(f"Relabel: no feature {self.feature!r}; set Relabel.feature")
         return {**example, self.feature: self._new[int(example[self.feature])]}
 
     def column(self, feature: str) -> list[Any]:
         """A feature of all records."""
-        values = feature_of(self.source, feature)
+        values = super().column(feature)
         if feature == self.feature:
             values = list(self._new[np.asarray(values, np.int64)])
-        return values if self._chosen is None else at_indices(values, self._chosen)
+        return values
 
     def names(self, feature: str) -> tuple[str, ...]:
         """The names of a class, group or label feature, in the order of their numbers."""
-        return self._names if feature == self.feature else names_of(self.source, feature)
-
-    def key(self, index: int) -> str:
-        return self.source.key(self._at(index))
-
-    def _at(self, index: int) -> int:
-        valid_index(index, self)
-        return index if self._chosen is None else int(self._chosen[index])
+        return self._names if feature == self.feature else super().names(feature)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -372,6 +348,10 @@ class Joined:
         """The names of a class, group or label feature, in the order of their numbers."""
         has = feature in self.sidecar.info.features
         return names_of(self.sidecar if has else self.source, feature)
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with the content of both sources."""
+        return content(self)
 
     def key(self, index: int) -> str:
         return self.source.key(index)

@@ -77,6 +77,10 @@ class Digits:
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         return self._records.__getitems__(indices)
 
+    def column(self, feature: str) -> np.ndarray:
+        """A feature of all records."""
+        return self._records.column(feature)
+
     def key(self, index: int) -> str:
         return self._records.key(index)
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 
 IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
@@ -107,6 +108,10 @@ class Folder:
     def column(self, feature: str) -> np.ndarray:
         """The labels of all records, without opening a file."""
         return {"label": self._files.labels}[feature]
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any image."""
+        return content(self, map(self.key, range(len(self))))
 
     def key(self, index: int) -> str:
         return str(self.path / self._files.paths[index])

@@ -13,6 +13,7 @@ import numpy as np
 
 from vision.data import files
 from vision.data.decode import DecodeError, decode
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.folder import IMAGE_EXTENSIONS, class_folders, is_hidden, walk_files
 from vision.data.sources.splits import valid_index
@@ -111,6 +112,12 @@ class Frames:
         if feature == "start":
             return [np.int32(start) for _, start in self._clips.windows]
         return [self[i][feature] for i in range(len(self))]
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any frame."""
+        return content(
+            self, (os.path.join(self.root, path) for clip in self._clips.frames for path in clip)
+        )
 
     def key(self, index: int) -> str:
         clip, start = self._clips.windows[index]

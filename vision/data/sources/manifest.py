@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import contextlib
 import csv
 import dataclasses
 import functools
@@ -13,6 +14,7 @@ from typing import Any
 from vision.data import files
 from vision.data.cells import Cell, as_text, from_json, is_missing
 from vision.data.columns import Column
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.table import (
     Scan,
@@ -123,6 +125,10 @@ class Manifest:
             for i in range(len(self))
         ]
 
+    def fingerprint(self) -> str:
+        """Changes with the arguments, the table, and path, size or time of any image."""
+        return content(self, [self.path, *self._image_files()])
+
     def key(self, index: int) -> str:
         column = self.key_column or self.image_column
         if column:
@@ -199,6 +205,13 @@ class Manifest:
                     f"{place}: {key!r} is in {first[key]} already; keep one of them{fix}"
                 )
             first[key] = place
+
+    def _image_files(self) -> Iterator[str]:
+        table = self._table
+        at = table.names.index(self.image_column) if self.image_column else 0
+        for row in table.rows if self.image_column else ():
+            with contextlib.suppress(DataError):  # a bad record, whatever the files
+                yield files.inside(self._root, as_text(row[at]))
 
     def _read(self) -> Iterator[tuple[int, dict[str, Cell]]]:
         """Line (or position) and cells of every row."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import threading
@@ -14,6 +15,7 @@ import numpy as np
 from vision.data import files
 from vision.data.cells import Cell, as_text, is_missing
 from vision.data.columns import Column
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.table import (
     check_columns,
@@ -114,6 +116,10 @@ class Parquet:
             for place, row in self._rows(column.reads(feature))
         ]
 
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any file; no record is read."""
+        return content(self, [*self._layout.paths, *self._image_files()])
+
     def key(self, index: int) -> str:
         if self.key_column:
             return self._keys[index]
@@ -130,6 +136,21 @@ class Parquet:
             raise DataError(f"no image in column {self.image_column!r}")
         root = self.root or files.parent(path)
         return files.read_below(root, files.inside(root, as_text(relative)))
+
+    def _image_files(self) -> Iterator[str]:
+        """The files that the column of images names; bytes beside their names are not read."""
+        kind = self._layout.image_kind
+        if kind in ("", "bytes"):
+            return
+        name = self.image_column if kind == "paths" else f"{self.image_column}.path"
+        for path, metadata in zip(self._layout.paths, self._layout.metadata, strict=True):
+            root = self.root or files.parent(path)
+            for group in range(metadata.num_row_groups):
+                (cells,) = _read_group(path, metadata, group, (name,)).values()
+                for cell in cells.to_pylist():
+                    relative = cell.get("path") if isinstance(cell, Mapping) else cell
+                    with contextlib.suppress(DataError):  # a bad record, whatever the files
+                        yield files.inside(root, as_text(relative))
 
     @functools.cached_property
     def _wanted(self) -> tuple[str, ...]:
@@ -273,7 +294,7 @@ def _image_kind(kind: Any, path: str, column: str) -> str:
     if is_type.is_struct(kind):
         inner = {kind.field(i).name for i in range(kind.num_fields)}
         if inner & {"bytes", "path"}:
-            return "bytes or paths"
+            return "bytes or paths" if "path" in inner else "bytes"
     elif is_type.is_binary(kind) or is_type.is_large_binary(kind):
         return "bytes"
     elif is_type.is_string(kind) or is_type.is_large_string(kind):
@@ -297,7 +318,7 @@ def _read_group(path: str, metadata: Any, group: int, names: tuple[str, ...]) ->
             raise DataError(f"{path}: row group {group} is damaged: {_brief(error)}") from None
     if table.num_rows != metadata.row_group(group).num_rows:
         raise DataError(f"{path}: row group {group} has {table.num_rows} rows, not as its footer")
-    return {name: table.column(name) for name in names}
+    return {name: table.column(name) for name in table.column_names}
 
 
 def _pyarrow() -> Any:

@@ -7,11 +7,12 @@ import dataclasses
 import datetime
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Sequence, Sized
 from typing import Any, Protocol
 
 import numpy as np
 
+from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.table import fields_only
 from vision.data.whole import feature_of, names_of
@@ -108,8 +109,43 @@ class Chronological:
         return parts
 
 
+class Selected:
+    """A source of some of the records of ``source``, for dataclasses that know which."""
+
+    source: Source
+
+    @property
+    def chosen(self) -> np.ndarray:
+        """Positions in ``source``, int64 (N,)."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return fields_only(self)
+
+    def __len__(self) -> int:
+        return len(self.chosen)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self.source[int(self.chosen[valid_index(index, self)])]
+
+    def column(self, feature: str) -> list[Any]:
+        """A feature of all records."""
+        return at_indices(feature_of(self.source, feature), self.chosen)
+
+    def names(self, feature: str) -> tuple[str, ...]:
+        """The names of a class, group or label feature, in the order of their numbers."""
+        return names_of(self.source, feature)
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with the source's content."""
+        return content(self)
+
+    def key(self, index: int) -> str:
+        return self.source.key(int(self.chosen[index]))
+
+
 @dataclasses.dataclass(frozen=True)
-class Split:
+class Split(Selected):
     """One part of a source; the parts of one rule and shares never overlap and leave none out.
 
     Attributes:
@@ -135,11 +171,8 @@ class Split:
         if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
             raise ValueError(f"parts={self.parts}: shares must be more than 0 and sum to 1")
 
-    def __getstate__(self) -> dict[str, Any]:
-        return fields_only(self)
-
     @functools.cached_property
-    def _chosen(self) -> np.ndarray:
+    def chosen(self) -> np.ndarray:
         rule = Stratified() if self.rule is None else self.rule
         assigned = rule(self.source, np.asarray([share for _, share in self.parts]))
         number = [name for name, _ in self.parts].index(self.part)
@@ -156,29 +189,12 @@ class Split:
         info = self.source.info
         return dataclasses.replace(info, name=f"{info.name}/{self.part}", num_examples=len(self))
 
-    def __len__(self) -> int:
-        return len(self._chosen)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        return self.source[int(self._chosen[valid_index(index, self)])]
-
-    def column(self, feature: str) -> list[Any]:
-        """A feature of all records."""
-        return at_indices(feature_of(self.source, feature), self._chosen)
-
-    def names(self, feature: str) -> tuple[str, ...]:
-        """The names of a class, group or label feature, in the order of their numbers."""
-        return names_of(self.source, feature)
-
-    def key(self, index: int) -> str:
-        return self.source.key(int(self._chosen[index]))
-
 
 def at_indices(values: Sequence[Any], chosen: np.ndarray) -> list[Any]:
     return [values[i] for i in chosen.tolist()]
 
 
-def valid_index(index: int, source: Source) -> int:
+def valid_index(index: int, source: Sized) -> int:
     """``index``; IndexError when the source has no such record."""
     if not 0 <= index < len(source):
         raise IndexError(f"record {index} of {len(source)}")

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import glob
 from typing import Any
 
 import numpy as np
 
+from vision.data import files
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 
 _RANDOM_ACCESS = ("array_record", "parquet")
@@ -122,6 +125,11 @@ class Tfds:
             if isinstance(example["label"], int | np.integer):
                 example["label"] = np.int32(example["label"])
         return example | {key: record[key] for key in self.extra}
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any file of the data set."""
+        folder = str(self._builder.data_path)
+        return content(self, files.expand(f"{glob.escape(folder)}/*"))
 
     def key(self, index: int) -> str:
         return f"{self._builder.info.full_name}/{self.split}/{index}"

@@ -12,6 +12,7 @@ import numpy as np
 from vision.data import files
 from vision.data.cells import Cell, from_json
 from vision.data.columns import Column
+from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.tar_index import ShardIndex, load_index
 from vision.data.table import (
@@ -116,6 +117,10 @@ class WebDataset:
         return [
             read_row(columns, self._row(i, columns), self.key(i))[feature] for i in range(len(self))
         ]
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with path, size or time of any shard."""
+        return content(self, self._paths)
 
     def key(self, index: int) -> str:
         shard, sample = self._locate(index)

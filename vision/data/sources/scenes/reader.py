@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import operator
+from pathlib import Path
 
+from vision.data.fingerprint import content
 from vision.data.sources.scenes.world import World
 
 
@@ -40,6 +42,10 @@ class Reader(World):
 
     def __len__(self) -> int:
         return self.num_examples
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and with the code of scenes; none is rendered."""
+        return content(self, code=Path(__file__).parent.glob("*.py"))
 
     def key(self, index: int) -> str:
         """Name of an example, such as ``scenes/train/seed0/17``."""
