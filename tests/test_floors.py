@@ -14,6 +14,7 @@ FLOORS = {
     "data": ("core", "data"),
     "models": ("core", "models", "blocks"),
     "blocks": ("core", "blocks"),
+    "launch": ("core", "launch"),
     **dict.fromkeys(UPPER, ("core", "data", "models", "blocks", *UPPER)),
     "methods": ("core", "data", "models", "blocks", *UPPER),
 }
