@@ -11,7 +11,7 @@ from sklearn.datasets import load_sample_images
 
 from vision.data import batch_views, ops
 from vision.data.ops.corruptions import CORRUPTIONS, corrupt
-from vision.data.ops.policies import POLICIES, WIDE_OPS, auto_level, wide_level
+from vision.data.ops.policies import WIDE_OPS
 from vision.data.ops.resizing import resize
 
 PHOTO = np.ascontiguousarray(load_sample_images().images[0][::6, ::6])  # 72 x 107
@@ -56,16 +56,7 @@ def test_policies_repeat_themselves_vary_and_keep_shape(op, channels):
     assert run(op, 0, image[:1, :1])["image"].shape == (1, 1, channels)
 
 
-def test_tables_are_the_published_ones():
-    assert [len(p) for p in POLICIES.values()] == [25, 25]
-    assert POLICIES["imagenet"][0] == (("Posterize", 0.4, 8), ("Rotate", 0.6, 9))
-    assert POLICIES["cifar10"][24] == (("TranslateY", 0.7, 9), ("AutoContrast", 0.9, 0))
-    assert [auto_level("Posterize", m, False) for m in (0, 5, 6, 7, 8, 9)] == [8, 6, 5, 5, 4, 4]
-    assert auto_level("Solarize", 9, False) == 0
-    assert auto_level("Color", 0, True) == 1
-    assert wide_level("Rotate", 30, True, (10, 10)) == -135
-    assert wide_level("TranslateX", 30, False, (64, 16)) == 0.5
-    assert [wide_level("Posterize", k, False, (1, 1)) for k in (0, 15, 30)] == [8, 5, 2]
+def test_trivial_augment_draws_every_operation():
     names = {a[0] for s in range(300) for a in run(ops.TrivialAugment(), s, PHOTO[:4, :4])[
         "_draws"]["TrivialAugment"]["applied"]}  # fmt: skip
     assert names == set(WIDE_OPS) - {"Identity"}

@@ -42,19 +42,6 @@ def test_magnitude_zero_leaves_what_has_a_neutral_point():
             np.testing.assert_array_equal(np.asarray(out), PHOTO, err_msg=name)
 
 
-def test_levels_are_those_of_timm_inc1():
-    assert level("Rotate", 9, False) == pytest.approx(27)
-    assert level("Rotate", 9, True) == pytest.approx(-27)
-    assert level("ShearX", 10, True) == pytest.approx(-0.3)
-    assert level("TranslateY", 5, False) == pytest.approx(0.225)
-    assert level("Color", 9, False) == pytest.approx(1.81)
-    assert level("Color", 9, True) == pytest.approx(0.19)
-    assert level("Sharpness", 10, True) == pytest.approx(0.1)
-    assert [level("Posterize", m, False) for m in (0, 5, 9, 10)] == [4, 2, 1, 0]
-    assert [level("Solarize", m, False) for m in (0, 5, 10)] == [256, 128, 0]
-    assert [level("SolarizeAdd", m, False) for m in (0, 9, 10)] == [0, 99, 110]
-
-
 def test_operations_equal_pillow():
     pairs = [
         ("AutoContrast", 0.0, ImageOps.autocontrast(IMAGE)),

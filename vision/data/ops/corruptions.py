@@ -3,7 +3,8 @@
 Constants and definitions are the published ones, in pixels of 224x224 images; other sizes work,
 and are hurt more or less for it. They differ from the published files in that
 
-    frost   the published textures are photographs; ours are drawn (ridged fractal noise)
+    frost   the published textures are photographs; ours are drawn (ridged fractal noise) with
+            their brightness, tint and contrast
     motion  ImageMagick's motion blur is written out: a half-Gaussian along the angle
     elastic, fog, blurs    run at the image's own size, in numpy and SciPy instead of OpenCV
 
@@ -153,8 +154,11 @@ def _frost(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
     keep, add = ((1.0, 0.4), (0.8, 0.6), (0.7, 0.7), (0.65, 0.7), (0.6, 0.75))[s]
     ridges = [1 - np.abs(2 * plasma(x.shape[:2], decay, rng) - 1) for decay in (1.5, 1.8, 2.2)]
     crystals = np.maximum.reduce([r ** (8 - 2 * i) for i, r in enumerate(ridges)])
-    tint = np.array([0.82, 0.92, 1.0]) if x.shape[2] == 3 else np.ones(1)
-    return keep * x + add * crystals[:, :, None] * tint
+    crystals = (crystals - crystals.mean()) / max(crystals.std(), 1e-6)
+    # Mean, tint, spread and roughness of the five published photographs, 0.48..0.81 bright.
+    texture = 0.1 * crystals + 0.05 * rng.normal(size=crystals.shape) + rng.uniform(0.48, 0.81)
+    tint = np.array([0.89, 1.02, 1.09]) if x.shape[2] == 3 else np.ones(1)
+    return keep * x + add * np.clip(texture[:, :, None] * tint, 0, 1)
 
 
 def _fog(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
@@ -186,12 +190,12 @@ def _elastic_transform(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
     )[s]
     size = np.array(x.shape[:2])
     centre, side = size // 2, min(size) // 3
-    corners = centre + side * np.array([[1, 1], [1, -1], [-1, -1]])
+    corners = centre[::-1] + side * np.array([[1, 1], [1, -1], [-1, -1]])  # x, y
     moved = corners + rng.uniform(-affine, affine, corners.shape)
-    inverse = np.linalg.lstsq(np.c_[moved, np.ones(3)], corners, rcond=None)[0]
+    inverse = np.linalg.solve(np.c_[moved, np.ones(3)], corners)
     rows, columns = np.mgrid[: size[0], : size[1]]
-    where = np.stack([rows.ravel(), columns.ravel(), np.ones(rows.size)], axis=1) @ inverse
-    x = _sampled(x, where.T.reshape(2, *size), "mirror")
+    where = np.stack([columns.ravel(), rows.ravel(), np.ones(rows.size)], axis=1) @ inverse
+    x = _sampled(x, where.T[::-1].reshape(2, *size), "mirror")
     shifts = [
         ndimage.gaussian_filter(rng.uniform(-1, 1, size), sigma, mode="reflect", truncate=3)
         for _ in range(2)

@@ -75,8 +75,9 @@ class AutoAugment:
     """One of 25 learned pairs of operations, each applied with its own probability.
 
     Magnitudes 0..9 as in torchvision: Rotate, ShearX/Y and the enhancers' 1 ± 0.9 m/9 linear with
-    a random sign, TranslateX/Y up to 150/331 of the side, Posterize keeps 8 - round(m / 2.25)
-    bits, Solarize inverts from 255 - 255 m/9 up.
+    a random sign, TranslateX/Y up to 150/331 of the side in whole pixels, Posterize keeps
+    8 - round(m / 2.25) bits, Solarize inverts from 255 - 255 m/9 up. Geometry interpolates
+    linearly, where torchvision's default takes the nearest pixel.
 
     Source: Cubuk et al., AutoAugment, 2019.
 
@@ -100,7 +101,7 @@ class AutoAugment:
         applied: list[Applied] = []
         for name, probability, magnitude in pair:
             if rng.random() < probability:
-                argument = auto_level(name, magnitude, bool(rng.random() < 0.5))
+                argument = auto_level(name, magnitude, bool(rng.random() < 0.5), image.size)
                 image = apply(image, name, argument, self.fill)
                 applied.append((name, argument))
         example = carry_applied(example, self.key, applied, (image.height, image.width))
@@ -108,8 +109,8 @@ class AutoAugment:
         return noted(out, "AutoAugment", applied=tuple(applied))
 
 
-def auto_level(name: str, magnitude: int, negative: bool) -> float:
-    """The argument of operation ``name`` at AutoAugment's ``magnitude`` 0..9."""
+def auto_level(name: str, magnitude: int, negative: bool, size: tuple[int, int]) -> float:
+    """The argument of ``name`` at ``magnitude`` 0..9 on an image of (width, height) ``size``."""
     share = magnitude / 9
     sign = -1.0 if negative else 1.0
     if name in _SIGNED_MOST:
@@ -117,10 +118,11 @@ def auto_level(name: str, magnitude: int, negative: bool) -> float:
     if name in _ENHANCERS:
         return 1.0 + sign * share * 0.9
     if name in ("TranslateX", "TranslateY"):
-        return sign * share * 150 / 331
+        side = size[name == "TranslateY"]
+        return sign * int(share * side * 150 / 331) / side
     if name == "Posterize":
         return 8 - round(magnitude / 2.25)
-    return 255 * (1 - share) if name == "Solarize" else 0.0
+    return 255 - 255 * magnitude / 9 if name == "Solarize" else 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +130,13 @@ class TrivialAugment:
     """One operation, uniformly drawn, at a strength uniformly drawn from 0..30: the wide space.
 
     Shears up to 0.99, translations up to 32 pixels, Rotate up to 135°, enhancers 1 ± 0.99,
-    Posterize keeps 8 down to 2 bits, Solarize inverts from 255 down to 0; and Identity.
+    Posterize keeps 8 down to 2 bits, Solarize inverts from 255 down to 0; and Identity. What
+    geometry uncovers is black, as in torchvision; it interpolates linearly.
 
     Source: Müller and Hutter, TrivialAugment, 2021; tables as in torchvision.
     """
 
-    fill: tuple[int, int, int] = (128, 128, 128)
+    fill: tuple[int, int, int] = (0, 0, 0)
     key: str = "image"
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
@@ -156,17 +159,17 @@ def wide_level(name: str, strength: int, negative: bool, size: tuple[int, int]) 
     if name in ("ShearX", "ShearY"):
         return sign * share * 0.99
     if name in ("TranslateX", "TranslateY"):
-        return sign * share * 32 / size[name == "TranslateY"]
+        return sign * int(share * 32) / size[name == "TranslateY"]
     if name == "Rotate":
         return sign * share * 135
     if name in _ENHANCERS:
         return 1.0 + sign * share * 0.99
     if name == "Posterize":
         return 8 - round(share * 6)
-    return 255 * (1 - share) if name == "Solarize" else 0.0
+    return 255 - 255 * strength / 30 if name == "Solarize" else 0.0
 
 
-_MIX_OPS = (
+MIX_OPS = (
     "AutoContrast",
     "Equalize",
     "Posterize",
@@ -185,7 +188,8 @@ class AugMix:
 
     image' = m image + (1 - m) sum_i w_i chain_i(image) with w ~ Dirichlet(alpha) and
     m ~ Beta(alpha, alpha); a chain has ``depth`` operations, drawn uniformly, each at a strength
-    uniform in 0.1..severity of 10. The operations exclude those of ImageNet-C's corruptions.
+    uniform in 0.1..severity of 10. The operations exclude those of ImageNet-C's corruptions, and
+    what geometry uncovers is black.
 
     Geometry moves only part of the mixture, so boxes and masks stay those of the image.
 
@@ -224,10 +228,10 @@ class AugMix:
         for share in shares:
             depth = self.depth if self.depth > 0 else int(rng.integers(1, 4))
             chain, applied = image, []
-            for choice in rng.integers(0, len(_MIX_OPS), depth):
-                name = _MIX_OPS[choice]
+            for choice in rng.integers(0, len(MIX_OPS), depth):
+                name = MIX_OPS[choice]
                 argument = self._level(name, rng, image.size)
-                chain = apply(chain, name, argument)
+                chain = apply(chain, name, argument, fill=(0, 0, 0))
                 applied.append((name, argument))
             mixed += np.float32(share) * unpillow(chain)
             chains.append(tuple(applied))
