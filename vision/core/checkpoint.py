@@ -1,41 +1,43 @@
 """Checkpoints: saved beside the training, restored onto any mesh, never trusted blindly.
 
 A state is stored as one flat dictionary, path to array, so that its files say what they hold and
-any part of it can be read without the code that made it.
+any part of it can be read without the code that made it. Beside it lies a manifest with the
+checksum of every array; what does not match is set aside, and an older checkpoint is used.
 
+    python -m vision.core.checkpoint verify WORKDIR    reads all of it; exit 1 if any is damaged
+    python -m vision.core.checkpoint list WORKDIR      steps, and which of them are complete
     python -m vision.core.checkpoint digest WORKDIR    SHA-256 over the newest valid state
-    python -m vision.core.checkpoint list WORKDIR      steps, and which of them are valid
+    python -m vision.core.checkpoint export WORKDIR    parameters as safetensors; see --help
 """
 
 from __future__ import annotations
 
 import dataclasses
-import datetime
+import functools
 import logging
 import os
-import sys
-from collections.abc import Iterator, Mapping
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as managers
 
-from vision.core.errors import UserError
-from vision.core.mesh import path_of
-from vision.core.state import digest
+from vision.core.manifest import ITEM, DamagedError, Manifest, ManifestSave
+from vision.core.stored import STATE, compare, complete, first_line, flatten, incomplete, read
 
 Tree = Any
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
-_COMMITTED = "_CHECKPOINT_METADATA"
-_ITEMS = ("state", "meta")
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written or read; the message names it and the way out."""
+# Deleting begins with a rename into this folder, so that no half of a checkpoint stays behind.
+_TRASH = "trash"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +50,10 @@ class Checkpoints:
       keep: number of newest checkpoints kept.
       keep_every: keep every state at a multiple of this many steps for good; None for none.
       keep_every_s: keep one state for good every so many seconds; None for none.
+      best: a logged metric such as ``test/top1``; the ``keep_best`` checkpoints best by it are
+        kept as well, of those that were saved at a step at which it was measured.
+      best_mode: whether the largest or the smallest value is best.
+      keep_best: number of best checkpoints kept.
     """
 
     every: str = "1000 steps"
@@ -55,28 +61,49 @@ class Checkpoints:
     keep: int = 2
     keep_every: int | None = None
     keep_every_s: float | None = None
+    best: str | None = None
+    best_mode: Literal["max", "min"] = "max"
+    keep_best: int = 1
 
     def __post_init__(self) -> None:
         if self.keep < 1:
             raise ValueError(f"keep is {self.keep}; at least the newest checkpoint must be kept")
+        if self.best_mode not in ("max", "min"):
+            raise ValueError(f"best_mode is {self.best_mode!r}; it is 'max' or 'min'")
+        if self.keep_best < 1:
+            raise ValueError(f"keep_best is {self.keep_best}; for none, leave best at None")
 
 
 class CheckpointStore:
-    """The checkpoints of one workdir."""
+    """The checkpoints of one workdir. All processes of a run make one and call it alike."""
 
     def __init__(self, workdir: Path, options: Checkpoints):
         self.folder = workdir.resolve() / "checkpoints"
         self._quarantine = workdir.resolve() / "quarantine"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for step, problem in list(_invalid(self.folder)):
-            self._set_aside(step, problem)
-        interval = options.keep_every_s
-        self._manager = ocp.CheckpointManager(
+        self._leader = jax.process_index() == 0
+        self._emptying: threading.Thread | None = None
+        self._staging: dict[str, jax.Array] = {}
+        if self._leader:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._empty_trash()
+            for step, problem in list(incomplete(self.folder)):
+                self._set_aside(step, problem)
+        _meet("checkpoints: looked through")
+        self._manager = self._open(options)
+
+    def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
+        kept: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
+        if options.keep_every:
+            kept.append(managers.EveryNSteps(options.keep_every))
+        if options.keep_every_s:
+            kept.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
+        if options.best:
+            kept.append(_Best(self.folder, options.best, options.best_mode, options.keep_best))
+        return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                max_to_keep=options.keep,
-                keep_period=options.keep_every,
-                keep_time_interval=datetime.timedelta(seconds=interval) if interval else None,
+                preservation_policy=managers.AnyPreservationPolicy(kept),
+                todelete_subdir=_TRASH,
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
             ),
@@ -84,6 +111,14 @@ class CheckpointStore:
 
     def save(self, step: int, state: Tree, meta: Mapping[str, Any], *, wait: bool = False) -> bool:
         """Saves ``state`` at ``step`` in the background; ``wait`` until it is on disk.
+
+        The caller may donate ``state`` to its next step at once.
+
+        Args:
+          step: number of the checkpoint; a step that is there already is left as it is.
+          state: tree of arrays.
+          meta: JSON beside it; ``meta["metrics"]``, name to number, is what ``best`` looks at.
+          wait: return when the checkpoint is on disk.
 
         Returns:
           Whether the save was started (and, with ``wait``, finished). A failure is logged, the
@@ -93,26 +128,33 @@ class CheckpointStore:
             self._manager.check_for_errors()
         except Exception as error:
             log.error("an earlier checkpoint could not be written to %s: %s", self.folder, error)
-            self._manager.reload()
+            self._start_over()
         try:
             if step not in self._manager.all_steps():
+                self._manager.wait_until_finished()
+                arrays = self._detached(flatten(state))
                 args = ocp.args.Composite(
-                    state=ocp.args.StandardSave(flatten(state)), meta=ocp.args.JsonSave(dict(meta))
+                    **{STATE: ocp.args.StandardSave(arrays), ITEM: ManifestSave.of(arrays, meta)}
                 )
                 self._manager.save(step, args=args, force=True)
+                self._empty_trash_beside()
             if wait:
                 self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as error:  # orbax raises whatever the file system raised
             log.error("checkpoint %d could not be written to %s: %s", step, self.folder, error)
-            self._manager.reload()
+            self._start_over()
             return False
         return True
 
     def restore(self, abstract: T) -> tuple[T, dict[str, Any]] | None:
         """The newest valid state, laid out like ``abstract``, and its meta data.
 
-        An unreadable checkpoint is set aside with a loud line and the one before it is used.
+        Every array is compared with its checksum. A checkpoint that fails is set aside with a
+        loud line, and the one before it is used.
+
+        Args:
+          abstract: tree of ``jax.ShapeDtypeStruct``, with shardings.
 
         Returns:
           None when there is no valid checkpoint.
@@ -122,25 +164,33 @@ class CheckpointStore:
             to another config.
         """
         target = flatten(abstract)
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        while (step := _agreed(max(complete(self.folder), default=-1))) >= 0:
+            path, problem = self.folder / str(step), ""
+            arrays: dict[str, Any] = {}
+            manifest = None
             try:
-                saved = _stored(self.folder / str(step))
-            except Exception as error:
-                self._set_aside(step, f"unreadable ({_first_line(error)})")
-                continue
-            compare(saved, target, self.folder / str(step))
-            try:
-                restored = self._manager.restore(
-                    step,
-                    args=ocp.args.Composite(
-                        state=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore()
-                    ),
-                )
-            except Exception as error:
-                self._set_aside(step, f"unreadable ({_first_line(error)})")
-                continue
-            leaves = [restored["state"][name] for name in target]
-            return jax.tree.unflatten(jax.tree.structure(abstract), leaves), restored["meta"]
+                manifest = Manifest.read(path)
+            except DamagedError as error:
+                problem = str(error)
+            if not _any(problem) and manifest is not None:
+                compare(manifest.leaves, target, path)
+                try:
+                    arrays = read(path, target)
+                except Exception as error:
+                    problem = f"unreadable ({first_line(error)})"
+                # Checksums of sharded arrays are made by all processes, or by none.
+                if not _any(problem):
+                    if not (differing := manifest.differing(arrays)):
+                        leaves = [arrays[name] for name in target]
+                        self._stage(target)
+                        state = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+                        return state, dict(manifest.meta)
+                    problem = f"{', '.join(differing)} not what was saved"
+            if self._leader:
+                self._set_aside(step, problem or "unreadable for another process")
+            _meet(f"checkpoints: {step} set aside")
+            self._manager.reload()
+        self._stage(target)
         return None
 
     def steps(self) -> list[int]:
@@ -149,6 +199,42 @@ class CheckpointStore:
     def close(self) -> None:
         """Waits for saves under way."""
         self._manager.close()
+        if self._emptying:
+            self._emptying.join()
+        if self._leader:
+            self._empty_trash()
+
+    def _start_over(self) -> None:
+        """After a failed save, whose error may hold on to the arrays it was given."""
+        self._staging = {}
+        self._manager.reload()
+
+    def _stage(self, target: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """On a CPU, gets the memory of ``_detached`` ready in the background."""
+        if jax.default_backend() == "cpu":
+            self._staging = {
+                name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in target.items()
+            }
+
+    def _detached(self, arrays: dict[str, Any]) -> dict[str, Any]:
+        """Arrays that the next step of training does not touch.
+
+        An accelerator's are copied to the host before ``save`` returns. A CPU's are read where
+        they lie, and a step that would overwrite them waits until the save is over: it is given
+        a copy, whose memory is used again from save to save.
+        """
+        on_cpu = all(
+            isinstance(x, jax.Array) and next(iter(x.sharding.device_set)).platform == "cpu"
+            for x in arrays.values()
+        )
+        if not on_cpu:
+            return arrays
+        old, self._staging = self._staging, {}
+        for name, x in arrays.items():
+            room = old.get(name)
+            fits = room is not None and _layout(room) == _layout(x)
+            self._staging[name] = _copy_over(room, x) if fits else _copy(x)
+        return dict(self._staging)
 
     def _set_aside(self, step: int, problem: str) -> None:
         self._quarantine.mkdir(exist_ok=True)
@@ -157,104 +243,83 @@ class CheckpointStore:
             number += 1
         log.warning("checkpoint %s is not usable: %s; moved to %s", source, problem, goal)
         os.replace(source, goal)
-        if hasattr(self, "_manager"):
-            self._manager.reload()
 
+    def _empty_trash(self) -> None:
+        shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
 
-def flatten(tree: Tree) -> dict[str, Any]:
-    """Path such as ``params.model.head.kernel`` to leaf, in the order of ``jax.tree.leaves``."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {path_of(path).replace("/", "."): leaf for path, leaf in leaves}
-
-
-def _invalid(folder: Path) -> Iterator[tuple[int, str]]:
-    """Steps whose folder is not a whole checkpoint: half written, half deleted, or junk."""
-    for path in sorted(folder.iterdir()):
-        if not path.name.isdigit():
-            continue
-        missing = [name for name in (_COMMITTED, *_ITEMS) if not (path / name).exists()]
-        if missing:
-            yield int(path.name), f"{', '.join(missing)} missing"
-
-
-def _stored(path: Path) -> dict[str, Any]:
-    """Name to shape and dtype of every array in a checkpoint."""
-    with ocp.PyTreeCheckpointer() as reader:
-        return dict(reader.metadata(path / "state").item_metadata.tree)
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def compare(saved: Mapping[str, Any], target: Mapping[str, Any], where: Path) -> None:
-    """Raises CheckpointError unless both have the same names and shapes."""
-    problems = [f"{name} is not wanted" for name in saved if name not in target]
-    problems += [f"{name} is missing" for name in target if name not in saved]
-    problems += [
-        f"{name} has shape {tuple(saved[name].shape)}, wanted {tuple(target[name].shape)}"
-        for name in target
-        if name in saved and tuple(saved[name].shape) != tuple(target[name].shape)
-    ]
-    if problems:
-        raise CheckpointError(
-            f"{where} holds another model's state: {problems[0]}"
-            + (f" (and {len(problems) - 1} more)" if len(problems) > 1 else "")
-            + "; use another --workdir, or the config this one was made with"
+    def _empty_trash_beside(self) -> None:
+        if not self._leader or (self._emptying and self._emptying.is_alive()):
+            return
+        waste = list((self.folder / _TRASH).glob("*"))
+        self._emptying = threading.Thread(
+            target=lambda: [shutil.rmtree(path, ignore_errors=True) for path in waste],
+            name="empty checkpoint trash",
         )
+        self._emptying.start()
 
 
-def load_state(workdir: Path, step: int | None = None) -> tuple[int, dict[str, np.ndarray]]:
-    """A state of a workdir as NumPy arrays, read without its config; the newest valid one, or
-    that of ``step``.
+@dataclasses.dataclass
+class _Best:
+    """Which checkpoints are the best ``n`` by a metric in their manifests' meta data."""
 
-    Nothing is written or moved.
+    folder: Path
+    metric: str
+    mode: str
+    n: int
+    _seen: dict[int, float | None] = dataclasses.field(default_factory=dict)
 
-    Raises:
-      CheckpointError: there is no such checkpoint, or no valid one.
-    """
-    folder = workdir.resolve() / "checkpoints"
-    problems = dict(_invalid(folder)) if folder.is_dir() else {}
-    steps = [int(p.name) for p in folder.glob("*") if p.name.isdigit()] if folder.is_dir() else []
-    valid = sorted(set(steps) - set(problems), reverse=True)
-    if step is not None and step not in valid:
-        have = ", ".join(map(str, sorted(valid))) or "none"
-        raise CheckpointError(f"{folder} holds no valid checkpoint of step {step}; it has {have}")
-    for candidate in valid if step is None else [step]:
-        try:
-            path = folder / str(candidate)
-            as_numpy = {name: ocp.RestoreArgs(restore_type=np.ndarray) for name in _stored(path)}
-            with ocp.PyTreeCheckpointer() as reader:
-                return candidate, reader.restore(path / "state", restore_args=as_numpy)
-        except Exception as error:
-            log.warning("checkpoint %s is not readable: %s", folder / str(candidate), error)
-    raise CheckpointError(f"{folder} holds no valid checkpoint")
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        values = {info.step: self._value(info.step) for info in checkpoints}
+        sign = 1 if self.mode == "max" else -1
+        measured = {step: sign * x for step, x in values.items() if x is not None and x == x}
+        best = sorted(measured, key=lambda step: (measured[step], step))[-self.n :]
+        return [info.step in best for info in checkpoints]
+
+    def _value(self, step: int) -> float | None:
+        if step not in self._seen:
+            try:
+                meta = Manifest.read(self.folder / str(step)).meta
+            except DamagedError:
+                return None  # being written, or broken
+            self._seen[step] = meta.get("metrics", {}).get(self.metric)
+        return self._seen[step]
 
 
-def main(arguments: list[str]) -> int:
-    """Command line; see the module's docstring."""
-    if len(arguments) != 2 or arguments[0] not in ("digest", "list"):
-        print((__doc__ or "").strip(), file=sys.stderr)
-        return 2
-    # Orbax warns that a bare item has no metadata of its own, which is as it should be.
-    logging.getLogger("absl").setLevel(logging.ERROR)
-    workdir = Path(arguments[1])
-    try:
-        if arguments[0] == "digest":
-            step, state = load_state(workdir)
-            print(f"{digest(state)}  step {step}")
-            return 0
-        folder = workdir / "checkpoints"
-        if not folder.is_dir():
-            raise CheckpointError(f"{folder} does not exist")
-        problems = dict(_invalid(folder))
-        for step in sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()):
-            print(f"{step}  {problems.get(step, 'complete')}")
-        return 0
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+def _layout(x: jax.Array) -> tuple[Any, ...]:
+    return x.shape, x.dtype, x.sharding
+
+
+_copy = jax.jit(jnp.copy)
+
+
+@functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+def _copy_over(room: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.copy(x)
+
+
+def _meet(name: str) -> None:
+    """Waits until all processes are here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def _agreed(step: int) -> int:
+    """Process 0's step, on every process."""
+    if jax.process_count() == 1:
+        return step
+    return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
+
+
+def _any(problem: str) -> bool:
+    """Whether any process has a problem."""
+    if jax.process_count() == 1:
+        return bool(problem)
+    return bool(multihost_utils.process_allgather(np.asarray(bool(problem))).any())
 
 
 if __name__ == "__main__":
+    import sys
+
+    from vision.core.checkpoint_tools import main
+
     sys.exit(main(sys.argv[1:]))

@@ -9,12 +9,12 @@ from typing import Any
 
 import jax
 
-from vision.core.checkpoint import compare, flatten, load_state
 from vision.core.config import build
 from vision.core.evaluator import Predict
 from vision.core.experiment import Experiment, Facts, assemble, check, make_step
 from vision.core.mesh import state_shardings
 from vision.core.objective import Variables
+from vision.core.stored import compare, flatten, load_state
 from vision.core.workdir import FACTS, WorkdirError, read_config
 
 
