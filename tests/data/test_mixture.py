@@ -293,7 +293,7 @@ def test_a_stalled_source_is_reported(threads, monkeypatch):
          DataError, r"'label' is int32\[\] in 'a' but missing in 'b'"),
         (lambda: Mixture((Part(numbered(2, 0, "a", class_names=("x", "y"))),
                           Part(numbered(2, 0, "b", class_names=("y", "x")))), 4).source,
-         DataError, "'a' and 'b' have different classes"),
+         DataError, "b and a have different classes"),
     ],
 )  # fmt: skip
 def test_faults_are_named(make, error, message):

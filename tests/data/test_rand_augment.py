@@ -3,7 +3,6 @@ from __future__ import annotations
 import collections
 
 import numpy as np
-import pytest
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 

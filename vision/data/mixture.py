@@ -7,7 +7,6 @@ resumes at example 10^9 as fast as at 0. Everything else is as in ``vision.data.
 
 from __future__ import annotations
 
-import bisect
 import collections
 import dataclasses
 import functools
@@ -36,6 +35,7 @@ from vision.data.samplers import (
     integer_weights,
 )
 from vision.data.source import DataError, Source, SourceInfo
+from vision.data.sources.combine import Concat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,52 +61,6 @@ class Part:
         if not 0 < self.weight < float("inf"):
             raise ValueError(f"weight={self.weight}: must be finite and above 0; or drop the part")
         check_ops(self.ops)
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixed:
-    """The records of several sources, one source after the other.
-
-    ``Mixture.source``: what ``_index`` counts. Records are the sources' own, before any op.
-    """
-
-    sources: tuple[Source, ...]
-    names: tuple[str, ...]
-
-    @functools.cached_property
-    def starts(self) -> tuple[int, ...]:
-        """Where each source begins, and the length of all: one more entry than sources."""
-        lengths = [len(source) for source in self.sources]
-        return tuple(sum(lengths[:i]) for i in range(len(lengths) + 1))
-
-    @property
-    def info(self) -> SourceInfo:
-        infos = [source.info for source in self.sources]
-        return SourceInfo(
-            name="+".join(self.names),
-            num_examples=len(self),
-            class_names=next((i.class_names for i in infos if i.class_names), ()),
-            features=infos[0].features,
-            licence="; ".join(dict.fromkeys(i.licence for i in infos if i.licence)),
-        )
-
-    def __len__(self) -> int:
-        return self.starts[-1]
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        part, within = self.locate(index)
-        return self.sources[part][within]
-
-    def key(self, index: int) -> str:
-        part, within = self.locate(index)
-        return self.sources[part].key(within)
-
-    def locate(self, index: int) -> tuple[int, int]:
-        """The source that has a record, and the record's position in it."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"record {index} of {len(self)}")
-        part = bisect.bisect_right(self.starts, index) - 1
-        return part, index - self.starts[part]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,25 +113,17 @@ class Mixture:
         return names
 
     @functools.cached_property
-    def source(self) -> Mixed:
+    def source(self) -> Concat:
         """All records, part after part.
 
         Raises:
           DataError: a part is empty, or parts have different classes.
         """
-        first: tuple[str, tuple[str, ...]] | None = None
-        for name, part in zip(self.names, self.parts, strict=True):
+        for part in self.parts:
             source_length(part.source)
-            classes = part.source.info.class_names
-            if classes and first is not None and classes != first[1]:
-                raise DataError(
-                    f"parts {first[0]!r} and {name!r} have different classes ({len(first[1])} and "
-                    f"{len(classes)}); give both the same class names in the same order"
-                )
-            first = first or ((name, classes) if classes else None)
-        mixed = Mixed(tuple(part.source for part in self.parts), self.names)
-        source_length(mixed)
-        return mixed
+        records = Concat(tuple(part.source for part in self.parts), name="+".join(self.names))
+        source_length(records)
+        return records
 
     @property
     def info(self) -> SourceInfo:
@@ -192,7 +138,12 @@ class Mixture:
         return Reading(self.threads, self.workers, self.prefetch_batches, self.stall_s)
 
     def counts(self, batches: int) -> dict[str, int]:
-        """How many examples of each part the first ``batches`` global batches contain."""
+        """How many examples of each part the first ``batches`` global batches contain.
+
+        Arithmetic of the position alone, so it is exact after a resume and for any number of
+        processes. Bad records that were masked out count with their part. The training loop asks
+        any data that has this method, and logs the answer as ``data/PART``.
+        """
         unit, times = (batches, self.batch_size) if self.pure else (batches * self.batch_size, 1)
         dealt = self._interleave.counts(unit)
         return {name: n * times for name, n in zip(self.names, dealt, strict=True)}
@@ -213,7 +164,11 @@ class Mixture:
             for number in range(len(self.parts))
         )
         reader = MixtureReader(
-            readers, self.names, self.source.starts[:-1], self._interleave, self.pure
+            readers,
+            self.names,
+            tuple(self.source.starts[:-1].tolist()),
+            self._interleave,
+            self.pure,
         )
         reader.check()
         weights = self._interleave.weights

@@ -85,7 +85,7 @@ class Concat:
     """All records of several sources, one source after the other.
 
     Attributes:
-      sources: they must have the same class names in the same order.
+      sources: those that have class names have the same ones in the same order.
       origin: feature that tells which source a record is from, int32 0..; empty for none.
       name: short name, as in a table; empty joins those of the sources with ``+``.
 
@@ -105,8 +105,9 @@ class Concat:
         return fields_only(self)
 
     @functools.cached_property
-    def _starts(self) -> np.ndarray:
-        infos = [source.info for source in self.sources]
+    def starts(self) -> np.ndarray:
+        """Where each source begins, and the length of all: int64, one more than sources."""
+        infos = [info for info in (source.info for source in self.sources) if info.class_names]
         for info in infos[1:]:
             if info.class_names != infos[0].class_names:
                 odd = sorted(set(info.class_names) ^ set(infos[0].class_names))
@@ -126,13 +127,13 @@ class Concat:
         return SourceInfo(
             name=self.name or "+".join(info.name for info in infos),
             num_examples=len(self),
-            class_names=infos[0].class_names,
+            class_names=next((info.class_names for info in infos if info.class_names), ()),
             features=features,
             licence="; ".join(licence for licence in licences if licence),
         )
 
     def __len__(self) -> int:
-        return int(self._starts[-1])
+        return int(self.starts[-1])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         source, at = self._locate(index)
@@ -143,7 +144,7 @@ class Concat:
         """A feature of all records."""
         if self.origin and feature == self.origin:
             return np.repeat(
-                np.arange(len(self.sources), dtype=np.int32), np.diff(self._starts)
+                np.arange(len(self.sources), dtype=np.int32), np.diff(self.starts)
             ).tolist()
         return [value for source in self.sources for value in feature_of(source, feature)]
 
@@ -166,8 +167,8 @@ class Concat:
         return self.sources[source].key(at)
 
     def _locate(self, index: int) -> tuple[int, int]:
-        source = int(np.searchsorted(self._starts, valid_index(index, self), side="right")) - 1
-        return source, int(index - self._starts[source])
+        source = int(np.searchsorted(self.starts, valid_index(index, self), side="right")) - 1
+        return source, int(index - self.starts[source])
 
 
 @dataclasses.dataclass(frozen=True)
