@@ -272,7 +272,8 @@ class Give:
             lambda e, r: e if e["label"] < 3 else {"label": e["label"]},
             r"records arrays/0 and arrays/3 differ in features \['image'\]",
         ),
-        (lambda e, r: 1 // (2 - int(e["label"])), "arrays: record arrays/2: .* ZeroDivisionError"),
+        (Give("x", lambda i: 1 // (2 - i)), "arrays: record arrays/2: .* ZeroDivisionError"),
+        (lambda e, r: e["label"], "arrays: record arrays/0: the ops gave int.*, not a dict"),
         (Keep(("picture",)), "record arrays/0: .*no feature 'picture' among"),
     ],
 )

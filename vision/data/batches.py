@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vision.data.collate import Batch, PipelineError, collate, narrow
+from vision.data.collate import Batch, PipelineError, Rows, narrow
 from vision.data.ops.base import Example, Op
 from vision.data.samplers import Sampler
 from vision.data.source import DataError, Source
@@ -123,9 +123,11 @@ class ExampleRng:
     def __init__(self, seed: int) -> None:
         self._philox = np.random.Philox(key=0)
         self._generator = np.random.Generator(self._philox)
-        self._key = np.array([seed, 0], np.uint64)
-        self._state = self._philox.state
-        self._state["state"]["key"] = self._key
+        self._key = [seed, 0]
+        # Lists of Python's numbers are read several times faster than arrays.
+        state: Any = self._philox.state
+        inner = {"counter": state["state"]["counter"].tolist(), "key": self._key}
+        self._state = {**state, "state": inner, "buffer": state["buffer"].tolist()}
 
     def at(self, position: int) -> np.random.Generator:
         """Valid until the next call."""
@@ -197,28 +199,29 @@ class BatchReader:
 
     def _read(self, positions: np.ndarray, indices: np.ndarray) -> dict[str, Any]:
         rng = ExampleRng(self.seed)
-        rows: list[Example | None] = []
+        rows = Rows(len(indices), self.info_name, lambda row: self.source.key(int(indices[row])))
         bad: list[BadRecord] = []
-        for position, index in zip(positions.tolist(), indices.tolist(), strict=True):
-            example = None
-            if index >= 0:
-                try:
-                    example = self.example(index, rng.at(position))
-                except PipelineError:
-                    raise
-                except DataError as error:
-                    if self.on_error == "raise":
-                        raise self._refusal(index, error) from error
-                    key = self.source.key(index)
-                    bad.append(BadRecord(self.info_name, key, index, position, str(error)))
-            rows.append(example)
+        order = zip(positions.tolist(), indices.tolist(), strict=True)
+        for row, (position, index) in enumerate(order):
+            if index < 0:
+                continue
+            try:
+                example = self.example(index, rng.at(position))
+            except PipelineError:
+                raise
+            except DataError as error:
+                if self.on_error == "raise":
+                    raise self._refusal(index, error) from error
+                key = self.source.key(index)
+                bad.append(BadRecord(self.info_name, key, index, position, str(error)))
+            else:
+                rows.put(row, example)
+                del example  # its memory is the next one's
         if bad:
             _ = self.placeholder  # raises when nothing in the source is readable
-        names = [self.source.key(i) if i >= 0 else "" for i in indices.tolist()]
         self.reading.pop(threading.get_ident(), None)
-        batch = collate(rows, names, self.info_name, lambda: self.placeholder)
-        valid = np.asarray([row is not None for row in rows])
-        return _finished(batch, valid, indices) | ({BAD: tuple(bad)} if bad else {})
+        batch = rows.batch(lambda: self.placeholder)
+        return _finished(batch, rows.valid, indices) | ({BAD: tuple(bad)} if bad else {})
 
     def example(self, index: int, rng: np.random.Generator) -> Example:
         """Record ``index`` after the ops.
@@ -274,9 +277,9 @@ class BatchReader:
                     raise self._refusal(index, error) from error
                 reason = str(error)
                 continue
-            key = self.source.key(index)
-            batch = collate([example], [key], self.info_name, dict)
-            return {name: np.zeros_like(values[0]) for name, values in batch.items()}
+            rows = Rows(1, self.info_name, lambda _, index=index: self.source.key(index))
+            rows.put(0, example)
+            return {name: np.zeros_like(v[0]) for name, v in rows.batch(dict).items()}
         raise PipelineError(
             f"{self.info_name}: none of the first {count} records is readable, so on_error='mask' "
             f"would train on nothing; {self.source.key(count - 1)}: {reason}"

@@ -58,7 +58,6 @@ def decode(
     mode: Literal["rgb", "grey"] = "rgb",
     max_pixels: int = MAX_PIXELS,
     strict: bool = True,
-    shrink: int = 1,
 ) -> np.ndarray:
     """Decodes one image; the first frame of an animation, the first page of a TIFF.
 
@@ -73,8 +72,6 @@ def decode(
       max_pixels: refuse larger images by their header, before any pixel is decoded.
       strict: refuse JPEGs that libjpeg can only read with a warning. False leaves JPEGs to
         Pillow, which accepts damage in the middle of a file but still refuses truncated ones.
-      shrink: 1, 2, 4 or 8: decode to ceil(side / shrink), several times faster, through the
-        scaled inverse DCT of libjpeg, which averages. Only where ``shrinkable`` says so.
 
     Returns:
       uint8 [H, W, 3] or [H, W, 1], 0..255, C-contiguous and writable.
@@ -83,16 +80,12 @@ def decode(
       DecodeError: the reason, without the file's name, which is not known here.
     """
     check_decode_args(mode, max_pixels)
-    if shrink not in (1, 2, 4, 8):
-        raise ValueError(f"shrink={shrink}: must be 1, 2, 4 or 8")
-    if shrink > 1 and not (strict and shrinkable(data, max_pixels)):
-        raise ValueError(f"shrink={shrink}: only for strict=True and JPEGs that are shrinkable()")
     keep_freed_memory()
     if not data:
         raise DecodeError("empty file (0 bytes)")
     try:
         if _is_fast(data, strict):
-            pixels = _decode_jpeg(data, mode, max_pixels, shrink)
+            pixels = _decode_jpeg(data, mode, max_pixels)
         else:
             pixels = _decode_pillow(data, mode, max_pixels)
     except DecodeError:
@@ -104,11 +97,11 @@ def decode(
     return pixels.copy(order="C")
 
 
-def shrinkable(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
-    """(height, width) of a JPEG that ``decode`` can shrink, before shrinking; None for others.
+def plain_jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
+    """(height, width) of a JPEG that ``decode_plain_jpeg`` takes; None for others.
 
-    Only the header is read: this costs microseconds. The size is the one before an EXIF
-    orientation is applied, and files that have EXIF or XMP data are left to ``decode`` as well.
+    Those are the files without EXIF or XMP data, which may turn them, in grey or YCbCr. Only the
+    header is read: this costs microseconds.
 
     Raises:
       DecodeError: the header is damaged, or the image larger than ``max_pixels``.
@@ -124,21 +117,45 @@ def shrinkable(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | N
     return None if colorspace in ("CMYK", "YCCK") else (int(height), int(width))
 
 
+def decode_plain_jpeg(
+    data: bytes, size: tuple[int, int], mode: Literal["rgb", "grey"] = "rgb", shrink: int = 1
+) -> np.ndarray:
+    """A JPEG whose ``size`` ``plain_jpeg_size`` gave, strictly, whole or at a fraction of it.
+
+    Args:
+      data: the encoded file.
+      size: (height, width) before shrinking.
+      mode: as for ``decode``.
+      shrink: 1 for the pixels of ``decode``; 2, 4 or 8 for ceil(side / shrink), faster, through
+        the scaled inverse DCT of libjpeg, which averages.
+
+    Raises:
+      DecodeError: the reason.
+    """
+    if shrink not in (1, 2, 4, 8):
+        raise ValueError(f"shrink={shrink}: must be 1, 2, 4 or 8")
+    assert simplejpeg is not None
+    keep_freed_memory()
+    least = (0, 0) if shrink == 1 else (-(-size[0] // shrink), -(-size[1] // shrink))
+    colours = "RGB" if mode == "rgb" else "GRAY"
+    try:
+        return simplejpeg.decode_jpeg(data, colours, min_height=least[0], min_width=least[1])
+    except ValueError as error:
+        raise DecodeError(f"damaged or unsupported image: {_brief(error)}") from error
+
+
 def _is_fast(data: bytes, strict: bool) -> bool:
     return data[:2] == b"\xff\xd8" and strict and simplejpeg is not None
 
 
-def _decode_jpeg(data: bytes, mode: str, max_pixels: int, shrink: int) -> np.ndarray:
+def _decode_jpeg(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
     assert simplejpeg is not None
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
     _check_size(int(width), int(height), max_pixels)
     if colorspace in ("CMYK", "YCCK"):
         simplejpeg.decode_jpeg(data, "CMYK")  # for its errors: Pillow knows Adobe's inversion
         return _decode_pillow(data, mode, max_pixels)
-    least = (0, 0) if shrink == 1 else (-(-int(height) // shrink), -(-int(width) // shrink))
-    pixels = simplejpeg.decode_jpeg(
-        data, "RGB" if mode == "rgb" else "GRAY", min_height=least[0], min_width=least[1]
-    )
+    pixels = simplejpeg.decode_jpeg(data, "RGB" if mode == "rgb" else "GRAY")
     if _has_metadata(data):
         with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
             turn = _TRANSPOSED.get(image.getexif().get(0x0112, 1))
@@ -148,11 +165,11 @@ def _decode_jpeg(data: bytes, mode: str, max_pixels: int, shrink: int) -> np.nda
 
 def _has_metadata(data: bytes) -> bool:
     """Whether a JPEG has an APP1 segment (EXIF or XMP): cheaper to see than to parse."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] == 0xE1:
+    at, end = 2, len(data) - 4
+    while at <= end and data[at] == 0xFF and (marker := data[at + 1]) != 0xDA:
+        if marker == 0xE1:
             return True
-        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+        at += 2 + (data[at + 2] << 8 | data[at + 3])
     # Anything but the start of the scan is unusual (fill bytes): let Pillow look.
     return data[at : at + 2] != b"\xff\xda"
 

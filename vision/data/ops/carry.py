@@ -26,6 +26,7 @@ from vision.data.ops.base import Example
 from vision.data.ops.resizing import resize_labels
 
 LABEL_MAPS = ("segmentation", "instances", "glyph_mask", "artefact_mask")
+_CARRIED = frozenset(("boxes", "masks", "keypoints", *LABEL_MAPS))
 Points = Callable[[np.ndarray], np.ndarray]
 
 
@@ -108,8 +109,7 @@ def carry_affine(example: Example, key: str, inverse: np.ndarray, size: tuple[in
 
 
 def _has_annotations(example: Example, key: str) -> bool:
-    names = ("boxes", "masks", "keypoints", *LABEL_MAPS)
-    return key == "image" and any(name in example for name in names)
+    return key == "image" and not _CARRIED.isdisjoint(example)
 
 
 def _carried(example: Example, points: Points, maps: Points, size: tuple[int, int]) -> Example:

@@ -7,7 +7,12 @@ from typing import Literal
 
 import numpy as np
 
-from vision.data.decode import MAX_PIXELS, check_decode_args, decode, shrinkable
+from vision.data.decode import (
+    MAX_PIXELS,
+    check_decode_args,
+    decode_plain_jpeg,
+    plain_jpeg_size,
+)
 from vision.data.ops.base import Example, noted
 from vision.data.ops.carry import carry_box
 from vision.data.ops.geometry import RandomResizedCrop, crop
@@ -51,7 +56,7 @@ class DecodeCrop:
         data = example.get(key)
         size = None
         if self.strict and self.scaled and isinstance(data, bytes):
-            size = shrinkable(data, self.max_pixels)
+            size = plain_jpeg_size(data, self.max_pixels)
         if size is None:
             whole = Decode(key, self.mode, self.max_pixels, self.strict)
             return self.crop(whole(example, rng), rng)
@@ -59,7 +64,7 @@ class DecodeCrop:
         box = self.crop.draw(*size, rng)
         to = self.crop.to
         shrink = next((s for s in (8, 4, 2) if box[2] >= s * to[0] and box[3] >= s * to[1]), 1)
-        image = decode(data, mode=self.mode, max_pixels=self.max_pixels, shrink=shrink)
+        image = decode_plain_jpeg(data, size, self.mode, shrink)
         cut = crop(image, *_shrunk(box, shrink))
         example = carry_box(example, key, box, to)
         return noted(

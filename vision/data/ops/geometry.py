@@ -31,13 +31,12 @@ _FILLS: dict[str, Literal["constant", "edge", "reflect"]] = {
 def crop(image: np.ndarray, top: int, left: int, height: int, width: int) -> np.ndarray:
     """The box cut out of ``image``; parts of the box outside the image are zero."""
     rows, columns = image.shape[:2]
+    if top >= 0 and left >= 0 and top + height <= rows and left + width <= columns:
+        return image[top : top + height, left : left + width]
     first, last = (min(max(i, 0), rows) for i in (top, top + height))
     start, end = (min(max(i, 0), columns) for i in (left, left + width))
-    inside = image[first:last, start:end]
-    if inside.shape[:2] == (height, width):
-        return inside
     out = np.zeros((height, width, image.shape[2]), image.dtype)
-    out[first - top : last - top, start - left : end - left] = inside
+    out[first - top : last - top, start - left : end - left] = image[first:last, start:end]
     return out
 
 
@@ -154,13 +153,12 @@ class RandomResizedCrop:
         """A box (top, left, height, width) inside an image of rows x columns."""
         low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(10):
-            u, v = rng.random(2)
+            u, v, y, x = rng.random(4).tolist()  # one call: calls cost more than numbers
             area = rows * columns * (self.scale[0] + u * (self.scale[1] - self.scale[0]))
             aspect = math.exp(low + v * (high - low))
             width, height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
             if 0 < width <= columns and 0 < height <= rows:
-                top = int(rng.integers(0, rows - height + 1))
-                left = int(rng.integers(0, columns - width + 1))
+                top, left = int(y * (rows - height + 1)), int(x * (columns - width + 1))
                 return top, left, height, width
         aspect = min(max(columns / rows, self.ratio[0]), self.ratio[1])
         width = min(columns, max(1, round(rows * aspect)))

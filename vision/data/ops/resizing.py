@@ -52,7 +52,13 @@ Method = Literal[
 ]
 
 _PILLOW = {m.name.lower(): m for m in Image.Resampling}
-_CV2 = {"nearest": 0, "linear": 1, "cubic": 2, "area": 3, "lanczos4": 4}  # cv2.INTER_*
+_CV2 = {  # cv2.INTER_*
+    "cv2_nearest": 0,
+    "cv2_linear": 1,
+    "cv2_cubic": 2,
+    "cv2_area": 3,
+    "cv2_lanczos4": 4,
+}
 
 
 def check_method(method: str) -> None:
@@ -75,9 +81,8 @@ def resize(image: np.ndarray, height: int, width: int, method: Method = "bilinea
         return image
     if image.dtype not in (np.uint8, np.float32):
         raise ValueError(f"resize: dtype {image.dtype}, expected uint8 or float32")
-    family, _, name = method.rpartition("cv2_")
-    if family == "" and method.startswith("cv2_"):
-        return _resize_cv2(image, height, width, name)
+    if method in _CV2:
+        return _resize_cv2(image, height, width, method)
     if method in _PILLOW:
         return _resize_pillow(image, height, width, _PILLOW[method])
     return _resize_separable(image, height, width, method)
@@ -100,13 +105,13 @@ def single_threaded_cv2() -> None:
     cv2.setNumThreads(0)
 
 
-def _resize_cv2(image: np.ndarray, height: int, width: int, name: str) -> np.ndarray:
+def _resize_cv2(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
     if cv2 is None:
-        check_method(f"cv2_{name}")
+        check_method(method)
     assert cv2 is not None
     single_threaded_cv2()
-    out = cv2.resize(image, (width, height), interpolation=_CV2[name])
-    return out.reshape(height, width, image.shape[2])  # OpenCV drops a channel axis of 1
+    out = cv2.resize(image, (width, height), interpolation=_CV2[method])
+    return out if out.ndim == 3 else out[:, :, None]  # OpenCV drops a channel axis of 1
 
 
 def _resize_pillow(
