@@ -3,7 +3,7 @@
 Runs a mixture (JPEGs through decode, crop and flip; arrays with bad records among them) for so
 many minutes, a new loader every minute as after an evaluation, and prints the resident memory of
 this process and its workers every ten seconds, then the slope of a straight line through all but
-the first fifth.
+the first fifth. Written to bench/results/soak.csv.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from absl import flags
 
+from bench.common import record
 from bench.input import photographs
 from vision.data.mixture import Mixture, Part
 from vision.data.ops.geometry import RandomFlip, RandomResizedCrop
@@ -73,9 +74,10 @@ def main() -> None:
         Part(Patchy({"image": pixels, "label": label}, "patchy"), 0.5, crop),
     )
     data = Mixture(parts, 64, on_error="mask", threads=arguments.threads, workers=arguments.workers)
-    start, samples, done, bad = time.monotonic(), [], 0, 0
+    start, samples, done, bad, loaders = time.monotonic(), [], 0, 0, 0
     while (now := time.monotonic() - start) < arguments.minutes * 60:
         with data.loader(seed=0, first_batch=done) as loader:
+            loaders += 1
             renew = now + RENEW_S
             while now < min(renew, arguments.minutes * 60):
                 next(loader)
@@ -89,10 +91,22 @@ def main() -> None:
     if len(steady) < 3:
         raise SystemExit("too short for a slope: raise --minutes")
     slope, _ = np.polyfit(steady[:, 0], steady[:, 1], 1)
-    print(
-        f"{done * 64:,} images, {bad:,} bad records; resident memory {steady[:, 1].min():.1f} to "
-        f"{steady[:, 1].max():.1f} MiB, slope {slope:+.3f} MiB per minute"
-    )
+    middle = len(steady) // 2
+    row = {
+        "minutes": arguments.minutes,
+        "threads": arguments.threads,
+        "workers": arguments.workers,
+        "images": done * 64,
+        "bad_records": bad,
+        "loaders": loaders,
+        "first_mib": round(samples[0][1], 1),
+        "lowest_mib": round(steady[:, 1].min(), 1),
+        "highest_mib": round(steady[:, 1].max(), 1),
+        "last_mib": round(samples[-1][1], 1),
+        "slope_mib_per_min": round(float(slope), 4),
+        "slope_second_half": round(float(np.polyfit(*steady[middle:].T, 1)[0]), 4),
+    }
+    record("soak", [row])
 
 
 if __name__ == "__main__":

@@ -127,7 +127,7 @@ class ExampleRng:
         # Lists of Python's numbers are read several times faster than arrays.
         state: Any = self._philox.state
         inner = {"counter": state["state"]["counter"].tolist(), "key": self._key}
-        self._state = {**state, "state": inner, "buffer": state["buffer"].tolist()}
+        self._state: Any = {**state, "state": inner, "buffer": state["buffer"].tolist()}
 
     def at(self, position: int) -> np.random.Generator:
         """Valid until the next call."""
