@@ -9,6 +9,7 @@ from configs.parts import imagenet
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
+from vision.core.precision import Precision
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import MixupCutMix
@@ -36,7 +37,9 @@ def get_config():
                 )
             ],
         ),
-        model=spec(ConvNeXt, variant="tiny", drop_path=0.1, dtype="bfloat16"),
+        model=spec(
+            ConvNeXt, variant="tiny", drop_path=0.1, precision=spec(Precision, compute="bfloat16")
+        ),
         objective=spec(Classify, label_smoothing=0.1),
         optimizer=spec(
             Optimizer,

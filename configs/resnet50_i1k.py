@@ -10,6 +10,7 @@ from configs.parts import imagenet
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, sgd
+from vision.core.precision import Precision
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.models.resnet import ResNet
@@ -21,7 +22,7 @@ def get_config():
     return spec(
         Experiment,
         data=imagenet.train(batch_size=1024, augment=normalise),
-        model=spec(ResNet, depth=50, dtype="bfloat16"),
+        model=spec(ResNet, depth=50, precision=spec(Precision, compute="bfloat16")),
         objective=spec(Classify, label_smoothing=0.1),
         optimizer=spec(
             Optimizer,

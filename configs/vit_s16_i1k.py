@@ -10,6 +10,7 @@ from configs.parts import imagenet
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
+from vision.core.precision import Precision
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import Mixup
@@ -29,7 +30,13 @@ def get_config():
             ],
             batch_ops=[spec(Mixup, num_classes=imagenet.NUM_CLASSES, alpha=0.2)],
         ),
-        model=spec(ViT, variant="S/16", pool="mean", posemb="sincos2d", dtype="bfloat16"),
+        model=spec(
+            ViT,
+            variant="S/16",
+            pool="mean",
+            posemb="sincos2d",
+            precision=spec(Precision, compute="bfloat16"),
+        ),
         objective=spec(Classify),
         optimizer=spec(
             Optimizer,

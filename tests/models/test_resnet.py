@@ -10,6 +10,7 @@ from tower_cases import abstract_variables, identity, quick_jit, random_variable
 
 from vision.core.mesh import Mesh, batch_sharding
 from vision.core.net import Tap, count_params, forward
+from vision.core.precision import Precision
 from vision.models.resnet import ResidualBlock, ResNet
 
 SHAPE = (16, 16, 12, 3)
@@ -75,7 +76,7 @@ def test_edit_reaches_what_follows(variables, images, plain):
     np.testing.assert_allclose(edited["block05"], plain["block05"], atol=1e-5)
     np.testing.assert_allclose(edited["block06"], 2 * plain["block06"], atol=1e-4)
     assert np.abs(edited["logits"] - plain["logits"]).max() > 0.1
-    block = ResidualBlock(64, 1, False, True, "float32")
+    block = ResidualBlock(64, 1, False, True, Precision())
     params, state = (tree["block07"] for tree in (variables[0], variables[1]["batch_stats"]))
     apply = quick_jit(lambda x: block.apply({"params": params, "batch_stats": state}, x, False))
     x = apply(edited["block06"])
@@ -120,14 +121,14 @@ def test_zero_initialisation(bottleneck):
     x = np.abs(np.random.default_rng(0).standard_normal((1, 4, 4, 8), np.float32))
     for zero_init in (True, False):
         channels = 2 if bottleneck else 8
-        block = ResidualBlock(channels, 1, bottleneck, zero_init, "float32")
+        block = ResidualBlock(channels, 1, bottleneck, zero_init, Precision())
         variables = quick_jit(lambda b=block: b.init(jax.random.key(0), x, False))()
         y = quick_jit(lambda v, b=block: b.apply(v, x, False))(variables)
         assert np.array_equal(x, y) == zero_init
 
 
 def test_bfloat16(variables, images, plain):
-    out = run(Tiny(dtype="bfloat16"), variables, images)
+    out = run(Tiny(precision=Precision(compute="bfloat16")), variables, images)
     assert out["block00"].dtype == out["map"].dtype == jnp.bfloat16
     for name in ("pooled", "embedding", "logits"):
         assert out[name].dtype == jnp.float32
@@ -170,7 +171,6 @@ def test_parameter_counts(depth, count):
         ({"stem": "mnist"}, "stem='mnist'.*'imagenet', 'cifar'"),
         ({"width_multiplier": 0.0}, "width_multiplier=0.0"),
         ({"width_multiplier": 0.33}, "width_multiplier=0.33 times 64"),
-        ({"dtype": "half"}, "dtype='half'"),
         ({"num_classes": -2}, "num_classes=-2"),
     ],
 )

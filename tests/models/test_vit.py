@@ -18,6 +18,7 @@ from tower_cases import (
 )
 
 from vision.core.net import Tap, count_params, forward, initialise
+from vision.core.precision import Precision
 from vision.models import vit as vit_module
 from vision.models.posemb import resample_posemb
 from vision.models.transformer import Block
@@ -155,7 +156,7 @@ def test_edits(variables, images, plain):
     x = edited["stem"] + edited["block00/attn"] + edited["block00/mlp"]
     np.testing.assert_allclose(edited["block00"], x * 0.5 + 1, atol=1e-6)
     params = unstack_blocks(variables[0])
-    block = Block(HEADS, 4 * WIDTH, 0.0, 0.5, True, "float32", None)
+    block = Block(HEADS, 4 * WIDTH, 0.0, 0.5, True, Precision(), None)
     x, _ = quick_jit(block.apply)({"params": params["block01"]}, edited["block00"], None)
     np.testing.assert_allclose(edited["block01"], x, atol=2e-6)
     x = np.asarray(x)[:, 0]
@@ -284,12 +285,12 @@ def test_cls_pool(plain):
 
 
 def test_bfloat16(variables, images, plain):
-    out = run(Tiny(dtype="bfloat16"), variables, images)
+    out = run(Tiny(precision=Precision(compute="bfloat16")), variables, images)
     assert out["block00"].dtype == out["tokens"].dtype == out["stem"].dtype == jnp.bfloat16
     for name in ("pooled", "embedding", "logits"):
         assert out[name].dtype == jnp.float32
         np.testing.assert_allclose(out[name], plain[name], atol=0.15)
-    params, _ = abstract_variables(Tiny(dtype="bfloat16"), SHAPE)
+    params, _ = abstract_variables(Tiny(precision=Precision(compute="bfloat16")), SHAPE)
     assert {leaf.dtype.name for leaf in jax.tree.leaves(params)} == {"float32"}
 
 
@@ -353,11 +354,13 @@ def test_giant_variants():
         ({"variant": "S/16", "pool": "max"}, "pool='max'.*'cls', 'mean', 'map'"),
         ({"variant": "S/16", "posemb": "rope"}, "posemb='rope'.*'learned', 'sincos2d'"),
         ({"variant": "S/16", "remat": "some"}, "remat='some'"),
-        ({"variant": "S/16", "dtype": "int8"}, "dtype='int8'.*'float32', 'bfloat16'"),
         ({"variant": "S/16", "drop_path": 1.0}, "drop_path=1.0"),
         ({"variant": "S/16", "dropout": -0.1}, "dropout=-0.1"),
         ({"variant": "S/16", "num_classes": -1}, "num_classes=-1"),
-        ({"variant": "S/16", "attention": "cudnn"}, "attention='cudnn' needs dtype='bfloat16'"),
+        (
+            {"variant": "S/16", "attention": "cudnn"},
+            "attention='cudnn' needs precision.compute='bfloat16'",
+        ),
         ({"variant": "S/16", "width": 390, "posemb": "sincos2d"}, "divisible by 4, not 390"),
     ],
 )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,6 +16,18 @@ from vision.core.mesh import ShardingRule, batch_sharding, replicated, state_sha
 from vision.core.state import State
 from vision.core.step import Metrics, Step
 
+_COLLECTIVE = re.compile(
+    r" (all-gather|all-reduce|all-to-all|collective-broadcast|collective-permute"
+    r"|ragged-all-to-all|reduce-scatter)(?:-start)?\("
+)
+_MEMORY = {
+    "arguments": "argument_size_in_bytes",
+    "outputs": "output_size_in_bytes",
+    "reused": "alias_size_in_bytes",
+    "temporaries": "temp_size_in_bytes",
+    "code": "generated_code_size_in_bytes",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
@@ -22,11 +37,45 @@ class Compiled:
       abstract: the state as ``jax.ShapeDtypeStruct`` with shardings: what a restore needs.
       init: makes a fresh, sharded state.
       update: ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
+      memory: bytes on one device, as the compiler counts them: ``arguments`` (state and batch),
+        ``outputs`` (state and metrics), ``reused`` (outputs that take the place of arguments),
+        ``temporaries`` (activations and gradients at their worst moment), ``code``. Empty where
+        the compiler does not say.
+      collectives: kind to number of instructions in the compiled step; one in the body of a
+        loop, such as a scan over layers, counts once. Empty on one device.
+      seconds: ``trace`` and ``compile``, the latter short with a warm compilation cache.
     """
 
     abstract: State
     init: Callable[[], State]
     update: Callable[[State, Mapping[str, Any]], tuple[State, Metrics]]
+    memory: Mapping[str, int]
+    collectives: Mapping[str, int]
+    seconds: Mapping[str, float]
+
+
+def _init(step: Step, batch: Mapping[str, jax.ShapeDtypeStruct]) -> State:
+    return step.init({name: jnp.zeros(x.shape, x.dtype) for name, x in batch.items()})
+
+
+def lay_out(
+    step: Step,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    mesh: jax.sharding.Mesh,
+    rules: tuple[ShardingRule, ...] = (),
+) -> State:
+    """The state of a step as ``jax.ShapeDtypeStruct`` with shardings; compiles nothing.
+
+    Raises:
+      MeshError: rules that do not fit the state; see ``vision.core.mesh.state_shardings``.
+    """
+    with jax.set_mesh(mesh):
+        shapes = jax.eval_shape(lambda: _init(step, batch))
+    return jax.tree.map(
+        lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+        shapes,
+        state_shardings(shapes, mesh, rules),
+    )
 
 
 def compile_step(
@@ -43,31 +92,48 @@ def compile_step(
       mesh: device mesh; batches are split along their first dimension.
       rules: layout of the state; see ``vision.core.mesh.ShardingRule``.
     """
-
-    def init() -> State:
-        return step.init({name: jnp.zeros(x.shape, x.dtype) for name, x in batch.items()})
-
-    rows = batch_sharding(mesh)
+    started = time.perf_counter()
+    abstract = lay_out(step, batch, mesh, rules)
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
     with jax.set_mesh(mesh):
-        shapes = jax.eval_shape(init)
-        shardings = state_shardings(shapes, mesh, rules)
-        abstract = jax.tree.map(
-            lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings
-        )
         update = jax.jit(
             step.update,
-            in_shardings=(shardings, rows),
+            in_shardings=(shardings, batch_sharding(mesh)),
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
         )
         lowered = update.lower(abstract, dict(batch))
+        traced = time.perf_counter()
         compiled = lowered.compile()
+    seconds = {"trace": traced - started, "compile": time.perf_counter() - traced}
 
     def fresh() -> State:
         # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
         cpu = jax.default_backend() == "cpu"
         options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
         with jax.set_mesh(mesh):
-            return jax.jit(init, out_shardings=shardings).lower().compile(options)()
+            init = jax.jit(lambda: _init(step, batch), out_shardings=shardings)
+            return init.lower().compile(options)()
 
-    return Compiled(abstract, fresh, compiled)
+    return Compiled(
+        abstract=abstract,
+        init=fresh,
+        update=compiled,
+        memory=memory(compiled),
+        collectives=collectives(compiled),
+        seconds=seconds,
+    )
+
+
+def memory(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Bytes on one device of a compiled program; see ``Compiled.memory``."""
+    analysis = compiled.memory_analysis()
+    if analysis is None:
+        return {}
+    return {name: int(getattr(analysis, field)) for name, field in _MEMORY.items()}
+
+
+def collectives(compiled: jax.stages.Compiled) -> dict[str, int]:
+    """Instructions of a compiled program that devices take part in together, by kind."""
+    counts = collections.Counter(_COLLECTIVE.findall(compiled.as_text() or ""))
+    return dict(sorted(counts.items()))

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
-from vision.core.mesh import constrain_batch
+from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, touch
+from vision.core.precision import Precision
 from vision.models.layers import (
-    DTYPES,
+    MLP_TENSOR_PARALLEL,
     LayerScale,
     Mlp,
+    Remat,
+    as_output,
     check_choice,
     check_images,
     check_num_classes,
@@ -25,6 +28,7 @@ from vision.models.layers import (
     drop_path,
     drop_path_rates,
     layer_norm,
+    rematerialise,
     spatial_sites,
 )
 
@@ -39,6 +43,8 @@ VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
 }
+# Tensor parallelism in the MLPs, where nearly all parameters are; the rest is split over fsdp.
+TENSOR_PARALLEL = (*MLP_TENSOR_PARALLEL, ShardingRule(r".*", "fsdp"))
 _INIT = nn.initializers.truncated_normal(0.02)
 
 
@@ -55,7 +61,7 @@ class ConvNeXtBlock(nn.Module):
     """x + layer_scale(mlp(norm(7x7 depthwise convolution(x))))."""
 
     layer_scale: float | None
-    dtype: str
+    precision: Precision
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
@@ -65,15 +71,16 @@ class ConvNeXtBlock(nn.Module):
             (7, 7),
             padding=3,
             feature_group_count=channels,
-            dtype=self.dtype,
+            dtype=self.precision.compute,
+            param_dtype=self.precision.params,
             kernel_init=_INIT,
             conv_general_dilated=_depthwise,
             name="conv_dw",
         )(x)
-        y = layer_norm(constrain_batch(y), self.dtype, "norm")
-        y = Mlp(4 * channels, _INIT, dtype=self.dtype, name="mlp")(y)
+        y = layer_norm(constrain_batch(y), self.precision, "norm")
+        y = Mlp(4 * channels, _INIT, self.precision, name="mlp")(y)
         if self.layer_scale is not None:
-            y = LayerScale(self.layer_scale, name="ls")(y)
+            y = LayerScale(self.layer_scale, self.precision, name="ls")(y)
         return x + drop_path(y, key, rate)
 
 
@@ -84,7 +91,7 @@ class ConvNeXt(nn.Module):
     ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block17`` for
     tiny. ``tokens`` is the last block's output with its positions flattened, ``map`` the same as
     (B, h, w, C), and ``embedding`` is ``pooled`` after the final norm. ``pooled``, ``embedding``
-    and ``logits`` are float32, everything else is of the compute dtype.
+    and ``logits`` are of the output dtype, everything else is of the compute dtype.
 
     Attributes:
       variant: sizes, one of ``VARIANTS``.
@@ -95,7 +102,9 @@ class ConvNeXt(nn.Module):
         after the first halves the resolution again.
       drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
       layer_scale: initial value of a learned factor on every branch; None for none.
-      dtype: of the computation. Parameters, norms and logits are float32 always.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of convolutions and of products with parameters.
+      precision: number formats of parameters, computation and outputs.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
@@ -106,12 +115,13 @@ class ConvNeXt(nn.Module):
     stem_stride: int = 4
     drop_path: float = 0.0
     layer_scale: float | None = 1e-6
-    dtype: str = "float32"
+    remat: Remat = "none"
+    precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
         self.resolved()
-        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("remat", self.remat, get_args(Remat))
         check_positive(stem_stride=self.stem_stride)
         check_rate("drop_path", self.drop_path)
         check_num_classes(self.num_classes)
@@ -159,29 +169,32 @@ class ConvNeXt(nn.Module):
                 (stride, stride),
                 strides=stride,
                 padding="VALID",
-                dtype=self.dtype,
+                dtype=self.precision.compute,
+                param_dtype=self.precision.params,
                 kernel_init=_INIT,
                 name=name,
             )
             return constrain_batch(layer(x))
 
         x = reduce(x, dims[0], self.stem_stride, "stem_conv")
-        x = layer_norm(x, self.dtype, "stem_norm")
+        x = layer_norm(x, self.precision, "stem_norm")
         x = touch(tap, "stem", x)
         out = {"stem": x}
+        block_type = rematerialise(ConvNeXtBlock, self.remat)
         i = 0
         for stage, (depth, channels) in enumerate(zip(depths, dims, strict=True)):
             if stage > 0:
-                x = layer_norm(x, self.dtype, f"downsample{stage}_norm")
+                x = layer_norm(x, self.precision, f"downsample{stage}_norm")
                 x = reduce(x, channels, 2, f"downsample{stage}_conv")
             for _ in range(depth):
                 site = f"block{i:02d}"
-                block = ConvNeXtBlock(self.layer_scale, self.dtype, name=site)
+                block = block_type(self.layer_scale, self.precision, name=site)
                 x = touch(tap, site, constrain_batch(block(x, keys[i], rates[i])))
                 out[site] = x
                 i += 1
 
         x, out = spatial_sites(x, out, tap)
-        pooled = out["pooled"] = touch(tap, "pooled", x.mean(axis=(1, 2), dtype=jnp.float32))
-        embedding = layer_norm(pooled, "float32", "norm")
-        return classify(embedding, out, tap, self.num_classes, self.head_zero_init)
+        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
+        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        embedding = layer_norm(pooled, as_output(self.precision), "norm")
+        return classify(embedding, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -2,17 +2,54 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
+from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, touch
+from vision.core.precision import Precision
 
-DTYPES = ("float32", "bfloat16", "float16")
 Initializer = nn.initializers.Initializer
+Remat = Literal["none", "full", "dots"]
+
+# The columns of the first layer of every MLP over tensor, the rows of the second.
+MLP_TENSOR_PARALLEL = (
+    ShardingRule(r"mlp/fc1/kernel", ("fsdp", "tensor")),
+    ShardingRule(r"mlp/fc1/bias", ("tensor",)),
+    ShardingRule(r"mlp/fc2/kernel", ("tensor", "fsdp")),
+)
+
+
+def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
+    if primitive is jax.lax.conv_general_dilated_p:
+        return True
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
+
+
+def rematerialise(
+    block: type[nn.Module], remat: Remat, *, scanned: bool = False, static: tuple[int, ...] = ()
+) -> type[nn.Module]:
+    """A block that forgets intermediates and computes them again in the backward pass.
+
+    Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
+
+    Args:
+      block: class of the block.
+      remat: what it keeps for the backward pass: ``none`` keeps all, ``full`` only its input,
+        ``dots`` also the results of convolutions and of products with parameters.
+      scanned: the block is the body of a scan, which keeps the compiler from merging the two
+        computations by itself.
+      static: positions of arguments, the module being 0, that are Python values.
+    """
+    if remat == "none":
+        return block
+    policy = jax.checkpoint_policies.nothing_saveable if remat == "full" else _is_product
+    return nn.remat(block, prevent_cse=not scanned, policy=policy, static_argnums=static)
 
 
 def check_choice(name: str, value: object, valid: Iterable[object]) -> None:
@@ -80,43 +117,59 @@ def drop_path_rates(rate: float, depth: int) -> jax.Array:
     return jnp.linspace(0, rate, depth, dtype=jnp.float32)
 
 
+def as_output(precision: Precision) -> Precision:
+    """Of layers that compute what a tower returns."""
+    return dataclasses.replace(precision, compute=precision.output)
+
+
 def dense(
     x: jax.Array,
     features: int,
-    dtype: str,
+    precision: Precision,
     name: str,
     kernel_init: Initializer,
     bias_init: Initializer = nn.initializers.zeros,
     use_bias: bool = True,
+    shape: tuple[int, ...] = (-1,),
+    tensor: int | None = None,
 ) -> jax.Array:
-    """Dense layer ``name`` of the module that calls it, its result split by batch only."""
+    """Dense layer ``name`` of the module that calls it, constrained as in ``constrain_batch``.
+
+    The features are reshaped to ``shape``; ``tensor`` counts the dimensions of the result.
+    """
     layer = nn.Dense(
         features,
         use_bias=use_bias,
-        dtype=dtype,
+        dtype=precision.compute,
+        param_dtype=precision.params,
         kernel_init=kernel_init,
         bias_init=bias_init,
         name=name,
     )
-    return constrain_batch(layer(x))
+    return constrain_batch(layer(x).reshape(*x.shape[:-1], *shape), tensor)
 
 
-def layer_norm(x: jax.Array, dtype: str, name: str) -> jax.Array:
+def layer_norm(x: jax.Array, precision: Precision, name: str) -> jax.Array:
     """LayerNorm ``name`` (epsilon 1e-6) of the module that calls it, split by batch only.
 
     Statistics are float32 whatever the dtype of the result.
     """
-    return constrain_batch(nn.LayerNorm(epsilon=1e-6, dtype=dtype, name=name)(x))
+    layer = nn.LayerNorm(
+        epsilon=1e-6, dtype=precision.compute, param_dtype=precision.params, name=name
+    )
+    return constrain_batch(layer(x))
 
 
 class LayerScale(nn.Module):
     """Learned per-channel factor of a residual branch (Touvron et al., CaiT, 2021)."""
 
-    init: float
+    initial: float
+    precision: Precision
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        gamma = self.param("gamma", nn.initializers.constant(self.init), (x.shape[-1],))
+        init = nn.initializers.constant(self.initial)
+        gamma = self.param("gamma", init, (x.shape[-1],), self.precision.params)
         return x * gamma.astype(x.dtype)
 
 
@@ -125,17 +178,18 @@ class Mlp(nn.Module):
 
     hidden: int
     kernel_init: Initializer
+    precision: Precision
     bias_init: Initializer = nn.initializers.zeros
     dropout: float = 0.0
-    dtype: str = "float32"
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         width = x.shape[-1]
-        x = dense(x, self.hidden, self.dtype, "fc1", self.kernel_init, self.bias_init)
+        inits = self.kernel_init, self.bias_init
+        x = dense(x, self.hidden, self.precision, "fc1", *inits, tensor=-1)
         x = dropout(nn.gelu(x, approximate=False), keys[0], self.dropout)
-        x = dense(x, width, self.dtype, "fc2", self.kernel_init, self.bias_init)
+        x = dense(x, width, self.precision, "fc2", *inits)
         return dropout(x, keys[1], self.dropout)
 
 
@@ -155,17 +209,18 @@ def classify(
     tap: Tap | None,
     num_classes: int | None,
     zero_init: bool,
+    precision: Precision,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """Ends a tower: sites ``embedding`` and, with classes, ``logits``, both float32.
+    """Ends a tower: sites ``embedding`` and, with classes, ``logits``, of the output dtype.
 
     Makes the dense layer ``head`` of the module that calls it. Without zero initialisation its
     kernel is normal with standard deviation 0.01 (Goyal et al., Accurate, Large Minibatch SGD,
     2017).
     """
-    embedding = touch(tap, "embedding", embedding.astype(jnp.float32))
+    embedding = touch(tap, "embedding", embedding.astype(precision.output))
     out = {**out, "embedding": embedding}
     if num_classes:
         init = nn.initializers.zeros if zero_init else nn.initializers.normal(0.01)
-        head = nn.Dense(num_classes, dtype="float32", kernel_init=init, name="head")
-        out["logits"] = touch(tap, "logits", head(embedding))
+        logits = dense(embedding, num_classes, as_output(precision), "head", init)
+        out["logits"] = touch(tap, "logits", logits)
     return embedding, out

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
+from vision.core.precision import Precision
 from vision.models.layers import (
-    DTYPES,
     Initializer,
+    Remat,
     check_choice,
     check_images,
     check_num_classes,
     check_positive,
     classify,
+    rematerialise,
     spatial_sites,
 )
 
@@ -35,7 +37,7 @@ STAGES: Mapping[int, tuple[int, int, int, int]] = {
 }
 
 
-def _conv(channels: int, kernel: int, stride: int, dtype: str, name: str) -> nn.Conv:
+def _conv(channels: int, kernel: int, stride: int, precision: Precision, name: str) -> nn.Conv:
     # Padding on both sides, as in PyTorch: "SAME" would pad a strided convolution on one side
     # only and shift every pretrained kernel by a pixel.
     return nn.Conv(
@@ -44,7 +46,8 @@ def _conv(channels: int, kernel: int, stride: int, dtype: str, name: str) -> nn.
         strides=stride,
         padding=kernel // 2,
         use_bias=False,
-        dtype=dtype,
+        dtype=precision.compute,
+        param_dtype=precision.params,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
         name=name,
     )
@@ -53,7 +56,7 @@ def _conv(channels: int, kernel: int, stride: int, dtype: str, name: str) -> nn.
 def _norm(
     x: jax.Array,
     train: bool,
-    dtype: str,
+    precision: Precision,
     name: str,
     scale_init: Initializer = nn.initializers.ones,
 ) -> jax.Array:
@@ -61,7 +64,8 @@ def _norm(
         use_running_average=not train,
         momentum=0.9,
         epsilon=1e-5,
-        dtype=dtype,
+        dtype=precision.compute,
+        param_dtype=precision.params,
         scale_init=scale_init,
         name=name,
     )
@@ -79,7 +83,7 @@ class ResidualBlock(nn.Module):
     stride: int
     bottleneck: bool
     zero_init: bool
-    dtype: str
+    precision: Precision
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -90,14 +94,14 @@ class ResidualBlock(nn.Module):
             convs = [(self.channels, 3, self.stride), (self.channels, 3, 1)]
         y = x
         for i, (channels, kernel, stride) in enumerate(convs, 1):
-            y = _conv(channels, kernel, stride, self.dtype, f"conv{i}")(y)
+            y = _conv(channels, kernel, stride, self.precision, f"conv{i}")(y)
             last = i == len(convs)
             scale = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
-            y = _norm(y, train, self.dtype, f"norm{i}", scale)
+            y = _norm(y, train, self.precision, f"norm{i}", scale)
             y = y if last else nn.relu(y)
         if x.shape != y.shape:
-            x = _conv(y.shape[-1], 1, self.stride, self.dtype, "downsample_conv")(x)
-            x = _norm(x, train, self.dtype, "downsample_norm")
+            x = _conv(y.shape[-1], 1, self.stride, self.precision, "downsample_conv")(x)
+            x = _norm(x, train, self.precision, "downsample_norm")
         return nn.relu(x + y)
 
 
@@ -107,8 +111,8 @@ class ResNet(nn.Module):
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
     ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
     layers. ``tokens`` is the last block's output with its positions flattened, and ``map`` the
-    same as (B, h, w, C). ``pooled``, ``embedding`` and ``logits`` are float32, everything else is
-    of the compute dtype.
+    same as (B, h, w, C). ``pooled``, ``embedding`` and ``logits`` are of the output dtype,
+    everything else is of the compute dtype.
 
     With ``train`` the batch statistics are those of the whole batch: under ``jax.jit`` with a
     sharded batch, of the batch on all devices. The running variance is the biased one.
@@ -121,7 +125,9 @@ class ResNet(nn.Module):
       width_multiplier: multiplies the channels of every layer, the embedding's too.
       zero_init_residual: scale of every block's last BatchNorm starts at zero (Goyal et al.,
         2017).
-      dtype: of the computation. Parameters, statistics and logits are float32 always.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of convolutions.
+      precision: number formats of parameters, computation and outputs. Statistics are float32.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
@@ -130,13 +136,14 @@ class ResNet(nn.Module):
     stem: Stem = "imagenet"
     width_multiplier: float = 1.0
     zero_init_residual: bool = True
-    dtype: str = "float32"
+    remat: Remat = "none"
+    precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
         check_choice("depth", self.depth, get_args(Depth))
         check_choice("stem", self.stem, get_args(Stem))
-        check_choice("dtype", self.dtype, DTYPES)
+        check_choice("remat", self.remat, get_args(Remat))
         check_positive(width_multiplier=self.width_multiplier)
         check_num_classes(self.num_classes)
         if not float(64 * self.width_multiplier).is_integer():
@@ -152,13 +159,13 @@ class ResNet(nn.Module):
         check_images(x)
         width = int(64 * self.width_multiplier)
         if self.stem == "imagenet":
-            x = _conv(width, 7, 2, self.dtype, "stem_conv")(x)
-            x = nn.relu(_norm(x, train, self.dtype, "stem_norm"))
+            x = _conv(width, 7, 2, self.precision, "stem_conv")(x)
+            x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
             padding: Any = ((1, 1), (1, 1))  # flax annotates only strings
             x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
         else:
-            x = _conv(width, 3, 1, self.dtype, "stem_conv")(x)
-            x = nn.relu(_norm(x, train, self.dtype, "stem_norm"))
+            x = _conv(width, 3, 1, self.precision, "stem_conv")(x)
+            x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
         x = touch(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
@@ -167,20 +174,22 @@ class ResNet(nn.Module):
             for stage, blocks in enumerate(STAGES[self.depth])
             for i in range(blocks)
         ]
+        block_type = rematerialise(ResidualBlock, self.remat, static=(2,))
         stage = 0
         for i, stride in enumerate(strides):
             stage += stride == 2
             site = f"block{i:02d}"
-            block = ResidualBlock(
+            block = block_type(
                 width * 2**stage,
                 stride,
                 self.depth >= 50,
                 self.zero_init_residual,
-                self.dtype,
+                self.precision,
                 name=site,
             )
             x = out[site] = touch(tap, site, constrain_batch(block(x, train)))
 
         x, out = spatial_sites(x, out, tap)
-        out["pooled"] = touch(tap, "pooled", x.mean(axis=(1, 2), dtype=jnp.float32))
-        return classify(out["pooled"], out, tap, self.num_classes, self.head_zero_init)
+        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
+        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
+from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, Tree, touch, wants
+from vision.core.precision import Precision
 from vision.models.layers import (
-    DTYPES,
+    MLP_TENSOR_PARALLEL,
+    Remat,
     check_choice,
     check_images,
     check_num_classes,
@@ -24,18 +26,23 @@ from vision.models.layers import (
     drop_path_rates,
     dropout,
     layer_norm,
+    rematerialise,
 )
 from vision.models.posemb import Grid, resample_posemb, sincos2d
 from vision.models.transformer import Attend, Block, MAPHead, Noise
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]
-Remat = Literal["none", "full", "dots"]
 
-_POLICIES: Mapping[str, Callable[..., Any]] = {
-    "full": jax.checkpoint_policies.nothing_saveable,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-}
+# Tensor parallelism as in Megatron-LM (Shoeybi et al., 2019): two sums over tensor per block and
+# pass. What is left is split over fsdp, where the mesh has that axis.
+TENSOR_PARALLEL = (
+    ShardingRule(r"attn/qkv/kernel", ("fsdp", "tensor")),
+    ShardingRule(r"attn/qkv/bias", ("tensor",)),
+    ShardingRule(r"attn/proj/kernel", ("tensor", "fsdp")),
+    *MLP_TENSOR_PARALLEL,
+    ShardingRule(r".*", "fsdp"),
+)
 
 
 class Size(NamedTuple):
@@ -108,8 +115,8 @@ class ViT(nn.Module):
     are what is added: after layer scale and stochastic depth. ``tokens`` is edited before ``map``;
     mean and MAP pooling read ``map``, so an edit of ``map`` reaches the logits there, and not
     with a class token. Where a tap changed the number of patch tokens there is no ``map``, and
-    pooling reads the tokens that are left. ``pooled``, ``embedding``, ``logits`` and attention
-    weights are float32, everything else is of the compute dtype.
+    pooling reads the tokens that are left. ``pooled``, ``embedding`` and ``logits`` are of the
+    output dtype, attention weights float32, everything else is of the compute dtype.
 
     Attributes:
       variant: size and patch, such as ``S/16``: see ``VARIANTS``.
@@ -128,10 +135,10 @@ class ViT(nn.Module):
       dropout: after the stem, the attention projection, and both layers of the MLP.
       layer_scale: initial value of a learned factor on every branch; None for none.
       qkv_bias: whether q, k and v have biases.
-      dtype: of the computation. Parameters, norms, softmax and logits are float32 always.
+      precision: number formats of parameters, computation and outputs.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
       attention: implementation of ``jax.nn.dot_product_attention``; None leaves it to JAX.
-        ``cudnn`` is the fused kernel on NVIDIA GPUs; it wants a 16-bit dtype.
+        ``cudnn`` is the fused kernel on NVIDIA GPUs; it computes in 16 bits.
     """
 
     variant: str | None = None
@@ -149,7 +156,7 @@ class ViT(nn.Module):
     dropout: float = 0.0
     layer_scale: float | None = None
     qkv_bias: bool = True
-    dtype: str = "float32"
+    precision: Precision = Precision()
     head_zero_init: bool = True
     attention: Attend | None = None
 
@@ -158,15 +165,18 @@ class ViT(nn.Module):
         check_choice("pool", self.pool, get_args(Pool))
         check_choice("posemb", self.posemb, get_args(Posemb))
         check_choice("remat", self.remat, get_args(Remat))
-        check_choice("dtype", self.dtype, DTYPES)
         check_choice("attention", self.attention, (None, *get_args(Attend)))
         check_rate("drop_path", self.drop_path)
         check_rate("dropout", self.dropout)
         check_num_classes(self.num_classes)
         if self.posemb == "sincos2d" and size.width % 4:
             raise ValueError(f"posemb='sincos2d' needs a width divisible by 4, not {size.width}")
-        if self.attention == "cudnn" and self.dtype == "float32":
-            raise ValueError("attention='cudnn' needs dtype='bfloat16' or 'float16'")
+        if self.attention == "cudnn" and self.precision.compute == "float32":
+            raise ValueError("attention='cudnn' needs precision.compute='bfloat16' or 'float16'")
+        if self.attention is not None and self.precision.attention_logits != "float32":
+            raise ValueError(
+                f"attention={self.attention!r} needs precision.attention_logits='float32'"
+            )
         super().__post_init__()
 
     @nn.nowrap
@@ -189,7 +199,7 @@ class ViT(nn.Module):
         x = constrain_batch(dropout(x, stem_key, self.dropout))
         out = {"stem": touch(tap, "stem", x)}
         x, out = self._blocks(out["stem"], out, size, block_key, tap)
-        x = layer_norm(x, self.dtype, "norm")
+        x = layer_norm(x, self.precision, "norm")
         x = out["tokens"] = touch(tap, "tokens", x)
 
         prefix = int(self.pool == "cls")
@@ -203,10 +213,12 @@ class ViT(nn.Module):
         elif self.pool == "mean":
             pooled = patches.mean(axis=1, dtype=jnp.float32)
         else:
-            head = MAPHead(size.heads, size.mlp_dim, self.dtype, self.attention, name="map_pool")
+            head = MAPHead(
+                size.heads, size.mlp_dim, self.precision, self.attention, name="map_pool"
+            )
             pooled = head(patches)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(jnp.float32))
-        return classify(pooled, out, tap, self.num_classes, self.head_zero_init)
+        pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(self.precision.output))
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
     @nn.nowrap
     def _embed(self, x: jax.Array, size: Size) -> tuple[jax.Array, Grid]:
@@ -221,14 +233,17 @@ class ViT(nn.Module):
             (patch, patch),
             strides=patch,
             padding="VALID",
-            dtype=self.dtype,
+            dtype=self.precision.compute,
+            param_dtype=self.precision.params,
             name="patch_embed",
         )(x)
         batch, rows, columns, _ = x.shape
         grid = (rows, columns)
         x = (x + self._positions(grid, size.width).astype(x.dtype)).reshape(batch, -1, size.width)
         if self.pool == "cls":
-            cls = self.param("cls_token", nn.initializers.zeros, (1, 1, size.width))
+            cls = self.param(
+                "cls_token", nn.initializers.zeros, (1, 1, size.width), self.precision.params
+            )
             cls = jnp.broadcast_to(cls, (batch, 1, size.width)).astype(x.dtype)
             x = jnp.concatenate([cls, x], axis=1)
         return x, grid
@@ -239,7 +254,7 @@ class ViT(nn.Module):
             return jnp.asarray(sincos2d(grid, width))
         if not self.has_variable("params", "pos_embed"):
             init = nn.initializers.normal(width**-0.5)
-            return self.param("pos_embed", init, (*grid, width))
+            return self.param("pos_embed", init, (*grid, width), self.precision.params)
         pos = self.get_variable("params", "pos_embed")
         return resample_posemb(pos, pos.shape[:2], grid)
 
@@ -263,15 +278,11 @@ class ViT(nn.Module):
             "dropout": self.dropout,
             "layer_scale": self.layer_scale,
             "qkv_bias": self.qkv_bias,
-            "dtype": self.dtype,
+            "precision": self.precision,
             "attention": self.attention,
         }
         scan = self.scan and (self.is_initializing() or not _taps_blocks(tap, names))
-        block = Block
-        if self.remat != "none":
-            # A scan keeps the compiler from merging the two computations by itself.
-            policy = _POLICIES[self.remat]
-            block = nn.remat(Block, prevent_cse=not scan, policy=policy)
+        block = rematerialise(Block, self.remat, scanned=scan)
         if scan:
             stack = nn.scan(
                 block,
