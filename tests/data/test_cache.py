@@ -297,3 +297,13 @@ def test_ops_must_have_a_name():
         InMemory(Counted(), (lambda example, rng: example,))
     with pytest.raises(ValueError, match="threads=0"):
         InMemory(Counted(), threads=0)
+
+
+def test_caches_of_caches(tmp_path):
+    disk = DiskCache(Counted(), OPS, str(tmp_path))
+    memory = InMemory(disk, threads=2)  # whose threads open the file while memory loads
+    again = DiskCache(InMemory(Counted(), OPS), CROP, str(tmp_path))
+    for index in range(12):
+        np.testing.assert_array_equal(memory[index]["image"], direct(index))
+        np.testing.assert_array_equal(again[index]["image"], direct(index))
+    assert again.path != disk.path

@@ -140,6 +140,9 @@ def test_stream_is_the_one_that_a_counting_program_gives():
         np.testing.assert_allclose(batch["image"][plain, 0, 0, 0] * 255, batch["label"][plain])
     seen = collections.Counter(data.names[p] for p, _ in simulation)
     assert data.counts(20) == dict(seen) == {"a": 120, "b": 72, "c": 48}
+    later = np.concatenate([b["_source"] for b in take(data, 8, first_batch=9)])
+    gained = [data.counts(17)[name] - data.counts(9)[name] for name in data.names]
+    assert np.bincount(later, minlength=3).tolist() == gained
     assert data.source.info.name == "a+b+c"
     assert len(data.source) == 23
 

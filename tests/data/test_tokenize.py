@@ -7,6 +7,7 @@ import json
 import logging
 import pickle
 import random
+import sys
 import time
 from pathlib import Path
 
@@ -306,14 +307,7 @@ def test_adapters_name_file_and_way_out(adapters: dict, tmp_path: Path) -> None:
 def test_a_missing_package_says_what_to_install(
     package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without(name, *rest, **more):
-        if name == package:
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     kinds = {"sentencepiece": SentencePieceTokenizer, "tokenizers": HuggingFaceTokenizer}
     with pytest.raises(ImportError, match=f"pip install '{package}"):
         kinds[package](str(tmp_path)).split("a")

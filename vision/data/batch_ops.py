@@ -139,15 +139,18 @@ class Mixup:
         _check_mixing(self.num_classes, self.alpha, self.probability)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        size = _images(batch, self.image_key, "Mixup").shape[1:3]
+        size = _images(batch, self.image_key, type(self).__name__).shape[1:3]
         draw, gate = jax.random.split(key)
-        weight = jnp.full(size, symmetric_beta(draw, self.alpha))
-        weight = _sometimes(weight, gate, self.probability)
+        weight = _sometimes(self._weight(draw, size), gate, self.probability)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
+
+    def _weight(self, key: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        """A row's own share of every pixel, (H, W)."""
+        return jnp.full(size, symmetric_beta(key, self.alpha))
 
 
 @dataclasses.dataclass(frozen=True)
-class CutMix:
+class CutMix(Mixup):
     """A box of the partner's image pasted in; labels mixed by the area that is really there.
 
     lambda ~ Beta(alpha, alpha); the box has sides sqrt(1 - lambda) of the image's, a uniform
@@ -156,21 +159,11 @@ class CutMix:
     Source: Yun et al., CutMix, 2019.
     """
 
-    num_classes: int
     alpha: float = 1.0
-    probability: float = 1.0
-    image_key: str = "image"
-    label_key: str = "label"
 
-    def __post_init__(self) -> None:
-        _check_mixing(self.num_classes, self.alpha, self.probability)
-
-    def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        size = _images(batch, self.image_key, "CutMix").shape[1:3]
-        draw, place, gate = jax.random.split(key, 3)
-        weight = cutmix_weight(place, symmetric_beta(draw, self.alpha), size)
-        weight = _sometimes(weight, gate, self.probability)
-        return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
+    def _weight(self, key: jax.Array, size: tuple[int, ...]) -> jax.Array:
+        draw, place = jax.random.split(key)
+        return cutmix_weight(place, symmetric_beta(draw, self.alpha), size)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -15,9 +15,9 @@ import json
 import os
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from absl import logging
@@ -25,10 +25,11 @@ from absl import logging
 from vision.data.fingerprint import fingerprint, ops_identity
 from vision.data.ops.base import Example, Op
 from vision.data.source import DataError, Source, SourceInfo
+from vision.data.table import fields_only
 
 _ENTRY = np.dtype([("crc", "<u4"), ("written", "<u4")])
 _WRITTEN = 0x52454331
-_LOADING = threading.Lock()
+T = TypeVar("T")
 
 
 class _NoRandomness:
@@ -41,8 +42,43 @@ class _NoRandomness:
         )
 
 
+class _Cached:
+    """What both caches have from their source, and how each loads its own content once."""
+
+    source: Source
+    ops: tuple[Op, ...]
+
+    def __post_init__(self) -> None:
+        for op in self.ops:
+            if not dataclasses.is_dataclass(op) or not callable(op) or " at 0x" in repr(op):
+                raise ValueError(
+                    f"ops: {op!r}: a cache is named by its ops, so they must be frozen dataclasses "
+                    "whose arguments print as values"
+                )
+
+    @property
+    def info(self) -> SourceInfo:
+        return self.source.info
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def key(self, index: int) -> str:
+        return self.source.key(index)
+
+    def _once(self, make: Callable[[], T]) -> T:
+        """What ``make`` gave on the first call, by whichever thread."""
+        found = self.__dict__.get("_made")
+        if found is None:
+            # A lock of its own: the source, read while this one loads, may be a cache as well.
+            with self.__dict__.setdefault("_making", threading.Lock()):
+                found = self.__dict__.get("_made") or make()
+                self.__dict__["_made"] = found
+        return found
+
+
 @dataclasses.dataclass(frozen=True)
-class DiskCache:
+class DiskCache(_Cached):
     """A source whose records pass through ``ops`` once and are then read from one file.
 
     The file fills while records are asked for, by any number of threads and processes at once.
@@ -68,19 +104,6 @@ class DiskCache:
     source: Source
     ops: tuple[Op, ...]
     root: str
-
-    def __post_init__(self) -> None:
-        _check_ops(self.ops)
-
-    @property
-    def info(self) -> SourceInfo:
-        return self.source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
 
     @functools.cached_property
     def path(self) -> Path:
@@ -115,12 +138,7 @@ class DiskCache:
 
     @property
     def _file(self) -> _CacheFile:
-        found = self.__dict__.get("_opened")
-        if found is None:
-            with _LOADING:
-                found = self.__dict__.get("_opened") or self._open()
-                self.__dict__["_opened"] = found
-        return found
+        return self._once(self._open)
 
     def _open(self) -> _CacheFile:
         self.path.mkdir(parents=True, exist_ok=True)
@@ -141,8 +159,9 @@ class DiskCache:
         return _CacheFile(self.path, len(self), json.loads(layout.read_text()))
 
     def __getstate__(self) -> dict[str, Any]:  # a memory map would travel as all its bytes
-        kept = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return kept | {"_identity": self._identity}  # workers need not hash the source again
+        return fields_only(self) | {
+            "_identity": self._identity
+        }  # workers need not hash the source again
 
 
 class _CacheFile:
@@ -209,7 +228,7 @@ class _CacheFile:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
-class InMemory:
+class InMemory(_Cached):
     """A small source, read through ``ops`` once and kept as arrays.
 
     Whole batches are gathered at once where the pipeline has no ops per example. Bad records are
@@ -230,22 +249,12 @@ class InMemory:
     threads: int = 4
 
     def __post_init__(self) -> None:
-        _check_ops(self.ops)
+        super().__post_init__()
         if self.threads < 1:
             raise ValueError(f"threads={self.threads}: must be at least 1")
 
     def __repr__(self) -> str:
         return f"InMemory({self.source!r}, {len(self.ops)} ops)"
-
-    @property
-    def info(self) -> SourceInfo:
-        return self.source.info
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def key(self, index: int) -> str:
-        return self.source.key(index)
 
     def fingerprint(self) -> str:
         return ops_identity(self.ops) + fingerprint(self.source)
@@ -266,12 +275,7 @@ class InMemory:
 
     @property
     def _loaded(self) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        found = self.__dict__.get("_kept")
-        if found is None:
-            with _LOADING:
-                found = self.__dict__.get("_kept") or self._load()
-                self.__dict__["_kept"] = found
-        return found
+        return self._once(self._load)
 
     def _load(self) -> tuple[dict[str, np.ndarray], dict[int, str]]:
         first, model = _first(self.source, self.ops)
@@ -301,16 +305,7 @@ class InMemory:
         return arrays, bad
 
     def __getstate__(self) -> dict[str, Any]:
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-
-def _check_ops(ops: tuple[Op, ...]) -> None:
-    for op in ops:
-        if not dataclasses.is_dataclass(op) or not callable(op) or " at 0x" in repr(op):
-            raise ValueError(
-                f"ops: {op!r}: a cache is named by its ops, so they must be frozen dataclasses "
-                "whose arguments print as values"
-            )
+        return fields_only(self)
 
 
 def _make(source: Source, ops: tuple[Op, ...], index: int) -> dict[str, np.ndarray]:

@@ -7,7 +7,9 @@ A row is ``[bos] ids [eos] pad pad ...``, int32, ``length`` long. The tokenizers
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import importlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -129,6 +131,34 @@ def check_length(length: int, fewest: int = 3) -> None:
     """Raises ValueError where a row has no room for a single id."""
     if length < fewest:
         raise ValueError(f"length={length}: must be at least {fewest}")
+
+
+def load_model(
+    path: str, package: str, versions: str, what: str, load: Callable[[Any], Any]
+) -> Any:
+    """What ``load(package)`` makes of the file ``path``.
+
+    Args:
+      path: of the tokenizer's file.
+      package: to import.
+      versions: of the package, as pip takes them.
+      what: the file should be, for messages.
+      load: from the imported package to a model.
+
+    Raises:
+      ImportError: without the package.
+      DataError: the file is missing, or is something else.
+    """
+    try:
+        module = importlib.import_module(package)
+    except ImportError as error:
+        raise ImportError(f"{path}: needs a package: pip install '{package}{versions}'") from error
+    if not Path(path).is_file():
+        raise DataError(f"{path}: no such file; give path {what}")
+    try:
+        return load(module)
+    except Exception as error:  # tokenizers raises bare Exceptions
+        raise DataError(f"{path}: not {what}: {error}") from error
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,10 @@ import dataclasses
 import difflib
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vision.data.source import DataError
-from vision.data.tokenize import Rows, check_length
+from vision.data.tokenize import Rows, check_length, load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,18 +75,13 @@ class HuggingFaceTokenizer(Rows):
 
     @functools.cached_property
     def _model(self) -> Any:
-        try:
-            import tokenizers
-        except ImportError as error:
-            raise ImportError(
-                "HuggingFaceTokenizer needs a package: pip install 'tokenizers>=0.22,<0.24'"
-            ) from error
-        if not Path(self.path).is_file():
-            raise DataError(f"{self.path}: no such file; give path a tokenizer.json")
-        try:
-            model = tokenizers.Tokenizer.from_file(self.path)
-        except Exception as error:  # the package raises bare Exceptions
-            raise DataError(f"{self.path}: not a tokenizer.json: {error}") from error
+        model = load_model(
+            self.path,
+            "tokenizers",
+            ">=0.22,<0.24",
+            "a tokenizer.json",
+            lambda tokenizers: tokenizers.Tokenizer.from_file(self.path),
+        )
         model.no_truncation()
         model.no_padding()
         return model

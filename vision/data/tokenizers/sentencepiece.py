@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from vision.data.source import DataError
-from vision.data.tokenize import Rows, check_length
+from vision.data.tokenize import Rows, check_length, load_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,15 +71,10 @@ class SentencePieceTokenizer(Rows):
 
     @functools.cached_property
     def _model(self) -> Any:
-        try:
-            import sentencepiece
-        except ImportError as error:
-            raise ImportError(
-                "SentencePieceTokenizer needs a package: pip install 'sentencepiece>=0.2,<0.3'"
-            ) from error
-        if not Path(self.path).is_file():
-            raise DataError(f"{self.path}: no such file; give path a SentencePiece .model file")
-        try:
-            return sentencepiece.SentencePieceProcessor(model_file=self.path)
-        except (RuntimeError, OSError) as error:
-            raise DataError(f"{self.path}: not a SentencePiece model: {error}") from error
+        return load_model(
+            self.path,
+            "sentencepiece",
+            ">=0.2,<0.3",
+            "a SentencePiece model",
+            lambda sentencepiece: sentencepiece.SentencePieceProcessor(model_file=self.path),
+        )
