@@ -182,28 +182,33 @@ def test_second_signal_ends_processes_that_do_not_listen(tmp_path: Path):
     assert all(map(gone, children))
 
 
-def test_nothing_is_left_when_the_launcher_is_killed(tmp_path: Path):
-    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)" + READY + "time.sleep(60)"
-    launcher = start(tmp_path, deaf)
-    children = pids(tmp_path, "0.0", "1.0")
-    launcher.kill()
-    launcher.communicate(timeout=30)
-    assert all(map(gone, children))
-
-
-def test_what_a_dead_process_had_started_ends_with_it(tmp_path: Path):
-    program = (
-        """
+# Like a data worker, which outlives a parent that is killed.
+WORKER = """
 import subprocess
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 (folder / f"worker.{index}").write_text(str(worker.pid))
 """
-        + READY
-        + "os._exit(3) if index else time.sleep(60)"
-    )
+
+
+def workers(folder: Path) -> list[int]:
+    return [int((folder / f"worker.{index}").read_text()) for index in range(2)]
+
+
+def test_nothing_is_left_when_the_launcher_is_killed(tmp_path: Path):
+    deaf = "signal.signal(signal.SIGTERM, signal.SIG_IGN)" + WORKER + READY + "time.sleep(60)"
+    launcher = start(tmp_path, deaf)
+    children = pids(tmp_path, "0.0", "1.0")
+    launcher.kill()
+    launcher.communicate(timeout=30)
+    assert all(map(gone, [*children, *workers(tmp_path)]))
+
+
+def test_what_a_dead_process_had_started_ends_with_it(tmp_path: Path):
+    wait = "while not (folder / 'pid.0.0').exists(): time.sleep(0.02)\n"
+    program = WORKER + READY + wait + "os._exit(3) if index else time.sleep(60)"
     status, _, _ = finish(start(tmp_path, program, "--restarts=0", "--grace=5"))
     assert status == 3
-    assert all(gone(int((tmp_path / f"worker.{i}").read_text())) for i in range(2))
+    assert all(map(gone, workers(tmp_path)))
 
 
 def test_a_set_that_makes_no_progress_starts_again(tmp_path: Path):

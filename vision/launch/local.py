@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import ctypes
 import dataclasses
 import os
 import signal
@@ -33,7 +32,6 @@ _POLL_S = 0.05
 _WINDOW_S = 3600.0
 _USER_ERROR = 2
 _ASKED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,11 +90,51 @@ class _Watch:
         return now - self._changed_s > self._stall_s
 
 
+class _Guard:
+    """A process that outlives the launcher, if only to end what a killed one has left behind.
+
+    It reads the numbers of the groups that are alive from a pipe, whose end it sees when the
+    launcher is gone, by whatever means. Data workers, which do not notice that their parent is
+    dead, end with their group.
+    """
+
+    def __init__(self):
+        read, self._write = os.pipe()
+        self._pid = os.fork()
+        if self._pid == 0:
+            try:
+                os.close(self._write)
+                os.setsid()
+                self._keep(read)
+            finally:
+                os._exit(0)
+        os.close(read)
+
+    @staticmethod
+    def _keep(read: int) -> None:
+        groups: set[int] = set()
+        with os.fdopen(read) as lines:
+            for line in lines:
+                (groups.add if line[0] == "+" else groups.discard)(int(line[1:]))
+        for group in groups:
+            _kill_group(group)
+
+    def tell(self, sign: str, group: int) -> None:
+        """Notes a group that lives (``+``) or has ended (``-``)."""
+        # Without a guard the launcher still does its work.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._write, f"{sign}{group}\n".encode())
+
+    def close(self) -> None:
+        os.close(self._write)
+        os.waitpid(self._pid, 0)
+
+
 class _Set:
     """The processes of one attempt."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, job: Job, guard: _Guard):
+        self._job, self._guard = job, guard
         self._pumps: list[threading.Thread] = []
         self.children: list[subprocess.Popen[bytes]] = []
         address = f"127.0.0.1:{_free_port()}"
@@ -120,7 +158,7 @@ class _Set:
                 self._job.logs.mkdir(parents=True, exist_ok=True)
                 stdout = stack.enter_context((self._job.logs / f"process_{index}.log").open("ab"))
                 stderr = subprocess.STDOUT
-            return subprocess.Popen(
+            child = subprocess.Popen(
                 [sys.executable, *self._job.command],
                 env=environment(self._job, index, address),
                 stdin=subprocess.DEVNULL,
@@ -129,8 +167,9 @@ class _Set:
                 # A session of its own: Ctrl-C in a terminal reaches the launcher only, which
                 # passes it on once; and what the child starts can be ended with it.
                 start_new_session=True,
-                preexec_fn=_die_with(os.getpid()),
             )
+        self._guard.tell("+", child.pid)
+        return child
 
     def codes(self) -> list[int | None]:
         """Status of each, -n after signal n, None while it runs. Nobody is reaped here."""
@@ -156,8 +195,8 @@ class _Set:
         for child in self.children:
             if child.returncode is None:
                 # Not reaped yet: the number of its group cannot belong to anybody else.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.pid, signal.SIGKILL)
+                _kill_group(child.pid)
+                self._guard.tell("-", child.pid)
                 child.wait()
         for pump in self._pumps:
             pump.join(timeout=5)
@@ -176,9 +215,16 @@ class Launcher:
 
     def run(self) -> int:
         """Returns the exit status of the job."""
+        guard = _Guard()
+        try:
+            return self._attempts(guard)
+        finally:
+            guard.close()
+
+    def _attempts(self, guard: _Guard) -> int:
         restarts: collections.deque[float] = collections.deque()
         while True:
-            processes = _Set(self._job)
+            processes = _Set(self._job, guard)
             try:
                 ending = self._supervise(processes)
             finally:
@@ -249,6 +295,11 @@ def environment(job: Job, index: int, address: str) -> dict[str, str]:
     return variables
 
 
+def _kill_group(group: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, signal.SIGKILL)
+
+
 def _code(child: subprocess.Popen[bytes]) -> int | None:
     if child.returncode is not None:
         return child.returncode
@@ -269,20 +320,6 @@ def _blame(ending: Ending) -> int:
     consequence = 128 + signal.SIGABRT  # what jax does to the processes that remain
     order = (lambda s: s == _USER_ERROR, lambda s: s > 128 and s != consequence, lambda s: s < 128)
     return next((i for i, test in enumerate(order) if test(ending.status)), len(order))
-
-
-def _die_with(parent: int):
-    """For a new child: the kernel ends it when this process ends, however that happens."""
-    if sys.platform != "linux":
-        return None
-    prctl = ctypes.CDLL(None, use_errno=True).prctl
-
-    def prepare() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(128 + signal.SIGKILL)
-
-    return prepare
 
 
 def _pump(index: int, source: IO[bytes], target: IO[str]) -> None:
