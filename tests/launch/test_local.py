@@ -214,7 +214,7 @@ def test_what_a_dead_process_had_started_ends_with_it(tmp_path: Path):
 def test_a_set_that_makes_no_progress_starts_again(tmp_path: Path):
     workdir = tmp_path / "run"
     workdir.mkdir()
-    beat = workdir / "heartbeat"
+    beat = workdir / "heartbeat.json"
     beat.write_text("of an earlier run")
     os.utime(beat, (1, 1))
     # The file of an earlier run is no reason to end one that takes its time to start.
@@ -240,7 +240,7 @@ if attempt == 0:
     status, _, err = finish(launcher)
     assert status == 0
     assert time.monotonic() - began >= 2.5
-    assert "heartbeat has not changed for 1 s" in err
+    assert "heartbeat.json has not changed for 1 s" in err
     assert "restart 1 of 3" in err
 
 

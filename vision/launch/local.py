@@ -352,12 +352,12 @@ def _parse(arguments: Sequence[str]) -> Job:
     add("--restarts", type=int, default=3, help="how often within an hour (default 3)")
     add("--grace", type=float, default=20.0, help="seconds from SIGTERM to SIGKILL (default 20)")
     add("--logs", type=Path, help="folder for the output of processes 1, 2, ...")
-    add("--stall", type=_positive(float), help="restart when WORKDIR/heartbeat is older, in s")
+    add("--stall", type=_positive(float), help="restart when WORKDIR/heartbeat.json is older, in s")
     add("command", nargs="+", help="program and flags, after --")
     options = parser.parse_args(arguments)
     workdir = [a.removeprefix("--workdir=") for a in options.command if a.startswith("--workdir=")]
     if options.stall is not None and not workdir:
-        parser.error("--stall needs a program with --workdir=..., where it writes `heartbeat`")
+        parser.error("--stall needs a program with --workdir=..., where it writes `heartbeat.json`")
     return Job(
         command=tuple(options.command),
         processes=options.processes,
@@ -365,7 +365,7 @@ def _parse(arguments: Sequence[str]) -> Job:
         restarts=options.restarts,
         grace_s=options.grace,
         logs=options.logs,
-        heartbeat=Path(workdir[-1]) / "heartbeat" if workdir else None,
+        heartbeat=Path(workdir[-1]) / "heartbeat.json" if workdir else None,
         stall_s=options.stall,
     )
 
