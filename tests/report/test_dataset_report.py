@@ -20,6 +20,9 @@ from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.source import SourceInfo
 from vision.data.sources.arrays import Arrays
+from vision.data.sources.combine import Concat
+from vision.data.sources.digits import Digits
+from vision.data.sources.fake import Fake
 from vision.data.sources.folder import Folder
 from vision.data.sources.scenes import Scenes
 from vision.data.tokenize import Tokenize
@@ -28,7 +31,7 @@ from vision.report.dataset import main, parts_of, write_dataset_report
 from vision.report.drawing import annotated, pictures_in
 from vision.report.duplicates import MAX_BITS, find, print_of
 from vision.report.numbers import percent
-from vision.report.survey import Part, lint, survey
+from vision.report.survey import CARD, Part, lint, survey
 
 PHOTOS = [np.ascontiguousarray(photo) for photo in load_sample_images().images]
 
@@ -234,11 +237,13 @@ def test_records_of_several_shapes_are_no_batch(folder: Path, tmp_path: Path) ->
 def test_the_card_is_linted() -> None:
     bare = SourceInfo("x", 3)
     names = [name for name, _ in lint(bare, [], {})]
-    assert names == ["licence", "homepage", "consent", "personal_data", "collection"]
-    full = SourceInfo("x", 3, licence="CC0-1.0", homepage="https://example.org")
+    assert names == list(CARD)
+    full = SourceInfo("x", 3, licence="CC0-1.0", homepage="https://example.org", citation="us")
     assert [name for name, _ in lint(full, ["consent"], {"collection": "2020"})] == [
         "personal_data"
     ]
+    for made in (Scenes(num_examples=1), Digits(), Fake(1), Concat((Digits(), Digits()))):
+        assert not lint(made.info, [], {})
 
 
 def test_boxes_and_masks_are_drawn_where_they_are() -> None:
@@ -315,7 +320,9 @@ def test_parts_that_are_the_same_are_shown_once() -> None:
     assert set(plain) == {"train", "test"}
 
 
-def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_the_command_names_what_is_wrong(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
     from vision.core.cli import run_main
 
     config = "--config=configs/digits_vit.py"
@@ -332,6 +339,7 @@ def test_the_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureF
         assert message in capsys.readouterr().err
     card.write_text(json.dumps({"consent": "not applicable", "personal_data": "no", "made": "x"}))
     out = tmp_path / "page.html"
+    config = f"--config=configs/folder_vit.py:{folder}"
     assert main([config, f"--card={card}", f"--out={out}", "--limit=20"]) == 0
     said = capsys.readouterr().out
     assert "collection is missing" in said

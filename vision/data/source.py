@@ -23,8 +23,14 @@ class SourceInfo:
       class_names: names in label order; empty when there are no classes.
       features: feature name to a one-line description with dtype, shape and range,
         for example ``{"image": "uint8[8,8,1], 0..255", "label": "int32, 0..9"}``.
-      licence: SPDX identifier or a short sentence; empty when unknown.
-      homepage: where the data comes from; empty when it is made in the repository.
+      licence: SPDX identifier or a short sentence.
+      homepage: where the data comes from: an address or a path.
+      citation: what to cite, or who made it.
+      consent: whether the people shown, and those who took the pictures, agreed.
+      personal_data: whether faces, names, places of living or health are in it.
+      collection: when, how and by whom it was collected and labelled.
+
+    The last six are the data set's card, sentences for people; empty when unknown.
     """
 
     name: str
@@ -33,10 +39,18 @@ class SourceInfo:
     features: Mapping[str, str] = dataclasses.field(default_factory=dict)
     licence: str = ""
     homepage: str = ""
+    citation: str = ""
+    consent: str = ""
+    personal_data: str = ""
+    collection: str = ""
 
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
+
+
+CARD = ("licence", "homepage", "citation", "consent", "personal_data", "collection")
+"""The fields of ``SourceInfo`` that are a data set's card."""
 
 
 @runtime_checkable

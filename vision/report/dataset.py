@@ -120,7 +120,7 @@ def main(arguments: Sequence[str]) -> int:
         config="config file, optionally followed by :mode",
         out="HTML file; dataset.html by default",
         limit=f"most records to read of every part, evenly spread; {LIMIT} by default",
-        card="JSON file with what else is known: licence, homepage, consent, ...",
+        card="JSON file with what else is known: licence, homepage, citation, consent, ...",
     )
     if options.limit and not (str(options.limit).isdecimal() and int(options.limit) > 0):
         raise UsageError(f"--limit={options.limit}: a whole number of at least 1")

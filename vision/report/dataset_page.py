@@ -271,12 +271,11 @@ def _card(surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings
         seen.setdefault(type(survey.part.source).__name__ + survey.info.homepage, survey)
     for survey in seen.values():
         info = survey.info
-        known = {"licence": info.licence, "homepage": info.homepage}
         rows: list[tuple[Content, ...]] = [("name", info.name, "")]
         lacking = dict(lint(info, list(survey.fields), dict(card)))
         for field in CARD:
-            said = known.get(field) or card.get(field)
-            in_records = [c for c in CARD[field][1] if c in survey.fields]
+            said = getattr(info, field) or card.get(field)
+            in_records = [c for c in CARD[field][0] if c in survey.fields]
             if field in lacking:
                 findings.append((f"card of {info.name}: {field} is missing", "card"))
                 rows.append((field, tag("strong", "missing"), lacking[field]))

@@ -280,40 +280,38 @@ def lint(info: SourceInfo, fields: Sequence[str], card: dict[str, Any]) -> list[
     record says for itself.
     """
     missing = []
-    for name, (said, columns, way_out) in CARD.items():
-        known = (getattr(info, said) if said else "") or card.get(name)
+    for name, (columns, way_out) in CARD.items():
+        known = getattr(info, name) or card.get(name)
         if not known and not any(column in fields for column in columns):
             missing.append((name, way_out))
     return missing
 
 
-CARD: dict[str, tuple[str, tuple[str, ...], str]] = {
+CARD: dict[str, tuple[tuple[str, ...], str]] = {
     "licence": (
-        "licence",
         ("licence", "license"),
         "under which terms may the pictures be used? An SPDX identifier such as CC-BY-4.0",
     ),
     "homepage": (
-        "homepage",
         ("homepage", "url", "source", "source_url"),
         "where do the pictures come from? An address, or who made them how",
     ),
+    "citation": (
+        ("citation", "photographer", "author", "attribution"),
+        "what is to be cited, or who is to be named?",
+    ),
     "consent": (
-        "",
         ("consent",),
         "did the people shown, and those who took the pictures, agree? For made-up or impersonal "
         "data say so: 'not applicable: ...'",
     ),
     "personal_data": (
-        "",
         ("personal_data",),
         "are faces, names, places of living or health in it? yes, no or unknown",
     ),
     "collection": (
-        "",
         ("collection", "collected", "date"),
         "when, how and by whom was it collected and labelled?",
     ),
 }
-"""Field of a card: the attribute of ``SourceInfo`` that states it, columns of records that do, and
-the question it answers."""
+"""Field of ``SourceInfo``: columns of records that state it too, and the question it answers."""

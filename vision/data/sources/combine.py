@@ -13,7 +13,7 @@ import numpy as np
 
 from vision.data import files
 from vision.data.fingerprint import content
-from vision.data.source import DataError, Source, SourceInfo
+from vision.data.source import CARD, DataError, Source, SourceInfo
 from vision.data.sources.splits import Selected, at_indices, valid_index
 from vision.data.table import fields_only
 from vision.data.whole import feature_of, names_of
@@ -123,13 +123,13 @@ class Concat:
         features = {k: v for info in reversed(infos) for k, v in info.features.items()}
         if self.origin:
             features[self.origin] = f"int32, 0..{len(infos) - 1}, which source"
-        licences = {info.licence: None for info in infos}
+        said = {name: dict.fromkeys(getattr(info, name) for info in infos) for name in CARD}
         return SourceInfo(
             name=self.name or "+".join(info.name for info in infos),
             num_examples=len(self),
             class_names=next((info.class_names for info in infos if info.class_names), ()),
             features=features,
-            licence="; ".join(licence for licence in licences if licence),
+            **{name: "; ".join(filter(None, texts)) for name, texts in said.items()},
         )
 
     def __len__(self) -> int:

@@ -52,6 +52,11 @@ class Fake:
                 "label": f"int32, 0..{self.num_classes - 1}",
             },
             licence="none: random numbers",
+            homepage="vision/data/sources/fake.py",
+            citation="not applicable: random numbers",
+            consent="not applicable: random numbers",
+            personal_data="no",
+            collection="drawn by a random number generator",
         )
 
     def __len__(self) -> int:

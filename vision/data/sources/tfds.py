@@ -109,6 +109,7 @@ class Tfds:
             features=features,
             licence=info.redistribution_info.license or "",
             homepage=info.homepage or "",
+            citation=(info.citation or "").strip(),
         )
 
     def __len__(self) -> int:

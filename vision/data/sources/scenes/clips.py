@@ -15,7 +15,7 @@ import numpy as np
 from vision.data.source import SourceInfo
 from vision.data.sources.scenes.draws import choice, turn
 from vision.data.sources.scenes.labels import LABELS
-from vision.data.sources.scenes.reader import Reader
+from vision.data.sources.scenes.reader import CARD, Reader
 from vision.data.sources.scenes.record import Object, Scene, cos_sin
 from vision.data.sources.scenes.renderer import render
 from vision.data.sources.scenes.vocabulary import one_of
@@ -147,7 +147,7 @@ class Clips(Reader):
                 "motion": f"int32, 0..{len(self.motions) - 1}, what the subject does",
                 "appearance": f"int32, 0..{len(self.class_names) - 1}, {self.label}",
             },
-            licence="Apache-2.0",
+            **CARD,
         )
 
     def motions_of(self, index: int) -> tuple[str, ...]:

@@ -9,6 +9,16 @@ from pathlib import Path
 from vision.data.fingerprint import content
 from vision.data.sources.scenes.world import World
 
+CARD = {
+    "licence": "Apache-2.0",
+    "homepage": "vision/data/sources/scenes",
+    "citation": "not applicable: made in this repository",
+    "consent": "not applicable: drawn by a program, nobody is shown",
+    "personal_data": "no",
+    "collection": "rendered on demand from (seed, index); labels are what was drawn",
+}
+"""What ``SourceInfo`` says of everything that is made of scenes."""
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reader(World):

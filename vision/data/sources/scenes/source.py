@@ -13,7 +13,7 @@ from vision.data.source import SourceInfo
 from vision.data.sources.scenes import draws, noise, pen
 from vision.data.sources.scenes.features import FEATURES, Example
 from vision.data.sources.scenes.labels import LABELS
-from vision.data.sources.scenes.reader import Reader
+from vision.data.sources.scenes.reader import CARD, Reader
 from vision.data.sources.scenes.record import Background, Scene, cos_sin
 from vision.data.sources.scenes.vocabulary import one_of
 
@@ -92,7 +92,7 @@ class Scenes(Reader):
             num_examples=self.num_examples,
             class_names=self.class_names,
             features={name: FEATURES[name].describe(self) for name in self.features},
-            licence="Apache-2.0",
+            **CARD,
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:

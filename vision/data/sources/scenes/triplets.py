@@ -27,7 +27,7 @@ from vision.data.sources.scenes.edits import (
     write_modifier,
 )
 from vision.data.sources.scenes.layout import find_place, possible_pairs
-from vision.data.sources.scenes.reader import Reader
+from vision.data.sources.scenes.reader import CARD, Reader
 from vision.data.sources.scenes.record import Object, Scene
 from vision.data.sources.scenes.renderer import render
 from vision.data.sources.scenes.vocabulary import one_of
@@ -255,14 +255,15 @@ class Triplets(Reader):
         return SourceInfo(
             "triplets",
             self.num_examples,
-            features={
+            (),
+            {
                 "reference": image,
                 "target": image,
                 "distractors": f"uint8[{self.num_distractors},{height},{width},3], 0..255",
                 "modifier": "string, what to change",
                 "vague": "bool, the text leaves the new values open",
             },
-            licence="Apache-2.0",
+            **CARD,
         )
 
     def triplet(self, index: int) -> Triplet:
