@@ -24,11 +24,10 @@ from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers as managers
 
+from vision.core.cluster import agree, barrier, gather, is_main
 from vision.core.manifest import ITEM, DamagedError, Manifest, ManifestSave
 from vision.core.stored import STATE, compare, complete, first_line, flatten, incomplete, read
 
@@ -80,7 +79,7 @@ class CheckpointStore:
     def __init__(self, workdir: Path, options: Checkpoints):
         self.folder = workdir.resolve() / "checkpoints"
         self._quarantine = workdir.resolve() / "quarantine"
-        self._leader = jax.process_index() == 0
+        self._leader = is_main()
         self._emptying: threading.Thread | None = None
         self._staging: dict[str, jax.Array] = {}
         if self._leader:
@@ -88,7 +87,7 @@ class CheckpointStore:
             self._empty_trash()
             for step, problem in list(incomplete(self.folder)):
                 self._set_aside(step, problem)
-        _meet("checkpoints: looked through")
+        barrier("checkpoints: looked through")
         self._manager = self._open(options)
 
     def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
@@ -164,7 +163,7 @@ class CheckpointStore:
             to another config.
         """
         target = flatten(abstract)
-        while (step := _agreed(max(complete(self.folder), default=-1))) >= 0:
+        while (step := agree(max(complete(self.folder), default=-1))) >= 0:
             path, problem = self.folder / str(step), ""
             arrays: dict[str, Any] = {}
             manifest = None
@@ -172,14 +171,14 @@ class CheckpointStore:
                 manifest = Manifest.read(path)
             except DamagedError as error:
                 problem = str(error)
-            if not _any(problem) and manifest is not None:
+            if not any(gather(problem)) and manifest is not None:
                 compare(manifest.leaves, target, path)
                 try:
                     arrays = read(path, target)
                 except Exception as error:
                     problem = f"unreadable ({first_line(error)})"
                 # Checksums of sharded arrays are made by all processes, or by none.
-                if not _any(problem):
+                if not any(gather(problem)):
                     if not (differing := manifest.differing(arrays)):
                         leaves = [arrays[name] for name in target]
                         self._stage(target)
@@ -188,7 +187,7 @@ class CheckpointStore:
                     problem = f"{', '.join(differing)} not what was saved"
             if self._leader:
                 self._set_aside(step, problem or "unreadable for another process")
-            _meet(f"checkpoints: {step} set aside")
+            barrier(f"checkpoints: {step} set aside")
             self._manager.reload()
         self._stage(target)
         return None
@@ -295,26 +294,6 @@ _copy = jax.jit(jnp.copy)
 @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
 def _copy_over(room: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.copy(x)
-
-
-def _meet(name: str) -> None:
-    """Waits until all processes are here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
-
-
-def _agreed(step: int) -> int:
-    """Process 0's step, on every process."""
-    if jax.process_count() == 1:
-        return step
-    return int(multihost_utils.broadcast_one_to_all(np.int32(step)))
-
-
-def _any(problem: str) -> bool:
-    """Whether any process has a problem."""
-    if jax.process_count() == 1:
-        return bool(problem)
-    return bool(multihost_utils.process_allgather(np.asarray(bool(problem))).any())
 
 
 if __name__ == "__main__":

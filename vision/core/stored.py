@@ -70,6 +70,7 @@ def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -
       target: name to shape, dtype and sharding, or to None for a NumPy array.
 
     Raises:
+      DamagedError: an array is not there.
       Exception: whatever Orbax and the file system raise when files are damaged.
     """
     if not target:
@@ -84,7 +85,7 @@ def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -
     }
     # The handler itself: what is around it in Orbax waits for other processes, which would never
     # come if one of them alone met a damaged file.
-    return ocp.PyTreeCheckpointHandler().restore(
+    arrays = ocp.PyTreeCheckpointHandler().restore(
         epath.Path(step_folder.absolute() / STATE),
         args=ocp.args.PyTreeRestore(
             item={name: jax.ShapeDtypeStruct((), np.float32) for name in target},
@@ -92,6 +93,12 @@ def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -
             partial_restore=True,
         ),
     )
+    # Of what its own description does not list, Orbax gives back the template.
+    kinds = (np.ndarray, jax.Array)
+    missing = [name for name in target if not isinstance(arrays.get(name), kinds)]
+    if missing:
+        raise DamagedError(_named(dict.fromkeys(missing, "missing")))
+    return arrays
 
 
 def read_verified(step_folder: Path, manifest: Manifest, pattern: str = "") -> dict[str, Any]:
@@ -106,9 +113,6 @@ def read_verified(step_folder: Path, manifest: Manifest, pattern: str = "") -> d
     except Exception as error:
         bad = {name: problem for name in names if (problem := _unreadable(step_folder, name))}
         raise DamagedError(_named(bad) if bad else first_line(error)) from error
-    missing = [name for name in names if not isinstance(arrays.get(name), np.ndarray)]
-    if missing:
-        raise DamagedError(_named(dict.fromkeys(missing, "missing")))
     if differing := manifest.differing(arrays):
         raise DamagedError(_named(dict.fromkeys(differing, "not what was saved")))
     return arrays
