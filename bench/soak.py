@@ -91,7 +91,8 @@ def main() -> None:
     if len(steady) < 3:
         raise SystemExit("too short for a slope: raise --minutes")
     slope, _ = np.polyfit(steady[:, 0], steady[:, 1], 1)
-    middle = len(steady) // 2
+    late = steady[len(steady) // 2 :]
+    slope_late, _ = np.polyfit(late[:, 0], late[:, 1], 1)
     row = {
         "minutes": arguments.minutes,
         "threads": arguments.threads,
@@ -104,7 +105,7 @@ def main() -> None:
         "highest_mib": round(steady[:, 1].max(), 1),
         "last_mib": round(samples[-1][1], 1),
         "slope_mib_per_min": round(float(slope), 4),
-        "slope_second_half": round(float(np.polyfit(*steady[middle:].T, 1)[0]), 4),
+        "slope_second_half": round(float(slope_late), 4),
     }
     record("soak", [row])
 

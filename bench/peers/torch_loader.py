@@ -1,10 +1,11 @@
 """A torch ``DataLoader`` with Pillow transforms, driven line by line from ``bench/input.py``.
 
-    python bench/peers/torch_loader.py FOLDER_OF_JPEGS BATCH WORKERS
+    python bench/peers/torch_loader.py FOLDER_OF_JPEGS BATCH WORKERS DRAIN REST_S
 
-Each line ``N`` on standard input runs N batches (one epoch of persistent workers) and answers
-with the wall seconds. The transform is torchvision's RandomResizedCrop(224) and
-RandomHorizontalFlip on PIL images, written out, without the conversion to floats.
+One iterator without end. Each line ``N`` on standard input takes DRAIN batches, uncounted, which
+are those made ahead, then N batches, rests, and answers with the wall seconds of the N. The
+transform is torchvision's RandomResizedCrop(224) and RandomHorizontalFlip on PIL images, written
+out, without the conversion to floats.
 """
 
 from __future__ import annotations
@@ -56,23 +57,21 @@ class Photographs(Dataset):
 
 def main() -> None:
     folder, batch, workers = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+    drain, rest_s = int(sys.argv[4]), float(sys.argv[5])
     torch.set_num_threads(1)
     data = Photographs([path.read_bytes() for path in sorted(folder.glob("*.jpg"))])
-    loaders = {}
+    sampler = RandomSampler(data, replacement=True, num_samples=2**40)
+    loader = iter(DataLoader(data, batch_size=batch, sampler=sampler, num_workers=workers))
     for line in sys.stdin:
-        count = int(line)
-        if count not in loaders:
-            loaders[count] = DataLoader(
-                data,
-                batch_size=batch,
-                sampler=RandomSampler(data, replacement=True, num_samples=count * batch),
-                num_workers=workers,
-                persistent_workers=workers > 0,
-            )
+        for _ in range(drain):
+            next(loader)
         start = time.perf_counter()
-        for image, _ in loaders[count]:
+        for _ in range(int(line)):
+            image, _ = next(loader)
             assert image.shape == (batch, 224, 224, 3)
-        print(time.perf_counter() - start, flush=True)
+        seconds = time.perf_counter() - start
+        time.sleep(rest_s)
+        print(seconds, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from absl import flags
 
 from vision.data.batches import ExampleRng
 from vision.data.ops.geometry import RandomCrop, RandomFlip
@@ -115,17 +116,41 @@ def test_same_batches_for_any_number_of_threads():
         assert_equal(take(data, 9), reference)
 
 
-@pytest.mark.parametrize("ops", [(), RANDOM_OPS])
-def test_global_batch_for_any_number_of_processes(ops):
-    data = TrainData(numbered(), 8, ops, threads=1)
-    reference = take(data, 5)
-    for count in (2, 4, 8):
-        parts = [take(data, 5, process_index=p, process_count=count) for p in range(count)]
-        whole = [
-            {k: np.concatenate([part[b][k] for part in parts]) for k in reference[b]}
-            for b in range(5)
-        ]
-        assert_equal(whole, reference)
+def global_batches(layouts: list[TrainData], count: int) -> list[dict[str, np.ndarray]]:
+    """What ``len(layouts)`` processes read side by side, put together; each reads its own way."""
+    parts = [
+        take(data, count, seed=3, first_batch=2, process_index=p, process_count=len(layouts))
+        for p, data in enumerate(layouts)
+    ]
+    return [
+        {name: np.concatenate([part[b][name] for part in parts]) for name in parts[0][b]}
+        for b in range(count)
+    ]
+
+
+@pytest.mark.parametrize("ops", [(), (*RANDOM_OPS, NoteDraws())])
+def test_global_order_for_any_number_of_processes_and_threads(ops):
+    data = TrainData(numbered(), 8, ops, threads=0)
+    reference = global_batches([data], 7)
+    seen = np.concatenate([batch["_index"] for batch in reference])
+    expected = np.concatenate([Shuffle()(3, epoch, np.arange(N), N) for epoch in range(4)])
+    np.testing.assert_array_equal(seen, expected[16:72])
+    for count in (1, 2, 4, 8):
+        for threads in (0, 1, 3):
+            one = dataclasses.replace(data, threads=threads)
+            assert_equal(global_batches([one] * count, 7), reference)
+
+
+def test_global_order_for_worker_processes():
+    """Of two processes one has a worker, of four one has three; the others read in threads."""
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS(["test"])
+    data = TrainData(numbered(), 8, (*RANDOM_OPS, NoteDraws()), threads=0)
+    reference = global_batches([data], 5)
+    one, three = (dataclasses.replace(data, workers=workers) for workers in (1, 3))
+    assert_equal(global_batches([data, one], 5), reference)
+    threads = dataclasses.replace(data, threads=3)
+    assert_equal(global_batches([data, three, threads, data], 5), reference)
 
 
 @pytest.mark.parametrize("ops", [(), RANDOM_OPS])

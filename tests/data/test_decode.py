@@ -10,7 +10,13 @@ from PIL import Image, ImageOps
 from sklearn.datasets import load_sample_images
 
 from vision.data import decode as decode_module
-from vision.data.decode import MAX_PIXELS, DecodeError, decode
+from vision.data.decode import (
+    MAX_PIXELS,
+    DecodeError,
+    decode,
+    decode_plain_jpeg,
+    plain_jpeg_size,
+)
 from vision.data.source import DataError
 
 PHOTO = Image.fromarray(load_sample_images().images[0]).resize((96, 64))
@@ -220,6 +226,35 @@ def test_pixel_limit_is_checked_before_decoding(container, either_decoder):
     with pytest.raises(DecodeError, match="96x64 is 6144 pixels, more than max_pixels=6143"):
         decode(data, max_pixels=6143)
     assert decode(data, max_pixels=6144).shape == (64, 96, 3)
+
+
+def test_plain_jpegs_decode_alike_and_only_they_are_plain():
+    pytest.importorskip("simplejpeg")
+    for data in (encode(PHOTO, quality=90), encode(PHOTO, progressive=True), encode(PHOTO)):
+        assert plain_jpeg_size(data) == (64, 96)
+        for mode in ("rgb", "grey"):
+            whole = decode_plain_jpeg(data, (64, 96), mode)
+            np.testing.assert_array_equal(whole, decode(data, mode=mode))
+        half = decode_plain_jpeg(data, (64, 96), shrink=2).astype(int)
+        means = decode(data).reshape(32, 2, 48, 2, 3).mean((1, 3))
+        assert np.abs(half - means).mean() < 2  # the DCT's average over blocks, nearly
+        with pytest.raises(DecodeError, match="damaged"):
+            decode_plain_jpeg(data[: len(data) * 2 // 3], (64, 96))
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for other in (
+        encode(PHOTO, exif=exif),
+        encode(PHOTO, xmp=b"<x:xmpmeta/>"),
+        encode(PHOTO.convert("CMYK")),
+        encode(PHOTO, "PNG"),
+        b"",
+        b"\xff\xd8",
+    ):
+        assert plain_jpeg_size(other) is None
+    with pytest.raises(DecodeError, match="max_pixels=6143"):
+        plain_jpeg_size(encode(PHOTO), 6143)
+    with pytest.raises(ValueError, match="shrink=3"):
+        decode_plain_jpeg(encode(PHOTO), (64, 96), shrink=3)
 
 
 def test_arguments_are_checked():
