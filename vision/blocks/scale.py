@@ -1,0 +1,81 @@
+"""The learned inverse temperature of contrastive losses, and its bound."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The inverse temperature that multiplies similarities.
+
+    Attributes:
+      initial: its first value: 1/0.07 for CLIP and FILIP, 10 for SigLIP, 1 for ALIGN.
+      maximum: the scale never exceeds it (CLIP: 100); None for no bound. A gradient that would
+        push further is dropped, one that leads back passes, as if the parameter were clipped
+        after every update.
+      learned: False keeps ``initial``.
+      form: what is learned: ``log_scale`` a with scale = exp(a) (CLIP, SigLIP), or
+        ``temperature`` sigma with scale = 1 / sigma (ALIGN), which then needs a maximum.
+    """
+
+    initial: float = 1 / 0.07
+    maximum: float | None = 100.0
+    learned: bool = True
+    form: Literal["log_scale", "temperature"] = "log_scale"
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.initial) and self.initial > 0):
+            raise ValueError(f"initial={self.initial}: a scale is finite and greater than 0")
+        if self.maximum is not None and not self.initial <= self.maximum < math.inf:
+            raise ValueError(
+                f"maximum={self.maximum}: finite and at least initial={self.initial}, or None"
+            )
+        if self.form not in ("log_scale", "temperature"):
+            raise ValueError(f"form={self.form!r}, but it is 'log_scale' or 'temperature'")
+        if self.form == "temperature" and self.learned and self.maximum is None:
+            raise ValueError("form='temperature' needs a maximum: a temperature can reach 0")
+
+    def parameters(self) -> dict[str, float]:
+        if not self.learned:
+            return {}
+        first = math.log(self.initial) if self.form == "log_scale" else 1 / self.initial
+        return {self.form: first}
+
+    def value(self, params: dict[str, Any]) -> jax.Array:
+        """The scale, float32 scalar. NaN where the parameter is not finite, infinity included:
+        the loss is then NaN too, and what happens next is the training loop's to say."""
+        if not self.learned:
+            return jnp.float32(self.initial)
+        raw = jnp.asarray(params[self.form], jnp.float32)
+        raw = jnp.where(jnp.isfinite(raw), raw, jnp.nan)
+        if self.form == "temperature":
+            return 1 / clamp(raw, 1 / (self.maximum or math.inf), math.inf)
+        high = math.inf if self.maximum is None else math.log(self.maximum)
+        scale = jnp.exp(clamp(raw, -math.inf, high))
+        # exp(log(maximum)) can be one rounding step above it.
+        return scale if self.maximum is None else clamp(scale, 0.0, self.maximum)
+
+
+@jax.custom_vjp
+def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
+    """``x`` kept in [low, high]. Its gradient vanishes only where descent leads further out."""
+    return jnp.clip(x, low, high)
+
+
+def _clamp_forward(x: jax.Array, low: float, high: float) -> tuple[jax.Array, tuple]:
+    return jnp.clip(x, low, high), (x, low, high)
+
+
+def _clamp_backward(saved: tuple, g: jax.Array) -> tuple[jax.Array, None, None]:
+    x, low, high = saved
+    outward = ((x >= high) & (g < 0)) | ((x <= low) & (g > 0))
+    return jnp.where(outward, 0.0, g), None, None
+
+
+clamp.defvjp(_clamp_forward, _clamp_backward)

@@ -1,0 +1,222 @@
+"""Contrast of large batches: no device holds the matrix of all pairs.
+
+Every device keeps its images. Texts go round a ring of devices, with the statistics that belong
+to them: at each stop the device compares the texts that are there with its images. After one
+round texts have met all images and are home again. The backward pass computes each block of
+pairs again, so that beside the texts of the ring only one block of (B / devices)^2 pairs exists.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from vision.blocks.contrast import (
+    Contrast,
+    Loss,
+    Pairs,
+    Stats,
+    affinities,
+    begin,
+    conclude,
+    finish,
+    visit,
+)
+from vision.blocks.similarity import ContrastError, Features, Similarity, chunks, unchunk
+from vision.core.mesh import BATCH_AXES
+
+Coefficients = tuple[jax.Array, jax.Array]
+
+
+@flax.struct.dataclass
+class Side:
+    """The images, or the texts, of a batch: row i of one belongs to row i of the other.
+
+    Attributes:
+      features: what the similarity reads, (n, ...).
+      key: (n,) int or (n, K) float: see ``vision.blocks.contrast.affinities``.
+      valid: (n,) bool: False for rows that count neither as positive nor as negative.
+      twin: (n, C, L) integers, or None: captions of a row, as ``fingerprint`` gives them. Rows
+        that share one are no negatives of each other.
+    """
+
+    features: Features
+    key: jax.Array
+    valid: jax.Array
+    twin: jax.Array | None = None
+
+
+def compare(
+    loss: Loss,
+    similarity: Similarity,
+    coefficients: Coefficients,
+    images: Side,
+    texts: Side,
+    groups: int = 1,
+) -> Contrast:
+    """The contrast of a batch, split over the mesh in use (``jax.set_mesh``), if there is one.
+
+    Args:
+      loss: ``Softmax``, ``Sigmoid`` or ``Ranking``.
+      similarity: see ``vision.blocks.similarity``.
+      coefficients: scale and bias, ``loss.coefficients(params)``.
+      images, texts: both sides, B rows.
+      groups: the batch is cut into so many runs of rows that are compared within themselves
+        only, and texts travel within a group's devices (M2-Encoder's grouped ITC): the loss is
+        the mean over the rows of all groups. Which rows meet is as random as the sampler.
+
+    Raises:
+      ContrastError: devices, groups and rows do not divide.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    sharded = not mesh.empty and set(BATCH_AXES) <= set(mesh.axis_names)
+    devices = math.prod(mesh.shape[axis] for axis in BATCH_AXES) if sharded else 1
+    rows = images.valid.shape[0]
+    if groups < 1 or (devices % groups and groups % devices) or rows % math.lcm(devices, groups):
+        raise ContrastError(
+            f"groups={groups} with {devices} device(s) and {rows} rows: devices are a multiple of "
+            "groups or groups of devices, and both divide the rows"
+        )
+    here = max(groups // devices, 1)
+    run = functools.partial(within, loss, similarity, groups=here)
+    if devices > 1:
+        ring = max(devices // groups, 1)
+        run = jax.shard_map(
+            functools.partial(run, ring=ring, devices=devices),
+            in_specs=(P(), P(BATCH_AXES), P(BATCH_AXES)),
+            out_specs=P(),
+        )
+    return conclude(loss, *run(coefficients, images, texts))
+
+
+def within(
+    loss: Loss,
+    similarity: Similarity,
+    coefficients: Coefficients,
+    images: Side,
+    texts: Side,
+    *,
+    groups: int = 1,
+    ring: int = 1,
+    devices: int = 1,
+) -> tuple[Stats, Stats, jax.Array]:
+    """Sums over the whole batch, from the rows of one device: images, texts, own pairs."""
+    round_trip = functools.partial(go_round, loss, similarity, coefficients)
+    if groups == 1:
+        sums = round_trip(images, texts, ring=ring, devices=devices)
+    else:
+        parts = jax.tree.map(lambda x: x.reshape(groups, -1, *x.shape[1:]), (images, texts))
+        sums = jax.tree.map(lambda x: jnp.sum(x, 0), jax.lax.map(lambda p: round_trip(*p), parts))
+    return jax.lax.psum(sums, BATCH_AXES) if devices > 1 else sums
+
+
+def go_round(
+    loss: Loss,
+    similarity: Similarity,
+    coefficients: Coefficients,
+    images: Side,
+    texts: Side,
+    *,
+    ring: int = 1,
+    devices: int = 1,
+) -> tuple[Stats, Stats, jax.Array]:
+    """Sums over one device's rows, after texts have gone round a ring of ``ring`` devices."""
+    image_features, text_features = similarity.prepare(images.features, texts.features)
+    images = dataclasses.replace(images, features=image_features)
+    texts = dataclasses.replace(texts, features=text_features)
+    own = own_scores(similarity, images, texts)
+    scale, bias = coefficients
+    # A choice by what differs between devices tells shard_map that statistics will differ too.
+    image_stats, text_stats = (
+        jax.tree.map(lambda x: jnp.where(images.valid, x, x), begin(loss, scale * s + bias))
+        for s in own
+    )
+    block = functools.partial(meet, loss, similarity, coefficients, images)
+    if ring == 1:
+        image_stats, text_stats = block(image_stats, text_stats, texts)
+    else:
+        to = [(d, d - d % ring + (d + 1) % ring) for d in range(devices)]
+
+        def step(carry: tuple, _: None) -> tuple[tuple, None]:
+            image_stats, text_stats, guests = carry
+            image_stats, text_stats = block(image_stats, text_stats, guests)
+            return (image_stats, *jax.lax.ppermute((text_stats, guests), BATCH_AXES, to)), None
+
+        start = (image_stats, text_stats, texts)
+        (image_stats, text_stats, _), _ = jax.lax.scan(step, start, None, length=ring)
+    counted = jnp.where(images.valid & texts.valid, jax.lax.stop_gradient(own[0]), 0.0)
+    return finish(loss, image_stats), finish(loss, text_stats), jnp.sum(counted)
+
+
+def meet(
+    loss: Loss,
+    similarity: Similarity,
+    coefficients: Coefficients,
+    images: Side,
+    image_stats: Stats,
+    text_stats: Stats,
+    texts: Side,
+) -> tuple[Stats, Stats]:
+    """Statistics after all of ``images`` met all of ``texts``, a chunk of texts at a time."""
+
+    def step(image_stats: Stats, some: tuple[Stats, Side]) -> tuple[Stats, Stats]:
+        return visit(
+            loss, coefficients, image_stats, some[0], pairs_of(similarity, images, some[1])
+        )
+
+    # Recomputed in the backward pass: otherwise all blocks would be kept until then.
+    step = jax.checkpoint(step, prevent_cse=False)
+    size, rows = similarity.chunk, texts.valid.shape[0]
+    if size is None or size >= rows:
+        return step(image_stats, (text_stats, texts))
+    image_stats, done = jax.lax.scan(step, image_stats, chunks((text_stats, texts), size))
+    return image_stats, unchunk(done, rows)
+
+
+def pairs_of(similarity: Similarity, images: Side, texts: Side) -> Pairs:
+    """All pairs of some images and some texts."""
+    to_text, to_image = similarity(images.features, texts.features)
+    affinity = affinities(images.key, texts.key)
+    keep = images.valid[:, None] & texts.valid[None, :]
+    if images.twin is not None and texts.twin is not None:
+        keep &= (affinity > 0) | ~share_caption(images.twin, texts.twin)
+    return Pairs(to_text, to_image, jnp.where(keep, affinity, 0.0), keep)
+
+
+def own_scores(similarity: Similarity, images: Side, texts: Side) -> tuple[jax.Array, jax.Array]:
+    """(n,) similarities of image i and text i, both ways."""
+
+    def one(image: Features, text: Features) -> tuple[jax.Array, jax.Array]:
+        alone = jax.tree.map(lambda x: x[None], (image, text))
+        to_text, to_image = similarity(*alone)
+        return to_text[0, 0], to_image[0, 0]
+
+    return jax.vmap(one)(images.features, texts.features)
+
+
+def share_caption(images: jax.Array, texts: jax.Array) -> jax.Array:
+    """(n, m) bool: whether rows have a caption in common; (n, C, L) and (m, C, L) integers."""
+    equal = jnp.all(images[:, None, :, None] == texts[None, :, None, :], -1)
+    return jnp.any(equal, (2, 3))
+
+
+def fingerprint(ids: jax.Array) -> jax.Array:
+    """Two 32-bit hashes (..., 2) uint32 of token ids (..., T): equal texts have equal ones.
+
+    Among 32,768 different texts, two share both hashes with a probability of about 3e-11.
+    """
+    position = jnp.arange(ids.shape[-1], dtype=jnp.uint32)
+    lanes = []
+    for seed in (0x9E3779B1, 0x7FEB352D):
+        # The finaliser of MurmurHash3 on id and position, summed over positions.
+        x = ids.astype(jnp.uint32) * jnp.uint32(seed) + position * jnp.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+        x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+        lanes.append(jnp.sum(x ^ (x >> 16), -1, dtype=jnp.uint32))
+    return jnp.stack(lanes, -1)
