@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import pickle
 import shutil
 
@@ -10,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 
 from vision.data.decode import decode
+from vision.data.fingerprint import fingerprint
 from vision.data.source import DataError, Source
 from vision.data.sources.tfds import Tfds
 
@@ -74,6 +76,15 @@ def test_reads_encoded_images_and_labels(data_dir):
         assert example["label"].dtype == np.int32
         seen.add(value)
     assert seen == set(range(7))
+
+
+def test_content_is_told_by_the_files(data_dir, tmp_path):
+    copy = shutil.copytree(data_dir, tmp_path / "copy")
+    before = fingerprint(tiny(str(copy)))
+    assert before == fingerprint(tiny(str(copy))) != fingerprint(tiny(str(copy), split="train[:3]"))
+    shard = next(copy.rglob("*train*"))
+    os.utime(shard, ns=(1, 1))
+    assert fingerprint(tiny(str(copy))) != before
 
 
 def test_split_expressions_no_label_and_pickling(data_dir):

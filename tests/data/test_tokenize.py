@@ -15,12 +15,13 @@ import numpy as np
 import pytest
 
 from vision.core.config import build, spec
+from vision.data.ops import Tokenize
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.samplers import InOrder
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.scenes import Scenes
-from vision.data.tokenize import Tokenize, captions_of, room
+from vision.data.tokenize import captions_of, room
 from vision.data.tokenizers import (
     BytePairTokenizer,
     ClipTokenizer,

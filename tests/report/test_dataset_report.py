@@ -25,7 +25,6 @@ from vision.data.sources.digits import Digits
 from vision.data.sources.fake import Fake
 from vision.data.sources.folder import Folder
 from vision.data.sources.scenes import Scenes
-from vision.data.tokenize import Tokenize
 from vision.data.tokenizers import ClipTokenizer
 from vision.report.dataset import main, parts_of, write_dataset_report
 from vision.report.drawing import annotated, pictures_in
@@ -84,7 +83,7 @@ def scenes_config() -> Any:
     features = ("image", "label", "boxes", "masks", "valid", "caption_long")
     source = spec(Scenes, num_examples=40, image_size=32, features=features, num_objects=(1, 3))
     tokenizer = spec(ClipTokenizer, length=40)
-    steps = [spec(Tokenize, tokenizer=tokenizer, feature="caption_long"), spec(ops.ValueRange)]
+    steps = [spec(ops.Tokenize, tokenizer=tokenizer, feature="caption_long"), spec(ops.ValueRange)]
     return spec(TrainData, source=source, batch_size=4, ops=steps)
 
 

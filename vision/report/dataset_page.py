@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from vision.data.ops import Tokenize
 from vision.data.source import DataError
-from vision.data.tokenize import Tokenize
 from vision.report import duplicates
 from vision.report.dataset_tables import (
     Findings,

@@ -23,6 +23,9 @@ class Tfds:
     Nothing is downloaded here. Prepare the data once, with
     ``tfds.builder(NAME, data_dir=..., file_format="array_record").download_and_prepare()``.
 
+    There is no ``column``: a stored example is one compressed block, picture and label together, so
+    that the labels of all records cost reading all records.
+
     Attributes:
       name: as TFDS takes it: ``cifar10``, ``imagenet2012:5.1.0``, ``caltech_birds2011``.
       split: a TFDS split expression: ``train``, ``test[:10%]``, ``train+validation``.
