@@ -165,6 +165,56 @@ def test_batch_ops_run_inside_the_step():
     assert plain[1] != mixed[1]
 
 
+def poisoned(batch: dict[str, np.ndarray], value: float) -> dict[str, np.ndarray]:
+    image = batch["image"].copy()
+    image[5, 2, 3, 1] = value
+    return {**batch, "image": image}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_a_batch_that_is_not_finite_is_passed_over_bit_for_bit(devices: int):
+    step = make(resnet(), skip_nonfinite=True, accumulate=2 // (1 + (devices == 8)))
+    mesh = Mesh(data=1, fsdp=devices).build(jax.devices()[:devices])
+    compiled = compile_step(step, shapes(), mesh, FSDP if devices == 8 else ())
+    state, _ = compiled.update(compiled.init(), to_device(batches(1)[0], mesh))
+    before, counted = digest(dataclasses.replace(state, step=0)), int(state.opt_state["count"])
+    for t, value in enumerate((np.nan, np.inf)):
+        state, metrics = compiled.update(state, to_device(poisoned(batches(1)[0], value), mesh))
+        assert digest(dataclasses.replace(state, step=0)) == before
+        assert int(state.step) == t + 2
+        assert not np.isfinite(metrics["grad_norm"])
+        assert float(metrics["skipped"]) == 1
+    state, metrics = compiled.update(state, to_device(batches(2)[1], mesh))
+    assert digest(dataclasses.replace(state, step=0)) != before
+    assert float(metrics["skipped"]) == 0
+    # The rate that is reported is the one that was applied: skipped steps do not move it.
+    rate = step.optimizer.rate(jnp.asarray(counted), step.horizon)
+    np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
+
+
+def test_without_the_option_a_poisoned_batch_shows_in_the_metrics(compiled_vit: Compiled):
+    state, metrics = compiled_vit.update(compiled_vit.init(), poisoned(batches(1)[0], np.nan))
+    assert np.isnan(metrics["loss"])
+    assert np.isnan(metrics["grad_norm"])
+    assert "skipped" not in metrics
+    assert any(np.isnan(x).any() for x in jax.tree.leaves(jax.device_get(state.params)))
+
+
+def test_accumulation_gives_the_same_run():
+    plain = ViT(width=16, depth=1, heads=2, patch=4, num_classes=5, pool="mean")
+    mix = (Mixup(num_classes=5, alpha=1.0),)
+    whole, _ = losses(make(plain, batch_ops=mix), Mesh().build(jax.devices()[:4]), count=5)
+    cut, _ = losses(
+        make(plain, batch_ops=mix, accumulate=4),
+        Mesh(fsdp=4, data=1).build(jax.devices()[:4]),
+        FSDP,
+        count=5,
+    )
+    np.testing.assert_allclose(cut, whole, rtol=2e-5)
+    with pytest.raises(ValueError, match="accumulate=0, but it is at least 1"):
+        make(plain, accumulate=0)
+
+
 def test_label_smoothing_and_sigmoid_have_their_textbook_values():
     logits = jnp.asarray([[2.0, 0.0, -1.0]])
     targets, valid = to_targets(jnp.asarray([0]), 3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import flax.struct
 import jax
@@ -33,15 +33,27 @@ class Variables:
 class Aux:
     """What a loss returns beside the scalar.
 
+    The loss, ``metrics`` and ``means`` are averages over examples, and ``weight`` says over how
+    many: a batch that is cut into micro-batches has the average of theirs, weighted so. What does
+    not depend on examples (a penalty on the parameters) is right under any weight. A loss that is
+    not one such average (two averages over different examples, rows compared with each other)
+    belongs to a batch-coupled objective: see ``Objective``.
+
     Attributes:
       metrics: name to scalar, averages over the valid examples of the batch.
       model_state: the networks' new state; networks left out keep theirs.
-      carry: anything ``after_update`` needs (features to enqueue, centres, assignments).
+      carry: name to arrays that have one row per row of the batch, in its order, for
+        ``after_update``: features to enqueue, assignments.
+      means: name to further averages for ``after_update``: centres, class frequencies.
+      weight: scalar, what the averages were divided by; None for the number of valid examples,
+        the sum of ``_mask``. Zero says that nothing in the batch counted.
     """
 
     metrics: dict[str, jax.Array] = dataclasses.field(default_factory=dict)
     model_state: dict[str, Tree] = dataclasses.field(default_factory=dict)
-    carry: Tree = None
+    carry: dict[str, Tree] = dataclasses.field(default_factory=dict)
+    means: dict[str, Tree] = dataclasses.field(default_factory=dict)
+    weight: jax.Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +86,10 @@ class Objective(Protocol):
 
     ``batch["_mask"]`` (B,) bool marks the examples that count. Losses are means over them.
     A slot must not alias a parameter (donation would free it twice): ``init`` copies.
+
+    A loss that compares the rows of a batch with each other is *batch-coupled*: cut into
+    micro-batches it would be another loss. Such an objective has ``batch_coupled = True``,
+    ``loss = coupled_loss`` and two methods, see ``Coupled``.
     """
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
@@ -98,3 +114,62 @@ class Objective(Protocol):
         """What evaluators read. Classifiers give ``logits``, ``log_probabilities`` (B, K)
         and ``embedding`` (B, D)."""
         ...
+
+
+class Coupled(Objective, Protocol):
+    """An objective whose loss is ``couple(embed(batch))``, and may compare all rows.
+
+    ``embed`` is the expensive part and treats every row by itself (BatchNorm aside), so it can
+    run on micro-batches; ``couple`` is cheap and sees the whole batch. The loss reaches the
+    batch's rows through ``embedded`` only. Write in the class body::
+
+        batch_coupled: ClassVar[bool] = True
+        loss = coupled_loss
+    """
+
+    batch_coupled: ClassVar[bool]
+
+    def embed(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[Tree, Aux]:
+        """A tree of floating-point arrays with one row per row of the batch, and the rest."""
+        ...
+
+    def couple(
+        self,
+        params: dict[str, Tree],
+        embedded: Tree,
+        slots: dict[str, Tree],
+        batch: Batch,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
+        """The loss of the whole batch, from its embedded rows, and the rest."""
+        ...
+
+
+def coupled_loss(
+    objective: Coupled,
+    params: dict[str, Tree],
+    slots: dict[str, Tree],
+    batch: Batch,
+    ctx: Context,
+) -> tuple[jax.Array, Aux]:
+    """``Objective.loss`` of a batch-coupled objective: ``couple`` after ``embed``."""
+    embedded, inner = objective.embed(params, slots, batch, ctx)
+    loss, outer = objective.couple(params, embedded, slots, batch, ctx)
+    return loss, join(inner, outer)
+
+
+def join(inner: Aux, outer: Aux) -> Aux:
+    """What ``embed`` and ``couple`` returned, as one.
+
+    Raises:
+      ValueError: both have an entry of the same name.
+    """
+    merged: dict[str, Any] = {}
+    for field in ("metrics", "model_state", "carry", "means"):
+        first, second = getattr(inner, field), getattr(outer, field)
+        if both := sorted(first.keys() & second.keys()):
+            raise ValueError(f"embed and couple both return {field} {', '.join(both)}")
+        merged[field] = {**first, **second}
+    return Aux(**merged, weight=inner.weight)

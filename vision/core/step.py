@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vision.core.accumulate import loss_and_gradient
+from vision.core.flops import count, without_recomputation
 from vision.core.objective import Batch, Context, Objective
-from vision.core.optim import Ema, Optimizer, trained_norm
+from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.core.schedule import Horizon
 from vision.core.state import State, seed_key, step_key
 
@@ -35,6 +37,11 @@ class Step:
       batch_ops: applied to every training batch before the loss, on the device.
       ema: keep a parameter average in the slot ``ema``.
       seed: of all randomness in the step.
+      accumulate: number of micro-batches that the gradient of a batch is computed in, to save
+        memory: see ``vision.core.accumulate``. Batch ops run on the whole batch.
+      skip_nonfinite: where the loss or the norm of its gradient is not finite, the state stays
+        as it is, bit for bit, but for ``step``: the batch is passed over. The optimizer counts
+        updates, so its schedule waits meanwhile. Reported as the metric ``skipped``, 0 or 1.
     """
 
     objective: Objective
@@ -43,6 +50,12 @@ class Step:
     batch_ops: tuple[BatchOp, ...] = ()
     ema: Ema | None = None
     seed: int = 0
+    accumulate: int = 1
+    skip_nonfinite: bool = False
+
+    def __post_init__(self) -> None:
+        if self.accumulate < 1:
+            raise ValueError(f"accumulate={self.accumulate}, but it is at least 1")
 
     def init(self, batch: Batch) -> State:
         """The state before the first update. Traceable; ``batch`` only gives shapes."""
@@ -66,15 +79,10 @@ class Step:
         """One optimization step. Traceable."""
         k_ops, k_loss = jax.random.split(step_key(state.key, state.step))
         batch = self._prepare(batch, k_ops)
-        ctx = Context(
-            model_state=state.model_state,
-            step=state.step,
-            total_steps=self.horizon.total_steps,
-            train=True,
-            key=k_loss,
+        ctx = self._context(state.model_state, state.step, k_loss)
+        loss, aux, grads = loss_and_gradient(
+            self.objective, state.params, state.slots, batch, ctx, self.accumulate
         )
-        gradient = jax.value_and_grad(self.objective.loss, has_aux=True)
-        (loss, aux), grads = gradient(state.params, state.slots, batch, ctx)
         transform = self._transform(state.params)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params: dict[str, Tree] = optax.apply_updates(state.params, updates)  # pyright: ignore
@@ -84,19 +92,40 @@ class Step:
             slots["ema"] = self.ema.update(state.slots["ema"], params, model_state, state.step)
         metrics = {
             "loss": loss,
-            "learning_rate": self.optimizer.rate(state.step, self.horizon),
+            "learning_rate": self.optimizer.rate(state.opt_state["count"], self.horizon),
             "grad_norm": trained_norm(grads, self.optimizer.rules),
             **aux.metrics,
         }
+        passed = dataclasses.replace(state, step=state.step + 1)
         state = dataclasses.replace(
-            state,
-            step=state.step + 1,
-            params=params,
-            model_state=model_state,
-            opt_state=opt_state,
-            slots=slots,
+            passed, params=params, model_state=model_state, opt_state=opt_state, slots=slots
         )
+        if self.skip_nonfinite:
+            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
+            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), state, passed)
+            metrics["skipped"] = ~finite
         return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+
+    def flops(self, state: State, batch: Batch) -> int:
+        """Model FLOPs of one update with a global batch; shapes suffice, nothing runs.
+
+        Loss and gradient of the trained parameters for the whole batch, counted by
+        ``vision.core.flops.count``. What remat or the second pass of accumulation compute again
+        is not in it, nor are batch ops and the optimizer.
+        """
+        batch = jax.eval_shape(self._prepare, dict(batch), jax.random.key(0))
+
+        def loss(params: Tree, slots: Tree, model_state: Tree, batch: Batch) -> jax.Array:
+            ctx = self._context(model_state, jnp.zeros([], jnp.int32), jax.random.key(0))
+            return self.objective.loss(params, slots, batch, ctx)[0]
+
+        def gradient(*args: Tree) -> Tree:
+            value, grads = jax.value_and_grad(without_recomputation(loss))(*args)
+            rules = jax.tree.leaves(match_rules(grads, self.optimizer.rules))
+            pairs = zip(rules, jax.tree.leaves(grads), strict=True)
+            return value, [grad for rule, grad in pairs if rule.learning_rate != 0]
+
+        return count(gradient, state.params, state.slots, state.model_state, batch)
 
     def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """What evaluators read: the objective's predictions in evaluation mode. Traceable."""
@@ -107,6 +136,9 @@ class Step:
             train=False,
         )
         return self.objective.predict(variables.params, variables.slots, batch, ctx)
+
+    def _context(self, model_state: Tree, step: jax.Array, key: jax.Array) -> Context:
+        return Context(model_state, step, self.horizon.total_steps, train=True, key=key)
 
     def _prepare(self, batch: Batch, key: jax.Array) -> Batch:
         prepared = dict(batch)

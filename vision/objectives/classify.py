@@ -57,10 +57,13 @@ class Classify:
         targets, valid = to_targets(batch["label"], logits.shape[-1])
         valid = valid & batch["_mask"]
         losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing)
-        weight = valid / jnp.maximum(valid.sum(), 1)
+        count = valid.sum()
+        weight = valid / jnp.maximum(count, 1)
         correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         return jnp.sum(losses * weight), Aux(
-            metrics={"top1": jnp.sum(correct * weight)}, model_state={"model": state}
+            metrics={"top1": jnp.sum(correct * weight)},
+            model_state={"model": state},
+            weight=count,
         )
 
     def after_update(
