@@ -1,0 +1,226 @@
+"""The contrastive objective with a dual encoder of two small layers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vision.blocks.contrast import Ranking, Sigmoid, Softmax
+from vision.blocks.similarity import BestPart, ContrastError, LateInteraction, unit
+from vision.core import config
+from vision.core.accumulate import loss_and_gradient
+from vision.core.mesh import Mesh, to_device
+from vision.core.objective import Context
+from vision.objectives.contrast import Contrast, OwnPair, SameKey, SoftLabels
+
+ROWS = 16
+
+
+class Dual(nn.Module):
+    """Means of linear patches and of word vectors."""
+
+    width: int = 8
+    text_width: int = 8
+
+    @nn.compact
+    def __call__(self, batch: Any, train: bool = False, tap: Any = None):
+        out = {}
+        if "image" in batch:
+            tokens = nn.Dense(self.width, name="patch")(batch["image"])
+            out |= {"image/tokens": unit(tokens), "image/embedding": unit(tokens.mean(-2))}
+        if "text" in batch:
+            ids = batch["text"]
+            tokens = nn.Embed(64, self.text_width, name="words")(ids)
+            mask = ids > 0
+            out |= {"text/tokens": unit(tokens), "text/mask": mask}
+            out["text/embedding"] = unit(jnp.sum(tokens * mask[..., None], -2))
+        return next(iter(out.values())), out
+
+
+def batch(captions: int | None = None, seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    shape = (ROWS, 5) if captions is None else (ROWS, captions, 5)
+    ids = rng.integers(1, 64, shape).astype(np.int32)
+    ids[..., 3:] *= rng.random((*shape[:-1], 2)) > 0.5
+    return {
+        "image": rng.normal(size=(ROWS, 4, 6)).astype(np.float32),
+        "text": ids,
+        "label": rng.integers(-1, 4, ROWS).astype(np.int32),
+        "_mask": np.arange(ROWS) != 3,
+    }
+
+
+def start(objective: Contrast, data: Any):
+    variables = objective.init(jax.random.key(0), data)
+    context = Context(
+        model_state=variables.model_state, step=jnp.int32(0), total_steps=10, train=True
+    )
+    return variables.params, context
+
+
+def run(objective: Contrast, data: Any, accumulate: int = 1):
+    params, context = start(objective, data)
+
+    @jax.jit
+    def step(params, data):
+        return loss_and_gradient(objective, params, {}, data, context, accumulate)
+
+    return step(params, data)
+
+
+def equal(a, b) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=2e-5, atol=2e-6), a, b)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [Contrast(Dual()), Contrast(Dual(), Sigmoid(), LateInteraction(4), SameKey())],
+    ids=["clip", "late"],
+)
+def test_micro_batches_and_a_mesh_change_nothing(objective: Contrast):
+    data = batch()
+    loss, aux, grads = run(objective, data)
+    assert set(grads) == {"model", "contrast"}
+    found = run(objective, data, accumulate=4)
+    equal((found[0], found[1].metrics, found[2]), (loss, aux.metrics, grads))
+    mesh = Mesh(data=4, fsdp=2).build()
+    with jax.set_mesh(mesh):
+        found = run(objective, to_device(data, mesh))
+    equal((found[0], found[1].metrics, found[2]), (loss, aux.metrics, grads))
+
+
+def test_the_loss_of_several_captions_is_the_mean_of_theirs():
+    data = batch(captions=3)
+    objective = Contrast(Dual(), Softmax(weights=(1.0, 0.0)), duplicates="ignore")
+    found = run(objective, data)
+    each = [run(objective, {**data, "text": data["text"][:, c]}) for c in range(3)]
+    equal(found[0], np.mean([one[0] for one in each]))
+    equal(found[2], jax.tree.map(lambda *g: np.mean(g, 0), *(one[2] for one in each)))
+
+
+def test_captions_that_do_not_exist_do_not_count():
+    data = batch(captions=2)
+    there = np.ones((ROWS, 2), bool)
+    there[:, 1] = False
+    there[5] = False
+    some = {**data, "text_mask": there}
+    for similarity in (Contrast(Dual()).similarity, BestPart()):
+        objective = Contrast(Dual(), similarity=similarity)
+        found = run(objective, some)
+        alone = {**data, "text": data["text"][:, 0], "_mask": data["_mask"] & there[:, 0]}
+        expected = run(objective, alone)
+        equal((found[0], found[2]), (expected[0], expected[2]))
+        assert float(found[1].metrics["without_text"]) == pytest.approx(1 / (ROWS - 1))
+
+
+def test_rows_with_the_same_caption_are_no_negatives_of_each_other():
+    data = batch()
+    data["text"][:] = data["text"][0]
+    ignore = Contrast(Dual(), duplicates="ignore")
+    loss, aux, _ = run(ignore, data)
+    assert float(loss) == pytest.approx(0, abs=1e-6)
+    loss, aux, _ = run(dataclasses.replace(ignore, duplicates="negative"), data)
+    assert float(loss) > 1
+    assert float(aux.metrics["accuracy_image_to_text"]) == 0
+
+
+def test_targets_say_who_belongs_together():
+    data = batch()
+    same = SameKey().keys({k: jnp.asarray(v) for k, v in data.items()})
+    expected = (data["label"][:, None] == data["label"]) & (data["label"] >= 0)
+    np.testing.assert_array_equal(same[:, None] == same, expected | np.eye(ROWS, dtype=bool))
+    one_hot = {**data, "label": np.eye(5, dtype=np.float32)[data["label"] % 5]}
+    labelled = {**data, "label": data["label"] % 5}
+    hard, soft = (
+        run(Contrast(Dual(), targets=t), d)[0]
+        for t, d in ((SameKey(), labelled), (SoftLabels(), one_hot))
+    )
+    equal(hard, soft)
+    assert abs(float(hard - run(Contrast(Dual(), targets=OwnPair()), data)[0])) > 0.01
+
+
+def test_pairs_are_learned():
+    objective = Contrast(Dual(width=16, text_width=16), Softmax())
+    data = batch()
+    params, context = start(objective, data)
+
+    @jax.jit
+    def many(params):
+        def step(params, _):
+            loss, aux, grads = loss_and_gradient(objective, params, {}, data, context)
+            return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), (loss, aux.metrics)
+
+        return jax.lax.scan(step, params, None, length=150)
+
+    _, (losses, metrics) = many(params)
+    assert losses[0] > 2
+    assert losses[-1] < 0.5
+    assert metrics["accuracy_image_to_text"][-1] > 0.9
+    assert float(metrics["temperature"][0]) == pytest.approx(0.07, rel=1e-5)
+
+
+def test_ranking_learns_nothing_of_its_own_and_sigmoid_a_bias():
+    params, _ = start(Contrast(Dual(), Ranking()), batch())
+    assert set(params) == {"model"}
+    _, aux, _ = run(Contrast(Dual(), Sigmoid()), batch())
+    assert float(aux.metrics["bias"]) == -10
+    assert float(aux.metrics["temperature"]) == pytest.approx(0.1)
+
+
+def test_predictions_of_one_side_need_no_other():
+    data = batch()
+    objective = Contrast(Dual())
+    params, context = start(objective, data)
+
+    def predict(*names: str):
+        return objective.predict(params, {}, {n: jnp.asarray(data[n]) for n in names}, context)
+
+    both = predict("image", "text")
+    assert set(predict("text")) == {"text/embedding"}
+    equal(predict("image")["embedding"], both["image/embedding"])
+    equal(predict("text")["text/embedding"], both["text/embedding"])
+
+
+def test_what_does_not_fit_is_said():
+    data = batch()
+    with pytest.raises(ContrastError, match=r"8 numbers .* 12.*width"):
+        run(Contrast(Dual(text_width=12)), data)
+    with pytest.raises(ContrastError, match="'label'"):
+        run(Contrast(Dual(), targets=SameKey()), {k: data[k] for k in ("image", "text", "_mask")})
+    with pytest.raises(ContrastError, match="SoftLabels"):
+        run(Contrast(Dual(), targets=SoftLabels()), data)
+    with pytest.raises(ContrastError, match="'text'"):
+        Contrast(Dual()).init(jax.random.key(0), {"image": jnp.asarray(data["image"])})
+
+    class Global(Dual):
+        @nn.compact
+        def __call__(self, batch: Any, train: bool = False, tap: Any = None):
+            embedding, out = super().__call__(batch, train, tap)
+            return embedding, {k: out[k] for k in ("image/embedding", "text/embedding")}
+
+    with pytest.raises(ContrastError, match="image/tokens"):
+        run(Contrast(Global(), similarity=LateInteraction()), data)
+    with pytest.raises(ValueError, match="duplicates"):
+        Contrast(Dual(), duplicates="positive")  # pyright: ignore[reportArgumentType]
+    with pytest.raises(ValueError, match="groups"):
+        Contrast(Dual(), groups=0)
+
+
+def test_a_config_can_say_all_of_it():
+    node = config.spec(
+        Contrast,
+        criterion=config.spec(Softmax, label_smoothing=0.1),
+        similarity=config.spec(LateInteraction, keep=0.25),
+        targets=config.spec(SameKey, field="identity"),
+    )
+    built = config.build(node, model=Dual())
+    expected = Contrast(
+        Dual(), Softmax(label_smoothing=0.1), LateInteraction(keep=0.25), SameKey("identity")
+    )
+    assert built == expected

@@ -1,0 +1,256 @@
+"""Contrastive learning of a dual encoder from image-text pairs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from vision.blocks.contrast import Contrast as Compared
+from vision.blocks.contrast import Loss, Softmax
+from vision.blocks.sharded_contrast import Side, compare, fingerprint
+from vision.blocks.similarity import ContrastError, Dot, Features, Similarity
+from vision.core.net import Tower, forward, initialise
+from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+
+Tree = Any
+INPUTS = ("image", "text")
+
+
+class Targets(Protocol):
+    """Says which images and texts of a batch belong together."""
+
+    def keys(self, batch: Batch) -> jax.Array:
+        """One key per row, see ``vision.blocks.contrast.affinities``."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnPair:
+    """An image belongs to its own text only."""
+
+    def keys(self, batch: Batch) -> jax.Array:
+        return jnp.arange(len(batch["_mask"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class SameKey:
+    """All pairs with equal ``batch[field]`` belong together: class labels (UniCL), identities.
+
+    The field is int (B,); rows with a negative number belong to their own pair only, so captions
+    without a label and labelled images can share a batch.
+    """
+
+    field: str = "label"
+
+    def keys(self, batch: Batch) -> jax.Array:
+        key = entry(batch, self.field)
+        if key.ndim != 1 or not jnp.issubdtype(key.dtype, jnp.integer):
+            raise ContrastError(
+                f"batch[{self.field!r}] is {key.dtype} {key.shape}, and targets=SameKey compares "
+                "one integer per row; soft labels: targets=SoftLabels"
+            )
+        return jnp.where(key >= 0, key, -1 - jnp.arange(len(key), dtype=key.dtype))
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftLabels:
+    """Pairs belong together as much as ``batch[field]`` (B, K), float, have in common.
+
+    The affinity of two rows is the inner product of theirs. Rows of zeros do not count.
+    """
+
+    field: str = "label"
+
+    def keys(self, batch: Batch) -> jax.Array:
+        key = entry(batch, self.field)
+        if key.ndim != 2 or not jnp.issubdtype(key.dtype, jnp.floating):
+            raise ContrastError(
+                f"batch[{self.field!r}] is {key.dtype} {key.shape}, and targets=SoftLabels "
+                "compares rows of (B, K) floats; class numbers: targets=SameKey"
+            )
+        return key
+
+
+@dataclasses.dataclass(frozen=True)
+class Contrast:
+    """Images and texts that belong together end up close, others apart.
+
+    The batch has ``image`` and ``text``, int32 ids (B, T), or (B, C, T) with C captions per
+    image, of which ``text_mask`` (B,) or (B, C) bool, where there is one, says which exist. A row
+    without any caption does not count.
+
+    The model is called with a dict of ``image``, ``text`` or both, and its ``out`` names what it
+    gives: ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or (B, C, D), unit vectors;
+    for late interaction ``image/tokens`` (B, P, D), ``text/tokens`` (B, T, D) or (B, C, T, D),
+    and ``text/mask`` without that last D, true for tokens that count. What the loss learns (scale
+    and bias) is the network ``contrast``.
+
+    Attributes:
+      model: a dual encoder; filled in from ``config.model``.
+      criterion: ``Softmax``, ``Sigmoid`` or ``Ranking`` of ``vision.blocks.contrast``.
+      similarity: ``Dot``, ``BestPart`` or ``LateInteraction`` of ``vision.blocks.similarity``.
+      targets: ``OwnPair``, ``SameKey`` or ``SoftLabels``.
+      duplicates: whether another row with the very same caption is a ``negative``, or is to
+        ``ignore``: neither positive nor negative.
+      groups: compare rows within so many parts of the batch only: see ``compare``.
+    """
+
+    model: Tower
+    criterion: Loss = Softmax()  # noqa: RUF009 - frozen
+    similarity: Similarity = Dot()  # noqa: RUF009 - frozen
+    targets: Targets = OwnPair()
+    duplicates: Literal["negative", "ignore"] = "negative"
+    groups: int = 1
+
+    batch_coupled: ClassVar[bool] = True
+    loss = coupled_loss
+
+    def __post_init__(self) -> None:
+        if self.duplicates not in ("negative", "ignore"):
+            raise ValueError(f"duplicates={self.duplicates!r}, but it is 'negative' or 'ignore'")
+        if self.groups < 1:
+            raise ValueError(f"groups={self.groups}, but it is at least 1")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        params, model_state = initialise(self.model, key, inputs(batch, INPUTS))
+        learned = {name: jnp.float32(x) for name, x in self.criterion.parameters().items()}
+        networks = {"model": params, "contrast": learned} if learned else {"model": params}
+        return Variables(networks, {"model": model_state}, {})
+
+    def embed(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[dict[str, jax.Array], Aux]:
+        """What the similarity reads, float32, by its name in ``out``."""
+        _, out, state = forward(
+            self.model,
+            params["model"],
+            ctx.model_state["model"],
+            inputs(batch, INPUTS),
+            train=ctx.train,
+            key=ctx.rng("dropout"),
+        )
+        if missing := [name for name in self.similarity.reads if name not in out]:
+            raise ContrastError(
+                f"similarity={self.similarity} reads {', '.join(missing)}, which config.model "
+                f"does not give; it gives {', '.join(sorted(out))}"
+            )
+        embedded = {name: out[name].astype(jnp.float32) for name in self.similarity.reads}
+        return embedded, Aux(model_state={"model": state})
+
+    def couple(
+        self,
+        params: dict[str, Tree],
+        embedded: dict[str, jax.Array],
+        slots: dict[str, Tree],
+        batch: Batch,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
+        coefficients = self.criterion.coefficients(params.get("contrast", {}))
+        found = self._compare(coefficients, embedded, batch)
+        valid = batch["_mask"]
+        with_text = valid & jnp.any(present_captions(batch), 1)
+        metrics = {
+            "accuracy_image_to_text": found.to_text,
+            "accuracy_text_to_image": found.to_image,
+            "positive_similarity": found.own,
+            "without_text": 1 - jnp.sum(with_text) / jnp.maximum(jnp.sum(valid), 1),
+        }
+        learned = self.criterion.parameters()
+        if learned:
+            metrics["temperature"] = 1 / coefficients[0]
+        if "bias" in learned:
+            metrics["bias"] = coefficients[1]
+        return found.loss, Aux(metrics=metrics)
+
+    def after_update(
+        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
+    ) -> dict[str, Tree]:
+        return slots
+
+    def predict(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> dict[str, jax.Array]:
+        """Of a batch with ``image``, ``text`` or both, float32: ``image/embedding``,
+        ``text/embedding`` and whatever else the similarity reads of them; the image's also as
+        ``embedding``."""
+        given = tuple(name for name in INPUTS if name in batch)
+        _, out, _ = forward(
+            self.model,
+            params["model"],
+            ctx.model_state["model"],
+            inputs(batch, given),
+            train=False,
+        )
+        names = {"image/embedding", "text/embedding", *self.similarity.reads}
+        found = {n: out[n].astype(jnp.float32) for n in sorted(names & out.keys())}
+        if "image/embedding" in found:
+            found["embedding"] = found["image/embedding"]
+        return found
+
+    def _compare(
+        self,
+        coefficients: tuple[jax.Array, jax.Array],
+        embedded: Mapping[str, jax.Array],
+        batch: Batch,
+    ) -> Compared:
+        key, valid, present = self.targets.keys(batch), batch["_mask"], present_captions(batch)
+        image, text = side_of(embedded, "image/"), side_of(embedded, "text/")
+        twins = captions(batch, present) if self.duplicates == "ignore" else None
+        images = Side(image, key, valid & jnp.any(present, 1), twins)
+
+        def one(text: Features, present: jax.Array, twins: jax.Array | None) -> Compared:
+            texts = Side(text, key, valid & jnp.any(present, 1), twins)
+            there = dataclasses.replace(images, valid=texts.valid)
+            return compare(self.criterion, self.similarity, coefficients, there, texts, self.groups)
+
+        if self.similarity.captions == "all":
+            return one({**text, "present": present}, present, twins)
+        if batch["text"].ndim == 2:
+            return one(text, present, twins)
+        # One comparison per caption: the mean over captions of all images.
+        split = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (text, present, twins))
+        found = jax.lax.map(
+            lambda c: one(c[0], c[1][:, None], None if c[2] is None else c[2][:, None]), split
+        )
+        share = found.rows / jnp.maximum(jnp.sum(found.rows), 1.0)
+        mean = jax.tree.map(lambda x: jnp.sum(x * share), found)
+        return dataclasses.replace(mean, rows=jnp.sum(found.rows))
+
+
+def inputs(batch: Batch, names: tuple[str, ...]) -> Any:
+    """What the model is called with, a dict of arrays."""
+    return {name: entry(batch, name) for name in names}
+
+
+def entry(batch: Batch, name: str) -> jax.Array:
+    if name not in batch:
+        raise ContrastError(
+            f"the batch has no {name!r}; it has {', '.join(sorted(batch))}: add an op that makes "
+            "it to config.data"
+        )
+    return batch[name]
+
+
+def side_of(embedded: Mapping[str, jax.Array], prefix: str) -> Features:
+    return {k.removeprefix(prefix): x for k, x in embedded.items() if k.startswith(prefix)}
+
+
+def present_captions(batch: Batch) -> jax.Array:
+    """(B, C) bool: which captions exist; C is 1 with one caption per image."""
+    ids = batch["text"]
+    shape = (ids.shape[0], ids.shape[1] if ids.ndim == 3 else 1)
+    mask = batch.get("text_mask")
+    return jnp.ones(shape, bool) if mask is None else jnp.reshape(mask, shape).astype(bool)
+
+
+def captions(batch: Batch, present: jax.Array) -> jax.Array:
+    """Fingerprints (B, C, 2) of a batch's captions; those that do not exist equal no other."""
+    ids = batch["text"]
+    codes = fingerprint(ids if ids.ndim == 3 else ids[:, None])
+    place = jnp.arange(present.size, dtype=jnp.uint32).reshape(present.shape)
+    absent = jnp.stack([place, jnp.full_like(place, 0xFFFFFFFF)], -1)
+    return jnp.where(present[:, :, None], codes, absent)
