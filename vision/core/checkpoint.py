@@ -27,6 +27,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
+from vision.core.checksum import checksum
 from vision.core.cluster import agree, barrier, gather, is_main
 from vision.core.manifest import ITEM, DamagedError, Manifest, ManifestSave
 from vision.core.stored import STATE, compare, complete, first_line, flatten, incomplete, read
@@ -132,10 +133,14 @@ class CheckpointStore:
             if step not in self._manager.all_steps():
                 self._manager.wait_until_finished()
                 arrays = self._detached(flatten(state))
-                args = ocp.args.Composite(
-                    **{STATE: ocp.args.StandardSave(arrays), ITEM: ManifestSave.of(arrays, meta)}
-                )
-                self._manager.save(step, args=args, force=True)
+                manifest = ManifestSave.of(arrays, meta)
+                args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
+                try:
+                    self._manager.save(step, args=args, force=True)
+                    # Last, so that copying to the host does not wait for them.
+                    manifest.sums.set_result({name: checksum(x) for name, x in arrays.items()})
+                finally:
+                    manifest.sums.cancel()  # no effect once they are there
                 self._empty_trash_beside()
             if wait:
                 self._manager.wait_until_finished()
@@ -194,6 +199,10 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         return sorted(self._manager.all_steps())
+
+    def wait(self) -> None:
+        """Returns when no save is under way."""
+        self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves under way."""

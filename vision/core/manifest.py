@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -82,11 +83,12 @@ class ManifestHandler(ocp.AsyncCheckpointHandler):
     async def async_save(
         self, directory: Any, args: ManifestSave
     ) -> Iterable[future.Future] | None:
-        """Computes and writes in the background; process 0 writes."""
+        """Waits for the checksums and writes in the background; process 0 writes."""
 
         async def write() -> None:
+            sums = args.sums.result()
             leaves = {
-                name: Leaf(x.dtype.name, tuple(x.shape), as_text(args.sums[name]))
+                name: Leaf(x.dtype.name, tuple(x.shape), as_text(sums[name]))
                 for name, x in args.abstract.items()
             }
             (directory / _FILE).write_bytes(Manifest(leaves, args.meta).encode())
@@ -106,20 +108,21 @@ class ManifestHandler(ocp.AsyncCheckpointHandler):
 @ocp.args.register_with_handler(ManifestHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class ManifestSave(ocp.args.CheckpointArgs):
-    """Attributes: name to shape and dtype, name to ``checksum``, and JSON beside them."""
+    """The manifest of arrays whose checksums are not there yet.
+
+    Attributes:
+      abstract: name to shape and dtype.
+      meta: JSON beside them.
+      sums: name to ``checksum``, once it is known.
+    """
 
     abstract: Mapping[str, jax.ShapeDtypeStruct]
-    sums: Mapping[str, jax.Array | np.ndarray]
     meta: Mapping[str, Any]
+    sums: concurrent.futures.Future[Mapping[str, jax.Array | np.ndarray]]
 
     @classmethod
     def of(cls, arrays: Mapping[str, jax.Array | np.ndarray], meta: Mapping[str, Any]):
-        """Starts the checksums; holds on to no array."""
+        """Holds on to no array."""
         abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
-        # What JSON cannot hold must fail here, where the caller is told.
-        return cls(abstract, {name: checksum(x) for name, x in arrays.items()}, _copy(meta))
-
-
-def _copy(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """``meta`` as it is now: it is written later, and the caller may change it by then."""
-    return json.loads(json.dumps(dict(meta)))
+        # A copy, since the caller may change it; and what JSON cannot hold fails here.
+        return cls(abstract, json.loads(json.dumps(dict(meta))), concurrent.futures.Future())
