@@ -1,0 +1,214 @@
+"""The exact nearest neighbours of many queries, without a matrix of all queries by all items.
+
+Scores are inner products. The gallery is multiplied block by block, and of every block only what
+beats the best so far is kept, so that memory is that of one block whatever the gallery's size.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from vision.core.errors import UserError
+
+_QUERIES = 1024
+_SCORES = 2**22  # of one block on the host: 16 MiB
+_DEVICE_BLOCK = 8192
+_RESCORED = 2**23  # numbers gathered at a time for the final scores
+
+
+class NearestError(UserError):
+    """Queries and gallery cannot be compared."""
+
+
+def nearest(
+    queries: np.ndarray | jax.Array, gallery: np.ndarray | jax.Array, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` items of largest inner product with every query.
+
+    A numpy gallery (also memory-mapped) is searched by the host's BLAS, a JAX array where it
+    lies: split along its first dimension, every device searches its part and the best are merged.
+    Both multiply in float32 and choose some more than ``k``, whose products are then taken in
+    float64. Hence neither blocks nor devices change scores or order. (The one exception: more
+    items that differ by less than float32 rounding meet at place ``k`` than the spare ones.)
+
+    Args:
+      queries: (Q, D) float.
+      gallery: (N, D) float.
+      k: 1..N.
+
+    Returns:
+      Scores float32 (Q, k), falling, and indices int64 (Q, k); equal scores by rising index.
+
+    Raises:
+      NearestError: shapes that do not fit, k out of range, or numbers that are not finite.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise NearestError(
+            f"queries {queries.shape} and gallery {gallery.shape} must be (Q, D) and (N, D)"
+        )
+    if not 1 <= k <= len(gallery):
+        raise NearestError(f"k={k}: must lie in 1..{len(gallery)}, the size of the gallery")
+    spare = min(len(gallery), k + max(8, k // 8))
+    search = _on_devices if isinstance(gallery, jax.Array) else _on_host
+    scores = np.empty((len(queries), k), np.float32)
+    indices = np.empty((len(queries), k), np.int64)
+    for start in range(0, len(queries), _QUERIES):
+        part = np.asarray(queries[start : start + _QUERIES], np.float32)
+        if not np.isfinite(part).all():
+            raise NearestError("queries hold NaN or infinity; leave these rows out")
+        found = search(part, gallery, spare)
+        rows = slice(start, start + len(part))
+        scores[rows], indices[rows] = _rescored(part, gallery, found, k)
+    return scores, indices
+
+
+def _on_host(queries: np.ndarray, gallery: Any, keep: int) -> np.ndarray:
+    """Indices (Q, keep) of the best float32 products."""
+    best = np.full((len(queries), keep), -np.inf, np.float32)
+    place = np.full((len(queries), keep), -1, np.int64)
+    most = max(1024, _SCORES // len(queries))
+    products = np.empty(most * len(queries), np.float32)
+    # The first blocks are small and double, so that few numbers of any block beat those before.
+    start, size = 0, min(most, max(256, keep))
+    while start < len(gallery):
+        block = np.asarray(gallery[start : start + size], np.float32)
+        scores = products[: len(queries) * len(block)].reshape(len(queries), len(block))
+        np.matmul(queries, block.T, out=scores)
+        largest = scores.max(1)
+        if not np.isfinite(largest).all():
+            raise NearestError(
+                f"the gallery holds NaN or infinity in rows {start}..{start + len(block) - 1}, or "
+                "its products do; leave such rows out"
+            )
+        rows = np.flatnonzero(largest > best[:, -1])
+        if rows.size:
+            best[rows], place[rows] = _merged(best[rows], place[rows], scores[rows], start)
+        start += len(block)
+        size = min(2 * size, most)
+    return place
+
+
+def _merged(
+    best: np.ndarray, place: np.ndarray, scores: np.ndarray, start: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The best (R, keep) and their places, joined by a block's scores (R, B), later ones."""
+    keep = best.shape[1]
+    row, column = np.divmod(np.flatnonzero(scores > best[:, -1:]), scores.shape[1])
+    count = np.bincount(row, minlength=len(best))
+    nth = keep + np.arange(len(row)) - (np.cumsum(count) - count)[row]
+    wide = ((0, 0), (0, int(count.max())))
+    best = np.pad(best, wide, constant_values=-np.inf)
+    place = np.pad(place, wide, constant_values=-1)
+    best[row, nth], place[row, nth] = scores[row, column], start + column
+    order = np.argsort(-best, axis=1, kind="stable")[:, :keep]
+    return np.take_along_axis(best, order, 1), np.take_along_axis(place, order, 1)
+
+
+def _on_devices(queries: np.ndarray, gallery: jax.Array, keep: int) -> np.ndarray:
+    axes, sharding = _split(gallery)
+    best, place = _searcher(sharding, axes, keep)(jnp.asarray(queries), gallery)
+    if not np.isfinite(np.asarray(best)).all():
+        raise NearestError("the gallery holds NaN or infinity, or its products do")
+    return np.asarray(place).astype(np.int64)
+
+
+def _split(gallery: jax.Array) -> tuple[Any, NamedSharding | None]:
+    """Mesh axes that split the first dimension, and the sharding; None on a single device."""
+    sharding = gallery.sharding
+    if not isinstance(sharding, NamedSharding):
+        return None, None
+    return (sharding.spec[0] if len(sharding.spec) else None), sharding
+
+
+@functools.lru_cache(maxsize=32)
+def _searcher(sharding: NamedSharding | None, axes: Any, keep: int) -> Any:
+    """A program from queries and gallery to the best scores and their places, both (Q, keep)."""
+
+    def search(queries: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
+        best, place = _scan(queries, gallery, min(keep, len(gallery)))
+        if axes is None:
+            return best, place
+        place += jax.lax.axis_index(axes) * len(gallery)
+        # Parts come in the order of their indices, so that ties go to the lower one.
+        best, place = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (best, place))
+        return _top(best, place, keep)
+
+    if sharding is None:
+        return jax.jit(search)
+    whole = NamedSharding(sharding.mesh, P())
+    if axes is not None:
+        specs = (P(), P(axes))
+        search = jax.shard_map(
+            search, mesh=sharding.mesh, in_specs=specs, out_specs=P(), check_vma=False
+        )
+    return jax.jit(search, in_shardings=(whole, sharding), out_shardings=whole)
+
+
+def _scan(queries: jax.Array, gallery: jax.Array, keep: int) -> tuple[jax.Array, jax.Array]:
+    count = len(gallery)
+    size = min(count, max(_DEVICE_BLOCK, keep))
+
+    def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        # The last block reaches back over the one before; what was seen does not count again.
+        first = jnp.minimum(i * size, count - size)
+        block = jax.lax.dynamic_slice_in_dim(gallery, first, size).astype(jnp.float32)
+        scores = jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)
+        where = first + jnp.arange(size, dtype=jnp.int32)
+        scores = jnp.where(
+            where >= i * size, jnp.where(jnp.isnan(scores), jnp.inf, scores), -jnp.inf
+        )
+        scores, chosen = jax.lax.top_k(scores, keep)
+        best = jnp.concatenate([carry[0], scores], 1)
+        return _top(best, jnp.concatenate([carry[1], where[chosen]], 1), keep)
+
+    shape = (len(queries), keep)
+    start = (jnp.full(shape, -jnp.inf), jnp.full(shape, -1, jnp.int32))
+    return jax.lax.fori_loop(0, -(-count // size), step, start)
+
+
+def _top(best: jax.Array, place: jax.Array, keep: int) -> tuple[jax.Array, jax.Array]:
+    best, chosen = jax.lax.top_k(best, keep)
+    return best, jnp.take_along_axis(place, chosen, 1)
+
+
+def _rescored(
+    queries: np.ndarray, gallery: Any, found: np.ndarray, k: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The ``k`` best of ``found`` (Q, keep) by products in float64."""
+    found = np.sort(found, 1)
+    exact = np.empty(found.shape)
+    rows = max(1, _RESCORED // (found.shape[1] * queries.shape[1]))
+    for start in range(0, len(queries), rows):
+        part = slice(start, start + rows)
+        items = np.asarray(_rows(gallery, found[part]), np.float64)
+        exact[part] = np.einsum("qd,qkd->qk", queries[part].astype(np.float64), items)
+    order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
+    scores = np.take_along_axis(exact, order, 1).astype(np.float32)
+    return scores, np.take_along_axis(found, order, 1)
+
+
+def _rows(gallery: Any, indices: np.ndarray) -> Any:
+    if not isinstance(gallery, jax.Array):
+        return gallery[indices]
+    _, sharding = _split(gallery)
+    return _taker(sharding)(gallery, jnp.asarray(indices, jnp.int32))
+
+
+@functools.lru_cache(maxsize=32)
+def _taker(sharding: NamedSharding | None) -> Any:
+    whole = None if sharding is None else NamedSharding(sharding.mesh, P())
+    if whole is None:
+        return jax.jit(lambda gallery, indices: gallery[indices])
+    take = jax.jit(
+        lambda gallery, indices: gallery[indices],
+        in_shardings=(sharding, whole),
+        out_shardings=whole,
+    )
+    return take
