@@ -7,6 +7,9 @@ Any value of a config can be set with --config.<key>=<value>, also inside lists:
 --config.data.ops[1].size=192. Texts after the config's name choose one of its modes:
 --config=configs/vit_s16_i1k.py:small.
 
+On several processes (see docs/launch.md) every one runs this command: under SLURM, GKE, Open MPI
+or on TPU VMs with --distributed, on one machine by python -m vision.launch.local.
+
 Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
 SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
 """
@@ -16,7 +19,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vision.core.cli import cache_compilations, parse, run_main
+from vision.core.cli import cache_compilations, parse, run_main, whole_number
 
 
 def main(arguments: list[str]) -> int:
@@ -26,14 +29,27 @@ def main(arguments: list[str]) -> int:
         config="config file, optionally followed by :mode",
         workdir="folder of the run: checkpoints, metrics, resolved config",
         accept_config_change="go on in a workdir that was made with another config",
+        distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
+        profile="write a trace of so many steps into the workdir, for TensorBoard",
     )
     workdir = Path(options.workdir)
+    from vision.core import cluster
+
+    cluster.join(detect=bool(options.distributed))
     cache_compilations(workdir / "compilation_cache")
     from vision.core import config, experiment, loop
+    from vision.core.clock import process_age_s
 
     loaded = config.load(options.config, options.overrides)
     experiment.check(loaded, options.config)
-    outcome = loop.train(loaded, workdir, accept_config_change=bool(options.accept_config_change))
+    outcome = loop.train(
+        loaded,
+        workdir,
+        accept_config_change=bool(options.accept_config_change),
+        profile_steps=whole_number("profile", options.profile),
+        spent_s=process_age_s(),
+    )
+    cluster.leave()
     if outcome.signal is not None:
         return 128 + outcome.signal if outcome.saved else 1
     return 0 if outcome.saved else 1

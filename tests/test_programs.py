@@ -162,7 +162,7 @@ def test_evaluate_mistakes(trained: Path, tmp_path: Path, capsys: pytest.Capture
         ([f"--workdir={trained}", "--evaluators=vla"], ["no evaluator 'vla'", "'val'"]),
         ([f"--workdir={trained}", "--config.seed=1"], ["config from the workdir"]),
         ([f"--workdir={trained}", "--step=5"], ["no valid checkpoint of step 5", "has 8"]),
-        ([f"--workdir={trained}", "--step=last"], ["--step=last is no number"]),
+        ([f"--workdir={trained}", "--step=last"], ["--step=last is no whole number"]),
     ):
         assert call(evaluate, *arguments) == 2
         error = capsys.readouterr().err

@@ -6,6 +6,7 @@ import difflib
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -61,18 +62,37 @@ def parse(arguments: list[str], usage: str, **flags: str) -> SimpleNamespace:
     return SimpleNamespace(**values, overrides=overrides)
 
 
+def whole_number(flag: str, value: str | bool) -> int:
+    """The number given to a flag; 0 when the flag is absent."""
+    if value is False:
+        return 0
+    if not str(value).isdigit():
+        raise UsageError(f"--{flag}={'' if value is True else value} is no whole number")
+    return int(value)
+
+
 def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Runs a command; errors that concern its user become one line on stderr and status 2."""
+    """Runs a command; errors that concern its user become one line on stderr and status 2.
+
+    With several processes a failed one ends at once, so that the others and their launcher notice.
+    """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)
     from absl import flags
 
     flags.FLAGS(sys.argv[:1])  # Grain's worker processes read absl's flags
+    status = 1
     try:
-        return main(arguments)
+        status = main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        status = 2
+    except Exception:
+        traceback.print_exc()
+    cluster = sys.modules.get("vision.core.cluster")
+    if status and cluster is not None and cluster.client() is not None:
+        cluster.abandon(status)
+    return status
 
 
 def cache_compilations(folder: Path) -> None:

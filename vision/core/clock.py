@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
 import time
 from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+HEARTBEAT = "heartbeat.json"
 
 
 class Stopwatch:
-    """Seconds by activity: ``compile``, ``data``, ``step``, ``evaluate``, ``checkpoint``.
+    """Seconds of wall time by activity.
+
+    ``start`` (imports, data, building), ``compile``, ``restore``, ``step`` (the device computes),
+    ``data`` (it waits for a batch), ``evaluate``, ``checkpoint`` (the loop waits for a save),
+    ``lost`` (between the checkpoint a run was resumed from and its last sign of life: work done
+    twice) and ``down`` (from there until the program was started again).
 
     ``seconds`` is saved with every checkpoint and given back on resume, so that the sums cover
     the whole run.
@@ -16,6 +27,21 @@ class Stopwatch:
 
     def __init__(self, seconds: Mapping[str, float] | None = None):
         self.seconds: dict[str, float] = dict(seconds or {})
+
+    @classmethod
+    def resumed(cls, meta: Mapping[str, Any], alive: Mapping[str, Any] | None, age_s: float):
+        """The stopwatch of a run that goes on.
+
+        Args:
+          meta: of the checkpoint: ``seconds``, and ``time`` when it was made; empty for none.
+          alive: the last heartbeat before this start.
+          age_s: how long this program has been running.
+        """
+        watch = cls(meta.get("seconds"))
+        if meta and alive:
+            watch.add("lost", alive["time"] - meta["time"])
+            watch.add("down", time.time() - age_s - max(alive["time"], meta["time"]))
+        return watch
 
     @contextlib.contextmanager
     def __call__(self, activity: str) -> Iterator[None]:
@@ -26,4 +52,66 @@ class Stopwatch:
             self.add(activity, time.perf_counter() - start)
 
     def add(self, activity: str, seconds: float) -> None:
-        self.seconds[activity] = self.seconds.get(activity, 0.0) + seconds
+        self.seconds[activity] = self.seconds.get(activity, 0.0) + max(seconds, 0.0)
+
+    @property
+    def total_s(self) -> float:
+        """Everything but ``down``."""
+        return sum(self.seconds.values()) - self.seconds.get("down", 0.0)
+
+    @property
+    def goodput(self) -> float:
+        """Share of the time, 0 to 1, in which the device did work that the run kept; time while
+        no process ran is not counted."""
+        return self.seconds.get("step", 0.0) / max(self.total_s, 1e-9)
+
+    def shares(self) -> str:
+        """``step 71 %, start 12 %, ...``, largest first, with ``down`` in seconds at the end."""
+        total = max(self.total_s, 1e-9)
+        parts = sorted(self.seconds.items(), key=lambda item: -item[1])
+        shown = [f"{name} {s / total:.0%}" for name, s in parts if name != "down"]
+        if (down := self.seconds.get("down", 0.0)) >= 1:
+            shown.append(f"and {down:.0f} s down")
+        return ", ".join(shown)
+
+
+class Heartbeat:
+    """A small file that says how far a run is, rewritten at most once a second.
+
+    Whoever watches a run looks at its age; the next start reads from it when the last one ended.
+    """
+
+    def __init__(self, workdir: Path, interval_s: float = 1.0):
+        self._path = workdir / HEARTBEAT
+        self._interval_s = interval_s
+        self._last_s = 0.0
+
+    def beat(self, step: int, activity: str, *, now: bool = False) -> None:
+        """Writes step, activity and time; nothing when the last time was just before."""
+        if not now and time.monotonic() - self._last_s < self._interval_s:
+            return
+        self._last_s = time.monotonic()
+        text = json.dumps({"step": step, "activity": activity, "time": time.time()})
+        temporary = self._path.with_suffix(".tmp")
+        # On a full disk the run matters more than its sign of life.
+        with contextlib.suppress(OSError):
+            temporary.write_text(text + "\n")
+            os.replace(temporary, self._path)
+
+
+def last_heartbeat(workdir: Path) -> dict[str, Any] | None:
+    """``step``, ``activity`` and ``time`` (seconds since 1970) of the last sign of life."""
+    try:
+        return json.loads((workdir / HEARTBEAT).read_text())
+    except (OSError, json.JSONDecodeError):
+        return None
+
+
+def process_age_s() -> float:
+    """Seconds since this process was started: imports are part of a run's time; 0 if unknown."""
+    try:
+        started = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        up_s = float(Path("/proc/uptime").read_text().split()[0])
+        return max(0.0, up_s - started / os.sysconf("SC_CLK_TCK"))
+    except (OSError, ValueError, IndexError):
+        return 0.0

@@ -70,6 +70,9 @@ def join(*, detect: bool = True, heartbeat_s: int = 30, connect_s: int = 300) ->
     elif not detect:
         return
     jax.config.update("jax_enable_preemption_service", False)
+    # CPU devices would run independent programs side by side, in another order in every process,
+    # and the collective operations inside them would wait for each other for ever.
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     overdue = threading.Timer(connect_s, _give_up, [connect_s])
     overdue.daemon = True
     overdue.start()

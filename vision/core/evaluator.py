@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from vision.core.figures import Figure
-from vision.core.mesh import to_device
+from vision.core.mesh import batch_share, to_device
 from vision.core.objective import Batch, Variables
 
 Predict = Callable[[Variables, Batch], dict[str, jax.Array]]
@@ -88,7 +88,8 @@ def evaluate(
     """
 
     def batches(data: EvalData) -> Iterator[Mapping[str, jax.Array]]:
-        loader = data.loader(process_index=jax.process_index(), process_count=jax.process_count())
+        part, parts = batch_share(mesh)
+        loader = data.loader(process_index=part, process_count=parts)
         try:
             for batch in loader:
                 if stop():

@@ -13,6 +13,7 @@ import ml_collections
 from vision.core.checkpoint import Checkpoints
 from vision.core.config import build, validate
 from vision.core.evaluator import Evaluator, Loader
+from vision.core.faults import Nonfinite
 from vision.core.mesh import Mesh, ShardingRule
 from vision.core.net import Tower
 from vision.core.objective import Objective
@@ -56,6 +57,9 @@ class Experiment:
       ema: keep an average of the parameters and evaluate it; None for none.
       mesh: shape of the device mesh.
       sharding: layout of parameters, first match wins; none means replicated.
+      accumulate: micro-batches that a batch is split into inside the step, one after another:
+        the same update with less memory. See ``vision.core.step.Step``.
+      nonfinite: what happens when a loss or gradient is NaN or infinite.
       checkpoints: how often states are saved and which are kept.
       log_every: distance between rows of ``metrics.jsonl``.
       seed: of parameters, data order, augmentation and dropout.
@@ -70,6 +74,8 @@ class Experiment:
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
     sharding: tuple[ShardingRule, ...] = ()
+    accumulate: int = 1
+    nonfinite: Nonfinite = Nonfinite()  # noqa: RUF009 - frozen
     checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
     log_every: str = "50 steps"
     seed: int = 0
@@ -150,5 +156,7 @@ def make_step(
         horizon=dataclasses.replace(horizon, total_steps=total),
         batch_ops=batch_ops,
         ema=experiment.ema,
+        accumulate=experiment.accumulate,
+        skip_nonfinite=experiment.nonfinite.action == "skip",
         seed=experiment.seed,
     )

@@ -155,10 +155,15 @@ def _truncate(path: Path, step: int) -> None:
 
 
 class Meter:
-    """Throughput and the share of time spent waiting for data, between two readings."""
+    """Throughput and the share of time spent waiting for data, between two readings.
 
-    def __init__(self, batch_size: int):
-        self._batch_size = batch_size
+    Args:
+      batch_size: examples in a step.
+      mfu: model FLOPs utilisation of a step that takes so many seconds; None if unknown.
+    """
+
+    def __init__(self, batch_size: int, mfu: Callable[[float], float | None] = lambda _: None):
+        self._batch_size, self._mfu = batch_size, mfu
         self._steps, self._total_s, self._waited_s = 0, 0.0, 0.0
 
     def add(self, total_s: float, waited_s: float) -> None:
@@ -168,12 +173,15 @@ class Meter:
         self._waited_s += waited_s
 
     def read(self) -> dict[str, float]:
-        """``images_per_s`` and ``data_wait`` (0 to 1) since the last call."""
+        """``images_per_s``, ``data_wait`` (0 to 1) and, where it is known, ``mfu`` (0 to 1)
+        since the last call."""
         total_s = max(self._total_s, 1e-9)
         values = {
             "images_per_s": self._steps * self._batch_size / total_s,
             "data_wait": self._waited_s / total_s,
         }
+        if self._steps and (mfu := self._mfu(total_s / self._steps)) is not None:
+            values["mfu"] = mfu
         self._steps, self._total_s, self._waited_s = 0, 0.0, 0.0
         return values
 

@@ -6,38 +6,35 @@ import collections
 import contextlib
 import dataclasses
 import functools
+import io
 import json
 import math
-import os
-import signal
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 
+from vision.core import cluster, faults
 from vision.core.checkpoint import CheckpointStore
-from vision.core.clock import Stopwatch
-from vision.core.compile import compile_step
+from vision.core.clock import Stopwatch, last_heartbeat
 from vision.core.config import build
-from vision.core.errors import UserError
 from vision.core.evaluator import Stopped, evaluate
-from vision.core.experiment import Experiment, Facts, assemble, make_step, observe
-from vision.core.log import Meter, MetricLog, Progress, RowFile, duration
-from vision.core.mesh import to_device
-from vision.core.net import count_params
-from vision.core.workdir import FACTS, WorkdirError, open_workdir, write_text
+from vision.core.experiment import Experiment, Facts, assemble, observe
+from vision.core.journal import Journal
+from vision.core.log import Meter, Progress, duration
+from vision.core.mesh import batch_share, to_device
+from vision.core.plan import plan
+from vision.core.signals import catch_signals
+from vision.core.trace import Trace
+from vision.core.workdir import FACTS, open_workdir, write_text
 
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
 # the memory that waiting batches take.
 _IN_FLIGHT = 2
-
-
-class TrainingError(UserError):
-    """Training cannot go on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,27 +60,48 @@ def train(
     *,
     accept_config_change: bool = False,
     progress_s: float = 10.0,
+    profile_steps: int = 0,
+    spent_s: float = 0.0,
 ) -> Outcome:
     """Trains a checked config to its end, from the newest checkpoint in ``workdir`` if any.
 
     SIGTERM and SIGINT finish the step under way, save and return; a second one kills at once.
+    With several processes every one of them calls this with the same arguments.
 
     Args:
       config: a config that ``vision.core.experiment.check`` has passed.
-      workdir: folder of the run: config, checkpoints, metrics.
+      workdir: folder of the run: config, checkpoints, metrics. All processes see the same one.
       accept_config_change: go on although the folder was made with another config.
       progress_s: seconds between progress lines when the output is not a terminal.
+      profile_steps: write a trace of so many steps into ``workdir/profile``.
+      spent_s: seconds the program has run already, for the account of time.
+
+    Raises:
+      UserError: what concerns the user: config, workdir, data, checkpoint, a loss that is NaN.
     """
     with contextlib.ExitStack() as stack:
         stack.enter_context(
             open_workdir(workdir, config, accept_config_change=accept_config_change)
         )
+        started = time.perf_counter()
         data = build(config.data)
         facts = observe(data)
-        write_text(workdir / FACTS, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+        if cluster.is_main():
+            write_text(workdir / FACTS, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
         experiment = assemble(config, facts, data)
-        run = _Run(experiment, facts, workdir, progress_s, stack)
-        return run.to_the_end()
+        run = _Run(experiment, facts, workdir, progress_s, stack, started - spent_s)
+        return run.to_the_end(profile_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """An update under way: its number, what came with its batch, its metrics on the device."""
+
+    step: int
+    waited_s: float
+    bad_records: int
+    records: np.ndarray
+    metrics: Mapping[str, jax.Array]
 
 
 class _Run:
@@ -96,87 +114,92 @@ class _Run:
         workdir: Path,
         progress_s: float,
         stack: contextlib.ExitStack,
+        started: float,
     ):
+        self.experiment, self.workdir = experiment, workdir
         self.batch_size = experiment.data.batch_size
-        step = make_step(experiment, facts, experiment.data.batch_ops, self.batch_size)
-        self.total = step.horizon.total_steps
-        self.mesh = experiment.mesh.build()
-        # One object for the whole run: evaluators cache their compiled functions by it.
-        self.predict = functools.partial(step.predict)
-        self.log_every = step.horizon.every(experiment.log_every, "log_every")
-        self.save_every = step.horizon.every(experiment.checkpoints.every, "checkpoints.every")
-        self.save_every_s = experiment.checkpoints.every_s
         self.evaluators = dict(experiment.evaluators or {})
-        self.eval_every = {
-            name: step.horizon.every(every, f"evaluators.{name}.every")
-            for name, evaluator in self.evaluators.items()
-            if (every := getattr(evaluator, "every", None)) is not None
-        }
-        started = time.perf_counter()
-        shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
-        compiled = compile_step(step, shapes, self.mesh, experiment.sharding)
-        self.update = compiled.update
+        building_s = time.perf_counter() - started
+        self.plan = plan(experiment, facts)
+        self.total, self.mesh, self.compiled = self.plan.total, self.plan.mesh, self.plan.compiled
+        # One object for the whole run: evaluators cache their compiled functions by it.
+        self.predict = functools.partial(self.plan.step.predict)
+
+        self.last: dict[str, float] = {}
+        self.pending: collections.deque[_Pending] = collections.deque()
+        self.rollbacks = 0
         self.store = CheckpointStore(workdir, experiment.checkpoints)
         stack.callback(self.store.close)
-        restored = self.store.restore(compiled.abstract)
-        meta: dict[str, Any] = restored[1] if restored else {"step": 0}
-        self.state = restored[0] if restored else compiled.init()
-        self.done: int = meta["step"]
-        self.saved_s = time.monotonic()
-        self.watch = Stopwatch(meta.get("seconds"))
-        self.watch.add("start", time.perf_counter() - started)
-        self.bad_count: int = meta.get("bad_records", 0)
-        self.unevaluated: bool = meta.get("unevaluated", False)
+        restore_started = time.perf_counter()
+        alive = last_heartbeat(workdir)
+        meta = self._take_newest()
+        age_s = time.perf_counter() - started
+        self.watch = Stopwatch.resumed(meta, alive, age_s)
+        self.watch.add("restore", time.perf_counter() - restore_started)
+        self.watch.add("compile", self.plan.seconds)
+        self.watch.add("start", building_s)
+        self.starts: int = meta.get("starts", 0) + 1
 
-        try:
-            self.metrics = MetricLog(workdir, self.done)
-            self.bad_records = RowFile(workdir / "bad_records.jsonl", self.done)
-        except OSError as error:
-            raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
-        stack.callback(self.metrics.flush)
-        self.row_meter, self.line_meter = Meter(self.batch_size), Meter(self.batch_size)
-        self.last: dict[str, float] = {}
-        # Step, seconds waited for its batch, bad records so far, its metrics on the device.
-        self.pending: collections.deque[tuple[int, float, int, Mapping[str, jax.Array]]]
-        self.pending = collections.deque()
         self.idle_until = 0.0  # when the newest finished step ended; later after a pause
-        self.signals = stack.enter_context(_catch_signals())
-        self.loader = experiment.data.loader(
-            seed=experiment.seed,
-            first_batch=self.done,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+        self.step_s_saved = self.watch.seconds.get("step", 0.0)
+        self.row_meter = Meter(self.batch_size, self.plan.mfu(experiment))
+        self.line_meter = Meter(self.batch_size)
+        stack.callback(lambda: self.loader.close())
+        stack.callback(lambda: self.journal.flush(sync=False))
+        self.signals = stack.enter_context(catch_signals())
+        self.progress = Progress(
+            self.total, None if cluster.is_main() else io.StringIO(), interval_s=progress_s
         )
-        stack.callback(self.loader.close)
-
-        self.progress = Progress(self.total, interval_s=progress_s)
         self.progress.say(
-            f"{count_params(compiled.abstract.params):,} parameters; "
-            f"{self.mesh.size} {jax.devices()[0].device_kind} device(s); "
-            f"{facts.num_examples:,} examples; batch {self.batch_size}; {self.total:,} steps; "
-            f"ready in {time.perf_counter() - started:.1f} s"
+            f"{self.plan.summary}; ready in {time.perf_counter() - started:.1f} s, "
+            f"{self.plan.seconds:.1f} s of it compiling"
         )
-        if restored:
+        if meta:
             self.progress.say(f"resumed from the checkpoint of step {self.done}")
 
-    def to_the_end(self) -> Outcome:
+    def _take_newest(self, offset: int | None = None) -> dict[str, Any]:
+        """Goes to the newest checkpoint, or to the beginning; returns the checkpoint's meta data.
+
+        Batch ``t + offset`` is the one that update ``t + 1`` takes; rolling back moves it.
+        """
+        restored = self.store.restore(self.compiled.abstract)
+        meta: dict[str, Any] = restored[1] if restored else {}
+        self.state = restored[0] if restored else self.compiled.init()
+        self.done: int = meta.get("step", 0)
+        self.saved, self.saved_s = self.done, time.monotonic()
+        self.offset: int = meta.get("data_offset", 0) if offset is None else offset - self.done
+        self.bad_before: int = meta.get("bad_records", 0)
+        self.bad_here = 0
+        self.skipped: int = meta.get("skipped", 0)
+        self.skipped_in_a_row: int = meta.get("skipped_in_a_row", 0)
+        self.unevaluated: bool = meta.get("unevaluated", False)
+        process, processes = jax.process_index(), jax.process_count()
+        self.journal = Journal(self.workdir, self.done, process, processes)
+        part, parts = batch_share(self.mesh)
+        self.loader = self.experiment.data.loader(
+            seed=self.experiment.seed,
+            first_batch=self.done + self.offset,
+            process_index=part,
+            process_count=parts,
+        )
+        return meta
+
+    def to_the_end(self, profile_steps: int = 0) -> Outcome:
         """Steps until the total is reached or a signal comes."""
         if self.unevaluated:
             self._evaluate(self._due())
-        fresh = self.done < self.total
+        first = self.done
+        trace = Trace(self.workdir, profile_steps, first, self.total, self.progress.say)
         self.idle_until = time.perf_counter()
-        while self.done < self.total and not self.signals:
-            started = time.perf_counter()
-            batch = next(self.loader)
-            waited_s = time.perf_counter() - started
-            self._note_bad_records()
-            arrays = to_device(batch, self.mesh)
-            with jax.transfer_guard("disallow"):
-                self.state, metrics = self.update(self.state, arrays)
-            self.done += 1
-            self.pending.append((self.done, waited_s, self.bad_count, metrics))
+        stopped = None
+        while self.done < self.total and not (stopped := self.signals.stop(self.done)):
+            trace.before(self.done)
+            self._step()
+            trace.after(self.done, self.pending[-1].metrics)
             due, save, last = self._due(), self._save_due(), self.done == self.total
-            self._finish(0 if due or save or last or self.signals else _IN_FLIGHT)
+            went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
+            if went_back:
+                continue
             self._evaluate(due)
             if save and not last:
                 self._save(wait=False)
@@ -184,51 +207,116 @@ class _Run:
                 self.idle_until = time.perf_counter()
         self._finish(0)
         saved = self._save(wait=True)
-        if not self.signals:
-            spent = duration(sum(self.watch.seconds.values()))
+        if not stopped:
+            spent = duration(self.watch.total_s)
             self.progress.say(
-                f"done: {self.done} steps in {spent}"
-                if fresh
+                f"done: {self.done} steps in {spent} ({self.watch.shares()})"
+                if first < self.total
                 else f"already trained to step {self.done}: nothing to do"
             )
-        return Outcome(self.done, next(iter(self.signals), None), saved, self.last)
+        return Outcome(self.done, stopped, saved, self.last)
 
-    def _finish(self, in_flight: int) -> None:
-        """Waits until at most ``in_flight`` steps are under way; logs those that are done."""
+    def _step(self) -> None:
+        """Takes a batch and dispatches an update."""
+        started = time.perf_counter()
+        batch = next(self.loader)
+        # The device only waits for data when nothing is left for it to do.
+        idle = not self.pending or self.pending[-1].metrics["loss"].is_ready()  # pyright: ignore
+        waited_s = time.perf_counter() - started if idle else 0.0
+        self._note_bad_records()
+        arrays = to_device(batch, self.mesh)
+        with jax.transfer_guard("disallow"):
+            self.state, metrics = self.compiled.update(self.state, arrays)
+        self.done += 1
+        pending = _Pending(self.done, waited_s, self.bad_here, batch["_index"], metrics)
+        self.pending.append(pending)
+        self.journal.beat(self.done, "step")
+
+    def _finish(self, in_flight: int) -> bool:
+        """Waits until at most ``in_flight`` updates are under way; logs those that are done.
+
+        Returns:
+          Whether one of them made the run go back to a checkpoint.
+        """
         while len(self.pending) > in_flight:
-            step, waited_s, bad_count, metrics = self.pending.popleft()
-            jax.block_until_ready(metrics["loss"])
+            pending = self.pending.popleft()
+            jax.block_until_ready(pending.metrics["loss"])
             now = time.perf_counter()
+            total_s = now - self.idle_until
+            waited_s = min(pending.waited_s, total_s)
             for meter in (self.row_meter, self.line_meter):
-                meter.add(now - self.idle_until, waited_s)
+                meter.add(total_s, waited_s)
             self.watch.add("data", waited_s)
-            self.watch.add("step", now - self.idle_until - waited_s)
+            self.watch.add("step", total_s - waited_s)
             self.idle_until = now
-            self._log_step(step, bad_count, metrics)
+            values = {k: float(jax.device_get(pending.metrics[k])) for k in ("loss", "grad_norm")}
+            if all(map(math.isfinite, values.values())):
+                self.skipped_in_a_row = 0
+            elif self._not_finite(pending, values):
+                return True
+            self._log_step(pending)
+        return False
 
-    def _log_step(self, step: int, bad_count: int, metrics: Mapping[str, jax.Array]) -> None:
-        row, line = self.log_every.due(step) or step == self.total, self.progress.due()
+    def _not_finite(self, pending: _Pending, values: dict[str, float]) -> bool:
+        """Does what ``config.nonfinite`` says; returns whether the run went back."""
+        policy = self.experiment.nonfinite
+        shared = dict(cluster.gather((batch_share(self.mesh)[0], pending.records.tolist())))
+        records = [index for part in sorted(shared) for index in shared[part]]
+        row = {"update": pending.step, "action": policy.action, "records": records}
+        row |= {name: str(value) for name, value in values.items()}
+        if policy.action == "skip":
+            self.skipped += 1
+            self.skipped_in_a_row += 1
+            self.journal.skipped(pending.step, row)
+            if self.skipped_in_a_row >= policy.limit:
+                tried = f"; it was skipped, like {policy.limit - 1} before it in a row"
+                raise faults.explain(pending.step, values, tried)
+            return False
+        if policy.action == "stop" or self.rollbacks >= policy.limit:
+            self.journal.metrics(pending.step, {f"train/{k}": v for k, v in values.items()})
+            tried = f"; went back {self.rollbacks} times before" if self.rollbacks else ""
+            raise faults.explain(pending.step, values, tried)
+        self.rollbacks += 1
+        self.pending.clear()
+        self.loader.close()
+        self.journal.flush()
+        step_s = self.watch.seconds.get("step", 0.0)
+        self.watch.seconds["step"] = self.step_s_saved
+        self.watch.add("lost", step_s - self.step_s_saved)
+        self._take_newest(offset=pending.step + self.offset)
+        self.journal.skipped(self.done, row)
+        self.progress.say(
+            f"update {pending.step} is not finite: back to step {self.done}, and on with the "
+            "batches after the one that failed; see skipped.jsonl"
+        )
+        self.idle_until = time.perf_counter()
+        return True
+
+    def _log_step(self, pending: _Pending) -> None:
+        row = self.plan.log_every.due(pending.step) or pending.step == self.total
+        line = self.progress.due()
         if not (row or line):
             return
-        values = {f"train/{name}": float(x) for name, x in jax.device_get(metrics).items()}
-        if not math.isfinite(values["train/loss"]):
-            self.metrics.write(step, values)
-            raise TrainingError(
-                f"the loss of step {step} is {values['train/loss']}; the last checkpoint is kept. "
-                "Lower config.optimizer.learning_rate, set config.optimizer.clip_norm, or look at "
-                "the data"
-            )
+        found = jax.device_get(pending.metrics)
+        values = {f"train/{name}": float(x) for name, x in found.items()}
         if row:
-            bad = {"train/bad_records": float(bad_count)} if bad_count else {}
-            self._log(step, {**values, **bad, **self.row_meter.read()})
+            bad = self._bad_records(pending.bad_records)
+            counts = {"train/bad_records": bad, "train/skipped_updates": self.skipped}
+            if of_parts := getattr(self.experiment.data, "counts", None):  # of a mixture
+                drawn = of_parts(pending.step + self.offset)
+                counts |= {f"data/{name}": count for name, count in drawn.items()}
+            values |= {name: float(count) for name, count in counts.items() if count}
+            values |= self.row_meter.read() | {"goodput": self.watch.goodput}
+            self._log(pending.step, values)
         if line:
+            speed = self.line_meter.read()
             self.progress.show(
-                step, values["train/loss"], batch_size=self.batch_size, **self.line_meter.read()
+                pending.step, values["train/loss"], batch_size=self.batch_size, **speed
             )
 
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
-        self.metrics.write(step, values)
+        self.journal.metrics(step, values)
 
     def _due(self) -> list[str]:
         """Evaluators that run at the present step."""
@@ -236,16 +324,24 @@ class _Run:
         return [
             name
             for name in self.evaluators
-            if last or (name in self.eval_every and self.eval_every[name].due(self.done))
+            if last or (name in self.plan.eval_every and self.plan.eval_every[name].due(self.done))
         ]
 
     def _save_due(self) -> bool:
-        overdue = time.monotonic() - self.saved_s >= self.save_every_s
-        return overdue or self.save_every.due(self.done)
+        overdue = time.monotonic() - self.saved_s >= self.experiment.checkpoints.every_s
+        if jax.process_count() > 1:
+            # Clocks differ: process 0 decides, at steps where asking it costs little.
+            overdue = self.plan.log_every.due(self.done) and cluster.agree(overdue)
+        return overdue or self.plan.save_every.due(self.done)
 
     def _evaluate(self, names: list[str]) -> None:
         """Runs evaluators; a signal breaks them off, and they run again on resume."""
         self.unevaluated = bool(names)
+
+        def stop() -> bool:
+            self.journal.beat(self.done, "evaluate")
+            return self.signals.stop(self.done) is not None
+
         with self.watch("evaluate"), contextlib.suppress(Stopped):
             for name in names:
                 numbers, _ = evaluate(
@@ -254,7 +350,7 @@ class _Run:
                     self.state.averaged,
                     self.done,
                     self.mesh,
-                    stop=lambda: bool(self.signals),
+                    stop=stop,
                 )
                 self._log(self.done, {f"{name}/{key}": value for key, value in numbers.items()})
                 shown = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
@@ -262,43 +358,37 @@ class _Run:
             self.unevaluated = False
 
     def _save(self, *, wait: bool) -> bool:
+        if self.done != self.saved:
+            seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
+            self._log(self.done, seconds)
+        self.saved = self.done
         with self.watch("checkpoint"):
-            self.metrics.flush()
-            self.bad_records.flush(sync=True)
+            self.journal.flush()
+            self.journal.beat(self.done, "checkpoint", now=True)
             self.saved_s = time.monotonic()
+            self.step_s_saved = self.watch.seconds.get("step", 0.0)
             meta = {
                 "step": self.done,
+                "time": time.time(),
                 "seconds": self.watch.seconds,
-                "bad_records": self.bad_count,
+                "starts": self.starts,
+                "data_offset": self.offset,
+                "bad_records": self._bad_records(self.bad_here),
+                "skipped": self.skipped,
+                "skipped_in_a_row": self.skipped_in_a_row,
                 "unevaluated": self.unevaluated,
             }
-            return self.store.save(self.done, self.state, meta, wait=wait)
+            saved = self.store.save(self.done, self.state, meta, wait=wait)
+            self.journal.beat(self.done, "checkpoint", now=wait)
+            return saved
+
+    def _bad_records(self, here: int) -> int:
+        """All processes' bad records since the beginning; every process has to ask."""
+        return self.bad_before + sum(cluster.gather(here))
 
     def _note_bad_records(self) -> None:
         for record in self.loader.take_bad():
-            self.bad_count += 1
-            if self.bad_count == 1:
+            self.bad_here += 1
+            if self.bad_before + self.bad_here == 1:
                 self.progress.say(f"masked a bad record: {record}; see bad_records.jsonl")
-            self.bad_records.write({"step": self.done + 1, **dataclasses.asdict(record)})
-
-
-@contextlib.contextmanager
-def _catch_signals() -> Iterator[list[int]]:
-    """Collects SIGTERM and SIGINT; a second one has its ordinary, deadly effect."""
-    caught: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield caught  # Python delivers signals to the main thread only
-        return
-
-    def handle(number: int, frame: Any) -> None:
-        if caught:
-            signal.signal(number, signal.SIG_DFL)
-            os.kill(os.getpid(), number)
-        caught.append(number)
-
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield caught
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+            self.journal.bad_record(self.done + 1, record)

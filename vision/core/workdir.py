@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -10,6 +11,7 @@ from typing import Any, TextIO
 
 import ml_collections
 
+from vision.core import cluster
 from vision.core.config import differences, from_plain, to_json, to_plain, with_defaults
 from vision.core.errors import UserError
 
@@ -22,15 +24,31 @@ class WorkdirError(UserError):
 
 def open_workdir(
     workdir: Path, config: ml_collections.ConfigDict, *, accept_config_change: bool = False
-) -> TextIO:
+) -> contextlib.AbstractContextManager[Any]:
     """Makes or reopens the folder of a run and writes the resolved config into it.
 
+    Of several processes the first does it; the others wait for it, and fail as it does.
+
     Returns:
-      An open lock file: as long as it is open, no other process can run in this folder.
+      An open lock file: as long as it is open, no other run can use this folder.
 
     Raises:
       WorkdirError: not a writable folder, in use, or the run of another config.
     """
+    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    problem = None
+    if cluster.is_main():
+        try:
+            lock = _lock(workdir, config, accept_config_change)
+        except WorkdirError as error:
+            problem = str(error)
+    problem = cluster.agree(problem)
+    if problem is not None:
+        raise WorkdirError(problem)
+    return lock
+
+
+def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change: bool) -> TextIO:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / ".lock").open("w")

@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from vision.core import figures
+from vision.core import cluster, figures
 from vision.core.evaluator import evaluate
 from vision.core.restore import load_run
 from vision.core.schema import ConfigError, nearest
@@ -65,8 +65,9 @@ def evaluate_workdir(
         "versions": versions(),
         "evaluators": results,
     }
-    out.mkdir(parents=True, exist_ok=True)
-    write_text(out / "evaluation.json", json.dumps(report, allow_nan=False) + "\n")
+    if cluster.is_main():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "evaluation.json", json.dumps(report, allow_nan=False) + "\n")
     return report
 
 

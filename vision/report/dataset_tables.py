@@ -8,7 +8,7 @@ import numpy as np
 from markupsafe import Markup
 
 from vision.report.numbers import number, percent
-from vision.report.page import Content, code, disclosure, join, note, table, tag
+from vision.report.page import Content, code, disclosure, join, note, share_bar, table, tag
 from vision.report.survey import MOST_DISTINCT, Field, Survey
 
 Findings = list[tuple[str, str]]
@@ -25,24 +25,13 @@ def some(count: int, one: str, many: str = "") -> str:
     return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
-def _bar(share: float) -> Markup:
-    box = tag("rect", x="0", y="0", width=f"{1000 * share:.1f}", height="10")
-    return tag(
-        "svg",
-        tag("g", box, class_="bars"),
-        viewBox="0 0 1000 10",
-        preserveAspectRatio="none",
-        style="width:clamp(4rem,20vw,16rem);height:.8em;display:block",
-        aria_hidden="true",
-    )
-
-
 def _counted(
     heads: tuple[str, str], rows: Sequence[tuple[str, int]], total: int, caption: str
 ) -> Markup:
     most = max(n for _, n in rows)
     cells = [
-        (name, f"{n:,}", percent(n / max(total, 1)), _bar(n / max(most, 1))) for name, n in rows
+        (name, f"{n:,}", percent(n / max(total, 1)), share_bar(n / max(most, 1)))
+        for name, n in rows
     ]
     return table((*heads, "share", ""), cells, numeric=(1, 2), caption=caption)
 

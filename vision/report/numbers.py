@@ -23,10 +23,12 @@ TITLES = {
     "nan_examples": "Examples with NaN",
     "images_per_s": "Images per second",
     "data_wait": "Waiting for data",
+    "mfu": "Model FLOPs utilisation",
+    "goodput": "Goodput",
     "learning_rate": "Learning rate",
     "loss": "Loss",
 }
-SHARES = ("top1", "top5", "accuracy", "ece", "data_wait")
+SHARES = ("top1", "top5", "accuracy", "ece", "data_wait", "mfu", "goodput")
 
 
 def base(name: str) -> str:

@@ -170,6 +170,19 @@ def table(
     )
 
 
+def share_bar(share: float) -> Markup:
+    """A bar as long as ``share``, 0 to 1, of its column in a table."""
+    box = tag("rect", x="0", y="0", width=f"{1000 * share:.1f}", height="10")
+    return tag(
+        "svg",
+        tag("g", box, class_="bars"),
+        viewBox="0 0 1000 10",
+        preserveAspectRatio="none",
+        style="width:clamp(4rem,20vw,16rem);height:.8em;display:block",
+        aria_hidden="true",
+    )
+
+
 def scrolling(content: Markup, label: str = "Table") -> Markup:
     # Focusable, so that the keyboard can scroll it too.
     return tag("div", content, class_="scroll", tabindex="0", role="group", aria_label=label)

@@ -50,6 +50,7 @@ from vision.report.page import (
     table,
     tag,
 )
+from vision.report.timing import PREFIX, time_table
 
 __all__ = ["format_table", "write_report"]
 
@@ -94,6 +95,13 @@ def render(files: RunFiles) -> str:
     evaluation = files.evaluation or {}
     body: list[tuple[str, str, Content]] = [("summary", "", _summary(files))]
     body.append(("training", "Training", _training(files)))
+    spent = {
+        name.removeprefix(PREFIX): float(series.values[-1])
+        for name, series in files.series.items()
+        if name.startswith(PREFIX)
+    }
+    if spent:
+        body.append(("time", "Where the time went", time_table(spent)))
     evaluators = _mapping(evaluation.get("evaluators"))
     if EVALUATION in files.problems:
         problem = note(files.problems[EVALUATION], warning=True)
@@ -167,7 +175,7 @@ def _training(files: RunFiles) -> Content:
         parts.append(note(files.problems[METRICS], warning=True))
     elif not files.series:
         parts.append(note(f"{METRICS} has no rows yet.", warning=True))
-    rest = dict(files.series)
+    rest = {name: x for name, x in files.series.items() if not name.startswith(PREFIX)}
     charts = []
     for heading, belongs in CHARTS:
         names = [name for name in rest if belongs(base(name))]

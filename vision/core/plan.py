@@ -1,0 +1,100 @@
+"""An experiment made ready to run: its step compiled, its lengths in steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping
+
+import jax
+
+from vision.core import flops
+from vision.core.compile import Compiled, compile_step
+from vision.core.experiment import Experiment, Facts, make_step
+from vision.core.net import count_params
+from vision.core.schedule import Every
+from vision.core.step import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """What the loop follows.
+
+    Attributes:
+      step: the step and its horizon.
+      mesh: the devices.
+      compiled: the step, compiled for the mesh.
+      flops: model FLOPs of a step, on all devices together.
+      log_every: when a row is written.
+      save_every: when the state is saved.
+      eval_every: name of an evaluator to when it runs while training.
+      seconds: that compiling took.
+      summary: all of this in a line for people.
+    """
+
+    step: Step
+    mesh: jax.sharding.Mesh
+    compiled: Compiled
+    flops: int
+    log_every: Every
+    save_every: Every
+    eval_every: Mapping[str, Every]
+    seconds: float
+    summary: str
+
+    @property
+    def total(self) -> int:
+        """Length of the run in steps."""
+        return self.step.horizon.total_steps
+
+    def mfu(self, experiment: Experiment) -> Callable[[float], float | None]:
+        """Model FLOPs utilisation of a step, by its seconds; see ``vision.core.flops.mfu``."""
+        precision = getattr(experiment.model, "precision", None)
+        dtype = getattr(precision, "compute", "float32")
+        products = jax.config.jax_default_matmul_precision  # pyright: ignore[reportAttributeAccessIssue]
+        devices = list(self.mesh.devices.flat)
+        return lambda seconds: flops.mfu(self.flops, seconds, devices, dtype, products)
+
+
+def plan(experiment: Experiment, facts: Facts) -> Plan:
+    """Builds and compiles the step of an experiment.
+
+    Raises:
+      UserError: lengths, sharding rules, optimizer rules or accumulation that do not fit.
+    """
+    batch_size = experiment.data.batch_size
+    step = make_step(experiment, facts, experiment.data.batch_ops, batch_size)
+    mesh = experiment.mesh.build()
+    every = step.horizon.every
+    rhythms = {
+        name: every(distance, f"evaluators.{name}.every")
+        for name, evaluator in (experiment.evaluators or {}).items()
+        if (distance := getattr(evaluator, "every", None)) is not None
+    }
+    log_every = every(experiment.log_every, "log_every")
+    save_every = every(experiment.checkpoints.every, "checkpoints.every")
+    started = time.perf_counter()
+    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+    compiled = compile_step(step, shapes, mesh, experiment.sharding)
+    work = step.flops(compiled.abstract, shapes)  # pyright: ignore[reportArgumentType] - shapes do
+    kinds = ", ".join(f"{count} {kind}" for kind, count in compiled.collectives.items())
+    memory = compiled.memory.get("arguments", 0) + compiled.memory.get("temporaries", 0)
+    summary = (
+        f"{count_params(compiled.abstract.params):,} parameters; "
+        f"{mesh.size} {jax.devices()[0].device_kind} device(s); "
+        f"{facts.num_examples:,} examples; batch {batch_size}; "
+        f"{step.horizon.total_steps:,} steps of {work / 1e9:.3g} GFLOP"
+        + (f", {memory / 1e6:,.0f} MB a device" if memory else "")
+        + (f", {kinds}" if kinds else "")
+    )
+    return Plan(
+        step=step,
+        mesh=mesh,
+        compiled=compiled,
+        flops=work,
+        log_every=log_every,
+        save_every=save_every,
+        eval_every=rhythms,
+        seconds=time.perf_counter() - started,
+        summary=summary,
+    )
