@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
+from vision.models.convolution import convolve
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
     LayerScale,
@@ -54,7 +55,7 @@ def _depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> ja
     mesh = jax.sharding.get_abstract_mesh()
     if not mesh.empty and mesh.size > 1:
         kernel = jax.lax.with_sharding_constraint(kernel, P())
-    return jax.lax.conv_general_dilated(x, kernel, *args, **kwargs)
+    return convolve(x, kernel, *args, **kwargs)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -172,6 +173,7 @@ class ConvNeXt(nn.Module):
                 dtype=self.precision.compute,
                 param_dtype=self.precision.params,
                 kernel_init=_INIT,
+                conv_general_dilated=convolve,
                 name=name,
             )
             return constrain_batch(layer(x))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
+from vision.models.convolution import convolve, max_pool
 from vision.models.layers import (
     Initializer,
     Remat,
@@ -49,6 +50,7 @@ def _conv(channels: int, kernel: int, stride: int, precision: Precision, name: s
         dtype=precision.compute,
         param_dtype=precision.params,
         kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
+        conv_general_dilated=convolve,
         name=name,
     )
 
@@ -161,8 +163,7 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = _conv(width, 7, 2, self.precision, "stem_conv")(x)
             x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
-            padding: Any = ((1, 1), (1, 1))  # flax annotates only strings
-            x = nn.max_pool(x, (3, 3), strides=(2, 2), padding=padding)
+            x = max_pool(x, (3, 3), strides=(2, 2), pads=((1, 1), (1, 1)))
         else:
             x = _conv(width, 3, 1, self.precision, "stem_conv")(x)
             x = nn.relu(_norm(x, train, self.precision, "stem_norm"))

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, Tree, touch, wants
 from vision.core.precision import Precision
+from vision.models.convolution import convolve
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
     Remat,
@@ -235,6 +236,7 @@ class ViT(nn.Module):
             padding="VALID",
             dtype=self.precision.compute,
             param_dtype=self.precision.params,
+            conv_general_dilated=convolve,
             name="patch_embed",
         )(x)
         batch, rows, columns, _ = x.shape
