@@ -56,14 +56,16 @@ def nearest(
     if not 1 <= k <= len(gallery):
         raise NearestError(f"k={k}: must lie in 1..{len(gallery)}, the size of the gallery")
     spare = min(len(gallery), k + max(8, k // 8))
-    search = _on_devices if isinstance(gallery, jax.Array) else _on_host
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), _QUERIES):
         part = np.asarray(queries[start : start + _QUERIES], np.float32)
         if not np.isfinite(part).all():
             raise NearestError("queries hold NaN or infinity; leave these rows out")
-        found = search(part, gallery, spare)
+        if isinstance(gallery, jax.Array):
+            found = _on_devices(part, gallery, spare)
+        else:
+            found = _on_host(part, gallery, spare)
         rows = slice(start, start + len(part))
         scores[rows], indices[rows] = _rescored(part, gallery, found, k)
     return scores, indices
@@ -203,12 +205,10 @@ def _rows(gallery: Any, indices: np.ndarray) -> Any:
 
 @functools.lru_cache(maxsize=32)
 def _taker(sharding: NamedSharding | None) -> Any:
-    whole = None if sharding is None else NamedSharding(sharding.mesh, P())
-    if whole is None:
-        return jax.jit(lambda gallery, indices: gallery[indices])
-    take = jax.jit(
-        lambda gallery, indices: gallery[indices],
-        in_shardings=(sharding, whole),
-        out_shardings=whole,
-    )
-    return take
+    def take(gallery: jax.Array, indices: jax.Array) -> jax.Array:
+        return gallery[indices]
+
+    if sharding is None:
+        return jax.jit(take)
+    whole = NamedSharding(sharding.mesh, P())
+    return jax.jit(take, in_shardings=(sharding, whole), out_shardings=whole)

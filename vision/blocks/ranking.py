@@ -1,0 +1,210 @@
+"""Metrics of rankings, from the places of the relevant items alone.
+
+A ranking orders a gallery by falling score, equal scores by rising index. Everything here follows
+from where the relevant items stand in it, so that no ranking is ever kept. Metrics are one float64
+per query, 0..1, NaN for a query without relevant items; ``mean`` leaves those out.
+
+References: recall@k, precision@k, R-precision, reciprocal rank, average precision and nDCG are as
+in torchmetrics; ``hit`` is R@k of the captioning literature (Karpathy and Fei-Fei, 2015) and of
+open_clip and CLIP-benchmark; ``trapezoid`` is the average precision of the Oxford and Paris
+landmarks (Philbin et al., 2007), where junk is left out of the ranking.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from vision.core.errors import UserError
+
+NEVER = 2**62
+"""The place of an item that is not found at all."""
+
+_SCORES = 2**25  # at a time: 128 MiB
+_FEW = 8  # relevant items, for which counting is faster than sorting
+
+
+class RankingError(UserError):
+    """What is relevant, or what is ranked, is not usable."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Places:
+    """Where the relevant items of every query stand.
+
+    Attributes:
+      place: int64 (Q, P), 0 is first; rising, filled up with ``NEVER``, which is also the place
+        of an item that was not ranked.
+      relevant: int64 (Q,), how many relevant items there are, ranked or not.
+    """
+
+    place: np.ndarray
+    relevant: np.ndarray
+
+    @property
+    def first(self) -> np.ndarray:
+        """(Q,) place of the best relevant item."""
+        return self.place.min(1, initial=NEVER)
+
+
+def rank(
+    queries: np.ndarray,
+    gallery: np.ndarray,
+    relevant: Callable[[int], np.ndarray],
+    junk: Callable[[int], np.ndarray] | None = None,
+    usable: np.ndarray | None = None,
+) -> Places:
+    """Ranks a gallery by inner product, a part of the queries at a time.
+
+    Args:
+      queries: (Q, D) float.
+      gallery: (N, D) float.
+      relevant: query to the indices of its relevant items, without repetition.
+      junk: query to the indices that count neither way: they are taken out of its ranking.
+      usable: (N,) bool, False for items that cannot be ranked: they come after all others, and
+        are never found. All by default.
+
+    Raises:
+      RankingError: shapes that do not fit, scores that are not finite, an index out of range, or
+        an item that is both relevant and junk.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise RankingError(
+            f"queries {queries.shape} and gallery {gallery.shape} must be (Q, D) and (N, D)"
+        )
+    usable = np.ones(len(gallery), bool) if usable is None else usable
+    gallery = np.where(usable[:, None], gallery, 0).astype(np.float32, copy=False)
+    rows = max(1, _SCORES // max(1, len(gallery)))
+    found = []
+    for start in range(0, len(queries), rows):
+        scores = queries[start : start + rows].astype(np.float32, copy=False) @ gallery.T
+        if not np.isfinite(scores).all():
+            raise RankingError("scores are not finite; leave out the rows with NaN or infinity")
+        scores[:, ~usable] = -np.inf
+        for query, row in enumerate(scores, start):
+            items = _indices(relevant(query), len(gallery), query)
+            if junk is not None:
+                left_out = _indices(junk(query), len(gallery), query)
+                if both := np.intersect1d(items, left_out)[:1].tolist():
+                    raise RankingError(f"item {both[0]} is relevant and junk for query {query}")
+                row[left_out] = -np.inf
+            found.append(np.sort(_places(row, items)))
+    relevant_count = np.asarray([len(x) for x in found], np.int64)
+    place = np.full((len(found), int(relevant_count.max(initial=0))), NEVER, np.int64)
+    place[np.arange(place.shape[1]) < relevant_count[:, None]] = np.concatenate(
+        [*found, np.zeros(0, np.int64)]
+    )
+    return Places(place, relevant_count)
+
+
+def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:
+    items = np.asarray(items, np.int64)
+    if items.size and not 0 <= items.min() <= items.max() < count:
+        raise RankingError(f"query {query} names items outside 0..{count - 1}")
+    return items
+
+
+def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+    """How many scores are greater than, or equal and before, each item's."""
+    own = scores[items]
+    if len(items) <= _FEW:
+        before = np.asarray([np.count_nonzero(scores > x) for x in own], np.int64)
+        same = range(len(items))
+    else:
+        ordered = np.sort(scores)
+        after = np.searchsorted(ordered, own, "right")
+        before = len(scores) - after
+        same = np.flatnonzero(after - np.searchsorted(ordered, own, "left") > 1).tolist()
+    for i in same:
+        before[i] += np.count_nonzero(scores[: items[i]] == own[i])
+    return np.where(np.isneginf(own), NEVER, before)
+
+
+def hit(places: Places, k: int) -> np.ndarray:
+    """Whether any relevant item is among the first ``k``."""
+    return _defined(places, places.first < k)
+
+
+def recall(places: Places, k: int) -> np.ndarray:
+    """The share of the relevant items that is among the first ``k``."""
+    return _ratio((places.place < k).sum(1), places.relevant)
+
+
+def precision(places: Places, k: int) -> np.ndarray:
+    """The share of the first ``k`` that is relevant."""
+    return _defined(places, (places.place < k).sum(1) / k)
+
+
+def r_precision(places: Places) -> np.ndarray:
+    """Precision among the first R, where R is the number of relevant items."""
+    return _ratio((places.place < places.relevant[:, None]).sum(1), places.relevant)
+
+
+def reciprocal_rank(places: Places) -> np.ndarray:
+    """One over the rank, counted from 1, of the best relevant item; 0 if none is found."""
+    return _defined(places, np.where(places.first < NEVER, 1 / (places.first + 1.0), 0))
+
+
+def average_precision(places: Places, k: int | None = None) -> np.ndarray:
+    """The mean of the precisions at the relevant items, those not found giving 0.
+
+    With ``k``, only items among the first ``k`` count, and the sum is divided by the number of
+    relevant ones that could be there, ``min(R, k)`` (INQUIRE's AP@50).
+    """
+    inside = places.place < (NEVER if k is None else k)
+    nth = np.arange(1, places.place.shape[1] + 1)
+    total = np.where(inside, nth / (places.place + 1.0), 0).sum(1)
+    return _ratio(total, places.relevant if k is None else np.minimum(places.relevant, k))
+
+
+def trapezoid(places: Places) -> np.ndarray:
+    """Area under precision and recall, joined by straight lines."""
+    nth = np.arange(places.place.shape[1])
+    at = places.place.astype(np.float64)
+    before = np.where(at == 0, 1.0, nth / np.maximum(at, 1))
+    area = np.where(places.place < NEVER, (before + (nth + 1) / (at + 1)) / 2, 0).sum(1)
+    return _ratio(area, places.relevant)
+
+
+def ndcg(places: Places, k: int | None = None) -> np.ndarray:
+    """Discounted gain, ``1 / log2(rank + 1)`` per relevant item, over the best possible one."""
+    limit = NEVER if k is None else k
+    gain = np.where(places.place < limit, 1 / np.log2(places.place + 2.0), 0).sum(1)
+    discounts = 1 / np.log2(np.arange(places.place.shape[1]) + 2.0)
+    best = np.concatenate([[0.0], np.cumsum(discounts)])
+    return _ratio(gain, best[np.minimum(places.relevant, limit)])
+
+
+def median_rank(places: Places, size: int) -> float:
+    """Median rank of the best relevant item, from 1, rounded down as the literature has it.
+
+    ``size`` is the rank of queries whose items are not found: that of the gallery.
+    """
+    ranks = _ranks(places, size)
+    return float(np.floor(np.median(ranks))) if ranks.size else np.nan
+
+
+def mean_rank(places: Places, size: int) -> float:
+    """Mean rank of the best relevant item, from 1; ``size`` as in ``median_rank``."""
+    ranks = _ranks(places, size)
+    return float(ranks.mean()) if ranks.size else np.nan
+
+
+def mean(values: np.ndarray) -> float:
+    """Mean over the queries that have relevant items; NaN without any."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else np.nan
+
+
+def _ranks(places: Places, size: int) -> np.ndarray:
+    return np.minimum(places.first[places.relevant > 0] + 1, size)
+
+
+def _defined(places: Places, values: np.ndarray) -> np.ndarray:
+    return np.where(places.relevant > 0, values, np.nan)
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
