@@ -5,7 +5,8 @@
 Two states are saved. Each flip changes one random bit of one random file of the newer one (files
 chosen evenly, so that small ones with descriptions are hit as often as those with data), restores,
 and mends the bit. Written: for each file how many flips were harmless (the same state came back),
-noticed (set aside, and the older state used) and silent (another state came back: must be 0).
+noticed (set aside, and the older state used) and silent (another state came back: must be 0), and
+how many Orbax alone, without our checksums, would have restored as another state.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import numpy as np
 from bench.common import record
 from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.state import digest
+from vision.core.stored import flatten, read
 
 
 def make_state(seed: int) -> dict[str, object]:
@@ -44,12 +46,18 @@ def make_state(seed: int) -> dict[str, object]:
 
 @dataclasses.dataclass(frozen=True)
 class Flip:
-    """One changed bit and what came of it: ``harmless``, ``noticed`` or ``silent``."""
+    """One changed bit and what came of it.
+
+    Attributes:
+      outcome: ``harmless``, ``noticed`` or ``silent``.
+      orbax_silent: whether Orbax alone, without checksums, returns another state.
+    """
 
     file: str
     byte: int
     bit: int
     outcome: str
+    orbax_silent: bool
 
 
 def flips(workdir: Path, count: int, seed: int) -> list[Flip]:
@@ -80,6 +88,11 @@ def flips(workdir: Path, count: int, seed: int) -> list[Flip]:
         byte, bit = int(generator.integers(len(content))), int(generator.integers(8))
         content[byte] ^= 1 << bit
         (workdir / "checkpoints" / file).write_bytes(content)
+        try:
+            alone = read(workdir / "checkpoints" / "2", flatten(abstract))
+            orbax_silent = digest(alone) != digest(flatten(states[2]))
+        except Exception:
+            orbax_silent = False
         store = CheckpointStore(workdir, Checkpoints(keep=2))
         restored = store.restore(abstract)
         store.close()
@@ -87,7 +100,7 @@ def flips(workdir: Path, count: int, seed: int) -> list[Flip]:
         outcome = {0: "silent", 1: "noticed", 2: "harmless"}[
             next((step for step in expected if came == expected[step]), 0)
         ]
-        found.append(Flip("/".join(file.parts[1:]), byte, bit, outcome))
+        found.append(Flip("/".join(file.parts[1:]), byte, bit, outcome, orbax_silent))
         shutil.rmtree(workdir / "checkpoints")
         shutil.rmtree(workdir / "quarantine", ignore_errors=True)
         shutil.copytree(pristine, workdir / "checkpoints")
@@ -108,10 +121,10 @@ def main(count: int = 200, seed: int = 0) -> None:
     outcomes = ("harmless", "noticed", "silent")
     rows = []
     for name in [*sorted({kind(flip.file) for flip in found}), "all files"]:
-        tally = collections.Counter(
-            flip.outcome for flip in found if name in ("all files", kind(flip.file))
-        )
-        rows.append({"file": name, "flips": tally.total(), **{key: tally[key] for key in outcomes}})
+        mine = [flip for flip in found if name in ("all files", kind(flip.file))]
+        tally = collections.Counter(flip.outcome for flip in mine)
+        row = {"file": name, "flips": len(mine), **{key: tally[key] for key in outcomes}}
+        rows.append({**row, "silent by orbax alone": sum(flip.orbax_silent for flip in mine)})
     record("bitflips", rows)
     if rows[-1]["silent"]:
         sys.exit("a state was restored that is not what was saved")
