@@ -167,3 +167,14 @@ def test_max_pool(window, stride, pad):
 def test_max_pool_does_not_hide_a_nan():
     x = jnp.zeros((1, 4, 4, 1)).at[0, 1, 2, 0].set(jnp.nan)
     assert np.isnan(max_pool(x, (2, 2), (2, 2), ((0, 0), (0, 0)))).sum() == 1
+
+
+def test_max_pool_forward_mode():
+    rng = np.random.default_rng(0)
+    x, dx = (jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32) for _ in range(2))
+    pads: Any = ((1, 1), (1, 1))
+    along = jax.jvp(lambda x: max_pool(x, (3, 3), (2, 2), pads), (x,), (dx,))[1]
+    # Which value is chosen does not change over so small a step.
+    step = 1e-3
+    ahead, here = (nn.max_pool(x + s * dx, (3, 3), (2, 2), pads) for s in (step, 0))
+    np.testing.assert_allclose(along, (ahead - here) / step, atol=2e-3)

@@ -28,7 +28,6 @@ Pair = tuple[int, int]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _ROWS = 4096  # of one matrix product for a kernel's gradient: its operands stay in the cache
-_WIDE = 256  # channels from which XLA multiplies a transposed copy faster than it transposes
 
 
 def convolve(
@@ -84,24 +83,50 @@ def convolve(
     return general(lhs, rhs)
 
 
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
     """(B, h, w, C) maxima of windows, as ``flax.linen.max_pool``.
 
     Of equal values the first in the window gets the gradient.
     """
     if not (_alone_on_cpu() and x.ndim == 4):
-        return lax.reduce_window(
-            x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
-        )
-    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=-jnp.inf)
+        return _general_max_pool(x, window, strides, pads)
+    return functools.reduce(jnp.maximum, _taps(x, -jnp.inf, window, strides, pads))
+
+
+def _max_pool_jvp(window: Pair, strides: Pair, pads: Pads, primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    if not (_alone_on_cpu() and x.ndim == 4):
+        return jax.jvp(lambda x: _general_max_pool(x, window, strides, pads), (x,), (dx,))
+    best = max_pool(x, window, strides, pads)
+
+    def along(x: jax.Array, best: jax.Array, dx: jax.Array) -> jax.Array:
+        undecided, out = jnp.ones(best.shape, bool), jnp.zeros_like(best)
+        values = _taps(x, -jnp.inf, window, strides, pads)
+        for value, change in zip(values, _taps(dx, 0, window, strides, pads), strict=True):
+            chosen = undecided & (value == best)
+            undecided &= ~chosen
+            out += jnp.where(chosen, change, 0)
+        return out
+
+    return best, _recomputed(along)(x, best, dx)
+
+
+max_pool.defjvp(_max_pool_jvp)
+
+
+def _general_max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> jax.Array:
+    return lax.reduce_window(
+        x, -jnp.inf, lax.max, (1, *window, 1), (1, *strides, 1), ((0, 0), *pads, (0, 0))
+    )
+
+
+def _taps(x: jax.Array, fill: float, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:
+    """What each position of a window meets."""
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
     shape = _output(x.shape[1:3], window, strides)
-    best = _window(x, (0, 0), shape, strides)
-    for i in range(window[0]):
-        for j in range(window[1]):
-            if (i, j) != (0, 0):
-                other = _window(x, (i, j), shape, strides)
-                best = jnp.where((other > best) | jnp.isnan(other), other, best)
-    return best
+    starts = [(i, j) for i in range(window[0]) for j in range(window[1])]
+    return [_window(x, start, shape, strides) for start in starts]
 
 
 def _alone_on_cpu() -> bool:
@@ -125,8 +150,7 @@ def _window(x: jax.Array, start: Pair, shape: Pair, strides: Pair) -> jax.Array:
 
 def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """(..., C) times (C, D)."""
-    if x.shape[-1] >= _WIDE:
-        return lax.dot_general(x, matrix, (((x.ndim - 1,), (0,)), ((), ())))
+    # One dimension of rows: of several, XLA writes a transposed copy for the matrix's gradient.
     rows = x.reshape(-1, x.shape[-1])
     return (rows @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
 

@@ -163,7 +163,7 @@ class ResNet(nn.Module):
         if self.stem == "imagenet":
             x = _conv(width, 7, 2, self.precision, "stem_conv")(x)
             x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
-            x = max_pool(x, (3, 3), strides=(2, 2), pads=((1, 1), (1, 1)))
+            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         else:
             x = _conv(width, 3, 1, self.precision, "stem_conv")(x)
             x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
