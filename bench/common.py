@@ -6,6 +6,7 @@ import csv
 import datetime
 import platform
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
@@ -40,6 +41,30 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> tuple[float, float,
     """Median, smallest and largest of the ratios pair by pair."""
     ratios = [a / b for a, b in zip(ours, theirs, strict=True)]
     return statistics.median(ratios), min(ratios), max(ratios)
+
+
+class Peer:
+    """Another program, which lives on: ``run()`` gives the seconds it says ``amount`` took it."""
+
+    def __init__(self, python: str, script: str, amount: int, *arguments: str) -> None:
+        path = str(Path(__file__).parent / "peers" / script)
+        self._amount = amount
+        self._process = subprocess.Popen(
+            [python, path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def line(self) -> str:
+        """The next line it prints; empty when it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def __call__(self) -> float:
+        assert self._process.stdin is not None
+        print(self._amount, file=self._process.stdin, flush=True)
+        return float(self.line())
+
+    def close(self) -> None:
+        self._process.communicate()
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

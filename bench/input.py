@@ -29,7 +29,6 @@ import argparse
 import io
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -45,7 +44,7 @@ from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from bench.common import ratio, record
+from bench.common import Peer, ratio, record
 from vision.data import ops
 from vision.data.batches import ExampleRng
 from vision.data.pipeline import Loader, TrainData
@@ -160,26 +159,6 @@ def bare(files: list[bytes], count: int) -> Callable[[], None]:
             simplejpeg.decode_jpeg(files[i % len(files)], "RGB", buffer=buffer)
 
     return run
-
-
-class Peer:
-    """Another program: ``run()`` gives the seconds it says that ``amount`` took it."""
-
-    def __init__(self, python: str, script: str, amount: int, *arguments: str) -> None:
-        path = str(Path(__file__).parent / "peers" / script)
-        self._amount = amount
-        self._process = subprocess.Popen(
-            [python, path, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def __call__(self) -> float:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(self._amount, file=self._process.stdin, flush=True)
-        return float(self._process.stdout.readline())
-
-    def close(self) -> None:
-        self._process.communicate()
 
 
 def compare(

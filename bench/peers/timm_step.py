@@ -1,0 +1,82 @@
+"""A timm model's train step on torch, driven line by line from ``bench/compare.py``.
+
+    python bench/peers/timm_step.py MODEL BATCH SIZE MODE THREADS CLOCK
+
+MODE is ``eager``, ``channels_last`` or ``compile`` (``torch.compile``, defaults); THREADS how many
+torch uses; CLOCK ``wall`` or ``cpu``. Forward, cross-entropy, backward, clipping to norm 1 and
+AdamW (0.9, 0.999, decay 0.05) in float32 on the same random batch. The first line it prints is a
+JSON object, with the key ``failed`` where the model does not run; then each line ``N`` on
+standard input runs N steps and answers with the seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import torch
+
+
+def timm_without_operators():
+    """timm; where torchvision has no compiled operators beside it, their names are declared."""
+    for name, arguments in (
+        ("nms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
+        ("qnms", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"),
+    ):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(name + arguments)
+    import timm
+
+    return timm
+
+
+library = torch.library.Library("torchvision", "FRAGMENT")
+
+
+def main() -> None:
+    name, mode, clock_name = sys.argv[1], sys.argv[4], sys.argv[6]
+    batch, size, threads = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[5])
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    clock = time.process_time if clock_name == "cpu" else time.perf_counter
+    timm = timm_without_operators()
+    model = timm.create_model(name, pretrained=False, num_classes=1000).train()
+    image = torch.randn(batch, 3, size, size)
+    label = torch.randint(0, 1000, (batch,))
+    if mode == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+        image = image.to(memory_format=torch.channels_last)
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, weight_decay=0.05)
+    forward = torch.compile(model) if mode == "compile" else model
+
+    def step() -> float:
+        optimizer.zero_grad(set_to_none=True)
+        loss = torch.nn.functional.cross_entropy(forward(image), label)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        return loss.item()
+
+    start = time.perf_counter()
+    try:
+        step()
+    except Exception as error:
+        print(json.dumps({"failed": str(error).splitlines()[0]}), flush=True)
+        return
+    first = {
+        "params": sum(p.numel() for p in parameters),
+        "first_step_s": round(time.perf_counter() - start, 1),
+        "versions": f"timm {timm.__version__}, torch {torch.__version__}",
+    }
+    print(json.dumps(first), flush=True)
+    for line in sys.stdin:
+        start = clock()
+        for _ in range(int(line)):
+            step()
+        print(clock() - start, flush=True)
+
+
+if __name__ == "__main__":
+    main()
