@@ -1,5 +1,6 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
 # make test   install, lint, types, the whole test suite
+# make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -7,7 +8,7 @@ RUN := $(VENV)/bin/python
 LOCK := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")')
 DEMO := workdirs/digits_vit
 
-.PHONY: demo test lint types unit lock clean
+.PHONY: demo test test-newest lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -37,6 +38,16 @@ types: $(VENV)/.installed-test
 
 unit: $(VENV)/.installed-test
 	$(RUN) -m pytest -n 2
+
+# In a folder of its own; needs a Python 3.12 or newer: make NEWEST=python3.13 test-newest
+NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
+test-newest:
+	@test -n "$(NEWEST)" || { echo "no Python 3.12 or newer here: make NEWEST=/path/to/python3.13 test-newest"; exit 1; }
+	$(NEWEST) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "$(NEWEST) is older than 3.12")'
+	test -x .venv-newest/bin/python || $(NEWEST) -m venv .venv-newest
+	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -r requirements-test.txt
+	.venv-newest/bin/python -m pip list --disable-pip-version-check | grep -E '^(jax|flax|optax|orbax|grain|numpy)'
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest .venv-newest/bin/python -m pytest -n 2
 
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test
