@@ -54,35 +54,36 @@ def rank(
     gallery: np.ndarray,
     relevant: Callable[[int], np.ndarray],
     junk: Callable[[int], np.ndarray] | None = None,
-    usable: np.ndarray | None = None,
 ) -> Places:
     """Ranks a gallery by inner product, a part of the queries at a time.
+
+    Rows with NaN or infinity are failures, not gaps: such an item comes after all others and is
+    never found, such a query finds nothing.
 
     Args:
       queries: (Q, D) float.
       gallery: (N, D) float.
       relevant: query to the indices of its relevant items, without repetition.
       junk: query to the indices that count neither way: they are taken out of its ranking.
-      usable: (N,) bool, False for items that cannot be ranked: they come after all others, and
-        are never found. All by default.
 
     Raises:
-      RankingError: shapes that do not fit, scores that are not finite, an index out of range, or
-        an item that is both relevant and junk.
+      RankingError: shapes that do not fit, finite rows with products that are not, an index out
+        of range, or an item that is both relevant and junk.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise RankingError(
             f"queries {queries.shape} and gallery {gallery.shape} must be (Q, D) and (N, D)"
         )
-    usable = np.ones(len(gallery), bool) if usable is None else usable
-    gallery = np.where(usable[:, None], gallery, 0).astype(np.float32, copy=False)
+    (queries, asked), (gallery, usable) = _zeroed(queries), _zeroed(gallery)
     rows = max(1, _SCORES // max(1, len(gallery)))
     found = []
     for start in range(0, len(queries), rows):
-        scores = queries[start : start + rows].astype(np.float32, copy=False) @ gallery.T
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = queries[start : start + rows] @ gallery.T
         if not np.isfinite(scores).all():
-            raise RankingError("scores are not finite; leave out the rows with NaN or infinity")
+            raise RankingError("products are too large for float32; scale the embeddings")
         scores[:, ~usable] = -np.inf
+        scores[~asked[start : start + rows]] = -np.inf
         for query, row in enumerate(scores, start):
             items = _indices(relevant(query), len(gallery), query)
             if junk is not None:
@@ -97,6 +98,13 @@ def rank(
         [*found, np.zeros(0, np.int64)]
     )
     return Places(place, relevant_count)
+
+
+def _zeroed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float32 rows (N, D) with zeros where they are not finite, and (N,) bool, which are."""
+    kept = np.asarray(np.isfinite(x).all(1))
+    x = x.astype(np.float32, copy=False)
+    return (x if kept.all() else np.where(kept[:, None], x, np.float32(0))), kept
 
 
 def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:

@@ -1,0 +1,183 @@
+"""Prompts: sentences with a place for a class name, and class names in several languages."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from vision.data.source import DataError
+
+PLAIN = ("a photo of a {}.",)
+SHORT = (
+    "itap of a {}.",
+    "a bad photo of the {}.",
+    "a origami {}.",
+    "a photo of the large {}.",
+    "a {} in a video game.",
+    "art of the {}.",
+    "a photo of the small {}.",
+)
+"""The seven of CLIP's eighty ImageNet templates that its authors found to do as well as all."""
+NAME = ("{}",)
+"""The class name alone."""
+
+_PLACES = ("{}", "{c}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Classes:
+    """Some classes of a data set, and what they are called.
+
+    Attributes:
+      indices: in the data set's label order, each once.
+      names: one per index.
+    """
+
+    indices: tuple[int, ...]
+    names: tuple[str, ...]
+
+
+def check_templates(templates: Sequence[str], where: str = "templates") -> None:
+    """Raises DataError where there is no template, or one has no place for a name."""
+    if isinstance(templates, str):
+        raise DataError(f"{where} is one text {templates!r}; give a list of templates")
+    if not templates:
+        raise DataError(f"{where} holds no template; give one such as {PLAIN[0]!r}")
+    for template in templates:
+        if not isinstance(template, str) or not any(place in template for place in _PLACES):
+            raise DataError(
+                f"{where}: {template!r} has no placeholder: put {{}} where the class name belongs"
+            )
+
+
+def fill(template: str, name: str) -> str:
+    """The template with ``name`` in every place ``{}`` or ``{c}``; other braces stay."""
+    for place in _PLACES:
+        template = name.join(template.split(place))
+    return template
+
+
+def prompts(templates: Sequence[str], names: Sequence[str]) -> list[str]:
+    """All templates for the first name, all for the second, ...: ``len(names) * S`` texts.
+
+    Raises:
+      DataError: a template without a place, no names, or an empty one.
+    """
+    check_templates(templates)
+    check_names(names)
+    return [fill(template, name) for name in names for template in templates]
+
+
+def check_names(names: Sequence[str], where: str = "class names") -> None:
+    """Raises DataError where there are no names, or one is no text or empty."""
+    if not names:
+        raise DataError(
+            f"{where}: there are none; give class_names, or a source whose info has them"
+        )
+    for place, name in enumerate(names):
+        if not isinstance(name, str) or not name.strip():
+            raise DataError(f"{where}: name {place} is {name!r}, not a name")
+
+
+def load_templates(path: str) -> tuple[str, ...]:
+    """Templates from a file: one per line, or a JSON list (``.json``).
+
+    Empty lines and those that begin with ``#`` are comments.
+
+    Raises:
+      DataError: no such file, not UTF-8 or not JSON, no template, or one without a place.
+    """
+    if path.endswith(".json"):
+        found = read_json(path)
+        if not isinstance(found, list):
+            raise DataError(f"{path}: holds {type(found).__name__}, not a list of templates")
+    else:
+        lines = [line.strip() for line in _text(path).splitlines()]
+        found = [line for line in lines if line and not line.startswith("#")]
+    check_templates(found, path)
+    return tuple(found)
+
+
+def load_language_templates(path: str) -> dict[str, tuple[str, ...]]:
+    """Templates per language from JSON, ``{"DE": ["ein Foto von {}."], ...}``.
+
+    Raises:
+      DataError: see ``load_templates``; the message names the language.
+    """
+    found = _mapping(path, "templates")
+    for language, templates in found.items():
+        if not isinstance(templates, list):
+            raise DataError(f"{path}: {language!r} holds no list of templates")
+        check_templates(templates, f"{path}: {language!r}")
+    return {language: tuple(templates) for language, templates in found.items()}
+
+
+def load_class_names(path: str, class_names: Sequence[str]) -> dict[str, Classes]:
+    """Class names per language from JSON, for the classes that each language has a name for.
+
+    A language is either ``[[class indices], [names]]``, the form of Babel-ImageNet, or
+    ``{class name: name}``, by the names of the data set.
+
+    Args:
+      path: of the file.
+      class_names: of the data set, in label order; empty when it has none.
+
+    Raises:
+      DataError: naming the language and the index or name at fault: no such class, one class
+        twice, a missing name.
+    """
+    found = _mapping(path, "class names")
+    place = {name: i for i, name in enumerate(class_names)}
+    languages = {}
+    for language, value in found.items():
+        where = f"{path}: {language!r}"
+        if isinstance(value, dict):
+            if unknown := sorted(value.keys() - place.keys()):
+                raise DataError(f"{where}: {unknown[0]!r} is none of the {len(place)} classes")
+            indices, names = [place[name] for name in value], list(value.values())
+        elif isinstance(value, list) and [type(part) for part in value] == [list, list]:
+            indices, names = value
+        else:
+            raise DataError(f"{where} is neither [[indices], [names]] nor {{class: name}}")
+        languages[language] = _classes(where, indices, names, len(class_names))
+    return languages
+
+
+def _classes(where: str, indices: list[Any], names: list[Any], count: int) -> Classes:
+    if len(indices) != len(names):
+        raise DataError(f"{where} has {len(indices)} class indices and {len(names)} names")
+    for index in indices:
+        if type(index) is not int or index < 0 or (count and index >= count):
+            raise DataError(f"{where}: {index!r} is no class; they are 0..{count - 1}")
+    if len(set(indices)) != len(indices):
+        twice = next(index for index in indices if indices.count(index) > 1)
+        raise DataError(f"{where} names class {twice} twice")
+    check_names(names, where)
+    return Classes(tuple(indices), tuple(names))
+
+
+def _mapping(path: str, what: str) -> Mapping[str, Any]:
+    found = read_json(path)
+    if not isinstance(found, dict) or not found:
+        raise DataError(f"{path}: must map languages to {what}")
+    return found
+
+
+def read_json(path: str) -> Any:
+    """What a JSON file holds; DataError with line and column where it is not JSON."""
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}: not JSON: {error}") from error
+
+
+def _text(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}: not UTF-8: {error}") from error
