@@ -56,7 +56,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "mine"
-    assert call(train, f"{FOLDER}:{images}", f"--workdir={workdir}", *SMALL) == 0
+    flags = (f"--workdir={workdir}", "--profile=2")
+    assert call(train, f"{FOLDER}:{images}", *flags, *SMALL) == 0
     return workdir
 
 
@@ -69,6 +70,19 @@ def test_own_images_train_and_bad_files_are_listed(images: Path, trained: Path):
     assert all(row["reason"] for row in bad)
     assert rows[-1]["train/bad_records"] == len(bad)
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+
+
+def test_the_time_of_a_run_is_accounted_for(trained: Path):
+    rows = read_rows(trained / "metrics.jsonl")
+    seconds = {k: v for k, v in rows[-1].items() if k.startswith("seconds/")}
+    assert {"seconds/start", "seconds/compile", "seconds/step", "seconds/data"} <= set(seconds)
+    assert all(value >= 0 for value in seconds.values())
+    assert rows[-1]["goodput"] == pytest.approx(
+        seconds["seconds/step"] / sum(seconds.values()), rel=0.5
+    )
+    assert list((trained / "profile").rglob("*.xplane.pb"))
+    heart = json.loads((trained / "heartbeat.json").read_text())
+    assert heart["step"] == 8
 
 
 def test_evaluate_writes_json_and_page(trained: Path, capsys: pytest.CaptureFixture[str]):
@@ -154,6 +168,20 @@ def test_an_empty_folder_and_an_empty_class_are_named(
     Image.new("RGB", (9, 9)).save(tmp_path / "classes" / "cat" / "a.png")
     assert call(train, f"{FOLDER}:{tmp_path / 'classes'}", f"--workdir={tmp_path / 'w2'}") == 2
     assert "dog" in capsys.readouterr().err
+
+
+def test_train_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    for arguments, words in (
+        ([DIGITS, f"--workdir={tmp_path}", "--profile"], ["--profile= is no whole number"]),
+        ([DIGITS, f"--workdir={tmp_path}", "--config.accumulate=0"], ["config.accumulate is 0"]),
+        (
+            [DIGITS, f"--workdir={tmp_path}", "--config.nonfinite.action=ignore"],
+            ["nonfinite.action", "'stop'"],
+        ),
+    ):
+        assert call(train, *arguments) == 2
+        error = capsys.readouterr().err
+        assert all(word in error for word in words), error
 
 
 def test_evaluate_mistakes(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):

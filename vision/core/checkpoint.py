@@ -83,6 +83,7 @@ class CheckpointStore:
         self._leader = is_main()
         self._emptying: threading.Thread | None = None
         self._staging: dict[str, jax.Array] = {}
+        self._saves = 0
         if self._leader:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._empty_trash()
@@ -133,7 +134,8 @@ class CheckpointStore:
             if step not in self._manager.all_steps():
                 self._manager.wait_until_finished()
                 arrays = self._detached(flatten(state))
-                manifest = ManifestSave.of(arrays, meta)
+                self._saves += 1
+                manifest = ManifestSave.of(arrays, meta, f"manifest/{step}/{self._saves}")
                 args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
                 try:
                     self._manager.save(step, args=args, force=True)

@@ -10,7 +10,9 @@ made to. The finalizer of MurmurHash3 (Appleby, 2011, public domain) does the mi
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,40 +24,60 @@ if TYPE_CHECKING:
     # Of either library: the mixing is written once for both.
     Words = Any
 
+Sums = tuple[jax.Array | np.ndarray, ...]
+
 # Elements that the host mixes at a time: their intermediate values stay in the cache.
 _CHUNK = 1 << 14
 
 
-def checksum(x: jax.Array | np.ndarray) -> jax.Array | np.ndarray:
-    """Two uint32 sums over the bits and places of all elements of ``x``.
+def checksum(x: jax.Array | np.ndarray) -> Sums:
+    """Two uint32 sums over the bits and places of the elements of ``x``, in parts.
 
-    Of a ``jax.Array`` they are computed where it lives, without waiting; every process that holds
-    a part of it has to call this. Of a NumPy array they are computed here.
+    Of a ``jax.Array`` every part is computed on the device where it lies, without waiting, and
+    no device waits for another: the parts that this process holds are summed, copies once over
+    all processes. Adding up the parts of all processes (``total``) gives the checksum. Of a NumPy
+    array it is computed here.
 
     Args:
       x: any shape, scalars and empty arrays included; any dtype of 1, 2, 4 or 8 bytes, bool,
         4-bit integers or complex64.
     """
     if not isinstance(x, jax.Array):
-        return _on_host(np.asarray(x))
-    return _on_device(x)
+        return (_on_host(np.asarray(x)),)
+    parts = (shard for shard in x.addressable_shards if shard.replica_id == 0)
+    return tuple(_of_part(shard.data, shard.index, x.shape) for shard in parts)
 
 
-def as_text(sums: jax.Array | np.ndarray) -> str:
-    """Sixteen hexadecimal digits; waits for ``sums``."""
-    local = sums.addressable_data(0) if isinstance(sums, jax.Array) else sums
-    first, second = np.asarray(local).tolist()
+def total(parts: Iterable[Any]) -> tuple[int, int]:
+    """The sum of pairs of numbers or arrays, modulo 2^32; waits for them."""
+    pairs = np.asarray([np.asarray(part, np.uint32) for part in parts], np.uint64)
+    first, second = pairs.reshape(-1, 2).sum(axis=0) % 2**32
+    return int(first), int(second)
+
+
+def as_text(parts: Iterable[Any]) -> str:
+    """Sixteen hexadecimal digits of the checksum with these parts; waits for them."""
+    first, second = total(parts)
     return f"{first:08x}{second:08x}"
 
 
-@jax.jit
-def _on_device(x: jax.Array) -> jax.Array:
+def _of_part(x: jax.Array, index: tuple[slice, ...], shape: tuple[int, ...]) -> jax.Array:
+    starts = np.asarray([part.start or 0 for part in index], np.uint32)
+    return _on_device(x, starts, shape)
+
+
+@functools.partial(jax.jit, static_argnames="shape")
+def _on_device(x: jax.Array, starts: jax.Array | np.ndarray, shape: tuple[int, ...]) -> jax.Array:
+    """``x`` is the part of an array of ``shape`` that begins at ``starts``."""
     words = _device_words(x)
+    # Elements of 8 bytes have a last axis of two words.
+    sizes = (*shape, *words.shape[len(shape) :])
     index, stride = jnp.zeros(words.shape, jnp.uint32), 1
     for axis in reversed(range(words.ndim)):
         place = lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        place = place + starts[axis] if axis < len(shape) else place
         index = index + place * np.uint32(stride % 2**32)
-        stride *= words.shape[axis]
+        stride *= sizes[axis]
     sums = _mix(words, index)
     # Rows first: one loop makes both sums of a row, rows run side by side. A CPU needs a
     # twentieth of the time of two separate sums over everything.

@@ -213,6 +213,29 @@ def gather(value: T) -> list[T]:
     return _exchange(value)
 
 
+def collect(name: str, value: T) -> list[T] | None:
+    """The values of all processes by process index, on process 0; None on the others.
+
+    Unlike ``gather`` it may be called from any thread, at any time, and only process 0 waits.
+
+    Args:
+      name: says which values belong together; no two collections have the same.
+      value: anything that JSON can hold, of less than a megabyte.
+    """
+    text = json.dumps(value)
+    connection = client()
+    if connection is None:
+        return [json.loads(text)]
+    folder = f"vision/collect/{name}/"
+    if not is_main():
+        connection.key_value_set(f"{folder}{jax.process_index()}", text)
+        return None
+    keys = [f"{folder}{index}" for index in range(1, jax.process_count())]
+    others = [connection.blocking_key_value_get(key, _PATIENCE_S * 1000) for key in keys]
+    connection.key_value_delete(folder)
+    return [json.loads(found) for found in (text, *others)]
+
+
 def _exchange(value: Any) -> list[Any]:
     text = json.dumps(value)
     connection = client()

@@ -126,6 +126,7 @@ class _Run:
         self.predict = functools.partial(self.plan.step.predict)
 
         self.last: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # by evaluators, of the present state
         self.pending: collections.deque[_Pending] = collections.deque()
         self.rollbacks = 0
         self.store = CheckpointStore(workdir, experiment.checkpoints)
@@ -218,6 +219,7 @@ class _Run:
 
     def _step(self) -> None:
         """Takes a batch and dispatches an update."""
+        self.measured = {}
         started = time.perf_counter()
         batch = next(self.loader)
         # The device only waits for data when nothing is left for it to do.
@@ -352,7 +354,9 @@ class _Run:
                     self.mesh,
                     stop=stop,
                 )
-                self._log(self.done, {f"{name}/{key}": value for key, value in numbers.items()})
+                found = {f"{name}/{key}": value for key, value in numbers.items()}
+                self.measured |= found
+                self._log(self.done, found)
                 shown = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
                 self.progress.say(f"step {self.done}  {name}: {shown}")
             self.unevaluated = False
@@ -377,6 +381,7 @@ class _Run:
                 "skipped": self.skipped,
                 "skipped_in_a_row": self.skipped_in_a_row,
                 "unevaluated": self.unevaluated,
+                "metrics": {k: v for k, v in self.measured.items() if math.isfinite(v)},
             }
             saved = self.store.save(self.done, self.state, meta, wait=wait)
             self.journal.beat(self.done, "checkpoint", now=wait)

@@ -15,7 +15,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import future
 
-from vision.core.checksum import as_text, checksum
+from vision.core import cluster
+from vision.core.checksum import Sums, as_text, checksum, total
 
 ITEM, _FILE = "manifest", "manifest.json"
 
@@ -64,12 +65,19 @@ class Manifest:
         return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
     def differing(self, arrays: Mapping[str, jax.Array | np.ndarray]) -> list[str]:
-        """Names in ``arrays`` whose bits, shape or dtype are not those of the manifest."""
-        sums = {name: checksum(x) for name, x in arrays.items()}
+        """Names in ``arrays`` whose bits, shape or dtype are not those of the manifest.
+
+        Arrays that are split between processes are compared by all of these processes together.
+        """
+        started = {name: checksum(x) for name, x in arrays.items()}
+        sums = {name: total(parts) for name, parts in started.items()}
+        split = [x for x in arrays.values() if isinstance(x, jax.Array)]
+        everyone = cluster.gather(sums) if split else [sums]
         return [
             name
             for name, x in arrays.items()
-            if Leaf(x.dtype.name, tuple(x.shape), as_text(sums[name])) != self.leaves.get(name)
+            if Leaf(x.dtype.name, tuple(x.shape), as_text(s[name] for s in everyone))
+            != self.leaves.get(name)
         ]
 
 
@@ -83,18 +91,19 @@ class ManifestHandler(ocp.AsyncCheckpointHandler):
     async def async_save(
         self, directory: Any, args: ManifestSave
     ) -> Iterable[future.Future] | None:
-        """Waits for the checksums and writes in the background; process 0 writes."""
+        """Waits for the checksums and writes in the background; process 0 writes for all."""
 
         async def write() -> None:
-            sums = args.sums.result()
+            sums = {name: total(parts) for name, parts in args.sums.result().items()}
+            everyone = cluster.collect(args.name, sums)
+            if everyone is None:
+                return
             leaves = {
-                name: Leaf(x.dtype.name, tuple(x.shape), as_text(sums[name]))
+                name: Leaf(x.dtype.name, tuple(x.shape), as_text(s[name] for s in everyone))
                 for name, x in args.abstract.items()
             }
             (directory / _FILE).write_bytes(Manifest(leaves, args.meta).encode())
 
-        if jax.process_index() != 0:
-            return None
         return [future.CommitFutureAwaitingContractedSignals(write(), name="manifest")]
 
     def save(self, directory: Any, args: ManifestSave) -> None:
@@ -113,16 +122,21 @@ class ManifestSave(ocp.args.CheckpointArgs):
     Attributes:
       abstract: name to shape and dtype.
       meta: JSON beside them.
-      sums: name to ``checksum``, once it is known.
+      name: of this save, the same in all processes and for no other save.
+      sums: array's name to the parts of its ``checksum``, once they are under way.
     """
 
     abstract: Mapping[str, jax.ShapeDtypeStruct]
     meta: Mapping[str, Any]
-    sums: concurrent.futures.Future[Mapping[str, jax.Array | np.ndarray]]
+    name: str
+    sums: concurrent.futures.Future[Mapping[str, Sums]]
 
     @classmethod
-    def of(cls, arrays: Mapping[str, jax.Array | np.ndarray], meta: Mapping[str, Any]):
+    def of(
+        cls, arrays: Mapping[str, jax.Array | np.ndarray], meta: Mapping[str, Any], name: str
+    ) -> ManifestSave:
         """Holds on to no array."""
         abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
         # A copy, since the caller may change it; and what JSON cannot hold fails here.
-        return cls(abstract, json.loads(json.dumps(dict(meta))), concurrent.futures.Future())
+        copied = json.loads(json.dumps(dict(meta)))
+        return cls(abstract, copied, name, concurrent.futures.Future())
