@@ -115,7 +115,7 @@ def _merged(
 
 def _on_devices(queries: np.ndarray, gallery: jax.Array, keep: int) -> np.ndarray:
     axes, sharding = _split(gallery)
-    best, place = _searcher(sharding, axes, keep)(jnp.asarray(queries), gallery)
+    best, place = _searcher(sharding, axes, keep)(queries, gallery)
     if not np.isfinite(np.asarray(best)).all():
         raise NearestError("the gallery holds NaN or infinity, or its products do")
     return np.asarray(place).astype(np.int64)
@@ -200,7 +200,7 @@ def _rows(gallery: Any, indices: np.ndarray) -> Any:
     if not isinstance(gallery, jax.Array):
         return gallery[indices]
     _, sharding = _split(gallery)
-    return _taker(sharding)(gallery, jnp.asarray(indices, jnp.int32))
+    return _taker(sharding)(gallery, indices.astype(np.int32))
 
 
 @functools.lru_cache(maxsize=32)
