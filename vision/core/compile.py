@@ -12,7 +12,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import ShardingRule, batch_sharding, replicated, state_shardings
+from vision.core.mesh import (
+    ShardingRule,
+    batch_sharding,
+    check_batch,
+    replicated,
+    state_shardings,
+)
 from vision.core.state import State
 from vision.core.step import Metrics, Step
 
@@ -67,8 +73,10 @@ def lay_out(
     """The state of a step as ``jax.ShapeDtypeStruct`` with shardings; compiles nothing.
 
     Raises:
-      MeshError: rules that do not fit the state; see ``vision.core.mesh.state_shardings``.
+      MeshError: rules that do not fit the state (see ``vision.core.mesh.state_shardings``), or a
+        batch that does not divide by the devices.
     """
+    check_batch(next(iter(batch.values())).shape[0], mesh)
     with jax.set_mesh(mesh):
         shapes = jax.eval_shape(lambda: _init(step, batch))
     return jax.tree.map(

@@ -266,6 +266,16 @@ def shares(processes: np.ndarray) -> dict[int, tuple[int, int]]:
     return {process: (groups.index(group), len(groups)) for process, group in parts.items()}
 
 
+def check_batch(rows: int, mesh: jax.sharding.Mesh) -> None:
+    """Raises MeshError unless a global batch of ``rows`` can be split over the mesh."""
+    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+    if rows % parts:
+        raise MeshError(
+            f"a batch of {rows} cannot be split over {' x '.join(BATCH_AXES)} = {parts} devices; "
+            "choose a batch size that divides by them"
+        )
+
+
 def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
     """This process's rows of a batch (see ``batch_share``) as global arrays, split over the mesh.
 
@@ -273,13 +283,8 @@ def to_device(batch: Mapping[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
       MeshError: the rows do not divide by the devices.
     """
     sharding = batch_sharding(mesh)
-    parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     rows = len(next(iter(batch.values()))) * batch_share(mesh)[1]
-    if rows % parts:
-        raise MeshError(
-            f"a batch of {rows} cannot be split over {' x '.join(BATCH_AXES)} = {parts} devices; "
-            "choose a batch size that divides by them"
-        )
+    check_batch(rows, mesh)
     return {
         name: jax.make_array_from_process_local_data(sharding, value, (rows, *value.shape[1:]))
         for name, value in batch.items()
