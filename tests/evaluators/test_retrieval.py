@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 import pytest
 
-from tests.evaluators.linear_dual import TOKENIZER, WIDTH, data, predict, run, texts_of
+from tests.evaluators.linear_dual import TOKENIZER, WIDTH, data, predict, run, texts_of, unit
 from vision.core.figures import Gallery
+from vision.core.objective import Context
 from vision.data.source import DataError
 from vision.evaluators.composed import ComposedRetrieval
 from vision.evaluators.retrieval import ImageRetrieval, ImageTextRetrieval
+from vision.evaluators.zero_shot import ZeroShot
+from vision.objectives.contrast import Contrast
 
 NAMES = ("r1", "r5", "r10", "median_rank", "mean_rank", "map", "map50", "ndcg", "r_precision")
 
@@ -305,5 +309,38 @@ def test_an_image_and_words() -> None:
         ComposedRetrieval(data(**queries), gallery, weight=0)
 
 
-def test_jax_has_eight_devices() -> None:
-    assert len(jax.devices()) == 8
+class Dual(nn.Module):
+    """A tower as ``Contrast`` calls it."""
+
+    @nn.compact
+    def __call__(self, batch: Any, train: bool = False, tap: Any = None):
+        out = {}
+        if "image" in batch:
+            pixels = batch["image"].reshape(len(batch["image"]), -1)
+            out["image/embedding"] = unit(nn.Dense(WIDTH, name="pixels")(pixels))
+        if "text" in batch:
+            words = nn.Embed(TOKENIZER.vocab_size, WIDTH, name="words")(batch["text"])
+            out["text/embedding"] = unit(words.mean(-2))
+        return next(iter(out.values())), out
+
+
+def test_what_the_contrastive_objective_predicts_is_what_evaluators_read() -> None:
+    texts, image = pairs(20, 2)
+    label = np.arange(20, dtype=np.int32) % 3
+    given = data(image=image, text=ids_of(texts), label=label, class_names=("cat", "dog", "gnu"))
+    objective = Contrast(Dual())
+    batch: Any = next(iter(given.loader()))
+    variables = objective.init(jax.random.key(0), batch)
+
+    def predicted(_: Any, batch: Any) -> dict[str, jax.Array]:
+        ctx = Context({"model": {}}, jax.numpy.int32(0), 1, train=False)
+        return objective.predict(variables.params, {}, batch, ctx)
+
+    got = run(ImageTextRetrieval(given, TOKENIZER), 8, predicted)
+    embedded = predicted(None, {"image": image.reshape(20, 3, 4, 1), "text": ids_of(texts)})
+    flat = np.asarray(embedded["text/embedding"]).reshape(40, WIDTH)
+    scores = np.asarray(embedded["image/embedding"]) @ flat.T
+    own = [{2 * i, 2 * i + 1} for i in range(20)]
+    check(got, walked(scores, own, [set()] * 20), "image_to_text_")
+    assert run(ZeroShot(given, TOKENIZER, text_batch=8), 8, predicted)["prompts"] == 3
+    assert run(ImageRetrieval(given), 8, predicted)["queries"] == 20
