@@ -240,13 +240,16 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
 
 def gallery(name: str, figure: Gallery) -> Markup:
     """Pictures with label, prediction, probability and record key."""
-    heading = "Most confident mistakes" if name == "mistakes" else title(name)
+    heading, order = title(name), "Queries, each with its best answers and their similarity."
+    if name == "mistakes":
+        heading = "Most confident mistakes"
+        order = "In order of the probability given to the wrong class."
     if not figure.items:
         return tag("div", tag("h3", heading), note("None."))
     return tag(
         "div",
         tag("h3", heading),
-        note("In order of the probability given to the wrong class."),
+        note(order),
         tag("div", *(_picture(item) for item in figure.items), class_="gallery"),
         class_="stack",
     )
