@@ -16,6 +16,7 @@ from vision.core.precision import Precision
 
 Initializer = nn.initializers.Initializer
 Remat = Literal["none", "full", "dots"]
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 # The columns of the first layer of every MLP over tensor, the rows of the second.
 MLP_TENSOR_PARALLEL = (
@@ -173,23 +174,37 @@ class LayerScale(nn.Module):
         return x * gamma.astype(x.dtype)
 
 
+def activate(x: jax.Array, activation: Activation) -> jax.Array:
+    """The exact (erf) GELU, its tanh approximation, or CLIP's ``x * sigmoid(1.702 x)``."""
+    if activation == "quick_gelu":
+        return x * nn.sigmoid(1.702 * x)
+    return nn.gelu(x, approximate=activation == "gelu_tanh")
+
+
 class Mlp(nn.Module):
-    """Two dense layers on the last axis with the exact (erf) GELU between them."""
+    """Two dense layers on the last axis with an activation between them.
+
+    ``kernel_init`` is of both kernels, or of the first where the second has its ``out_init``.
+    """
 
     hidden: int
     kernel_init: Initializer
     precision: Precision
     bias_init: Initializer = nn.initializers.zeros
     dropout: float = 0.0
+    activation: Activation = "gelu"
+    out_init: Initializer | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         width = x.shape[-1]
-        inits = self.kernel_init, self.bias_init
-        x = dense(x, self.hidden, self.precision, "fc1", *inits, tensor=-1)
-        x = dropout(nn.gelu(x, approximate=False), keys[0], self.dropout)
-        x = dense(x, width, self.precision, "fc2", *inits)
+        x = dense(
+            x, self.hidden, self.precision, "fc1", self.kernel_init, self.bias_init, tensor=-1
+        )
+        x = dropout(activate(x, self.activation), keys[0], self.dropout)
+        out_init = self.out_init or self.kernel_init
+        x = dense(x, width, self.precision, "fc2", out_init, self.bias_init)
         return dropout(x, keys[1], self.dropout)
 
 

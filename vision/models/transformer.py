@@ -1,7 +1,9 @@
-"""Pre-norm transformer blocks and attention pooling."""
+"""Pre-norm transformer blocks, how a tower runs them, and attention pooling."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -10,19 +12,29 @@ import jax
 import jax.numpy as jnp
 
 from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch, wants
+from vision.core.net import Tap, Tree, touch, wants
 from vision.core.precision import Precision
-from vision.models.layers import LayerScale, Mlp, dense, drop_path, dropout, layer_norm
+from vision.models.layers import (
+    Activation,
+    Initializer,
+    LayerScale,
+    Mlp,
+    Remat,
+    dense,
+    drop_path,
+    drop_path_rates,
+    dropout,
+    layer_norm,
+    rematerialise,
+)
 
 Attend = Literal["xla", "cudnn"]
 
 # Key and drop-path rate of one block or, with a leading axis, of a stack of them.
 Noise = tuple[jax.Array, jax.Array | None]
 
-_MLP_INIT: Mapping[str, Any] = {
-    "kernel_init": nn.initializers.xavier_uniform(),
-    "bias_init": nn.initializers.normal(1e-6),
-}
+_XAVIER = nn.initializers.xavier_uniform()
+_NEARLY_ZERO = nn.initializers.normal(1e-6)
 
 
 def _qkv_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -31,22 +43,82 @@ def _qkv_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
     return jax.random.uniform(key, shape, dtype, -bound, bound)
 
 
-def attention_weights(q: jax.Array, k: jax.Array, logits_dtype: str = "float32") -> jax.Array:
+@dataclasses.dataclass(frozen=True)
+class BlockInit:
+    """How the kernels of a block start, and the biases of its MLP; other biases are zero."""
+
+    qkv: Initializer = _qkv_init
+    proj: Initializer = _XAVIER
+    fc1: Initializer = _XAVIER
+    fc2: Initializer = _XAVIER
+    mlp_bias: Initializer = _NEARLY_ZERO
+
+
+XAVIER = BlockInit()
+
+
+def clip_init(width: int, depth: int) -> BlockInit:
+    """Normal kernels; what is added to the residual stream is smaller the deeper the network.
+
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
+    """
+    normal = nn.initializers.normal
+    added = normal((2 * width * depth) ** -0.5)
+    return BlockInit(
+        qkv=normal(width**-0.5),
+        proj=added,
+        fc1=normal((2 * width) ** -0.5),
+        fc2=added,
+        mlp_bias=nn.initializers.zeros,
+    )
+
+
+def attention_weights(
+    q: jax.Array,
+    k: jax.Array,
+    logits_dtype: str = "float32",
+    mask: jax.Array | None = None,
+    causal: bool = False,
+) -> jax.Array:
     """softmax(q k^T / sqrt(d)) of (B, N, heads, d) arrays: (B, heads, N, N) float32.
 
-    ``logits_dtype`` is that of the products; the softmax over them is float32.
+    ``logits_dtype`` is that of the products; the softmax over them is float32. See ``attend``
+    for ``mask`` and ``causal``.
     """
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.dtype(logits_dtype))
-    return jax.nn.softmax(logits.astype(jnp.float32) * q.shape[-1] ** -0.5, axis=-1)
+    logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
+    visible = None if mask is None else mask[:, None, None, :]
+    if causal:
+        earlier = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
+        visible = earlier if visible is None else visible & earlier
+    if visible is not None:
+        # Finite, so that a row without anything to see has uniform weights instead of NaN.
+        logits = jnp.where(visible, logits, -0.7 * jnp.finfo(jnp.float32).max)
+    return jax.nn.softmax(logits, axis=-1)
 
 
 def attend(
-    q: jax.Array, k: jax.Array, v: jax.Array, precision: Precision, implementation: Attend | None
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    precision: Precision,
+    implementation: Attend | None,
+    mask: jax.Array | None = None,
+    causal: bool = False,
 ) -> jax.Array:
-    """Attention of (B, N, heads, d) arrays without a trace of its weights."""
+    """Attention of (B, N, heads, d) arrays without a trace of its weights.
+
+    Args:
+      mask: (B, N) bool, the keys that may be looked at; None for all.
+      causal: whether token i looks at tokens up to i only.
+    """
     if precision.attention_logits == "float32":
-        return jax.nn.dot_product_attention(q, k, v, implementation=implementation)
-    weights = attention_weights(q, k, precision.attention_logits)
+        if mask is not None:
+            mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=mask, is_causal=causal, implementation=implementation
+        )
+    weights = attention_weights(q, k, precision.attention_logits, mask, causal)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
 
 
@@ -62,10 +134,12 @@ class Attention(nn.Module):
     qkv_bias: bool
     precision: Precision
     implementation: Attend | None
+    kernels: BlockInit = XAVIER
+    causal: bool = False
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, tap: Tap | None, site: str
+        self, x: jax.Array, tap: Tap | None, site: str, mask: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         batch, tokens, width = x.shape
         qkv = dense(
@@ -73,7 +147,7 @@ class Attention(nn.Module):
             3 * width,
             self.precision,
             "qkv",
-            _qkv_init,
+            self.kernels.qkv,
             use_bias=self.qkv_bias,
             shape=(self.heads, 3, width // self.heads),
             tensor=2,
@@ -81,13 +155,14 @@ class Attention(nn.Module):
         q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         out = {}
         if wants(tap, site):
-            weights = attention_weights(q, k, self.precision.attention_logits)
+            logits_dtype = self.precision.attention_logits
+            weights = attention_weights(q, k, logits_dtype, mask, self.causal)
             weights = out["attention"] = touch(tap, site, weights)
             x = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
         else:
-            x = attend(q, k, v, self.precision, self.implementation)
+            x = attend(q, k, v, self.precision, self.implementation, mask, self.causal)
         x = constrain_batch(x, tensor=2).reshape(batch, tokens, width)
-        return dense(x, width, self.precision, "proj", nn.initializers.xavier_uniform()), out
+        return dense(x, width, self.precision, "proj", self.kernels.proj), out
 
 
 class Block(nn.Module):
@@ -95,6 +170,7 @@ class Block(nn.Module):
 
     Returns the new tokens and, under ``""``, ``attn``, ``mlp`` and perhaps ``attention``, what
     belongs into ``out`` below the name of the block. Sites are touched below the name ``site``.
+    ``mask`` (B, N) bool says which tokens the others may look at.
     """
 
     heads: int
@@ -104,11 +180,16 @@ class Block(nn.Module):
     qkv_bias: bool
     precision: Precision
     attention: Attend | None
+    kernels: BlockInit = XAVIER
+    causal: bool = False
+    activation: Activation = "gelu"
     tap: Tap | None = None
     site: str = ""
 
     @nn.compact
-    def __call__(self, x: jax.Array, noise: Noise | None) -> tuple[jax.Array, dict[str, jax.Array]]:
+    def __call__(
+        self, x: jax.Array, noise: Noise | None, mask: jax.Array | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
         tap, site = self.tap, self.site
         key, rate = (None, None) if noise is None else noise
         keys = (None,) * 4 if key is None else tuple(jax.random.split(key, 4))
@@ -120,16 +201,29 @@ class Block(nn.Module):
 
         y = layer_norm(x, self.precision, "norm1")
         attention = Attention(
-            self.heads, self.qkv_bias, self.precision, self.attention, name="attn"
+            self.heads,
+            self.qkv_bias,
+            self.precision,
+            self.attention,
+            self.kernels,
+            self.causal,
+            name="attn",
         )
-        y, out = attention(y, tap, f"{site}/attention")
+        y, out = attention(y, tap, f"{site}/attention", mask)
         y = scaled(dropout(y, keys[0], self.dropout), "ls1")
         out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[1], rate))
         x = x + out["attn"]
 
         y = layer_norm(x, self.precision, "norm2")
         mlp = Mlp(
-            self.mlp_dim, precision=self.precision, dropout=self.dropout, name="mlp", **_MLP_INIT
+            self.mlp_dim,
+            self.kernels.fc1,
+            self.precision,
+            self.kernels.mlp_bias,
+            self.dropout,
+            self.activation,
+            self.kernels.fc2,
+            name="mlp",
         )
         y = scaled(mlp(y, keys[2]), "ls2")
         out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
@@ -137,21 +231,98 @@ class Block(nn.Module):
         return x, out
 
 
+def run_blocks(
+    module: nn.Module,
+    block_type: type[nn.Module],
+    fields: Mapping[str, Any],
+    x: jax.Array,
+    *,
+    depth: int,
+    scan: bool,
+    remat: Remat,
+    key: jax.Array | None = None,
+    drop_path: float = 0.0,
+    tap: Tap | None = None,
+    mask: jax.Array | None = None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The blocks of a tower, one after another: the last one's tokens, and what goes into ``out``.
+
+    Args:
+      module: the tower that calls it; the parameters are its ``blocks`` or ``block00`` and so on.
+      block_type: ``Block``.
+      fields: of the blocks.
+      x: (B, N, D) tokens.
+      depth: number of blocks.
+      scan: blocks are one scan over stacked parameters. A tap that matches a site of any block
+        runs the stacked blocks one by one.
+      remat: see ``rematerialise``.
+      key: of the noise; None for none.
+      drop_path: rate of the last block; it rises linearly from 0 at the first.
+      tap: touches the sites of the blocks.
+      mask: (B, N) bool, the tokens that others may look at; None for all.
+    """
+    noise: Noise | None = None
+    if key is not None:
+        rates = drop_path_rates(drop_path, depth) if drop_path else None
+        noise = jax.random.split(key, depth), rates
+    names = [f"block{i:02d}" for i in range(depth)]
+    stacked = scan and (module.is_initializing() or not _taps_blocks(tap, names))
+    block = rematerialise(block_type, remat, scanned=stacked)
+    outs = []
+    if stacked:
+        stack = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+            length=depth,
+        )
+        x, found = stack(**fields, name="blocks")(x, noise, mask)
+        outs = [layer_of(found, i) for i in range(depth)]
+    else:
+        for i, name in enumerate(names):
+            if scan:
+                params = layer_of(module.get_variable("params", "blocks"), i)
+                run = functools.partial(
+                    block(**fields, tap=tap, site=name, parent=None).apply, {"params": params}
+                )
+            else:
+                run = block(**fields, tap=tap, site=name, name=name)
+            x, block_out = run(x, layer_of(noise, i), mask)
+            outs.append(block_out)
+    out = {}
+    for name, block_out in zip(names, outs, strict=True):
+        out |= {f"{name}/{site}".rstrip("/"): value for site, value in block_out.items()}
+    return x, out
+
+
+def _taps_blocks(tap: Tap | None, names: list[str]) -> bool:
+    sites = ("", "/attn", "/mlp", "/attention")
+    return any(wants(tap, name + site) for name in names for site in sites)
+
+
+def layer_of(stacked: Tree, i: int) -> Tree:
+    """Layer ``i`` of a tree of arrays with a leading axis of layers."""
+    return jax.tree.map(lambda leaf: leaf[i], stacked)
+
+
 class MAPHead(nn.Module):
     """Multi-head attention pooling: a learned probe attends over the tokens, then an MLP.
 
-    Zhai et al., Scaling Vision Transformers, 2022. (B, N, D) to (B, D).
+    Zhai et al., Scaling Vision Transformers, 2022. (B, N, D) to (B, D). ``mask`` (B, N) bool says
+    which tokens there are.
     """
 
     heads: int
     mlp_dim: int
     precision: Precision
     attention: Attend | None
+    activation: Activation = "gelu"
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
         batch, _, width = x.shape
-        init = nn.initializers.xavier_uniform()
+        init = _XAVIER
         probe = self.param("probe", init, (1, 1, width), self.precision.params)
         probe = probe.astype(self.precision.compute)
         probe = jnp.broadcast_to(probe, (batch, 1, width))
@@ -159,7 +330,16 @@ class MAPHead(nn.Module):
         q = dense(probe, width, self.precision, "q", init, **split)
         k = dense(x, width, self.precision, "k", init, **split)
         v = dense(x, width, self.precision, "v", init, **split)
-        x = constrain_batch(attend(q, k, v, self.precision, self.attention), tensor=2)
+        x = attend(q, k, v, self.precision, self.attention, mask)
+        x = constrain_batch(x, tensor=2)
         x = dense(x.reshape(batch, width), width, self.precision, "proj", init)
         y = layer_norm(x, self.precision, "norm")
-        return x + Mlp(self.mlp_dim, precision=self.precision, name="mlp", **_MLP_INIT)(y)
+        mlp = Mlp(
+            self.mlp_dim,
+            XAVIER.fc1,
+            self.precision,
+            XAVIER.mlp_bias,
+            activation=self.activation,
+            name="mlp",
+        )
+        return x + mlp(y)

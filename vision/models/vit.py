@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, get_args
@@ -12,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from vision.core.mesh import ShardingRule, constrain_batch
-from vision.core.net import Tap, Tree, touch, wants
+from vision.core.net import Tap, Tree, touch
 from vision.core.precision import Precision
 from vision.models.convolution import convolve
 from vision.models.layers import (
@@ -24,13 +23,11 @@ from vision.models.layers import (
     check_positive,
     check_rate,
     classify,
-    drop_path_rates,
     dropout,
     layer_norm,
-    rematerialise,
 )
 from vision.models.posemb import Grid, resample_posemb, sincos2d
-from vision.models.transformer import Attend, Block, MAPHead, Noise
+from vision.models.transformer import Attend, Block, MAPHead, layer_of, run_blocks
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]
@@ -269,11 +266,6 @@ class ViT(nn.Module):
         key: jax.Array | None,
         tap: Tap | None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        noise: Noise | None = None
-        if key is not None:
-            rates = drop_path_rates(self.drop_path, size.depth) if self.drop_path else None
-            noise = jax.random.split(key, size.depth), rates
-        names = [f"block{i:02d}" for i in range(size.depth)]
         fields: Mapping[str, Any] = {
             "heads": size.heads,
             "mlp_dim": size.mlp_dim,
@@ -283,42 +275,19 @@ class ViT(nn.Module):
             "precision": self.precision,
             "attention": self.attention,
         }
-        scan = self.scan and (self.is_initializing() or not _taps_blocks(tap, names))
-        block = rematerialise(Block, self.remat, scanned=scan)
-        if scan:
-            stack = nn.scan(
-                block,
-                variable_axes={"params": 0},
-                split_rngs={"params": True},
-                in_axes=0,
-                length=size.depth,
-            )
-            x, stacked = stack(**fields, name="blocks")(x, noise)
-            outs = [_layer(stacked, i) for i in range(size.depth)]
-        else:
-            outs = []
-            for i, name in enumerate(names):
-                if self.scan:
-                    params = _layer(self.get_variable("params", "blocks"), i)
-                    run = functools.partial(
-                        block(**fields, tap=tap, site=name, parent=None).apply, {"params": params}
-                    )
-                else:
-                    run = block(**fields, tap=tap, site=name, name=name)
-                x, block_out = run(x, _layer(noise, i))
-                outs.append(block_out)
-        for name, block_out in zip(names, outs, strict=True):
-            out |= {f"{name}/{site}".rstrip("/"): value for site, value in block_out.items()}
-        return x, out
-
-
-def _taps_blocks(tap: Tap | None, names: list[str]) -> bool:
-    sites = ("", "/attn", "/mlp", "/attention")
-    return any(wants(tap, name + site) for name in names for site in sites)
-
-
-def _layer(stacked: Tree, i: int) -> Tree:
-    return jax.tree.map(lambda leaf: leaf[i], stacked)
+        x, blocks = run_blocks(
+            self,
+            Block,
+            fields,
+            x,
+            depth=size.depth,
+            scan=self.scan,
+            remat=self.remat,
+            key=key,
+            drop_path=self.drop_path,
+            tap=tap,
+        )
+        return x, out | blocks
 
 
 def unstack_blocks(params: Mapping[str, Tree]) -> dict[str, Tree]:
@@ -326,7 +295,7 @@ def unstack_blocks(params: Mapping[str, Tree]) -> dict[str, Tree]:
     params = dict(params)
     stacked = params.pop("blocks")
     depth = len(jax.tree.leaves(stacked)[0])
-    return params | {f"block{i:02d}": _layer(stacked, i) for i in range(depth)}
+    return params | {f"block{i:02d}": layer_of(stacked, i) for i in range(depth)}
 
 
 def stack_blocks(params: Mapping[str, Tree]) -> dict[str, Tree]:

@@ -1,0 +1,303 @@
+"""Text towers: a transformer, and a convolution over words; ``bags`` has those without an order.
+
+All are called with token ids, int (B, T), and return ``(embedding, out)`` as ``vision.core.net``
+says, with one name more in ``out``: ``mask`` (B, T) bool, true for tokens that count. Those are the
+tokens up to the last one that is not padding, so an id that also stands for a word (CLIP's padding
+is its exclamation mark) is padding only at the end of a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.layers import (
+    Activation,
+    Remat,
+    as_output,
+    check_choice,
+    check_positive,
+    check_rate,
+    dense,
+    dropout,
+    layer_norm,
+    rematerialise,
+)
+from vision.models.transformer import XAVIER, Attend, Block, MAPHead, clip_init, run_blocks
+
+TextPool = Literal["last", "first", "mean", "map"]
+
+Out = dict[str, jax.Array]
+
+
+class TextTransformer(nn.Module):
+    """Pre-norm transformer over token ids, causal or not.
+
+    ``stem`` is (B, T, D): token vectors with their positions. ``tokens`` are those of all
+    positions, padding included; ``mask`` tells. Nothing that counts ever sees padding: a causal
+    tower because it comes last, any other because it is masked. A row of padding alone gives
+    finite numbers without meaning.
+
+    With its defaults it is the text tower of CLIP ViT-B (Radford et al., 2021) but for the
+    activation; their feature at the end-of-text token is ``pool="last"``.
+
+    Attributes:
+      vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
+      width, depth, heads: sizes; ``mlp_dim`` is by default four times the width.
+      context: most tokens of a row; shorter rows are welcome.
+      causal: whether a token looks at earlier ones only.
+      pool: the ``last`` token that counts, the ``first``, the ``mean`` of those that count, or
+        attention pooling over them (``map``).
+      pad_id: of padding; None for none: every position counts, and the last is the row's last.
+      initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
+      activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
+      scan, remat, drop_path, dropout, layer_scale, qkv_bias, precision, attention: as in ``ViT``.
+    """
+
+    vocab_size: int
+    width: int = 512
+    depth: int = 12
+    heads: int = 8
+    mlp_dim: int | None = None
+    context: int = 77
+    causal: bool = True
+    pool: TextPool = "last"
+    pad_id: int | None = 0
+    initialisation: Literal["clip", "xavier"] = "clip"
+    activation: Activation = "gelu"
+    scan: bool = True
+    remat: Remat = "none"
+    drop_path: float = 0.0
+    dropout: float = 0.0
+    layer_scale: float | None = None
+    qkv_bias: bool = True
+    precision: Precision = Precision()
+    attention: Attend | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(
+            vocab_size=self.vocab_size,
+            width=self.width,
+            depth=self.depth,
+            heads=self.heads,
+            mlp_dim=self.mlp_dim,
+            context=self.context,
+        )
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide width={self.width}")
+        check_choice("pool", self.pool, get_args(TextPool))
+        check_choice("initialisation", self.initialisation, ("clip", "xavier"))
+        check_choice("activation", self.activation, get_args(Activation))
+        check_choice("remat", self.remat, get_args(Remat))
+        check_choice("attention", self.attention, (None, *get_args(Attend)))
+        check_rate("drop_path", self.drop_path)
+        check_rate("dropout", self.dropout)
+        check_pad_id(self.pad_id, self.vocab_size)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, ids: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, Out]:
+        check_ids(ids, self.context)
+        key = self.make_rng("dropout") if train and (self.dropout or self.drop_path) else None
+        stem_key, block_key = (None, None) if key is None else jax.random.split(key)
+        mask = real_tokens(ids, self.pad_id)
+
+        x = embed(ids, self.vocab_size, self.width, self.precision)
+        init = nn.initializers.normal(0.01)
+        shape = (self.context, self.width)
+        positions = self.param("pos_embed", init, shape, self.precision.params)
+        x = x + positions[: ids.shape[1]].astype(x.dtype)
+        x = constrain_batch(dropout(x, stem_key, self.dropout))
+        out = {"stem": touch(tap, "stem", x)}
+
+        mlp_dim = self.mlp_dim or 4 * self.width
+        clip = self.initialisation == "clip"
+        kernels = clip_init(self.width, self.depth) if clip else XAVIER
+        fields: Mapping[str, Any] = {
+            "heads": self.heads,
+            "mlp_dim": mlp_dim,
+            "dropout": self.dropout,
+            "layer_scale": self.layer_scale,
+            "qkv_bias": self.qkv_bias,
+            "precision": self.precision,
+            "attention": self.attention,
+            "kernels": kernels,
+            "causal": self.causal,
+            "activation": self.activation,
+        }
+        x, blocks = run_blocks(
+            self,
+            Block,
+            fields,
+            out["stem"],
+            depth=self.depth,
+            scan=self.scan,
+            remat=self.remat,
+            key=block_key,
+            drop_path=self.drop_path,
+            tap=tap,
+            mask=None if self.causal or self.pad_id is None else mask,
+        )
+        x = touch(tap, "tokens", layer_norm(x, self.precision, "norm"))
+        out |= blocks | {"tokens": x, "mask": mask}
+        if self.pool == "first":
+            pooled = x[:, 0]
+        elif self.pool == "last":
+            last = jnp.maximum(jnp.sum(mask, 1) - 1, 0)
+            pooled = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
+        elif self.pool == "mean":
+            pooled = mean_over(x, mask)
+        else:
+            head = MAPHead(
+                self.heads,
+                mlp_dim,
+                self.precision,
+                self.attention,
+                self.activation,
+                name="map_pool",
+            )
+            pooled = head(x, mask)
+        return end(pooled, out, tap, self.precision)
+
+
+class TextCNN(nn.Module):
+    """Word vectors, a convolution over them, the maximum over the text, an MLP of two layers.
+
+    Kim, Convolutional Neural Networks for Sentence Classification, 2014. ``stem`` is (B, T, E),
+    ``tokens`` (B, T, filters x kernels) after the ReLU. Padding counts as zeros, and neither it
+    nor how much of it there is changes anything.
+
+    Attributes:
+      vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
+      width: of the embedding.
+      word_width: E, of the word vectors.
+      kernels: tokens that a filter sees; one convolution for each.
+      filters: of every convolution.
+      hidden: units between the two layers; None for ``width``.
+      pad_id, dropout, precision: as in ``BagOfWords``.
+      remat: as in ``ViT``, of the convolutions.
+    """
+
+    vocab_size: int
+    width: int = 512
+    word_width: int = 300
+    kernels: tuple[int, ...] = (3,)
+    filters: int = 512
+    hidden: int | None = None
+    pad_id: int | None = 0
+    dropout: float = 0.0
+    precision: Precision = Precision()
+    remat: Remat = "none"
+
+    def __post_init__(self) -> None:
+        check_positive(
+            vocab_size=self.vocab_size,
+            width=self.width,
+            word_width=self.word_width,
+            filters=self.filters,
+            hidden=self.hidden,
+        )
+        if not self.kernels or min(self.kernels) < 1 or len(set(self.kernels)) < len(self.kernels):
+            raise ValueError(f"kernels={self.kernels}: different numbers of tokens, at least 1")
+        check_rate("dropout", self.dropout)
+        check_choice("remat", self.remat, get_args(Remat))
+        check_pad_id(self.pad_id, self.vocab_size)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, ids: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, Out]:
+        check_ids(ids)
+        mask = real_tokens(ids, self.pad_id)
+        x = embed(ids, self.vocab_size, self.word_width, self.precision)
+        x = touch(tap, "stem", jnp.where(mask[..., None], x, 0))
+        out = {"stem": x, "mask": mask}
+        convolution = rematerialise(nn.Conv, self.remat)
+        found = [
+            convolution(
+                self.filters,
+                (size,),
+                padding="SAME",
+                dtype=self.precision.compute,
+                param_dtype=self.precision.params,
+                name=f"convolution{size}",
+            )(x)
+            for size in self.kernels
+        ]
+        x = constrain_batch(nn.relu(jnp.concatenate(found, -1)))
+        x = out["tokens"] = touch(tap, "tokens", x)
+        # After the ReLU nothing is below zero: a text without tokens has the maximum zero.
+        x = jnp.max(jnp.where(mask[..., None], x, 0), 1)
+        key = self.make_rng("dropout") if train and self.dropout else None
+        init = nn.initializers.lecun_normal()
+        x = nn.relu(dense(x, self.hidden or self.width, self.precision, "fc1", init))
+        x = dropout(x, key, self.dropout)
+        pooled = dense(x, self.width, as_output(self.precision), "fc2", init)
+        return end(pooled, out, tap, self.precision)
+
+
+def check_ids(ids: jax.Array, context: int | None = None) -> None:
+    """Raises unless ``ids`` can be a batch of texts: integers (B, T), T up to ``context``."""
+    if ids.ndim != 2:
+        raise ValueError(f"token ids are (batch, tokens), not of shape {ids.shape}")
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"token ids are integers, not {ids.dtype}: put ops.Tokenize into the data")
+    if context is not None and ids.shape[1] > context:
+        raise ValueError(
+            f"rows of {ids.shape[1]} tokens do not fit into context={context}; give the tokenizer "
+            "this length, or the tower a longer context"
+        )
+
+
+def check_pad_id(pad_id: int | None, vocab_size: int) -> None:
+    if pad_id is not None and not 0 <= pad_id < vocab_size:
+        raise ValueError(f"pad_id={pad_id}, but it is None or one of 0..{vocab_size - 1}")
+
+
+def real_tokens(ids: jax.Array, pad_id: int | None) -> jax.Array:
+    """(B, T) bool: the tokens up to the last one that is not padding."""
+    if pad_id is None:
+        return jnp.ones(ids.shape, bool)
+    return jnp.flip(jnp.cumsum(jnp.flip(ids != pad_id, 1), 1) > 0, 1)
+
+
+def embed(ids: jax.Array, count: int, width: int, precision: Precision) -> jax.Array:
+    """Rows (B, T, D) of the table ``token_embed`` of the module that calls it."""
+    table = nn.Embed(
+        count,
+        width,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        embedding_init=nn.initializers.normal(0.02),
+        name="token_embed",
+    )
+    return constrain_batch(table(ids))
+
+
+def sum_over(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """(B, D) float32: the sum of (B, T, D) over the tokens in ``mask``."""
+    return jnp.sum(x.astype(jnp.float32) * mask[..., None], 1)
+
+
+def mean_over(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """(B, D) float32: the mean over the tokens in ``mask``; zero without any."""
+    return sum_over(x, mask) / jnp.maximum(jnp.sum(mask, 1, keepdims=True), 1)
+
+
+def end(
+    pooled: jax.Array, out: Out, tap: Tap | None, precision: Precision
+) -> tuple[jax.Array, Out]:
+    """Ends a tower: sites ``pooled`` and ``embedding``, of the output dtype."""
+    pooled = touch(tap, "pooled", pooled.astype(precision.output))
+    embedding = touch(tap, "embedding", pooled)
+    return embedding, {**out, "pooled": pooled, "embedding": embedding}
