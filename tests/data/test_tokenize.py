@@ -396,7 +396,7 @@ def test_unusable_captions_are_bad_records(value, message: str, ours: BytePairTo
 
 
 def test_wrong_arguments_are_named(ours: BytePairTokenizer) -> None:
-    with pytest.raises(ValueError, match="valid policies are 'truncate', 'error' and 'window'"):
+    with pytest.raises(ValueError, match="valid policies are 'truncate', 'error', 'window'"):
         Tokenize(ours, too_long="cut")  # type: ignore
     with pytest.raises(ValueError, match="valid values are 'random' and 'first'"):
         Tokenize(ours, pick="all")  # type: ignore

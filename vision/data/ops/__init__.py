@@ -1,6 +1,7 @@
 """Per-example ops on the host, in numpy, under one name: ``ops.Decode``, ``ops.RandomFlip``."""
 
 from vision.data.ops.auto import RandAugment
+from vision.data.ops.captions import SayLess
 from vision.data.ops.colour import (
     ColorJitter,
     GaussianBlur,
@@ -41,6 +42,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomSolarize",
     "Resize",
+    "SayLess",
     "ThreeAugment",
     "ToRgb",
     "Tokenize",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -11,27 +11,36 @@ from vision.data.ops.base import Example, noted
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer, captions_of, room, row_of
 
-TooLong = Literal["truncate", "error", "window"]
+TooLong = Literal["truncate", "error", "window", "mask"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Tokenize:
-    """Replaces a caption by its tokens.
+    """Replaces captions by their tokens.
 
     The result is ``output``, int32 [L], and ``{output}_cut``, int32: how many tokens of the
-    caption did not fit, 0 for most, so that losses can be counted in every batch. The caption
-    itself is removed, since texts cannot go to a device; ``_draws`` notes which of several it was
-    (``caption``) and where the row begins in it (``start``).
+    caption did not fit, 0 for most, so that losses can be counted in every batch. The texts
+    themselves are removed, since they cannot go to a device; ``_draws`` notes which of several it
+    was (``caption``) and where the row begins in it (``start``).
 
-    A record without a usable caption raises DataError.
+    With ``captions`` C the results are [C, L] and [C], ``_draws`` has a tuple of C each, -1 where
+    there is no caption, and there is ``{output}_mask`` bool [C]: which captions there are. With a
+    policy ``mask`` there is one too, without ``captions`` a single bool: False where the record
+    has no caption that can be used. Such rows are all padding, and the record stays: an image
+    without a text, which losses leave out and count.
+
+    A record without a usable caption, and no policy for it, raises DataError.
 
     Attributes:
       tokenizer: from ``vision.data.tokenizers``.
       feature: a text, or several in a list or array; UTF-8 bytes will do.
       output: name of the tokens.
-      pick: of several captions, a ``random`` one or the ``first``.
+      pick: of several captions, ``random`` ones without repetition or the ``first``.
       too_long: captions that do not fit keep their beginning (``truncate``), keep a random run of
-        tokens (``window``), or are bad records (``error``).
+        tokens (``window``), are not used (``mask``), or are bad records (``error``).
+      empty: captions without a token, and records with an empty list of them, are bad records
+        (``error``) or not used (``mask``). Where another caption can be picked instead, it is.
+      captions: how many to pick; None for one, without an axis of captions.
     """
 
     tokenizer: Tokenizer
@@ -39,14 +48,21 @@ class Tokenize:
     output: str = "text"
     pick: Literal["random", "first"] = "random"
     too_long: TooLong = "truncate"
+    empty: Literal["error", "mask"] = "error"
+    captions: int | None = None
 
     def __post_init__(self) -> None:
         if self.pick not in ("random", "first"):
             raise ValueError(f"pick={self.pick!r}: valid values are 'random' and 'first'")
-        if self.too_long not in ("truncate", "error", "window"):
+        if self.too_long not in get_args(TooLong):
             raise ValueError(
-                f"too_long={self.too_long!r}: valid policies are 'truncate', 'error' and 'window'"
+                f"too_long={self.too_long!r}: valid policies are 'truncate', 'error', 'window' and "
+                "'mask'"
             )
+        if self.empty not in ("error", "mask"):
+            raise ValueError(f"empty={self.empty!r}: valid policies are 'error' and 'mask'")
+        if self.captions is not None and self.captions < 1:
+            raise ValueError(f"captions={self.captions}: must be at least 1, or None for one")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.feature not in example:
@@ -54,19 +70,53 @@ class Tokenize:
             raise ValueError(
                 f"Tokenize: no feature {self.feature!r} among {names}; set Tokenize.feature"
             )
-        captions = captions_of(example[self.feature], self.feature)
-        chosen = 0
-        if self.pick == "random" and len(captions) > 1:
-            chosen = int(rng.integers(len(captions)))
-        ids = self.tokenizer.split(captions[chosen])
-        cut = max(0, len(ids) - room(self.tokenizer))
-        if cut and self.too_long == "error":
-            raise DataError(
-                f"{self.feature!r} has {len(ids)} tokens, {cut} more than fit into length="
-                f"{self.tokenizer.length}; raise it, or set too_long to 'truncate' or 'window'"
-            )
-        start = int(rng.integers(cut + 1)) if cut and self.too_long == "window" else 0
+        picked = self._pick(self._texts(example[self.feature]), rng)
+        wanted = self.captions or 1
+        if not picked and not self._masks:
+            raise DataError(f"{self.feature!r} has no caption with a token; set empty to 'mask'")
+        rows = np.full((wanted, self.tokenizer.length), self.tokenizer.pad_id, np.int32)
+        cuts, starts = np.zeros(wanted, np.int32), [-1] * wanted
+        for place, (_, ids) in enumerate(picked):
+            cut = max(0, len(ids) - room(self.tokenizer))
+            starts[place] = int(rng.integers(cut + 1)) if cut and self.too_long == "window" else 0
+            rows[place] = row_of(self.tokenizer, ids, starts[place])
+            cuts[place] = cut
+        chosen = [number for number, _ in picked] + [-1] * (wanted - len(picked))
+
         rest = {k: v for k, v in example.items() if k != self.feature}
-        rest[self.output] = row_of(self.tokenizer, ids, start)
-        rest[f"{self.output}_cut"] = np.int32(cut)
-        return noted(rest, "Tokenize", caption=chosen, start=start)
+        there = np.asarray(chosen) >= 0
+        if self.captions is None:
+            rest |= {self.output: rows[0], f"{self.output}_cut": cuts[0]}
+            if self._masks:
+                rest[f"{self.output}_mask"] = there[0]
+            return noted(rest, "Tokenize", caption=chosen[0], start=starts[0])
+        rest |= {self.output: rows, f"{self.output}_cut": cuts, f"{self.output}_mask": there}
+        return noted(rest, "Tokenize", caption=tuple(chosen), start=tuple(starts))
+
+    @property
+    def _masks(self) -> bool:
+        return "mask" in (self.too_long, self.empty)
+
+    def _texts(self, value: object) -> list[str]:
+        nothing = isinstance(value, list | tuple | np.ndarray) and np.size(value) == 0
+        if self.empty == "mask" and (value is None or nothing):
+            return []
+        return captions_of(value, self.feature)
+
+    def _pick(self, texts: list[str], rng: np.random.Generator) -> list[tuple[int, list[int]]]:
+        """Number and ids of at most ``captions`` captions that can be used."""
+        left, picked = list(range(len(texts))), []
+        while left and len(picked) < (self.captions or 1):
+            draw = self.pick == "random" and len(left) > 1
+            number = left.pop(int(rng.integers(len(left))) if draw else 0)
+            ids = self.tokenizer.split(texts[number])
+            extra = len(ids) - room(self.tokenizer)
+            if extra > 0 and self.too_long == "error":
+                raise DataError(
+                    f"{self.feature!r} has {len(ids)} tokens, {extra} more than fit into length="
+                    f"{self.tokenizer.length}; raise it, or set too_long to 'truncate', 'window' "
+                    "or 'mask'"
+                )
+            if ids and (extra <= 0 or self.too_long != "mask"):
+                picked.append((number, ids))
+        return picked

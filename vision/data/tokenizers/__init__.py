@@ -9,13 +9,17 @@ from vision.data.tokenizers.byte_pair import (
 )
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
+from vision.data.tokenizers.prefixed import Prefixed
 from vision.data.tokenizers.sentencepiece import SentencePieceTokenizer
+from vision.data.tokenizers.words import WordTokenizer
 
 __all__ = [
     "BytePairTokenizer",
     "ClipTokenizer",
     "HuggingFaceTokenizer",
+    "Prefixed",
     "SentencePieceTokenizer",
+    "WordTokenizer",
     "load_byte_pair",
     "save_byte_pair",
     "train_byte_pair",
