@@ -27,6 +27,8 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
 
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
+_SHORT = 8192  # rows up to which a transposed copy pays: XLA multiplies it by faster code
+_WIDE = 256  # channels from which a product is faster than XLA's convolution
 _ROWS = 4096  # of one matrix product for a kernel's gradient: its operands stay in the cache
 
 
@@ -152,7 +154,26 @@ def _product(x: jax.Array, matrix: jax.Array) -> jax.Array:
     """(..., C) times (C, D)."""
     # One dimension of rows: of several, XLA writes a transposed copy for the matrix's gradient.
     rows = x.reshape(-1, x.shape[-1])
-    return (rows @ matrix).reshape(*x.shape[:-1], matrix.shape[1])
+    return _multiply(rows, matrix).reshape(*x.shape[:-1], matrix.shape[1])
+
+
+@jax.custom_jvp
+def _multiply(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    return x @ matrix
+
+
+def _multiply_jvp(primals: Any, tangents: Any) -> Any:
+    return _multiply(*primals), _tangent(primals, tangents, _multiply, _by_matrix)
+
+
+_multiply.defjvp(_multiply_jvp, symbolic_zeros=True)
+
+
+def _by_matrix(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """As ``x @ matrix``; transposed, it multiplies a transposed copy where ``x`` is short."""
+    if x.shape[0] > _SHORT:
+        return x @ matrix
+    return lax.dot_general(lax.optimization_barrier(x.T), matrix, (((0,), (0,)), ((), ())))
 
 
 def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -173,7 +194,15 @@ def _space_to_depth(x: jax.Array, block: Pair) -> jax.Array:
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _dense(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
+    if x.shape[-1] < _WIDE:
+        return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT)
+    return _product(_unfold(x, kernel, strides, pads), kernel.reshape(-1, kernel.shape[-1]))
+
+
+def _unfold(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
+    """(B, h, w, C times the kernel's area): at each place of the result, all that it reads."""
+    window = (kernel.shape[0], kernel.shape[1])
+    return jnp.concatenate(_taps(x, 0, window, strides, pads), axis=-1)
 
 
 def _dense_jvp(strides: Pair, pads: Pads, primals: Any, tangents: Any) -> Any:
@@ -210,6 +239,11 @@ def _by_kernel(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> ja
 
     Transposed, it is the gradient of the kernel as products of images that are in the cache.
     """
+    if x.shape[-1] >= _WIDE:
+        windows = _unfold(x, kernel, strides, pads)
+        rows = windows.reshape(-1, windows.shape[-1])
+        out = _by_matrix(rows, kernel.reshape(-1, kernel.shape[-1]))
+        return out.reshape(*windows.shape[:-1], kernel.shape[-1])
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     shape = _output(x.shape[1:3], kernel.shape[:2], strides)
     if max(strides) > 1 and x.shape[-1] < 8:
