@@ -37,6 +37,7 @@ library = torch.library.Library("torchvision", "FRAGMENT")
 def main() -> None:
     name, mode, clock_name = sys.argv[1], sys.argv[4], sys.argv[6]
     batch, size, threads = int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[5])
+    answers, sys.stdout = sys.stdout, sys.stderr  # packages print while they are imported
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     clock = time.process_time if clock_name == "cpu" else time.perf_counter
@@ -63,19 +64,19 @@ def main() -> None:
     try:
         step()
     except Exception as error:
-        print(json.dumps({"failed": str(error).splitlines()[0]}), flush=True)
+        print(json.dumps({"failed": str(error).splitlines()[0]}), file=answers, flush=True)
         return
     first = {
         "params": sum(p.numel() for p in parameters),
         "first_step_s": round(time.perf_counter() - start, 1),
         "versions": f"timm {timm.__version__}, torch {torch.__version__}",
     }
-    print(json.dumps(first), flush=True)
+    print(json.dumps(first), file=answers, flush=True)
     for line in sys.stdin:
         start = clock()
         for _ in range(int(line)):
             step()
-        print(clock() - start, flush=True)
+        print(clock() - start, file=answers, flush=True)
 
 
 if __name__ == "__main__":
