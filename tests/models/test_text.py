@@ -187,10 +187,11 @@ def test_activations():
 
 def test_precision_and_no_padding_id():
     tower = Tiny(precision=Precision(compute="bfloat16"), pad_id=None)
-    shapes = jax.eval_shape(lambda: forward(tower, *variables("causal"), ids(), train=False)[1])
+    given = variables("causal")
+    shapes = jax.eval_shape(lambda: forward(tower, *given, ids(), train=False)[1])
     assert shapes["tokens"].dtype == jnp.bfloat16
     assert shapes["embedding"].dtype == jnp.float32
-    out = quick_jit(lambda: forward(tower, *variables("causal"), ids(), train=False)[1])()
+    out = quick_jit(lambda: forward(tower, *given, ids(), train=False)[1])()
     assert out["mask"].all()
     assert (out["pooled"] == out["tokens"][:, -1].astype(jnp.float32)).all()
 

@@ -1,0 +1,121 @@
+"""The dual encoder: an image tower and a text tower that answer in one space."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+
+from vision.blocks.similarity import unit
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, Tower, touch
+from vision.core.precision import Precision
+from vision.models.layers import check_positive
+
+Out = dict[str, jax.Array]
+
+
+class Dual(nn.Module):
+    """Two towers, each followed by a linear projection to the joint width and to length 1.
+
+    Called with a dict that has ``image`` (B, h, w, C), ``text`` int ids (B, T), or both. Of C
+    captions per image, ids (B, C, T), everything is (B, C, ...). ``out`` holds the towers' names
+    below ``image/`` and ``text/``, but ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or
+    (B, C, D) are projected: float32 unit vectors; so are, with ``tokens``, ``image/tokens`` and
+    ``text/tokens``. A tap finds what ``out`` names, under the same name; captions are rows to it:
+    (B C, ...). The first result is the image's embedding, or without an image the text's.
+
+    Parameters are below ``image``, ``text``, ``image_projection`` and ``text_projection``, so that
+    rules can tell them apart: ``Rule("model/image/", learning_rate=0)`` freezes the image tower
+    and nothing else, which is LiT (Zhai et al., 2022).
+
+    Attributes:
+      image: tower of the images.
+      text: tower of the texts.
+      width: of the joint space; None for no projections, between towers of equal width.
+      image_projection: whether the image has a projection; LiT leaves it out.
+      bias: whether the projections have one.
+      tokens: whether tokens are projected like embeddings, as late interaction needs it.
+      precision: number formats of the projections; they compute in its ``output``.
+    """
+
+    image: Tower
+    text: Tower
+    width: int | None = 512
+    image_projection: bool = True
+    bias: bool = False
+    tokens: bool = False
+    precision: Precision = Precision()
+
+    def __post_init__(self) -> None:
+        check_positive(width=self.width)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, inputs: Mapping[str, jax.Array], *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, Out]:
+        if not {"image", "text"} & inputs.keys():
+            raise ValueError(
+                f"a dual encoder is called with image, text or both, not {', '.join(inputs)}"
+            )
+        out: Out = {}
+        if "image" in inputs:
+            out |= self._side("image", self.image, inputs["image"], train, tap)
+        if "text" in inputs:
+            ids = inputs["text"]
+            found = self._side("text", self.text, ids.reshape(-1, ids.shape[-1]), train, tap)
+            rows = ids.shape[:-1]
+            out |= {name: x.reshape(*rows, *x.shape[1:]) for name, x in found.items()}
+        given = [out[f"{side}/embedding"] for side in ("image", "text") if side in inputs]
+        if len({x.shape[-1] for x in given}) > 1:
+            raise ValueError(
+                f"the image's embedding has {given[0].shape[-1]} numbers and the text's "
+                f"{given[1].shape[-1]}: set width, and image_projection, or make the towers agree"
+            )
+        return given[0], out
+
+    @nn.nowrap
+    def _side(self, side: str, tower: Tower, x: jax.Array, train: bool, tap: Tap | None) -> Out:
+        projected = ("embedding", "tokens") if self.tokens else ("embedding",)
+        below = None if tap is None else _Below(tap.fn, tap.sites, f"{side}/", projected)
+        found = tower(x, train=train, tap=below)[1]  # pyright: ignore[reportCallIssue]
+        if missing := [name for name in projected if name not in found]:
+            raise ValueError(f"the {side} tower {type(tower).__name__} gives no {missing[0]}")
+        project = self._projection(side) if side == "text" or self.image_projection else None
+        for name in projected:
+            vectors = found[name].astype(self.precision.output)
+            if project is not None:
+                vectors = constrain_batch(project(vectors))
+            found[name] = touch(tap, f"{side}/{name}", unit(vectors))
+        return {f"{side}/{name}": value for name, value in found.items()}
+
+    @nn.nowrap
+    def _projection(self, side: str) -> nn.Dense | None:
+        """One layer for embedding and tokens; its kernel is normal, D^-0.5 for an input of D."""
+        if self.width is None:
+            return None
+        return nn.Dense(
+            self.width,
+            use_bias=self.bias,
+            dtype=self.precision.output,
+            param_dtype=self.precision.params,
+            kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+            name=f"{side}_projection",
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Below(Tap):
+    """A tap as one of two towers sees it: sites have a prefix, and some are touched later."""
+
+    prefix: str = ""
+    later: tuple[str, ...] = ()
+
+    def wants(self, name: str) -> bool:
+        return name not in self.later and super().wants(self.prefix + name)
+
+    def __call__(self, name: str, x: jax.Array) -> jax.Array:
+        return self.fn(self.prefix + name, x) if self.wants(name) else x
