@@ -19,6 +19,8 @@ from vision.core.config import build
 from vision.core.mesh import Mesh, to_device
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
+from vision.data.sources.scenes import Scenes
+from vision.evaluators.classification import Classification
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "configs"
@@ -26,9 +28,11 @@ FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if "get_config" in p.
 NAMES = [str(p.relative_to(ROOT / "configs").with_suffix("")) for p in FILES]
 
 # What the data of a config looks like where the data is not in the repository.
-ABSENT: dict[str, dict[str, Any]] = {
-    "vision.data.sources.tfds.Tfds": {"image_size": (260, 300), "num_classes": 1000},
-    "vision.data.sources.folder.Folder": {"image_size": (90, 80), "num_classes": 7},
+PAIRS = {"image_size": (260, 300), "features": ("image", "caption")}
+ABSENT: dict[str, tuple[Any, dict[str, Any]]] = {
+    "vision.data.sources.tfds.Tfds": (Fake, {"image_size": (260, 300), "num_classes": 1000}),
+    "vision.data.sources.folder.Folder": (Fake, {"image_size": (90, 80), "num_classes": 7}),
+    "vision.data.sources.parquet.Parquet": (Scenes, PAIRS),
 }
 
 
@@ -65,7 +69,7 @@ def with_fake_data(config: Any) -> Any:
         if isinstance(node, dict):
             absent = ABSENT.get(node.get("_constructor", ""))
             if absent is not None:
-                fake = configs.spec(Fake, num_examples=64, **absent)
+                fake = configs.spec(absent[0], num_examples=64, **absent[1])
                 return configs.to_plain(fake)
             return {key: replace(value) for key, value in node.items()}
         return [replace(item) for item in node] if isinstance(node, list) else node
@@ -77,8 +81,15 @@ def with_fake_data(config: Any) -> Any:
 def test_two_steps_on_data_of_the_right_shape(path: Path):
     config = with_fake_data(load(path))
     # The batch is a number of the recipe, not of the program: few rows keep this short.
+    recipe = config.data.batch_size
     configs.override(config, "data.batch_size", "2")
+    if config.total.endswith("examples"):  # as many steps as the recipe has
+        examples = float(config.total.split()[0]) * 2 / recipe
+        configs.override(config, "total", f"{examples:.0f} examples")
     configs.override(config, "data.threads", "0")
+    # So is the depth of two large towers, whose blocks are all alike.
+    for side in {"image", "text"} & set(config.model.keys()):
+        configs.override(config, f"model.{side}.depth", "1")
     experiments.check(config)
     data = build(config.data)
     assert isinstance(data.source, Source)
@@ -99,10 +110,13 @@ def test_two_steps_on_data_of_the_right_shape(path: Path):
     assert any(jax.tree.leaves(moved))
     for name, evaluator in (parts.evaluators or {}).items():
         info: SourceInfo = evaluator.data.source.info
-        assert info.num_classes == len(facts.class_names), name
         batch = next(evaluator.data.loader(process_index=0, process_count=1))
         predicted = jax.eval_shape(step.predict, state.averaged, batch)
         rows = len(batch["_mask"])
+        if not isinstance(evaluator, Classification):
+            assert len(predicted["image/embedding"]) == rows, name
+            continue
+        assert info.num_classes == len(facts.class_names), name
         assert predicted["log_probabilities"].shape == (rows, len(facts.class_names)), name
 
 

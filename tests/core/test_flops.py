@@ -13,6 +13,7 @@ from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import PartitionSpec as P
 
 from vision.core.flops import count, mfu, peak_flops, without_recomputation
+from vision.core.mesh import Mesh
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Horizon
@@ -158,7 +159,9 @@ def test_an_update_costs_three_forward_passes_less_the_gradient_of_the_image():
 
     resnet = ResNet(depth=10, num_classes=3, width_multiplier=0.25)
     stem = 2 * 8 * 16**2 * 7 * 7 * 3 * 16
-    assert update_flops(step(resnet), 32) == 3 * forward_flops(resnet, 8, 32) - stem
+    # A single CPU device has forms of convolution of its own, which multiply more.
+    with jax.set_mesh(Mesh().build()):
+        assert update_flops(step(resnet), 32) == 3 * forward_flops(resnet, 8, 32) - stem
 
 
 def test_fused_attention_counts_as_the_plain_one(monkeypatch: pytest.MonkeyPatch):

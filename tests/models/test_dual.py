@@ -53,7 +53,7 @@ def _compiled(tower: Dual, tap: Tap | None) -> Any:
 
 
 def apply(x: Any, tower: Dual = DUAL, tap: Tap | None = None) -> Any:
-    return _compiled(tower, tap)(variables(), x)
+    return _compiled(tower, tap)(variables(), x)  # pyright: ignore[reportArgumentType]
 
 
 @functools.cache
@@ -163,7 +163,7 @@ def test_lit_freezes_the_image_tower_by_a_rule_alone():
     params = variables()[0]["image"]
     image_only = (
         3
-        * jax.jit(lambda x: forward(IMAGE, params, {}, x, train=False)[0])
+        * jax.jit(lambda x: forward(IMAGE, params, {}, x, train=False)[0])  # pyright: ignore
         .lower(batch()["image"])
         .compile()
         .cost_analysis()["flops"]

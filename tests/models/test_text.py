@@ -200,7 +200,7 @@ def test_precision_and_no_padding_id():
     ("make", "message"),
     [
         (lambda: Tiny(heads=3), "heads=3 does not divide width=16"),
-        (lambda: Tiny(pool="cls"), "pool='cls'.*'last', 'first'"),
+        (lambda: Tiny(pool="cls"), "pool='cls'.*'last', 'first'"),  # pyright: ignore
         (lambda: Tiny(pad_id=24), "pad_id=24, but it is None or one of 0..23"),
         (lambda: HashedNgrams(patterns=((1, 2),)), "distances that begin with 0"),
         (lambda: HashedNgrams(patterns=()), "patterns is empty"),

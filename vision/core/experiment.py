@@ -112,8 +112,9 @@ OFFERED = {"objective": frozenset({"model"})}
 def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
     """``vision.core.config.validate`` with what ``assemble`` fills in, and the root's ranges."""
     validate(config, source=source, offered=OFFERED)
-    if config.accumulate < 1:
-        raise ConfigError(f"{source}: config.accumulate is {config.accumulate}; at least 1")
+    accumulate: Any = config.accumulate
+    if accumulate < 1:
+        raise ConfigError(f"{source}: config.accumulate is {accumulate}; at least 1")
 
 
 def observe(data: TrainData) -> Facts:

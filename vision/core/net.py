@@ -67,7 +67,7 @@ def wants(tap: Tap | None, name: str) -> bool:
 
 
 def initialise(
-    module: nn.Module, key: jax.Array, *inputs: jax.Array, **kwargs: Any
+    module: nn.Module, key: jax.Array, *inputs: Any, **kwargs: Any
 ) -> tuple[Tree, Mapping[str, Tree]]:
     """Fresh ``(params, model_state)``; ``model_state`` holds BatchNorm statistics and the like."""
     variables = dict(module.init({"params": key}, *inputs, train=False, **kwargs))
@@ -79,7 +79,7 @@ def forward(
     module: nn.Module,
     params: Tree,
     model_state: Mapping[str, Tree],
-    *inputs: jax.Array,
+    *inputs: Any,
     train: bool,
     key: jax.Array | None = None,
     tap: Tap | None = None,

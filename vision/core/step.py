@@ -111,7 +111,8 @@ class Step:
 
         Loss and gradient of the trained parameters for the whole batch, counted by
         ``vision.core.flops.count``. What remat or the second pass of accumulation compute again
-        is not in it, nor are batch ops and the optimizer.
+        is not in it, nor are batch ops and the optimizer. A single CPU device counts the forms of
+        convolution that it runs (``vision.models.convolution``), which multiply more.
         """
         batch = jax.eval_shape(self._prepare, dict(batch), jax.random.key(0))
 
