@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import datetime
+import json
+import os
 import platform
+import resource
 import statistics
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).resolve().parent / "results"
+_ROOT = Path(__file__).resolve().parents[1]
+RESULTS = _ROOT / "bench" / "results"
 _PACKAGES = ("jax", "flax", "optax", "numpy")
 
 
@@ -65,6 +72,58 @@ class Peer:
 
     def close(self) -> None:
         self._process.communicate()
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """What one run of train.py and evaluate.py gave.
+
+    Attributes:
+      metrics: evaluator's name to its numbers.
+      seconds: on the wall, compilation included.
+      cpu_s: processor time of both programs.
+    """
+
+    metrics: Mapping[str, Mapping[str, Any]]
+    seconds: float
+    cpu_s: float
+
+
+def train_and_evaluate(config: str, seed: int) -> Trained:
+    """Runs both programs on ``configs/<config>.py`` as a user does: in processes of their own, in
+    a new folder, without a compilation cache from before."""
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    with tempfile.TemporaryDirectory() as folder:
+        workdir = f"--workdir={folder}/run"
+        path = f"--config={_ROOT / 'configs' / config}.py"
+        train = [str(_ROOT / "train.py"), path, workdir, f"--config.seed={seed}"]
+        start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+        for command in (train, [str(_ROOT / "evaluate.py"), workdir]):
+            subprocess.run(
+                [sys.executable, *command],
+                check=True,
+                env=environment,
+                cwd=_ROOT,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        seconds = time.perf_counter() - start
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        found = json.loads((Path(folder) / "run" / "evaluation.json").read_text())
+    metrics = {name: each["metrics"] for name, each in found["evaluators"].items()}
+    cpu_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Trained(metrics, seconds, cpu_s)
+
+
+def seeds(arguments: Sequence[str]) -> range:
+    """Seeds 0, 1, ... of ``--seeds=N``, three without it; anything else ends the program."""
+    count = 3
+    for argument in arguments:
+        name, _, value = argument.partition("=")
+        if name != "--seeds" or not value.isdigit() or int(value) == 0:
+            raise SystemExit(f"{argument}: the only argument is --seeds=N")
+        count = int(value)
+    return range(count)
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -5,9 +5,8 @@
 
 Eight pairs of a colour and a shape are never seen in training, nor told; `unseen` classifies
 images of them among the names of all 64 pairs. Captions say a random part of what is true, so that
-class names alone are texts like those of training. The recipe is not settled: half way through its
-500 steps one run named 13 % of the unseen pairs (chance 1.6 %), by their colour more than by
-their shape; `bench.clip_scenes` measures it.
+class names alone are texts like those of training. The recipe is not settled: it
+was only run half way, and `bench.clip_scenes` has no results yet.
 """
 
 from vision.core.config import spec

@@ -130,14 +130,18 @@ def loss(tower: Any, params: Any, state: Any, x: jax.Array) -> Any:
 
 
 def kept_bytes(tower: Any) -> int:
-    """What the forward pass hands to the backward pass."""
+    """What the forward pass hands to the backward pass beside parameters and state."""
 
     def residuals(params: Any, state: Any, x: jax.Array) -> Any:
         return jax.vjp(lambda p: loss(tower, p, state, x)[0], params)[1]
 
     x = jax.ShapeDtypeStruct(SHAPE, jnp.float32)
-    kept = jax.eval_shape(residuals, *abstract_variables(tower, SHAPE), x)
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
+    variables = abstract_variables(tower, SHAPE)
+    return nbytes(jax.eval_shape(residuals, *variables, x)) - nbytes(variables)
+
+
+def nbytes(tree: Any) -> int:
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 @pytest.mark.parametrize("tower", [vit, unrolled, resnet, convnext])

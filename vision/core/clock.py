@@ -29,7 +29,9 @@ class Stopwatch:
         self.seconds: dict[str, float] = dict(seconds or {})
 
     @classmethod
-    def resumed(cls, meta: Mapping[str, Any], alive: Mapping[str, Any] | None, age_s: float):
+    def resumed(
+        cls, meta: Mapping[str, Any], alive: Mapping[str, Any] | None, age_s: float
+    ) -> Stopwatch:
         """The stopwatch of a run that goes on.
 
         Args:

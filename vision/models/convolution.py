@@ -22,6 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
+
+# What a rematerialisation policy calls results that have a derivative rule: it sees no further.
+CONVOLUTION = "convolution"
 
 Pads = tuple[tuple[int, int], tuple[int, int]]
 Pair = tuple[int, int]
@@ -76,13 +80,16 @@ def convolve(
         return general(lhs, rhs)
     if feature_group_count == 1:
         if (height, width) == (1, 1) and pads == ((0, 0), (0, 0)):
-            return _product(lhs[:, :: strides[0], :: strides[1]], rhs[0, 0])
-        if (height, width) == strides and pads == ((0, 0), (0, 0)):
-            return _patches(lhs, rhs)
-        return _dense(lhs, rhs, strides, pads)
-    if per_group == 1 and features == feature_group_count and strides == (1, 1):
-        return _depthwise(lhs, rhs, pads)
-    return general(lhs, rhs)
+            out = _product(lhs[:, :: strides[0], :: strides[1]], rhs[0, 0])
+        elif (height, width) == strides and pads == ((0, 0), (0, 0)):
+            out = _patches(lhs, rhs)
+        else:
+            out = _dense(lhs, rhs, strides, pads)
+    elif per_group == 1 and features == feature_group_count and strides == (1, 1):
+        out = _depthwise(lhs, rhs, pads)
+    else:
+        return general(lhs, rhs)
+    return checkpoint_name(out, CONVOLUTION)
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
+from vision.models.convolution import CONVOLUTION
 
 Initializer = nn.initializers.Initializer
 Remat = Literal["none", "full", "dots"]
@@ -26,10 +27,15 @@ MLP_TENSOR_PARALLEL = (
 )
 
 
-def _is_product(primitive: Any, *args: Any, **params: Any) -> bool:
+_is_named_convolution = jax.checkpoint_policies.save_only_these_names(CONVOLUTION)
+
+
+def _is_product(primitive: Any, *args: Any, **params: Any) -> Any:
     if primitive is jax.lax.conv_general_dilated_p:
         return True
-    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *args, **params)
+    return jax.checkpoint_policies.dots_with_no_batch_dims_saveable(
+        primitive, *args, **params
+    ) or _is_named_convolution(primitive, *args, **params)
 
 
 def rematerialise(
