@@ -1,0 +1,97 @@
+"""What convolutional towers share: a convolution as PyTorch pads it, and BatchNorm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import PartitionSpec as P
+
+from vision.core.precision import Precision
+from vision.models.convolution import convolve
+from vision.models.layers import Initializer
+
+HE_FAN_OUT: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+
+
+def grouped_convolve(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """``convolve`` of kernels that are small beside the activations, as with several groups."""
+    # From a kernel split by channel the partitioner concludes to split the activations by
+    # channel, and moves all of them there and back. The kernel is small: gather it.
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.empty and mesh.size > 1:
+        kernel = jax.lax.with_sharding_constraint(kernel, P())
+    return convolve(x, kernel, *args, **kwargs)
+
+
+def conv(
+    channels: int,
+    kernel: int | tuple[int, int],
+    stride: int | tuple[int, int] = 1,
+    groups: int = 1,
+    padding: int | tuple[int, int] | str | None = None,
+    use_bias: bool = False,
+    *,
+    precision: Precision,
+    name: str,
+    kernel_init: Initializer = HE_FAN_OUT,
+) -> nn.Conv:
+    """Convolution ``name`` of the module that calls it; parameters ``kernel`` and ``bias``.
+
+    Args:
+      channels: of the result; as many as the input's, and as many groups, make it depthwise.
+      kernel: its side, or height and width.
+      stride: of both axes, or of each.
+      groups: into which the channels of input and result are divided.
+      padding: zeros on both sides of both axes, or of each, or a name that ``nn.Conv`` knows; None
+        is half the kernel's side, rounded down. "SAME" would pad a strided convolution more on
+        one side and shift every kernel trained with PyTorch by a pixel.
+      use_bias: whether there is one, from zero.
+      precision: number formats of parameters and result.
+      name: of the layer.
+      kernel_init: normal of variance 2 / (area times channels of the result), He et al., 2015.
+    """
+    size = (kernel, kernel) if isinstance(kernel, int) else kernel
+    if padding is None:
+        padding = (size[0] // 2, size[1] // 2)
+    return nn.Conv(
+        channels,
+        size,
+        strides=stride,
+        padding=padding,
+        feature_group_count=groups,
+        use_bias=use_bias,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        kernel_init=kernel_init,
+        conv_general_dilated=convolve if groups == 1 else grouped_convolve,
+        name=name,
+    )
+
+
+def batch_norm(
+    x: jax.Array,
+    train: bool,
+    precision: Precision,
+    name: str,
+    scale_init: Initializer = nn.initializers.ones,
+    epsilon: float = 1e-5,
+    momentum: float = 0.9,
+) -> jax.Array:
+    """BatchNorm ``name`` of the module that calls it: parameters ``scale`` and ``bias``.
+
+    Its ``mean`` and ``var`` are in the collection ``batch_stats``, float32, and move by ``1 -
+    momentum`` of the way at each step; ``var`` is the biased variance. PyTorch calls ``1 -
+    momentum`` the momentum.
+    """
+    layer = nn.BatchNorm(
+        use_running_average=not train,
+        momentum=momentum,
+        epsilon=epsilon,
+        dtype=precision.compute,
+        param_dtype=precision.params,
+        scale_init=scale_init,
+        name=name,
+    )
+    return layer(x)
