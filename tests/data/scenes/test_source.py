@@ -119,3 +119,43 @@ def test_asking_for_less_changes_nothing():
 def test_wrong_arguments_are_refused_by_name(knobs, message):
     with pytest.raises(ValueError, match=message):
         Scenes(**knobs)
+
+
+def test_pictures_of_many_shapes():
+    """Sides and their ratio vary as asked; what is in the picture does not depend on them."""
+    ranges = {"scale_range": (0.5, 2.0), "aspect_range": (1 / 3, 3.0)}
+    various = Scenes(
+        num_examples=200, image_size=32, features=("image", "masks", "boxes"), **ranges
+    )
+    assert various.info.features["image"] == "uint8[h,w,3], 0..255, RGB"
+    shapes = np.array([various.shape_of(i) for i in range(200)])
+    for index in range(10):
+        example = various[index]
+        height, width = shapes[index]
+        assert example["image"].shape == (height, width, 3)
+        assert example["masks"].shape[1:] == (height, width)
+        assert (example["boxes"][:, 2:] <= (height, width)).all()
+    side, ratio = np.sqrt(shapes.prod(1)), shapes[:, 1] / shapes[:, 0]
+    assert 15 < side.min() < 18 < 55 < side.max() < 65
+    assert 0.3 < ratio.min() < 0.45 < 2.3 < ratio.max() < 3.3
+    assert abs((ratio > 1).mean() - 0.5) < 0.1
+    assert various.scene(3) == Scenes(num_examples=200).scene(3)
+    with pytest.raises(ValueError, match="do not stack"):
+        various.__getitems__([0, 1])
+    with pytest.raises(ValueError, match="fewer than 8 pixels"):
+        Scenes(image_size=16, aspect_range=(0.1, 1.0))
+
+
+def test_drift():
+    """With time the light dims and the camera comes near; nothing else changes."""
+    still = Scenes(num_examples=50, features=("time",))
+    moving = dataclasses.replace(still, drift=0.8)
+    for index in range(50):
+        time = float(moving[index]["time"])
+        before, after = still.scene(index), moving.scene(index)
+        assert after.view.brightness == pytest.approx(1 - 0.4 * time)
+        assert after.view.zoom == pytest.approx(1 + 0.4 * time)
+        assert dataclasses.replace(after, view=before.view) == before
+    times = [float(each["time"]) for each in map(still.__getitem__, range(50))]
+    assert 0.3 < np.mean(times) < 0.7
+    assert max(times) > 0.9

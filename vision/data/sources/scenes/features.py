@@ -1,7 +1,8 @@
 """What a reader can ask for of an example, by name: image, labels, masks, words.
 
-Every feature has a fixed shape for a given source, so that examples stack into batches: things
-that come per object are padded to ``max_objects`` rows, and ``valid`` says which rows are true.
+Every feature has a fixed shape for a given source, so that examples stack into batches (except
+where pictures are asked for in several shapes): things that come per object are padded to
+``max_objects`` rows, and ``valid`` says which rows are true.
 """
 
 from __future__ import annotations
@@ -55,8 +56,12 @@ class Example:
         return self.scene.placed()
 
     @functools.cached_property
+    def shape(self) -> tuple[int, int]:
+        return self.source.shape_of(self.index)
+
+    @functools.cached_property
     def rendering(self) -> Rendering:
-        return render(self.scene, self.source.image_size)
+        return render(self.scene, self.shape)
 
     @functools.cached_property
     def clean_label(self) -> int:
@@ -126,7 +131,7 @@ def _glyph_mask(example: Example) -> np.ndarray:
 
 def _views(example: Example) -> np.ndarray:
     scenes = example.source.views(example.index, example.scene)
-    return np.stack([render(scene, example.source.image_size).image for scene in scenes])
+    return np.stack([render(scene, example.shape).image for scene in scenes])
 
 
 def _valid(example: Example) -> np.ndarray:
@@ -134,6 +139,8 @@ def _valid(example: Example) -> np.ndarray:
 
 
 def _hw(source: Scenes) -> str:
+    if not source.one_shape:
+        return "h,w"
     height, width = source.image_shape
     return f"{height},{width}"
 
@@ -184,6 +191,10 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
         "metadata": Feature(
             _fixed("float32[4], -1..1: latitude, longitude, sine and cosine of the season"),
             lambda e: e.source.metadata(e.index, e.clean_label),
+        ),
+        "time": Feature(
+            _fixed("float32, 0..1, when the scene was seen; what ``drift`` goes by"),
+            lambda e: np.float32(e.source.time_of(e.index)),
         ),
         "hierarchy": Feature(
             _fixed("int32[3]: family, shape and leaf of the subject"),

@@ -30,7 +30,7 @@ _HUES = np.array(
 )
 
 Tile = tuple[np.ndarray, str]
-"""An image uint8[TILE, TILE, 3] and the words under it."""
+"""An image uint8[h, w, 3] of sides up to TILE, and the words under it."""
 
 
 def _drawn(scene: Scene, text: str = "") -> Tile:
@@ -137,6 +137,13 @@ def rows() -> list[tuple[str, list[Tile]]]:
     for label, world in worlds.items():
         names = [world.class_names[world.class_of(i)] for i in range(COLUMNS)]
         sheet.append((label, [_drawn(world.scene(i), names[i]) for i in range(COLUMNS)]))
+    shapes = Scenes(image_size=55, scale_range=(0.5, 1.0), aspect_range=(1 / 3, 3.0))
+    tiles = [(shapes[i]["image"], "{}x{}".format(*shapes.shape_of(i))) for i in range(COLUMNS)]
+    sheet.append(("scale 0.5 to 1, aspect 1/3 to 3: pixels", tiles))
+    years = Scenes(drift=1.0, num_objects=(1, 1))
+    order = sorted(range(COLUMNS), key=years.time_of)
+    tiles = [_drawn(years.scene(i), f"time {years.time_of(i):.2f}") for i in order]
+    sheet.append(("drift 1.0, by time", tiles))
     for kind in LABEL_NOISE:
         source = Scenes(label_noise=0.4, label_noise_kind=kind, features=("label", "clean_label"))
         tiles = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -23,8 +24,8 @@ class Scenes(Reader):
     """Images of a world's scenes with everything that is true of them; nothing is stored.
 
     Example i is a pure function of the fields and i; splits are independent streams. A scene
-    does not depend on ``num_examples``, ``image_size`` or ``features``. The fields not named
-    here are those of ``World`` and ``Reader``.
+    does not depend on ``num_examples``, ``image_size``, the shape of its picture or ``features``.
+    The fields not named here are those of ``World`` and ``Reader``.
 
     Attributes:
       features: what every example holds, names from ``features.FEATURES``.
@@ -45,6 +46,10 @@ class Scenes(Reader):
       stroke_drop: share of ``strokes`` that are missing.
       metadata_strength: share of examples whose ``metadata`` (place and season) goes with the
         class; the others have any.
+      scale_range: pictures have the sides of ``image_size`` times a number between these.
+      aspect_range: and are stretched to a ratio of width to height between these times that of
+        ``image_size``, at equal area. Both are drawn per example, evenly in the logarithm; then
+        pictures do not stack before an op has made them of one size.
 
     Raises:
       ValueError: an argument outside its range; the message names it and the valid values.
@@ -65,6 +70,8 @@ class Scenes(Reader):
     stroke_jitter: float = 0.0
     stroke_drop: float = 0.0
     metadata_strength: float = 0.0
+    scale_range: tuple[float, float] = (1.0, 1.0)
+    aspect_range: tuple[float, float] = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,6 +81,16 @@ class Scenes(Reader):
                 raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
         if not 0 <= self.duplicates < 1:
             raise ValueError(f"duplicates={self.duplicates!r} must lie in [0, 1)")
+        for field in ("scale_range", "aspect_range"):
+            low, high = getattr(self, field)
+            if not 0 < low <= high:
+                raise ValueError(f"{field}={(low, high)!r}: need 0 < least <= most")
+        extremes = ((a, b) for a in self.scale_range for b in self.aspect_range)
+        if min(min(self._stretched(*each)) for each in extremes) < 8:
+            raise ValueError(
+                f"image_size={self.image_size!r}, scale_range={self.scale_range!r} and "
+                f"aspect_range={self.aspect_range!r} give sides of fewer than 8 pixels"
+            )
         one_of("label_noise_kind", self.label_noise_kind, noise.LABEL_NOISE)
         one_of("caption_noise_kind", self.caption_noise_kind, noise.CAPTION_NOISE)
         one_of("duplicate_kind", self.duplicate_kind, noise.DUPLICATES)
@@ -105,7 +122,35 @@ class Scenes(Reader):
         examples = [self[index] for index in indices]
         if not examples:
             raise IndexError("no indices to gather")
+        if not self.one_shape:
+            raise ValueError(
+                f"{self.name}: pictures of scale_range={self.scale_range!r} and "
+                f"aspect_range={self.aspect_range!r} do not stack; read them one by one"
+            )
         return {name: np.stack([each[name] for each in examples]) for name in self.features}
+
+    @property
+    def one_shape(self) -> bool:
+        """Whether all pictures have ``image_shape``."""
+        return self.scale_range == self.aspect_range == (1.0, 1.0)
+
+    def shape_of(self, index: int) -> tuple[int, int]:
+        """Height and width in pixels of the picture of example ``index``."""
+        if self.one_shape:
+            return self.image_shape
+        u = self.uniforms(index, "shape", 2)
+        ranges = (self.scale_range, self.aspect_range)
+        scale, aspect = (
+            math.exp(draws.between((math.log(low), math.log(high)), each))
+            for (low, high), each in zip(ranges, u, strict=True)
+        )
+        return self._stretched(scale, aspect)
+
+    def _stretched(self, scale: float, aspect: float) -> tuple[int, int]:
+        height, width = self.image_shape
+        root = math.sqrt(aspect)
+        # Rounded first, so that the last bit of a platform's libm decides no pixel.
+        return round(round(height * scale / root, 6)), round(round(width * scale * root, 6))
 
     def scene(self, index: int) -> Scene:
         """Scene ``index``: a new one, or nearly that of ``duplicate_of(index)``."""

@@ -77,6 +77,8 @@ class World:
       view_shift: the camera moves by at most this share of the image to any side.
       view_angle_deg: the camera turns by at most this much to either side.
       view_brightness: dimmest and brightest light.
+      drift: 0 to 1; scenes are of a time in [0, 1) (``time_of``), and the camera of the last ones
+        has ``drift / 2`` less light and is nearer by as much.
       glyph: whether scenes carry a glyph where neither label nor cue asks for one.
       glyph_size: side of the mark as a share of the short side.
       artefacts: traces that may be planted; with ``label="artefact"`` the classes are ``real``
@@ -118,6 +120,7 @@ class World:
     view_shift: float = 0.0
     view_angle_deg: float = 0.0
     view_brightness: tuple[float, float] = (1.0, 1.0)
+    drift: float = 0.0
     glyph: bool = False
     glyph_size: float = 0.1
     artefacts: tuple[str, ...] = ()
@@ -139,7 +142,8 @@ class World:
         low, high = self.num_objects
         if not 1 <= low <= high <= 32:
             raise ValueError(f"num_objects={self.num_objects!r}: need 1 <= fewest <= most <= 32")
-        for field in ("overlap", "nested", "spurious", "artefact_rate", "artefact_strength"):
+        shares = ("overlap", "nested", "spurious", "drift", "artefact_rate", "artefact_strength")
+        for field in shares:
             if not 0 <= getattr(self, field) <= 1:
                 raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
         for field in ("seed", "clutter", "rotation_deg", "view_shift", "view_angle_deg"):
@@ -289,6 +293,18 @@ class World:
             between(self.view_brightness, u[4]),
         )
 
+    def time_of(self, index: int) -> float:
+        """When scene ``index`` was seen, in [0, 1); neighbours in number are not in time."""
+        return self.uniforms(index, "time", 1)[0]
+
+    def _aged(self, view: View, index: int) -> View:
+        if not self.drift:
+            return view
+        change = 0.5 * self.drift * self.time_of(index)
+        return dataclasses.replace(
+            view, zoom=view.zoom * (1 + change), brightness=view.brightness * (1 - change)
+        )
+
     def scene(self, index: int) -> Scene:
         """Scene ``index``; any non-negative number."""
         aim = self._wishes[self.class_of(index)]
@@ -330,7 +346,7 @@ class World:
         return Scene(
             objects,
             background,
-            self.draw_view(u[13:18]),
+            self._aged(self.draw_view(u[13:18]), index),
             clutter=draw_clutter(self.uniforms(index, "clutter", 6 * self.clutter)),
             glyph=glyph,
             style=choice(aim.styles, u[11]),
