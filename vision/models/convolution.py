@@ -177,10 +177,19 @@ _multiply.defjvp(_multiply_jvp, symbolic_zeros=True)
 
 
 def _by_matrix(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """As ``x @ matrix``; transposed, it multiplies a transposed copy where ``x`` is short."""
-    if x.shape[0] > _SHORT:
+    """As ``x @ matrix``; transposed, it multiplies transposed copies where ``x`` is short."""
+    rows = x.shape[0]
+    if rows > _SHORT or rows % 2:
         return x @ matrix
-    return lax.dot_general(lax.optimization_barrier(x.T), matrix, (((0,), (0,)), ((), ())))
+
+    def half(x: jax.Array) -> jax.Array:
+        copy = lax.optimization_barrier(x.T)
+        return lax.dot_general(copy, matrix, (((0,), (0,)), ((), ())))
+
+    # In two halves, since what goes into a loop is computed once: else XLA computes anew, for
+    # every copy and in the copy's order, all sums and activations that led to x.
+    halves = lax.map(_recomputed(half), x.reshape(2, rows // 2, -1))
+    return halves.reshape(rows, -1)
 
 
 def _patches(x: jax.Array, kernel: jax.Array) -> jax.Array:
