@@ -123,9 +123,12 @@ def test_wrong_arguments_are_refused_by_name(knobs, message):
 
 def test_pictures_of_many_shapes():
     """Sides and their ratio vary as asked; what is in the picture does not depend on them."""
-    ranges = {"scale_range": (0.5, 2.0), "aspect_range": (1 / 3, 3.0)}
     various = Scenes(
-        num_examples=200, image_size=32, features=("image", "masks", "boxes"), **ranges
+        num_examples=200,
+        image_size=32,
+        features=("image", "masks", "boxes"),
+        scale_range=(0.5, 2.0),
+        aspect_range=(1 / 3, 3.0),
     )
     assert various.info.features["image"] == "uint8[h,w,3], 0..255, RGB"
     shapes = np.array([various.shape_of(i) for i in range(200)])
