@@ -284,6 +284,39 @@ def test_cls_pool(plain):
     np.testing.assert_array_equal(plain["map"].reshape(2, 6, WIDTH), plain["tokens"][:, 1:])
 
 
+def test_prefix_and_norms(images):
+    """Registers and positions of the class token reach the patches; the last norm moves."""
+    tower = Tiny(
+        pool="mean",
+        class_token=True,
+        class_position=True,
+        registers=3,
+        pre_norm=True,
+        norm_pooled=True,
+        activation="swiglu",
+        norm_epsilon=1e-5,
+    )
+    variables = random_variables(tower, SHAPE)
+    params = variables[0]
+    assert params["registers"].shape == (1, 3, WIDTH)
+    assert params["blocks"]["mlp"]["fc1"]["kernel"].shape == (DEPTH, WIDTH, 8 * WIDTH)
+    assert "bias" not in params["patch_embed"]
+    assert "norm" not in params
+    out = run(tower, variables, images)
+    assert out["tokens"].shape == (2, 1 + 3 + 6, WIDTH)
+    prefix = np.concatenate([params["cls_token"] + params["cls_pos_embed"], params["registers"]], 1)
+    np.testing.assert_allclose(out["stem"][:, :4], np.tile(prefix, (2, 1, 1)), atol=1e-6)
+    np.testing.assert_array_equal(out["tokens"], out["block01"])
+    np.testing.assert_array_equal(out["map"].reshape(2, 6, WIDTH), out["tokens"][:, 4:])
+    x = np.asarray(out["map"]).mean((1, 2))
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    x = x * params["fc_norm"]["scale"] + params["fc_norm"]["bias"]
+    np.testing.assert_allclose(out["pooled"], x, atol=2e-5)
+    moved = {**params, "registers": -params["registers"]}
+    edited = run(tower, (moved, variables[1]), images)
+    assert np.abs(edited["logits"] - out["logits"]).max() > 0.01
+
+
 def test_bfloat16(variables, images, plain):
     out = run(Tiny(precision=Precision(compute="bfloat16")), variables, images)
     assert out["block00"].dtype == out["tokens"].dtype == out["stem"].dtype == jnp.bfloat16
@@ -361,6 +394,15 @@ def test_giant_variants():
             {"variant": "S/16", "attention": "cudnn"},
             "attention='cudnn' needs precision.compute='bfloat16'",
         ),
+        ({"variant": "S/16", "registers": -1}, "registers=-1"),
+        ({"variant": "S/16", "norm_epsilon": 0.0}, "norm_epsilon=0.0"),
+        ({"variant": "S/16", "activation": "relu"}, "activation='relu'.*'swiglu'"),
+        ({"variant": "S/16", "class_token": False}, "pool='cls' reads the class token"),
+        (
+            {"variant": "S/16", "pool": "mean", "class_position": True},
+            "class_position=True needs class_token=True",
+        ),
+        ({"variant": "S/16", "pool": "map", "activation": "swiglu"}, "without gates"),
         ({"variant": "S/16", "width": 390, "posemb": "sincos2d"}, "divisible by 4, not 390"),
     ],
 )

@@ -156,13 +156,13 @@ def dense(
     return constrain_batch(layer(x).reshape(*x.shape[:-1], *shape), tensor)
 
 
-def layer_norm(x: jax.Array, precision: Precision, name: str) -> jax.Array:
-    """LayerNorm ``name`` (epsilon 1e-6) of the module that calls it, split by batch only.
+def layer_norm(x: jax.Array, precision: Precision, name: str, epsilon: float = 1e-6) -> jax.Array:
+    """LayerNorm ``name`` of the module that calls it, split by batch only.
 
     Statistics are float32 whatever the dtype of the result.
     """
     layer = nn.LayerNorm(
-        epsilon=1e-6, dtype=precision.compute, param_dtype=precision.params, name=name
+        epsilon=epsilon, dtype=precision.compute, param_dtype=precision.params, name=name
     )
     return constrain_batch(layer(x))
 

@@ -29,6 +29,7 @@ from vision.models.layers import (
 )
 
 Attend = Literal["xla", "cudnn"]
+MlpKind = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 
 # Key and drop-path rate of one block or, with a leading axis, of a stack of them.
 Noise = tuple[jax.Array, jax.Array | None]
@@ -165,6 +166,31 @@ class Attention(nn.Module):
         return dense(x, width, self.precision, "proj", self.kernels.proj), out
 
 
+class GatedMlp(nn.Module):
+    """``fc2(silu(gate) * value)``, where ``fc1`` gives gate and value: the MLP of SwiGLU.
+
+    Shazeer, GLU Variants Improve Transformer, 2020. The columns of the kernel of ``fc1``,
+    (D, 2 hidden), are gate and value of the first hidden unit, then of the second, and so on:
+    parts of them on several devices are whole units.
+    """
+
+    hidden: int
+    kernels: BlockInit
+    precision: Precision
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        width, kernels, precision = x.shape[-1], self.kernels, self.precision
+        biases = kernels.mlp_bias
+        split: Mapping[str, Any] = {"shape": (self.hidden, 2), "tensor": -2}
+        x = dense(x, 2 * self.hidden, precision, "fc1", kernels.fc1, biases, **split)
+        x = dropout(nn.silu(x[..., 0]) * x[..., 1], keys[0], self.dropout)
+        x = dense(x, width, precision, "fc2", kernels.fc2, biases)
+        return dropout(x, keys[1], self.dropout)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block: ``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``.
 
@@ -182,7 +208,8 @@ class Block(nn.Module):
     attention: Attend | None
     kernels: BlockInit = XAVIER
     causal: bool = False
-    activation: Activation = "gelu"
+    activation: MlpKind = "gelu"
+    norm_epsilon: float = 1e-6
     tap: Tap | None = None
     site: str = ""
 
@@ -199,7 +226,7 @@ class Block(nn.Module):
                 return branch
             return LayerScale(self.layer_scale, self.precision, name=name)(branch)
 
-        y = layer_norm(x, self.precision, "norm1")
+        y = layer_norm(x, self.precision, "norm1", self.norm_epsilon)
         attention = Attention(
             self.heads,
             self.qkv_bias,
@@ -214,8 +241,17 @@ class Block(nn.Module):
         out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[1], rate))
         x = x + out["attn"]
 
-        y = layer_norm(x, self.precision, "norm2")
-        mlp = Mlp(
+        y = layer_norm(x, self.precision, "norm2", self.norm_epsilon)
+        y = scaled(self._mlp()(y, keys[2]), "ls2")
+        out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
+        x = out[""] = touch(tap, site, constrain_batch(x + out["mlp"]))
+        return x, out
+
+    @nn.nowrap
+    def _mlp(self) -> Mlp | GatedMlp:
+        if self.activation == "swiglu":
+            return GatedMlp(self.mlp_dim, self.kernels, self.precision, self.dropout, name="mlp")
+        return Mlp(
             self.mlp_dim,
             self.kernels.fc1,
             self.precision,
@@ -225,10 +261,6 @@ class Block(nn.Module):
             self.kernels.fc2,
             name="mlp",
         )
-        y = scaled(mlp(y, keys[2]), "ls2")
-        out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
-        x = out[""] = touch(tap, site, constrain_batch(x + out["mlp"]))
-        return x, out
 
 
 def run_blocks(
@@ -318,6 +350,7 @@ class MAPHead(nn.Module):
     precision: Precision
     attention: Attend | None
     activation: Activation = "gelu"
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, mask: jax.Array | None = None) -> jax.Array:
@@ -333,7 +366,7 @@ class MAPHead(nn.Module):
         x = attend(q, k, v, self.precision, self.attention, mask)
         x = constrain_batch(x, tensor=2)
         x = dense(x.reshape(batch, width), width, self.precision, "proj", init)
-        y = layer_norm(x, self.precision, "norm")
+        y = layer_norm(x, self.precision, "norm", self.norm_epsilon)
         mlp = Mlp(
             self.mlp_dim,
             XAVIER.fc1,

@@ -27,7 +27,7 @@ from vision.models.layers import (
     layer_norm,
 )
 from vision.models.posemb import Grid, resample_posemb, sincos2d
-from vision.models.transformer import Attend, Block, MAPHead, layer_of, run_blocks
+from vision.models.transformer import Attend, Block, MAPHead, MlpKind, layer_of, run_blocks
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]
@@ -105,23 +105,28 @@ def resolve_size(
 
 
 class ViT(nn.Module):
-    """Vision transformer (Dosovitskiy et al., 2021), pre-norm, with the exact (erf) GELU.
+    """Vision transformer (Dosovitskiy et al., 2021) with pre-norm blocks.
 
     Called with (B, h, w, C) floating-point images whose sides are multiples of the patch, it
     returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is (B, N, D): patches with
-    their positions, after the class token if there is one. ``blockNN/attn`` and ``blockNN/mlp``
-    are what is added: after layer scale and stochastic depth. ``tokens`` is edited before ``map``;
-    mean and MAP pooling read ``map``, so an edit of ``map`` reaches the logits there, and not
-    with a class token. Where a tap changed the number of patch tokens there is no ``map``, and
-    pooling reads the tokens that are left. ``pooled``, ``embedding`` and ``logits`` are of the
-    output dtype, attention weights float32, everything else is of the compute dtype.
+    their positions, after the prefix: class token, if there is one, and registers.
+    ``blockNN/attn`` and ``blockNN/mlp`` are what is added: after layer scale and stochastic depth.
+    ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so an edit of ``map``
+    reaches the logits there, and not with a class token. Where a tap changed the number of patch
+    tokens there is no ``map``, and pooling reads the tokens that are left. ``pooled``,
+    ``embedding`` and ``logits`` are of the output dtype, attention weights float32, everything
+    else is of the compute dtype.
 
     Attributes:
       variant: size and patch, such as ``S/16``: see ``VARIANTS``.
       width, depth, mlp_dim, heads, patch: override the variant, or stand without one.
       num_classes: classes of the head; None and 0 both mean no head.
-      pool: class token, mean over patches, or multi-head attention pooling. Only ``cls`` adds a
-        class token (which has no position of its own).
+      pool: class token, mean over patches, or multi-head attention pooling over patches.
+      class_token: whether there is one; None: where ``pool`` reads it.
+      class_position: the class token has a learned position too, ``cls_pos_embed``; it only
+        matters to weights that are read or written in another library's naming.
+      registers: further learned tokens that nothing reads (Darcet et al., Vision Transformers
+        Need Registers, 2024); they have no positions.
       posemb: ``learned``: a parameter (rows, columns, D) for the grid at initialisation, which is
         resampled (bicubic, antialiased) for images of other sizes; ``sincos2d``: fixed.
       scan: blocks are one scan over stacked parameters ``blocks``, with a leading axis of
@@ -133,6 +138,12 @@ class ViT(nn.Module):
       dropout: after the stem, the attention projection, and both layers of the MLP.
       layer_scale: initial value of a learned factor on every branch; None for none.
       qkv_bias: whether q, k and v have biases.
+      activation: of the MLPs: ``gelu`` is exact (erf); ``swiglu`` has ``mlp_dim`` gated units.
+      pre_norm: a LayerNorm ``norm_pre`` before the first block, and patches without a bias, as
+        in CLIP (Radford et al., 2021).
+      norm_pooled: the last LayerNorm follows pooling, as ``fc_norm``; ``tokens`` and ``map`` are
+        what the last block gave.
+      norm_epsilon: added to the variances of all LayerNorms.
       precision: number formats of parameters, computation and outputs.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
       attention: implementation of ``jax.nn.dot_product_attention``; None leaves it to JAX.
@@ -147,6 +158,9 @@ class ViT(nn.Module):
     patch: int | None = None
     num_classes: int | None = None
     pool: Pool = "cls"
+    class_token: bool | None = None
+    class_position: bool = False
+    registers: int = 0
     posemb: Posemb = "learned"
     scan: bool = True
     remat: Remat = "none"
@@ -154,6 +168,10 @@ class ViT(nn.Module):
     dropout: float = 0.0
     layer_scale: float | None = None
     qkv_bias: bool = True
+    activation: MlpKind = "gelu"
+    pre_norm: bool = False
+    norm_pooled: bool = False
+    norm_epsilon: float = 1e-6
     precision: Precision = Precision()
     head_zero_init: bool = True
     attention: Attend | None = None
@@ -163,6 +181,16 @@ class ViT(nn.Module):
         check_choice("pool", self.pool, get_args(Pool))
         check_choice("posemb", self.posemb, get_args(Posemb))
         check_choice("remat", self.remat, get_args(Remat))
+        check_choice("activation", self.activation, get_args(MlpKind))
+        check_positive(norm_epsilon=self.norm_epsilon)
+        if self.registers < 0:
+            raise ValueError(f"registers={self.registers}, but it is at least 0")
+        if self.pool == "cls" and self.class_token is False:
+            raise ValueError("pool='cls' reads the class token: class_token is True or None")
+        if self.class_position and not self.has_class_token():
+            raise ValueError("class_position=True needs class_token=True")
+        if self.pool == "map" and self.activation == "swiglu":
+            raise ValueError("pool='map' has an MLP without gates: activation is not 'swiglu'")
         check_choice("attention", self.attention, (None, *get_args(Attend)))
         check_rate("drop_path", self.drop_path)
         check_rate("dropout", self.dropout)
@@ -184,6 +212,11 @@ class ViT(nn.Module):
             self.variant, self.width, self.depth, self.mlp_dim, self.heads, self.patch
         )
 
+    @nn.nowrap
+    def has_class_token(self) -> bool:
+        """Whether there is a class token."""
+        return self.pool == "cls" if self.class_token is None else self.class_token
+
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
@@ -196,11 +229,15 @@ class ViT(nn.Module):
         x, grid = self._embed(x, size)
         x = constrain_batch(dropout(x, stem_key, self.dropout))
         out = {"stem": touch(tap, "stem", x)}
-        x, out = self._blocks(out["stem"], out, size, block_key, tap)
-        x = layer_norm(x, self.precision, "norm")
+        x = out["stem"]
+        if self.pre_norm:
+            x = layer_norm(x, self.precision, "norm_pre", self.norm_epsilon)
+        x, out = self._blocks(x, out, size, block_key, tap)
+        if not self.norm_pooled:
+            x = layer_norm(x, self.precision, "norm", self.norm_epsilon)
         x = out["tokens"] = touch(tap, "tokens", x)
 
-        prefix = int(self.pool == "cls")
+        prefix = self.has_class_token() + self.registers
         patches = x[:, prefix:]
         if patches.shape[1] == grid[0] * grid[1]:
             spatial = touch(tap, "map", patches.reshape(-1, *grid, size.width))
@@ -211,10 +248,20 @@ class ViT(nn.Module):
         elif self.pool == "mean":
             pooled = patches.mean(axis=1, dtype=jnp.float32)
         else:
+            activation = self.activation
+            assert activation != "swiglu"
             head = MAPHead(
-                size.heads, size.mlp_dim, self.precision, self.attention, name="map_pool"
+                size.heads,
+                size.mlp_dim,
+                self.precision,
+                self.attention,
+                activation,
+                self.norm_epsilon,
+                name="map_pool",
             )
             pooled = head(patches)
+        if self.norm_pooled:
+            pooled = layer_norm(pooled, self.precision, "fc_norm", self.norm_epsilon)
         pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(self.precision.output))
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
@@ -231,6 +278,7 @@ class ViT(nn.Module):
             (patch, patch),
             strides=patch,
             padding="VALID",
+            use_bias=not self.pre_norm,
             dtype=self.precision.compute,
             param_dtype=self.precision.params,
             conv_general_dilated=convolve,
@@ -239,13 +287,25 @@ class ViT(nn.Module):
         batch, rows, columns, _ = x.shape
         grid = (rows, columns)
         x = (x + self._positions(grid, size.width).astype(x.dtype)).reshape(batch, -1, size.width)
-        if self.pool == "cls":
-            cls = self.param(
-                "cls_token", nn.initializers.zeros, (1, 1, size.width), self.precision.params
-            )
-            cls = jnp.broadcast_to(cls, (batch, 1, size.width)).astype(x.dtype)
-            x = jnp.concatenate([cls, x], axis=1)
+        if prefix := self._prefix(size.width):
+            tokens = jnp.concatenate(prefix, axis=1)
+            tokens = jnp.broadcast_to(tokens, (batch, *tokens.shape[1:])).astype(x.dtype)
+            x = jnp.concatenate([tokens, x], axis=1)
         return x, grid
+
+    @nn.nowrap
+    def _prefix(self, width: int) -> list[jax.Array]:
+        small, dtype = nn.initializers.normal(0.02), self.precision.params
+        prefix = []
+        if self.has_class_token():
+            cls = self.param("cls_token", nn.initializers.zeros, (1, 1, width), dtype)
+            if self.class_position:
+                cls = cls + self.param("cls_pos_embed", small, (1, 1, width), dtype)
+            prefix.append(cls)
+        if self.registers:
+            shape = (1, self.registers, width)
+            prefix.append(self.param("registers", small, shape, dtype))
+        return prefix
 
     @nn.nowrap
     def _positions(self, grid: Grid, width: int) -> jax.Array:
@@ -274,6 +334,8 @@ class ViT(nn.Module):
             "qkv_bias": self.qkv_bias,
             "precision": self.precision,
             "attention": self.attention,
+            "activation": self.activation,
+            "norm_epsilon": self.norm_epsilon,
         }
         x, blocks = run_blocks(
             self,
