@@ -1,5 +1,7 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
 # make test   install, lint, types, the whole test suite
+# make claims   every claim about a method, recorded in claims/results and docs/claims.md
+# make claims-sample   a few of them, others for every commit; records nothing
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +10,7 @@ RUN := $(VENV)/bin/python
 LOCK := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")')
 DEMO := workdirs/digits_vit
 
-.PHONY: demo test test-newest lint types unit lock clean
+.PHONY: demo test test-newest claims claims-sample lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -38,6 +40,13 @@ types: $(VENV)/.installed-test
 
 unit: $(VENV)/.installed-test
 	$(RUN) -m pytest -n 2
+
+claims: $(VENV)/.installed-test
+	$(RUN) -m pytest claims --record
+	$(RUN) -m claims.table
+
+claims-sample: $(VENV)/.installed-test
+	files=$$($(RUN) -m claims.sample) && $(RUN) -m pytest $$files
 
 # In a folder of its own; needs a Python 3.12 or newer: make NEWEST=python3.13 test-newest
 NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c '' 2>/dev/null && command -v $$p && break; done)

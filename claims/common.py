@@ -1,0 +1,113 @@
+"""What claims share: training through the ordinary path, measuring, recording."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import math
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import ml_collections
+
+from claims import ledger
+from claims.ledger import Measured, Parity, Result, Side
+from vision.core import experiment, loop
+from vision.core.evaluator import Evaluator, evaluate
+from vision.core.restore import Run, load_run
+
+__all__ = [
+    "SEEDS",
+    "Measured",
+    "Parity",
+    "Recorder",
+    "Run",
+    "Side",
+    "measure",
+    "per_seed",
+    "train",
+]
+
+SEEDS = (0, 1, 2)
+
+
+def train(config: ml_collections.ConfigDict, seed: int) -> Run:
+    """Trains a config as train.py does, in a folder that is gone afterwards, and reads it back.
+
+    Evaluators of the config are left out: ``measure`` asks for what the claim needs.
+    """
+    config = copy.deepcopy(config)
+    config.seed = seed
+    config.evaluators = None
+    experiment.check(config, "the claim's config")
+    with tempfile.TemporaryDirectory() as folder:
+        loop.train(config, Path(folder) / "run", progress_s=math.inf)
+        return load_run(Path(folder) / "run")
+
+
+def measure(run: Run, evaluator: Evaluator) -> dict[str, float]:
+    """The numbers of an evaluator."""
+    return evaluate(evaluator, run.predict, run.variables, run.step, run.mesh)[0]
+
+
+def per_seed(name: str, numbers: Callable[[int], float], seeds: Sequence[int] = SEEDS) -> Side:
+    """A number for every seed."""
+    return Side(name, tuple(float(numbers(seed)) for seed in seeds))
+
+
+@dataclasses.dataclass(frozen=True)
+class Recorder:
+    """The end of a claim; the fixture ``record``.
+
+    Attributes:
+      path: of the claim's file.
+      write: whether the result is written; else it is only compared with what is expected.
+      started: ``time.perf_counter()`` when the claim began.
+      root: of the repository.
+    """
+
+    path: Path
+    write: bool
+    started: float
+    root: Path = ledger.ROOT
+
+    def __call__(
+        self,
+        *,
+        card: int,
+        paper: str,
+        claim: str,
+        expected: bool,
+        holds: bool,
+        measured: Sequence[Measured],
+        seeds: Sequence[int] = SEEDS,
+        parity: Parity | None = None,
+    ) -> None:
+        """Fails unless the claim came out as the file says; see ``ledger.Result``.
+
+        Args:
+          expected: the outcome that the file states.
+          holds: the outcome of this run.
+        """
+        result = Result(
+            card=card,
+            paper=paper,
+            claim=claim,
+            holds=bool(holds),
+            measured=tuple(measured),
+            seeds=tuple(seeds),
+            seconds=round(time.perf_counter() - self.started, 1),
+            parity=parity,
+            depends=ledger.depends(self.path, self.root),
+        )
+        seen = "\n".join(map(str, measured))
+        print(f"{ledger.slug(self.path)}: {'held' if holds else 'NOT HELD'}\n{seen}")
+        assert result.holds == expected, (
+            f"{ledger.slug(self.path)}: expected={expected}, but the claim "
+            f"{'held' if holds else 'did not hold'}:\n{seen}\nIf that is how it is, write "
+            f"expected={result.holds}, say in the docstring what was seen, and record it again."
+        )
+        if self.write:
+            ledger.write(result, ledger.result_file(self.path, self.root))

@@ -1,0 +1,298 @@
+"""What claims found: one JSON file per claim, and whether it is still about this code.
+
+A result is stale when a file that it depends on has changed. These are the claim's file; what it
+imports itself; and what those import from ``ROOMS``, where methods live, at any depth. So a claim
+about a loss depends on the loss, its blocks and its config. It does not depend on ``HOUSE`` (the
+loop, the data layer, pages) nor on towers and metrics that only come with a config: all claims
+stand on these, whose identities the tests keep, and to repeat hours of training after every edit
+there would teach people to stop editing. An outcome that changes all the same is found by the
+sample of claims that CI runs. Comments, docstrings and blank lines do not count.
+
+Nothing here imports JAX: checking is for the fast tests.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import hashlib
+import io
+import json
+import math
+import statistics
+import tokenize
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "claims" / "results"
+ROOMS = (
+    *("configs", "vision.methods", "vision.objectives", "vision.blocks"),
+    *("vision.adapt", "vision.scenario", "vision.curate"),
+)
+HOUSE = (
+    *("vision.core", "vision.data", "vision.report", "vision.launch"),
+    *("claims.common", "claims.ledger"),
+)
+
+
+class LedgerError(Exception):
+    """A result that is not one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One of two things that are compared: its name, and a number for every seed."""
+
+    name: str
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        """Sample standard deviation over seeds; 0 for a single number."""
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+    def __str__(self) -> str:
+        spread = f" ± {self.spread:.2g}" if len(self.values) > 1 else ""
+        return f"{self.name} {self.mean:.3g}{spread}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A quantity, for the method and for what it is compared with.
+
+    Attributes:
+      what: its name and unit.
+      method: the method's.
+      baseline: the other's; None for an error, which is compared with 0.
+    """
+
+    what: str
+    method: Side
+    baseline: Side | None = None
+
+    def __str__(self) -> str:
+        against = "" if self.baseline is None else f" against {self.baseline}"
+        return f"{self.what}: {self.method}{against}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Parity:
+    """Agreement with another implementation: its name and version, and the largest error."""
+
+    peer: str
+    version: str
+    max_error: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What a claim found.
+
+    Attributes:
+      card: number of the paper's card.
+      paper: title and year.
+      claim: one sentence.
+      holds: whether it was so.
+      measured: at least one quantity.
+      seeds: of the runs; empty where nothing is random.
+      seconds: of the whole claim, on the wall.
+      parity: with a public implementation; None without one.
+      depends: path of every file it depends on, from the root, to the hash of its code.
+    """
+
+    card: int
+    paper: str
+    claim: str
+    holds: bool
+    measured: tuple[Measured, ...]
+    seeds: tuple[int, ...]
+    seconds: float
+    parity: Parity | None
+    depends: Mapping[str, str]
+
+
+def slug(claim: Path) -> str:
+    """Name of a claim from that of its file."""
+    return claim.stem.removeprefix("test_")
+
+
+def claim_files(root: Path = ROOT) -> tuple[Path, ...]:
+    """All claims, by slug."""
+    return tuple(sorted((root / "claims").glob("*/test_*.py"), key=slug))
+
+
+def result_file(claim: Path, root: Path = ROOT) -> Path:
+    return root / "claims" / "results" / f"{slug(claim)}.json"
+
+
+def write(result: Result, path: Path) -> None:
+    """Writes a result, its means and spreads beside the numbers they come from."""
+    plain = dataclasses.asdict(result)
+    for measured, said in zip(result.measured, plain["measured"], strict=True):
+        for name in ("method", "baseline"):
+            side: Side | None = getattr(measured, name)
+            if side is not None:
+                said[name] |= {"mean": side.mean, "spread": side.spread}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def read(path: Path) -> Result:
+    """Reads a result.
+
+    Raises:
+      LedgerError: not JSON, an entry too many or too few, or one of a wrong kind; it says which.
+    """
+    try:
+        return _result(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise LedgerError(f"{path.name}: {error or type(error).__name__}") from error
+
+
+def _result(plain: Any) -> Result:
+    measured = tuple(
+        Measured(
+            _text(each["what"], "what"),
+            _side(each["method"]),
+            None if each["baseline"] is None else _side(each["baseline"]),
+        )
+        for each in plain["measured"]
+    )
+    parity = None if plain["parity"] is None else Parity(**plain["parity"])
+    result = Result(**{**plain, "measured": measured, "parity": parity})
+    result = dataclasses.replace(result, seeds=tuple(result.seeds))
+    if type(result.card) is not int or result.card < 1:
+        raise ValueError(f"card is {result.card!r}, not the number of a card")
+    if type(result.holds) is not bool:
+        raise ValueError(f"holds is {result.holds!r}, not true or false")
+    if any(type(seed) is not int for seed in result.seeds):
+        raise ValueError(f"seeds are {result.seeds!r}, not whole numbers")
+    if not (math.isfinite(result.seconds) and result.seconds > 0):
+        raise ValueError(f"seconds is {result.seconds!r}")
+    for text, name in ((result.paper, "paper"), (result.claim, "claim")):
+        _text(text, name)
+    if not measured or not result.depends:
+        raise ValueError("measured and depends must not be empty")
+    return result
+
+
+def _side(plain: Mapping[str, Any]) -> Side:
+    side = Side(_text(plain["name"], "name"), tuple(plain["values"]))
+    if not side.values or not all(math.isfinite(value) for value in side.values):
+        raise ValueError(f"{side.name}: values are {side.values}")
+    for name in ("mean", "spread"):
+        if not math.isclose(plain[name], getattr(side, name), rel_tol=1e-9, abs_tol=1e-12):
+            raise ValueError(f"{side.name}: {name} {plain[name]} is not that of its values")
+    return side
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f"{name} is {value!r}, not a text")
+    return value
+
+
+def dependencies(claim: Path, root: Path = ROOT) -> tuple[Path, ...]:
+    """The files that a claim depends on, itself among them; see this module."""
+    found = {claim}
+    queue = [claim]
+    while queue:
+        path = queue.pop()
+        for module in _imports(path):
+            own = not _within(module, HOUSE) if path == claim else _within(module, ROOMS)
+            file = _file_of(module, root) if own else None
+            if file is not None and file not in found:
+                found.add(file)
+                queue.append(file)
+    return tuple(sorted(found))
+
+
+def depends(claim: Path, root: Path = ROOT) -> dict[str, str]:
+    """Path from the root to the hash of the code, for every file that a claim depends on."""
+    return {
+        path.relative_to(root).as_posix(): hashlib.sha256(
+            code(path.read_text()).encode()
+        ).hexdigest()[:16]
+        for path in dependencies(claim, root)
+    }
+
+
+def code(source: str) -> str:
+    """Python source without comments, docstrings, blank lines and spaces at the ends of lines."""
+    lines = source.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for first, last in _docstrings(ast.parse(source)):
+        lines[first - 1 : last] = [""] * (last - first + 1)
+    return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
+    """First and last line of every docstring."""
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        if ast.get_docstring(node, clean=False) is not None:
+            yield node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
+
+
+def _imports(path: Path) -> Iterator[str]:
+    """Absolute names of what a file imports, at any depth of nesting."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def _within(module: str, rooms: Sequence[str]) -> bool:
+    return any(module == room or module.startswith(room + ".") for room in rooms)
+
+
+def _file_of(module: str, root: Path) -> Path | None:
+    """The file of ours that holds a module, or the name that is imported from one."""
+    parts = module.split(".")
+    if parts[0] not in ("vision", "configs", "claims"):
+        return None
+    for end in (len(parts), len(parts) - 1):
+        place = root.joinpath(*parts[:end])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                return file
+    return None
+
+
+def faults(root: Path = ROOT) -> list[str]:
+    """What is wrong between claims and results, a line each with the way out."""
+    wrong = []
+    claims = claim_files(root)
+    for name in sorted({slug(c) for c in claims if [slug(o) for o in claims].count(slug(c)) > 1}):
+        wrong.append(f"{name}: two claims have this name; rename one")
+    known = {result_file(claim, root) for claim in claims}
+    for path in sorted((root / "claims" / "results").glob("*.json")):
+        if path not in known:
+            wrong.append(f"{path.name}: there is no such claim; remove the file")
+    for claim in claims:
+        path = result_file(claim, root)
+        again = f"python -m pytest {claim.relative_to(root).as_posix()} --record"
+        if not path.is_file():
+            wrong.append(f"{slug(claim)}: no result: {again}")
+            continue
+        try:
+            recorded, current = read(path).depends, depends(claim, root)
+        except LedgerError as error:
+            wrong.append(f"{error}: {again}")
+            continue
+        if dict(recorded) != current:
+            names = sorted({*recorded, *current})
+            changed = [name for name in names if recorded.get(name) != current.get(name)]
+            wrong.append(f"{slug(claim)}: stale, {', '.join(changed)} changed: {again}")
+    return wrong
