@@ -306,7 +306,7 @@ def _piece(
 ) -> np.ndarray:
     """``leaf[index]``, one layer at a time, so that no second copy of a stack is ever held."""
     if entries[0].layer is None:
-        return np.ascontiguousarray(_read(entries[0], tensors, shape, index), dtype)
+        return np.asarray(_read(entries[0], tensors, shape, index), dtype, order="C")
     layers = range(shape[0])[index[0]]
     size = tuple(len(range(n)[cut]) for n, cut in zip(shape, index, strict=True))
     stack = np.empty(size, dtype)
@@ -352,7 +352,7 @@ def save(names: Names, tree: Tree) -> dict[str, np.ndarray]:
             leaves[entry.ours] if entry.layer is None else leaves[entry.ours][entry.layer]
         )
         for name, tensor in zip(entry.theirs, entry.form.write(array), strict=True):
-            pieces[name].append((np.ascontiguousarray(tensor), entry.form.join))
+            pieces[name].append((np.asarray(tensor, order="C"), entry.form.join))
     if nameless := leaves.keys() - {entry.ours for entry in names.entries}:
         raise WeightsError(
             f"{sorted(nameless)[0]} has no name there"
