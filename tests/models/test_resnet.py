@@ -169,8 +169,8 @@ def test_parameter_counts(depth, count):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depth": 20}, "depth=20, but it is one of 10, 18, 34, 50, 101, 152"),
-        ({"stem": "mnist"}, "stem='mnist'.*'imagenet', 'cifar'"),
+        ({"depth": 20}, "depth=20, but it is one of 10, 14, 18, 26, 34, 50, 101, 152"),
+        ({"stem": "mnist"}, "stem='mnist'.*'imagenet', 'cifar', 'deep'"),
         ({"width_multiplier": 0.0}, "width_multiplier=0.0"),
         ({"width_multiplier": 0.33}, "width_multiplier=0.33 times 64"),
         ({"num_classes": -2}, "num_classes=-2"),

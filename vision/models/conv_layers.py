@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -36,6 +37,7 @@ def conv(
     precision: Precision,
     name: str,
     kernel_init: Initializer = HE_FAN_OUT,
+    function: Callable[..., jax.Array] | None = None,
 ) -> nn.Conv:
     """Convolution ``name`` of the module that calls it; parameters ``kernel`` and ``bias``.
 
@@ -51,10 +53,13 @@ def conv(
       precision: number formats of parameters and result.
       name: of the layer.
       kernel_init: normal of variance 2 / (area times channels of the result), He et al., 2015.
+      function: what computes it, with the signature of ``convolve``; None is ``convolve`` itself.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
         padding = (size[0] // 2, size[1] // 2)
+    if function is None:
+        function = convolve if groups == 1 else grouped_convolve
     return nn.Conv(
         channels,
         size,
@@ -65,7 +70,7 @@ def conv(
         dtype=precision.compute,
         param_dtype=precision.params,
         kernel_init=kernel_init,
-        conv_general_dilated=convolve if groups == 1 else grouped_convolve,
+        conv_general_dilated=function,
         name=name,
     )
 

@@ -1,24 +1,25 @@
-"""ConvNeXt, atto to large and free sizes."""
+"""ConvNeXt and ConvNeXt V2, atto to huge and free sizes."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from typing import get_args
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 
 from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
-from vision.models.convolution import convolve
+from vision.models.conv_layers import conv
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
+    Initializer,
     LayerScale,
     Mlp,
     Remat,
+    activate,
     as_output,
     check_choice,
     check_images,
@@ -26,6 +27,7 @@ from vision.models.layers import (
     check_positive,
     check_rate,
     classify,
+    dense,
     drop_path,
     drop_path_rates,
     layer_norm,
@@ -33,7 +35,7 @@ from vision.models.layers import (
     spatial_sites,
 )
 
-# name: depths, dims. Liu et al. 2022 from tiny on; atto to nano after Woo et al. (V2), 2023.
+# name: depths, dims. Liu et al. 2022 from tiny to xlarge; the others Woo et al. (V2), 2023.
 VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
     "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -43,19 +45,49 @@ VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "small": ((3, 3, 27, 3), (96, 192, 384, 768)),
     "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
     "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+    "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    "huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
 }
 # Tensor parallelism in the MLPs, where nearly all parameters are; the rest is split over fsdp.
 TENSOR_PARALLEL = (*MLP_TENSOR_PARALLEL, ShardingRule(r".*", "fsdp"))
 _INIT = nn.initializers.truncated_normal(0.02)
 
 
-def _depthwise(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-    # From a kernel split by channel the partitioner concludes to split the activations by
-    # channel, and moves all of them there and back. The kernel is small: gather it.
-    mesh = jax.sharding.get_abstract_mesh()
-    if not mesh.empty and mesh.size > 1:
-        kernel = jax.lax.with_sharding_constraint(kernel, P())
-    return convolve(x, kernel, *args, **kwargs)
+class GlobalResponse(nn.Module):
+    """x + gamma x n(x) + beta: contrast between channels (Woo et al., ConvNeXt V2, 2023).
+
+    ``n`` is a channel's norm over all positions of an image, divided by the mean of these norms
+    over channels. Float32 inside; zero ``gamma`` and ``beta``, as at the start, are the identity.
+    """
+
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        zeros, shape = nn.initializers.zeros, (x.shape[-1],)
+        gamma = self.param("gamma", zeros, shape, self.precision.params)
+        beta = self.param("beta", zeros, shape, self.precision.params)
+        square = jnp.square(x.astype(jnp.float32)).sum(axis=(1, 2), keepdims=True)
+        # The square root of a channel that is zero everywhere has no finite gradient.
+        some = square > 0
+        norm = jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
+        relative = norm / (norm.mean(axis=-1, keepdims=True) + 1e-6)
+        return x + (gamma * (x * relative) + beta).astype(x.dtype)
+
+
+class ResponseMlp(nn.Module):
+    """``Mlp`` with ``GlobalResponse`` after its activation."""
+
+    hidden: int
+    kernel_init: Initializer
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        width = x.shape[-1]
+        x = dense(x, self.hidden, self.precision, "fc1", self.kernel_init, tensor=-1)
+        x = GlobalResponse(self.precision, name="grn")(activate(x, "gelu"))
+        return dense(x, width, self.precision, "fc2", self.kernel_init)
 
 
 class ConvNeXtBlock(nn.Module):
@@ -63,23 +95,23 @@ class ConvNeXtBlock(nn.Module):
 
     layer_scale: float | None
     precision: Precision
+    grn: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
         channels = x.shape[-1]
-        y = nn.Conv(
+        y = conv(
             channels,
-            (7, 7),
-            padding=3,
-            feature_group_count=channels,
-            dtype=self.precision.compute,
-            param_dtype=self.precision.params,
-            kernel_init=_INIT,
-            conv_general_dilated=_depthwise,
+            7,
+            groups=channels,
+            use_bias=True,
+            precision=self.precision,
             name="conv_dw",
+            kernel_init=_INIT,
         )(x)
         y = layer_norm(constrain_batch(y), self.precision, "norm")
-        y = Mlp(4 * channels, _INIT, self.precision, name="mlp")(y)
+        mlp = ResponseMlp if self.grn else Mlp
+        y = mlp(4 * channels, _INIT, self.precision, name="mlp")(y)
         if self.layer_scale is not None:
             y = LayerScale(self.layer_scale, self.precision, name="ls")(y)
         return x + drop_path(y, key, rate)
@@ -87,6 +119,8 @@ class ConvNeXtBlock(nn.Module):
 
 class ConvNeXt(nn.Module):
     """ConvNeXt (Liu et al., A ConvNet for the 2020s, 2022), with the exact (erf) GELU.
+
+    V2 (Woo et al., 2023) is ``grn=True, layer_scale=None``.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
     ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block17`` for
@@ -103,6 +137,7 @@ class ConvNeXt(nn.Module):
         after the first halves the resolution again.
       drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
       layer_scale: initial value of a learned factor on every branch; None for none.
+      grn: global response normalisation in the MLPs.
       remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
         input, ``dots`` also the results of convolutions and of products with parameters.
       precision: number formats of parameters, computation and outputs.
@@ -116,6 +151,7 @@ class ConvNeXt(nn.Module):
     stem_stride: int = 4
     drop_path: float = 0.0
     layer_scale: float | None = 1e-6
+    grn: bool = False
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
@@ -165,16 +201,15 @@ class ConvNeXt(nn.Module):
         rates = drop_path_rates(self.drop_path, sum(depths))
 
         def reduce(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
-            layer = nn.Conv(
+            layer = conv(
                 channels,
-                (stride, stride),
-                strides=stride,
+                stride,
+                stride,
                 padding="VALID",
-                dtype=self.precision.compute,
-                param_dtype=self.precision.params,
-                kernel_init=_INIT,
-                conv_general_dilated=convolve,
+                use_bias=True,
+                precision=self.precision,
                 name=name,
+                kernel_init=_INIT,
             )
             return constrain_batch(layer(x))
 
@@ -190,7 +225,7 @@ class ConvNeXt(nn.Module):
                 x = reduce(x, channels, 2, f"downsample{stage}_conv")
             for _ in range(depth):
                 site = f"block{i:02d}"
-                block = block_type(self.layer_scale, self.precision, name=site)
+                block = block_type(self.layer_scale, self.precision, self.grn, name=site)
                 x = touch(tap, site, constrain_batch(block(x, keys[i], rates[i])))
                 out[site] = x
                 i += 1

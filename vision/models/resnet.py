@@ -1,4 +1,4 @@
-"""ResNet v1.5, 10 to 152 layers."""
+"""ResNet v1.5 and v1d, wide ResNet and ResNeXt, 10 to 152 layers."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import jax.numpy as jnp
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
-from vision.models.convolution import convolve, max_pool
+from vision.models.conv_layers import batch_norm, conv
+from vision.models.convolution import max_pool
 from vision.models.layers import (
-    Initializer,
     Remat,
     check_choice,
     check_images,
@@ -25,60 +25,30 @@ from vision.models.layers import (
     spatial_sites,
 )
 
-Depth = Literal[10, 18, 34, 50, 101, 152]
-Stem = Literal["imagenet", "cifar"]
+Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152]
+Stem = Literal["imagenet", "cifar", "deep"]
+Downsample = Literal["strided", "average"]
 
 STAGES: Mapping[int, tuple[int, int, int, int]] = {
     10: (1, 1, 1, 1),
+    14: (1, 1, 1, 1),
     18: (2, 2, 2, 2),
+    26: (2, 2, 2, 2),
     34: (3, 4, 6, 3),
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
 }
-
-
-def _conv(channels: int, kernel: int, stride: int, precision: Precision, name: str) -> nn.Conv:
-    # Padding on both sides, as in PyTorch: "SAME" would pad a strided convolution on one side
-    # only and shift every pretrained kernel by a pixel.
-    return nn.Conv(
-        channels,
-        (kernel, kernel),
-        strides=stride,
-        padding=kernel // 2,
-        use_bias=False,
-        dtype=precision.compute,
-        param_dtype=precision.params,
-        kernel_init=nn.initializers.variance_scaling(2.0, "fan_out", "normal"),
-        conv_general_dilated=convolve,
-        name=name,
-    )
-
-
-def _norm(
-    x: jax.Array,
-    train: bool,
-    precision: Precision,
-    name: str,
-    scale_init: Initializer = nn.initializers.ones,
-) -> jax.Array:
-    layer = nn.BatchNorm(
-        use_running_average=not train,
-        momentum=0.9,
-        epsilon=1e-5,
-        dtype=precision.compute,
-        param_dtype=precision.params,
-        scale_init=scale_init,
-        name=name,
-    )
-    return layer(x)
+BASIC = (10, 18, 34)  # depths with two 3x3 convolutions in a block; the others have bottlenecks
 
 
 class ResidualBlock(nn.Module):
     """relu(x + branch(x)): two 3x3 convolutions, or 1x1, 3x3, 1x1 around a bottleneck.
 
     The stride is in the first 3x3 convolution. ``downsample`` projects ``x`` where its shape
-    does not fit the branch.
+    does not fit the branch: by a strided convolution or, with ``average``, by the mean of each
+    2x2 window and a convolution. ``inner`` are the channels of the bottleneck and ``groups`` the
+    groups of its 3x3 convolution.
     """
 
     channels: int
@@ -86,29 +56,48 @@ class ResidualBlock(nn.Module):
     bottleneck: bool
     zero_init: bool
     precision: Precision
+    inner: int | None = None
+    groups: int = 1
+    average: bool = False
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
         if self.bottleneck:
-            convs = [(self.channels, 1, 1), (self.channels, 3, self.stride)]
-            convs.append((4 * self.channels, 1, 1))
+            inner = self.inner or self.channels
+            convs = [(inner, 1, 1, 1), (inner, 3, self.stride, self.groups)]
+            convs.append((4 * self.channels, 1, 1, 1))
         else:
-            convs = [(self.channels, 3, self.stride), (self.channels, 3, 1)]
+            convs = [(self.channels, 3, self.stride, 1), (self.channels, 3, 1, 1)]
         y = x
-        for i, (channels, kernel, stride) in enumerate(convs, 1):
-            y = _conv(channels, kernel, stride, self.precision, f"conv{i}")(y)
+        for i, (channels, kernel, stride, groups) in enumerate(convs, 1):
+            layer = conv(
+                channels, kernel, stride, groups, precision=self.precision, name=f"conv{i}"
+            )
             last = i == len(convs)
             scale = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
-            y = _norm(y, train, self.precision, f"norm{i}", scale)
+            y = batch_norm(layer(y), train, self.precision, f"norm{i}", scale)
             y = y if last else nn.relu(y)
         if x.shape != y.shape:
-            x = _conv(y.shape[-1], 1, self.stride, self.precision, "downsample_conv")(x)
-            x = _norm(x, train, self.precision, "downsample_norm")
+            stride = self.stride
+            if self.average and stride > 1:
+                x, stride = halve(x), 1
+            layer = conv(y.shape[-1], 1, stride, precision=self.precision, name="downsample_conv")
+            x = batch_norm(layer(x), train, self.precision, "downsample_norm")
         return nn.relu(x + y)
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """(B, h, w, C) means of 2x2 windows; one that an odd side cuts is the mean of what is there."""
+    pads = tuple((0, n % 2) for n in x.shape[1:3])
+    return nn.avg_pool(x, (2, 2), (2, 2), pads, count_include_pad=False)
 
 
 class ResNet(nn.Module):
     """ResNet (He et al., 2016) in its v1.5 form: the stride is in the 3x3 convolutions.
+
+    ``stem="deep", downsample="average"`` is v1d (He et al., Bag of Tricks, 2019). ResNeXt-50 32x4d
+    (Xie et al., 2017) is ``groups=32, group_width=4``; Wide ResNet-50-2 (Zagoruyko and Komodakis,
+    2016) is ``group_width=128``.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
     ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
@@ -120,11 +109,17 @@ class ResNet(nn.Module):
     sharded batch, of the batch on all devices. The running variance is the biased one.
 
     Attributes:
-      depth: number of layers; 10, which the paper does not have, is for small images and tests.
+      depth: number of layers. The papers do not have 10, of basic blocks, nor 14 and 26, of
+        bottlenecks: one and two blocks in each stage.
       num_classes: classes of the head; None and 0 both mean no head.
       stem: ``imagenet``: 7x7 convolution of stride 2, then 3x3 max pooling of stride 2;
+        ``deep``: three 3x3 convolutions in place of the 7x7 one, the first of stride 2;
         ``cifar``: 3x3 convolution of stride 1, no pooling, for images of about 32 px.
+      downsample: how a shortcut halves the resolution: ``strided``: 1x1 convolution of stride 2,
+        which reads a quarter of the positions; ``average``: mean of 2x2 windows before it.
       width_multiplier: multiplies the channels of every layer, the embedding's too.
+      groups: of the 3x3 convolution of a bottleneck: the cardinality of ResNeXt.
+      group_width: channels of each group in the first stage, before ``width_multiplier``.
       zero_init_residual: scale of every block's last BatchNorm starts at zero (Goyal et al.,
         2017).
       remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
@@ -137,6 +132,9 @@ class ResNet(nn.Module):
     num_classes: int | None = None
     stem: Stem = "imagenet"
     width_multiplier: float = 1.0
+    downsample: Downsample = "strided"
+    groups: int = 1
+    group_width: int = 64
     zero_init_residual: bool = True
     remat: Remat = "none"
     precision: Precision = Precision()
@@ -145,12 +143,32 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         check_choice("depth", self.depth, get_args(Depth))
         check_choice("stem", self.stem, get_args(Stem))
+        check_choice("downsample", self.downsample, get_args(Downsample))
         check_choice("remat", self.remat, get_args(Remat))
-        check_positive(width_multiplier=self.width_multiplier)
+        check_positive(
+            width_multiplier=self.width_multiplier,
+            groups=self.groups,
+            group_width=self.group_width,
+        )
         check_num_classes(self.num_classes)
         if not float(64 * self.width_multiplier).is_integer():
             raise ValueError(
                 f"width_multiplier={self.width_multiplier} times 64 channels is not a whole number"
+            )
+        if self.stem == "deep" and 64 * self.width_multiplier % 2:
+            raise ValueError(
+                f"width_multiplier={self.width_multiplier} gives stem='deep' an odd number of "
+                "channels, but its first two convolutions have half as many"
+            )
+        if (self.groups, self.group_width) != (1, 64) and self.depth in BASIC:
+            raise ValueError(
+                f"groups={self.groups} and group_width={self.group_width} are of bottlenecks, "
+                f"which depth={self.depth} does not have"
+            )
+        if not float(self.group_width * self.width_multiplier).is_integer():
+            raise ValueError(
+                f"group_width={self.group_width} times width_multiplier={self.width_multiplier} "
+                "is not a whole number"
             )
         super().__post_init__()
 
@@ -160,13 +178,16 @@ class ResNet(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
         width = int(64 * self.width_multiplier)
-        if self.stem == "imagenet":
-            x = _conv(width, 7, 2, self.precision, "stem_conv")(x)
-            x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
-            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+        if self.stem == "deep":
+            convs = [("1", width // 2, 3, 2), ("2", width // 2, 3, 1), ("3", width, 3, 1)]
         else:
-            x = _conv(width, 3, 1, self.precision, "stem_conv")(x)
-            x = nn.relu(_norm(x, train, self.precision, "stem_norm"))
+            convs = [("", width, 7, 2) if self.stem == "imagenet" else ("", width, 3, 1)]
+        for place, channels, kernel, stride in convs:
+            name = f"stem_conv{place}"
+            x = conv(channels, kernel, stride, precision=self.precision, name=name)(x)
+            x = nn.relu(batch_norm(x, train, self.precision, f"stem_norm{place}"))
+        if self.stem != "cifar":
+            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         x = touch(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
@@ -183,9 +204,12 @@ class ResNet(nn.Module):
             block = block_type(
                 width * 2**stage,
                 stride,
-                self.depth >= 50,
+                self.depth not in BASIC,
                 self.zero_init_residual,
                 self.precision,
+                int(self.group_width * self.width_multiplier) * self.groups * 2**stage,
+                self.groups,
+                self.downsample == "average",
                 name=site,
             )
             x = out[site] = touch(tap, site, constrain_batch(block(x, train)))
