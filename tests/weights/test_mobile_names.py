@@ -1,0 +1,132 @@
+"""Towers of this file against timm: see bench/goldens/weights_mobile.py."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from vision.core.net import forward, initialise
+from vision.core.stored import flatten
+from vision.models.efficientnet import EfficientNet
+from vision.models.inception import InceptionV4
+from vision.models.inception_resnet import InceptionResNetV2
+from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.swin import Swin
+from vision.weights.families.inception import timm_inception_resnet_v2, timm_inception_v4
+from vision.weights.families.mobilenet import timm_mobilenet
+from vision.weights.families.swin import timm_swin
+from vision.weights.mapping import Names, WeightsError, load, save
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "weights" / "mobile"
+NARROW: Mapping[str, Any] = {"num_classes": 7, "width_multiplier": 0.125}
+TENSORFLOW: Mapping[str, Any] = {"padding": "same", "norm_epsilon": 1e-3}
+TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
+    "mobilenet_v2": (
+        MobileNetV2(**NARROW, depth_multiplier=0.3, head_width=24),
+        timm_mobilenet,
+    ),
+    "mobilenet_v3_large": (
+        MobileNetV3("large", **NARROW, depth_multiplier=0.5, head_width=24),
+        timm_mobilenet,
+    ),
+    "mobilenet_v3_small": (
+        MobileNetV3("small", **NARROW, **TENSORFLOW, depth_multiplier=0.5, head_width=24),
+        timm_mobilenet,
+    ),
+    "efficientnet": (EfficientNet(**NARROW, depth_multiplier=0.3), timm_mobilenet),
+    "efficientnet_tf": (
+        EfficientNet(**NARROW, **TENSORFLOW, depth_multiplier=0.2),
+        timm_mobilenet,
+    ),
+    "inception_v4": (
+        InceptionV4((1, 1, 1), width_multiplier=1 / 16, num_classes=7),
+        timm_inception_v4,
+    ),
+    "inception_resnet_v2": (
+        InceptionResNetV2((1, 1, 2), width_multiplier=1 / 16, num_classes=7),
+        timm_inception_resnet_v2,
+    ),
+    "swin": (
+        Swin(width=8, depths=(2, 2, 1), heads=(1, 2, 4), windows=(4, 4, 3), num_classes=7),
+        timm_swin,
+    ),
+}
+
+
+@functools.cache
+def target(tower: Any, height: int = 36, width: int = 44) -> Any:
+    shape = jax.ShapeDtypeStruct((1, height, width, 3), jnp.float32)
+    params, state = jax.eval_shape(lambda x: initialise(tower, jax.random.key(0), x), shape)
+    return {"params": params, "model_state": state}
+
+
+def golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The model's tensors, and the rest of the file."""
+    tensors = load_file(GOLDEN / f"{name}.safetensors")
+    weights = {k.removeprefix("weights/"): v for k, v in tensors.items() if k[:8] == "weights/"}
+    return weights, {k: v for k, v in tensors.items() if k[:8] != "weights/"}
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_the_same_numbers_as_timm(name: str):
+    tower, names_of = TOWERS[name]
+    weights, rest = golden(name)
+    images = rest.pop("images").astype(np.float32)
+    names = names_of(tower)
+    tree = load(names, weights, target(tower, *images.shape[1:3]))
+
+    found = jax.jit(
+        lambda tree, x: forward(tower, tree["params"], tree["model_state"], x, train=False)[1]
+    )(tree, images)
+    expected = {site.removeprefix("out/"): value for site, value in rest.items()}
+    blocks = {site for site in found if site.startswith("block") and "/" not in site}
+    assert expected.keys() >= blocks | {"stem", "logits"}
+    for site, value in expected.items():
+        error = np.abs(found[site] - value).max() / np.abs(value).max()
+        assert error < 1e-4, f"{site}: {error}"
+
+    # What is written is what was read, but for tensors that are ignored by name.
+    written = save(names, tree)
+    ignored = weights.keys() - written.keys()
+    assert all(key.endswith("num_batches_tracked") for key in ignored)
+    for key, value in written.items():
+        np.testing.assert_array_equal(value, weights[key].astype(np.float32), err_msg=key)
+
+
+def test_another_window():
+    """Bias tables are resampled, all else is as it was."""
+    weights, _ = golden("swin")
+    tower = TOWERS["swin"][0]
+    wider = tower.clone(windows=(4, 6, 3))
+    found, expected = (flatten(load(timm_swin(t), weights, target(t))) for t in (wider, tower))
+    for path, array in expected.items():
+        if array.shape == found[path].shape:
+            np.testing.assert_array_equal(found[path], array, err_msg=path)
+        else:
+            assert path in {f"params.block{i:02d}.attn.bias_table" for i in (2, 3)}
+            old, new = array.reshape(7, 7, -1), found[path].reshape(11, 11, -1)
+            linear = jax.image.resize(old, new.shape, "linear")
+            assert np.abs(new - linear).mean() < 0.2 * np.abs(old).mean()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"depths": (2, 2, 2)}, "tensor layers.2.blocks.1.norm1.weight is missing"),
+        ({"depths": (2, 1, 1)}, r"tensor layers.1.blocks.1.attn.proj.bias of shape \(16,\) has no"),
+        ({"num_classes": 5}, r"head.fc.weight \(7, 32\) gives shape \(32, 7\), but params.head"),
+    ],
+)
+def test_the_wrong_tower_is_refused(change: dict[str, Any], message: str):
+    weights, _ = golden("swin")
+    tower = TOWERS["swin"][0].clone(**change)
+    with pytest.raises(WeightsError, match=message):
+        load(timm_swin(tower), weights, target(tower))

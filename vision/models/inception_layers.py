@@ -1,0 +1,179 @@
+"""Branches of convolutions side by side: what both Inception networks are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.conv_layers import batch_norm, conv
+from vision.models.convolution import max_pool
+from vision.models.layers import (
+    Remat,
+    check_choice,
+    check_images,
+    check_num_classes,
+    check_positive,
+    check_rate,
+    classify,
+    dropout,
+    spatial_sites,
+)
+
+# Both networks reduce the image by 32 and do so mostly without padding.
+SMALLEST_PX = 75
+
+
+class Conv(NamedTuple):
+    """Convolution, BatchNorm and ReLU.
+
+    Attributes:
+      channels: of the result, at a width multiplier of 1.
+      kernel: height and width.
+      stride: of both axes.
+      padded: by half the kernel, otherwise not at all.
+    """
+
+    channels: int
+    kernel: tuple[int, int] = (1, 1)
+    stride: int = 1
+    padded: bool = True
+
+
+# Max pooling has stride 2 and no padding; average pooling has stride 1 and keeps the size.
+Pool = Literal["max", "average"]
+# Convolutions in a tuple stand side by side and are given the same.
+Step = Conv | Pool | tuple[Conv, ...]
+Branch = tuple[Step, ...]
+Branches = tuple[Branch, ...]
+
+
+def scaled(channels: int, width_multiplier: float) -> int:
+    """``channels`` times the multiplier.
+
+    Raises:
+      ValueError: it is not a whole number above zero.
+    """
+    product = channels * width_multiplier
+    if product < 1 or not float(product).is_integer():
+        raise ValueError(
+            f"width_multiplier={width_multiplier} times {channels} channels is not a whole number"
+        )
+    return int(product)
+
+
+def convolutions(branches: Branches) -> dict[tuple[int, int, str], Conv]:
+    """All convolutions by branch, step, and which of those side by side: ``""``, ``a``, ``b``."""
+    found = {}
+    for i, branch in enumerate(branches):
+        for j, step in enumerate(branch):
+            if isinstance(step, Conv):
+                found[i, j, ""] = step
+            elif not isinstance(step, str):
+                found |= {(i, j, "ab"[k]): sizes for k, sizes in enumerate(step)}
+    return found
+
+
+def check_fields(tower: Any, blocks: Sequence[Branches]) -> None:
+    """Raises ValueError for a field of an Inception tower with an invalid value."""
+    if len(tower.depths) != 3 or min(tower.depths) < 1:
+        raise ValueError(f"depths={tower.depths}, but they are three and positive")
+    check_positive(width_multiplier=tower.width_multiplier)
+    for branches in blocks:
+        for sizes in convolutions(branches).values():
+            scaled(sizes.channels, tower.width_multiplier)
+    check_rate("dropout", tower.dropout)
+    check_choice("remat", tower.remat, get_args(Remat))
+    check_num_classes(tower.num_classes)
+
+
+class ConvUnit(nn.Module):
+    """relu(norm(conv(x)))."""
+
+    sizes: Conv
+    width_multiplier: float
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        height, width = self.sizes.kernel
+        x = conv(
+            scaled(self.sizes.channels, self.width_multiplier),
+            self.sizes.kernel,
+            self.sizes.stride,
+            padding=(height // 2, width // 2) if self.sizes.padded else 0,
+            precision=self.precision,
+            name="conv",
+        )(x)
+        # Weights trained with TensorFlow, whose BatchNorm has this epsilon.
+        return nn.relu(batch_norm(x, train, self.precision, "norm", epsilon=1e-3))
+
+
+class Mixed(nn.Module):
+    """Branches side by side, their results one after another along the channels.
+
+    Step j of branch i is ``branch<i>_<j>``, pooling counted; convolutions side by side are
+    ``branch<i>_<j>a``, ``branch<i>_<j>b``. With ``residual_scale`` a 1x1 convolution ``project``
+    of the result, times the scale, is added to ``x``, and ReLU follows if ``relu``.
+    """
+
+    branches: Branches
+    width_multiplier: float
+    precision: Precision
+    residual_scale: float | None = None
+    relu: bool = True
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+        def unit(sizes: Conv, y: jax.Array, name: str) -> jax.Array:
+            return ConvUnit(sizes, self.width_multiplier, self.precision, name=name)(y, train)
+
+        results = []
+        for i, branch in enumerate(self.branches):
+            y = x
+            for j, step in enumerate(branch):
+                name = f"branch{i}_{j}"
+                if step == "max":
+                    y = max_pool(y, (3, 3), (2, 2), ((0, 0), (0, 0)))
+                elif step == "average":
+                    # SAME is one on each side; what is outside the image does not count.
+                    y = nn.avg_pool(y, (3, 3), padding="SAME", count_include_pad=False)
+                elif isinstance(step, Conv):
+                    y = unit(step, y, name)
+                else:
+                    named = zip(step, "ab", strict=True)
+                    y = jnp.concatenate([unit(c, y, name + suffix) for c, suffix in named], -1)
+            results.append(y)
+        y = jnp.concatenate(results, axis=-1)
+        if self.residual_scale is None:
+            return y
+        project = conv(x.shape[-1], 1, use_bias=True, precision=self.precision, name="project")
+        y = x + self.residual_scale * project(y)
+        return nn.relu(y) if self.relu else y
+
+
+def check_size(x: jax.Array) -> None:
+    """Raises unless ``x`` can be a batch of images of at least ``SMALLEST_PX`` each side."""
+    check_images(x)
+    if min(x.shape[1:3]) < SMALLEST_PX:
+        raise ValueError(
+            f"image of {x.shape[1]}x{x.shape[2]} is smaller than {SMALLEST_PX}x{SMALLEST_PX}: "
+            "resize the images"
+        )
+
+
+def end_tower(
+    tower: Any, x: jax.Array, out: dict[str, jax.Array], train: bool, tap: Tap | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Sites from ``tokens`` on, of an Inception tower: mean over positions, dropout, head."""
+    x, out = spatial_sites(x, out, tap)
+    pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(tower.precision.output)
+    pooled = out["pooled"] = touch(tap, "pooled", pooled)
+    key = tower.make_rng("dropout") if train and tower.dropout else None
+    embedding = dropout(pooled, key, tower.dropout)
+    return classify(embedding, out, tap, tower.num_classes, tower.head_zero_init, tower.precision)

@@ -1,0 +1,151 @@
+"""Inception-ResNet-v2."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.inception_layers import (
+    Branches,
+    Conv,
+    ConvUnit,
+    Mixed,
+    check_fields,
+    check_size,
+    end_tower,
+    scaled,
+)
+from vision.models.layers import Remat, rematerialise
+
+# The sizes are those of the authors' published weights, which differ from the paper's figures.
+STEM: tuple[Branches, ...] = (
+    ((Conv(32, (3, 3), 2, padded=False),),),
+    ((Conv(32, (3, 3), padded=False),),),
+    ((Conv(64, (3, 3)),),),
+    (("max",),),
+    ((Conv(80),),),
+    ((Conv(192, (3, 3), padded=False),),),
+    (("max",),),
+    (
+        (Conv(96),),
+        (Conv(48), Conv(64, (5, 5))),
+        (Conv(64), Conv(96, (3, 3)), Conv(96, (3, 3))),
+        ("average", Conv(64)),
+    ),
+)
+BLOCK_A: Branches = (
+    (Conv(32),),
+    (Conv(32), Conv(32, (3, 3))),
+    (Conv(32), Conv(48, (3, 3)), Conv(64, (3, 3))),
+)
+REDUCTION_A: Branches = (
+    (Conv(384, (3, 3), 2, padded=False),),
+    (Conv(256), Conv(256, (3, 3)), Conv(384, (3, 3), 2, padded=False)),
+    ("max",),
+)
+BLOCK_B: Branches = (
+    (Conv(192),),
+    (Conv(128), Conv(160, (1, 7)), Conv(192, (7, 1))),
+)
+REDUCTION_B: Branches = (
+    (Conv(256), Conv(384, (3, 3), 2, padded=False)),
+    (Conv(256), Conv(288, (3, 3), 2, padded=False)),
+    (Conv(256), Conv(288, (3, 3)), Conv(320, (3, 3), 2, padded=False)),
+    ("max",),
+)
+BLOCK_C: Branches = (
+    (Conv(192),),
+    (Conv(192), Conv(224, (1, 3)), Conv(256, (3, 1))),
+)
+HEAD = Conv(1536)
+
+
+class ResidualPlan(NamedTuple):
+    """A block: its branches, what scales their sum if it is added to the input, ReLU after it."""
+
+    branches: Branches
+    residual_scale: float | None = None
+    relu: bool = True
+
+
+class InceptionResNetV2(nn.Module):
+    """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
+
+    Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
+    it returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is what the first
+    residual block is given; residual blocks and the reductions between them count as ``block00``
+    to ``block41``. ``map`` is the result of the 1x1 convolution after the last block, ``tokens``
+    the same with its positions flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``,
+    ``embedding`` and ``logits`` are of the output dtype, everything else is of the compute dtype.
+    BatchNorm's epsilon is 1e-3.
+
+    Attributes:
+      depths: numbers of residual blocks at strides 8, 16 and 32.
+      width_multiplier: of the channels of every layer, the embedding's 1536 too; they have to
+        remain whole numbers.
+      num_classes: classes of the head; None and 0 both mean no head.
+      dropout: of the embedding; 0.2 in the paper.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of convolutions.
+      precision: number formats of parameters, computation and outputs. Statistics are float32.
+      head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+    """
+
+    depths: tuple[int, int, int] = (10, 20, 10)
+    width_multiplier: float = 1.0
+    num_classes: int | None = None
+    dropout: float = 0.0
+    remat: Remat = "none"
+    precision: Precision = Precision()
+    head_zero_init: bool = True
+
+    def __post_init__(self) -> None:
+        check_fields(self, (*STEM, *(plan.branches for plan in self.blocks())))
+        scaled(HEAD.channels, self.width_multiplier)
+        super().__post_init__()
+
+    @nn.nowrap
+    def blocks(self) -> tuple[ResidualPlan, ...]:
+        """What ``block00`` and so on are; the last adds without scaling and has no ReLU."""
+        a, b, c = self.depths
+        return (
+            *(ResidualPlan(BLOCK_A, 0.17),) * a,
+            ResidualPlan(REDUCTION_A),
+            *(ResidualPlan(BLOCK_B, 0.1),) * b,
+            ResidualPlan(REDUCTION_B),
+            *(ResidualPlan(BLOCK_C, 0.2),) * (c - 1),
+            ResidualPlan(BLOCK_C, 1.0, relu=False),
+        )
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_size(x)
+        block_type = rematerialise(Mixed, self.remat, static=(2,))
+
+        def mixed(x: jax.Array, plan: ResidualPlan, name: str) -> jax.Array:
+            block = block_type(
+                plan.branches,
+                self.width_multiplier,
+                self.precision,
+                plan.residual_scale,
+                plan.relu,
+                name=name,
+            )
+            return constrain_batch(block(x, train))
+
+        for i, branches in enumerate(STEM):
+            x = mixed(x, ResidualPlan(branches), f"stem{i}")
+        x = touch(tap, "stem", x)
+        out = {"stem": x}
+        for i, plan in enumerate(self.blocks()):
+            site = f"block{i:02d}"
+            x = out[site] = touch(tap, site, mixed(x, plan, site))
+        x = ConvUnit(HEAD, self.width_multiplier, self.precision, name="last")(x, train)
+        return end_tower(self, x, out, train, tap)

@@ -1,0 +1,316 @@
+"""Inverted residual blocks and squeeze-and-excitation: what mobile networks are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.conv_layers import batch_norm, conv
+from vision.models.layers import (
+    Remat,
+    as_output,
+    check_choice,
+    check_images,
+    check_num_classes,
+    check_positive,
+    check_rate,
+    classify,
+    dense,
+    drop_path,
+    drop_path_rates,
+    dropout,
+    rematerialise,
+    spatial_sites,
+)
+
+Activation = Literal["relu", "relu6", "silu", "hard_swish"]
+Padding = Literal["symmetric", "same"]
+Kind = Literal["inverted", "separable", "pointwise"]
+
+_ACTIVATIONS: Mapping[Activation, Callable[[jax.Array], jax.Array]] = {
+    "relu": nn.relu,
+    "relu6": nn.relu6,
+    "silu": nn.silu,
+    "hard_swish": nn.hard_swish,
+}
+_HE_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+class Row(NamedTuple):
+    """Blocks of a stage that are alike, but for the stride that only the stage's first one has."""
+
+    repeats: int
+    kernel: int
+    stride: int
+    expansion: float
+    channels: int
+    squeeze: bool
+    activation: Activation
+    kind: Kind = "inverted"
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockPlan:
+    """Sizes of one block.
+
+    Attributes:
+      stage: of the network, from 0; a stage begins where the table of the paper has a line.
+      kind: ``inverted``: 1x1 expansion, depthwise, 1x1 projection (Sandler et al., 2018);
+        ``separable``: depthwise, 1x1 projection; ``pointwise``: one 1x1 convolution.
+      channels: of the result.
+      hidden: channels of the depthwise convolution.
+      squeezed: channels between the two layers of squeeze-and-excitation; 0 for none.
+      kernel: side of the depthwise kernel.
+      stride: of the depthwise convolution.
+      activation: after every convolution but the projection.
+    """
+
+    stage: int
+    kind: Kind
+    channels: int
+    hidden: int
+    squeezed: int
+    kernel: int
+    stride: int
+    activation: Activation
+
+
+@dataclasses.dataclass(frozen=True)
+class MobilePlan:
+    """All sizes of a mobile network.
+
+    Attributes:
+      stem: channels of the stem, a 3x3 convolution of stride 2.
+      blocks: in order.
+      head: channels of the layer before the classifier.
+      activation: of the stem and of that layer.
+      pooled_head: that layer is dense and follows pooling (MobileNetV3); otherwise it is a 1x1
+        convolution with BatchNorm before pooling.
+      squeeze_activation: between the layers of squeeze-and-excitation; None: the block's.
+      hard_gate: the gate is a piecewise linear sigmoid.
+    """
+
+    stem: int
+    blocks: tuple[BlockPlan, ...]
+    head: int
+    activation: Activation
+    pooled_head: bool = False
+    squeeze_activation: Activation | None = None
+    hard_gate: bool = False
+
+
+def divisible(channels: float, divisor: int = 8) -> int:
+    """The nearest multiple of the divisor, but never less than nine tenths of ``channels``."""
+    rounded = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return rounded if rounded >= 0.9 * channels else rounded + divisor
+
+
+def scaled_repeats(repeats: Sequence[int], multiplier: float) -> list[int]:
+    """Numbers of blocks of a stage's rows: their sum times the multiplier, rounded up.
+
+    Later rows get their share first, so that the first, which has the stride, grows last.
+    """
+    left, wanted = sum(repeats), math.ceil(sum(repeats) * multiplier)
+    scaled = []
+    for n in reversed(repeats):
+        scaled.append(max(1, round(n / left * wanted)))
+        left, wanted = left - n, wanted - scaled[-1]
+    return scaled[::-1]
+
+
+def plan_blocks(
+    stages: Sequence[Sequence[Row]],
+    stem: int,
+    width_multiplier: float,
+    depth_multipliers: Sequence[float],
+    squeezed: Callable[[int, float], int],
+) -> tuple[BlockPlan, ...]:
+    """Blocks of a table of stages.
+
+    Args:
+      stages: the table, at multipliers of 1.
+      stem: channels that the first block is given.
+      width_multiplier: of the channels of all blocks, which are rounded to multiples of 8.
+      depth_multipliers: of the number of blocks, one per stage.
+      squeezed: hidden channels and expansion to channels of squeeze-and-excitation.
+    """
+    blocks: list[BlockPlan] = []
+    width = stem
+    for stage, (rows, depth) in enumerate(zip(stages, depth_multipliers, strict=True)):
+        stride = rows[0].stride
+        for row, repeats in zip(
+            rows, scaled_repeats([row.repeats for row in rows], depth), strict=True
+        ):
+            for _ in range(repeats):
+                hidden = divisible(width * row.expansion) if row.kind == "inverted" else width
+                blocks.append(
+                    BlockPlan(
+                        stage=stage,
+                        kind=row.kind,
+                        channels=divisible(row.channels * width_multiplier),
+                        hidden=hidden,
+                        squeezed=squeezed(hidden, row.expansion) if row.squeeze else 0,
+                        kernel=row.kernel,
+                        stride=stride,
+                        activation=row.activation,
+                    )
+                )
+                width, stride = blocks[-1].channels, 1
+    return tuple(blocks)
+
+
+class SqueezeExcite(nn.Module):
+    """Scales channels by what the whole image says of them (Hu et al., 2018): (B, h, w, C)."""
+
+    channels: int
+    activation: Activation
+    hard_gate: bool
+    precision: Precision
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        y = x.mean(axis=(1, 2), dtype=jnp.float32).astype(x.dtype)
+        y = dense(y, self.channels, self.precision, "reduce", _HE_FAN_IN)
+        y = _ACTIVATIONS[self.activation](y)
+        y = dense(y, x.shape[-1], self.precision, "expand", _HE_FAN_IN)
+        gate = nn.hard_sigmoid(y) if self.hard_gate else nn.sigmoid(y)
+        return x * gate[:, None, None]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvNorm:
+    """Convolutions with BatchNorm as this network has them everywhere.
+
+    Attributes:
+      padding: ``symmetric`` as PyTorch pads, ``same`` as TensorFlow does: strided convolutions
+        on one side more.
+      epsilon: of BatchNorm.
+      precision: number formats.
+    """
+
+    padding: Padding
+    epsilon: float
+    precision: Precision
+
+    def __call__(
+        self,
+        x: jax.Array,
+        train: bool,
+        channels: int,
+        kernel: int,
+        name: str,
+        stride: int = 1,
+        groups: int = 1,
+        activation: Activation | None = None,
+    ) -> jax.Array:
+        """Makes layers ``<name>_conv`` and ``<name>_norm`` of the module that calls it."""
+        x = conv(
+            channels,
+            kernel,
+            stride,
+            groups,
+            "SAME" if self.padding == "same" else None,
+            precision=self.precision,
+            name=f"{name}_conv",
+        )(x)
+        x = batch_norm(x, train, self.precision, f"{name}_norm", epsilon=self.epsilon)
+        return x if activation is None else _ACTIVATIONS[activation](x)
+
+
+class MobileBlock(nn.Module):
+    """One block; ``x`` is added to the projection where their shapes allow it.
+
+    Stochastic depth drops the branch with probability ``rate`` if there is a ``key``.
+    """
+
+    plan: BlockPlan
+    unit: ConvNorm
+    squeeze_activation: Activation | None
+    hard_gate: bool
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, train: bool, key: jax.Array | None, rate: jax.Array | None
+    ) -> jax.Array:
+        plan, unit, act = self.plan, self.unit, self.plan.activation
+        if plan.kind == "pointwise":
+            return unit(x, train, plan.channels, 1, "pointwise", activation=act)
+        y = x
+        if plan.kind == "inverted":
+            y = unit(y, train, plan.hidden, 1, "expand", activation=act)
+        y = unit(y, train, plan.hidden, plan.kernel, "depthwise", plan.stride, plan.hidden, act)
+        if plan.squeezed:
+            inner = self.squeeze_activation or act
+            se = SqueezeExcite(plan.squeezed, inner, self.hard_gate, unit.precision, name="se")
+            y = se(y)
+        y = unit(y, train, plan.channels, 1, "project")
+        if plan.stride == 1 and x.shape == y.shape:
+            y = x + drop_path(y, key, rate)
+        return y
+
+
+def check_mobile(tower: Any) -> None:
+    """Raises ValueError for a field, of those that ``run_mobile`` reads, with an invalid value."""
+    check_positive(
+        width_multiplier=tower.width_multiplier,
+        depth_multiplier=tower.depth_multiplier,
+        head_width=tower.head_width,
+        norm_epsilon=tower.norm_epsilon,
+    )
+    check_rate("dropout", tower.dropout)
+    check_rate("drop_path", tower.drop_path)
+    check_choice("padding", tower.padding, get_args(Padding))
+    check_choice("remat", tower.remat, get_args(Remat))
+    check_num_classes(tower.num_classes)
+
+
+def run_mobile(
+    tower: Any, plan: MobilePlan, x: jax.Array, train: bool, tap: Tap | None
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """What a mobile tower returns, as ``vision.core.net`` says.
+
+    Args:
+      tower: the module whose layers these are, with the fields of ``MobileNetV2``.
+      plan: its sizes.
+      x: (B, h, w, C) images.
+      train: training behaviour.
+      tap: see ``Tap``.
+    """
+    check_images(x)
+    precision = tower.precision
+    unit = ConvNorm(tower.padding, tower.norm_epsilon, precision)
+    depth = len(plan.blocks)
+    drop_key, keys = None, [None] * depth
+    if train and (tower.dropout or tower.drop_path):
+        drop_key, *keys = jax.random.split(tower.make_rng("dropout"), depth + 1)
+    rates = drop_path_rates(tower.drop_path, depth)
+
+    x = unit(x, train, plan.stem, 3, "stem", 2, activation=plan.activation)
+    x = touch(tap, "stem", constrain_batch(x))
+    out = {"stem": x}
+    block_type = rematerialise(MobileBlock, tower.remat, static=(2,))
+    for i, block_plan in enumerate(plan.blocks):
+        site = f"block{i:02d}"
+        block = block_type(block_plan, unit, plan.squeeze_activation, plan.hard_gate, name=site)
+        x = block(x, train, keys[i], rates[i])
+        x = out[site] = touch(tap, site, constrain_batch(x))
+
+    if not plan.pooled_head:
+        x = unit(x, train, plan.head, 1, "head", activation=plan.activation)
+    x, out = spatial_sites(constrain_batch(x), out, tap)
+    pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(precision.output)
+    embedding = out["pooled"] = touch(tap, "pooled", pooled)
+    if plan.pooled_head:
+        embedding = dense(embedding, plan.head, as_output(precision), "head_dense", _HE_FAN_IN)
+        embedding = _ACTIVATIONS[plan.activation](embedding)
+    embedding = dropout(embedding, drop_key, tower.dropout)
+    return classify(embedding, out, tap, tower.num_classes, tower.head_zero_init, precision)

@@ -1,0 +1,331 @@
+"""Swin transformer: attention in windows, every second time in shifted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple, get_args
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch, wants
+from vision.core.precision import Precision
+from vision.models.convolution import convolve
+from vision.models.layers import (
+    Mlp,
+    Remat,
+    check_choice,
+    check_images,
+    check_num_classes,
+    check_positive,
+    check_rate,
+    classify,
+    dense,
+    drop_path,
+    drop_path_rates,
+    layer_norm,
+    rematerialise,
+    spatial_sites,
+)
+
+Pair = tuple[int, int]
+
+# name: width, depths, heads. Liu et al. 2021.
+VARIANTS: Mapping[str, tuple[int, tuple[int, ...], tuple[int, ...]]] = {
+    "T": (96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "S": (96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "B": (128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "L": (192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+_INIT = nn.initializers.truncated_normal(0.02)
+_EPSILON = 1e-5
+
+
+class StagePlan(NamedTuple):
+    """One stage: channels, number of blocks, heads, side of the windows in tokens."""
+
+    width: int
+    depth: int
+    heads: int
+    window: int
+
+
+def relative_positions(window: Pair, side: int) -> np.ndarray:
+    """(N, N) int: row of the bias table for query i and key j of a window of N tokens.
+
+    The table has a row for every offset in a ``side`` by ``side`` window, (2 side - 1) ** 2; a
+    smaller window uses those in the middle.
+    """
+    rows, columns = np.mgrid[: window[0], : window[1]].reshape(2, -1)
+    down = rows[:, None] - rows[None] + side - 1
+    right = columns[:, None] - columns[None] + side - 1
+    return down * (2 * side - 1) + right
+
+
+def shift_mask(size: Pair, window: Pair, shift: Pair) -> np.ndarray:
+    """(windows, N, N) bool: which tokens of a shifted window see each other.
+
+    After ``size`` tokens were rolled by ``shift``, the windows at the end hold tokens from
+    opposite sides of the image; those do not.
+    """
+
+    def region(n: int, w: int, s: int) -> np.ndarray:
+        index = np.arange(n)
+        return (index >= n - w).astype(int) + (index >= n - s) if s else np.zeros(n, int)
+
+    rows, columns = (region(*axis) for axis in zip(size, window, shift, strict=True))
+    regions = to_windows((3 * rows[:, None] + columns)[None, :, :, None], window)[0, :, :, 0]
+    return regions[:, :, None] == regions[:, None]
+
+
+def to_windows(x: Any, window: Pair) -> Any:
+    """(B, h, w, C) to (B, windows, N, C); the window's sides divide h and w."""
+    (batch, height, width, channels), (a, b) = x.shape, window
+    x = x.reshape(batch, height // a, a, width // b, b, channels).swapaxes(2, 3)
+    return x.reshape(batch, -1, a * b, channels)
+
+
+def from_windows(x: jax.Array, window: Pair, size: Pair) -> jax.Array:
+    """Undoes ``to_windows`` of an image of that size."""
+    (height, width), (a, b) = size, window
+    x = x.reshape(x.shape[0], height // a, width // b, a, b, x.shape[-1]).swapaxes(2, 3)
+    return x.reshape(x.shape[0], height, width, x.shape[-1])
+
+
+def _padded(x: jax.Array, multiple: Pair) -> jax.Array:
+    """Zeros below and to the right, to the next multiple."""
+    down, right = (-n % m for n, m in zip(x.shape[1:3], multiple, strict=True))
+    return jnp.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
+
+
+class WindowAttention(nn.Module):
+    """Self-attention within each window, with a learned bias per head and relative position.
+
+    The columns of ``qkv`` are in the order of ``vision.models.transformer.Attention``.
+    """
+
+    heads: int
+    side: int
+    precision: Precision
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, window: Pair, mask: np.ndarray | None, tap: Tap | None, site: str
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """(B, windows, N, C), and the attention weights (B, windows, heads, N, N) if tapped."""
+        width = x.shape[-1]
+        shape = (self.heads, 3, width // self.heads)
+        qkv = dense(x, 3 * width, self.precision, "qkv", _INIT, shape=shape, tensor=3)
+        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        table = self.param(
+            "bias_table", _INIT, ((2 * self.side - 1) ** 2, self.heads), self.precision.params
+        )
+        bias = table[relative_positions(window, self.side)].astype(jnp.float32)
+        logits = jnp.einsum(
+            "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
+        )
+        logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5 + bias.transpose(2, 0, 1)
+        if mask is not None:
+            logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
+        weights = jax.nn.softmax(logits, axis=-1)
+        out = {}
+        if wants(tap, site):
+            weights = out["attention"] = touch(tap, site, weights)
+        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights.astype(v.dtype), v)
+        x = constrain_batch(x, tensor=3).reshape(*x.shape[:3], width)
+        return dense(x, width, self.precision, "proj", _INIT), out
+
+
+class SwinBlock(nn.Module):
+    """``x + attn(norm1(x))`` in windows, shifted or not, then ``x + mlp(norm2(x))``.
+
+    Returns what ``vision.models.transformer.Block`` returns, for (B, h, w, C).
+    """
+
+    stage: StagePlan
+    shifted: bool
+    mlp_ratio: float
+    precision: Precision
+    tap: Tap | None = None
+    site: str = ""
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, key: jax.Array | None, rate: jax.Array | None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        tap, site, side = self.tap, self.site, self.stage.window
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        height, width, channels = x.shape[1:]
+        # No window is larger than the image, and an image of one window need not be shifted.
+        window = (min(height, side), min(width, side))
+        shift = (
+            side // 2 if self.shifted and height > side else 0,
+            side // 2 if self.shifted and width > side else 0,
+        )
+
+        y = layer_norm(x, self.precision, "norm1", epsilon=_EPSILON)
+        y = jnp.roll(y, (-shift[0], -shift[1]), (1, 2)) if any(shift) else y
+        # Padding comes after the roll and takes part in attention, as in the weights' training.
+        y = _padded(y, window)
+        size = (y.shape[1], y.shape[2])
+        mask = shift_mask(size, window, shift) if any(shift) else None
+        attention = WindowAttention(self.stage.heads, side, self.precision, name="attn")
+        y, out = attention(to_windows(y, window), window, mask, tap, f"{site}/attention")
+        y = from_windows(y, window, size)[:, :height, :width]
+        y = jnp.roll(y, shift, (1, 2)) if any(shift) else y
+        out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[0], rate))
+        x = x + out["attn"]
+
+        y = layer_norm(x, self.precision, "norm2", epsilon=_EPSILON)
+        hidden = int(channels * self.mlp_ratio)
+        y = Mlp(hidden, _INIT, self.precision, name="mlp")(y)
+        out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[1], rate))
+        x = out[""] = touch(tap, site, constrain_batch(x + out["mlp"]))
+        return x, out
+
+
+class Swin(nn.Module):
+    """Swin transformer (Liu et al., 2021), with the exact (erf) GELU.
+
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
+    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block11`` for T.
+    ``stem``, the blocks and their two branches are (B, h, w, C), ``blockNN/attention`` is
+    (B, windows, heads, N, N); ``map`` is the last block's output after the final norm, ``tokens``
+    the same with its positions flattened, and ``embedding`` is ``pooled``. ``pooled``,
+    ``embedding`` and ``logits`` are of the output dtype, attention weights float32, everything
+    else is of the compute dtype. ``vision.models.vit.TENSOR_PARALLEL`` lays it out over a mesh.
+
+    Images have any size: zeros below and to the right fill them up to a multiple of the patch,
+    and the tokens of a stage up to a multiple of the window, where they are seen by others, as in
+    timm. Where that is so, tokens at opposite sides of the image may see each other in shifted
+    windows, again as in timm; where windows fit, they never do. In a stage with fewer tokens than
+    the window, windows are as large as the image and use the middle of the bias table.
+
+    Attributes:
+      variant: sizes, one of ``VARIANTS``.
+      width: channels of the first stage, twice as many in each further one; overrides the
+        variant, or stands without one.
+      depths: blocks of each stage; likewise.
+      heads: heads of each stage, as many as depths; likewise.
+      window: side of the windows, in tokens.
+      windows: side of each stage's windows, where they differ; overrides ``window``.
+      patch: side of the patches of the stem.
+      mlp_ratio: of the hidden layer's width to the width.
+      num_classes: classes of the head; None and 0 both mean no head.
+      drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of products with parameters.
+      precision: number formats of parameters, computation and outputs.
+      head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+    """
+
+    variant: str | None = None
+    width: int | None = None
+    depths: tuple[int, ...] | None = None
+    heads: tuple[int, ...] | None = None
+    window: int = 7
+    windows: tuple[int, ...] | None = None
+    patch: int = 4
+    mlp_ratio: float = 4.0
+    num_classes: int | None = None
+    drop_path: float = 0.0
+    remat: Remat = "none"
+    precision: Precision = Precision()
+    head_zero_init: bool = True
+
+    def __post_init__(self) -> None:
+        self.resolved()
+        check_positive(patch=self.patch, mlp_ratio=self.mlp_ratio)
+        check_choice("remat", self.remat, get_args(Remat))
+        check_rate("drop_path", self.drop_path)
+        check_num_classes(self.num_classes)
+        super().__post_init__()
+
+    @nn.nowrap
+    def resolved(self) -> tuple[StagePlan, ...]:
+        """The stages that the variant and the fields amount to."""
+        width, depths, heads = self.width, self.depths, self.heads
+        if self.variant is not None:
+            check_choice("variant", self.variant, VARIANTS)
+            of_variant = VARIANTS[self.variant]
+            width = of_variant[0] if width is None else width
+            depths = of_variant[1] if depths is None else depths
+            heads = of_variant[2] if heads is None else heads
+        if width is None or depths is None or heads is None:
+            raise ValueError(
+                "Swin without a variant needs width, depths and heads; or set variant to one of "
+                f"{', '.join(VARIANTS)}"
+            )
+        windows = (self.window,) * len(depths) if self.windows is None else self.windows
+        if not depths or not len(depths) == len(heads) == len(windows):
+            raise ValueError(f"{depths=}, {heads=} and {windows=}, but they are of one length")
+        if min(width, *depths, *heads, *windows) < 1:
+            raise ValueError(f"{width=}, {depths=}, {heads=} and {windows=}, but they are positive")
+        stages = [
+            StagePlan(width * 2**i, *sizes)
+            for i, sizes in enumerate(zip(depths, heads, windows, strict=True))
+        ]
+        for stage in stages:
+            if stage.width % stage.heads:
+                raise ValueError(f"{stage.heads} heads do not divide width {stage.width}")
+        return tuple(stages)
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(x)
+        stages = self.resolved()
+        total = sum(stage.depth for stage in stages)
+        keys: list[jax.Array | None] = [None] * total
+        if train and self.drop_path:
+            keys = list(jax.random.split(self.make_rng("dropout"), total))
+        rates = drop_path_rates(self.drop_path, total)
+
+        x = nn.Conv(
+            stages[0].width,
+            (self.patch, self.patch),
+            strides=self.patch,
+            padding="VALID",
+            dtype=self.precision.compute,
+            param_dtype=self.precision.params,
+            kernel_init=_INIT,
+            conv_general_dilated=convolve,
+            name="patch_embed",
+        )(_padded(x, (self.patch, self.patch)))
+        x = layer_norm(constrain_batch(x), self.precision, "stem_norm", epsilon=_EPSILON)
+        x = touch(tap, "stem", x)
+        out = {"stem": x}
+        block_type = rematerialise(SwinBlock, self.remat)
+        i = 0
+        for number, stage in enumerate(stages):
+            if number > 0:
+                x = self._merged(x, stage.width, f"downsample{number}")
+            for j in range(stage.depth):
+                site = f"block{i:02d}"
+                block = block_type(
+                    stage, j % 2 == 1, self.mlp_ratio, self.precision, tap, site, name=site
+                )
+                x, found = block(x, keys[i], rates[i])
+                out |= {f"{site}/{name}".rstrip("/"): value for name, value in found.items()}
+                i += 1
+
+        x = layer_norm(x, self.precision, "norm", epsilon=_EPSILON)
+        x, out = spatial_sites(x, out, tap)
+        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
+        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
+
+    @nn.nowrap
+    def _merged(self, x: jax.Array, width: int, name: str) -> jax.Array:
+        """Four neighbours become one token of twice their channels."""
+        x = _padded(x, (2, 2))
+        batch, height, columns, channels = x.shape
+        x = x.reshape(batch, height // 2, 2, columns // 2, 2, channels)
+        # Column by column: both rows of the first column, then those of the second.
+        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, columns // 2, 4 * channels)
+        x = layer_norm(x, self.precision, f"{name}_norm", epsilon=_EPSILON)
+        return dense(x, width, self.precision, f"{name}_reduction", _INIT, use_bias=False)
