@@ -114,9 +114,7 @@ def test_bfloat16(variables, images, plain):
 
 
 # timm's; its smallest four have 1x1 convolutions for dense layers, which count the same.
-@pytest.mark.parametrize(
-    ("variant", "count"), [("atto", 3_695_520), ("tiny", 28_589_128), ("base", 88_591_464)]
-)
+@pytest.mark.parametrize(("variant", "count"), [("atto", 3_695_520), ("base", 88_591_464)])
 def test_parameter_counts(variant, count):
     params, _ = abstract_variables(ConvNeXt(variant=variant, num_classes=1000), (1, 224, 224, 3))
     assert count_params(params) == count

@@ -1,0 +1,39 @@
+"""ResNet v1.5 and v1d, wide ResNet and ResNeXt."""
+
+from __future__ import annotations
+
+from vision.models.resnet import BASIC, STAGES, ResNet
+from vision.weights.families.heads import head
+from vision.weights.families.units import COUNTERS, conv_norm
+from vision.weights.mapping import Entry, Names
+
+
+def timm_resnet(tower: ResNet) -> Names:
+    """timm's ``resnet*``, ``resnet*d``, ``wide_resnet*`` and ``resnext*``, torchvision's too.
+
+    torchvision has the same names, but no deep stem and no average in shortcuts.
+    """
+    if tower.stem == "deep":
+        stem = (("1", "conv1.0", "conv1.1"), ("2", "conv1.3", "conv1.4"), ("3", "conv1.6", "bn1"))
+    else:
+        stem = (("", "conv1", "bn1"),)
+    entries: list[Entry] = []
+    for place, conv, norm in stem:
+        entries += conv_norm((f"stem_conv{place}", f"stem_norm{place}"), (conv, norm))
+    basic = tower.depth in BASIC
+    # A shortcut that averages has a layer without parameters first.
+    first = 1 if tower.downsample == "average" else 0
+    block = 0
+    for stage, count in enumerate(STAGES[tower.depth], 1):
+        for place in range(count):
+            ours, theirs = f"block{block:02d}", f"layer{stage}.{place}"
+            for i in range(1, 3 if basic else 4):
+                names = (f"{theirs}.conv{i}", f"{theirs}.bn{i}")
+                entries += conv_norm((f"{ours}.conv{i}", f"{ours}.norm{i}"), names)
+            if place == 0 and (stage > 1 or not basic):
+                entries += conv_norm(
+                    (f"{ours}.downsample_conv", f"{ours}.downsample_norm"),
+                    (f"{theirs}.downsample.{first}", f"{theirs}.downsample.{first + 1}"),
+                )
+            block += 1
+    return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "fc")
