@@ -88,8 +88,7 @@ class ResidualBlock(nn.Module):
 
 def halve(x: jax.Array) -> jax.Array:
     """(B, h, w, C) means of 2x2 windows; one that an odd side cuts is the mean of what is there."""
-    pads = tuple((0, n % 2) for n in x.shape[1:3])
-    return nn.avg_pool(x, (2, 2), (2, 2), pads, count_include_pad=False)
+    return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
 
 
 class ResNet(nn.Module):
