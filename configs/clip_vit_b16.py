@@ -13,30 +13,15 @@ from configs.parts import pairs
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
-from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.models.dual import Dual
-from vision.models.text import TextTransformer
-from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 
 
 def get_config(paths: str = "pairs/*.parquet"):
-    half = spec(Precision, compute="bfloat16")
     return spec(
         Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=32_768),
-        model=spec(
-            Dual,
-            image=spec(ViT, variant="B/16", pool="cls", precision=half),
-            text=spec(
-                TextTransformer,
-                vocab_size=pairs.CLIP_VOCABULARY,
-                activation="quick_gelu",
-                precision=half,
-            ),
-            width=512,
-        ),
+        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
         objective=spec(Contrast),
         optimizer=spec(
             Optimizer,

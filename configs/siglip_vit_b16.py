@@ -12,44 +12,23 @@ from configs.parts import pairs
 from vision.blocks.contrast import Sigmoid
 from vision.core.config import spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.precision import Precision
-from vision.core.schedule import Cosine
-from vision.models.dual import Dual
-from vision.models.text import TextTransformer
-from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 
 
 def get_config(paths: str = "pairs/*.parquet"):
-    half = spec(Precision, compute="bfloat16")
+    text = {
+        "width": 768,
+        "heads": 12,
+        "context": 64,
+        "causal": False,
+        "pool": "map",
+        "initialisation": "xavier",
+    }
     return spec(
         Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(length=64), batch_size=32_768),
-        model=spec(
-            Dual,
-            image=spec(ViT, variant="B/16", pool="map", precision=half),
-            text=spec(
-                TextTransformer,
-                vocab_size=pairs.CLIP_VOCABULARY,
-                width=768,
-                heads=12,
-                context=64,
-                causal=False,
-                pool="map",
-                initialisation="xavier",
-                precision=half,
-            ),
-            width=768,
-        ),
+        model=pairs.towers("map", width=768, text=text),
         objective=spec(Contrast, criterion=spec(Sigmoid)),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.95),
-            learning_rate=1e-3,
-            schedule=spec(Cosine, warmup="10_000 steps"),
-            weight_decay=0.1,
-            clip_norm=1.0,
-        ),
+        optimizer=pairs.long_warmup(weight_decay=0.1),
         total="9e9 examples",
     )

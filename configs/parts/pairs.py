@@ -1,14 +1,18 @@
-"""Image-text pairs for the dual encoders' configs."""
+"""What the configs of large dual encoders have in common: pairs, towers, a recipe."""
 
 from vision.core.config import spec
+from vision.core.optim import Optimizer, adamw
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.descriptions import Captions
 from vision.data.pipeline import TrainData
 from vision.data.sources.parquet import Parquet
 from vision.data.sources.webdataset import WebDataset
 from vision.data.tokenizers import ClipTokenizer
-
-CLIP_VOCABULARY = ClipTokenizer().vocab_size
+from vision.models.dual import Dual
+from vision.models.text import TextTransformer
+from vision.models.vit import ViT
 
 
 def clip_tokenizer(length=77):
@@ -38,4 +42,29 @@ def train(paths, tokenizer, batch_size, size=224):
         on_error="mask",
         threads=16,
         prefetch_batches=16,
+    )
+
+
+def towers(pool, width, text, **joint):
+    """ViT-B/16 and a transformer over the ids of CLIP's tokenizer, computing in bfloat16."""
+    half = spec(Precision, compute="bfloat16")
+    return spec(
+        Dual,
+        image=spec(ViT, variant="B/16", pool=pool, precision=half),
+        text=spec(TextTransformer, vocab_size=ClipTokenizer().vocab_size, precision=half, **text),
+        width=width,
+        **joint,
+    )
+
+
+def long_warmup(weight_decay, **more):
+    """AdamW as LiT and SigLIP have it."""
+    return spec(
+        Optimizer,
+        method=spec(adamw, b2=0.95),
+        learning_rate=1e-3,
+        schedule=spec(Cosine, warmup="10_000 steps"),
+        weight_decay=weight_decay,
+        clip_norm=1.0,
+        **more,
     )

@@ -306,6 +306,7 @@ FIGURES = [
             Picture(4, "x/4.png", "cat", "dog", float("nan"), note="gone"),
         )
     ),
+    Gallery((Picture(3, "x/3.png", "cat", "dog", -0.5),), "similarity"),
     Curve((Line("a", np.asarray([0.0, 1.0]), np.asarray([np.inf, np.nan])),), "step", "loss"),
 ]
 
@@ -320,12 +321,19 @@ def test_figures_go_to_json_and_back(figure: Any) -> None:
     assert to_json(again) == to_json(figure)
 
 
+def test_stored_galleries_of_probabilities_stay_readable() -> None:
+    item = {"index": 3, "key": "x", "label": "cat", "prediction": "dog", "png": "", "note": ""}
+    found = from_json({"kind": "gallery", "items": [{**item, "probability": 0.5}]})
+    assert found == Gallery((Picture(3, "x", "cat", "dog", 0.5),), "probability")
+
+
 @pytest.mark.parametrize(
     ("data", "says"),
     [
         ({}, "unknown kind of figure None"),
         ({"kind": "pie"}, "unknown kind of figure 'pie'"),
         ({"kind": "gallery"}, "items"),
+        ({"kind": "gallery", "items": [], "score": "loss"}, "score='loss'"),
         ({"kind": "confusion_matrix", "class_names": ["a"], "cells": [[0, 1, 2]]}, "confusion"),
         ({"kind": "curve", "x_label": "", "y_label": "", "lines": [{"name": ""}]}, "curve"),
     ],

@@ -158,6 +158,34 @@ def test_a_pair_without_its_image_is_masked(tmp_path: Any):
     assert "image" in bad[0].reason
 
 
+def test_sentences_of_a_long_caption_beside_the_short_one():
+    long = "A red circle, 3.5 wide. A blue star!\nA blue star. a circle and a star"
+    example = {"caption": ["a star", "blue"], "caption_long": long, "more": ("red.",), "x": 1}
+    op = ops.SubCaptions(("caption_long", "more"), count=3)
+    pool = ["A red circle, 3.5 wide", "A blue star", "a circle and a star", "red"]
+    drawn = set()
+    for seed in range(40):
+        out = op(example, rng(seed))
+        assert sorted(k for k in out if k != "_draws") == ["caption", "x"]
+        first, *sentences = out["caption"]
+        assert first == "a star"
+        assert sentences == [pool[i] for i in out["_draws"]["SubCaptions"]["sentences"]]
+        assert len(set(sentences)) == 2
+        drawn.update(sentences)
+    assert drawn == set(pool)
+    assert op(example, rng(3)) == op(example, rng(3))
+    few = ops.SubCaptions(whole="", count=9)({"caption_long": "red. blue."}, rng())
+    assert sorted(few["caption"]) == ["blue", "red"]
+    tokens = Tokenize(WORDS, captions=3, pick="first", empty="mask")(few, rng())
+    assert tokens["text_mask"].tolist() == [True, True, False]
+    with pytest.raises(DataError, match="'caption_long' has no sentence"):
+        ops.SubCaptions(whole="")({"caption_long": " . "}, rng())
+    with pytest.raises(ValueError, match="no feature 'caption_long' among caption"):
+        ops.SubCaptions()({"caption": "a"}, rng())
+    with pytest.raises(ValueError, match="count=1"):
+        ops.SubCaptions(count=1)
+
+
 def test_less_is_said_and_all_of_it_is_true():
     source = Scenes(num_examples=300, features=("caption_long",), num_objects=(1, 3))
     lengths, shares = [], []

@@ -149,7 +149,7 @@ def test_mistakes_are_the_most_confident_wrong_answers(n: int, mistakes: int) ->
         assert item.key == f"arrays/{item.index}"
         assert item.label == f"class {data.source.labels[item.index]}"
         assert item.prediction == f"class {predictions[item.index]}" != item.label
-        assert item.probability == pytest.approx(probabilities[item.index].max(), rel=1e-6)
+        assert item.score == pytest.approx(probabilities[item.index].max(), rel=1e-6)
         assert Image.open(io.BytesIO(item.png)).size == (3, 3)
 
 
@@ -165,7 +165,7 @@ def test_equally_confident_mistakes_come_in_the_order_of_the_records() -> None:
     for given in (ctx, dataclasses.replace(ctx, batches=backwards)):
         gallery = evaluate(data, given, mistakes=20)["mistakes"]
         assert [item.index for item in gallery.items] == list(range(20))
-        assert gallery.items[0].probability == 1
+        assert gallery.items[0].score == 1
 
 
 def test_no_mistakes_no_pictures() -> None:

@@ -148,7 +148,7 @@ def test_examples_show_queries_with_their_best_answers() -> None:
         assert right == (item.label == item.prediction)
         assert item.label in texts[item.index]
         score = texts_of([item.prediction])[0] @ image[item.index]
-        assert item.probability == pytest.approx(score / np.linalg.norm(image[item.index]))
+        assert item.score == pytest.approx(score / np.linalg.norm(image[item.index]))
     shown = got["text_to_image_examples"].items
     assert len(shown) == 20
     flat = [text for each in texts for text in each]
@@ -156,7 +156,7 @@ def test_examples_show_queries_with_their_best_answers() -> None:
     for item in shown:
         assert (item.label in texts[item.index]) == (item.label == item.prediction)
     for start in range(0, 20, 5):
-        scores = [item.probability for item in shown[start : start + 5]]
+        scores = [item.score for item in shown[start : start + 5]]
         assert scores == sorted(scores, reverse=True)
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -21,6 +23,7 @@ from vision.data.prompts import (
     prompts,
 )
 from vision.data.source import DataError
+from vision.data.tokenizers import Prefixed
 from vision.evaluators.zero_shot import MultilingualZeroShot, ZeroShot
 
 NAMES = ("cat", "dog", "gnu", "yak", "emu", "ibis", "newt")
@@ -91,8 +94,31 @@ def test_mistakes_are_the_most_confident_ones() -> None:
     for item in shown:
         assert item.label == NAMES[label[item.index]]
         assert item.prediction == NAMES[share[item.index].argmax()]
-        assert item.probability == pytest.approx(share[item.index].max(), rel=1e-5)
+        assert item.score == pytest.approx(share[item.index].max(), rel=1e-5)
         assert item.png
+
+
+def test_prompts_can_have_the_prefix_of_a_source() -> None:
+    """Row 0 of every prompt is the token of captions, or that of labels; here it decides."""
+
+    def seen(variables: Any, batch: Any) -> dict[str, Any]:
+        found = predict(variables, {k: x for k, x in batch.items() if k != "text"})
+        if "text" in batch:
+            first = batch["text"][:, 0] - TOKENIZER.vocab_size
+            letter = batch["text"][:, 1]
+            vector = jax.nn.one_hot(jnp.where(first == 0, letter, -letter) % WIDTH, WIDTH)
+            found["text/embedding"] = jnp.where((first >= 0)[:, None], vector, jnp.nan)
+        return found
+
+    names = ("a", "b")
+    letters = np.asarray([TOKENIZER.split(name)[0] for name in names])
+    label = np.arange(12, dtype=np.int32) % 2
+    image = np.eye(WIDTH, dtype=np.float32)[letters[label] % WIDTH]
+    given = data(image=image, label=label, class_names=names)
+    for source, expected in ((0, 1.0), (1, 0.5)):
+        tokenizer = Prefixed(TOKENIZER, source)
+        got = run(ZeroShot(given, tokenizer, ("{}",), text_batch=8), function=seen)
+        assert got["top1"] == expected
 
 
 def test_ties_go_to_the_earlier_class() -> None:

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 
 from vision.blocks.contrast import Ranking, Sigmoid, Softmax
+from vision.blocks.grouping import Grouping
 from vision.blocks.similarity import BestPart, ContrastError, LateInteraction, unit
 from vision.core import config
 from vision.core.accumulate import loss_and_gradient
 from vision.core.mesh import Mesh, to_device
+from vision.core.net import forward
 from vision.core.objective import Context
-from vision.objectives.contrast import Contrast, OwnPair, SameKey, SoftLabels
+from vision.objectives.contrast import Contrast, OwnPair, SameKey, SoftLabels, share_cut
 
 ROWS = 16
 
@@ -145,6 +147,14 @@ def test_targets_say_who_belongs_together():
     assert abs(float(hard - run(Contrast(Dual(), targets=OwnPair()), data)[0])) > 0.01
 
 
+def test_a_batch_of_one_class_teaches_nothing_wrong():
+    data = {**batch(), "label": np.full(ROWS, 2, np.int32)}
+    loss, aux, grads = run(Contrast(Dual(), targets=SameKey()), data)
+    assert float(loss) >= np.log(ROWS - 1)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert float(aux.metrics["accuracy_image_to_text"]) == 1
+
+
 def test_pairs_are_learned():
     objective = Contrast(Dual(width=16, text_width=16), Softmax())
     data = batch()
@@ -187,6 +197,51 @@ def test_predictions_of_one_side_need_no_other():
     equal(predict("text")["text/embedding"], both["text/embedding"])
 
 
+def test_grouping_compares_every_caption_with_the_patches_that_it_selects():
+    data = batch(captions=2)
+    data["text_mask"] = np.ones((ROWS, 2), bool)
+    data["text_mask"][4, 1] = False
+    grouping = Grouping(weight=0.5, criterion=Sigmoid())
+    plain = Contrast(Dual())
+    with_groups = dataclasses.replace(plain, grouping=grouping)
+    without_weight = dataclasses.replace(plain, grouping=dataclasses.replace(grouping, weight=0.0))
+    params, context = start(with_groups, data)
+    assert set(params["grouping"]) == {"log_scale", "bias"}
+
+    @jax.jit
+    def losses(params, data):
+        return [o.loss(params, {}, data, context) for o in (plain, with_groups, without_weight)]
+
+    (loss, _), (both, aux), (off, _) = losses(params, data)
+    equal(both, loss + 0.5 * aux.metrics["grouping_loss"])
+    assert float(off) == float(loss)
+
+    out = forward(Dual(), params["model"], {}, data, train=False)[1]
+    group = np.asarray(grouping.gather(out["image/tokens"], out["text/embedding"]))
+    there = (data["text_mask"] & data["_mask"][:, None]).ravel()
+    group, text = (np.asarray(x).reshape(-1, 8)[there] for x in (group, out["text/embedding"]))
+    logits = 10 * group @ text.T - 10
+    sign = 2 * np.eye(len(logits)) - 1
+    expected = np.log1p(np.exp(-sign * logits)).sum() / len(logits)
+    equal(aux.metrics["grouping_loss"], expected)
+
+
+def test_captions_that_lost_tokens_are_counted():
+    data = batch(captions=2)
+    cut = np.zeros((ROWS, 2), np.int32)
+    cut[3], cut[5, 0], cut[7] = 9, 2, 1  # row 3 is masked
+    there = np.ones((ROWS, 2), bool)
+    there[7, 1] = False
+
+    present = jnp.asarray(there & data["_mask"][:, None])
+    assert float(share_cut(jnp.asarray(cut), present)) == pytest.approx(2 / 29)
+    objective = Contrast(Dual(), Ranking())
+    params, context = start(objective, batch())
+    some = {**batch(), "text_cut": cut[:, 0]}
+    metrics = jax.jit(lambda p, b: objective.loss(p, {}, b, context)[1].metrics)(params, some)
+    assert float(metrics["text_cut"]) == pytest.approx(2 / 15)
+
+
 def test_what_does_not_fit_is_said():
     data = batch()
     with pytest.raises(ContrastError, match=r"8 numbers .* 12.*width"):
@@ -204,8 +259,14 @@ def test_what_does_not_fit_is_said():
             embedding, out = super().__call__(batch, train, tap)
             return embedding, {k: out[k] for k in ("image/embedding", "text/embedding")}
 
-    with pytest.raises(ContrastError, match="image/tokens"):
-        run(Contrast(Global(), similarity=LateInteraction()), data)
+    for objective in (
+        Contrast(Global(), similarity=LateInteraction()),
+        Contrast(Global(), grouping=Grouping()),
+    ):
+        with pytest.raises(ContrastError, match="image/tokens"):
+            run(objective, data)
+    with pytest.raises(ContrastError, match="no patch remains"):
+        run(Contrast(Dual(), grouping=Grouping(prefix=4)), data)
     with pytest.raises(ValueError, match="duplicates"):
         Contrast(Dual(), duplicates="positive")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="groups"):

@@ -67,7 +67,7 @@ def figures_of(
             key=f"digits/test/{i}",
             label=names[labels[i]],
             prediction=names[predictions[i]],
-            probability=float(confidence[i]),
+            score=float(confidence[i]),
             png=thumbnail({"image": images[i]}),
         )
         for i in wrong

@@ -285,6 +285,7 @@ def test_a_picture_that_is_missing_says_why() -> None:
     text = Outline(str(gallery("mistakes", Gallery((item,))))).text
     assert "No picture. truncated" in text
     assert "dog (75.00%)" in text
+    assert "dog (0.750)" in Outline(str(gallery("nearest", Gallery((item,), "similarity")))).text
     assert "a/0.jpg" in text
     assert "None." in gallery("mistakes", Gallery(()))
 

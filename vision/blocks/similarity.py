@@ -52,8 +52,19 @@ class Similarity(Protocol):
     def __call__(self, images: Features, texts: Features) -> tuple[jax.Array, jax.Array]: ...
 
 
+class _OfEmbeddings:
+    """What similarities of embeddings have in common."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return "image/embedding", "text/embedding"
+
+    def prepare(self, images: Features, texts: Features) -> tuple[Features, Features]:
+        return images, texts
+
+
 @dataclasses.dataclass(frozen=True)
-class Dot:
+class Dot(_OfEmbeddings):
     """Inner product of embeddings (n, D) and (m, D): cosine, as dual encoders give unit vectors.
 
     Attributes:
@@ -66,15 +77,8 @@ class Dot:
         check_chunk(self.chunk)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return "image/embedding", "text/embedding"
-
-    @property
     def captions(self) -> Literal["each"]:
         return "each"
-
-    def prepare(self, images: Features, texts: Features) -> tuple[Features, Features]:
-        return images, texts
 
     def __call__(self, images: Features, texts: Features) -> tuple[jax.Array, jax.Array]:
         image, text = images["embedding"], texts["embedding"]
@@ -84,7 +88,7 @@ class Dot:
 
 
 @dataclasses.dataclass(frozen=True)
-class BestPart:
+class BestPart(_OfEmbeddings):
     """Similarity of the best pair of parts: max over regions r and captions c of x_ir . t_jc.
 
     Images have one embedding (n, D) or one per region (n, R, D); texts one (m, D) or one per
@@ -100,15 +104,8 @@ class BestPart:
         check_chunk(self.chunk)
 
     @property
-    def reads(self) -> tuple[str, ...]:
-        return "image/embedding", "text/embedding"
-
-    @property
     def captions(self) -> Literal["all"]:
         return "all"
-
-    def prepare(self, images: Features, texts: Features) -> tuple[Features, Features]:
-        return images, texts
 
     def __call__(self, images: Features, texts: Features) -> tuple[jax.Array, jax.Array]:
         image, text = images["embedding"], texts["embedding"]

@@ -11,7 +11,7 @@ import base64
 import dataclasses
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -72,7 +72,7 @@ class Picture:
       key: name of the record in its source.
       label: name of the true class.
       prediction: name of the predicted class.
-      probability: of the predicted class, 0..1.
+      score: of the prediction; what it is, ``Gallery`` says.
       png: PNG file; empty when there is no picture.
       note: why there is no picture; empty when there is one.
     """
@@ -81,16 +81,27 @@ class Picture:
     key: str
     label: str
     prediction: str
-    probability: float
+    score: float
     png: bytes = b""
     note: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
 class Gallery:
-    """Records to look at, in the order to show them."""
+    """Records to look at, in the order to show them.
+
+    Attributes:
+      items: the records.
+      score: what their scores are: the predicted class's ``probability``, 0..1, or a
+        ``similarity``.
+    """
 
     items: tuple[Picture, ...]
+    score: Literal["probability", "similarity"] = "probability"
+
+    def __post_init__(self) -> None:
+        if self.score not in ("probability", "similarity"):
+            raise ValueError(f"score={self.score!r}, but it is 'probability' or 'similarity'")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -150,9 +161,9 @@ def to_json(figure: Figure) -> dict[str, Any]:
             for picture in figure.items:
                 item = dataclasses.asdict(picture)
                 item["png"] = base64.b64encode(picture.png).decode("ascii")
-                item["probability"] = _number(picture.probability)
+                item["score"] = _number(picture.score)
                 items.append(item)
-            return {"kind": "gallery", "items": items}
+            return {"kind": "gallery", "score": figure.score, "items": items}
         case Curve():
             return {
                 "kind": "curve",
@@ -189,7 +200,8 @@ def from_json(data: Mapping[str, Any]) -> Figure:
                     np.asarray(data["count"], np.int64),
                 )
             case "gallery":
-                return Gallery(tuple(_picture(item) for item in data["items"]))
+                items = tuple(_picture(item) for item in data["items"])
+                return Gallery(items, data.get("score", "probability"))
             case "curve":
                 lines = tuple(
                     Line(str(line["name"]), _array(line["x"]), _array(line["y"]))
@@ -209,7 +221,8 @@ def _picture(item: Mapping[str, Any]) -> Picture:
         key=str(item["key"]),
         label=str(item["label"]),
         prediction=str(item["prediction"]),
-        probability=float(item["probability"]),
+        # Stored evaluations may have it under the name probability.
+        score=float(item["score"] if "score" in item else item["probability"]),
         png=base64.b64decode(item["png"], validate=True),
         note=str(item["note"]),
     )

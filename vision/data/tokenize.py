@@ -61,21 +61,29 @@ class Tokenizer(Protocol):
         ...
 
 
+PAD, BOS, EOS = 0, 1, 2
+"""Special ids of the tokenizers that are made here."""
+
+
 class Rows:
-    """``encode`` and ``decode`` for dataclasses that can ``split`` and ``join``."""
+    """``encode`` and ``decode`` for dataclasses that can ``split`` and ``join``.
 
-    length: int
-    pad_id: int
-    bos_id: int | None
-    eos_id: int | None
+    Without a word of their own on special ids they have ``PAD``, ``BOS`` and ``EOS``.
+    """
 
-    def split(self, text: str) -> list[int]:
-        raise NotImplementedError
+    @property
+    def pad_id(self) -> int:
+        return PAD
 
-    def join(self, ids: Sequence[int]) -> str:
-        raise NotImplementedError
+    @property
+    def bos_id(self) -> int | None:
+        return BOS
 
-    def encode(self, texts: Sequence[str]) -> np.ndarray:
+    @property
+    def eos_id(self) -> int | None:
+        return EOS
+
+    def encode(self: Tokenizer, texts: Sequence[str]) -> np.ndarray:
         if isinstance(texts, str):
             raise TypeError("encode takes a list of texts, not one text")
         found = [self.split(text) for text in texts]
@@ -87,7 +95,7 @@ class Rows:
             )
         return np.stack(rows) if rows else np.zeros((0, self.length), np.int32)
 
-    def decode(self, rows: np.ndarray) -> list[str]:
+    def decode(self: Tokenizer, rows: np.ndarray) -> list[str]:
         return [self.join(content(self, row.tolist())) for row in np.atleast_2d(rows)]
 
     def __getstate__(self) -> dict[str, Any]:
@@ -95,12 +103,12 @@ class Rows:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore
 
 
-def room(tokenizer: Rows | Tokenizer) -> int:
+def room(tokenizer: Tokenizer) -> int:
     """How many ids a row has space for beside bos and eos."""
     return tokenizer.length - (tokenizer.bos_id is not None) - (tokenizer.eos_id is not None)
 
 
-def row_of(tokenizer: Rows | Tokenizer, ids: Sequence[int], start: int = 0) -> np.ndarray:
+def row_of(tokenizer: Tokenizer, ids: Sequence[int], start: int = 0) -> np.ndarray:
     """A row int32 [L]: as many ids as fit, from position ``start`` on."""
     row = np.full(tokenizer.length, tokenizer.pad_id, np.int32)
     inner = list(ids[start : start + room(tokenizer)])
@@ -112,7 +120,7 @@ def row_of(tokenizer: Rows | Tokenizer, ids: Sequence[int], start: int = 0) -> n
     return row
 
 
-def content(tokenizer: Rows | Tokenizer, row: Sequence[int]) -> list[int]:
+def content(tokenizer: Tokenizer, row: Sequence[int]) -> list[int]:
     """The ids of a row between bos and eos."""
     ids = list(row)
     if ids and tokenizer.bos_id is not None and ids[0] == tokenizer.bos_id:

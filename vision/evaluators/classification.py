@@ -19,7 +19,7 @@ from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import ConfusionMatrix, Figure, Gallery, Picture
 from vision.core.objective import Batch, Variables
 from vision.data.source import DataError
-from vision.evaluators.thumbnail import thumbnail
+from vision.evaluators.thumbnail import picture
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,20 +155,9 @@ class Classification:
         source = self.data.source
         for place in np.flatnonzero(mistakes.wrong):
             index = int(mistakes.index[place])
-            png, note = b"", ""
-            try:
-                png = thumbnail(source[index], self.image)
-            except DataError as error:
-                note = str(error)
-            yield Picture(
-                index=index,
-                key=source.key(index),
-                label=names[mistakes.label[place]],
-                prediction=names[mistakes.prediction[place]],
-                probability=float(mistakes.probability[place]),
-                png=png,
-                note=note,
-            )
+            true, said = names[mistakes.label[place]], names[mistakes.prediction[place]]
+            sure = float(mistakes.probability[place])
+            yield picture(source, index, self.image, true, said, sure)
 
 
 @flax.struct.dataclass

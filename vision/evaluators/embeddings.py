@@ -12,13 +12,11 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vision.core.evaluator import EvalContext, EvalData, Predict
-from vision.core.figures import Picture
 from vision.core.objective import Batch, Variables
 from vision.data.pipeline import EvalData as Read
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
 from vision.data.tokenize import Tokenizer
-from vision.evaluators.thumbnail import thumbnail
 
 IMAGE, TEXT = "image/embedding", "text/embedding"
 
@@ -105,18 +103,6 @@ def check_sizes(image: np.ndarray, text: np.ndarray) -> None:
             f"predict gives {IMAGE} {image.shape} and {TEXT} {text.shape}: both need the same "
             "last dimension, and the image's one vector per image; set the towers' widths alike"
         )
-
-
-def picture(
-    source: Any, index: int, image: str, label: str, prediction: str, probability: float
-) -> Picture:
-    """Record ``index`` with its thumbnail, or the reason why there is none."""
-    png, note = b"", ""
-    try:
-        png = thumbnail(source[index], image)
-    except DataError as error:
-        note = str(error)
-    return Picture(index, source.key(index), label, prediction, probability, png, note)
 
 
 def spread(count: int, total: int) -> np.ndarray:

@@ -21,9 +21,9 @@ from vision.evaluators.embeddings import (
     check_sizes,
     embed,
     finite,
-    picture,
     spread,
 )
+from vision.evaluators.thumbnail import picture
 
 SHOWN = 5
 KS = (1, 5, 10)
@@ -43,7 +43,7 @@ class ImageTextRetrieval:
     ``absent_captions`` (left out), ``images_without_text`` (they only distract), and
     ``nonfinite_images`` and ``nonfinite_texts`` (they find nothing, and are not found). Figures
     ``image_to_text_examples`` and ``text_to_image_examples``: some queries, each with the five
-    best answers; in place of a probability they show the similarity.
+    best answers and their similarity.
 
     A batch has ``image`` and ``text``, int32 ids (B, T) or (B, C, T) of C captions per image, of
     which ``text_mask`` (B,) or (B, C), where there is one, says which exist. ``predict`` has to
@@ -94,8 +94,8 @@ class ImageTextRetrieval:
             if count:
                 yield name, count
         if self.examples:
-            yield "image_to_text_examples", Gallery(tuple(self._texts_shown(pairs)))
-            yield "text_to_image_examples", Gallery(tuple(self._images_shown(pairs)))
+            yield "image_to_text_examples", Gallery(tuple(self._texts_shown(pairs)), "similarity")
+            yield "text_to_image_examples", Gallery(tuple(self._images_shown(pairs)), "similarity")
 
     def _texts_shown(self, pairs: _Pairs) -> Iterator[Picture]:
         for query, found, score in _answers(
@@ -189,8 +189,8 @@ class ImageRetrieval:
     Paris), ``queries`` (with something to find, over which all of these are), ``gallery``, and,
     only where there are any, ``queries_without_match``, ``unlabelled`` (label -1: neither asked
     nor ranked) and ``nonfinite`` (embeddings with NaN or infinity: they find nothing and are not
-    found). The figure ``nearest`` shows some queries' labels with the five best answers; in place
-    of a probability, the similarity.
+    found). The figure ``nearest`` shows some queries' labels with the five best answers and their
+    similarity.
 
     Junk is taken out of a ranking: the query itself, where queries are the gallery, and images
     that agree with it in label and in ``junk_if_same`` (the camera of person re-identification).
@@ -244,7 +244,7 @@ class ImageRetrieval:
             if count:
                 yield name, count
         if self.examples:
-            yield "nearest", Gallery(tuple(self._shown(asked, gallery)))
+            yield "nearest", Gallery(tuple(self._shown(asked, gallery)), "similarity")
 
     def _labelled(self, predict: Predict, ctx: EvalContext, data: EvalData) -> tuple[Rows, int]:
         fields = (self.label, *([self.junk_if_same] if self.junk_if_same else []))

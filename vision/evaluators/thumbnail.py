@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from vision.core.figures import Picture
 from vision.data.decode import decode
-from vision.data.source import DataError
+from vision.data.source import DataError, Source
 
 
 def thumbnail(record: Mapping[str, Any], feature: str = "image", size_px: int = 128) -> bytes:
@@ -46,6 +47,18 @@ def thumbnail(record: Mapping[str, Any], feature: str = "image", size_px: int = 
     file = io.BytesIO()
     image.save(file, "PNG", optimize=True)
     return file.getvalue()
+
+
+def picture(
+    source: Source, index: int, image: str, label: str, prediction: str, score: float
+) -> Picture:
+    """Record ``index`` with its thumbnail, or the reason why there is none."""
+    png, note = b"", ""
+    try:
+        png = thumbnail(source[index], image)
+    except DataError as error:
+        note = str(error)
+    return Picture(index, source.key(index), label, prediction, score, png, note)
 
 
 def _stretch(pixels: np.ndarray) -> np.ndarray:

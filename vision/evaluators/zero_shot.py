@@ -30,8 +30,8 @@ from vision.evaluators.embeddings import (
     embed_texts,
     finite,
     normalised,
-    picture,
 )
+from vision.evaluators.thumbnail import picture
 
 _SCORES = 2**24  # at a time
 

@@ -49,9 +49,8 @@ class BagOfWords(nn.Module):
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(vocab_size=self.vocab_size, width=self.width, hidden=self.hidden)
-        check_choice("activation", self.activation, ("relu", "tanh"))
-        check_rate("dropout", self.dropout)
+        check_positive(vocab_size=self.vocab_size)
+        _check(self)
         check_pad_id(self.pad_id, self.vocab_size)
         super().__post_init__()
 
@@ -61,11 +60,7 @@ class BagOfWords(nn.Module):
     ) -> tuple[jax.Array, Out]:
         check_ids(ids)
         mask = real_tokens(ids, self.pad_id)
-        rows = embed(ids, self.vocab_size, self.hidden or self.width, self.precision)
-        rows = touch(tap, "stem", rows)
-        key = self.make_rng("dropout") if train and self.dropout else None
-        pooled = counts_mlp(sum_over(rows, mask), self.width, self, key)
-        return end(pooled, {"stem": rows, "mask": mask}, tap, self.precision)
+        return _counted(self, ids, self.vocab_size, mask, mask, train, tap)
 
 
 class HashedNgrams(nn.Module):
@@ -92,9 +87,8 @@ class HashedNgrams(nn.Module):
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(buckets=self.buckets, width=self.width, hidden=self.hidden)
-        check_choice("activation", self.activation, ("relu", "tanh"))
-        check_rate("dropout", self.dropout)
+        check_positive(buckets=self.buckets)
+        _check(self)
         if not self.patterns:
             raise ValueError("patterns is empty: give at least one, such as (0, 1) for bigrams")
         for pattern in self.patterns:
@@ -114,11 +108,7 @@ class HashedNgrams(nn.Module):
         codes = jnp.concatenate([code for code, _ in found], 1)
         there = jnp.concatenate([valid for _, valid in found], 1)
         buckets = (codes % jnp.uint32(self.buckets)).astype(jnp.int32)
-        rows = embed(buckets, self.buckets, self.hidden or self.width, self.precision)
-        rows = touch(tap, "stem", rows)
-        key = self.make_rng("dropout") if train and self.dropout else None
-        pooled = counts_mlp(sum_over(rows, there), self.width, self, key)
-        return end(pooled, {"stem": rows, "mask": mask}, tap, self.precision)
+        return _counted(self, buckets, self.buckets, there, mask, train, tap)
 
 
 def ngrams(
@@ -135,6 +125,12 @@ def ngrams(
     return code, there
 
 
+def _check(tower: BagOfWords | HashedNgrams) -> None:
+    check_positive(width=tower.width, hidden=tower.hidden)
+    check_choice("activation", tower.activation, ("relu", "tanh"))
+    check_rate("dropout", tower.dropout)
+
+
 def _mixed(x: jax.Array) -> jax.Array:
     """A bijection of uint32 whose every bit depends on all: the finaliser of MurmurHash3."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
@@ -142,12 +138,23 @@ def _mixed(x: jax.Array) -> jax.Array:
     return x ^ (x >> 16)
 
 
-def counts_mlp(
-    x: jax.Array, width: int, tower: BagOfWords | HashedNgrams, key: jax.Array | None
-) -> jax.Array:
-    """What follows the first product: bias, activation and the second layer."""
+def _counted(
+    tower: BagOfWords | HashedNgrams,
+    codes: jax.Array,
+    size: int,
+    there: jax.Array,
+    mask: jax.Array,
+    train: bool,
+    tap: Tap | None,
+) -> tuple[jax.Array, Out]:
+    """Counts of the codes 0..size - 1 that are ``there``, through the tower's MLP."""
     precision = tower.precision
+    rows = touch(tap, "stem", embed(codes, size, tower.hidden or tower.width, precision))
+    x = sum_over(rows, there)
     bias = tower.param("bias", nn.initializers.zeros, x.shape[-1:], precision.params)
     x = (x + bias).astype(precision.compute)
+    key = tower.make_rng("dropout") if train and tower.dropout else None
     x = dropout(nn.relu(x) if tower.activation == "relu" else jnp.tanh(x), key, tower.dropout)
-    return dense(x, width, as_output(precision), "fc2", nn.initializers.lecun_normal())
+    init = nn.initializers.lecun_normal()
+    pooled = dense(x, tower.width, as_output(precision), "fc2", init)
+    return end(pooled, {"stem": rows, "mask": mask}, tap, precision)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +26,8 @@ class Dual(nn.Module):
     below ``image/`` and ``text/``, but ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or
     (B, C, D) are projected: float32 unit vectors; so are, with ``tokens``, ``image/tokens`` and
     ``text/tokens``. A tap finds what ``out`` names, under the same name; captions are rows to it:
-    (B C, ...). The first result is the image's embedding, or without an image the text's.
+    (B C, ...). The first result is the image's embedding, or without an image the text's. A text
+    tower that tells tokens is asked for those at ``text_positions``, int (B, M) or (B, C, M).
 
     Parameters are below ``image``, ``text``, ``image_projection`` and ``text_projection``, so that
     rules can tell them apart: ``Rule("model/image/", learning_rate=0)`` freezes the image tower
@@ -66,8 +68,12 @@ class Dual(nn.Module):
             out |= self._side("image", self.image, inputs["image"], train, tap)
         if "text" in inputs:
             ids = inputs["text"]
-            found = self._side("text", self.text, ids.reshape(-1, ids.shape[-1]), train, tap)
             rows = ids.shape[:-1]
+            asked = {}
+            if (positions := inputs.get("text_positions")) is not None:
+                asked = {"positions": positions.reshape(-1, positions.shape[-1])}
+            ids = ids.reshape(-1, ids.shape[-1])
+            found = self._side("text", self.text, ids, train, tap, **asked)
             out |= {name: x.reshape(*rows, *x.shape[1:]) for name, x in found.items()}
         given = [out[f"{side}/embedding"] for side in ("image", "text") if side in inputs]
         if len({x.shape[-1] for x in given}) > 1:
@@ -78,10 +84,12 @@ class Dual(nn.Module):
         return given[0], out
 
     @nn.nowrap
-    def _side(self, side: str, tower: Tower, x: jax.Array, train: bool, tap: Tap | None) -> Out:
+    def _side(
+        self, side: str, tower: Tower, x: jax.Array, train: bool, tap: Tap | None, **asked: Any
+    ) -> Out:
         projected = ("embedding", "tokens") if self.tokens else ("embedding",)
         below = None if tap is None else _Below(tap.fn, tap.sites, f"{side}/", projected)
-        found = tower(x, train=train, tap=below)[1]  # pyright: ignore[reportCallIssue]
+        found = tower(x, train=train, tap=below, **asked)[1]  # pyright: ignore[reportCallIssue]
         if missing := [name for name in projected if name not in found]:
             raise ValueError(f"the {side} tower {type(tower).__name__} gives no {missing[0]}")
         project = self._projection(side) if side == "text" or self.image_projection else None

@@ -21,6 +21,7 @@ from vision.core.precision import Precision
 from vision.models.layers import (
     Activation,
     Remat,
+    activate,
     as_output,
     check_choice,
     check_positive,
@@ -45,6 +46,11 @@ class TextTransformer(nn.Module):
     tower because it comes last, any other because it is masked. A row of padding alone gives
     finite numbers without meaning.
 
+    With ``masked_head`` there is ``token_logits`` (B, T, vocab_size), or (B, M, vocab_size) at the
+    ``positions`` int (B, M) that it is called with: what stands there, as BERT asks it (Devlin et
+    al., 2019). A dense layer, the activation and a LayerNorm; their product with the table of token
+    vectors, and a bias per token.
+
     With its defaults it is the text tower of CLIP ViT-B (Radford et al., 2021) but for the
     activation; their feature at the end-of-text token is ``pool="last"``.
 
@@ -58,6 +64,7 @@ class TextTransformer(nn.Module):
       pad_id: of padding; None for none: every position counts, and the last is the row's last.
       initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
       activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
+      masked_head: whether it can be asked for tokens that are masked; not of a causal tower.
       scan, remat, drop_path, dropout, layer_scale, qkv_bias, precision, attention: as in ``ViT``.
     """
 
@@ -72,6 +79,7 @@ class TextTransformer(nn.Module):
     pad_id: int | None = 0
     initialisation: Literal["clip", "xavier"] = "clip"
     activation: Activation = "gelu"
+    masked_head: bool = False
     scan: bool = True
     remat: Remat = "none"
     drop_path: float = 0.0
@@ -100,22 +108,32 @@ class TextTransformer(nn.Module):
         check_rate("drop_path", self.drop_path)
         check_rate("dropout", self.dropout)
         check_pad_id(self.pad_id, self.vocab_size)
+        if self.masked_head and self.causal:
+            raise ValueError("masked_head=True needs causal=False: a mask is seen from both sides")
         super().__post_init__()
 
     @nn.compact
     def __call__(
-        self, ids: jax.Array, *, train: bool = False, tap: Tap | None = None
+        self,
+        ids: jax.Array,
+        *,
+        positions: jax.Array | None = None,
+        train: bool = False,
+        tap: Tap | None = None,
     ) -> tuple[jax.Array, Out]:
         check_ids(ids, self.context)
+        if positions is not None and not self.masked_head:
+            raise ValueError("positions are for a tower with masked_head=True")
         key = self.make_rng("dropout") if train and (self.dropout or self.drop_path) else None
         stem_key, block_key = (None, None) if key is None else jax.random.split(key)
         mask = real_tokens(ids, self.pad_id)
 
-        x = embed(ids, self.vocab_size, self.width, self.precision)
+        table = token_table(self.vocab_size, self.width, self.precision)
+        x = constrain_batch(table(ids))
         init = nn.initializers.normal(0.01)
         shape = (self.context, self.width)
-        positions = self.param("pos_embed", init, shape, self.precision.params)
-        x = x + positions[: ids.shape[1]].astype(x.dtype)
+        places = self.param("pos_embed", init, shape, self.precision.params)
+        x = x + places[: ids.shape[1]].astype(x.dtype)
         x = constrain_batch(dropout(x, stem_key, self.dropout))
         out = {"stem": touch(tap, "stem", x)}
 
@@ -149,6 +167,8 @@ class TextTransformer(nn.Module):
         )
         x = touch(tap, "tokens", layer_norm(x, self.precision, "norm"))
         out |= blocks | {"tokens": x, "mask": mask}
+        if self.masked_head:
+            out["token_logits"] = touch(tap, "token_logits", self._told(x, positions, table))
         if self.pool == "first":
             pooled = x[:, 0]
         elif self.pool == "last":
@@ -167,6 +187,17 @@ class TextTransformer(nn.Module):
             )
             pooled = head(x, mask)
         return end(pooled, out, tap, self.precision)
+
+    @nn.nowrap
+    def _told(self, x: jax.Array, positions: jax.Array | None, table: nn.Embed) -> jax.Array:
+        """Logits of the tokens at ``positions``, of the output dtype."""
+        if positions is not None:
+            x = jnp.take_along_axis(x, positions[:, :, None], 1)
+        x = dense(x, self.width, self.precision, "masked_dense", nn.initializers.normal(0.02))
+        x = layer_norm(activate(x, self.activation), self.precision, "masked_norm")
+        shape = (self.vocab_size,)
+        bias = self.param("masked_bias", nn.initializers.zeros, shape, self.precision.params)
+        return constrain_batch(table.attend(x)).astype(self.precision.output) + bias
 
 
 class TextCNN(nn.Module):
@@ -271,9 +302,9 @@ def real_tokens(ids: jax.Array, pad_id: int | None) -> jax.Array:
     return jnp.flip(jnp.cumsum(jnp.flip(ids != pad_id, 1), 1) > 0, 1)
 
 
-def embed(ids: jax.Array, count: int, width: int, precision: Precision) -> jax.Array:
-    """Rows (B, T, D) of the table ``token_embed`` of the module that calls it."""
-    table = nn.Embed(
+def token_table(count: int, width: int, precision: Precision) -> nn.Embed:
+    """The table ``token_embed`` of the module that calls it."""
+    return nn.Embed(
         count,
         width,
         dtype=precision.compute,
@@ -281,7 +312,11 @@ def embed(ids: jax.Array, count: int, width: int, precision: Precision) -> jax.A
         embedding_init=nn.initializers.normal(0.02),
         name="token_embed",
     )
-    return constrain_batch(table(ids))
+
+
+def embed(ids: jax.Array, count: int, width: int, precision: Precision) -> jax.Array:
+    """Rows (B, T, D) of the table of the module that calls it."""
+    return constrain_batch(token_table(count, width, precision)(ids))
 
 
 def sum_over(x: jax.Array, mask: jax.Array) -> jax.Array:

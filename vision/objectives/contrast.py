@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vision.blocks.contrast import Contrast as Compared
 from vision.blocks.contrast import Loss, Softmax
+from vision.blocks.grouping import Grouping
 from vision.blocks.sharded_contrast import Side, compare, fingerprint
 from vision.blocks.similarity import ContrastError, Dot, Features, Similarity
 from vision.core.net import Tower, forward, initialise
@@ -87,7 +88,10 @@ class Contrast:
     gives: ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or (B, C, D), unit vectors;
     for late interaction ``image/tokens`` (B, P, D), ``text/tokens`` (B, T, D) or (B, C, T, D),
     and ``text/mask`` without that last D, true for tokens that count. What the loss learns (scale
-    and bias) is the network ``contrast``.
+    and bias) is the network ``contrast``, and what the grouping learns the network ``grouping``.
+
+    ``text_cut``, where the batch has it, is how many tokens of a caption did not fit; the metric
+    ``text_cut`` is the share of captions that lost some.
 
     Attributes:
       model: a dual encoder; filled in from ``config.model``.
@@ -97,6 +101,8 @@ class Contrast:
       duplicates: whether another row with the very same caption is a ``negative``, or is to
         ``ignore``: neither positive nor negative.
       groups: compare rows within so many parts of the batch only: see ``compare``.
+      grouping: also compare every caption with the patches that it selects (DreamLIP); it reads
+        ``image/tokens``. None: only whole images and texts.
     """
 
     model: Tower
@@ -105,6 +111,7 @@ class Contrast:
     targets: Targets = OwnPair()
     duplicates: Literal["negative", "ignore"] = "negative"
     groups: int = 1
+    grouping: Grouping | None = None
 
     batch_coupled: ClassVar[bool] = True
     loss = coupled_loss
@@ -117,8 +124,10 @@ class Contrast:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         params, model_state = initialise(self.model, key, inputs(batch, INPUTS))
-        learned = {name: jnp.float32(x) for name, x in self.criterion.parameters().items()}
-        networks = {"model": params, "contrast": learned} if learned else {"model": params}
+        networks = {"model": params}
+        for name, criterion in self._criteria().items():
+            if learned := {k: jnp.float32(x) for k, x in criterion.parameters().items()}:
+                networks[name] = learned
         return Variables(networks, {"model": model_state}, {})
 
     def embed(
@@ -133,12 +142,13 @@ class Contrast:
             train=ctx.train,
             key=ctx.rng("dropout"),
         )
-        if missing := [name for name in self.similarity.reads if name not in out]:
-            raise ContrastError(
-                f"similarity={self.similarity} reads {', '.join(missing)}, which config.model "
-                f"does not give; it gives {', '.join(sorted(out))}"
-            )
-        embedded = {name: out[name].astype(jnp.float32) for name in self.similarity.reads}
+        embedded = read(out, self.similarity.reads, f"similarity={self.similarity}")
+        if self.grouping is not None:
+            found = read(out, ("image/tokens", "text/embedding"), f"grouping={self.grouping}")
+            tokens, text = found["image/tokens"], found["text/embedding"]
+            text = text if text.ndim == 3 else text[:, None]
+            embedded["group/image"] = self.grouping.gather(tokens, text)
+            embedded["group/text"] = text
         return embedded, Aux(model_state={"model": state})
 
     def couple(
@@ -151,8 +161,8 @@ class Contrast:
     ) -> tuple[jax.Array, Aux]:
         coefficients = self.criterion.coefficients(params.get("contrast", {}))
         found = self._compare(coefficients, embedded, batch)
-        valid = batch["_mask"]
-        with_text = valid & jnp.any(present_captions(batch), 1)
+        loss, valid, present = found.loss, batch["_mask"], present_captions(batch)
+        with_text = valid & jnp.any(present, 1)
         metrics = {
             "accuracy_image_to_text": found.to_text,
             "accuracy_text_to_image": found.to_image,
@@ -164,7 +174,14 @@ class Contrast:
             metrics["temperature"] = 1 / coefficients[0]
         if "bias" in learned:
             metrics["bias"] = coefficients[1]
-        return found.loss, Aux(metrics=metrics)
+        if "text_cut" in batch:
+            metrics["text_cut"] = share_cut(batch["text_cut"], present & valid[:, None])
+        if self.grouping is not None:
+            groups = self._group(params.get("grouping", {}), embedded, batch)
+            loss = loss + self.grouping.weight * groups.loss
+            metrics["grouping_loss"] = groups.loss
+            metrics["accuracy_group_to_text"] = groups.to_text
+        return loss, Aux(metrics=metrics)
 
     def after_update(
         self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
@@ -175,8 +192,8 @@ class Contrast:
         self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
     ) -> dict[str, jax.Array]:
         """Of a batch with ``image``, ``text`` or both, float32: ``image/embedding``,
-        ``text/embedding`` and whatever else the similarity reads of them; the image's also as
-        ``embedding``."""
+        ``text/embedding`` and whatever else similarity and grouping read of them; the image's
+        also as ``embedding``."""
         given = tuple(name for name in INPUTS if name in batch)
         _, out, _ = forward(
             self.model,
@@ -186,10 +203,38 @@ class Contrast:
             train=False,
         )
         names = {"image/embedding", "text/embedding", *self.similarity.reads}
+        names |= {"image/tokens"} if self.grouping is not None else set()
         found = {n: out[n].astype(jnp.float32) for n in sorted(names & out.keys())}
         if "image/embedding" in found:
             found["embedding"] = found["image/embedding"]
         return found
+
+    def _criteria(self) -> dict[str, Loss]:
+        """By the name of the network that holds what they learn."""
+        more = {} if self.grouping is None else {"grouping": self.grouping.criterion}
+        return {"contrast": self.criterion, **more}
+
+    def _group(
+        self, learned: dict[str, jax.Array], embedded: Mapping[str, jax.Array], batch: Batch
+    ) -> Compared:
+        """Every caption of the batch against every group of patches."""
+        assert self.grouping is not None
+        present = present_captions(batch)
+        twins = captions(batch, present) if self.duplicates == "ignore" else None
+
+        def side(name: str) -> Side:
+            vectors = embedded[name]
+            rows = vectors.shape[0] * vectors.shape[1]
+            return Side(
+                {"embedding": vectors.reshape(rows, -1)},
+                jnp.arange(rows),
+                (present & batch["_mask"][:, None]).reshape(rows),
+                None if twins is None else twins.reshape(rows, 1, -1),
+            )
+
+        criterion = self.grouping.criterion
+        both = side("group/image"), side("group/text")
+        return compare(criterion, Dot(), criterion.coefficients(learned), *both, self.groups)
 
     def _compare(
         self,
@@ -235,6 +280,16 @@ def entry(batch: Batch, name: str) -> jax.Array:
     return batch[name]
 
 
+def read(out: Mapping[str, jax.Array], names: tuple[str, ...], reader: str) -> Features:
+    """Float32 arrays of a dual encoder's ``out``."""
+    if missing := [name for name in names if name not in out]:
+        raise ContrastError(
+            f"{reader} reads {', '.join(missing)}, which config.model does not give; it gives "
+            f"{', '.join(sorted(out))}"
+        )
+    return {name: out[name].astype(jnp.float32) for name in names}
+
+
 def side_of(embedded: Mapping[str, jax.Array], prefix: str) -> Features:
     return {k.removeprefix(prefix): x for k, x in embedded.items() if k.startswith(prefix)}
 
@@ -245,6 +300,12 @@ def present_captions(batch: Batch) -> jax.Array:
     shape = (ids.shape[0], ids.shape[1] if ids.ndim == 3 else 1)
     mask = batch.get("text_mask")
     return jnp.ones(shape, bool) if mask is None else jnp.reshape(mask, shape).astype(bool)
+
+
+def share_cut(cut: jax.Array, present: jax.Array) -> jax.Array:
+    """Share of the captions ``present`` (B, C) that lost tokens, by their number (B,) or (B, C)."""
+    lost = present & (jnp.reshape(cut, present.shape) > 0)
+    return jnp.sum(lost) / jnp.maximum(jnp.sum(present), 1)
 
 
 def captions(batch: Batch, present: jax.Array) -> jax.Array:

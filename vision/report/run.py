@@ -239,7 +239,7 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
 
 
 def gallery(name: str, figure: Gallery) -> Markup:
-    """Pictures with label, prediction, probability and record key."""
+    """Pictures with label, prediction, score and record key."""
     heading, order = title(name), "Queries, each with its best answers and their similarity."
     if name == "mistakes":
         heading = "Most confident mistakes"
@@ -250,12 +250,12 @@ def gallery(name: str, figure: Gallery) -> Markup:
         "div",
         tag("h3", heading),
         note(order),
-        tag("div", *(_picture(item) for item in figure.items), class_="gallery"),
+        tag("div", *(_picture(item, figure.score) for item in figure.items), class_="gallery"),
         class_="stack",
     )
 
 
-def _picture(item: Picture) -> Markup:
+def _picture(item: Picture, score: str) -> Markup:
     if item.png:
         data = base64.b64encode(item.png).decode("ascii")
         image = tag(
@@ -266,7 +266,8 @@ def _picture(item: Picture) -> Markup:
         )
     else:
         image = tag("div", f"No picture. {item.note}", class_="none")
-    answer = f"{item.prediction} ({percent(item.probability)})"
+    shown = percent(item.score) if score == "probability" else f"{item.score:.3f}"
+    answer = f"{item.prediction} ({shown})"
     words = tag(
         "dl",
         tag("dt", "true"),

@@ -14,7 +14,7 @@ from vision.data.ops.fused import DecodeCrop
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
 from vision.data.ops.mask import BlockPatchMask, PatchMask, RandomErasing
 from vision.data.ops.policies import AugMix, AutoAugment, ThreeAugment, TrivialAugment
-from vision.data.ops.text import Tokenize
+from vision.data.ops.text import SubCaptions, Tokenize
 from vision.data.ops.values import Decode, Drop, Keep, Normalize, ToRgb, ValueRange
 from vision.data.ops.views import MultiCrop, Views, dino_views, simclr_views
 
@@ -43,6 +43,7 @@ __all__ = [
     "RandomSolarize",
     "Resize",
     "SayLess",
+    "SubCaptions",
     "ThreeAugment",
     "ToRgb",
     "Tokenize",

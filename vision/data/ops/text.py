@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import Literal, get_args
 
 import numpy as np
@@ -11,7 +12,57 @@ from vision.data.ops.base import Example, noted
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer, captions_of, room, row_of
 
+# Full stops and the like where a sentence ends, not inside 3.5 or a name; and line breaks.
+_ENDS = re.compile(r"[.!?]+(?=\s|$)|\n")
+
 TooLong = Literal["truncate", "error", "window", "mask"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SubCaptions:
+    """A caption and some sentences of longer ones, drawn without repetition (DreamLIP, 2024).
+
+    The result is a tuple of at most ``count`` texts for ``Tokenize(captions=count, pick="first",
+    empty="mask")``. ``_draws`` notes which sentences they are (``sentences``).
+
+    Attributes:
+      features: captions to split at full stops and line breaks, each one text or several; they are
+        removed.
+      whole: a caption that always comes first, one text or the first of several; empty for none.
+      count: most texts of the result.
+      output: its name.
+    """
+
+    features: tuple[str, ...] = ("caption_long",)
+    whole: str = "caption"
+    count: int = 4
+    output: str = "caption"
+
+    def __post_init__(self) -> None:
+        if not self.features:
+            raise ValueError("features is empty: give at least one caption to split")
+        if self.count < 1 + bool(self.whole):
+            raise ValueError(f"count={self.count}: must leave room for a sentence")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        wanted = (*self.features, *([self.whole] if self.whole else []))
+        if missing := [name for name in wanted if name not in example]:
+            names = ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"
+            raise ValueError(f"SubCaptions: no feature {missing[0]!r} among {names}")
+        found = [
+            sentence.strip()
+            for feature in self.features
+            for text in captions_of(example[feature], feature)
+            for sentence in _ENDS.split(text)
+        ]
+        pool = list(dict.fromkeys(sentence for sentence in found if sentence))
+        first = [captions_of(example[self.whole], self.whole)[0]] if self.whole else []
+        drawn = rng.permutation(len(pool))[: self.count - len(first)].tolist()
+        texts = (*first, *(pool[i] for i in drawn))
+        if not texts:
+            raise DataError(f"{self.features[0]!r} has no sentence; leave the record out")
+        rest = {k: v for k, v in example.items() if k not in self.features}
+        return noted(rest | {self.output: texts}, "SubCaptions", sentences=tuple(drawn))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ import datetime
 import functools
 import hashlib
 from collections.abc import Sequence, Sized
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
@@ -110,14 +110,15 @@ class Chronological:
 
 
 class Selected:
-    """A source of some of the records of ``source``, for dataclasses that know which."""
+    """A source of some of the records of ``source``, for dataclasses that know which.
+
+    Attributes:
+      source: where they are.
+      chosen: their positions in it, int64 (N,).
+    """
 
     source: Source
-
-    @property
-    def chosen(self) -> np.ndarray:
-        """Positions in ``source``, int64 (N,)."""
-        raise NotImplementedError
+    chosen: ClassVar[functools.cached_property[np.ndarray]]
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)

@@ -19,7 +19,6 @@ from vision.data.source import DataError, Source
 from vision.data.tokenize import Rows, captions_of, check_length
 from vision.data.tokenizers.merges import merge
 
-PAD, BOS, EOS = 0, 1, 2
 FIRST_BYTE = 3
 FIRST_MERGE = FIRST_BYTE + 256
 FORMAT = "vision byte pairs 1"
@@ -55,18 +54,6 @@ class BytePairTokenizer(Rows):
     @property
     def vocab_size(self) -> int:
         return FIRST_MERGE + len(self.merges)
-
-    @property
-    def pad_id(self) -> int:
-        return PAD
-
-    @property
-    def bos_id(self) -> int:
-        return BOS
-
-    @property
-    def eos_id(self) -> int:
-        return EOS
 
     def split(self, text: str) -> list[int]:
         return [token for piece in _PIECES.findall(text) for token in self._piece(piece)]

@@ -35,7 +35,7 @@ class Prefixed(Rows):
             )
 
     @property
-    def length(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def length(self) -> int:
         return self.tokenizer.length
 
     @property
@@ -43,15 +43,15 @@ class Prefixed(Rows):
         return self.tokenizer.vocab_size + self.sources
 
     @property
-    def pad_id(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def pad_id(self) -> int:
         return self.tokenizer.pad_id
 
     @property
-    def bos_id(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def bos_id(self) -> int:
         return self.tokenizer.vocab_size + self.source
 
     @property
-    def eos_id(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def eos_id(self) -> int | None:
         return self.tokenizer.eos_id
 
     def split(self, text: str) -> list[int]:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vision.data.tokenize import Rows, check_length
 
-PAD, BOS, EOS, UNKNOWN = 0, 1, 2, 3
+UNKNOWN = 3
 _SPECIALS = ("<pad>", "<bos>", "<eos>", "<unknown>")
 _WORDS = re.compile(r"\w+")
 
@@ -45,18 +45,6 @@ class WordTokenizer(Rows):
     @property
     def vocab_size(self) -> int:
         return len(_SPECIALS) + len(self.words)
-
-    @property
-    def pad_id(self) -> int:
-        return PAD
-
-    @property
-    def bos_id(self) -> int:
-        return BOS
-
-    @property
-    def eos_id(self) -> int:
-        return EOS
 
     def split(self, text: str) -> list[int]:
         return [self._ids.get(word, UNKNOWN) for word in _WORDS.findall(text.lower())]

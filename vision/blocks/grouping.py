@@ -1,0 +1,73 @@
+"""Patches that a text selects, as one vector: the fine-grained half of DreamLIP.
+
+Zheng et al., DreamLIP: Language-Image Pre-training with Long Captions, 2024. With a unit text t and
+the unit patches v_p of its image, the similarities t . v_p are stretched to 0..1 over the patches;
+those below a threshold become 0; divided by their sum they are weights w_p; and
+u = normalise(sum_p w_p v_p). Every sub-caption of every image and its u are a pair of their own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+
+from vision.blocks.contrast import Loss, Softmax
+from vision.blocks.similarity import ContrastError, check_widths, inner, unit
+
+
+@dataclasses.dataclass(frozen=True)
+class Grouping:
+    """Sub-captions against the patches that they select, among those of the whole batch.
+
+    Attributes:
+      weight: of this loss beside the one of whole images.
+      threshold: similarities, stretched to 0..1, that are below it select nothing; above 1 no patch
+        is ever selected. None: one over the number of patches.
+      prefix: tokens of the image tower before its patches, which are left out: 1 for a class token.
+      criterion: compares all texts with all groups; what it learns is its own.
+    """
+
+    weight: float = 1.0
+    threshold: float | None = 0.1
+    prefix: int = 0
+    criterion: Loss = Softmax()  # noqa: RUF009 - frozen
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.weight) and self.weight >= 0):
+            raise ValueError(f"weight={self.weight}: it is finite and at least 0")
+        if self.threshold is not None and not self.threshold >= 0:
+            raise ValueError(f"threshold={self.threshold}: at least 0, or None for 1 / patches")
+        if self.prefix < 0:
+            raise ValueError(f"prefix={self.prefix}: a number of tokens, at least 0")
+
+    def gather(self, tokens: jax.Array, texts: jax.Array) -> jax.Array:
+        """Unit vectors (B, K, D) float32 of the patches that every text selects.
+
+        Where nothing is selected the vector is zero. Where all patches are equally similar, all are
+        selected alike, so that the group of a single patch is that patch.
+
+        Args:
+          tokens: (B, prefix + P, D) of the images, of any length.
+          texts: (B, K, D) unit vectors, K texts per image.
+        """
+        check_widths(tokens, texts)
+        patches = unit(tokens[:, self.prefix :])
+        count = patches.shape[1]
+        if not count:
+            raise ContrastError(
+                f"an image has {tokens.shape[1]} tokens and prefix={self.prefix} of them are left "
+                "out: no patch remains"
+            )
+        similarity = inner("bkd,bpd->bkp", texts, patches)
+        low = jnp.min(similarity, -1, keepdims=True)
+        spread = jnp.max(similarity, -1, keepdims=True) - low
+        differ = spread > 1e-6
+        stretched = jnp.where(differ, (similarity - low) / jnp.where(differ, spread, 1.0), 1.0)
+        threshold = 1 / count if self.threshold is None else self.threshold
+        kept = jnp.where(stretched >= threshold, stretched, 0.0)
+        total = jnp.sum(kept, -1, keepdims=True)
+        weights = kept / jnp.where(total > 0, total, 1.0)
+        return unit(inner("bkp,bpd->bkd", weights, patches))

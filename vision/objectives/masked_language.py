@@ -1,0 +1,198 @@
+"""Words that are hidden and have to be told from those around them: pretraining of a text tower."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vision.core.errors import UserError
+from vision.core.net import Tower, forward, initialise
+from vision.core.objective import Aux, Batch, Context, Variables
+from vision.data.tokenize import Tokenizer
+
+Tree = Any
+
+
+class MaskedLanguageError(UserError):
+    """The text tower, or the batch, is none that words can be hidden in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedLanguage:
+    r"""BERT's masked language model (Devlin et al., 2019), without its sentence pairs.
+
+    Of every text a share of the tokens is chosen anew in every step, at least one; padding, bos and
+    eos never are. Most are replaced by the mask, some by any word, the others stay. The loss is the
+    mean cross-entropy (nats) over the chosen tokens of the batch.
+
+    The batch has ``batch[field]``, int32 ids (B, T), or (B, C, T) of C texts per row; rows of
+    padding alone do not count. Metrics: ``masked_accuracy``, and ``masked_tokens`` per row.
+
+    The tower has ``masked_head=True`` and one id more than the tokenizer, for the mask. To go on
+    with a dual encoder, give the same one as in its training and ``dual=True``: its text tower is
+    trained alone and its parameters have the names that they will have, so that
+    ``vision.core.stored.load_matching`` takes them by ``params\.model\.text\.(?!masked_)``.
+
+    Attributes:
+      model: a text tower, or a dual encoder; filled in from ``config.model``.
+      tokenizer: of the texts.
+      dual: whether the model is a dual encoder.
+      field: name of the ids.
+      rate: share of a text's tokens that is chosen, in (0, 1).
+      mask, random: shares of the chosen tokens that become the mask, or any word.
+      mask_id: of the mask; None: the first id beyond the tokenizer's.
+    """
+
+    model: Tower
+    tokenizer: Tokenizer
+    dual: bool = False
+    field: str = "text"
+    rate: float = 0.15
+    mask: float = 0.8
+    random: float = 0.1
+    mask_id: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < 1:
+            raise ValueError(f"rate={self.rate}: it lies between 0 and 1")
+        if self.mask < 0 or self.random < 0 or self.mask + self.random > 1:
+            raise ValueError(
+                f"mask={self.mask}, random={self.random}: shares, at least 0 and at most 1 together"
+            )
+        if self.mask_id is not None and self.mask_id < 0:
+            raise ValueError(f"mask_id={self.mask_id}: an id, or None for the first free one")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        ids = self._ids(batch)
+        positions = jnp.zeros((len(ids), 1), jnp.int32)
+        if self.dual:
+            given: Any = {"text": ids, "text_positions": positions}
+            params, model_state = initialise(self.model, key, given)
+        else:
+            params, model_state = initialise(self.model, key, ids)
+        return Variables({"model": params}, {"model": model_state}, {})
+
+    def loss(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[jax.Array, Aux]:
+        ids, key = self._ids(batch), ctx.rng("masked_language")
+        assert key is not None
+        hidden, positions, chosen = self.hide(ids, key)
+        out, state = self._call(params, ctx, hidden, positions)
+        logits = out["token_logits"].astype(jnp.float32)
+        self._check_vocabulary(logits.shape[-1])
+        chosen &= jnp.repeat(batch["_mask"], len(ids) // len(batch["_mask"]))[:, None]
+        true = jnp.take_along_axis(ids, positions, 1)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, true)
+        count = jnp.sum(chosen)
+        weight = chosen / jnp.maximum(count, 1)
+        right = jnp.argmax(logits, -1) == true
+        return jnp.sum(losses * weight), Aux(
+            metrics={
+                "masked_accuracy": jnp.sum(right * weight),
+                "masked_tokens": count / jnp.maximum(jnp.sum(batch["_mask"]), 1),
+            },
+            model_state={"model": state},
+            weight=count,
+        )
+
+    def after_update(
+        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
+    ) -> dict[str, Tree]:
+        return slots
+
+    def predict(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> dict[str, jax.Array]:
+        """``text/embedding`` and the same as ``embedding``, (B, D) or (B C, D) float32."""
+        embedding = self._call(params, ctx, self._ids(batch))[0]["embedding"].astype(jnp.float32)
+        return {"embedding": embedding, "text/embedding": embedding}
+
+    def hide(self, ids: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """Texts with hidden words, and where those are.
+
+        Args:
+          ids: int (N, T).
+          key: decides which.
+
+        Returns:
+          Ids (N, T) to show; positions int32 (N, M), M = max(1, round(rate T)); and (N, M) bool:
+          which of the positions count.
+        """
+        most = max(1, round(self.rate * ids.shape[1]))
+        k_place, k_kind, k_word = jax.random.split(key, 3)
+        special, words = self._tables
+        eligible = ~jnp.isin(ids, special)
+        order = jnp.where(eligible, jax.random.uniform(k_place, ids.shape), -1.0)
+        positions = jax.lax.top_k(order, most)[1]
+        count = jnp.sum(eligible, 1)
+        wanted = jnp.where(count > 0, jnp.maximum(1, jnp.round(self.rate * count)), 0)
+        chosen = jnp.arange(most) < wanted[:, None]
+        old = jnp.take_along_axis(ids, positions, 1)
+        kind = jax.random.uniform(k_kind, positions.shape)
+        any_word = jnp.asarray(words, ids.dtype)[
+            jax.random.randint(k_word, positions.shape, 0, len(words))
+        ]
+        new = jnp.where(kind < self.mask + self.random, any_word, old)
+        new = jnp.where(kind < self.mask, self._mask_id, new)
+        new = jnp.where(chosen, new, old)
+        return jnp.put_along_axis(ids, positions, new, 1, inplace=False), positions, chosen
+
+    @property
+    def _mask_id(self) -> int:
+        return self.tokenizer.vocab_size if self.mask_id is None else self.mask_id
+
+    @functools.cached_property
+    def _tables(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids that are never chosen, and all others of the tokenizer."""
+        ends = (self.tokenizer.pad_id, self.tokenizer.bos_id, self.tokenizer.eos_id, self._mask_id)
+        special = np.asarray([i for i in ends if i is not None], np.int32)
+        return special, np.setdiff1d(np.arange(self.tokenizer.vocab_size), special)
+
+    def _ids(self, batch: Batch) -> jax.Array:
+        if self.field not in batch:
+            raise MaskedLanguageError(
+                f"the batch has no {self.field!r}; it has {', '.join(sorted(batch))}: add "
+                "ops.Tokenize to config.data"
+            )
+        ids = batch[self.field]
+        return ids.reshape(-1, ids.shape[-1])
+
+    def _call(
+        self,
+        params: dict[str, Tree],
+        ctx: Context,
+        ids: jax.Array,
+        positions: jax.Array | None = None,
+    ) -> tuple[dict[str, jax.Array], Mapping[str, Tree]]:
+        """The text tower's ``out``, and its state."""
+        given: Any = {"text": ids} if self.dual else ids
+        asked: dict[str, Any] = {} if positions is None else {"positions": positions}
+        if self.dual and positions is not None:
+            given, asked = {**given, "text_positions": positions}, {}
+        _, out, state = forward(
+            self.model,
+            params["model"],
+            ctx.model_state["model"],
+            given,
+            train=ctx.train,
+            key=ctx.rng("dropout"),
+            **asked,
+        )
+        if self.dual:
+            out = {name.removeprefix("text/"): value for name, value in out.items()}
+        return out, state
+
+    def _check_vocabulary(self, size: int) -> None:
+        if size <= self._mask_id:
+            raise MaskedLanguageError(
+                f"the text tower has vocab_size={size}, and the mask is id {self._mask_id}: set "
+                f"vocab_size to at least {max(self._mask_id + 1, self.tokenizer.vocab_size)}"
+            )
