@@ -18,7 +18,7 @@ RNG = np.random.default_rng(0)
 TENSORS = {
     "a.weight": RNG.standard_normal((4, 3, 2)).astype(np.float32),
     "b": RNG.standard_normal(5).astype(ml_dtypes.bfloat16),
-    "c": np.float16([[1.5, -2]]),
+    "c": np.array([[1.5, -2]], np.float16),
     "scalar": np.array(3.25, np.float32),
     "count": np.array(7, np.int64),
     "empty": np.zeros((0, 3), np.float32),
@@ -138,8 +138,8 @@ def test_pickles_are_refused_and_never_loaded(tmp_path):
 
 
 def shards(folder, **changes):
-    write_safetensors(folder / "one.safetensors", {"a": np.float32([1, 2])})
-    write_safetensors(folder / "two.safetensors", {"b": np.float32([3])})
+    write_safetensors(folder / "one.safetensors", {"a": np.array([1, 2], np.float32)})
+    write_safetensors(folder / "two.safetensors", {"b": np.array([3], np.float32)})
     weight_map = {"a": "one.safetensors", "b": "two.safetensors", **changes}
     index = {"weight_map": {k: v for k, v in weight_map.items() if v is not None}}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -172,14 +172,17 @@ def test_bad_shards(changes, message, tmp_path):
 
 def test_a_tensor_that_the_index_does_not_name(tmp_path):
     shards(tmp_path)
-    write_safetensors(tmp_path / "two.safetensors", {"b": np.float32([3]), "z": np.float32([3])})
+    write_safetensors(
+        tmp_path / "two.safetensors",
+        {"b": np.array([3], np.float32), "z": np.array([3], np.float32)},
+    )
     with pytest.raises(WeightsError, match=r"two\.safetensors holds tensor z"):
         open_weights(tmp_path)
 
 
 def test_links_that_leave_the_folder(tmp_path):
     (tmp_path / "secret").mkdir()
-    write_safetensors(tmp_path / "secret" / "x.safetensors", {"a": np.float32([1])})
+    write_safetensors(tmp_path / "secret" / "x.safetensors", {"a": np.array([1], np.float32)})
     folder = tmp_path / "model"
     folder.mkdir()
     (folder / "model.safetensors").symlink_to("../secret/x.safetensors")

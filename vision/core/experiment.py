@@ -15,7 +15,7 @@ from vision.core.config import build, validate
 from vision.core.evaluator import Evaluator, Loader
 from vision.core.faults import Nonfinite
 from vision.core.mesh import Mesh, ShardingRule
-from vision.core.net import Tower
+from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schedule import Horizon
@@ -40,6 +40,20 @@ class TrainData(Protocol):
     ) -> Loader: ...
 
 
+class InitialWeights(Protocol):
+    """Where the model's variables come from before the first step, instead of chance."""
+
+    def load(self, model: Tower, variables: Mapping[str, Tree]) -> Mapping[str, Tree]:
+        """Fills the variables of the model.
+
+        Args:
+          model: ``Experiment.model``.
+          variables: its fresh ``params`` and ``model_state``, arrays on the mesh; the result has
+            the same structure, shapes, dtypes and shardings.
+        """
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """One experiment: everything ``train.py`` and ``evaluate.py`` need.
@@ -52,6 +66,8 @@ class Experiment:
       optimizer: how.
       total: length of the run.
       model: the tower; gets ``num_classes`` from the data where the config leaves it None.
+      init_from: weights that the model starts from, ``vision.weights.init_from.InitFrom``; None
+        for fresh ones. Read once: a run that resumes has its own.
       evaluators: name to what is measured. An evaluator's own ``every`` says how often; at the
         end all of them run.
       ema: keep an average of the parameters and evaluate it; None for none.
@@ -70,6 +86,7 @@ class Experiment:
     optimizer: Optimizer
     total: str
     model: Tower | None = None
+    init_from: InitialWeights | None = None
     evaluators: Mapping[str, Evaluator] | None = None
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen

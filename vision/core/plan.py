@@ -11,9 +11,14 @@ import jax
 from vision.core import flops
 from vision.core.compile import Compiled, compile_step
 from vision.core.experiment import Experiment, Facts, make_step
-from vision.core.net import count_params
+from vision.core.net import Tree, count_params
 from vision.core.schedule import Every
+from vision.core.schema import ConfigError
+from vision.core.state import State
 from vision.core.step import Step
+
+# What objectives call the network that is ``Experiment.model``.
+_NETWORK = "model"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,8 @@ def plan(experiment: Experiment, facts: Facts) -> Plan:
     started = time.perf_counter()
     shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
     compiled = compile_step(step, shapes, mesh, experiment.sharding)
+    if experiment.init_from is not None:
+        compiled = dataclasses.replace(compiled, init=starting(experiment, step, compiled, mesh))
     work = step.flops(compiled.abstract, shapes)  # pyright: ignore[reportArgumentType] - shapes do
     kinds = ", ".join(f"{count} {kind}" for kind, count in compiled.collectives.items())
     memory = compiled.memory.get("arguments", 0) + compiled.memory.get("temporaries", 0)
@@ -98,3 +105,45 @@ def plan(experiment: Experiment, facts: Facts) -> Plan:
         seconds=time.perf_counter() - started,
         summary=summary,
     )
+
+
+def starting(
+    experiment: Experiment, step: Step, compiled: Compiled, mesh: jax.sharding.Mesh
+) -> Callable[[], State]:
+    """Makes fresh states whose model has the weights of ``experiment.init_from``.
+
+    What is derived from parameters, the optimizer's state and their average, is derived from
+    those. Slots of the objective are as it made them.
+
+    Raises:
+      ConfigError: the objective has no network called ``model``, which the weights are for.
+    """
+    weights, model = experiment.init_from, experiment.model
+    if weights is None or model is None or _NETWORK not in compiled.abstract.params:
+        raise ConfigError("config.init_from fills config.model, which this objective does not use")
+
+    def begin(state: State, loaded: Mapping[str, Tree]) -> State:
+        params = {**state.params, _NETWORK: loaded["params"]}
+        model_state = dict(state.model_state)
+        if _NETWORK in model_state:
+            model_state[_NETWORK] = loaded["model_state"]
+        slots = dict(state.slots)
+        if step.ema is not None:
+            slots["ema"] = step.ema.init(params, model_state)
+        opt_state = step.optimizer.build(params, step.horizon).init(params)
+        return dataclasses.replace(
+            state, params=params, model_state=model_state, opt_state=opt_state, slots=slots
+        )
+
+    def init() -> State:
+        state = compiled.init()
+        fresh = {
+            "params": state.params[_NETWORK],
+            "model_state": state.model_state.get(_NETWORK, {}),
+        }
+        loaded = weights.load(model, fresh)
+        shardings = jax.tree.map(lambda x: x.sharding, compiled.abstract)
+        with jax.set_mesh(mesh):
+            return jax.jit(begin, out_shardings=shardings)(state, loaded)
+
+    return init

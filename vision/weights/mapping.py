@@ -87,6 +87,29 @@ def part(name: str, axis: int, start: int | None, stop: int | None, form: Form =
     return Form(name, read, form.write, join=axis)
 
 
+def interleaved(kinds: int, groups: int, parts: int = 1) -> Form:
+    """Kernel or bias whose output rows are, with us, ordered group by group, theirs kind by kind.
+
+    Args:
+      kinds: rows of how many kinds stand in every group: 3 for q, k and v.
+      groups: number of groups: heads.
+      parts: 1 where theirs is one tensor (out, in) or (out,), ``kinds`` where they are several.
+    """
+
+    def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
+        rows = np.concatenate(tensors) if parts > 1 else tensors[0]
+        rest = rows.shape[1:]
+        return rows.reshape(kinds, groups, -1, *rest).swapaxes(0, 1).reshape(-1, *rest).T
+
+    def write(array: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows = array.T
+        rest = rows.shape[1:]
+        rows = rows.reshape(groups, kinds, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
+        return tuple(np.split(rows, parts))
+
+    return Form(f"{kinds} kinds of {groups} rows or groups of them", read, write)
+
+
 def qkv(heads: int, parts: int = 1) -> Form:
     """Kernel or bias of ``Attention.qkv``: ours is ordered head by head, theirs q, then k, then v.
 
@@ -94,20 +117,7 @@ def qkv(heads: int, parts: int = 1) -> Form:
       heads: attention heads.
       parts: 1 where theirs is one tensor (3 D, D) or (3 D,), 3 where q, k and v are three.
     """
-
-    def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
-        rows = np.concatenate(tensors) if parts > 1 else tensors[0]
-        rest = rows.shape[1:]
-        rows = rows.reshape(3, heads, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
-        return rows.T
-
-    def write(array: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = array.T
-        rest = rows.shape[1:]
-        rows = rows.reshape(heads, 3, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
-        return tuple(np.split(rows, parts))
-
-    return Form(f"qkv of {heads} heads", read, write)
+    return interleaved(3, heads, parts)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +159,8 @@ class Names:
         """The same model as part of a larger one.
 
         Args:
-          ours: name of the part, ``image`` for instance: ``params.image.head.kernel``.
+          ours: name of the part, ``image`` for instance: ``params.image.head.kernel``; empty
+            where only theirs is a part.
           theirs: what their names begin with there, such as ``visual.``.
         """
 
@@ -157,7 +168,7 @@ class Names:
             # Collections of the model state come first: model_state.batch_stats.image.norm1.mean
             head = 2 if path.startswith("model_state.") else 1
             pieces = path.split(".")
-            return ".".join((*pieces[:head], ours, *pieces[head:]))
+            return ".".join((*pieces[:head], *filter(None, [ours]), *pieces[head:]))
 
         entries = tuple(
             dataclasses.replace(e, ours=moved(e.ours), theirs=tuple(theirs + t for t in e.theirs))
@@ -242,10 +253,20 @@ def _problems(
         if layers != [None] and layers != list(range(shape[0] if shape else 0)):
             problems.append(f"{ours} of shape {shape} is filled by layers {layers}")
             continue
-        for entry in entries:
-            wanted = shape if entry.layer is None else shape[1:]
-            if problem := _misfit(entry, tensors, wanted):
-                problems.append(problem)
+        problems += misfits(entries, tensors, leaves)
+    return problems
+
+
+def misfits(
+    entries: Sequence[Entry], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
+) -> list[str]:
+    """What of ``entries`` is missing or has another shape, in words; nothing is read."""
+    problems = []
+    for entry in entries:
+        shape = tuple(leaves[entry.ours].shape)
+        wanted = shape if entry.layer is None else shape[1:]
+        if problem := _misfit(entry, tensors, wanted):
+            problems.append(problem)
     return problems
 
 

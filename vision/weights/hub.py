@@ -1,0 +1,113 @@
+"""Weights on the Hugging Face hub, through its own client and its own cache."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from vision.weights.mapping import WeightsError
+from vision.weights.reader import inside
+
+_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_SHARDED = "model.safetensors.index.json"
+_WHOLE = ("model.safetensors", "open_clip_model.safetensors")
+# Beside the weights: what they were trained on images of.
+_CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
+
+
+def fetch(reference: str) -> Path:
+    """The weights of a repository on the hub, downloaded once: a file or folder in the cache.
+
+    With ``HF_HUB_OFFLINE=1`` only what is in the cache is used.
+
+    Args:
+      reference: ``organisation/name``, optionally ``:file`` for one file of the repository, and
+        ``@revision``: a branch, tag or commit. Only a commit can never change.
+
+    Raises:
+      WeightsError: no such repository, revision or file; no network; no huggingface_hub.
+    """
+    reference, _, revision = reference.partition("@")
+    repository, _, file = reference.partition(":")
+    if not _ID.fullmatch(repository):
+        raise WeightsError(
+            f"{reference} is neither a file or folder here nor organisation/name on the hub"
+        )
+    wanted = revision or "main"
+    if file:
+        return _must(repository, file, wanted)
+    for name in _CONFIGS:
+        _download(repository, name, wanted)
+    if (index := _download(repository, _SHARDED, wanted)) is not None:
+        _download_shards(repository, index, wanted)
+        return index.parent
+    for name in _WHOLE:
+        if (found := _download(repository, name, wanted)) is not None:
+            return found
+    raise WeightsError(
+        f"{repository} at {wanted} has no {' or '.join(_WHOLE)}"
+        f"{_offline_hint()}; name another file of it as {repository}:file"
+    )
+
+
+def _download_shards(repository: str, index: Path, revision: str) -> None:
+    try:
+        files = set(json.loads(index.read_text())["weight_map"].values())
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise WeightsError(f"{index} is not an index of shards") from error
+    for name in sorted(map(str, files)):
+        if Path(name).name != name:
+            raise WeightsError(f"{index} names a file {name!r}, which is not in this folder")
+        _must(repository, name, revision)
+        inside(index.parent, name)
+
+
+def _must(repository: str, name: str, revision: str) -> Path:
+    found = _download(repository, name, revision)
+    if found is None:
+        raise WeightsError(f"{repository} at {revision} has no file {name}{_offline_hint()}")
+    return found
+
+
+def _download(repository: str, name: str, revision: str) -> Path | None:
+    """A file of a repository; None where it is not there, or not in the cache when offline."""
+    hub, errors = _client()
+    try:
+        return Path(hub.hf_hub_download(repository, name, revision=revision))
+    except errors.LocalEntryNotFoundError as error:
+        if hub.constants.HF_HUB_OFFLINE:
+            return None
+        raise WeightsError(
+            f"the hub cannot be reached for {repository}, and {name} at {revision} is not in the "
+            "cache: give a path of a downloaded file, or try again with a network"
+        ) from error
+    except errors.EntryNotFoundError:
+        return None
+    except errors.RepositoryNotFoundError as error:
+        raise WeightsError(
+            f"{repository} is not on the hub, or is private: check the name, or log in with "
+            "huggingface_hub's own command"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise WeightsError(f"{repository} has no revision {revision}") from error
+    except (errors.HFValidationError, OSError) as error:
+        raise WeightsError(f"{name} of {repository} cannot be downloaded: {error}") from error
+
+
+def _offline_hint() -> str:
+    hub, _ = _client()
+    return " in the cache (HF_HUB_OFFLINE=1)" if hub.constants.HF_HUB_OFFLINE else ""
+
+
+def _client() -> tuple[Any, Any]:
+    try:
+        import huggingface_hub
+        import huggingface_hub.constants
+        import huggingface_hub.errors
+    except ImportError as error:
+        raise WeightsError(
+            "weights from the hub need huggingface_hub: pip install huggingface_hub"
+        ) from error
+    return huggingface_hub, huggingface_hub.errors

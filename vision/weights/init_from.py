@@ -1,0 +1,153 @@
+"""Starting a run from weights: of other libraries, of another run, of a file of ours."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from vision.core.net import Tower
+from vision.core.stored import flatten, load_state
+from vision.weights import hub
+from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
+from vision.weights.names import LIBRARIES, names_of, own_names
+from vision.weights.reader import open_weights
+
+log = logging.getLogger(__name__)
+Head = Literal["auto", "read", "new"]
+_SCHEMES = (*LIBRARIES, "workdir", "safetensors")
+
+
+@dataclasses.dataclass(frozen=True)
+class InitFrom:
+    """Where the parameters of a tower come from before the first step.
+
+    Everything that the file holds is used or, for a reason that the name map states, ignored;
+    every parameter is read or kept as ``head`` and ``kept`` say. Positions and patches of a ViT
+    are resampled to the images of this run.
+
+    Attributes:
+      source: ``timm:``, ``open_clip:``, ``transformers:`` or ``big_vision:``, then a path or a
+        name on the hub, ``organisation/name@revision`` or ``organisation/name:file``; or
+        ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``, or ``safetensors:<path>`` with
+        our own names.
+      head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
+        starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
+      kept: regular expressions, found in names such as ``params.norm.scale``, of what starts as
+        it would without this.
+      into: name of the tower inside the model that is filled, such as ``image`` of a ``Dual``;
+        empty for the model itself.
+    """
+
+    source: str
+    head: Head = "auto"
+    kept: tuple[str, ...] = ()
+    into: str = ""
+
+    def __post_init__(self) -> None:
+        scheme, colon, path = self.source.partition(":")
+        if scheme not in _SCHEMES or not colon or not path:
+            schemes = ", ".join(f"{name}:" for name in _SCHEMES)
+            raise ValueError(f"source={self.source!r}, but it starts with one of {schemes}")
+        if self.head not in get_args(Head):
+            raise ValueError(f"head={self.head!r}, but it is one of {get_args(Head)}")
+        for pattern in self.kept:
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(f"kept={pattern!r} is not a regular expression") from error
+
+    def load(self, model: Tower, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+        """The variables of a model, with what the source holds in place of what they held.
+
+        Args:
+          model: the tower, or what holds it as ``into``.
+          variables: ``{"params": tree, "model_state": tree}`` of arrays, whose dtypes and
+            shardings the result has.
+
+        Raises:
+          WeightsError: the source cannot be read or does not fit.
+        """
+        tower: Any = model
+        target = dict(variables)
+        if self.into:
+            tower = getattr(model, self.into, None)
+            if tower is None or self.into not in target["params"]:
+                parts = ", ".join(target["params"])
+                raise WeightsError(f"init_from.into={self.into!r}, but the model has {parts}")
+            target = _below(target, self.into)
+        tensors, names, source = self._open(tower, target)
+        kept = self._kept(names, tensors, target)
+        for pattern, why in kept.items():
+            found = [name for name in flatten(target) if re.search(pattern, name)]
+            if not found:
+                raise WeightsError(f"init_from.kept={pattern!r} is in the name of no parameter")
+            log.warning("%s: not read, %s: %s", source, why, ", ".join(found))
+        filled = load(names, tensors, target, kept=kept, source=source)
+        log.info("%s: %d tensors read", source, len(tensors))
+        return _beside(dict(variables), filled, self.into) if self.into else filled
+
+    def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
+        scheme, _, path = self.source.partition(":")
+        if scheme == "workdir":
+            folder, _, step = path.partition("@")
+            if step and not step.isdecimal():
+                raise WeightsError(f"init_from.source={self.source!r}: {step!r} is not a step")
+            # A tower that was the whole model there: it is called so.
+            found, tensors = load_state(
+                Path(folder), int(step) if step else None, r"^(params|model_state)\.model\."
+            )
+            places = {"params": "params.model", "model_state": "model_state.model"}
+            return tensors, own_names(tower, target, places), f"{folder} at step {found}"
+        weights = open_weights(_find(scheme, path))
+        if scheme == "safetensors":
+            # A whole state, as the checkpoint tools export it, or the tower alone.
+            within = ".model" if any(name.startswith("params.model.") for name in weights) else ""
+            places = {root: root + within for root in ("params", "model_state")}
+            names = own_names(tower, target, places)
+            rest = {r"(opt_state|slots)\..*|step|key": "not of the model but of its training"}
+            return weights, Names(names.entries, rest), weights.source
+        return weights, names_of(scheme, tower, weights), weights.source
+
+    def _kept(self, names: Names, tensors: Mapping[str, Tensor], target: Tree) -> dict[str, str]:
+        kept = dict.fromkeys(self.kept, "as init_from.kept says")
+        head = r"^params\.head\."
+        leaves = flatten(target)
+        if self.head == "read" or not any(re.search(head, name) for name in leaves):
+            return kept
+        entries = [entry for entry in names.entries if re.search(head, entry.ours)]
+        if self.head == "new":
+            kept[head] = "since init_from.head is 'new'"
+        elif problems := misfits(entries, tensors, leaves):
+            kept[head] = f"since {problems[0]}"
+        return kept
+
+
+def _find(scheme: str, text: str) -> Path:
+    path = Path(text).expanduser()
+    if path.exists():
+        return path
+    if path.suffix in (".safetensors", ".npz", ".bin", ".pt", ".pth") and ":" not in text:
+        raise WeightsError(f"there are no weights at {path}")
+    # timm's models have names without an organisation.
+    return hub.fetch(f"timm/{text}" if scheme == "timm" and "/" not in text else text)
+
+
+def _below(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:
+    """Parameters and state of a part of a model."""
+    state = variables["model_state"]
+    return {
+        "params": variables["params"][name],
+        "model_state": {key: tree[name] for key, tree in state.items() if name in tree},
+    }
+
+
+def _beside(variables: dict[str, Tree], part: Mapping[str, Tree], name: str) -> dict[str, Tree]:
+    """Inverse of ``_below``: the part put back into the model."""
+    state = dict(variables["model_state"])
+    for key, tree in part["model_state"].items():
+        state[key] = {**state[key], name: tree}
+    return {"params": {**variables["params"], name: part["params"]}, "model_state": state}
