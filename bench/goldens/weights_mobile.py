@@ -140,7 +140,6 @@ CASES: Mapping[str, Case] = {
         (2, 36, 46),
     ),
     "efficientnet": Case(partial(efficient, depth_multiplier=0.3), (2, 36, 45)),
-    "efficientnet_tf": Case(partial(efficient, depth_multiplier=0.2, **TENSORFLOW), (2, 36, 46)),
     "inception_v4": Case(inception4, (1, 107, 115), inside=2),
     "inception_resnet_v2": Case(inception_resnet, (1, 107, 115), inside=2),
     "swin": Case(partial(swin, (36, 44)), (2, 36, 44)),

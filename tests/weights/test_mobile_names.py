@@ -42,10 +42,6 @@ TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
         timm_mobilenet,
     ),
     "efficientnet": (EfficientNet(**NARROW, depth_multiplier=0.3), timm_mobilenet),
-    "efficientnet_tf": (
-        EfficientNet(**NARROW, **TENSORFLOW, depth_multiplier=0.2),
-        timm_mobilenet,
-    ),
     "inception_v4": (
         InceptionV4((1, 1, 1), width_multiplier=1 / 16, num_classes=7),
         timm_inception_v4,
@@ -115,6 +111,14 @@ def test_another_window():
             old, new = array.reshape(7, 7, -1), found[path].reshape(11, 11, -1)
             linear = jax.image.resize(old, new.shape, "linear")
             assert np.abs(new - linear).mean() < 0.2 * np.abs(old).mean()
+
+
+def test_without_a_head():
+    weights, _ = golden("swin")
+    tower = TOWERS["swin"][0].clone(num_classes=None)
+    tree = load(timm_swin(tower), weights, target(tower))
+    written = save(timm_swin(tower), tree)
+    assert weights.keys() - written.keys() == {"head.fc.weight", "head.fc.bias"}
 
 
 @pytest.mark.parametrize(

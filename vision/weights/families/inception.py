@@ -6,6 +6,7 @@ from vision.models import inception, inception_resnet
 from vision.models.inception import InceptionV4
 from vision.models.inception_layers import Branches, convolutions
 from vision.models.inception_resnet import InceptionResNetV2
+from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, conv_norm, layer
 from vision.weights.mapping import CONV, Entry, Names
 
@@ -18,9 +19,7 @@ def timm_inception_v4(tower: InceptionV4) -> Names:
     modules = zip((*stem, *blocks), (*inception.STEM, *tower.blocks()), strict=True)
     for place, (ours, branches) in enumerate(modules):
         entries += _mixed(ours, f"features.{place}", branches)
-    if tower.num_classes:
-        entries += layer("head", "last_linear")
-    return Names(tuple(entries), COUNTERS)
+    return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "last_linear")
 
 
 def timm_inception_resnet_v2(tower: InceptionResNetV2) -> Names:
@@ -45,9 +44,7 @@ def timm_inception_resnet_v2(tower: InceptionResNetV2) -> Names:
         if plan.residual_scale is not None:
             entries += layer(f"{ours}.project", f"{theirs}.conv2d", CONV)
     entries += conv_norm(("last.conv", "last.norm"), ("conv2d_7b.conv", "conv2d_7b.bn"))
-    if tower.num_classes:
-        entries += layer("head", "classif")
-    return Names(tuple(entries), COUNTERS)
+    return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "classif")
 
 
 def _mixed(ours: str, theirs: str, branches: Branches) -> list[Entry]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from vision.models.efficientnet import EfficientNet
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, POINTWISE, conv_norm, layer
 from vision.weights.mapping import Entry, Names
 
@@ -43,6 +44,4 @@ def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet) -> Names:
         entries += layer("head_dense", "conv_head", POINTWISE)
     else:
         entries += conv_norm(("head_conv", "head_norm"), ("conv_head", "bn2"))
-    if tower.num_classes:
-        entries += layer("head", "classifier")
-    return Names(tuple(entries), COUNTERS)
+    return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "classifier")

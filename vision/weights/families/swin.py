@@ -10,6 +10,7 @@ import numpy as np
 
 from vision.models.posemb import resample_posemb
 from vision.models.swin import Swin
+from vision.weights.families.heads import head
 from vision.weights.families.units import layer, norm
 from vision.weights.mapping import CONV, LINEAR, Entry, Names, qkv
 
@@ -44,16 +45,15 @@ def timm_swin(tower: Swin) -> Names:
             entries += layer(f"{ours}.mlp.fc2", f"{theirs}.mlp.fc2")
             i += 1
     entries += norm("norm", "norm")
-    if tower.num_classes:
-        entries += layer("head", "head.fc")
     # Older files hold what follows from the sizes.
     derived = "follows from the sizes of windows and image"
-    return Names(
-        tuple(entries), {r".*\.attn_mask": derived, r".*\.relative_position_index": derived}
-    )
+    ignored = {r".*\.attn_mask": derived, r".*\.relative_position_index": derived}
+    return Names(tuple(entries), ignored) + head(tower.num_classes, "head.fc")
 
 
 def _fit_table(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Bias table of one square window for another."""
     old, new = (math.isqrt(rows) for rows in (table.shape[0], shape[0]))
+    if old * old != table.shape[0] or table.shape[1] != shape[1]:
+        raise ValueError(f"a bias table of shape {table.shape} cannot become {shape}")
     return np.asarray(resample_posemb(jnp.asarray(table), (old, old), (new, new))).reshape(shape)
