@@ -7,7 +7,7 @@ import dataclasses
 import math
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -26,7 +26,6 @@ __all__ = [
     "Run",
     "Side",
     "measure",
-    "per_seed",
     "train",
 ]
 
@@ -52,11 +51,6 @@ def measure(run: Run, evaluator: Evaluator) -> dict[str, float]:
     return evaluate(evaluator, run.predict, run.variables, run.step, run.mesh)[0]
 
 
-def per_seed(name: str, numbers: Callable[[int], float], seeds: Sequence[int] = SEEDS) -> Side:
-    """A number for every seed."""
-    return Side(name, tuple(float(numbers(seed)) for seed in seeds))
-
-
 @dataclasses.dataclass(frozen=True)
 class Recorder:
     """The end of a claim; the fixture ``record``.
@@ -64,14 +58,20 @@ class Recorder:
     Attributes:
       path: of the claim's file.
       write: whether the result is written; else it is only compared with what is expected.
-      started: ``time.perf_counter()`` when the claim began.
       root: of the repository.
+      started: processor seconds of this process when the claim began.
+      depends: the code that the claim began with; an edit while it runs makes its result stale.
     """
 
     path: Path
     write: bool
+    root: Path
     started: float
-    root: Path = ledger.ROOT
+    depends: Mapping[str, str]
+
+    @classmethod
+    def begin(cls, path: Path, write: bool, root: Path = ledger.ROOT) -> Recorder:
+        return cls(path, write, root, time.process_time(), ledger.depends(path, root))
 
     def __call__(
         self,
@@ -98,9 +98,9 @@ class Recorder:
             holds=bool(holds),
             measured=tuple(measured),
             seeds=tuple(seeds),
-            seconds=round(time.perf_counter() - self.started, 1),
+            seconds=round(time.process_time() - self.started, 1),
             parity=parity,
-            depends=ledger.depends(self.path, self.root),
+            depends=self.depends,
         )
         seen = "\n".join(map(str, measured))
         print(f"{ledger.slug(self.path)}: {'held' if holds else 'NOT HELD'}\n{seen}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -32,4 +31,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Recorder:
     """Ends the claim: ``record(card=..., paper=..., claim=..., expected=..., holds=...)``."""
-    return Recorder(request.path, request.config.getoption("--record"), time.perf_counter())
+    return Recorder.begin(request.path, write=bool(request.config.getoption("--record")))

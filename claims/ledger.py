@@ -1,12 +1,13 @@
 """What claims found: one JSON file per claim, and whether it is still about this code.
 
-A result is stale when a file that it depends on has changed. These are the claim's file; what it
-imports itself; and what those import from ``ROOMS``, where methods live, at any depth. So a claim
-about a loss depends on the loss, its blocks and its config. It does not depend on ``HOUSE`` (the
-loop, the data layer, pages) nor on towers and metrics that only come with a config: all claims
-stand on these, whose identities the tests keep, and to repeat hours of training after every edit
-there would teach people to stop editing. An outcome that changes all the same is found by the
-sample of claims that CI runs. Comments, docstrings and blank lines do not count.
+A result is stale when a definition that it depends on has changed. These are the claim's file;
+what it imports itself; and what those name, at any depth, in ``ROOMS``, where methods live. So a
+claim about a loss depends on the loss, its blocks and its config, but not on another loss in the
+same file. It does not depend on ``HOUSE`` (the loop, the data layer, pages) nor on towers and
+metrics that only come with a config: all claims stand on these, whose identities the tests keep,
+and to repeat hours of training after every edit there would teach people to stop editing. An
+outcome that changes all the same is found by the sample of claims that CI runs. Comments,
+docstrings and blank lines do not count.
 
 Nothing here imports JAX: checking is for the fast tests.
 """
@@ -15,13 +16,14 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import hashlib
 import io
 import json
 import math
 import statistics
 import tokenize
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +103,10 @@ class Result:
       holds: whether it was so.
       measured: at least one quantity.
       seeds: of the runs; empty where nothing is random.
-      seconds: of the whole claim, on the wall.
+      seconds: of processor time for the whole claim, which a busy machine changes less than
+        the time on the wall.
       parity: with a public implementation; None without one.
-      depends: path of every file it depends on, from the root, to the hash of its code.
+      depends: path of every file it depends on, from the root, to the hash of what it uses there.
     """
 
     card: int
@@ -173,7 +176,7 @@ def _result(plain: Any) -> Result:
         raise ValueError(f"holds is {result.holds!r}, not true or false")
     if any(type(seed) is not int for seed in result.seeds):
         raise ValueError(f"seeds are {result.seeds!r}, not whole numbers")
-    if not (math.isfinite(result.seconds) and result.seconds > 0):
+    if not (math.isfinite(result.seconds) and result.seconds >= 0):
         raise ValueError(f"seconds is {result.seconds!r}")
     for text, name in ((result.paper, "paper"), (result.claim, "claim")):
         _text(text, name)
@@ -198,41 +201,92 @@ def _text(value: Any, name: str) -> str:
     return value
 
 
-def dependencies(claim: Path, root: Path = ROOT) -> tuple[Path, ...]:
-    """The files that a claim depends on, itself among them; see this module."""
-    found = {claim}
-    queue = [claim]
+def dependencies(claim: Path, root: Path = ROOT) -> dict[Path, set[str]]:
+    """The files that a claim depends on and the names it uses of each; see this module.
+
+    An empty name stands for the whole file: the claim itself, and modules imported as such.
+    """
+    found: dict[Path, set[str]] = {}
+    queue = [(claim, "")]
     while queue:
-        path = queue.pop()
-        for module in _imports(path):
-            own = not _within(module, HOUSE) if path == claim else _within(module, ROOMS)
-            file = _file_of(module, root) if own else None
-            if file is not None and file not in found:
-                found.add(file)
-                queue.append(file)
-    return tuple(sorted(found))
+        path, name = queue.pop()
+        if name in found.setdefault(path, set()):
+            continue
+        found[path].add(name)
+        tree, defined, imported = _parsed(path.read_text())
+        used = {
+            node.id
+            for part in (defined.get(name, []) if name else [tree])
+            for node in ast.walk(part)
+            if isinstance(node, ast.Name)
+        }
+        for each in sorted(used if name else used | imported.keys()):
+            module = imported.get(each)
+            if module is None:
+                queue += [(path, each)] if name and each in defined else []
+            elif not _within(module, HOUSE) if path == claim else _within(module, ROOMS):
+                queue += [(file, of) for file, of in [_place(module, root)] if file is not None]
+    return found
 
 
 def depends(claim: Path, root: Path = ROOT) -> dict[str, str]:
-    """Path from the root to the hash of the code, for every file that a claim depends on."""
+    """Path from the root to the hash of the code it uses, for every file of ``dependencies``."""
     return {
         path.relative_to(root).as_posix(): hashlib.sha256(
-            code(path.read_text()).encode()
+            code(path.read_text(), names).encode()
         ).hexdigest()[:16]
-        for path in dependencies(claim, root)
+        for path, names in sorted(dependencies(claim, root).items())
     }
 
 
-def code(source: str) -> str:
-    """Python source without comments, docstrings, blank lines and spaces at the ends of lines."""
+def code(source: str, names: Collection[str] = ("",)) -> str:
+    """Python source without comments, docstrings, blank lines and spaces at the ends of lines.
+
+    Of ``names`` only, which the module defines; an empty name stands for all of it.
+    """
     lines = source.splitlines()
+    tree, defined, _ = _parsed(source)
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
-    for first, last in _docstrings(ast.parse(source)):
+    for first, last in _docstrings(tree):
         lines[first - 1 : last] = [""] * (last - first + 1)
+    if "" not in names:
+        kept = {
+            row
+            for name, parts in defined.items()
+            if name in names
+            for part in parts
+            for row in range(_first_line(part), (part.end_lineno or part.lineno) + 1)
+        }
+        lines = [line for row, line in enumerate(lines, 1) if row in kept]
     return "\n".join(line.rstrip() for line in lines if line.strip())
+
+
+@functools.lru_cache(maxsize=1024)
+def _parsed(source: str) -> tuple[ast.Module, dict[str, list[ast.stmt]], dict[str, str]]:
+    """The tree of a source, what it defines and what it imports."""
+    tree = ast.parse(source)
+    return tree, _definitions(tree), _imports(tree)
+
+
+def _definitions(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    """The statements of a module that define each of its names."""
+    found: dict[str, list[ast.stmt]] = {}
+    for statement in tree.body:
+        if isinstance(statement, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            found.setdefault(statement.name, []).append(statement)
+        elif not isinstance(statement, ast.Import | ast.ImportFrom):
+            for node in ast.walk(statement):
+                if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                    found.setdefault(node.id, []).append(statement)
+    return found
+
+
+def _first_line(statement: ast.stmt) -> int:
+    decorators: list[ast.expr] = getattr(statement, "decorator_list", [])
+    return min([statement.lineno, *(each.lineno for each in decorators)])
 
 
 def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
@@ -244,30 +298,31 @@ def _docstrings(tree: ast.Module) -> Iterator[tuple[int, int]]:
             yield node.body[0].lineno, node.body[0].end_lineno or node.body[0].lineno
 
 
-def _imports(path: Path) -> Iterator[str]:
-    """Absolute names of what a file imports, at any depth of nesting."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def _imports(tree: ast.Module) -> dict[str, str]:
+    """Name in a file to the absolute name of what was imported, at any depth of nesting."""
+    found = {}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found |= {alias.asname or alias.name: alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return found
 
 
 def _within(module: str, rooms: Sequence[str]) -> bool:
     return any(module == room or module.startswith(room + ".") for room in rooms)
 
 
-def _file_of(module: str, root: Path) -> Path | None:
-    """The file of ours that holds a module, or the name that is imported from one."""
+def _place(module: str, root: Path) -> tuple[Path | None, str]:
+    """The file of ours that holds a module, or that and the name imported from it."""
     parts = module.split(".")
-    if parts[0] not in ("vision", "configs", "claims"):
-        return None
-    for end in (len(parts), len(parts) - 1):
-        place = root.joinpath(*parts[:end])
-        for file in (place.with_suffix(".py"), place / "__init__.py"):
-            if file.is_file():
-                return file
-    return None
+    if parts[0] in ("vision", "configs", "claims"):
+        for end, name in ((len(parts), ""), (len(parts) - 1, parts[-1])):
+            place = root.joinpath(*parts[:end])
+            for file in (place.with_suffix(".py"), place / "__init__.py"):
+                if file.is_file():
+                    return file, name
+    return None, ""
 
 
 def faults(root: Path = ROOT) -> list[str]:

@@ -15,8 +15,9 @@ TABLE = ROOT / "docs" / "claims.md"
 HEAD = """# Claims
 
 One for every paper: what its method is said to do, beside a baseline on equal terms, on data that
-ships with the repository. Numbers are means over seeds, ± their sample standard deviation. `make
-claims` runs them all and writes this page; the files are in [claims/](../claims).
+ships with the repository. Numbers are means over seeds, ± their sample standard deviation; seconds
+are processor time. `make claims` runs them all and writes this page; the files are in
+[claims/](../claims).
 
 A claim that did not hold stays in the table: it says what was seen on this small data, which is
 not what the paper saw on its own.
