@@ -69,10 +69,10 @@ def result(**changes: Any) -> Result:
     return Result(**{**fields, **changes})
 
 
-def finish(root: Path, **changes: Any) -> None:
-    """Ends the claim of ``root`` as its fixture would, recording."""
+def finish(root: Path, write: bool = True, **changes: Any) -> None:
+    """Ends the claim of ``root`` as its fixture would."""
     given: dict[str, Any] = {"expected": True, "holds": True, "measured": MEASURED}
-    record = Recorder.begin(root / "claims" / "pairs" / "test_margin.py", True, root)
+    record = Recorder.begin(root / "claims" / "pairs" / "test_margin.py", write, root)
     record(card=3, paper="A Paper, 2020", claim="It finds more.", **{**given, **changes})
 
 
@@ -189,3 +189,15 @@ def test_the_sample_fits_the_budget_and_comes_round_to_every_claim():
     assert sample(claims, 7, 90) == [Path("c")]
     assert {sample(claims, turn, 90)[0] for turn in range(5)} == {path for path, _ in claims}
     assert sample([], 3, 90) == []
+
+
+def test_an_outcome_that_turns_within_the_spread_of_the_seeds_is_a_tie(root: Path):
+    finish(root)
+    near = (Measured("R@1", Side("new", (0.4, 0.5, 0.6)), Side("old", (0.2, 0.3, 0.4))),)
+    far = (Measured("R@1", Side("new", (0.1, 0.2, 0.3)), Side("old", (0.1, 0.2, 0.3))),)
+    with pytest.warns(UserWarning, match="on this processor the claim is a tie"):
+        finish(root, write=False, holds=False, measured=near)
+    with pytest.raises(AssertionError, match="did not hold"):
+        finish(root, write=False, holds=False, measured=far)
+    with pytest.raises(AssertionError, match="did not hold"):
+        finish(root, holds=False, measured=near)
