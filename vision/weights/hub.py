@@ -13,8 +13,6 @@ from vision.weights.reader import inside
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARDED = "model.safetensors.index.json"
 _WHOLE = ("model.safetensors", "open_clip_model.safetensors")
-# Beside the weights: what they were trained on images of.
-_CONFIGS = ("config.json", "preprocessor_config.json", "open_clip_config.json")
 
 
 def fetch(reference: str) -> Path:
@@ -29,17 +27,9 @@ def fetch(reference: str) -> Path:
     Raises:
       WeightsError: no such repository, revision or file; no network; no huggingface_hub.
     """
-    reference, _, revision = reference.partition("@")
-    repository, _, file = reference.partition(":")
-    if not _ID.fullmatch(repository):
-        raise WeightsError(
-            f"{reference} is neither a file or folder here nor organisation/name on the hub"
-        )
-    wanted = revision or "main"
+    repository, file, wanted = _parsed(reference)
     if file:
         return _must(repository, file, wanted)
-    for name in _CONFIGS:
-        _download(repository, name, wanted)
     if (index := _download(repository, _SHARDED, wanted)) is not None:
         _download_shards(repository, index, wanted)
         return index.parent
@@ -50,6 +40,44 @@ def fetch(reference: str) -> Path:
         f"{repository} at {wanted} has no {' or '.join(_WHOLE)}"
         f"{_offline_hint()}; name another file of it as {repository}:file"
     )
+
+
+def beside(scheme: str, text: str, name: str) -> Path | None:
+    """The file called ``name`` beside weights, which are not downloaded for it.
+
+    Args:
+      scheme: the library that the weights are of.
+      text: a file or folder here, or what ``fetch`` takes.
+      name: of the file.
+
+    Returns:
+      Its path; None where there is no such file, or none in the cache when offline.
+
+    Raises:
+      WeightsError: as for ``fetch``.
+    """
+    path = Path(text).expanduser()
+    if path.exists():
+        folder = path if path.is_dir() else path.parent
+        return inside(folder, name) if (folder / name).exists() else None
+    repository, _, revision = _parsed(qualified(scheme, text))
+    return _download(repository, name, revision)
+
+
+def qualified(scheme: str, text: str) -> str:
+    """A reference with its organisation: timm's models have names without one."""
+    return f"timm/{text}" if scheme == "timm" and "/" not in text else text
+
+
+def _parsed(reference: str) -> tuple[str, str, str]:
+    """Repository, file (empty for all) and revision."""
+    name, _, revision = reference.partition("@")
+    repository, _, file = name.partition(":")
+    if not _ID.fullmatch(repository):
+        raise WeightsError(
+            f"{reference} is neither a file or folder here nor organisation/name on the hub"
+        )
+    return repository, file, revision or "main"
 
 
 def _download_shards(repository: str, index: Path, revision: str) -> None:

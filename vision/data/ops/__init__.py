@@ -10,6 +10,7 @@ from vision.data.ops.colour import (
     RandomSolarize,
 )
 from vision.data.ops.corruptions import Corruption
+from vision.data.ops.fit import CenterPad, ResizeInto
 from vision.data.ops.fused import DecodeCrop
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
 from vision.data.ops.mask import BlockPatchMask, PatchMask, RandomErasing
@@ -23,6 +24,7 @@ __all__ = [
     "AutoAugment",
     "BlockPatchMask",
     "CenterCrop",
+    "CenterPad",
     "ColorJitter",
     "Corruption",
     "Decode",
@@ -42,6 +44,7 @@ __all__ = [
     "RandomResizedCrop",
     "RandomSolarize",
     "Resize",
+    "ResizeInto",
     "SayLess",
     "SubCaptions",
     "ThreeAugment",

@@ -7,6 +7,7 @@ from vision.data.tokenizers.byte_pair import (
     train_byte_pair,
     train_on_source,
 )
+from vision.data.tokenizers.canonical import Canonical
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
 from vision.data.tokenizers.prefixed import Prefixed
@@ -15,6 +16,7 @@ from vision.data.tokenizers.words import WordTokenizer
 
 __all__ = [
     "BytePairTokenizer",
+    "Canonical",
     "ClipTokenizer",
     "HuggingFaceTokenizer",
     "Prefixed",

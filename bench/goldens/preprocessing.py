@@ -1,0 +1,131 @@
+"""What timm, open_clip and transformers make of pictures, by the cards that lie beside weights.
+
+    .venv-peers/bin/python bench/goldens/preprocessing.py
+
+Cards go to tests/golden/weights/preprocessing.json, case to ``scheme`` and ``files``, two pictures
+and what became of them to preprocessing.safetensors:
+
+    images/<i>        uint8 (H, W, 3), neither square
+    <case>/<i>        float32 (h, w, 3), for transformers by its processors on Pillow
+    <case>/<i>/torch  the same by its processors on torchvision
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+# This torchvision asks a CPU build of torch for two operators before it can be imported.
+_LIBRARY = torch.library.Library("torchvision", "DEF")
+for _name in ("nms", "qnms"):
+    _LIBRARY.define(f"{_name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import transformers  # noqa: E402
+from open_clip.transform import PreprocessCfg, image_transform_v2  # noqa: E402
+from safetensors.numpy import save_file  # noqa: E402
+from timm.data import create_transform, resolve_data_config  # noqa: E402
+
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden" / "weights"
+SIDE = 16
+SQUARE = {"height": SIDE, "width": SIDE}
+HALF = {"mean": [0.5, 0.5, 0.5], "std": [0.5, 0.5, 0.5]}
+TIMM = {
+    "timm_center": {"crop_pct": 0.9, **HALF},
+    "timm_defaults": {"interpolation": "bilinear", "input_size": [3, SIDE, SIDE]},
+    "timm_squash": {"crop_mode": "squash", "crop_pct": 0.8},
+    "timm_border": {"crop_mode": "border", "crop_pct": 0.9, "interpolation": "lanczos"},
+    "timm_border_whole": {"crop_mode": "border", "crop_pct": 1.0},
+    "timm_wide": {"input_size": [3, SIDE, 20], "crop_pct": 0.95},
+}
+OPEN_CLIP = {
+    "open_clip_default": {},
+    "open_clip_squash": {**HALF, "interpolation": "bilinear", "resize_mode": "squash"},
+    "open_clip_longest": {"resize_mode": "longest", "fill_color": 127},
+}
+TRANSFORMERS = {
+    "transformers_clip": {
+        "image_processor_type": "CLIPImageProcessor",
+        "size": {"shortest_edge": SIDE},
+        "crop_size": SQUARE,
+    },
+    "transformers_clip_old": {
+        "feature_extractor_type": "CLIPFeatureExtractor",
+        "size": SIDE,
+        "crop_size": SIDE,
+        "resample": 2,
+        "image_mean": [0.4, 0.5, 0.6],
+    },
+    "transformers_siglip": {"image_processor_type": "SiglipImageProcessor", "size": SQUARE},
+    "transformers_vit": {"feature_extractor_type": "ViTFeatureExtractor", "size": SIDE},
+    "transformers_dinov2": {
+        "image_processor_type": "BitImageProcessor",
+        "size": {"shortest_edge": 18},
+        "crop_size": SQUARE,
+    },
+    "transformers_deit": {
+        "image_processor_type": "DeiTImageProcessor",
+        "size": {"height": 18, "width": 18},
+        "crop_size": SQUARE,
+    },
+    "transformers_convnext": {
+        "image_processor_type": "ConvNextImageProcessor",
+        "size": {"shortest_edge": SIDE},
+        "crop_pct": 0.875,
+    },
+}
+
+
+def pictures() -> list[np.ndarray]:
+    """Waves, edges and noise."""
+    rng = np.random.default_rng(0)
+    made = []
+    for height, width in ((40, 56), (67, 45)):
+        y, x = np.mgrid[:height, :width]
+        waves = [127 + 100 * np.sin(x / (3 + c) + y / (7 - c)) for c in range(3)]
+        picture = np.stack(waves, -1) + rng.normal(0, 20, (height, width, 3))
+        picture[: height // 3, : width // 2] = (250, 20, 90)
+        made.append(picture.clip(0, 255).astype(np.uint8))
+    return made
+
+
+def channels_last(tensor) -> np.ndarray:
+    return np.ascontiguousarray(np.asarray(tensor, np.float32).transpose(1, 2, 0))
+
+
+def main() -> None:
+    images = pictures()
+    pillow = [Image.fromarray(image) for image in images]
+    cards, found = {}, {f"images/{i}": image for i, image in enumerate(images)}
+    for case, values in TIMM.items():
+        card = {"input_size": [3, SIDE, SIDE], "num_classes": 5, **values}
+        config = {"architecture": "vit_tiny_patch16_224", "pretrained_cfg": card}
+        cards[case] = {"scheme": "timm", "files": {"config.json": config}}
+        transform = create_transform(**resolve_data_config({}, pretrained_cfg=card))
+        found |= {f"{case}/{i}": channels_last(transform(x)) for i, x in enumerate(pillow)}
+    for case, values in OPEN_CLIP.items():
+        config = {"model_cfg": {"vision_cfg": {"image_size": SIDE}}, "preprocess_cfg": values}
+        cards[case] = {"scheme": "open_clip", "files": {"open_clip_config.json": config}}
+        transform = image_transform_v2(PreprocessCfg(size=SIDE, **values), is_train=False)
+        found |= {f"{case}/{i}": channels_last(transform(x)) for i, x in enumerate(pillow)}
+    for case, values in TRANSFORMERS.items():
+        cards[case] = {"scheme": "transformers", "files": {"preprocessor_config.json": values}}
+        name = next(iter(values.values())).replace("FeatureExtractor", "ImageProcessor")
+        fields = {k: v for k, v in values.items() if not k.endswith("_type")}
+        for kind, suffix in (("Pil", ""), ("", "/torch")):
+            process = getattr(transformers, name + kind)(**fields)
+            for i, picture in enumerate(pillow):
+                pixels = process(picture, return_tensors="np")["pixel_values"][0]
+                found[f"{case}/{i}{suffix}"] = channels_last(pixels)
+    save_file(found, FOLDER / "preprocessing.safetensors")
+    (FOLDER / "preprocessing.safetensors").chmod(0o644)
+    (FOLDER / "preprocessing.json").write_text(json.dumps(cards, indent=1) + "\n")
+    for name, array in found.items():
+        print(name, array.shape)
+
+
+if __name__ == "__main__":
+    main()

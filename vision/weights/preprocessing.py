@@ -1,0 +1,227 @@
+"""What happens to a picture before a network sees it: it belongs to the weights.
+
+    python -m vision.weights.preprocessing SOURCE
+
+prints the ops of a source of ``InitFrom``, such as ``timm:vit_base_patch16_224.augreg_in1k``, as
+lines for a config. Nothing is applied behind a config's back: the numbers stand in it, as ops or as
+a ``Preprocessing`` whose ``evaluation()`` gives them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from vision.core.cli import UsageError
+from vision.core.errors import UserError
+from vision.data import ops
+from vision.data.ops.base import Op
+from vision.data.ops.resizing import Method, check_method
+from vision.weights.mapping import WeightsError
+
+Mode = Literal["shortest", "squash", "longest"]
+# Ops that neither move pixels nor change their values.
+_NEUTRAL = (ops.Decode, ops.ToRgb, ops.Keep, ops.Drop, ops.Tokenize)
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """From a decoded picture to the input of a network.
+
+    Attributes:
+      size: (height, width) of the input.
+      resized: (height, width) that the picture is brought to before its middle is cut out; None
+        for ``size``.
+      mode: the shorter side becomes that of ``resized`` (``shortest``), both sides do, whatever
+        the aspect ratio (``squash``), or the picture is made to lie within ``resized``, in borders
+        (``longest``).
+      method: of resizing; see ``vision.data.ops.resizing``.
+      mean, std: per channel, of pixels in 0..1; the input is (pixel - mean) / std.
+      fill: colour of the borders, 0..255.
+    """
+
+    size: tuple[int, int] = (224, 224)
+    resized: tuple[int, int] | None = None
+    mode: Mode = "shortest"
+    method: Method = "bicubic"
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    fill: tuple[int, ...] = (0, 0, 0)
+
+    def __post_init__(self) -> None:
+        for name, pair in (("size", self.size), ("resized", self.before_crop)):
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(f"{name}={pair!r}: must be (height, width), both positive")
+        if self.mode not in get_args(Mode):
+            raise ValueError(f"mode={self.mode!r}: valid modes are {', '.join(get_args(Mode))}")
+        check_method(self.method)
+        ops.Normalize(self.mean, self.std)
+
+    @property
+    def before_crop(self) -> tuple[int, int]:
+        """``resized``, or ``size`` where it is not given."""
+        return self.resized or self.size
+
+    def evaluation(self, decode: bool = True) -> tuple[Op, ...]:
+        """Ops for ``EvalData.ops``: decoding, resizing, the crop in the middle, and values."""
+        mode = "grey" if len(self.mean) == 1 else "rgb"
+        first = (ops.Decode(mode=mode),) if decode else ()
+        return (*first, *self.geometry(), *self.values())
+
+    def geometry(self) -> tuple[Op, ...]:
+        """The ops that resize and crop."""
+        target, size = self.before_crop, self.size
+        crop = ops.CenterCrop(size[0] if size[0] == size[1] else size)
+        if self.mode == "squash":
+            resize = ops.Resize(target, self.method)
+            return (resize,) if target == size else (resize, crop)
+        if self.mode == "longest":
+            pad = ops.CenterPad(size, tuple(float(x) for x in self.fill))
+            resize = ops.ResizeInto(target, method=self.method)
+            return (resize, pad) if target == size else (resize, pad, crop)
+        if target[0] == target[1]:
+            return ops.Resize(target[0], self.method), crop
+        return ops.ResizeInto(target, cover=True, method=self.method), crop
+
+    def values(self) -> tuple[Op, ...]:
+        """The ops from uint8 to the numbers that the network reads; training needs them too."""
+        if len(set(self.mean)) == 1 and len(set(self.std)) == 1:
+            mean, std = self.mean[0], self.std[0]
+            return (ops.ValueRange(low=-mean / std, high=(1 - mean) / std),)
+        return ops.ValueRange(), ops.Normalize(self.mean, self.std)
+
+
+def of_ops(evaluation: Iterable[Op], shape: tuple[int, int, int]) -> Preprocessing:
+    """The inverse of ``Preprocessing.evaluation``.
+
+    Args:
+      evaluation: ops of an ``EvalData``.
+      shape: (height, width, channels) of training images, which say the size where no op does.
+
+    Raises:
+      WeightsError: an op that no card can describe.
+    """
+    evaluation = tuple(evaluation)
+    mean, std = _per_channel(evaluation, shape[2])
+    found: dict[str, Any] = {"mean": mean, "std": std}
+    size, target, mode = shape[:2], None, "squash"
+    for op in evaluation:
+        if isinstance(op, (ops.Resize, ops.ResizeInto)):
+            size = target = _pair(op.size)
+            found["method"] = op.method
+            shortest = op.cover if isinstance(op, ops.ResizeInto) else isinstance(op.size, int)
+            longest = isinstance(op, ops.ResizeInto) and not op.cover
+            mode = "shortest" if shortest else "longest" if longest else "squash"
+        elif isinstance(op, ops.CenterPad):
+            size = op.size
+            found["fill"] = tuple(round(x) for x in op.fill)
+        elif isinstance(op, ops.CenterCrop):
+            size = _pair(op.size)
+        elif not isinstance(op, (ops.ValueRange, ops.Normalize, *_NEUTRAL)):
+            raise WeightsError(
+                f"the evaluation's {type(op).__name__} has no place in a card of preprocessing"
+            )
+    if mode == "shortest" and not any(isinstance(op, ops.CenterCrop) for op in evaluation):
+        raise WeightsError("the evaluation's Resize has no CenterCrop after it: sizes are many")
+    return Preprocessing(size, None if target == size else target, mode, **found)
+
+
+def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
+
+
+def normalisation(
+    evaluation: Iterable[Op],
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """Mean and std, one number or one per channel, that ops amount to; None where they do not
+    turn uint8 into numbers."""
+    scale, offset, changed = np.ones(1), np.zeros(1), False
+    for op in evaluation:
+        if isinstance(op, ops.ValueRange):
+            scale, offset = scale * (op.high - op.low), offset * (op.high - op.low) + op.low
+            changed = True
+        elif isinstance(op, ops.Normalize):
+            scale, offset = scale / op.std, (offset - np.asarray(op.mean)) / op.std
+    if not changed:
+        return None
+    numbers = zip(-offset / scale, 1 / scale, strict=True)
+    mean, std = zip(*((round(float(m), 9), round(float(s), 9)) for m, s in numbers), strict=True)
+    return mean, std
+
+
+def _per_channel(evaluation: tuple[Op, ...], channels: int) -> tuple[tuple[float, ...], ...]:
+    found = normalisation(evaluation)
+    if found is None:
+        raise WeightsError(
+            "the evaluation has no ValueRange: how pixels become numbers is not in its ops"
+        )
+    mean, std = (x * channels if len(x) == 1 else x for x in found)
+    return mean, std
+
+
+def disagreements(
+    card: Preprocessing, where: str, evaluations: Mapping[str, Iterable[Op]]
+) -> list[str]:
+    """A line for every evaluation whose pixels become other numbers than the weights were
+    trained with.
+
+    Args:
+      card: of the weights.
+      where: the file that it was read from.
+      evaluations: name in the config, such as ``evaluators.val.data.ops``, to ops.
+    """
+    lines = []
+    for name, evaluation in evaluations.items():
+        found = normalisation(evaluation)
+        if found is None:
+            continue
+        both = (np.array([card.mean, card.std]), np.array(found))
+        if both[1].shape[1] not in (1, len(card.mean)) or np.abs(both[0] - both[1]).max() > 2e-3:
+            lines.append(
+                f"config.{name} normalises with mean {found[0]} and std {found[1]}, but {where} "
+                f"says mean {card.mean} and std {card.std}: the weights expect the latter"
+            )
+    return lines
+
+
+def as_spec(value: Any, package: str = "") -> str:
+    """A frozen dataclass as a line of a config: what differs from the defaults."""
+    shown = [
+        f"{f.name}={as_spec(x) if dataclasses.is_dataclass(x) else repr(x)}"
+        for f in dataclasses.fields(value)
+        if (x := getattr(value, f.name)) != f.default
+    ]
+    return f"spec({', '.join([package + type(value).__name__, *shown])})"
+
+
+def main(arguments: list[str]) -> int:
+    """Prints the ops that belong to weights; returns the exit status."""
+    from vision.weights.cards import read
+    from vision.weights.text_cards import read_tokenizer
+
+    try:
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            raise UsageError("give one source, such as timm:resnet50.a1_in1k or open_clip:<folder>")
+        (source,) = arguments
+        found = read(source)
+        if found is None:
+            raise WeightsError(f"{source}: there is no card beside the weights")
+        card, where = found
+        tokenizer = read_tokenizer(source)
+    except (UserError, ValueError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"# {where}\n{as_spec(card)}\n\n# which is")
+    for op in card.evaluation():
+        print(f"{as_spec(op, 'ops.')},")
+    if tokenizer is not None:
+        print(f"\n# captions\nspec(ops.Tokenize, tokenizer={as_spec(tokenizer)}),")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,145 @@
+"""The tokenizer that belongs to weights, from the files beside them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from vision.data.tokenize import Tokenizer
+from vision.data.tokenizers.canonical import Canonical
+from vision.data.tokenizers.clip import ClipTokenizer
+from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
+from vision.weights import hub
+from vision.weights.cards import Card, read_card
+from vision.weights.mapping import WeightsError
+
+_CONFIG, _VOCABULARY = "tokenizer_config.json", "tokenizer.json"
+# Class of transformers, without Fast: which of the file's tokens begin and end a row. None: no
+# token; a switch: the file says whether.
+_FRAMES: dict[str, tuple[str | None, str | None]] = {
+    "CLIPTokenizer": ("bos_token", "eos_token"),
+    "BertTokenizer": ("cls_token", "sep_token"),
+    "RobertaTokenizer": ("cls_token", "sep_token"),
+    "XLMRobertaTokenizer": ("cls_token", "sep_token"),
+    "SiglipTokenizer": (None, "eos_token"),
+    "T5Tokenizer": (None, "eos_token"),
+    "GemmaTokenizer": ("bos_token", "eos_token"),
+    "Siglip2Tokenizer": ("bos_token", "eos_token"),
+}
+_SWITCHES = ("GemmaTokenizer", "Siglip2Tokenizer")
+
+
+def read_tokenizer(source: str) -> Tokenizer | None:
+    """The tokenizer of a source of ``InitFrom``; None where the weights read no text.
+
+    Texts beyond printable ASCII may be mended (ftfy, HTML entities) by the libraries before they
+    are split, and only are here by ``ClipTokenizer``.
+
+    Raises:
+      WeightsError: a file is missing, or a kind of tokenizer is not known here.
+    """
+    scheme, _, text = source.partition(":")
+    if scheme == "open_clip":
+        return _open_clip(text)
+    if scheme == "transformers":
+        return _transformers(text)
+    return None
+
+
+def _open_clip(text: str) -> Tokenizer | None:
+    path = hub.beside("open_clip", text, "open_clip_config.json")
+    if path is None:
+        return None
+    texts = read_card(path).part("model_cfg").part("text_cfg")
+    if not texts.values:
+        return None
+    length = texts.sides("context_length", 77)[0]
+    if texts.values.get("tokenizer_mode") is not None:
+        raise texts.error("tokenizer_mode", "is not known here")
+    options = texts.part("tokenizer_kwargs")
+    options.check_keys(("clean",))
+    name = texts.values.get("hf_tokenizer_name")
+    cleaners = {"canonicalize": "canonicalize", "lower": "lower", "whitespace": "whitespace"}
+    clean = options.choice("clean", cleaners, "whitespace" if name else "lower")
+    if name is None or name == "":
+        if clean == "whitespace":
+            raise options.error("clean", "keeps capitals, which CLIP's own tokenizer has none of")
+        plain = ClipTokenizer(length=length)
+        return Canonical(plain) if clean == "canonicalize" else plain
+    local = Path(text).expanduser().exists()
+    # In a folder of one's own the tokenizer lies beside the weights, whatever it is called.
+    found = _hugging_face("open_clip", text if local else str(name), length)
+    if clean == "whitespace":
+        return found
+    return Canonical(found, punctuation=clean == "lower")
+
+
+def _transformers(text: str) -> Tokenizer | None:
+    path = hub.beside("transformers", text, _CONFIG)
+    if path is None:
+        return None
+    config = read_card(path)
+    model = hub.beside("transformers", text, "config.json")
+    sizes = read_card(model).part("text_config") if model is not None else config
+    # Files of T5 and Gemma say 10^30.
+    said = config.values.get("model_max_length")
+    longest = said if type(said) is int and said < 2**20 else 64
+    length = sizes.sides("max_position_embeddings", longest)[0]
+    found = _hugging_face("transformers", text, length)
+    kind = _kind(config)
+    if kind == "SiglipTokenizer":
+        return Canonical(found)
+    lower = kind in _SWITCHES and config.values.get("do_lower_case", kind == "Siglip2Tokenizer")
+    return Canonical(found, punctuation=True) if lower else found
+
+
+def _hugging_face(scheme: str, text: str, length: int) -> Tokenizer:
+    config = hub.beside(scheme, text, _CONFIG)
+    if config is None:
+        raise WeightsError(f"{text} has no {_CONFIG}, which its tokenizer is read from")
+    card = read_card(config)
+    kind = _kind(card)
+    vocabulary = hub.beside(scheme, text, _VOCABULARY)
+    if vocabulary is None:
+        raise WeightsError(f"{text} has no {_VOCABULARY}, which its tokenizer is read from")
+    begin, end = _FRAMES[kind]
+    if kind in _SWITCHES:
+        begin = begin if card.values.get("add_bos_token", True) else None
+        end = end if card.values.get("add_eos_token", kind == "Siglip2Tokenizer") else None
+    # CLIP pads with its end of text, which its causal tower never sees; ours is told that padding
+    # has the number 0.
+    pad = _numbered(vocabulary, 0) if kind == "CLIPTokenizer" else _token(card, "pad_token")
+    found: Any = HuggingFaceTokenizer(
+        path=str(vocabulary),
+        length=length,
+        pad=pad,
+        bos=None if begin is None else _token(card, begin),
+        eos=None if end is None else _token(card, end),
+    )
+    return found
+
+
+def _kind(card: Card) -> str:
+    name = card.values.get("tokenizer_class")
+    kind = name.removesuffix("Fast") if isinstance(name, str) else ""
+    if kind not in _FRAMES:
+        raise card.error("tokenizer_class", f"is none of {', '.join(_FRAMES)}")
+    return kind
+
+
+def _numbered(vocabulary: Path, number: int) -> str:
+    card = read_card(vocabulary)
+    words = card.part("model").part("vocab").values
+    found = next((word for word, i in words.items() if i == number), None)
+    if found is None:
+        raise card.error("model", f"has no token number {number} in its vocab")
+    return found
+
+
+def _token(card: Card, key: str) -> str:
+    value: Any = card.values.get(key)
+    if isinstance(value, dict):
+        value = value.get("content")
+    if not isinstance(value, str):
+        raise card.error(key, "is no token")
+    return value
