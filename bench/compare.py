@@ -23,6 +23,7 @@ import json
 import os
 import statistics
 import sys
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,13 +67,7 @@ def measure(
     params = [fact["params"] for fact in facts.values()]
     if max(params) - min(params) > 1e-4 * min(params):
         raise AssertionError(f"{model}: different networks, {facts}")
-    times: dict[str, list[float]] = {name: [] for name in contenders}
-    for i in range(-1, rounds):
-        order = list(contenders) if i % 2 == 0 else list(contenders)[::-1]
-        for name in order:
-            seconds = contenders[name]()
-            if i >= 0:
-                times[name].append(seconds)
+    times = in_turn(contenders, rounds)
     for peer in contenders.values():
         peer.close()
 
@@ -100,6 +95,19 @@ def measure(
             }
         )
     return rows
+
+
+def in_turn(contenders: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """The seconds that each contender says it took in each round; the order changes from round to
+    round, and the first, uncounted one warms up."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for i in range(-1, rounds):
+        order = list(contenders) if i % 2 == 0 else list(contenders)[::-1]
+        for name in order:
+            seconds = contenders[name]()
+            if i >= 0:
+                times[name].append(seconds)
+    return times
 
 
 def main() -> None:

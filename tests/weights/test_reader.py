@@ -249,3 +249,24 @@ def test_bad_npz(tmp_path):
         archive.writestr("a.npy", header.getvalue()[:-4])
     with pytest.raises(WeightsError, match="does not hold the float32 array of shape"):
         open_weights(file)
+
+
+@pytest.mark.parametrize("write", [np.savez, np.savez_compressed])
+def test_every_damaged_byte_of_an_archive(write, tmp_path):
+    """Either the file is refused by name, or a change that nothing reads changes nothing."""
+    file = tmp_path / "x.npz"
+    write(file, a=np.arange(8, dtype=np.float32))
+    whole = file.read_bytes()
+    refusals = []
+    for place in range(len(whole)):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF if place % 2 else 0x04
+        file.write_bytes(damaged)
+        try:
+            tensors = {name: tensor[...] for name, tensor in open_weights(file).items()}
+        except WeightsError as error:
+            refusals.append(str(error))
+        else:
+            assert all(tensor.tolist() == list(range(8)) for tensor in tensors.values())
+    assert all(str(file) in refusal for refusal in refusals)
+    assert len(refusals) > 0.6 * len(whole)

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ _DTYPES: Mapping[str, Any] = {
     "U8": np.uint8,
     "BOOL": np.bool_,
 }
+# Of archives: zipfile on damaged ones (BadZipFile; zlib.error and EOFError within a member), on
+# encrypted ones and kinds of compression that it does not have (both RuntimeError); NumPy on what
+# is no array (ValueError).
+_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _INDEX = "model.safetensors.index.json"
 # What timm, transformers and open_clip call the file in a folder, in the order of preference.
@@ -283,7 +288,7 @@ class _Member:
         try:
             with zipfile.ZipFile(self.path) as archive, archive.open(self.member) as file:
                 array = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise WeightsError(f"{self.path}: {self.member} cannot be read: {error}") from error
         return array.view(self.dtype)[index]
 
@@ -294,7 +299,7 @@ def _open_npz(path: Path) -> Weights:
         with zipfile.ZipFile(path) as archive:
             for info in archive.infolist():
                 tensors[info.filename.removesuffix(".npy")] = _member(path, archive, info)
-    except (OSError, ValueError, zipfile.BadZipFile, NotImplementedError) as error:
+    except _UNREADABLE as error:
         raise WeightsError(f"{path} is damaged or not an npz file: {error}") from error
     return Weights(str(path), tensors)
 
