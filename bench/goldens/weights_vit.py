@@ -2,14 +2,14 @@
 
     .venv-peers/bin/python bench/goldens/weights_vit.py
 
-Narrow models with random weights go to tests/weights/goldens/vit_*.safetensors, each file with
+Narrow models with random weights go to tests/golden/weights/vit/*.safetensors, each file with
 
     weights/<name>     the model's tensors under the names that its files have
     images             (2, 16, 16, 3), or what the case says
     block<i>           (2, N, D) what block i gave, prefix tokens first
     embedding, logits  the input of the classifier head, and what it gave
 
-and what timm makes of positions and patches of another size to vit_resampled.safetensors. The
+and what timm makes of positions and patches of another size to resampled.safetensors. The
 weights of big_vision are an npz, which timm's reader of such files puts into its own model.
 """
 
@@ -33,7 +33,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from timm.layers import SwiGLUPacked, resample_abs_pos_embed, resample_patch_embed  # noqa: E402
 from timm.models.vision_transformer import VisionTransformer, _load_weights  # noqa: E402
 
-FOLDER = Path(__file__).resolve().parents[2] / "tests" / "weights" / "goldens"
+FOLDER = Path(__file__).resolve().parents[2] / "tests" / "golden" / "weights" / "vit"
 WIDTH, DEPTH, HEADS, PATCH, SIDE, CLASSES = 16, 2, 2, 4, 16, 5
 TIMM = {
     "img_size": SIDE,
@@ -89,7 +89,7 @@ def save(name, weights, images, found):
     tensors = {f"weights/{k}": v.clone().contiguous() for k, v in weights.items()}
     tensors["images"] = images.permute(0, 2, 3, 1).contiguous()
     tensors |= {k: v.clone().contiguous() for k, v in found.items()}
-    write_file(tensors, f"vit_{name}.safetensors")
+    write_file(tensors, f"{name}.safetensors")
     print(name, sum(v.numel() for v in weights.values()), "numbers", sorted(found))
 
 
@@ -233,7 +233,7 @@ def big_vision(name, first, **fields):
         weights |= norm(f"{block}LayerNorm_0/") | norm(f"{block}LayerNorm_{n}/")
         weights |= attention(f"{block}MultiHeadDotProductAttention{a}/")
         weights |= mlp(f"{block}MlpBlock_{m}/")
-    file = FOLDER / f"vit_{name}.npz"
+    file = FOLDER / f"{name}.npz"
     prefix = "" if first else "params/img/"
     np.savez(file, **{prefix + key: value for key, value in weights.items()})
     model = VisionTransformer(**{**TIMM, "num_classes": CLASSES if first else 0, **fields})
@@ -255,7 +255,7 @@ def resampled():
         "patches_3x2": resample_patch_embed(patches, [3, 2]),
     }
     tensors = {k: v.clone().contiguous() for k, v in tensors.items()}
-    write_file(tensors, "vit_resampled.safetensors")
+    write_file(tensors, "resampled.safetensors")
 
 
 def main():

@@ -36,14 +36,14 @@ from vision.weights.mapping import WeightsError
 from vision.weights.reader import open_weights, write_safetensors
 
 ROOT = Path(__file__).resolve().parents[2]
-GOLDENS = ROOT / "tests" / "weights" / "goldens"
+GOLDENS = ROOT / "tests" / "golden" / "weights" / "vit"
 Tiny = functools.partial(ViT, width=16, depth=2, heads=2, patch=4, mlp_dim=32)
 AUGREG = Tiny(num_classes=5, class_position=True)
 CLIP = Tiny(class_position=True, pre_norm=True, norm_epsilon=1e-5, activation="quick_gelu")
 
 
 def weights_of(case):
-    file = open_weights(GOLDENS / f"vit_{case}.safetensors")
+    file = open_weights(GOLDENS / f"{case}.safetensors")
     return {k.removeprefix("weights/"): t[...] for k, t in file.items() if k[:8] == "weights/"}
 
 
@@ -132,7 +132,7 @@ def test_prefixes(tmp_path):
     found = InitFrom(f"transformers:{tmp_path}", head="read").load(tower, fresh(tower))
     assert untouched(found) == []
     siglip = Tiny(pool="map", activation="gelu_tanh")
-    file = GOLDENS / "vit_big_vision.npz"
+    file = GOLDENS / "big_vision.npz"
     assert untouched(InitFrom(f"big_vision:{file}").load(siglip, fresh(siglip))) == []
 
 
@@ -167,7 +167,7 @@ def test_sources_that_are_not_there(source, message):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"source": "torch:x.pt"}, "starts with one of timm:, open_clip:"),
+        ({"source": "torch:x.pt"}, "starts with one of timm:, torchvision:, open_clip:"),
         ({"source": "timm"}, "starts with one of"),
         ({"source": "timm:"}, "starts with one of"),
         ({"source": "timm:x", "head": "old"}, "head='old'"),

@@ -16,7 +16,7 @@ from vision.weights.mapping import WeightsError, load, save
 from vision.weights.names import names_of
 from vision.weights.reader import open_weights
 
-GOLDENS = Path(__file__).parent / "goldens"
+GOLDENS = Path(__file__).resolve().parents[1] / "golden" / "weights" / "vit"
 Tiny = functools.partial(ViT, width=16, depth=2, heads=2, patch=4, mlp_dim=32)
 CLIP = {"class_position": True, "pre_norm": True, "norm_epsilon": 1e-5, "activation": "quick_gelu"}
 GAP = {"pool": "mean", "class_token": True, "registers": 1, "norm_pooled": True}
@@ -55,7 +55,7 @@ CASES = {
 @functools.cache
 def golden(case):
     """Their weights and what they computed."""
-    file = GOLDENS / f"vit_{case}.safetensors"
+    file = GOLDENS / f"{case}.safetensors"
     tensors = {name: np.asarray(t[...]) for name, t in open_weights(file).items()}
     weights = {k.removeprefix("weights/"): v for k, v in tensors.items() if k[:8] == "weights/"}
     if file.with_suffix(".npz").exists():
@@ -117,7 +117,7 @@ def test_every_field_matters():
 
 def test_other_grids_and_patches():
     """As timm resamples them; the same values where the sizes agree."""
-    tensors = {n: t[...] for n, t in open_weights(GOLDENS / "vit_resampled.safetensors").items()}
+    tensors = {n: t[...] for n, t in open_weights(GOLDENS / "resampled.safetensors").items()}
     pos = tensors["pos"].reshape(4, 4, 8)
     wanted = tensors["pos_6x3"].reshape(6, 3, 8)
     np.testing.assert_allclose(fit_positions(pos, (6, 3, 8)), wanted, atol=1e-5)

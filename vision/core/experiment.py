@@ -48,7 +48,8 @@ class InitialWeights(Protocol):
 
         Args:
           model: ``Experiment.model``.
-          variables: its fresh ``params`` and ``model_state``, arrays on the mesh; the result has
+          variables: its fresh ``params`` and ``model_state``, and as ``objective`` the parameters
+            of the objective's other networks by their names: arrays on the mesh; the result has
             the same structure, shapes, dtypes and shardings.
         """
         ...

@@ -113,7 +113,8 @@ def starting(
     """Makes fresh states whose model has the weights of ``experiment.init_from``.
 
     What is derived from parameters, the optimizer's state and their average, is derived from
-    those. Slots of the objective are as it made them.
+    those. The other networks of the objective are as the weights leave them, and its slots as it
+    made them.
 
     Raises:
       ConfigError: the objective has no network called ``model``, which the weights are for.
@@ -123,7 +124,7 @@ def starting(
         raise ConfigError("config.init_from fills config.model, which this objective does not use")
 
     def begin(state: State, loaded: Mapping[str, Tree]) -> State:
-        params = {**state.params, _NETWORK: loaded["params"]}
+        params = {**state.params, **loaded["objective"], _NETWORK: loaded["params"]}
         model_state = dict(state.model_state)
         if _NETWORK in model_state:
             model_state[_NETWORK] = loaded["model_state"]
@@ -143,6 +144,7 @@ def starting(
         }
         loaded = weights.load(model, fresh)
         shardings = jax.tree.map(lambda x: x.sharding, compiled.abstract)
+            "objective": {k: tree for k, tree in state.params.items() if k != _NETWORK},
         with jax.set_mesh(mesh):
             return jax.jit(begin, out_shardings=shardings)(state, loaded)
 

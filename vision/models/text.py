@@ -39,12 +39,13 @@ Out = dict[str, jax.Array]
 
 
 class TextTransformer(nn.Module):
-    """Pre-norm transformer over token ids, causal or not.
+    """Transformer over token ids, causal or not.
 
-    ``stem`` is (B, T, D): token vectors with their positions. ``tokens`` are those of all
-    positions, padding included; ``mask`` tells. Nothing that counts ever sees padding: a causal
-    tower because it comes last, any other because it is masked. A row of padding alone gives
-    finite numbers without meaning.
+    ``stem`` is (B, T, D): token vectors with their positions and, with ``segments``, a vector for
+    the segment of the token. It is called with ``segment_ids`` int (B, T) then; without them all
+    tokens belong to the first. ``tokens`` are those of all positions, padding included; ``mask``
+    tells. Nothing that counts ever sees padding: a causal tower because it comes last, any other
+    because it is masked. A row of padding alone gives finite numbers without meaning.
 
     With ``masked_head`` there is ``token_logits`` (B, T, vocab_size), or (B, M, vocab_size) at the
     ``positions`` int (B, M) that it is called with: what stands there, as BERT asks it (Devlin et
@@ -52,7 +53,9 @@ class TextTransformer(nn.Module):
     vectors, and a bias per token.
 
     With its defaults it is the text tower of CLIP ViT-B (Radford et al., 2021) but for the
-    activation; their feature at the end-of-text token is ``pool="last"``.
+    activation and the epsilon; their feature at the end-of-text token is ``pool="last"``. BERT
+    (Devlin et al., 2019) is ``causal=False, post_norm=True, segments=2, pool="first",
+    pooler=True, norm_epsilon=1e-12``.
 
     Attributes:
       vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
@@ -64,6 +67,11 @@ class TextTransformer(nn.Module):
       pad_id: of padding; None for none: every position counts, and the last is the row's last.
       initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
       activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
+      post_norm: LayerNorms follow the sums of the blocks instead of preceding their branches, and
+        one, ``norm_stem``, follows the stem; there is none after the last block.
+      segments: vectors for so many segments; 0 for none.
+      pooler: a dense layer and a tanh after pooling.
+      norm_epsilon: added to the variances of all LayerNorms; CLIP: 1e-5.
       masked_head: whether it can be asked for tokens that are masked; not of a causal tower.
       scan, remat, drop_path, dropout, layer_scale, qkv_bias, precision, attention: as in ``ViT``.
     """
@@ -79,6 +87,10 @@ class TextTransformer(nn.Module):
     pad_id: int | None = 0
     initialisation: Literal["clip", "xavier"] = "clip"
     activation: Activation = "gelu"
+    post_norm: bool = False
+    segments: int = 0
+    pooler: bool = False
+    norm_epsilon: float = 1e-6
     masked_head: bool = False
     scan: bool = True
     remat: Remat = "none"
@@ -97,7 +109,10 @@ class TextTransformer(nn.Module):
             heads=self.heads,
             mlp_dim=self.mlp_dim,
             context=self.context,
+            norm_epsilon=self.norm_epsilon,
         )
+        if self.segments < 0:
+            raise ValueError(f"segments={self.segments}, but it is at least 0")
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
         check_choice("pool", self.pool, get_args(TextPool))
@@ -118,10 +133,13 @@ class TextTransformer(nn.Module):
         ids: jax.Array,
         *,
         positions: jax.Array | None = None,
+        segment_ids: jax.Array | None = None,
         train: bool = False,
         tap: Tap | None = None,
     ) -> tuple[jax.Array, Out]:
         check_ids(ids, self.context)
+        if segment_ids is not None and not self.segments:
+            raise ValueError("segment_ids are for a tower with segments")
         if positions is not None and not self.masked_head:
             raise ValueError("positions are for a tower with masked_head=True")
         key = self.make_rng("dropout") if train and (self.dropout or self.drop_path) else None
@@ -134,6 +152,10 @@ class TextTransformer(nn.Module):
         shape = (self.context, self.width)
         places = self.param("pos_embed", init, shape, self.precision.params)
         x = x + places[: ids.shape[1]].astype(x.dtype)
+        if self.segments:
+            x = x + self._segments(segment_ids).astype(x.dtype)
+        if self.post_norm:
+            x = layer_norm(x, self.precision, "norm_stem", self.norm_epsilon)
         x = constrain_batch(dropout(x, stem_key, self.dropout))
         out = {"stem": touch(tap, "stem", x)}
 
@@ -151,6 +173,8 @@ class TextTransformer(nn.Module):
             "kernels": kernels,
             "causal": self.causal,
             "activation": self.activation,
+            "norm_epsilon": self.norm_epsilon,
+            "post_norm": self.post_norm,
         }
         x, blocks = run_blocks(
             self,
@@ -165,7 +189,9 @@ class TextTransformer(nn.Module):
             tap=tap,
             mask=None if self.causal or self.pad_id is None else mask,
         )
-        x = touch(tap, "tokens", layer_norm(x, self.precision, "norm"))
+        if not self.post_norm:
+            x = layer_norm(x, self.precision, "norm", self.norm_epsilon)
+        x = touch(tap, "tokens", x)
         out |= blocks | {"tokens": x, "mask": mask}
         if self.masked_head:
             out["token_logits"] = touch(tap, "token_logits", self._told(x, positions, table))
@@ -183,10 +209,22 @@ class TextTransformer(nn.Module):
                 self.precision,
                 self.attention,
                 self.activation,
+                self.norm_epsilon,
                 name="map_pool",
             )
             pooled = head(x, mask)
+        if self.pooler:
+            small = nn.initializers.normal(0.02)
+            pooled = jnp.tanh(dense(pooled, self.width, self.precision, "pooler", small))
         return end(pooled, out, tap, self.precision)
+
+    @nn.nowrap
+    def _segments(self, segment_ids: jax.Array | None) -> jax.Array:
+        """Vectors (B, T, D), or (D,) where all tokens belong to the first segment."""
+        shape = (self.segments, self.width)
+        init = nn.initializers.normal(0.02)
+        vectors = self.param("segment_embed", init, shape, self.precision.params)
+        return vectors[0] if segment_ids is None else vectors[segment_ids]
 
     @nn.nowrap
     def _told(self, x: jax.Array, positions: jax.Array | None, table: nn.Embed) -> jax.Array:
@@ -194,7 +232,8 @@ class TextTransformer(nn.Module):
         if positions is not None:
             x = jnp.take_along_axis(x, positions[:, :, None], 1)
         x = dense(x, self.width, self.precision, "masked_dense", nn.initializers.normal(0.02))
-        x = layer_norm(activate(x, self.activation), self.precision, "masked_norm")
+        x = activate(x, self.activation)
+        x = layer_norm(x, self.precision, "masked_norm", self.norm_epsilon)
         shape = (self.vocab_size,)
         bias = self.param("masked_bias", nn.initializers.zeros, shape, self.precision.params)
         return constrain_batch(table.attend(x)).astype(self.precision.output) + bias

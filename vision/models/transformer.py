@@ -1,4 +1,4 @@
-"""Pre-norm transformer blocks, how a tower runs them, and attention pooling."""
+"""Transformer blocks, how a tower runs them, and attention pooling."""
 
 from __future__ import annotations
 
@@ -192,7 +192,10 @@ class GatedMlp(nn.Module):
 
 
 class Block(nn.Module):
-    """Pre-norm transformer block: ``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``.
+    """Transformer block: ``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``.
+
+    With ``post_norm`` it is ``norm1(x + attn(x))``, then ``norm2(x + mlp(x))`` (Vaswani et al.,
+    Attention Is All You Need, 2017).
 
     Returns the new tokens and, under ``""``, ``attn``, ``mlp`` and perhaps ``attention``, what
     belongs into ``out`` below the name of the block. Sites are touched below the name ``site``.
@@ -210,6 +213,7 @@ class Block(nn.Module):
     causal: bool = False
     activation: MlpKind = "gelu"
     norm_epsilon: float = 1e-6
+    post_norm: bool = False
     tap: Tap | None = None
     site: str = ""
 
@@ -226,7 +230,10 @@ class Block(nn.Module):
                 return branch
             return LayerScale(self.layer_scale, self.precision, name=name)(branch)
 
-        y = layer_norm(x, self.precision, "norm1", self.norm_epsilon)
+        def normed(x: jax.Array, name: str, here: bool) -> jax.Array:
+            return layer_norm(x, self.precision, name, self.norm_epsilon) if here else x
+
+        y = normed(x, "norm1", not self.post_norm)
         attention = Attention(
             self.heads,
             self.qkv_bias,
@@ -239,12 +246,13 @@ class Block(nn.Module):
         y, out = attention(y, tap, f"{site}/attention", mask)
         y = scaled(dropout(y, keys[0], self.dropout), "ls1")
         out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[1], rate))
-        x = x + out["attn"]
+        x = normed(x + out["attn"], "norm1", self.post_norm)
 
-        y = layer_norm(x, self.precision, "norm2", self.norm_epsilon)
+        y = normed(x, "norm2", not self.post_norm)
         y = scaled(self._mlp()(y, keys[2]), "ls2")
         out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
-        x = out[""] = touch(tap, site, constrain_batch(x + out["mlp"]))
+        x = normed(constrain_batch(x + out["mlp"]), "norm2", self.post_norm)
+        x = out[""] = touch(tap, site, x)
         return x, out
 
     @nn.nowrap

@@ -11,14 +11,19 @@ from typing import Any, Literal, get_args
 
 from vision.core.net import Tower
 from vision.core.stored import flatten, load_state
+from vision.models.dual import Dual
+from vision.models.tuned import Tuned
 from vision.weights import hub
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
+from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.reader import open_weights
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
 _SCHEMES = (*LIBRARIES, "workdir", "safetensors")
+# What objectives that compare images and texts call the network with temperature and bias.
+_LOSS = "contrast"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,19 +32,20 @@ class InitFrom:
 
     Everything that the file holds is used or, for a reason that the name map states, ignored;
     every parameter is read or kept as ``head`` and ``kept`` say. Positions and patches of a ViT
-    are resampled to the images of this run.
+    are resampled to the images of this run. A ``Dual`` is filled as a whole: both towers, their
+    projections, and what its loss learns, temperature and bias, where the file has them.
 
     Attributes:
-      source: ``timm:``, ``open_clip:``, ``transformers:`` or ``big_vision:``, then a path or a
-        name on the hub, ``organisation/name@revision`` or ``organisation/name:file``; or
-        ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``, or ``safetensors:<path>`` with
-        our own names.
+      source: ``timm:``, ``torchvision:``, ``open_clip:``, ``transformers:`` or ``big_vision:``,
+        then a path or, but for torchvision, a name on the hub, ``organisation/name@revision`` or
+        ``organisation/name:file``; or ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``,
+        or ``safetensors:<path>`` with our own names.
       head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
         starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
       kept: regular expressions, found in names such as ``params.norm.scale``, of what starts as
         it would without this.
-      into: name of the tower inside the model that is filled, such as ``image`` of a ``Dual``;
-        empty for the model itself.
+      into: name of the tower inside the model that alone is filled, such as ``image`` of a
+        ``Dual``; empty for the model itself.
     """
 
     source: str
@@ -66,19 +72,23 @@ class InitFrom:
         Args:
           model: the tower, or what holds it as ``into``.
           variables: ``{"params": tree, "model_state": tree}`` of arrays, whose dtypes and
-            shardings the result has.
+            shardings the result has; perhaps also ``objective``: by name, the other networks that
+            an objective learns.
 
         Raises:
           WeightsError: the source cannot be read or does not fit.
         """
         tower: Any = model
-        target = dict(variables)
+        learned = {k: v for k, v in variables.get("objective", {}).items() if k == _LOSS}
+        target = {name: variables[name] for name in ("params", "model_state")}
         if self.into:
             tower = getattr(model, self.into, None)
             if tower is None or self.into not in target["params"]:
                 parts = ", ".join(target["params"])
                 raise WeightsError(f"init_from.into={self.into!r}, but the model has {parts}")
             target = _below(target, self.into)
+        elif isinstance(model, Dual) and learned:
+            target["objective"] = learned
         tensors, names, source = self._open(tower, target)
         kept = self._kept(names, tensors, target)
         for pattern, why in kept.items():
@@ -88,32 +98,50 @@ class InitFrom:
             log.warning("%s: not read, %s: %s", source, why, ", ".join(found))
         filled = load(names, tensors, target, kept=kept, source=source)
         log.info("%s: %d tensors read", source, len(tensors))
-        return _beside(dict(variables), filled, self.into) if self.into else filled
+        if self.into:
+            return _beside(dict(variables), filled, self.into)
+        if "objective" in filled:
+            filled["objective"] = {**variables["objective"], **filled["objective"]}
+        return {**variables, **filled}
 
     def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
         scheme, _, path = self.source.partition(":")
+        if scheme in LIBRARIES:
+            weights = open_weights(_find(scheme, path))
+            learned = target.get("objective", {}).get(_LOSS, {})
+            return weights, names_of(scheme, tower, weights, learned), weights.source
+        # A tower that was the whole model there: it is called so.
+        places = {root: f"{root}.model" for root in ("params", "model_state")}
         if scheme == "workdir":
             folder, _, step = path.partition("@")
             if step and not step.isdecimal():
                 raise WeightsError(f"init_from.source={self.source!r}: {step!r} is not a step")
-            # A tower that was the whole model there: it is called so.
-            found, tensors = load_state(
-                Path(folder), int(step) if step else None, r"^(params|model_state)\.model\."
-            )
-            places = {"params": "params.model", "model_state": "model_state.model"}
-            return tensors, own_names(tower, target, places), f"{folder} at step {found}"
-        weights = open_weights(_find(scheme, path))
-        if scheme == "safetensors":
+            wanted = r"^(params|model_state)\.model\."
+            if "objective" in target:
+                wanted += rf"|^params\.{_LOSS}\."
+            found, tensors = load_state(Path(folder), int(step) if step else None, wanted)
+            if not isinstance(tower, Tuned):
+                tensors = merged_state(Path(folder), tensors)
+            source = f"{folder} at step {found}"
+        else:
+            tensors = open_weights(_find(scheme, path))
+            source = tensors.source
             # A whole state, as the checkpoint tools export it, or the tower alone.
-            within = ".model" if any(name.startswith("params.model.") for name in weights) else ""
-            places = {root: root + within for root in ("params", "model_state")}
-            names = own_names(tower, target, places)
-            rest = {r"(opt_state|slots)\..*|step|key": "not of the model but of its training"}
-            return weights, Names(names.entries, rest), weights.source
-        return weights, names_of(scheme, tower, weights), weights.source
+            if not any(name.startswith("params.model.") for name in tensors):
+                places = {root: root for root in places}
+        names = own_names(tower, target, {**places, "objective": "params"})
+        # A loss that learned less or more than this one.
+        entries = [e for e in names.entries if e.ours[:9] != "objective" or e.theirs[0] in tensors]
+        rest = {
+            r"(opt_state|slots)\..*|step|key": "not of the model but of its training",
+            rf"params\.{_LOSS}\..*": "of the loss of that run; the one here does not learn it",
+        }
+        return tensors, Names(tuple(entries), rest), source
 
     def _kept(self, names: Names, tensors: Mapping[str, Tensor], target: Tree) -> dict[str, str]:
         kept = dict.fromkeys(self.kept, "as init_from.kept says")
+        if fresh := _unfilled(names, target):
+            kept[rf"^({'|'.join(map(re.escape, fresh))})$"] = "since the source has none"
         head = r"^params\.head\."
         leaves = flatten(target)
         if self.head == "read" or not any(re.search(head, name) for name in leaves):
@@ -126,11 +154,20 @@ class InitFrom:
         return kept
 
 
+def _unfilled(names: Names, target: Tree) -> list[str]:
+    """What the loss learns and the source does not have."""
+    known = {entry.ours for entry in names.entries}
+    leaves = flatten({"objective": target.get("objective", {})})
+    return [name for name in leaves if name not in known]
+
+
 def _find(scheme: str, text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    if path.suffix in (".safetensors", ".npz", ".bin", ".pt", ".pth") and ":" not in text:
+    a_file = path.suffix in (".safetensors", ".npz", ".bin", ".pt", ".pth") and ":" not in text
+    # torchvision has nothing on the hub.
+    if a_file or scheme == "torchvision":
         raise WeightsError(f"there are no weights at {path}")
     # timm's models have names without an organisation.
     return hub.fetch(f"timm/{text}" if scheme == "timm" and "/" not in text else text)
@@ -150,4 +187,5 @@ def _beside(variables: dict[str, Tree], part: Mapping[str, Tree], name: str) -> 
     state = dict(variables["model_state"])
     for key, tree in part["model_state"].items():
         state[key] = {**state[key], name: tree}
-    return {"params": {**variables["params"], name: part["params"]}, "model_state": state}
+    params = {**variables["params"], name: part["params"]}
+    return {**variables, "params": params, "model_state": state}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, Literal, NamedTuple
 
 from vision.core.net import Tower
 from vision.core.schema import locate
 from vision.core.stored import flatten
+from vision.models.dual import Dual
+from vision.models.text import TextTransformer
 from vision.models.vit import ViT
-from vision.weights.families import vit
+from vision.weights.families import text, vit
+from vision.weights.families.dual import joint_names
 from vision.weights.fit import fit_patches, fit_positions
-from vision.weights.mapping import Entry, Names, WeightsError
+from vision.weights.mapping import Entry, Names, Tensor, WeightsError
 
-LIBRARIES = ("timm", "open_clip", "transformers", "big_vision")
+LIBRARIES = ("timm", "torchvision", "open_clip", "transformers", "big_vision")
+Side = Literal["image", "text"]
 
 # Library and class of a tower to the function that gives its names.
 _FAMILIES: Mapping[tuple[str, str], str] = {
@@ -30,85 +34,164 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "ResNet"): "resnet.timm_resnet",
     ("timm", "Swin"): "swin.timm_swin",
     ("timm", "VGG"): "vgg.timm_vgg",
-}
-# What the names of an image tower may begin with, the longest first.
-_PREFIXES: Mapping[str, tuple[str, ...]] = {
-    "timm": (),
-    "open_clip": ("visual.trunk.", "visual."),
-    "transformers": ("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers."),
-    "big_vision": ("opt/target/", "params/img/", "img/", "params/"),
-}
-# What else the files of a complete image-text model hold.
-_OTHERS: Mapping[str, str] = {
-    "timm": r"(?!)",
-    "open_clip": r"(text|transformer|token_embedding|ln_final|logit)[._].*|positional_embedding"
-    r"|text_projection|visual\.head\..*|attn_mask",
-    "transformers": r"(text_model|text_projection|visual_projection)\..*|logit_(scale|bias)",
-    "big_vision": r"(params/)?(txt/.*|t|b)|opt/(?!target/).*",
+    ("torchvision", "ConvNeXt"): "convnext.torchvision_convnext",
+    ("torchvision", "DenseNet"): "densenet.timm_densenet",
+    ("torchvision", "ResNet"): "resnet.timm_resnet",
+    ("torchvision", "VGG"): "vgg.torchvision_vgg",
 }
 
 
-def names_of(library: str, tower: Tower, keys: Iterable[str]) -> Names:
-    """The name map of an image tower in a file of a library that has tensors called ``keys``.
+class _Place(NamedTuple):
+    """Where a tower may stand in a file.
+
+    Attributes:
+      prefix: what its names begin with.
+      sign: how one of them goes on.
+      library: whose naming follows; empty for the file's.
+    """
+
+    prefix: str
+    sign: str = ""
+    library: str = ""
+
+
+# The first that is there is taken; without any, names have no prefix.
+_PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
+    # open_clip keeps towers of timm's and transformers' in their naming.
+    ("open_clip", "image"): (_Place("visual.trunk.", library="timm"), _Place("visual.")),
+    ("open_clip", "text"): (
+        _Place("text.transformer.", "embeddings.", "transformers"),
+        _Place("text."),
+    ),
+    ("transformers", "image"): tuple(
+        map(_Place, ("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers."))
+    ),
+    ("transformers", "text"): (_Place("text_model."), _Place("bert.")),
+    ("big_vision", "image"): tuple(map(_Place, ("opt/target/", "params/img/", "img/", "params/"))),
+    ("big_vision", "text"): (_Place("params/txt/"), _Place("txt/")),
+}
+# What else the files of complete image-text models hold, beside the tower on one side.
+_OTHERS: Mapping[tuple[str, Side], str] = {
+    ("open_clip", "image"): r"(text|transformer|token_embedding|ln_final|logit)[._].*"
+    r"|positional_embedding|text_projection|visual\.(head\..*|proj)|attn_mask",
+    ("open_clip", "text"): r"visual\..*|logit_(scale|bias)|(text\.)?(text_projection(\..*)?"
+    r"|proj\..*)",
+    ("transformers", "image"): r"(text_model|text_projection|visual_projection)\..*"
+    r"|logit_(scale|bias)",
+    ("transformers", "text"): r"(vision_model|text_projection|visual_projection)\..*"
+    r"|text_model\.head\..*|logit_(scale|bias)",
+    ("big_vision", "image"): r"(params/)?(txt/.*|t|b)|opt/(?!target/).*",
+    ("big_vision", "text"): r"(params/)?(img/.*|txt/head/.*|t|b)",
+}
+
+
+def names_of(
+    library: str, tower: Tower, tensors: Mapping[str, Tensor], learned: Collection[str] = ()
+) -> Names:
+    """The name map of a tower, or of a complete ``Dual``, in a file of a library.
+
+    Args:
+      library: one of ``LIBRARIES``.
+      tower: ours. Of a ``Dual`` everything in the file is read; of a file with two towers, an
+        image or text tower reads its own.
+      tensors: the file, whose names tell where the tower stands and which of the library's namings
+        it has.
+      learned: what the loss of a ``Dual`` learns, ``log_scale`` and ``bias``, whose names are
+        ``objective.contrast.log_scale`` and so on.
 
     Raises:
       WeightsError: the library's naming of this kind of tower is not known.
     """
-    keys = tuple(keys)
-    prefix = next((p for p in _PREFIXES[library] if any(k.startswith(p) for k in keys)), "")
-    inner = tuple(key.removeprefix(prefix) for key in keys)
-    # open_clip keeps towers of timm's in timm's naming.
-    source = "timm" if prefix == "visual.trunk." else library
-    names = _family(source, tower)(tower, inner)
-    present = set(keys)
+    if isinstance(tower, Dual):
+        if (library, "text") not in _PLACES:
+            raise WeightsError(f"{library} has no image-text models; fill a tower of it with into")
+        image, texts = (
+            _tower_names(library, part, tensors)[0].within(side)
+            for side, part in (("image", tower.image), ("text", tower.text))
+        )
+        return image + texts + joint_names(library, tower, tensors, learned)
+    names, prefix = _tower_names(library, tower, tensors)
+    side = _side(tower)
+    others = {}
+    if (library, side) in _OTHERS and (prefix or side == "text"):
+        others[_OTHERS[library, side]] = "another part of a model of which this tower is one"
+    elif library == "open_clip":
+        others["proj"] = "projects to the joint space; see Dual"
+    return names + Names((), others)
 
-    def place(name: str) -> str:
+
+def _tower_names(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> tuple[Names, str]:
+    """The names of a tower, and what they begin with."""
+    place = next(
+        (
+            place
+            for place in _PLACES.get((library, _side(tower)), ())
+            if any(name.startswith(place.prefix + place.sign) for name in tensors)
+        ),
+        _Place(""),
+    )
+    prefix = place.prefix
+    inner = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+    names = _family(place.library or library, tower, inner)
+
+    def placed(name: str) -> str:
         # A classifier beside the tower it belongs to has no prefix.
-        return name if name in present and prefix + name not in present else prefix + name
+        return name if name in tensors and prefix + name not in tensors else prefix + name
 
     entries = tuple(
-        dataclasses.replace(entry, theirs=tuple(map(place, entry.theirs)))
+        dataclasses.replace(entry, theirs=tuple(map(placed, entry.theirs)))
         for entry in names.entries
     )
     optional = f"(?:{re.escape(prefix)})?"
     ignored = {f"{optional}(?:{pattern})": why for pattern, why in names.ignored.items()}
-    if prefix:
-        ignored[_OTHERS[library]] = "another part of a model of which this tower is one"
-    return Names(entries, ignored)
+    return Names(entries, ignored), prefix
 
 
-def _family(library: str, tower: Tower) -> Callable[[Any, Sequence[str]], Names]:
-    if isinstance(tower, ViT):
-        known: dict[str, Callable[[ViT, Sequence[str]], Names]] = {
-            "timm": lambda tower, keys: vit.timm_vit(tower),
-            "open_clip": lambda tower, keys: vit.open_clip_vit(tower),
-            "transformers": vit.transformers_names,
-            "big_vision": vit.big_vision_vit,
-        }
-        return known[library]
+def _side(tower: Tower) -> Side:
+    return "text" if isinstance(tower, TextTransformer) else "image"
+
+
+def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
+    match library, tower:
+        case "timm", ViT():
+            return vit.timm_vit(tower)
+        case "open_clip", ViT():
+            return vit.open_clip_vit(tower)
+        case "transformers", ViT():
+            return vit.transformers_names(tower, tensors)
+        case "big_vision", ViT():
+            return vit.big_vision_vit(tower, tensors)
+        case "open_clip", TextTransformer():
+            return text.open_clip_text(tower)
+        case "transformers", TextTransformer():
+            return text.transformers_text(tower, tensors)
+        case "big_vision", TextTransformer():
+            return text.big_vision_text(tower)
     kind = type(tower).__name__
     path = _FAMILIES.get((library, kind))
     if path is None:
-        known_ones = [other for name, other in _FAMILIES if name == library] + ["ViT"]
+        known = [other for name, other in _FAMILIES if name == library]
+        known += ["ViT"] if library != "torchvision" else []
+        known += ["TextTransformer"] if (library, "text") in _PLACES else []
         raise WeightsError(
-            f"{library} has no name map for a {kind}; it has for {', '.join(sorted(known_ones))}"
+            f"{library} has no name map for a {kind}; it has for {', '.join(sorted(known))}"
         )
-    function = locate(f"vision.weights.families.{path}")
-    return lambda tower, keys: function(tower)
+    return locate(f"vision.weights.families.{path}")(tower)
 
 
 def own_names(tower: Tower, target: Any, prefix: Mapping[str, str]) -> Names:
-    """Our own names, of a file or a run, in which ``params`` and ``model_state`` may go deeper.
+    """Our own names, of a file or a run, in which trees may go deeper.
 
     Args:
       tower: ours; positions and patches of a ViT may have another size.
-      target: ``{"params": tree, "model_state": tree}``.
-      prefix: ``params`` and ``model_state`` to what they are called there.
+      target: ``{"params": tree, "model_state": tree}``, perhaps with ``objective``.
+      prefix: ``params`` and so on to what they are called there.
     """
-    fits = {"params.pos_embed": fit_positions, "params.patch_embed.kernel": fit_patches}
+    image, place = (tower.image, "params.image") if isinstance(tower, Dual) else (tower, "params")
+    fits = {f"{place}.pos_embed": fit_positions, f"{place}.patch_embed.kernel": fit_patches}
+    fits = fits if isinstance(image, ViT) else {}
     entries = []
     for ours in flatten(target):
         root, _, rest = ours.partition(".")
-        fit = fits.get(ours) if isinstance(tower, ViT) else None
-        entries.append(Entry(ours, (f"{prefix[root]}.{rest}",), fit=fit))
+        entries.append(Entry(ours, (f"{prefix[root]}.{rest}",), fit=fits.get(ours)))
     return Names(tuple(entries))

@@ -10,7 +10,8 @@ Which fields a tower needs so that its numbers are theirs, beside sizes and ``nu
     timm *_siglip_*              pool="map"
     CLIP, anywhere               class_position, pre_norm, norm_epsilon=1e-5, and
                                  activation="quick_gelu" for OpenAI's weights
-    transformers SigLIP, SigLIP2 pool="map", activation="gelu_tanh"
+    transformers SigLIP, SigLIP2 pool="map", activation="gelu_tanh"; of a Siglip2Model ("naflex")
+                                 the images have the sides of its grid of patches
     transformers DINOv2          class_position, layer_scale=1.0, and registers=4
     transformers ViT, DeiT       class_position, norm_epsilon=1e-12
     big_vision                   activation="gelu_tanh"; class_position for the files of the
@@ -21,23 +22,26 @@ A tower without ``class_position`` cannot be read from files that have one.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import dataclasses
+from collections.abc import Iterable, Mapping
 
 from vision.models.vit import ViT
+from vision.weights.families.blocks import (
+    BIG_VISION,
+    OPEN_CLIP,
+    POSITION_IDS,
+    TRANSFORMERS_CLIP,
+)
 from vision.weights.families.vit_layers import Naming, vit_names
-from vision.weights.mapping import Names
+from vision.weights.mapping import Names, Tensor
 
 _SELF_ATTENTION = tuple(f"attention.attention.{name}." for name in ("query", "key", "value"))
 _CLIP = Naming(
-    norm1="layer_norm1.",
-    qkv=("self_attn.q_proj.", "self_attn.k_proj.", "self_attn.v_proj."),
-    proj="self_attn.out_proj.",
-    norm2="layer_norm2.",
+    **TRANSFORMERS_CLIP,
     patch="embeddings.patch_embedding.",
     cls="embeddings.class_embedding",
     pos="embeddings.position_embedding.weight",
     norm_pre="pre_layrnorm.",
-    block="encoder.layers.{i}.",
     norm="post_layernorm.",
     fc_norm="post_layernorm.",
     probe="head.probe",
@@ -59,34 +63,35 @@ def timm_vit(tower: ViT) -> Names:
 def open_clip_vit(tower: ViT) -> Names:
     """open_clip's own ``VisionTransformer``, without the ``visual.`` before its names."""
     naming = Naming(
+        **OPEN_CLIP,
         patch="conv1.",
         cls="class_embedding",
         pos="positional_embedding",
         norm_pre="ln_pre.",
-        block="transformer.resblocks.{i}.",
-        norm1="ln_1.",
-        qkv=("attn.in_proj_",),
-        proj="attn.out_proj.",
-        norm2="ln_2.",
-        fc1="mlp.c_fc.",
-        fc2="mlp.c_proj.",
-        scales=("ls_1.gamma", "ls_2.gamma"),
         norm="ln_post.",
         fc_norm="ln_post.",
         joined=True,
     )
-    return vit_names(tower, naming, {"proj": "projects to the joint space; see Dual"})
+    return vit_names(tower, naming)
 
 
 def transformers_clip_vit(tower: ViT) -> Names:
     """transformers' ``CLIPVisionTransformer``, without the ``vision_model.`` before its names."""
-    why = "numbers of the positions, which follow from their count"
-    return vit_names(tower, _CLIP, {r"embeddings\.position_ids": why})
+    return vit_names(tower, _CLIP, POSITION_IDS)
 
 
 def transformers_siglip_vit(tower: ViT) -> Names:
     """transformers' ``SiglipVisionTransformer``, of SigLIP and of SigLIP2 at a fixed size."""
     return transformers_clip_vit(tower)
+
+
+def transformers_siglip2_vit(tower: ViT) -> Names:
+    """transformers' ``Siglip2VisionTransformer``, which takes images of any shape (NaFlex).
+
+    Its positions for other grids than the square one that it has are resampled bilinearly there,
+    bicubically here.
+    """
+    return vit_names(tower, dataclasses.replace(_CLIP, flat_patches=True), POSITION_IDS)
 
 
 def transformers_vit(tower: ViT) -> Names:
@@ -142,22 +147,14 @@ def big_vision_vit(tower: ViT, keys: Iterable[str] = ()) -> Names:
       tower: ours.
       keys: names in the file, which tell the two kinds apart; without any, the former.
     """
-    first = any("posembed_input" in key for key in keys)
-    attention = f"MultiHeadDotProductAttention_{1 if first else 0}/"
-    mlp = f"MlpBlock_{3 if first else 0}/"
     pool = "MAPHead_0/"
     pool_attention = f"{pool}MultiHeadDotProductAttention_0/"
     naming = Naming(
+        **BIG_VISION,
         patch="embedding/",
         cls="cls",
-        pos="Transformer/posembed_input/pos_embedding" if first else "pos_embedding",
+        pos="pos_embedding",
         block="Transformer/encoderblock_{i}/",
-        norm1="LayerNorm_0/",
-        qkv=tuple(f"{attention}{name}/" for name in ("query", "key", "value")),
-        proj=f"{attention}out/",
-        norm2=f"LayerNorm_{2 if first else 1}/",
-        fc1=f"{mlp}Dense_0/",
-        fc2=f"{mlp}Dense_1/",
         norm="Transformer/encoder_norm/",
         fc_norm="Transformer/encoder_norm/",
         probe=f"{pool}probe",
@@ -168,15 +165,28 @@ def big_vision_vit(tower: ViT, keys: Iterable[str] = ()) -> Names:
         pool_fc1=f"{pool}MlpBlock_0/Dense_0/",
         pool_fc2=f"{pool}MlpBlock_0/Dense_1/",
         head="head/",
-        flax=True,
     )
+    if any("posembed_input" in key for key in keys):
+        attention = "MultiHeadDotProductAttention_1/"
+        naming = dataclasses.replace(
+            naming,
+            pos="Transformer/posembed_input/pos_embedding",
+            qkv=tuple(f"{attention}{name}/" for name in ("query", "key", "value")),
+            proj=f"{attention}out/",
+            norm2="LayerNorm_2/",
+            fc1="MlpBlock_3/Dense_0/",
+            fc2="MlpBlock_3/Dense_1/",
+        )
     return vit_names(tower, naming)
 
 
-def transformers_names(tower: ViT, keys: Sequence[str]) -> Names:
-    """The one of transformers' namings that the names in a file tell."""
-    if any("position_embedding.weight" in key for key in keys):
+def transformers_names(tower: ViT, tensors: Mapping[str, Tensor]) -> Names:
+    """The one of transformers' namings that the tensors in a file tell."""
+    if any("position_embedding.weight" in name for name in tensors):
+        patches = tensors.get("embeddings.patch_embedding.weight")
+        if patches is not None and len(patches.shape) == 2:
+            return transformers_siglip2_vit(tower)
         return transformers_clip_vit(tower)
-    if any("lambda1" in key for key in keys):
+    if any("lambda1" in name for name in tensors):
         return transformers_dinov2(tower)
     return transformers_vit(tower)

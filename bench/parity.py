@@ -1,0 +1,298 @@
+"""Weights of other libraries at their real sizes: do our towers compute the same from them?
+
+    python -m bench.parity [--models vit_b16 clip_b32] [--peers .venv-peers/bin/python] [--write]
+
+For each model a process with torch makes it with random weights and says what it computes of two
+images (and two texts), float32; then a process of ours reads its file as ``init_from`` does.
+Written: the largest error of what the model gives (logits, or embeddings), relative to the largest
+value there, the same of the outputs of its blocks or stages (of all of them, the worst), and
+how many tensors are, written back, the same bit for bit. Models that are not asked for keep their
+rows, if those are of this version of jax. ``--write`` puts the table into docs/weights.md; with
+``--models none`` that is all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import functools
+import json
+import math
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bench.common import RESULTS, record
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "weights.md"
+BEGIN, END = "<!-- parity: written by bench.parity -->", "<!-- end of parity -->"
+Row = dict[str, Any]
+
+
+class Case(NamedTuple):
+    """A model: what the table calls it, whose file it is, and our tower for it."""
+
+    family: str
+    variant: str
+    source: str
+    tower: Callable[[], Any]
+    learned: tuple[str, ...] = ()
+
+
+def _vit(**fields: Any) -> Any:
+    from vision.models.vit import ViT
+
+    return ViT(**fields)
+
+
+def _text(**fields: Any) -> Any:
+    from vision.models.text import TextTransformer
+
+    return TextTransformer(**fields)
+
+
+def _tower(module: str, name: str, **fields: Any) -> Any:
+    from importlib import import_module
+
+    return getattr(import_module(f"vision.models.{module}"), name)(**fields)
+
+
+def _clip() -> Any:
+    image = _vit(
+        variant="B/32",
+        class_position=True,
+        pre_norm=True,
+        norm_epsilon=1e-5,
+        activation="quick_gelu",
+    )
+    text = _text(vocab_size=49408, norm_epsilon=1e-5, activation="quick_gelu")
+    return _tower("dual", "Dual", image=image, text=text, width=512)
+
+
+def _siglip(activation: str) -> Any:
+    sizes = {"vocab_size": 32000, "width": 768, "heads": 12, "context": 64}
+    text = _text(**sizes, causal=False, pad_id=None, activation=activation)
+    image = _vit(variant="B/16", pool="map", activation=activation)
+    return _tower(
+        "dual", "Dual", image=image, text=text, width=768, image_projection=False, bias=True
+    )
+
+
+def _bert() -> Any:
+    return _text(
+        vocab_size=30522,
+        width=768,
+        heads=12,
+        context=512,
+        causal=False,
+        post_norm=True,
+        segments=2,
+        pool="first",
+        pooler=True,
+        norm_epsilon=1e-12,
+    )
+
+
+_DINOV2 = functools.partial(_vit, variant="S/14", class_position=True, layer_scale=1.0)
+_SCALE, _BOTH = ("log_scale",), ("log_scale", "bias")
+MODELS: Mapping[str, Case] = {
+    "vit_b16": Case(
+        "ViT",
+        "B/16",
+        "timm",
+        functools.partial(_vit, variant="B/16", class_position=True, num_classes=1000),
+    ),
+    "dinov2_s14_timm": Case("DINOv2", "ViT-S/14", "timm", _DINOV2),
+    "dinov2_s14_transformers": Case("DINOv2", "ViT-S/14", "transformers", _DINOV2),
+    "resnet50": Case(
+        "ResNet", "50", "timm", functools.partial(_tower, "resnet", "ResNet", num_classes=1000)
+    ),
+    "convnext_t": Case(
+        "ConvNeXt",
+        "T",
+        "timm",
+        functools.partial(_tower, "convnext", "ConvNeXt", variant="tiny", num_classes=1000),
+    ),
+    "swin_t": Case(
+        "Swin",
+        "T",
+        "timm",
+        functools.partial(_tower, "swin", "Swin", variant="T", num_classes=1000),
+    ),
+    "efficientnet_b0": Case(
+        "EfficientNet",
+        "B0",
+        "timm",
+        functools.partial(_tower, "efficientnet", "EfficientNet", variant="B0", num_classes=1000),
+    ),
+    "clip_b32": Case("CLIP, complete", "ViT-B/32", "open_clip", _clip, _SCALE),
+    "clip_b32_transformers": Case("CLIP, complete", "ViT-B/32", "transformers", _clip, _SCALE),
+    "siglip_b16": Case(
+        "SigLIP, complete", "B/16", "open_clip", functools.partial(_siglip, "gelu"), _BOTH
+    ),
+    "siglip_b16_transformers": Case(
+        "SigLIP, complete", "B/16", "transformers", functools.partial(_siglip, "gelu_tanh"), _BOTH
+    ),
+    "bert_base": Case("BERT", "base", "transformers", _bert),
+}
+
+
+def measure(name: str, folder: Path) -> Row:
+    """What this process, which has no torch, makes of the files of a peer."""
+    import jax
+    import numpy as np
+
+    from vision.core.net import count_params, forward, initialise
+    from vision.weights.init_from import InitFrom
+    from vision.weights.mapping import save
+    from vision.weights.names import names_of
+    from vision.weights.reader import open_weights
+
+    case = MODELS[name]
+    tower = case.tower()
+    expected = {key: x[...] for key, x in open_weights(folder / "expected.safetensors").items()}
+    inputs = expected.get("images", expected.get("ids"))
+    if case.learned:
+        inputs = {"image": expected["images"], "text": expected["ids"]}
+    init = functools.partial(initialise, tower, jax.random.key(0))
+    params, state = jax.eval_shape(init, inputs)
+    target: dict[str, Any] = {"params": params, "model_state": dict(state)}
+    if case.learned:
+        number = jax.ShapeDtypeStruct((), np.float32)
+        target["objective"] = {"contrast": dict.fromkeys(case.learned, number)}
+    file = folder / "weights.safetensors"
+    loaded = InitFrom(f"{case.source}:{file}", head="read").load(tower, target)
+
+    sites = {key.removeprefix("out/"): x for key, x in expected.items() if key.startswith("out/")}
+
+    @jax.jit
+    def run(params: Any, state: Any, inputs: Any) -> dict[str, jax.Array]:
+        out = forward(tower, params, state, inputs, train=False)[1]
+        return {site: out[site] for site in sites if site in out}
+
+    with jax.default_matmul_precision("float32"):
+        found: dict[str, Any] = run(loaded["params"], loaded["model_state"], inputs)
+    if case.learned:
+        learned = loaded["objective"]["contrast"]
+        logits = found["image/embedding"] @ found["text/embedding"].T
+        found["logits"] = np.exp(learned["log_scale"]) * logits + learned.get("bias", 0.0)
+    if missing := sites.keys() - found.keys():
+        raise SystemExit(f"{name}: {type(tower).__name__} gives no {', '.join(sorted(missing))}")
+    errors = {site: _error(np.asarray(found[site]), wanted) for site, wanted in sites.items()}
+    features = {site: error for site, error in errors.items() if "block" in site}
+    outputs = {site: error for site, error in errors.items() if site not in features}
+
+    weights = open_weights(file)
+    names = names_of(case.source, tower, weights, case.learned)
+    back = save(names, loaded)
+    same = sum(np.array_equal(x, weights[key][...]) for key, x in back.items())
+    return {
+        "parameters M": round(count_params(loaded["params"]) / 1e6, 1),
+        "outputs": " ".join(outputs),
+        "max relative error": f"{max(outputs.values()):.1e}",
+        "blocks or stages": len(features),
+        "max relative error there": f"{max(features.values()):.1e}",
+        "tensors bit for bit": f"{same} of {len(back)}",
+    }
+
+
+def _error(found: Any, wanted: Any) -> float:
+    """Largest difference, relative to the largest value that is wanted."""
+    if found.shape != wanted.shape:
+        raise SystemExit(f"shapes differ: ours {found.shape}, theirs {wanted.shape}")
+    error = float(abs(found - wanted).max() / abs(wanted).max())
+    return error if math.isfinite(error) else math.inf
+
+
+def compare(name: str, python: str) -> Row:
+    """A row: the peer and ours, one after another, each in a process of its own."""
+    case, start = MODELS[name], time.perf_counter()
+    peer = str(ROOT / "bench" / "peers" / "parity_model.py")
+    with tempfile.TemporaryDirectory() as folder:
+        version = _output([python, peer, name, folder])
+        ours = [sys.executable, "-m", "bench.parity", "--models", name, "--measure", folder]
+        found = json.loads(_output(ours).splitlines()[-1])
+    where = {"model": name, "family": case.family, "variant": case.variant, "source": case.source}
+    seconds = {"seconds": round(time.perf_counter() - start)}
+    return {**where, "peer": version, **found, **seconds}
+
+
+def _output(command: list[str]) -> str:
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True)
+    return done.stdout.strip()
+
+
+def read() -> list[dict[str, str]]:
+    """The rows that were written, in the order of ``MODELS``."""
+    path = RESULTS / "parity.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = {row["model"]: row for row in csv.DictReader(file)}
+    return [rows[name] for name in MODELS if name in rows]
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """For pages: family, source, what was compared and how near it is."""
+    head = (
+        "| Family | Source | Variant | Parameters | Compared | Max relative error | Of blocks or "
+        "stages | Written back | Command |"
+    )
+    lines = [head, "|" + "---|" * 9]
+    for row in rows:
+        cells = (
+            row["family"],
+            row["peer"],
+            row["variant"],
+            f"{row['parameters M']} M",
+            row["outputs"].replace(" ", ", "),
+            row["max relative error"],
+            f"{row['max relative error there']} ({row['blocks or stages']})",
+            f"{row['tensors bit for bit']} tensors bit for bit",
+            f"`python -m bench.parity --models {row['model']}`",
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def page(text: str) -> str:
+    """docs/weights.md with the table of the rows that are there between its markers."""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise SystemExit(f"{PAGE} has no markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table(read())}\n\n{END}{after}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--models", nargs="+", choices=[*MODELS, "none"], default=list(MODELS))
+    parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python with the peers")
+    parser.add_argument("--write", action="store_true", help="the table into docs/weights.md")
+    parser.add_argument("--measure", type=Path, help="folder of a peer's files; prints one row")
+    flags = parser.parse_args()
+    if flags.measure:
+        print(json.dumps(measure(flags.models[0], flags.measure)))
+        return
+    asked = [name for name in flags.models if name != "none"]
+    for name in asked:
+        found = compare(name, flags.peers)
+        # Row by row, so that a run that is stopped keeps what it has.
+        rows: dict[str, Row] = {
+            row["model"]: row for row in read() if row["jax"] == metadata.version("jax")
+        }
+        rows[name] = found
+        record("parity", [rows[other] for other in MODELS if other in rows])
+    if flags.write:
+        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+        print(f"written to {PAGE}")
+
+
+if __name__ == "__main__":
+    main()

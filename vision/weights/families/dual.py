@@ -1,0 +1,117 @@
+"""What complete image-text models have beside their two towers.
+
+Fields of a ``Dual`` so that its embeddings are theirs, beside those of its towers (see ``vit`` and
+``text``):
+
+    CLIP, anywhere     width: that of the joint space
+    SigLIP, SigLIP2    width: that of the image tower, image_projection=False, bias=True
+
+Temperature and bias are of the loss: ``Contrast(criterion=Softmax())`` learns the temperature,
+``Sigmoid`` the bias too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+import numpy as np
+
+from vision.models.dual import Dual
+from vision.models.vit import ViT
+from vision.weights.mapping import LINEAR, SAME, Entry, Form, Names, Tensor, reshaped
+
+# Library and side to the names that its projection may have. Those that end in a dot or a slash are
+# of a layer; another is a matrix (in, out).
+_PROJECTIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
+    ("open_clip", "image"): ("visual.proj", "visual.head.proj."),
+    ("open_clip", "text"): (
+        "text_projection",
+        "text.text_projection",
+        "text_projection.",
+        "text.text_projection.",
+        "text.proj.",
+    ),
+    ("transformers", "image"): ("visual_projection.",),
+    ("transformers", "text"): ("text_projection.", "text_model.head."),
+    ("big_vision", "image"): ("params/img/head/", "img/head/"),
+    ("big_vision", "text"): ("params/txt/head/", "txt/head/"),
+}
+# What the loss learns to the names that it may have.
+_LEARNED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "open_clip": {"log_scale": ("logit_scale",), "bias": ("logit_bias",)},
+    "transformers": {"log_scale": ("logit_scale",), "bias": ("logit_bias",)},
+    "big_vision": {"log_scale": ("params/t", "t"), "bias": ("params/b", "b")},
+}
+
+
+def joint_names(
+    library: str, dual: Dual, tensors: Mapping[str, Tensor], learned: Collection[str] = ()
+) -> Names:
+    """Projections, and temperature and bias of the loss.
+
+    Args:
+      library: ``open_clip``, ``transformers`` or ``big_vision``.
+      dual: ours.
+      tensors: the file, whose names tell which of the library's layouts it has.
+      learned: what the loss learns: ``log_scale``, ``bias``. What of it the file does not have
+        has no entry.
+    """
+    entries: list[Entry] = []
+    for side in ("image", "text"):
+        if dual.width is not None and (side == "text" or dual.image_projection):
+            entries += _projection(dual, f"{side}_projection", _PROJECTIONS[library, side], tensors)
+    ignored = {}
+    for name, candidates in _LEARNED[library].items():
+        theirs = _first(candidates, tensors)
+        if name not in learned:
+            ignored[theirs] = "of a loss that learns it; the one here does not"
+        elif theirs in tensors:
+            form = reshaped("a number", (), tuple(tensors[theirs].shape))
+            entries.append(Entry(f"objective.contrast.{name}", (theirs,), form))
+    return Names(tuple(entries), ignored)
+
+
+def _projection(
+    dual: Dual, ours: str, candidates: tuple[str, ...], tensors: Mapping[str, Tensor]
+) -> list[Entry]:
+    kernels = {_kernel(name)[0]: name for name in candidates}
+    layer = kernels[_first(tuple(kernels), tensors)]
+    kernel, form = _kernel(layer)
+    entries = [Entry(f"params.{ours}.kernel", (kernel,), form)]
+    if dual.bias:
+        bias = layer + ("bias" if layer[-1] in "./" else ".bias")
+        entries.append(Entry(f"params.{ours}.bias", (bias,)))
+    return entries
+
+
+def _kernel(layer: str) -> tuple[str, Form]:
+    if layer.endswith("/"):
+        return f"{layer}kernel", SAME
+    return (f"{layer}weight", LINEAR) if layer.endswith(".") else (layer, SAME)
+
+
+def _first(candidates: tuple[str, ...], tensors: Mapping[str, Tensor]) -> str:
+    return next((name for name in candidates if name in tensors), candidates[0])
+
+
+def usual(library: str, dual: Dual) -> dict[str, np.ndarray]:
+    """Tensors that tell the layout in which a library keeps such a model, to write it anew.
+
+    SigLIP of open_clip has its image tower from timm and its text tower below ``text.``.
+    """
+    siglip = isinstance(dual.image, ViT) and dual.image.pool == "map"
+    with_axis = library == "big_vision" or (siglip and library == "transformers")
+    names: Mapping[str, tuple[str, ...]] = {
+        "open_clip": ("visual.trunk.", "text.text_projection.weight")
+        if siglip
+        else ("visual.", "text_projection"),
+        "transformers": (
+            "vision_model.embeddings.position_embedding.weight",
+            "text_model.head.weight" if siglip else "text_model.",
+        ),
+        "big_vision": ("params/img/", "params/txt/", "params/txt/head/kernel"),
+    }
+    signs = {name: np.zeros((0,), np.float32) for name in names[library]}
+    learned = [candidates[0] for candidates in _LEARNED[library].values()]
+    shape = (1,) if with_axis else ()
+    return signs | {name: np.zeros(shape, np.float32) for name in learned}
