@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from optax import contrib
 
+from vision.core.depth import layers_above
 from vision.core.mesh import path_of
 from vision.core.schedule import Constant, Horizon, Schedule
 from vision.core.schema import ConfigError
@@ -150,7 +152,8 @@ DECAY_KERNELS = (Rule(r"/kernel$"), Rule(r".*", weight_decay=0.0))
 class Optimizer:
     """An optax method with everything around it.
 
-    ``update = -learning_rate * schedule(step) * rule.lr * (method(clip(grads)) + decay * params)``
+    ``update = -rate * rule.learning_rate * (method(clip(grads)) + decay * params)``, where ``rate``
+    is ``learning_rate * schedule(step) * layer_decay ** layers above``.
 
     Attributes:
       method: gradient transformation without a learning rate: ``spec(adamw)``, ``spec(sgd)``,
@@ -160,6 +163,8 @@ class Optimizer:
       weight_decay: decoupled decay, multiplied by the learning rate (as in AdamW), or with
         ``decay="coupled"`` added to the gradient before the method (as in torch's SGD).
       clip_norm: largest global norm of the trained parameters' gradient; None leaves it.
+      layer_decay: what every layer below the head multiplies the learning rate by, for fine-tuning
+        (Bao et al., BEiT, 2022): 1 treats all alike. See ``vision.core.depth.layers_above``.
       rules: the first rule that matches a parameter decides; every parameter needs one and every
         rule needs a parameter.
     """
@@ -170,15 +175,65 @@ class Optimizer:
     weight_decay: float = 0.0
     decay: Literal["decoupled", "coupled"] = "decoupled"
     clip_norm: float | None = None
+    layer_decay: float = 1.0
     rules: tuple[Rule, ...] = DECAY_KERNELS
 
+    def __post_init__(self) -> None:
+        if not 0 < self.layer_decay <= 1:
+            raise ValueError(f"layer_decay={self.layer_decay}, but it is above 0 and at most 1")
+
     def rate(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        """The learning rate of update ``step`` (counted from 0) before the rules' multipliers."""
+        """The learning rate of update ``step`` (counted from 0) before any multipliers."""
         return self.learning_rate * self.schedule(step, horizon)
+
+    def multipliers(self, params: Tree) -> Tree:
+        """What the learning rate of every leaf is multiplied by; 0 is frozen.
+
+        A tree like ``params`` (arrays or shapes) of floats, and of arrays (L,) where
+        ``layer_decay`` tells apart the L layers of a stack.
+        """
+        rules = match_rules(params, self.rules)
+        if self.layer_decay == 1:
+            return jax.tree.map(lambda rule: rule.learning_rate, rules)
+
+        def one(rule: Rule, above: np.ndarray) -> float | np.ndarray:
+            scale = rule.learning_rate * self.layer_decay**above
+            return scale if above.ndim else float(scale)
+
+        return jax.tree.map(one, rules, layers_above(params))
+
+    def describe(self, params: Tree) -> str:
+        """What is trained of ``params``, in words; empty where all of it is, at one rate."""
+        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params))
+        pairs = list(zip(leaves, scales, strict=True))
+        every = sum(math.prod(leaf.shape) for leaf in leaves)
+        trained = sum(math.prod(leaf.shape) for leaf, scale in pairs if np.any(scale))
+        used = sorted({float(x) for scale in scales for x in np.ravel(scale) if x})
+        parts = [f"{trained:,} of {every:,} parameters trained"] if trained < every else []
+        if len(used) > 1:
+            parts.append(f"learning rate times {used[0]:.3g} to {used[-1]:.3g}")
+        return ", ".join(parts)
+
+    def table(self, params: Tree) -> list[tuple[str, str, str]]:
+        """Rows of multiplier, number of parameters and their first path, from large to small."""
+        groups: dict[float, tuple[int, str]] = {}
+        paths = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
+        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params))
+        for path, leaf, scale in zip(paths, leaves, scales, strict=True):
+            values = np.ravel(scale)
+            for i, value in enumerate(values.tolist()):
+                where = f"{path}[{i}]" if len(values) > 1 else path
+                count, first = groups.get(value, (0, where))
+                groups[value] = (count + math.prod(leaf.shape) // len(values), first)
+        return [
+            (f"{value:.4g}" if value else "frozen", f"{count:,}", first)
+            for value, (count, first) in sorted(groups.items(), reverse=True)
+        ]
 
     def build(self, params: Tree, horizon: Horizon) -> optax.GradientTransformation:
         """The transformation for parameters like ``params`` (arrays or shapes)."""
         rules = match_rules(params, self.rules)
+        scales = self.multipliers(params)
         frozen = jax.tree.map(lambda rule: rule.learning_rate == 0, rules)
         labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
         parts = []
@@ -193,14 +248,17 @@ class Optimizer:
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
 
         def finish(updates: Tree, params: Tree, rate: jax.Array) -> Tree:
-            def one(rule: Rule, update: jax.Array, param: jax.Array) -> jax.Array:
+            def one(rule: Rule, scale: Any, update: jax.Array, param: jax.Array) -> jax.Array:
                 if rule.learning_rate == 0:
                     return jnp.zeros_like(param)
                 decay = decoupled * rule.weight_decay
                 update = update + decay * param if decay else update
-                return (-rate * rule.learning_rate * update).astype(param.dtype)
+                if np.ndim(scale):
+                    layers = (-1,) + (1,) * (param.ndim - 1)
+                    scale = jnp.asarray(scale, jnp.float32).reshape(layers)
+                return (-rate * scale * update).astype(param.dtype)
 
-            return jax.tree.map(one, rules, updates, params)
+            return jax.tree.map(one, rules, scales, updates, params)
 
         def init(params: Tree) -> Tree:
             return {"method": method.init(params), "count": jnp.zeros([], jnp.int32)}

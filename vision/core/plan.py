@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from vision.core import flops
+from vision.core import cluster, flops
 from vision.core.compile import Compiled, compile_step
+from vision.core.errors import UserError
 from vision.core.experiment import Experiment, Facts, make_step
 from vision.core.net import Tree, count_params
 from vision.core.schedule import Every
@@ -86,9 +87,11 @@ def plan(experiment: Experiment, facts: Facts) -> Plan:
     work = step.flops(compiled.abstract, shapes)  # pyright: ignore[reportArgumentType] - shapes do
     kinds = ", ".join(f"{count} {kind}" for kind, count in compiled.collectives.items())
     memory = compiled.memory.get("arguments", 0) + compiled.memory.get("temporaries", 0)
+    trained = experiment.optimizer.describe(compiled.abstract.params)
     summary = (
         f"{count_params(compiled.abstract.params):,} parameters; "
-        f"{mesh.size} {jax.devices()[0].device_kind} device(s); "
+        + (f"{trained}; " if trained else "")
+        + f"{mesh.size} {jax.devices()[0].device_kind} device(s); "
         f"{facts.num_examples:,} examples; batch {batch_size}; "
         f"{step.horizon.total_steps:,} steps of {work / 1e9:.3g} GFLOP"
         + (f", {memory / 1e6:,.0f} MB a device" if memory else "")
@@ -141,11 +144,27 @@ def starting(
         fresh = {
             "params": state.params[_NETWORK],
             "model_state": state.model_state.get(_NETWORK, {}),
-        }
-        loaded = weights.load(model, fresh)
-        shardings = jax.tree.map(lambda x: x.sharding, compiled.abstract)
             "objective": {k: tree for k, tree in state.params.items() if k != _NETWORK},
+        }
+        loaded = _on_all(lambda: weights.load(model, fresh))
+        shardings = jax.tree.map(lambda x: x.sharding, compiled.abstract)
         with jax.set_mesh(mesh):
             return jax.jit(begin, out_shardings=shardings)(state, loaded)
 
     return init
+
+
+def _on_all(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
+    """What ``load`` returns; where it fails on a process, an error on every one."""
+    loaded, problem = {}, None
+    try:
+        loaded = load()
+    except UserError as error:
+        problem = error
+    told = cluster.gather(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for process, text in enumerate(told):
+        if text is not None:
+            raise UserError(f"process {process} cannot start from config.init_from: {text}")
+    return loaded

@@ -75,6 +75,20 @@ def conv(
     )
 
 
+class BatchNorm(nn.BatchNorm):
+    """Normalises by its running statistics where those may not change: see ``Tuned``."""
+
+    def __call__(
+        self,
+        x: jax.Array,
+        use_running_average: bool | None = None,
+        *,
+        mask: jax.Array | None = None,
+    ) -> jax.Array:
+        fixed = use_running_average or not self.is_mutable_collection("batch_stats")
+        return super().__call__(x, use_running_average=fixed, mask=mask)
+
+
 def batch_norm(
     x: jax.Array,
     train: bool,
@@ -90,8 +104,7 @@ def batch_norm(
     momentum`` of the way at each step; ``var`` is the biased variance. PyTorch calls ``1 -
     momentum`` the momentum.
     """
-    layer = nn.BatchNorm(
-        use_running_average=not train,
+    layer = BatchNorm(
         momentum=momentum,
         epsilon=epsilon,
         dtype=precision.compute,
@@ -99,4 +112,4 @@ def batch_norm(
         scale_init=scale_init,
         name=name,
     )
-    return layer(x)
+    return layer(x, use_running_average=not train)

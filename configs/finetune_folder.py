@@ -1,0 +1,141 @@
+"""Fine-tunes a trained tower on your own images, one sub-folder per class.
+
+    python train.py --config=configs/finetune_folder.py:images,tower=vit_b16 \\
+        --config.init_from.source=timm:vit_base_patch16_224.augreg_in21k --workdir=workdirs/mine
+
+After the folder come, in any order, ``tower`` (one of TOWERS), ``tune`` (one of TUNED: what is
+trained) and ``size`` (px; positions of a ViT are resampled). Without them it goes on with the model
+of configs/folder_vit.py, whole: `--config=configs/finetune_folder.py:images` and
+`--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
+"""
+
+from vision.blocks.adapters import Lora
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.folder import Folder
+from vision.evaluators.classification import Classification
+from vision.models.convnext import ConvNeXt
+from vision.models.efficientnet import EfficientNet
+from vision.models.resnet import ResNet
+from vision.models.swin import Swin
+from vision.models.tuned import Prompts, Tuned
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+from vision.weights.init_from import InitFrom
+
+HALF = ((0.5,) * 3, (0.5,) * 3)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+
+# name: constructor, its fields, px, mean and std of the images that the weights were trained on
+TOWERS = {
+    "folder": (ViT, {"width": 192, "depth": 6, "heads": 3, "patch": 8, "pool": "mean",
+                     "posemb": "sincos2d"}, 64, HALF),
+    "vit_s16": (ViT, {"variant": "S/16", "class_position": True}, 224, HALF),
+    "vit_b16": (ViT, {"variant": "B/16", "class_position": True}, 224, HALF),
+    "siglip_b16": (ViT, {"variant": "B/16", "pool": "map"}, 224, HALF),
+    "dinov2_s14": (ViT, {"variant": "S/14", "class_position": True, "layer_scale": 1e-5}, 224,
+                   IMAGENET),
+    "resnet50": (ResNet, {"depth": 50}, 224, IMAGENET),
+    "convnext_t": (ConvNeXt, {"variant": "tiny"}, 224, IMAGENET),
+    "swin_t": (Swin, {"variant": "T"}, 224, IMAGENET),
+    "efficientnet_b0": (EfficientNet, {"variant": "B0"}, 224, IMAGENET),
+}  # fmt: skip
+# name: what is trained beside the head (a pattern; empty for all), learning rate, fields of Tuned,
+# which keeps the statistics of BatchNorm as they are
+TUNED = {
+    "all": ("", 1e-4, None),
+    "all_but_statistics": ("", 1e-4, {}),
+    "head": (None, 3e-3, {}),
+    "bias": (r"/bias$", 1e-3, {}),
+    "lora": (r"model/adapters/", 1e-3, {"adapters": [spec(Lora)]}),
+    "dora": (r"model/adapters/", 1e-3, {"adapters": [spec(Lora, magnitude=True)]}),
+    "prompts": (r"model/prompts$", 3e-3, {"prompts": spec(Prompts)}),
+}
+
+
+def get_config(mode: str = "images"):
+    root, tower, tune, size = read(mode)
+    constructor, fields, trained_px, (mean, std) = TOWERS[tower]
+    size = size or trained_px
+    pattern, rate, added = TUNED[tune]
+    model, into = spec(constructor, **fields), ""
+    if added is not None:
+        model, into = spec(Tuned, tower=model, frozen_statistics=True, **added), "tower"
+    head = spec(Rule, pattern="/head/kernel$")
+    if pattern == "":
+        rules = [spec(Rule, **vars(rule)) for rule in DECAY_KERNELS]
+    else:
+        rest = "|".join(filter(None, ["/head/", pattern]))
+        chosen = spec(Rule, pattern=rest, weight_decay=0.0)
+        rules = [head, chosen, spec(Rule, pattern=".*", learning_rate=0.0)]
+    values = spec(ops.Normalize, mean=mean, std=std)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Folder, root=root, part="train", fraction=0.1),
+            batch_size=64,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.RandomResizedCrop, size=size, scale=(0.35, 1.0)),
+                spec(ops.RandomFlip),
+                values,
+            ],
+            on_error="mask",
+        ),
+        model=model,
+        init_from=spec(InitFrom, source="workdir:workdirs/pretrained", into=into),
+        objective=spec(Classify, label_smoothing=0.1),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=rate,
+            schedule=spec(Cosine, warmup="1 epochs"),
+            weight_decay=0.05,
+            clip_norm=1.0,
+            layer_decay=0.75 if pattern == "" else 1.0,
+            rules=rules,
+        ),
+        total="20 epochs",
+        evaluators={
+            "val": spec(
+                Classification,
+                data=spec(
+                    EvalData,
+                    source=spec(Folder, root=root, part="val", fraction=0.1),
+                    batch_size=64,
+                    ops=[
+                        spec(ops.Decode),
+                        spec(ops.Resize, size=size + size // 8),
+                        spec(ops.CenterCrop, size=size),
+                        values,
+                    ],
+                    on_error="mask",
+                ),
+                every="5 epochs",
+            ),
+        },
+        log_every="10 steps",
+    )
+
+
+def read(mode: str) -> tuple[str, str, str, int]:
+    """Folder, tower, what is tuned and size (0: the tower's) of a mode."""
+    root, *options = mode.split(",")
+    found = {"tower": "folder", "tune": "all", "size": "0"}
+    for option in options:
+        name, _, value = option.partition("=")
+        if name not in found:
+            raise ConfigError(f"{option!r} in {mode!r}: after the folder come {', '.join(found)}")
+        found[name] = value
+    for name, valid in (("tower", TOWERS), ("tune", TUNED)):
+        if found[name] not in valid:
+            raise ConfigError(f"{name}={found[name]}, but it is one of {', '.join(valid)}")
+    if not found["size"].isdecimal():
+        raise ConfigError(f"size={found['size']} is no number of pixels")
+    return root, found["tower"], found["tune"], int(found["size"])

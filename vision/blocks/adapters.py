@@ -1,0 +1,163 @@
+"""Adapters: few trained numbers beside frozen kernels, LoRA and DoRA, as a transform of trees.
+
+Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2022; Liu et al., DoRA:
+Weight-Decomposed Low-Rank Adaptation, 2024. A kernel W becomes
+
+    V = W + alpha / rank * A B                            LoRA
+    V (1 + g) ||W|| / ||V||, norms over the inputs        DoRA
+
+with B and g zero at the start, when both are W bit for bit. DoRA's magnitude is ``(1 + g) ||W||``:
+relative to W, so that it need not be made anew when W is read from a file. As the authors propose,
+no gradient goes through ``||W|| / ||V||``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+import zlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from vision.core.depth import STACK
+from vision.core.mesh import path_of
+from vision.core.schema import ConfigError
+
+Tree = Any
+
+# Every product with a matrix in the blocks of a transformer.
+TRANSFORMER_KERNELS = r"blocks?\d*/(attn|mlp)/(qkv|proj|fc1|fc2)/kernel$"
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+    """Which kernels get an adapter, and of what size.
+
+    Attributes:
+      pattern: regular expression, found in paths within the tower such as
+        ``blocks/attn/qkv/kernel``. Dense layers and convolutions have kernels, one for each layer
+        where they are stacked; the inputs of a convolution are height x width x channels.
+      rank: number of columns of A and rows of B.
+      alpha: the update is multiplied by ``alpha / rank``.
+      magnitude: DoRA: also a factor per output, trained apart from the direction.
+    """
+
+    pattern: str = TRANSFORMER_KERNELS
+    rank: int = 8
+    alpha: float = 16.0
+    magnitude: bool = False
+
+    def __post_init__(self) -> None:
+        if self.rank < 1:
+            raise ValueError(f"rank={self.rank}, but it is at least 1")
+        if self.alpha <= 0:
+            raise ValueError(f"alpha={self.alpha}, but it is positive")
+        try:
+            re.compile(self.pattern)
+        except re.error as error:
+            raise ValueError(f"pattern={self.pattern!r} is not a regular expression") from error
+
+
+def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> dict[str, Tree]:
+    """Adapters that change nothing yet, under the names of the layers they belong to.
+
+    Args:
+      adapters: the first whose pattern is found in the path of a kernel decides.
+      params: nested dicts of a tower's parameters.
+      key: of A, which is uniform between -fan_in^-0.5 and fan_in^-0.5.
+
+    Returns:
+      Nested dicts in which every adapted layer has ``lora_a`` (layers, ..., rank), ``lora_b``
+      (layers, rank, out) and perhaps ``dora_gain`` (layers, out), in the kernel's dtype; without
+      ``layers`` where the kernel is not a stack.
+
+    Raises:
+      ConfigError: a pattern that decides for no kernel, or a rank above that of a kernel.
+    """
+    chosen = {path: _choice(adapters, path) for path, _ in _kernels(params)}
+    for adapter in adapters:
+        if adapter not in chosen.values():
+            raise ConfigError(
+                f"adapters: {adapter.pattern!r} decides for no kernel of the tower; kernels are "
+                f"{', '.join(chosen)}"
+            )
+    added: dict[str, Tree] = {}
+    for path, kernel in _kernels(params):
+        adapter = chosen[path]
+        if adapter is None:
+            continue
+        layers, *inputs, outputs = _split(path, kernel.shape)
+        if adapter.rank > min(math.prod(inputs), outputs):
+            raise ConfigError(
+                f"adapters: rank={adapter.rank} is more than {path} of shape {kernel.shape} has"
+            )
+        node = added
+        for name in path.split("/")[:-1]:
+            node = node.setdefault(name, {})
+        bound = math.prod(inputs) ** -0.5
+        k = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        shape = (*layers, *inputs, adapter.rank)
+        node["lora_a"] = jax.random.uniform(k, shape, kernel.dtype, -bound, bound)
+        node["lora_b"] = jnp.zeros((*layers, adapter.rank, outputs), kernel.dtype)
+        if adapter.magnitude:
+            node["dora_gain"] = jnp.zeros((*layers, outputs), kernel.dtype)
+    return added
+
+
+def merge_adapters(adapters: tuple[Lora, ...], params: Tree, added: Tree) -> Tree:
+    """The parameters of a plain tower that computes what the adapted one does.
+
+    Args:
+      adapters: those that ``added`` was made for.
+      params: nested dicts of a tower's parameters.
+      added: what ``init_adapters`` made of them, and training changed.
+    """
+
+    def one(key_path: Any, leaf: jax.Array) -> jax.Array:
+        path = path_of(key_path)
+        adapter = _choice(adapters, path) if path.endswith("kernel") else None
+        if adapter is None:
+            return leaf
+        node = added
+        for name in path.split("/")[:-1]:
+            node = node[name]
+        return _effective(adapter, leaf, _split(path, leaf.shape), node)
+
+    return jax.tree_util.tree_map_with_path(one, params)
+
+
+def _effective(adapter: Lora, kernel: jax.Array, shape: Any, added: Tree) -> jax.Array:
+    layers, *inputs, outputs = shape
+    matrix = (*layers, math.prod(inputs), outputs)
+    base = kernel.astype(jnp.float32).reshape(matrix)
+    a = added["lora_a"].astype(jnp.float32).reshape(*matrix[:-1], adapter.rank)
+    change = (adapter.alpha / adapter.rank) * (a @ added["lora_b"].astype(jnp.float32))
+    total = base + change
+    if adapter.magnitude:
+        # ||V||^2 / ||W||^2 - 1 is zero without rounding as long as nothing has changed. A column
+        # of zeros has no direction to keep.
+        square = jnp.sum(base * base, -2)
+        growth = jnp.sum((2 * base + change) * change, -2)
+        relative = jnp.where(square > 0, growth / jnp.where(square > 0, square, 1), 0)
+        shrink = jax.lax.stop_gradient(jax.lax.rsqrt(jnp.maximum(1 + relative, 1e-12)))
+        gain = (1 + added["dora_gain"].astype(jnp.float32)) * shrink
+        total = total * gain[..., None, :]
+    return total.reshape(kernel.shape).astype(kernel.dtype)
+
+
+def _kernels(params: Tree) -> list[tuple[str, Any]]:
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return [(path_of(p), leaf) for p, leaf in leaves if path_of(p).split("/")[-1] == "kernel"]
+
+
+def _choice(adapters: tuple[Lora, ...], path: str) -> Lora | None:
+    return next((adapter for adapter in adapters if re.search(adapter.pattern, path)), None)
+
+
+def _split(path: str, shape: tuple[int, ...]) -> tuple[Any, ...]:
+    """``((layers,) or (), *inputs, outputs)`` of a kernel."""
+    stacked = int(STACK in path.split("/"))
+    return (shape[:stacked], *shape[stacked:])

@@ -1,0 +1,56 @@
+"""A run whose tower was tuned by adapters, read as the plain tower it amounts to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from vision.core.config import build
+from vision.core.schema import CONSTRUCTOR, locate
+from vision.core.stored import flatten
+from vision.core.workdir import CONFIG, read_config
+from vision.models.tuned import Tuned, merged
+from vision.weights.mapping import Tensor, WeightsError
+
+_PARAMS, _STATE = "params.model.", "model_state.model."
+
+
+def merged_state(workdir: Path, tensors: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """The arrays of a state of a run, with adapters merged into the kernels they belong to.
+
+    Args:
+      workdir: folder of the run.
+      tensors: from ``load_state``: everything below ``params.model.`` and ``model_state.model.``;
+        others are passed on.
+
+    Raises:
+      WeightsError: the run has prompts, which a plain tower cannot have.
+    """
+    if not (workdir / CONFIG).exists():
+        return tensors
+    node: Any = read_config(workdir).get("model")
+    if node is None or locate(node[CONSTRUCTOR]) is not Tuned:
+        return tensors
+    rest = {k: x for k, x in tensors.items() if not k.startswith((_PARAMS, _STATE))}
+    variables = {"params": _nested(tensors, _PARAMS), "model_state": _nested(tensors, _STATE)}
+    try:
+        plain = merged(build(node), variables)[1]
+    except ValueError as error:
+        raise WeightsError(f"{workdir}: {error}") from error
+    named = flatten({"params": {"model": plain["params"]}})
+    named |= flatten({"model_state": {"model": plain["model_state"]}})
+    return {**rest, **named}
+
+
+def _nested(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    tree: dict[str, Any] = {}
+    for name, tensor in tensors.items():
+        if not name.startswith(prefix):
+            continue
+        *folders, last = name.removeprefix(prefix).split(".")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = tensor
+    return tree
