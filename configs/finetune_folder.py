@@ -73,7 +73,7 @@ def get_config(mode: str = "images"):
         rest = "|".join(filter(None, ["/head/", pattern]))
         chosen = spec(Rule, pattern=rest, weight_decay=0.0)
         rules = [head, chosen, spec(Rule, pattern=".*", learning_rate=0.0)]
-    values = spec(ops.Normalize, mean=mean, std=std)
+    values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
     return spec(
         Experiment,
         data=spec(
@@ -84,7 +84,7 @@ def get_config(mode: str = "images"):
                 spec(ops.Decode),
                 spec(ops.RandomResizedCrop, size=size, scale=(0.35, 1.0)),
                 spec(ops.RandomFlip),
-                values,
+                *values,
             ],
             on_error="mask",
         ),
@@ -113,7 +113,7 @@ def get_config(mode: str = "images"):
                         spec(ops.Decode),
                         spec(ops.Resize, size=size + size // 8),
                         spec(ops.CenterCrop, size=size),
-                        values,
+                        *values,
                     ],
                     on_error="mask",
                 ),

@@ -179,6 +179,11 @@ def test_parts_of_dual_encoders_and_convolutions():
     out = jax.eval_shape(lambda p, x: forward(tuned, p, state, x, train=False)[1], params, given)
     assert out["image/embedding"].shape == out["text/embedding"].shape == (4, 8)
     assert out["image/stem"].shape == (4, 7, 16)
+    within = Dual(Tuned(Tiny(num_classes=None), (LORA,)), text, width=8)
+    params, state = jax.eval_shape(functools.partial(initialise, within), jax.random.key(0), given)
+    assert params["image"].keys() == {"tower", "adapters"}
+    out = jax.eval_shape(lambda p, x: forward(within, p, state, x, train=False)[1], params, given)
+    assert out["image/embedding"].shape == (4, 8)
     tower = ResNet(depth=10, width_multiplier=1 / 16, num_classes=3)
     params, _ = abstract_variables(Tuned(tower, (Lora(pattern="conv2/", rank=2),)), SHAPE)
     assert params["adapters"]["block00"]["conv2"]["lora_a"].shape == (3, 3, 4, 2)

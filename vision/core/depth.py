@@ -19,17 +19,17 @@ Shapes = Mapping[Parts, tuple[int, ...]]
 STACK = "blocks"  # parameters of blocks that a scan runs: their first axis counts layers
 _BLOCK = re.compile(r"block(\d+)")
 _STEM = re.compile(r"stem.*|patch_embed|token_embed|pos_embed|cls_.*|registers|norm_pre")
-_DOWNSAMPLE = re.compile(r"downsample(\d+)_.*")
+_BETWEEN = re.compile(r"((?:downsample|transition)\d+_).*")
 
 
 def layers_above(params: Tree) -> Tree:
     """For every leaf, how many layers lie between it and the head of its tower.
 
     A tower is whatever has ``block00`` and so on, or ``blocks``. With L blocks its embeddings
-    count L + 1, block i (from 0) L - i, a ``downsample`` as much as the block after it, the last
-    ``norm`` 1 like the last block, and everything else 0: head, pooling, norms after pooling, and
-    what belongs to no tower. Those are the groups of timm's ``param_groups_layer_decay``, but that
-    its ConvNeXt counts the last norm as 0.
+    count L + 1, block i (from 0) L - i, a ``downsample`` or ``transition`` as much as the block
+    after it, the last ``norm`` 1 like the last block, and everything else 0: head, pooling, norms
+    after pooling, and what belongs to no tower. Those are the groups of timm's
+    ``param_groups_layer_decay``, but that its ConvNeXt counts the last norm as 0.
 
     Args:
       params: a tree of arrays or shapes.
@@ -38,7 +38,7 @@ def layers_above(params: Tree) -> Tree:
       A tree like it of NumPy integers: scalars, and for ``blocks`` one number per layer.
 
     Raises:
-      ConfigError: a ``downsample`` that is as wide as no block.
+      ConfigError: a ``downsample`` or ``transition`` that is as wide as no block.
     """
     leaves = [(_parts(p), leaf.shape) for p, leaf in jax.tree_util.tree_leaves_with_path(params)]
     prefixes = {parts[:i] for parts, _ in leaves if (i := _place_of_block(parts)) is not None}
@@ -81,8 +81,8 @@ def _layers_above(tower: Shapes) -> dict[Parts, np.ndarray]:
             return depth - np.arange(depth)
         if number := _BLOCK.fullmatch(name):
             return np.array(depth - int(number[1]))
-        if stage := _DOWNSAMPLE.fullmatch(name):
-            return np.array(depth - _block_after(f"downsample{stage[1]}_", tower))
+        if between := _BETWEEN.fullmatch(name):
+            return np.array(depth - _block_after(between[1], tower))
         if _STEM.fullmatch(name):
             return np.array(depth + 1)
         return np.array(1 if name == "norm" else 0)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 
@@ -18,6 +20,7 @@ from vision.core.schema import ConfigError
 from vision.core.state import State
 from vision.core.step import Step
 
+log = logging.getLogger(__name__)
 # What objectives call the network that is ``Experiment.model``.
 _NETWORK = "model"
 
@@ -146,7 +149,10 @@ def starting(
             "model_state": state.model_state.get(_NETWORK, {}),
             "objective": {k: tree for k, tree in state.params.items() if k != _NETWORK},
         }
-        loaded = _on_all(lambda: weights.load(model, fresh))
+        loaded = load_together(lambda: weights.load(model, fresh))
+        if cluster.is_main():
+            for line in weights.remarks(_evaluations(experiment)):
+                log.warning("init_from: %s", line)
         shardings = jax.tree.map(lambda x: x.sharding, compiled.abstract)
         with jax.set_mesh(mesh):
             return jax.jit(begin, out_shardings=shardings)(state, loaded)
@@ -154,7 +160,16 @@ def starting(
     return init
 
 
-def _on_all(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
+def _evaluations(experiment: Experiment) -> dict[str, tuple[Any, ...]]:
+    """Place in the config to the ops of an evaluator's data."""
+    found = {
+        f"evaluators.{name}.data.ops": getattr(getattr(evaluator, "data", None), "ops", ())
+        for name, evaluator in (experiment.evaluators or {}).items()
+    }
+    return {name: tuple(ops) for name, ops in found.items() if ops}
+
+
+def load_together(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
     """What ``load`` returns; where it fails on a process, an error on every one."""
     loaded, problem = {}, None
     try:

@@ -163,7 +163,7 @@ def greedy(
 
 def _check_alike(folders: Sequence[Path]) -> None:
     first, *others = [to_plain(read_config(folder)) for folder in folders]
-    names = [json.loads((folder / FACTS).read_text())["class_names"] for folder in folders]
+    names = [_classes(folder) for folder in folders]
     for folder, config, classes in zip(folders[1:], others, names[1:], strict=True):
         changed = differences(first["model"], config["model"], "config.model")
         old, new = (c["objective"][CONSTRUCTOR] for c in (first, config))
@@ -174,6 +174,12 @@ def _check_alike(folders: Sequence[Path]) -> None:
                 f"{folders[0]} and {folder} cannot be averaged, they are of different models: "
                 f"{changed[0]}" + (f" (and {len(changed) - 1} more)" if changed[1:] else "")
             )
+
+
+def _classes(folder: Path) -> list[str]:
+    if not (folder / FACTS).exists():
+        raise AverageError(f"{folder} has no {FACTS}: training has not begun there")
+    return json.loads((folder / FACTS).read_text())["class_names"]
 
 
 def _evaluated(state: Arrays) -> Arrays:
