@@ -73,6 +73,7 @@ def get_config(mode: str = "images"):
         rest = "|".join(filter(None, ["/head/", pattern]))
         chosen = spec(Rule, pattern=rest, weight_decay=0.0)
         rules = [head, chosen, spec(Rule, pattern=".*", learning_rate=0.0)]
+    decay = 0.75 if constructor is ViT else 0.9  # the others have more, smaller blocks
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
     return spec(
         Experiment,
@@ -98,7 +99,7 @@ def get_config(mode: str = "images"):
             schedule=spec(Cosine, warmup="1 epochs"),
             weight_decay=0.05,
             clip_norm=1.0,
-            layer_decay=0.75 if pattern == "" else 1.0,
+            layer_decay=decay if pattern == "" else 1.0,
             rules=rules,
         ),
         total="20 epochs",
