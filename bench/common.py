@@ -66,9 +66,13 @@ class Peer:
         return self._process.stdout.readline().strip()
 
     def __call__(self) -> float:
+        return float(self.ask(str(self._amount)))
+
+    def ask(self, text: str) -> str:
+        """What it answers to a line."""
         assert self._process.stdin is not None
-        print(self._amount, file=self._process.stdin, flush=True)
-        return float(self.line())
+        print(text, file=self._process.stdin, flush=True)
+        return self.line()
 
     def close(self) -> None:
         self._process.communicate()

@@ -6,7 +6,8 @@ MODE is ``eager``, ``channels_last`` or ``compile`` (``torch.compile``, defaults
 torch uses; CLOCK ``wall`` or ``cpu``. Forward, cross-entropy, backward, clipping to norm 1 and
 AdamW (0.9, 0.999, decay 0.05) in float32 on the same random batch. The first line it prints is a
 JSON object, with the key ``failed`` where the model does not run; then each line ``N`` on
-standard input runs N steps and answers with the seconds.
+standard input runs N steps and answers with the seconds, and ``profile N`` with the milliseconds
+that a step spends in each part that ``bench/step_profile.py`` names.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -29,6 +31,27 @@ def timm_without_operators():
     import timm
 
     return timm
+
+
+def profile(step: Callable[[], float], steps: int) -> dict[str, float]:
+    """Milliseconds of a step by the kind of the operation itself, its callees left out."""
+    found = {"forward": 0.0, "backward": 0.0, "other": 0.0}
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as trace:
+        for _ in range(steps):
+            step()
+    # A product in the forward pass and in the backward pass has one name; its parent differs.
+    for event in trace.events() or ():
+        product = any(
+            word in event.name for word in ("conv", "addmm", "aten::mm", "bmm", "attention")
+        )
+        parents, parent = [], event.cpu_parent
+        while parent is not None:
+            parents.append(parent.name)
+            parent = parent.cpu_parent
+        backward = any("Backward" in name or "backward" in name for name in (event.name, *parents))
+        kind = ("backward" if backward else "forward") if product else "other"
+        found[kind] += event.self_cpu_time_total / 1e3 / steps
+    return found
 
 
 library = torch.library.Library("torchvision", "FRAGMENT")
@@ -73,6 +96,9 @@ def main() -> None:
     }
     print(json.dumps(first), file=answers, flush=True)
     for line in sys.stdin:
+        if line.startswith("profile"):
+            print(json.dumps(profile(step, int(line.split()[1]))), file=answers, flush=True)
+            continue
         start = clock()
         for _ in range(int(line)):
             step()

@@ -74,18 +74,13 @@ class Stopped(Exception):
     """An evaluation was broken off because the run was asked to stop."""
 
 
-def evaluate(
-    evaluator: Evaluator,
-    predict: Predict,
+def context(
     variables: Variables,
     step: int,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool] = lambda: False,
-) -> tuple[dict[str, float], dict[str, Figure]]:
-    """Runs one evaluator; returns its numbers and its figures by name.
-
-    ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised.
-    """
+) -> EvalContext:
+    """The context on a mesh; before every batch it asks ``stop``, and at yes raises ``Stopped``."""
 
     def batches(data: EvalData) -> Iterator[Mapping[str, jax.Array]]:
         part, parts = batch_share(mesh)
@@ -98,10 +93,25 @@ def evaluate(
         finally:
             loader.close()
 
+    return EvalContext(variables, step, batches)
+
+
+def evaluate(
+    evaluator: Evaluator,
+    predict: Predict,
+    variables: Variables,
+    step: int,
+    mesh: jax.sharding.Mesh,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[dict[str, float], dict[str, Figure]]:
+    """Runs one evaluator; returns its numbers and its figures by name.
+
+    ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised.
+    """
     numbers: dict[str, float] = {}
     figures: dict[str, Figure] = {}
     with jax.set_mesh(mesh):
-        for name, value in evaluator.run(predict, EvalContext(variables, step, batches)):
+        for name, value in evaluator.run(predict, context(variables, step, mesh, stop)):
             if isinstance(value, (int, float)):
                 numbers[name] = float(value)
             else:

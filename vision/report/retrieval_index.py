@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,8 +14,8 @@ import numpy as np
 from vision.blocks.nearest import nearest
 from vision.blocks.ranking import rank
 from vision.blocks.similarity import LateInteraction, Similarity, chunks, unchunk, unit
-from vision.core.evaluator import EvalContext, Predict
-from vision.core.mesh import BATCH_AXES, batch_share, to_device
+from vision.core.evaluator import Predict, context
+from vision.core.mesh import BATCH_AXES
 from vision.core.net import forward
 from vision.core.restore import Run
 from vision.data.pipeline import EvalData
@@ -117,7 +117,14 @@ class Index:
         objective: Any = run.experiment.objective
         reads = objective.similarity.reads
         grid = _check_size(run, data, len(data.source))
-        rows = embed(run.predict, _context(run), data, reads, ("text",), ("text_mask",))
+        rows = embed(
+            run.predict,
+            context(run.variables, run.step, run.mesh),
+            data,
+            reads,
+            ("text",),
+            ("text_mask",),
+        )
         images, texts = _side(rows, "image/"), _side(rows, "text/")
         good = _finite(images)
         if not good.any():
@@ -248,7 +255,9 @@ class Index:
         objective: Any = self.run.experiment.objective
         names = tuple(name for name in objective.similarity.reads if name.startswith(side))
         predict = _one_side(self.run.predict, side.rstrip("/"))
-        found = _side(embed(predict, _context(self.run), data, names), side)
+        run = self.run
+        ctx = context(run.variables, run.step, run.mesh)
+        found = _side(embed(predict, ctx, data, names), side)
         if not _finite(found).all():
             raise QueryError("the model gives NaN or infinity for this query")
         return found
@@ -259,19 +268,6 @@ class Index:
         if token == self.tokenizer.eos_id:
             return "[end]"
         return self.tokenizer.join([token]).strip() or "[space]"
-
-
-def _context(run: Run) -> EvalContext:
-    def batches(data: Any) -> Iterator[Mapping[str, jax.Array]]:
-        part, parts = batch_share(run.mesh)
-        loader = data.loader(process_index=part, process_count=parts)
-        try:
-            for batch in loader:
-                yield to_device(batch, run.mesh)
-        finally:
-            loader.close()
-
-    return EvalContext(run.variables, run.step, batches)
 
 
 @functools.lru_cache(maxsize=4)
