@@ -195,6 +195,7 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     file = tmp_path / "mine.safetensors"
     names = flatten({"params": params})
     write_safetensors(file, {name: np.asarray(x) for name, x in names.items()})
+    (tmp_path / "preprocessing.json").write_text('{"mean": [0.25], "std": [0.5]}')
     config.init_from = spec(InitFrom, source=f"safetensors:{file}")
     config.sharding = (spec(ShardingRule, pattern=".*", layout="fsdp", min_size=64),)
     check(config)
@@ -226,6 +227,7 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     np.testing.assert_allclose(model["pos_embed"], grid, atol=1e-6)
     assert model["head"]["kernel"].shape == (16, 10)
     assert "params.head.kernel" in caplog.text
+    assert "config.evaluators.test.data.ops normalises with mean (0.5,)" in caplog.text
     averaged = flatten(state.slots["ema"])
     for name, value in flatten({"params": state.params}).items():
         (copy,) = [x for other, x in averaged.items() if other.endswith(name)]

@@ -14,6 +14,7 @@ from vision.data.sources.fake import Fake
 from vision.data.tokenizers import Canonical, ClipTokenizer, HuggingFaceTokenizer
 from vision.weights import cards, preprocessing
 from vision.weights.cards import read, written
+from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Preprocessing, disagreements, normalisation, of_ops
 from vision.weights.reader import open_weights
@@ -171,7 +172,7 @@ def test_disagreements():
     other = (ops.ValueRange(0, 1), ops.Normalize())
     lines = disagreements(
         card,
-        "folder/config.json",
+        Path("folder/config.json"),
         {"a": card.evaluation(), "b": same, "c": other, "d": (ops.Decode(),)},
     )
     assert len(lines) == 1
@@ -179,6 +180,23 @@ def test_disagreements():
     assert "0.485" in lines[0]
     assert "folder/config.json says mean (0.5" in lines[0]
     assert normalisation((ops.ValueRange(-1, 1),)) == ((0.5,), (0.5,))
+
+
+def test_remarks(tmp_path):
+    """Of weights whose card says otherwise, and of a card that cannot be read."""
+    wrong = {"evaluators.val.data.ops": (ops.ValueRange(-1, 1),)}
+    right = {"evaluators.val.data.ops": Preprocessing().evaluation()}
+    source = InitFrom(f"timm:{tmp_path}")
+    assert source.remarks(wrong) == []
+    beside(tmp_path, {"config.json": {"architecture": "x"}})
+    (line,) = source.remarks(wrong)
+    assert "config.evaluators.val.data.ops normalises with mean (0.5,)" in line
+    assert str(tmp_path / "config.json") in line
+    assert source.remarks(right) == []
+    beside(tmp_path, {"config.json": {"gamma": 2}})
+    (line,) = source.remarks(right)
+    assert "are not compared" in line
+    assert "gamma" in line
 
 
 @pytest.fixture(scope="module")

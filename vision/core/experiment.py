@@ -54,6 +54,14 @@ class InitialWeights(Protocol):
         """
         ...
 
+    def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """Lines for people: evaluations that do not suit the weights.
+
+        Args:
+          evaluations: place in the config, such as ``evaluators.val.data.ops``, to the ops there.
+        """
+        ...
+
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:

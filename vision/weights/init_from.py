@@ -13,10 +13,11 @@ from vision.core.net import Tower
 from vision.core.stored import flatten, load_state
 from vision.models.dual import Dual
 from vision.models.tuned import Tuned
-from vision.weights import hub
+from vision.weights import cards, hub
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
+from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
 
 log = logging.getLogger(__name__)
@@ -104,6 +105,18 @@ class InitFrom:
             filled["objective"] = {**variables["objective"], **filled["objective"]}
         return {**variables, **filled}
 
+    def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
+        """A line for every evaluation that does not normalise as the card beside the weights says.
+
+        Args:
+          evaluations: place in the config, such as ``evaluators.val.data.ops``, to the ops there.
+        """
+        try:
+            found = cards.read(self.source)
+        except WeightsError as error:
+            return [f"the evaluations are not compared with what the weights expect: {error}"]
+        return [] if found is None else disagreements(*found, evaluations)
+
     def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
         scheme, _, path = self.source.partition(":")
         if scheme in LIBRARIES:
@@ -169,8 +182,7 @@ def _find(scheme: str, text: str) -> Path:
     # torchvision has nothing on the hub.
     if a_file or scheme == "torchvision":
         raise WeightsError(f"there are no weights at {path}")
-    # timm's models have names without an organisation.
-    return hub.fetch(f"timm/{text}" if scheme == "timm" and "/" not in text else text)
+    return hub.fetch(hub.qualified(scheme, text))
 
 
 def _below(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:

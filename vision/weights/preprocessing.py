@@ -12,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -164,7 +165,7 @@ def _per_channel(evaluation: tuple[Op, ...], channels: int) -> tuple[tuple[float
 
 
 def disagreements(
-    card: Preprocessing, where: str, evaluations: Mapping[str, Iterable[Op]]
+    card: Preprocessing, where: Path, evaluations: Mapping[str, Iterable[Op]]
 ) -> list[str]:
     """A line for every evaluation whose pixels become other numbers than the weights were
     trained with.
