@@ -113,22 +113,49 @@ def export(
 ) -> None:
     """Writes the variables of a model as one safetensors file and prints what is in it.
 
-    Names are ``params.model.head.kernel`` and ``model_state...``, whichever slot they are from.
-    The file's metadata hold the step, the resolved config and the digest of the arrays.
-
     Args:
       workdir: folder of a run.
       out: file to write; it is there whole or not at all.
-      step: which checkpoint; None for the newest valid one.
-      pattern: only names in which this regular expression is found.
-      slot: ``ema``, ``none`` for what the optimizer works on, or the name of another slot that
-        holds parameters; None for ``ema`` where there is one.
+      step, pattern, slot: see ``exported``.
 
     Raises:
       CheckpointError: no valid checkpoint, nothing to write, or the file cannot be written.
     """
     from safetensors.numpy import save
 
+    arrays, metadata = exported(workdir, step, pattern=pattern, slot=slot)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        temporary.write_bytes(save(arrays, metadata))
+        os.replace(temporary, out)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written: {error.strerror}") from error
+    elements, size = sum(x.size for x in arrays.values()), sum(x.nbytes for x in arrays.values())
+    print(
+        f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; slot "
+        f"{metadata['slot']!r} of step {metadata['step']}"
+    )
+
+
+def exported(
+    workdir: Path, step: int | None = None, *, pattern: str = "", slot: str | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The variables of a model, and texts about them for the file that they go to.
+
+    Names are ``params.model.head.kernel`` and ``model_state...``, whichever slot they are from.
+    The texts are the step, the slot, the workdir's name, the resolved config and the digest of the
+    arrays.
+
+    Args:
+      workdir: folder of a run.
+      step: which checkpoint; None for the newest valid one.
+      pattern: only names in which this regular expression is found.
+      slot: ``ema``, ``none`` for what the optimizer works on, or the name of another slot that
+        holds parameters; None for ``ema`` where there is one.
+
+    Raises:
+      CheckpointError: no valid checkpoint, or nothing in it that is asked for.
+    """
     folder = folder_of(workdir)
     inside = r"^(slots\.[^.]+\.)?(params|model_state)\."
     found, state = load_state(workdir, step, inside)
@@ -148,21 +175,10 @@ def export(
     if not arrays:
         raise CheckpointError(f"no name in slot {slot!r} contains {pattern!r}; nothing to export")
     config = workdir / "config.json"
-    metadata = {
+    return arrays, {
         "step": str(found),
         "slot": slot,
         "workdir": workdir.resolve().name,
         "config": config.read_text(encoding="utf-8") if config.exists() else json.dumps(None),
         "digest": digest(arrays),
     }
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        temporary.write_bytes(save(arrays, metadata))
-        os.replace(temporary, out)
-    except OSError as error:
-        raise CheckpointError(f"{out} cannot be written: {error.strerror}") from error
-    elements, size = sum(x.size for x in arrays.values()), sum(x.nbytes for x in arrays.values())
-    print(
-        f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; slot {slot!r} of "
-        f"step {found}"
-    )

@@ -1,0 +1,100 @@
+"""What timm calls a tower: the architecture and arguments with which it builds the same."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from vision.core.net import Tower
+from vision.models.convnext import VARIANTS, ConvNeXt
+from vision.models.resnet import ResNet
+from vision.models.vit import ViT
+from vision.weights.mapping import WeightsError
+
+_ACTIVATIONS: Mapping[str, str] = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+_POOLS: Mapping[str, str] = {"cls": "token", "mean": "avg", "map": "map"}
+
+
+def timm_architecture(tower: Tower, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    """timm's name of an architecture, and the arguments in which ``tower`` differs from it.
+
+    Args:
+      tower: a ``ViT``, ``ResNet`` or ``ConvNeXt``.
+      size: (height, width) of its images.
+
+    Raises:
+      WeightsError: timm has no such tower, or its name is not known here.
+    """
+    match tower:
+        case ViT():
+            return _vit(tower, size)
+        case ResNet():
+            return _resnet(tower)
+        case ConvNeXt():
+            return _convnext(tower)
+    raise WeightsError(
+        f"timm's name of this {type(tower).__name__} is not known here: give it as --architecture, "
+        "such as efficientnet_b0"
+    )
+
+
+def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    sizes = tower.resolved()
+    gated = tower.activation == "swiglu"
+    # Arguments in a file are plain values; what is a class or a function comes with a name.
+    bases = {(1e-6, False): "vit_base_patch16_224", (1e-5, False): "vit_base_patch16_clip_224"}
+    bases |= {(1e-6, True): "vit_giant_patch14_dinov2"}
+    base = bases.get((tower.norm_epsilon, gated))
+    if base is None:
+        raise WeightsError(
+            f"timm has no name for a ViT with norm_epsilon={tower.norm_epsilon} and "
+            f"activation={tower.activation!r}"
+        )
+    if tower.registers and tower.class_position:
+        raise WeightsError(
+            "timm's registers have positions where its class token has one (class_position=True)"
+        )
+    arguments: dict[str, Any] = {
+        "img_size": list(size),
+        "patch_size": sizes.patch,
+        "embed_dim": sizes.width,
+        "depth": sizes.depth,
+        "num_heads": sizes.heads,
+        # Half a unit keeps timm, which rounds the product down, at our number.
+        "mlp_ratio": (sizes.mlp_dim * (2 if gated else 1) + 0.5) / sizes.width,
+        "qkv_bias": tower.qkv_bias,
+        "init_values": tower.layer_scale,
+        "class_token": tower.has_class_token(),
+        "global_pool": _POOLS[tower.pool],
+        "no_embed_class": not tower.class_position,
+        "reg_tokens": tower.registers,
+        "pre_norm": tower.pre_norm,
+        "fc_norm": tower.norm_pooled,
+    }
+    if tower.activation in _ACTIVATIONS:
+        arguments["act_layer"] = _ACTIVATIONS[tower.activation]
+    return base, arguments
+
+
+def _resnet(tower: ResNet) -> tuple[str, dict[str, Any]]:
+    if tower.width_multiplier != 1 or tower.stem == "cifar":
+        raise WeightsError("timm has no ResNet with width_multiplier or stem='cifar'")
+    arguments: dict[str, Any] = {}
+    if tower.stem == "deep":
+        arguments |= {"stem_type": "deep", "stem_width": 32}
+    if tower.downsample == "average":
+        arguments["avg_down"] = True
+    if (tower.groups, tower.group_width) != (1, 64):
+        arguments |= {"cardinality": tower.groups, "base_width": tower.group_width}
+    return f"resnet{tower.depth}", arguments
+
+
+def _convnext(tower: ConvNeXt) -> tuple[str, dict[str, Any]]:
+    depths, dims = VARIANTS.get(tower.variant or "", ((), ()))
+    arguments = {
+        "depths": list(tower.depths or depths),
+        "dims": list(tower.dims or dims),
+        "patch_size": tower.stem_stride,
+        "ls_init_value": tower.layer_scale,
+    }
+    return "convnextv2_tiny" if tower.grn else "convnext_tiny", arguments

@@ -1,0 +1,62 @@
+"""A model as one compiled program: StableHLO with its weights inside, to be run without its code.
+
+The program takes uint8 images (B, height, width, channels) of any number B, already cut to size,
+and gives what the objective's ``predict`` gives of them. ``vision.weights.serve_artefact`` runs it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.export
+import jax.numpy as jnp
+import numpy as np
+
+from vision.core.evaluator import Predict
+from vision.core.objective import Variables
+from vision.weights.mapping import WeightsError
+from vision.weights.preprocessing import Preprocessing
+
+PROGRAM, LABELS = "model.stablehlo", "labels.json"
+# What jax.export's format, which counts in 32 bits, holds.
+_MOST_BYTES = 2**31 - 2**24
+
+
+def make_artefact(
+    predict: Predict,
+    variables: Variables,
+    card: Preprocessing,
+    platforms: tuple[str, ...] = ("cpu", "cuda", "tpu"),
+) -> bytes:
+    """The program, serialised; it is lowered once for all platforms.
+
+    Args:
+      predict: ``(variables, batch) -> dict``; it is given ``image``.
+      variables: become constants.
+      card: size, and how pixels become numbers; resizing is not part of the program.
+      platforms: that it will run on.
+
+    Raises:
+      WeightsError: more weights than the format holds.
+    """
+    constants: Variables = jax.tree.map(np.asarray, jax.device_get(variables))
+    size = sum(x.nbytes for x in jax.tree.leaves((constants.params, constants.model_state)))
+    if size > _MOST_BYTES:
+        raise WeightsError(f"{size:,} bytes of weights are more than a StableHLO artefact holds")
+    mean, std = (np.asarray(x, np.float32) for x in (card.mean, card.std))
+
+    def program(images: jax.Array) -> dict[str, jax.Array]:
+        numbers = (images.astype(jnp.float32) / 255 - mean) / std
+        found = predict(constants, {"image": numbers})
+        return {name: x for name, x in found.items() if x.ndim and x.shape[0] == images.shape[0]}
+
+    (batch,) = jax.export.symbolic_shape("b")
+    images: Any = jax.ShapeDtypeStruct((batch, *card.size, len(card.mean)), jnp.uint8)
+    exported = jax.export.export(jax.jit(program), platforms=platforms)(images)
+    try:
+        return bytes(exported.serialize())
+    except ImportError as error:
+        raise WeightsError(
+            "a StableHLO artefact needs a package: pip install flatbuffers"
+        ) from error

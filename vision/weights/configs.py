@@ -1,0 +1,220 @@
+"""The config files with which other libraries build a model of ours again."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from vision.models.dual import Dual
+from vision.models.text import TextTransformer
+from vision.models.vit import ViT
+from vision.weights.architectures import timm_architecture
+from vision.weights.cards import FILES, written
+from vision.weights.mapping import WeightsError
+from vision.weights.names import names_of
+from vision.weights.preprocessing import Preprocessing
+
+_ACTIVATIONS: Mapping[str, str] = {
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_pytorch_tanh",
+    "quick_gelu": "quick_gelu",
+}
+
+
+def config_of(
+    to: str,
+    model: Any,
+    card: Preprocessing,
+    labels: Sequence[str] = (),
+    learned: Collection[str] = (),
+    architecture: str | None = None,
+) -> dict[str, Any]:
+    """Name of a file to its content.
+
+    Args:
+      to: ``timm``, ``open_clip`` or ``transformers``.
+      model: ours.
+      card: its preprocessing.
+      labels: names of the classes.
+      learned: what the loss of a ``Dual`` learns: ``log_scale``, ``bias``.
+      architecture: timm's name; None for what the tower tells.
+
+    Raises:
+      WeightsError: the library cannot express it.
+    """
+    if to == "timm":
+        return {FILES["timm"]: _timm(model, card, labels, architecture)}
+    if isinstance(model, Dual) and "log_scale" not in learned:
+        raise WeightsError(f"{to} keeps a temperature with its models; this loss learns none")
+    if to == "open_clip":
+        config = {"model_cfg": _open_clip(model, card, learned)}
+        return {FILES["open_clip"]: config | {"preprocess_cfg": written("open_clip", card)}}
+    return {
+        "config.json": _transformers(model, card, labels, learned),
+        FILES["transformers"]: written("transformers", card),
+    }
+
+
+def _timm(
+    model: Any, card: Preprocessing, labels: Sequence[str], architecture: str | None
+) -> dict[str, Any]:
+    if isinstance(model, Dual):
+        raise WeightsError("timm has no image-text models: export to open_clip or transformers")
+    arguments: dict[str, Any] = {}
+    if architecture is None:
+        architecture, arguments = timm_architecture(model, card.size)
+    if len(card.mean) != 3:
+        arguments["in_chans"] = len(card.mean)
+    names = names_of("timm", model, {}).entries
+    heads = [entry.theirs[0] for entry in names if entry.ours == "params.head.kernel"]
+    first = next(entry.theirs[0] for entry in names if entry.ours.endswith(".kernel"))
+    classes = model.num_classes or 0
+    return {
+        "architecture": architecture,
+        "num_classes": classes,
+        **({"label_names": list(labels)} if classes and len(labels) == classes else {}),
+        "model_args": arguments,
+        "pretrained_cfg": {
+            **written("timm", card),
+            "num_classes": classes,
+            "fixed_input_size": "img_size" in arguments,
+            "first_conv": first.removesuffix(".weight"),
+            "classifier": heads[0].removesuffix(".weight") if heads else None,
+        },
+    }
+
+
+def _check(library: str, model: Any, **wanted: Any) -> None:
+    """Raises unless fields of a tower have the only values that a library's class has."""
+    for field, value in wanted.items():
+        if getattr(model, field) != value:
+            raise WeightsError(
+                f"{library}: its model has {field}={value!r}, this {type(model).__name__} "
+                f"{field}={getattr(model, field)!r}"
+            )
+
+
+def _side(card: Preprocessing, library: str) -> int:
+    if card.size[0] != card.size[1]:
+        raise WeightsError(f"{library} builds its towers for square images, not {card.size}")
+    return card.size[0]
+
+
+def _check_clip(library: str, dual: Dual) -> tuple[ViT, TextTransformer]:
+    image, text = dual.image, dual.text
+    if not isinstance(image, ViT) or not isinstance(text, TextTransformer):
+        raise WeightsError(f"{library} has CLIP models of a ViT and a TextTransformer only")
+    _check(library, dual, image_projection=True, bias=False)
+    _check(library, image, pre_norm=True, pool="cls", class_position=True, registers=0)
+    _check(library, image, norm_epsilon=1e-5, layer_scale=None, norm_pooled=False)
+    _check(library, text, causal=True, pool="last", post_norm=False, norm_epsilon=1e-5, segments=0)
+    _check(library, text, activation=image.activation, layer_scale=None)
+    return image, text
+
+
+def _open_clip(model: Any, card: Preprocessing, learned: Collection[str]) -> dict[str, Any]:
+    if not isinstance(model, Dual):
+        raise WeightsError("open_clip keeps image-text models; export a tower alone to timm")
+    image, text = _check_clip("open_clip", model)
+    sizes = image.resolved()
+    if image.activation not in ("gelu", "quick_gelu"):
+        raise WeightsError(f"open_clip's own ViT has no activation={image.activation!r}")
+    mlp_dim = text.mlp_dim or 4 * text.width
+    return {
+        "embed_dim": model.width,
+        **({"quick_gelu": True} if image.activation == "quick_gelu" else {}),
+        **({"init_logit_bias": 0.0} if "bias" in learned else {}),
+        "vision_cfg": {
+            "image_size": _side(card, "open_clip"),
+            "layers": sizes.depth,
+            "width": sizes.width,
+            "head_width": sizes.width // sizes.heads,
+            "patch_size": sizes.patch,
+            # Half a unit keeps open_clip, which rounds the product down, at our number.
+            "mlp_ratio": (sizes.mlp_dim + 0.5) / sizes.width,
+        },
+        "text_cfg": {
+            "context_length": text.context,
+            "vocab_size": text.vocab_size,
+            "width": text.width,
+            "heads": text.heads,
+            "layers": text.depth,
+            "mlp_ratio": (mlp_dim + 0.5) / text.width,
+        },
+    }
+
+
+def _transformers(
+    model: Any, card: Preprocessing, labels: Sequence[str], learned: Collection[str]
+) -> dict[str, Any]:
+    if isinstance(model, Dual):
+        return _transformers_dual(model, card, learned)
+    if not isinstance(model, ViT):
+        raise WeightsError(f"transformers: no name map for a {type(model).__name__}; try timm")
+    _check("transformers", model, pool="cls", class_position=True, registers=0, norm_pooled=False)
+    _check("transformers", model, pre_norm=False, layer_scale=None, qkv_bias=True)
+    head: dict[str, Any] = {"architectures": ["ViTModel"]}
+    if model.num_classes:
+        named = labels if len(labels) == model.num_classes else range(model.num_classes)
+        head = {"architectures": ["ViTForImageClassification"]}
+        head["id2label"] = {str(i): str(name) for i, name in enumerate(named)}
+        head["label2id"] = {str(name): i for i, name in enumerate(named)}
+    return {"model_type": "vit", **head, **_image_config(model, card)}
+
+
+def _image_config(tower: ViT, card: Preprocessing) -> dict[str, Any]:
+    sizes = tower.resolved()
+    return {
+        **_sizes(sizes.width, sizes.depth, sizes.heads, sizes.mlp_dim, tower),
+        "image_size": _side(card, "transformers"),
+        "patch_size": sizes.patch,
+        "num_channels": len(card.mean),
+    }
+
+
+def _text_config(tower: TextTransformer) -> dict[str, Any]:
+    mlp_dim = tower.mlp_dim or 4 * tower.width
+    return {
+        **_sizes(tower.width, tower.depth, tower.heads, mlp_dim, tower),
+        "vocab_size": tower.vocab_size,
+        "max_position_embeddings": tower.context,
+    }
+
+
+def _sizes(width: int, depth: int, heads: int, mlp_dim: int, tower: Any) -> dict[str, Any]:
+    if tower.activation not in _ACTIVATIONS:
+        raise WeightsError(f"transformers: no name for activation={tower.activation!r}")
+    return {
+        "hidden_size": width,
+        "num_hidden_layers": depth,
+        "num_attention_heads": heads,
+        "intermediate_size": mlp_dim,
+        "hidden_act": _ACTIVATIONS[tower.activation],
+        "layer_norm_eps": tower.norm_epsilon,
+    }
+
+
+def _transformers_dual(dual: Dual, card: Preprocessing, learned: Collection[str]) -> dict[str, Any]:
+    image, text = dual.image, dual.text
+    if isinstance(image, ViT) and isinstance(text, TextTransformer) and image.pool == "map":
+        _check("transformers", dual, image_projection=False, bias=True)
+        _check("transformers", image, pre_norm=False, layer_scale=None, registers=0)
+        _check("transformers", text, causal=False, pool="last", pad_id=None, post_norm=False)
+        if dual.width != image.resolved().width or "bias" not in learned:
+            raise WeightsError("SigLIP has the width of its image tower, and a loss with a bias")
+        return {
+            "model_type": "siglip",
+            "architectures": ["SiglipModel"],
+            "vision_config": _image_config(image, card),
+            "text_config": {**_text_config(text), "projection_size": dual.width},
+        }
+    image, text = _check_clip("transformers", dual)
+    # With an eos of 2 the token with the highest number ends a text, as in CLIP's vocabulary.
+    ends = {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+    return {
+        "model_type": "clip",
+        "architectures": ["CLIPModel"],
+        "projection_dim": dual.width,
+        "vision_config": _image_config(image, card),
+        "text_config": {**_text_config(text), **ends},
+    }

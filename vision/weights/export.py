@@ -1,0 +1,231 @@
+"""A run as a folder that others can read: weights, config, card of preprocessing, model card.
+
+    python -m vision.weights.export --workdir=workdirs/x --output=folder --to=timm
+
+The folder holds
+
+    model.safetensors     open_clip_model.safetensors for open_clip
+    config.json           in the convention of ``--to``; for ``ours`` the resolved config
+    preprocessing.json    how pictures become the input; the other libraries' own files beside it
+    labels.json           names of the classes
+    README.md             model card: metrics, data, licence, step and digest
+    model.stablehlo       with ``--stablehlo``: see ``vision.weights.artefact``
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import jax
+import ml_dtypes
+import numpy as np
+
+from vision.core.checkpoint_tools import exported
+from vision.core.cli import UsageError, parse, run_main, whole_number
+from vision.core.config import to_plain
+from vision.core.restore import Run, load_run
+from vision.core.state import digest
+from vision.core.stored import flatten
+from vision.core.workdir import read_config, write_text
+from vision.models.dual import Dual
+from vision.models.posemb import sincos2d
+from vision.models.tuned import Tuned, merged
+from vision.models.vit import ViT
+from vision.weights.artefact import LABELS, PROGRAM, make_artefact
+from vision.weights.cards import OURS, written
+from vision.weights.configs import config_of
+from vision.weights.families.dual import usual
+from vision.weights.mapping import Tree, WeightsError, is_floating, save
+from vision.weights.merge import merged_state
+from vision.weights.model_card import model_card
+from vision.weights.names import names_of
+from vision.weights.preprocessing import Preprocessing, of_ops
+from vision.weights.reader import write_safetensors
+
+To = Literal["ours", "timm", "open_clip", "transformers"]
+_DTYPES: Mapping[str, Any] = {
+    "float32": np.float32,
+    "float16": np.float16,
+    "bfloat16": ml_dtypes.bfloat16,
+}
+
+
+def export(
+    workdir: Path,
+    output: Path,
+    *,
+    step: int | None = None,
+    to: To = "ours",
+    dtype: str | None = None,
+    licence: str = "unknown",
+    architecture: str | None = None,
+    stablehlo: bool = False,
+) -> None:
+    """Writes a run's model, averaged parameters where it keeps an average, into a folder.
+
+    Args:
+      workdir: folder of a run.
+      output: folder to write, made where there is none; files in it are replaced.
+      step: of the checkpoint; None for the newest valid one.
+      to: whose names, layout and config.
+      dtype: of the floating-point tensors; None for that of the parameters.
+      licence: identifier for the model card, such as ``apache-2.0``.
+      architecture: timm's name of it, where it cannot be told from the tower.
+      stablehlo: write the compiled program too.
+
+    Raises:
+      WeightsError: the library cannot express the model or its preprocessing.
+      CheckpointError, WorkdirError: the run cannot be read.
+    """
+    if to not in get_args(To):
+        raise WeightsError(f"--to={to}, but it is one of {', '.join(get_args(To))}")
+    if dtype is not None and dtype not in _DTYPES:
+        raise WeightsError(f"--dtype={dtype}, but it is one of {', '.join(_DTYPES)}")
+    run = load_run(workdir, step)
+    card = card_of(run)
+    if card is None and (to != "ours" or stablehlo):
+        raise WeightsError(
+            f"no evaluator of {workdir} has ops that say how pictures become the model's input"
+        )
+    texts = {"step": str(run.step), "format": "pt"}
+    files: dict[str, Any] = {}
+    if to == "ours":
+        tensors, texts = exported(workdir, run.step)
+        tensors = {name: x[...] for name, x in merged_state(workdir, tensors).items()}
+        files["config.json"] = _plain_config(workdir, run)
+    else:
+        assert card is not None
+        (model, trees), labels = _plain_model(run), run.facts.class_names
+        files = config_of(to, model, card, labels, _learned(trees), architecture)
+        tensors = library_tensors(model, trees, to, card.size)
+    if dtype is not None:
+        tensors = {name: _cast(array, _DTYPES[dtype]) for name, array in tensors.items()}
+    texts["digest"] = digest(tensors)
+    if card is not None:
+        files[OURS] = written("safetensors", card)
+        files[LABELS] = list(run.facts.class_names)
+    readme = model_card(workdir, run, files, tensors, to=to, licence=licence, texts=texts)
+
+    output.mkdir(parents=True, exist_ok=True)
+    weights = "open_clip_model.safetensors" if to == "open_clip" else "model.safetensors"
+    write_safetensors(output / weights, tensors, texts)
+    for name, content in files.items():
+        write_text(output / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    write_text(output / "README.md", readme)
+    if stablehlo:
+        assert card is not None
+        (output / PROGRAM).write_bytes(make_artefact(run.predict, run.variables, card))
+    listed = ", ".join([weights, *files, "README.md", *([PROGRAM] if stablehlo else [])])
+    print(f"{output}: step {run.step}, {len(tensors)} tensors as {to} names them: {listed}")
+
+
+def card_of(run: Run) -> Preprocessing | None:
+    """What the ops of the first evaluator with ops do to pictures; None where none has any."""
+    shape = run.facts.batch["image"][0][1:] if "image" in run.facts.batch else None
+    for evaluator in (run.experiment.evaluators or {}).values():
+        evaluation = getattr(getattr(evaluator, "data", None), "ops", ())
+        if evaluation and shape is not None and len(shape) == 3:
+            return of_ops(evaluation, (shape[0], shape[1], shape[2]))
+    return None
+
+
+def library_tensors(
+    model: Any, trees: Mapping[str, Tree], to: str, size: tuple[int, int]
+) -> dict[str, np.ndarray]:
+    """The variables of a model under another library's names.
+
+    Fixed positions of a ViT are written as the learned ones that the libraries have.
+
+    Args:
+      model: ours.
+      trees: ``params``, ``model_state`` and, for a ``Dual``, ``objective``.
+      to: the library.
+      size: (height, width) of its images.
+
+    Raises:
+      WeightsError: the library has no names for the model.
+    """
+    if isinstance(model, ViT) and model.posemb == "sincos2d":
+        patch, width = model.resolved().patch, model.resolved().width
+        positions = sincos2d((size[0] // patch, size[1] // patch), width)
+        model = model.clone(posemb="learned")
+        trees = {**trees, "params": {**trees["params"], "pos_embed": positions}}
+    if isinstance(model, Dual):
+        return save(names_of(to, model, usual(to, model), _learned(trees)), trees)
+    # These say how transformers' ViTForImageClassification keeps its tensors.
+    signs = ("vit.embeddings.cls_token", "classifier.weight", "classifier.bias")
+    signs = signs if to == "transformers" else ()
+    rest = {name: tree for name, tree in trees.items() if name != "objective"}
+    return save(names_of(to, model, dict.fromkeys(signs, np.zeros(0, np.float32))), rest)
+
+
+def _learned(trees: Mapping[str, Tree]) -> list[str]:
+    """What the loss of an image-text model learns."""
+    return [name.rpartition(".")[2] for name in flatten(trees.get("objective", {}))]
+
+
+def _plain_model(run: Run) -> tuple[Any, dict[str, Tree]]:
+    """The model of a run, with adapters merged into it, and its variables."""
+    variables = jax.device_get(run.variables)
+    if "model" not in variables.params:
+        raise WeightsError("this run's objective has no network called model")
+    model = run.experiment.model
+    trees = {
+        "params": variables.params["model"],
+        "model_state": variables.model_state.get("model", {}),
+    }
+    if isinstance(model, Tuned):
+        try:
+            model, trees = merged(model, trees)
+        except ValueError as error:
+            raise WeightsError(str(error)) from error
+    objective = {k: tree for k, tree in variables.params.items() if k != "model"}
+    return model, {**trees, "objective": objective}
+
+
+def _plain_config(workdir: Path, run: Run) -> Any:
+    """The resolved config, of the tower alone where adapters were merged into it."""
+    config = to_plain(read_config(workdir))
+    if isinstance(run.experiment.model, Tuned):
+        config["model"] = config["model"]["tower"]
+    return config
+
+
+def _cast(array: np.ndarray, dtype: Any) -> np.ndarray:
+    return array.astype(dtype) if is_floating(array.dtype) else array
+
+
+def main(arguments: list[str]) -> int:
+    options = parse(
+        arguments,
+        __doc__ or "",
+        workdir="folder of the run",
+        output="folder to write",
+        step="of the checkpoint; the newest valid one by default",
+        to=f"whose names and config: {', '.join(get_args(To))}; ours by default",
+        dtype="float32, float16 or bfloat16; as the parameters are by default",
+        licence="for the model card, such as apache-2.0",
+        architecture="timm's name of it, where it cannot be told from the tower",
+        stablehlo="write the compiled program too",
+    )
+    if not isinstance(options.output, str):
+        raise UsageError("--output=... is required (see --help)")
+    export(
+        Path(options.workdir),
+        Path(options.output),
+        step=whole_number("step", options.step) if options.step else None,
+        to=options.to or "ours",
+        dtype=options.dtype or None,
+        licence=options.licence or "unknown",
+        architecture=options.architecture or None,
+        stablehlo=bool(options.stablehlo),
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_main(main, sys.argv[1:]))
