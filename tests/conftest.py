@@ -6,8 +6,12 @@ import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from vision.core.restore import Run
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Programs here run for milliseconds: compiling fast is worth more than running fast.
@@ -28,3 +32,11 @@ def absl_logs() -> Iterator[None]:
     level = logger.level
     yield
     logger.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def toyclip() -> Run:
+    """A small dual encoder after a short training; see ``tests/toyclip.py``."""
+    from tests.toyclip import toyclip as trained_once
+
+    return trained_once()
