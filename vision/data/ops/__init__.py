@@ -2,6 +2,7 @@
 
 from vision.data.ops.auto import RandAugment
 from vision.data.ops.captions import SayLess
+from vision.data.ops.classes import SayLabel
 from vision.data.ops.colour import (
     ColorJitter,
     GaussianBlur,
@@ -45,6 +46,7 @@ __all__ = [
     "RandomSolarize",
     "Resize",
     "ResizeInto",
+    "SayLabel",
     "SayLess",
     "SubCaptions",
     "ThreeAugment",
