@@ -241,6 +241,9 @@ def test_names_of_timm():
     config = config_of("timm", ConvNeXt("tiny", num_classes=3, grn=True), CARD)["config.json"]
     assert config["architecture"] == "convnextv2_tiny"
     assert config["pretrained_cfg"]["classifier"] == "head.fc"
+    assert not config["model_args"]["conv_mlp"]
+    small = config_of("timm", ConvNeXt("atto", num_classes=3), CARD)["config.json"]
+    assert small["model_args"]["conv_mlp"]
     deep = ResNet(50, num_classes=3, stem="deep", downsample="average", groups=32, group_width=4)
     config = config_of("timm", deep, CARD)["config.json"]
     assert config["model_args"] == {

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from vision.core.net import Tower
-from vision.models.convnext import VARIANTS, ConvNeXt
+from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
+from vision.weights.families.convnext import timm_convnext
+from vision.weights.families.units import POINTWISE
 from vision.weights.mapping import WeightsError
 
 _ACTIVATIONS: Mapping[str, str] = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
@@ -90,11 +92,12 @@ def _resnet(tower: ResNet) -> tuple[str, dict[str, Any]]:
 
 
 def _convnext(tower: ConvNeXt) -> tuple[str, dict[str, Any]]:
-    depths, dims = VARIANTS.get(tower.variant or "", ((), ()))
+    depths, dims = tower.resolved()
     arguments = {
-        "depths": list(tower.depths or depths),
-        "dims": list(tower.dims or dims),
+        "depths": list(depths),
+        "dims": list(dims),
         "patch_size": tower.stem_stride,
         "ls_init_value": tower.layer_scale,
+        "conv_mlp": any(entry.form is POINTWISE for entry in timm_convnext(tower).entries),
     }
     return "convnextv2_tiny" if tower.grn else "convnext_tiny", arguments

@@ -95,7 +95,8 @@ def export(
     files: dict[str, Any] = {}
     if to == "ours":
         tensors, texts = exported(workdir, run.step)
-        tensors = {name: x[...] for name, x in merged_state(workdir, tensors).items()}
+        merged_tensors = merged_state(workdir, tensors)
+        tensors = {name: np.asarray(x[...]) for name, x in merged_tensors.items()}
         files["config.json"] = _plain_config(workdir, run)
     else:
         assert card is not None
