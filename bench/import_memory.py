@@ -131,7 +131,7 @@ def main() -> None:
             rows.append(
                 {
                     "model": "ViT-L/16",
-                    "devices": devices,
+                    "mesh_devices": devices,
                     "file_mb": round(size / 1e6),
                     "peak_mb": round(found["peak"] / 1e6),
                     "peak_to_file": round(ratio, 3),
