@@ -97,10 +97,11 @@ def test_mistakes_are_named():
         init_adapters((LORA, Lora("conv")), params, key)
     with pytest.raises(ConfigError, match=r"rank=5 is more than head/kernel of shape \(4, 5\) has"):
         init_adapters((Lora("head", rank=5),), params, key)
-    for fields, words in (
+    wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"rank": 0}, "rank=0, but it is at least 1"),
         ({"alpha": 0.0}, "alpha=0.0, but it is positive"),
         ({"pattern": "("}, "is not a regular expression"),
-    ):
+    )
+    for fields, words in wrong:
         with pytest.raises(ValueError, match=words):
             Lora(**fields)

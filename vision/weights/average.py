@@ -135,7 +135,8 @@ def mean(members: Sequence[Arrays], weights: Sequence[float] | None = None) -> A
         for i, member in enumerate(members):
             part = member[name].astype(np.float64)
             total += part if weights is None else weights[i] * part
-        result[name] = (total / len(members) if weights is None else total).astype(first.dtype)
+        total = total / len(members) if weights is None else total
+        result[name] = np.asarray(total, first.dtype)
     return result
 
 
