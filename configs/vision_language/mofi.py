@@ -1,0 +1,137 @@
+"""Entities found in alt-texts: a softmax over two million of them beside contrast with their texts.
+
+    python train.py --config=configs/vision_language/mofi.py --workdir=...
+    python train.py --config=configs/vision_language/mofi.py:small --workdir=...
+
+MOFI: Learning Image Representations from Noisy Entity Annotated Images, 2023, ViT-B/16, multi-task.
+`data/i2e-*.parquet` has the columns `image` and `label`, the number of an entity, and
+`data/entities.json` maps the entities' names, in that order, to lists of descriptions, perhaps
+empty: what the paper makes of 1.1 billion pairs beforehand. The classifier is split over devices.
+Batch, learning rate, number of sampled entities and length are not confirmed; these are ours.
+
+`small`: thirty entities, a colour and a shape each; three captions in ten name a wrong one, and
+nothing filters them.
+"""
+
+from configs.parts import pairs
+from configs.parts.small_pairs import WIDTH, experiment, tokenizer, transformer
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.mesh import ShardingRule
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.columns import ClassLabel
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.parquet import Parquet
+from vision.data.sources.scenes import Scenes
+from vision.evaluators.zero_shot import ZeroShot
+from vision.methods.vision_language.mofi import EntityTasks, Gazetteer, Link
+
+SHAPES = ("circle", "triangle", "square", "star", "cross")
+COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
+ENTITIES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)
+DESCRIPTIONS = tuple(
+    (f"the {colour} thing with the shape of a {shape}",) for shape in SHAPES for colour in COLOURS
+)
+COUNT = 2_000_000
+
+
+def scenes(split, num_examples, features, **more):
+    """Scenes of one large thing, any of the entities."""
+    return spec(
+        Scenes,
+        split=split,
+        num_examples=num_examples,
+        features=features,
+        label="shape_colour",
+        image_size=24,
+        num_objects=(1, 1),
+        shapes=SHAPES,
+        colours=COLOURS,
+        sizes=("large",),
+        variants=("solid",),
+        textures=("plain",),
+        backgrounds=("paper", "stone", "night"),
+        rotation_deg=0.0,
+        view_zoom=(1.3, 1.3),
+        **more,
+    )
+
+
+def noisy():
+    """Training scenes whose captions name a wrong entity three times in ten."""
+    features = ("image", "caption", "label")
+    noise = {"caption_noise": 0.3, "caption_noise_kind": "other"}
+    return scenes("train", 6000, features, **noise)
+
+
+def small(source=None, link=True, **tasks):
+    """The small config: of `source`, whose labels `link` takes from captions, by the rest of the
+    arguments of `EntityTasks`."""
+    tokens = tokenizer(length=16)
+    linked = [spec(Link, linker=spec(Gazetteer, names=ENTITIES))] if link else []
+    say = spec(
+        ops.SayLabel, names=ENTITIES, templates=("{}",), descriptions=DESCRIPTIONS, described=0.5
+    )
+    sizes = {"num_entities": len(ENTITIES), "width": WIDTH}
+    return experiment(
+        spec(
+            TrainData,
+            source=noisy() if source is None else source,
+            batch_size=64,
+            ops=[*linked, say, spec(ops.Tokenize, tokenizer=tokens)],
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        transformer(tokens),
+        steps=120,
+        evaluators={
+            "zero_shot": spec(
+                ZeroShot,
+                data=spec(
+                    EvalData,
+                    source=scenes("test", 600, ("image", "label")),
+                    batch_size=200,
+                    ops=[spec(ops.ValueRange, low=-1, high=1)],
+                ),
+                tokenizer=tokens,
+                templates=("{}",),
+            )
+        },
+        objective=spec(EntityTasks, **sizes, **tasks),
+    )
+
+
+def get_config(paths: str = "data"):
+    if paths == "small":
+        return small()
+    tokenizer = pairs.clip_tokenizer()
+    half_the_time = spec(
+        ops.SayLabel, file=f"{paths}/entities.json", templates=("{}",), described=0.5
+    )
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(
+                Parquet, path=f"{paths}/i2e-*.parquet", columns={"label": spec(ClassLabel)}
+            ),
+            batch_size=32_768,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.ToRgb),
+                spec(ops.RandomResizedCrop, size=224, scale=(0.9, 1.0)),
+                spec(ops.ValueRange, low=-1, high=1),
+                half_the_time,
+                spec(ops.Tokenize, tokenizer=tokenizer),
+            ],
+            on_error="mask",
+            threads=16,
+            prefetch_batches=16,
+        ),
+        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
+        objective=spec(EntityTasks, num_entities=COUNT, sampled=65_536),
+        optimizer=pairs.long_warmup(weight_decay=0.1),
+        sharding=[spec(ShardingRule, pattern="entities/classes", layout=("fsdp", None))],
+        total="600_000 steps",
+    )
