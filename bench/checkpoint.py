@@ -4,9 +4,9 @@
 
 For float32 states of so many million elements in 16 arrays:
 
-- a save in a loop of steps that overwrite the state. The loop is held up by the time of the call
-  plus what the next step takes longer than later ones while the checkpoint is being written;
-  ``held up %`` is that divided by the time until the checkpoint is on disk, median over the saves.
+- a save in a loop of steps that overwrite the state. The call blocks the loop (``blocked %``), and
+  the next step may take longer than later ones while the checkpoint is being written (with that,
+  ``held up %``); both divided by the time until the checkpoint is on disk, medians over the saves.
   ``steps while saving``: their time as a multiple of a step's when nothing is saved; on a CPU,
   compression takes part of the cores that train;
 - a restore with verification, in turn with the same restore without it, and with ``np.load`` of
@@ -58,7 +58,7 @@ def measure(millions: int, saves: int, folder: Path) -> dict[str, Any]:
     store = CheckpointStore(folder, Checkpoints(keep=1))
     assert store.restore(abstract) is None
     state, _ = clocked(state)
-    held, shares, durations, slower = [], [], [], []
+    blocked, held, shares, durations, slower = [], [], [], [], []
     for step in range(saves):
         state, plain_s = clocked(state)
         began = time.perf_counter()
@@ -73,6 +73,7 @@ def measure(millions: int, saves: int, folder: Path) -> dict[str, Any]:
             duration_s = time.perf_counter() - began
         saved.join()
         durations.append(duration_s)
+        blocked.append(called_s / duration_s)
         held.append(called_s + max(0.0, during[0] - statistics.median(during[1:])))
         shares.append(held[-1] / durations[-1])
         slower.append(statistics.median(during) / plain_s)
@@ -100,6 +101,7 @@ def measure(millions: int, saves: int, folder: Path) -> dict[str, Any]:
         "million elements": millions,
         "MB": round(size / 1e6),
         "save s": round(statistics.median(durations), 2),
+        "blocked %": round(100 * statistics.median(blocked), 1),
         "held up s": round(statistics.median(held), 3),
         "held up %": round(100 * statistics.median(shares), 1),
         "worst %": round(100 * max(shares), 1),
