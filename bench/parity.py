@@ -30,7 +30,6 @@ from typing import Any, NamedTuple
 from bench.common import RESULTS, record
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGE = ROOT / "docs" / "weights.md"
 BEGIN, END = "<!-- parity: written by bench.parity -->", "<!-- end of parity -->"
 Row = dict[str, Any]
 
@@ -238,43 +237,51 @@ def read() -> list[dict[str, str]]:
     return [rows[name] for name in MODELS if name in rows]
 
 
-def table(rows: list[dict[str, str]]) -> str:
+Columns = Mapping[str, Callable[[dict[str, str]], str]]
+
+SHORT: Columns = {
+    "Family": lambda row: row["family"],
+    "Source": lambda row: row["peer"],
+    "Variant": lambda row: row["variant"],
+    "Max relative error": lambda row: row["max relative error"],
+    "Command": lambda row: f"`python -m bench.parity --models {row['model']}`",
+}
+LONG: Columns = {
+    **{name: SHORT[name] for name in ("Family", "Source", "Variant")},
+    "Parameters": lambda row: f"{row['parameters M']} M",
+    "Compared": lambda row: row["outputs"].replace(" ", ", "),
+    "Max relative error": SHORT["Max relative error"],
+    "Of blocks or stages": lambda row: (
+        f"{row['max relative error there']} ({row['blocks or stages']})"
+    ),
+    "Written back": lambda row: f"{row['tensors bit for bit']} tensors bit for bit",
+    "Command": SHORT["Command"],
+}
+PAGES = {ROOT / "README.md": SHORT, ROOT / "docs" / "weights.md": LONG}
+
+
+def table(rows: list[dict[str, str]], columns: Columns) -> str:
     """For pages: family, source, what was compared and how near it is."""
-    head = (
-        "| Family | Source | Variant | Parameters | Compared | Max relative error | Of blocks or "
-        "stages | Written back | Command |"
+    cells = [[cell(row) for cell in columns.values()] for row in rows]
+    return "\n".join(
+        f"| {' | '.join(line)} |" for line in [[*columns], ["---"] * len(columns), *cells]
     )
-    lines = [head, "|" + "---|" * 9]
-    for row in rows:
-        cells = (
-            row["family"],
-            row["peer"],
-            row["variant"],
-            f"{row['parameters M']} M",
-            row["outputs"].replace(" ", ", "),
-            row["max relative error"],
-            f"{row['max relative error there']} ({row['blocks or stages']})",
-            f"{row['tensors bit for bit']} tensors bit for bit",
-            f"`python -m bench.parity --models {row['model']}`",
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
 
 
-def page(text: str) -> str:
-    """docs/weights.md with the table of the rows that are there between its markers."""
-    before, begin, rest = text.partition(BEGIN)
+def page(path: Path) -> str:
+    """A page with the table of the rows that are there between its markers."""
+    before, begin, rest = path.read_text(encoding="utf-8").partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise SystemExit(f"{PAGE} has no markers {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{table(read())}\n\n{END}{after}"
+        raise SystemExit(f"{path} has no markers {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{table(read(), PAGES[path])}\n\n{END}{after}"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", choices=[*MODELS, "none"], default=list(MODELS))
     parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python with the peers")
-    parser.add_argument("--write", action="store_true", help="the table into docs/weights.md")
+    parser.add_argument("--write", action="store_true", help="the tables into their pages")
     parser.add_argument("--measure", type=Path, help="folder of a peer's files; prints one row")
     flags = parser.parse_args()
     if flags.measure:
@@ -290,8 +297,9 @@ def main() -> None:
         rows[name] = found
         record("parity", [rows[other] for other in MODELS if other in rows])
     if flags.write:
-        PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-        print(f"written to {PAGE}")
+        for path in PAGES:
+            path.write_text(page(path), encoding="utf-8")
+            print(f"written to {path}")
 
 
 if __name__ == "__main__":
