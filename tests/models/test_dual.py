@@ -11,6 +11,7 @@ import pytest
 from tower_cases import quick_jit
 
 from vision.blocks.similarity import LateInteraction
+from vision.core.flops import count
 from vision.core.mesh import Mesh, ShardingRule, path_of, state_shardings
 from vision.core.net import Tap, forward, initialise
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
@@ -154,23 +155,19 @@ def test_lit_freezes_the_image_tower_by_a_rule_alone():
         old = functools.reduce(lambda tree, key: tree[key.key], path, before)
         still = path_of(path).startswith("model/image/")
         assert np.array_equal(new, old) == still, path_of(path)
-    # The tower's forward pass is a third of its share, and all that is left of it.
-    flops = {
-        name: step.flops(state, batch())
-        for name, step in (("frozen", frozen), ("trained", trained))
-    }
-    params = variables()[0]["image"]
-    image_only = (
-        3
-        * jax.jit(lambda x: forward(IMAGE, params, {}, x, train=False)[0])  # pyright: ignore
-        .lower(batch()["image"])
-        .compile()
-        .cost_analysis()["flops"]
-    )
-    saved = flops["trained"] - flops["frozen"]
-    assert 0.4 * image_only < saved < 0.75 * image_only
-    counted = {name: program.cost_analysis()["flops"] for name, program in compiled.items()}
-    assert counted["trained"] - counted["frozen"] > 0.4 * image_only
+    # All that is left of the tower is its forward pass: a third of its share, or a little more,
+    # since no gradient of the images is asked for.
+    params, images = variables()[0]["image"], batch()["image"]
+
+    def image_tower(x: jax.Array) -> jax.Array:
+        return forward(IMAGE, params, {}, x, train=False)[0]
+
+    once = count(image_tower, images)
+    saved = trained.flops(state, batch()) - frozen.flops(state, batch())
+    assert 1.7 * once < saved <= 2 * once
+    programs: dict[str, Any] = {"once": jax.jit(image_tower).lower(images).compile(), **compiled}
+    counted = {name: program.cost_analysis()["flops"] for name, program in programs.items()}
+    assert counted["trained"] - counted["frozen"] > 1.2 * counted["once"]
 
 
 def test_the_rules_of_the_vit_fit_both_towers():

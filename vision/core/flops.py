@@ -72,8 +72,12 @@ def _equation(eqn: Any, wanted: list[bool]) -> int:
     times = 1
     if name == "scan":
         times = params["length"]
-        carried = params["num_carry"]
-        wanted = [True] * carried + wanted[carried:]
+        # What is carried has the shape that it has inside; what is stacked has one axis more.
+        inside = next(_inner(params)).outvars
+        wanted = [
+            is_wanted or outer.aval.shape == inner.aval.shape
+            for is_wanted, outer, inner in zip(wanted, eqn.outvars, inside, strict=True)
+        ]
     elif name == "shard_map":
         axes = params.get("newly_manual_axes", params.get("manual_axes", ()))
         times = math.prod(params["mesh"].shape[axis] for axis in axes)
@@ -124,7 +128,8 @@ def _inner(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
 
 def _keep_all(value: Any) -> Any:
     """A jaxpr, or a parameter that holds some, with other policies for ``jax.checkpoint``."""
-    if isinstance(value, ClosedJaxpr):
+    # From jax 0.11 on the two types are one, and such a jaxpr is its own ``jaxpr``.
+    if isinstance(value, ClosedJaxpr) and value.jaxpr is not value:
         return value.replace(jaxpr=_keep_all(value.jaxpr))
     if isinstance(value, (tuple, list)) and any(isinstance(x, ClosedJaxpr) for x in value):
         return type(value)(_keep_all(x) for x in value)
