@@ -73,7 +73,7 @@ def _equation(eqn: Any, wanted: list[bool]) -> int:
     if name == "scan":
         times = params["length"]
         # What is carried has the shape that it has inside; what is stacked has one axis more.
-        inside = next(_inner(params)).outvars
+        inside: Any = next(_inner(params)).outvars
         wanted = [
             is_wanted or outer.aval.shape == inner.aval.shape
             for is_wanted, outer, inner in zip(wanted, eqn.outvars, inside, strict=True)
