@@ -8,6 +8,7 @@ and as ``small``.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -217,6 +218,6 @@ def test_the_step_fits_data_of_the_right_shape(name: str):
 
 
 def test_fields_of_the_experiment_are_documented():
-    text = experiments.Experiment.__doc__ or ""
+    text = inspect.cleandoc(experiments.Experiment.__doc__ or "")
     for field in dataclasses.fields(experiments.Experiment):
-        assert f"      {field.name}:" in text, field.name
+        assert f"\n  {field.name}:" in text, field.name

@@ -63,7 +63,7 @@ def test_padding_changes_nothing(name: str):
     assert out["embedding"].shape == (3, WIDTH)
     assert out["mask"].sum(1).tolist() == [7, 4, 5]
     short = out_of(name, ids()[:, :5])
-    np.testing.assert_allclose(short["embedding"][1:], out["embedding"][1:], atol=2e-6)
+    np.testing.assert_allclose(short["embedding"][1:], out["embedding"][1:], atol=1e-5)
     nothing = out_of(name, jnp.zeros_like(ids()))
     assert not nothing["mask"].any()
     assert np.isfinite(nothing["embedding"]).all()
