@@ -9,6 +9,7 @@ of configs/folder_vit.py, whole: `--config=configs/finetune_folder.py:images` an
 `--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
 """
 
+from configs.parts.own_images import held_out
 from vision.blocks.adapters import Lora
 from vision.core.config import spec
 from vision.core.experiment import Experiment
@@ -16,9 +17,8 @@ from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
 from vision.core.schema import ConfigError
 from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
-from vision.evaluators.classification import Classification
 from vision.models.convnext import ConvNeXt
 from vision.models.efficientnet import EfficientNet
 from vision.models.resnet import ResNet
@@ -103,24 +103,7 @@ def get_config(mode: str = "images"):
             rules=rules,
         ),
         total="20 epochs",
-        evaluators={
-            "val": spec(
-                Classification,
-                data=spec(
-                    EvalData,
-                    source=spec(Folder, root=root, part="val", fraction=0.1),
-                    batch_size=64,
-                    ops=[
-                        spec(ops.Decode),
-                        spec(ops.Resize, size=size + size // 8),
-                        spec(ops.CenterCrop, size=size),
-                        *values,
-                    ],
-                    on_error="mask",
-                ),
-                every="5 epochs",
-            ),
-        },
+        evaluators={"val": held_out(root, size, [*values])},
         log_every="10 steps",
     )
 

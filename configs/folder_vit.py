@@ -13,14 +13,14 @@ counted and listed in bad_records.jsonl. Trains from scratch: with a few hundred
 little; the smaller the set, the smaller the model and the longer the run should be.
 """
 
+from configs.parts.own_images import held_out
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
 from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
-from vision.evaluators.classification import Classification
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 
@@ -55,23 +55,6 @@ def get_config(root: str = "images"):
         ),
         ema=spec(Ema, decay=0.999),
         total="30 epochs",
-        evaluators={
-            "val": spec(
-                Classification,
-                data=spec(
-                    EvalData,
-                    source=spec(Folder, root=root, part="val", fraction=0.1),
-                    batch_size=64,
-                    ops=[
-                        spec(ops.Decode),
-                        spec(ops.Resize, size=SIZE + SIZE // 8),
-                        spec(ops.CenterCrop, size=SIZE),
-                        to_range,
-                    ],
-                    on_error="mask",
-                ),
-                every="5 epochs",
-            ),
-        },
+        evaluators={"val": held_out(root, SIZE, [to_range])},
         log_every="10 steps",
     )
