@@ -174,14 +174,19 @@ with catch_signals() as signals:
     while signals.received is None:
         time.sleep(0.01)
     say("noted")
-    time.sleep(60)
+    # One long sleep would not notice a signal that comes just before it begins.
+    for _ in range(6000):
+        time.sleep(0.01)
 """
     alone = launch(PREAMBLE + program)
     assert alone.stdout is not None
-    for line in ("running", "noted"):
-        assert alone.stdout.readline().strip() == line
-        alone.send_signal(signal.SIGTERM)
-    alone.communicate(timeout=20)
+    try:
+        for line in ("running", "noted"):
+            assert alone.stdout.readline().strip() == line
+            alone.send_signal(signal.SIGTERM)
+        alone.communicate(timeout=60)
+    finally:
+        alone.kill()
     assert alone.returncode == -signal.SIGTERM
 
 
