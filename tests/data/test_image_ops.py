@@ -111,6 +111,10 @@ def test_center_crop_identity_and_padding():
     expected[1, 1] = 9
     np.testing.assert_array_equal(out["image"], expected)
     assert out["_draws"]["CenterCrop"]["box"] == (-1, -1, 3, 3)
+    # torchvision 0.28 puts 3 rows of padding as 1 and 2, 7 as 3 and 4, and cuts 3 as 2 and 1.
+    for side, size, first in ((2, 5, -1), (1, 8, -3), (1, 2, 0), (7, 4, 2)):
+        out = run(CenterCrop(size), np.ones((side, size, 3), np.uint8))
+        assert out["_draws"]["CenterCrop"]["box"][:2] == (first, 0)
 
 
 @pytest.mark.parametrize("box", [(-3, -2, 5, 9), (4, 3, 9, 9), (-9, 0, 4, 4), (50, 50, 3, 3)])

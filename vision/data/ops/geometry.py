@@ -85,8 +85,8 @@ class Resize:
 class CenterCrop:
     """The middle ``size`` of the image; smaller images are padded with zeros all round.
 
-    The box starts at ``round((side - size) / 2)``, as in torchvision. The usual evaluation is
-    ``Resize(256), CenterCrop(224)``.
+    The box starts at ``round((side - size) / 2)``, and of an odd padding the smaller half comes
+    first, as in torchvision. The usual evaluation is ``Resize(256), CenterCrop(224)``.
     """
 
     size: Size
@@ -99,7 +99,7 @@ class CenterCrop:
         image = image_of(example, self.key, "CenterCrop")
         rows, columns = image.shape[:2]
         height, width = _pair(self.size)
-        box = (round((rows - height) / 2), round((columns - width) / 2), height, width)
+        box = (_middle(rows, height), _middle(columns, width), height, width)
         example = carry_box(example, self.key, box, (height, width))
         return noted(
             {**example, self.key: crop(image, *box)},
@@ -251,6 +251,10 @@ class RandomFlip:
         return noted(
             {**example, self.key: image}, "RandomFlip", flip=flip, axis=self.axis, size=size
         )
+
+
+def _middle(side: int, size: int) -> int:
+    return round((side - size) / 2) if side >= size else -((size - side) // 2)
 
 
 def _start(side: int, size: int, rng: np.random.Generator) -> int:
