@@ -14,9 +14,9 @@ from tower_cases import abstract_variables, quick_jit, random_variables
 
 from vision.core.net import forward
 from vision.core.precision import Precision
+from vision.models.attention import attention_weights
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
-from vision.models.transformer import attention_weights
 from vision.models.vit import ViT
 
 SHAPE = (8, 16, 16, 3)

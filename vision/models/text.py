@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
+from vision.models.attention import Attend
 from vision.models.layers import (
     Activation,
     Remat,
@@ -31,7 +32,7 @@ from vision.models.layers import (
     layer_norm,
     rematerialise,
 )
-from vision.models.transformer import XAVIER, Attend, Block, MAPHead, clip_init, run_blocks
+from vision.models.transformer import XAVIER, Block, MAPHead, clip_init, run_blocks
 
 TextPool = Literal["last", "first", "mean", "map"]
 

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, Tree, touch, wants
 from vision.core.precision import Precision
+from vision.models.attention import Attend, attend, attention_weights
 from vision.models.layers import (
     Activation,
     Initializer,
@@ -28,7 +29,6 @@ from vision.models.layers import (
     rematerialise,
 )
 
-Attend = Literal["xla", "cudnn"]
 MlpKind = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 
 # Key and drop-path rate of one block or, with a leading axis, of a stack of them.
@@ -72,55 +72,6 @@ def clip_init(width: int, depth: int) -> BlockInit:
         fc2=added,
         mlp_bias=nn.initializers.zeros,
     )
-
-
-def attention_weights(
-    q: jax.Array,
-    k: jax.Array,
-    logits_dtype: str = "float32",
-    mask: jax.Array | None = None,
-    causal: bool = False,
-) -> jax.Array:
-    """softmax(q k^T / sqrt(d)) of (B, N, heads, d) arrays: (B, heads, N, N) float32.
-
-    ``logits_dtype`` is that of the products; the softmax over them is float32. See ``attend``
-    for ``mask`` and ``causal``.
-    """
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.dtype(logits_dtype))
-    logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
-    visible = None if mask is None else mask[:, None, None, :]
-    if causal:
-        earlier = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
-        visible = earlier if visible is None else visible & earlier
-    if visible is not None:
-        # Finite, so that a row without anything to see has uniform weights instead of NaN.
-        logits = jnp.where(visible, logits, -0.7 * jnp.finfo(jnp.float32).max)
-    return jax.nn.softmax(logits, axis=-1)
-
-
-def attend(
-    q: jax.Array,
-    k: jax.Array,
-    v: jax.Array,
-    precision: Precision,
-    implementation: Attend | None,
-    mask: jax.Array | None = None,
-    causal: bool = False,
-) -> jax.Array:
-    """Attention of (B, N, heads, d) arrays without a trace of its weights.
-
-    Args:
-      mask: (B, N) bool, the keys that may be looked at; None for all.
-      causal: whether token i looks at tokens up to i only.
-    """
-    if precision.attention_logits == "float32":
-        if mask is not None:
-            mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
-        return jax.nn.dot_product_attention(
-            q, k, v, mask=mask, is_causal=causal, implementation=implementation
-        )
-    weights = attention_weights(q, k, precision.attention_logits, mask, causal)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
 
 
 class Attention(nn.Module):

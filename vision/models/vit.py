@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from vision.core.mesh import ShardingRule, constrain_batch
 from vision.core.net import Tap, Tree, touch
 from vision.core.precision import Precision
+from vision.models.attention import Attend
 from vision.models.convolution import convolve
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
@@ -27,7 +28,7 @@ from vision.models.layers import (
     layer_norm,
 )
 from vision.models.posemb import Grid, resample_posemb, sincos2d
-from vision.models.transformer import Attend, Block, MAPHead, MlpKind, layer_of, run_blocks
+from vision.models.transformer import Block, MAPHead, MlpKind, layer_of, run_blocks
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]

@@ -1,0 +1,86 @@
+"""Attention of given queries, keys and values: its weights, or its result alone."""
+
+from __future__ import annotations
+
+import functools
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+
+from vision.core.precision import Precision
+
+Attend = Literal["xla", "cudnn"]
+
+
+def attention_weights(
+    q: jax.Array,
+    k: jax.Array,
+    logits_dtype: str = "float32",
+    mask: jax.Array | None = None,
+    causal: bool = False,
+) -> jax.Array:
+    """softmax(q k^T / sqrt(d)) of (B, N, heads, d) arrays: (B, heads, N, N) float32.
+
+    ``logits_dtype`` is that of the products; the softmax over them is float32. See ``attend``
+    for ``mask`` and ``causal``.
+    """
+    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.dtype(logits_dtype))
+    logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
+    visible = None if mask is None else mask[:, None, None, :]
+    if causal:
+        earlier = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
+        visible = earlier if visible is None else visible & earlier
+    if visible is not None:
+        # Finite, so that a row without anything to see has uniform weights instead of NaN.
+        logits = jnp.where(visible, logits, -0.7 * jnp.finfo(jnp.float32).max)
+    return jax.nn.softmax(logits, axis=-1)
+
+
+def attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    precision: Precision,
+    implementation: Attend | None,
+    mask: jax.Array | None = None,
+    causal: bool = False,
+) -> jax.Array:
+    """Attention of (B, N, heads, d) arrays without a trace of its weights.
+
+    Nothing but its arguments is kept for the backward pass (Dao et al., FlashAttention, 2022).
+
+    Args:
+      mask: (B, N) bool, the keys that may be looked at; None for all.
+      causal: whether token i looks at tokens up to i only.
+    """
+    if implementation == "cudnn":
+        return _attend(q, k, v, mask, precision.attention_logits, implementation, causal)
+    # The weights are computed again in the backward pass: a hundredth of a block's arithmetic
+    # against an array of (B, heads, N, N) that would be written, kept and read.
+    kept = functools.partial(
+        _attend,
+        logits_dtype=precision.attention_logits,
+        implementation=implementation,
+        causal=causal,
+    )
+    return jax.checkpoint(kept)(q, k, v, mask)
+
+
+def _attend(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    logits_dtype: str,
+    implementation: Attend | None,
+    causal: bool,
+) -> jax.Array:
+    if logits_dtype == "float32":
+        if mask is not None:
+            mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
+        return jax.nn.dot_product_attention(
+            q, k, v, mask=mask, is_causal=causal, implementation=implementation
+        )
+    weights = attention_weights(q, k, logits_dtype, mask, causal)
+    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
