@@ -10,14 +10,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.fast_compilation import FAST_COMPILATION
+
 if TYPE_CHECKING:
     from vision.core.restore import Run
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs here run for milliseconds: compiling fast is worth more than running fast.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILATION}"
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
 )
