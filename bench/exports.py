@@ -45,6 +45,11 @@ WHOLE = Preprocessing(size=(32, 32))
 Vit = functools.partial(ViT, width=24, depth=2, heads=2, patch=8, mlp_dim=52)
 Text = functools.partial(TextTransformer, WORDS, width=24, depth=2, heads=2, context=CONTEXT)
 CLIP = {"class_position": True, "pre_norm": True, "norm_epsilon": 1e-5}
+QUICK = Dual(
+    Vit(activation="quick_gelu", **CLIP),
+    Text(activation="quick_gelu", norm_epsilon=1e-5),
+    width=16,
+)
 # (library, name, model, card, timm's architecture)
 CASES: tuple[tuple[str, str, Any, Preprocessing, str | None], ...] = (
     ("timm", "ViT", Vit(num_classes=CLASSES, class_position=True), CARD, None),
@@ -107,29 +112,9 @@ CASES: tuple[tuple[str, str, Any, Preprocessing, str | None], ...] = (
         "efficientnet_b0",
     ),
     ("open_clip", "CLIP", Dual(Vit(**CLIP), Text(norm_epsilon=1e-5), width=16), WHOLE, None),
-    (
-        "open_clip",
-        "CLIP, quick GELU",
-        Dual(
-            Vit(activation="quick_gelu", **CLIP),
-            Text(activation="quick_gelu", norm_epsilon=1e-5),
-            width=16,
-        ),
-        SQUASHED,
-        None,
-    ),
+    ("open_clip", "CLIP, quick GELU", QUICK, SQUASHED, None),
     ("transformers", "ViT", Vit(num_classes=CLASSES, class_position=True), CARD, None),
-    (
-        "transformers",
-        "CLIP",
-        Dual(
-            Vit(activation="quick_gelu", **CLIP),
-            Text(activation="quick_gelu", norm_epsilon=1e-5),
-            width=16,
-        ),
-        CARD,
-        None,
-    ),
+    ("transformers", "CLIP", QUICK, CARD, None),
     (
         "transformers",
         "SigLIP",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import io
 import json
 from pathlib import Path
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from vision.blocks.adapters import Lora
 from vision.core import config as configs
 from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.config import build, to_json
+from vision.core.config import build, spec, to_json
 from vision.core.experiment import assemble, check, make_step, observe
+from vision.core.net import forward, initialise
 from vision.core.restore import load_run
 from vision.core.state import digest
 from vision.core.stored import flatten
@@ -23,6 +26,7 @@ from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
+from vision.models.tuned import Tuned
 from vision.models.vit import ViT
 from vision.weights import cards, serve_artefact
 from vision.weights.artefact import LABELS, PROGRAM
@@ -37,13 +41,13 @@ ROOT = Path(__file__).resolve().parents[2]
 CARD = Preprocessing(size=(16, 16))
 
 
-@pytest.fixture(scope="module")
-def workdir(tmp_path_factory):
-    """The folder of a run of two steps, whose variables are random."""
-    folder = tmp_path_factory.mktemp("run")
+def write_run(folder, **overrides):
+    """Writes what a run of two steps leaves; its variables are random."""
     sizes = {"model.width": "16", "model.depth": "2", "model.patch": "4", "model.heads": "2"}
     sizes["model.posemb"] = "sincos2d"
     config = configs.load(str(ROOT / "configs" / "digits_vit.py"), sizes)
+    if overrides:
+        config.model = spec(Tuned, tower=config.model, **overrides)
     check(config)
     data = build(config.data)
     facts = observe(data)
@@ -54,6 +58,7 @@ def workdir(tmp_path_factory):
         lambda x: jnp.asarray(rng.standard_normal(x.shape) / 3, x.dtype),
         jax.eval_shape(step.init, shapes),
     )
+    folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(to_json(config))
     facts.save(folder / "run.json")
     store = CheckpointStore(folder, Checkpoints())
@@ -63,6 +68,11 @@ def workdir(tmp_path_factory):
     report = {"step": 2, "evaluators": {"test": metrics}}
     (folder / "evaluation.json").write_text(json.dumps(report))
     return folder
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp("run"))
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +122,39 @@ def test_ours(workdir, run, tmp_path):
         Preprocessing(size=(8, 8), mode="squash", mean=(0.5,), std=(0.5,)),
         tmp_path / "preprocessing.json",
     )
+
+
+def test_adapters_leave_merged(tmp_path, digits):
+    """A plain tower, in its config and in its weights, that computes what the tuned one does."""
+    adapters = (spec(Lora, pattern="qkv", rank=2), spec(Lora, rank=2, magnitude=True))
+    workdir = write_run(tmp_path / "run", adapters=adapters)
+    tuned = load_run(workdir)
+    images = jnp.asarray(digits / 127.5 - 1)
+    wanted = jax.jit(tuned.predict)(tuned.variables, {"image": images})["logits"]
+    for folder in ("a", "b"):
+        export(workdir, tmp_path / folder, to="ours" if folder == "a" else "timm")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    plain = build(configs.from_plain(config["model"])).clone(num_classes=10)
+    assert isinstance(plain, ViT)
+    found = []
+    for source, tower in (
+        (f"safetensors:{tmp_path}/a", plain),
+        (f"timm:{tmp_path}/b", plain.clone(posemb="learned")),
+        (f"workdir:{workdir}", plain),
+    ):
+        shapes = jax.eval_shape(functools.partial(initialise, tower), jax.random.key(0), images)
+        blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+        target = {"params": blank[0], "model_state": dict(blank[1])}
+        found.append(InitFrom(source, head="read").load(tower, target)["params"])
+    ours, timms, runs = found
+    logits = jax.jit(lambda p: forward(plain, p, {}, images, train=False)[1]["logits"])(ours)
+    np.testing.assert_allclose(logits, wanted, rtol=1e-4, atol=1e-4)
+    inner = tuned.variables.params["model"]["tower"]
+    kernel = inner["blocks"]["attn"]["qkv"]["kernel"]
+    assert np.abs(kernel - ours["blocks"]["attn"]["qkv"]["kernel"]).max() > 0.1
+    jax.tree.map(np.testing.assert_array_equal, runs, ours)
+    timms.pop("pos_embed")
+    jax.tree.map(np.testing.assert_array_equal, timms, ours)
 
 
 def test_timm(workdir, run, tmp_path):

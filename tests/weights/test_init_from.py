@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vision.blocks.adapters import Lora
 from vision.core import config as configs
 from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.compile import Compiled, lay_out
@@ -28,6 +29,7 @@ from vision.core.stored import flatten
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
+from vision.models.tuned import Tuned
 from vision.models.vit import ViT
 from vision.weights import hub
 from vision.weights.fit import fit_positions
@@ -147,6 +149,42 @@ def test_another_run(tmp_path):
         jax.tree.map(np.testing.assert_array_equal, found["params"], params)
     with pytest.raises(UserError, match="no valid checkpoint of step 4"):
         InitFrom(f"workdir:{tmp_path}@4").load(AUGREG, fresh(AUGREG))
+
+
+def test_of_a_run_that_keeps_an_average_this_is_read(tmp_path):
+    """As evaluation does; a tuned image-text model gets what its loss learned there, too."""
+    text = TextTransformer(vocab_size=5, width=8, depth=1, heads=2, context=4)
+    dual = Dual(Tiny(), text, width=8)
+    raw = jax.tree.map(jnp.asarray, fresh(dual)["params"])
+    average = jax.tree.map(lambda x: x + 1, raw)
+    learned = {"log_scale": jnp.float32(2), "bias": jnp.float32(-3)}
+    state = {
+        "params": {"model": raw, "contrast": jax.tree.map(jnp.zeros_like, learned)},
+        "model_state": {"model": {}},
+        "slots": {
+            "ema": {
+                "params": {"model": average, "contrast": learned},
+                "model_state": {"model": {}},
+            }
+        },
+    }
+    store = CheckpointStore(tmp_path, Checkpoints())
+    store.save(3, state, {"step": 3}, wait=True)
+    store.close()
+    blank = {"contrast": jax.tree.map(np.zeros_like, learned), "grouping": {"w": np.zeros(2)}}
+    for model, into in ((dual, ""), (Tuned(dual, (Lora(pattern="qkv"),)), "tower")):
+        variables = fresh(dual)
+        if into:
+            params = {"tower": variables["params"], "adapters": {"a": np.zeros(1)}}
+            variables = {"params": params, "model_state": {}}
+        found = InitFrom(f"workdir:{tmp_path}", into=into).load(
+            model, {**variables, "objective": blank}
+        )
+        params = found["params"]
+        assert jax.tree.structure(params) == jax.tree.structure(variables["params"])
+        jax.tree.map(np.testing.assert_array_equal, params[into] if into else params, average)
+        assert found["objective"]["contrast"] == learned
+        assert found["objective"]["grouping"] is blank["grouping"]
 
 
 @pytest.mark.parametrize(

@@ -140,6 +140,23 @@ def mean(members: Sequence[Arrays], weights: Sequence[float] | None = None) -> A
     return result
 
 
+def arrays_of(variables: Variables) -> Arrays:
+    """Parameters and model state by their names in a checkpoint."""
+    return {name: np.asarray(x) for name, x in flatten(_averaged(variables)).items()}
+
+
+def variables_of(arrays: Arrays, like: Variables) -> Variables:
+    """Inverse of ``arrays_of``: laid out as ``like``, whose slots stay."""
+    template = _averaged(like)
+    leaves = [jax.device_put(arrays[key], leaf.sharding) for key, leaf in flatten(template).items()]
+    tree = jax.tree.unflatten(jax.tree.structure(template), leaves)
+    return Variables(tree["params"], tree["model_state"], like.slots)
+
+
+def _averaged(variables: Variables) -> dict[str, Any]:
+    return {"params": variables.params, "model_state": variables.model_state}
+
+
 def greedy(
     scores: Sequence[float], members: Sequence[Arrays], score: Callable[[Arrays], float]
 ) -> tuple[list[float], list[int], float]:
@@ -200,14 +217,9 @@ def _scorer(folder: Path, by: str) -> tuple[Callable[[Arrays], float], str]:
         raise AverageError(
             f"--average_by={by}: no evaluator {name!r}{nearest(name, [*evaluators])}"
         )
-    template = {"params": run.variables.params, "model_state": run.variables.model_state}
 
     def score(arrays: Arrays) -> float:
-        leaves = [
-            jax.device_put(arrays[key], leaf.sharding) for key, leaf in flatten(template).items()
-        ]
-        tree = jax.tree.unflatten(jax.tree.structure(template), leaves)
-        variables = Variables(tree["params"], tree["model_state"], run.variables.slots)
+        variables = variables_of(arrays, run.variables)
         numbers, _ = evaluate(evaluators[name], run.predict, variables, run.step, run.mesh)
         if metric not in numbers:
             raise AverageError(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from vision.core.net import Tower
 from vision.core.stored import flatten, load_state
 from vision.models.dual import Dual
@@ -25,6 +27,8 @@ Head = Literal["auto", "read", "new"]
 _SCHEMES = (*LIBRARIES, "workdir", "safetensors")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
+# Where a run keeps the average of its parameters, below their own names.
+_AVERAGE = "slots.ema."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +38,8 @@ class InitFrom:
     Everything that the file holds is used or, for a reason that the name map states, ignored;
     every parameter is read or kept as ``head`` and ``kept`` say. Positions and patches of a ViT
     are resampled to the images of this run. A ``Dual`` is filled as a whole: both towers, their
-    projections, and what its loss learns, temperature and bias, where the file has them.
+    projections, and what its loss learns, temperature and bias, where the file has them. Of a
+    run, what it evaluates is read: the average of its parameters, where it keeps one.
 
     Attributes:
       source: ``timm:``, ``torchvision:``, ``open_clip:``, ``transformers:`` or ``big_vision:``,
@@ -88,7 +93,7 @@ class InitFrom:
                 parts = ", ".join(target["params"])
                 raise WeightsError(f"init_from.into={self.into!r}, but the model has {parts}")
             target = _below(target, self.into)
-        elif isinstance(model, Dual) and learned:
+        if learned and _is_dual(tower):
             target["objective"] = learned
         tensors, names, source = self._open(tower, target)
         kept = self._kept(names, tensors, target)
@@ -99,11 +104,9 @@ class InitFrom:
             log.warning("%s: not read, %s: %s", source, why, ", ".join(found))
         filled = load(names, tensors, target, kept=kept, source=source)
         log.info("%s: %d tensors read", source, len(tensors))
-        if self.into:
-            return _beside(dict(variables), filled, self.into)
         if "objective" in filled:
             filled["objective"] = {**variables["objective"], **filled["objective"]}
-        return {**variables, **filled}
+        return {**variables, **(_beside(variables, filled, self.into) if self.into else filled)}
 
     def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
         """A line for every evaluation that does not normalise as the card beside the weights says.
@@ -129,10 +132,10 @@ class InitFrom:
             folder, _, step = path.partition("@")
             if step and not step.isdecimal():
                 raise WeightsError(f"init_from.source={self.source!r}: {step!r} is not a step")
-            wanted = r"^(params|model_state)\.model\."
+            wanted = r"(params|model_state)\.model\."
             if "objective" in target:
-                wanted += rf"|^params\.{_LOSS}\."
-            found, tensors = load_state(Path(folder), int(step) if step else None, wanted)
+                wanted += rf"|params\.{_LOSS}\."
+            found, tensors = _evaluated(Path(folder), int(step) if step else None, wanted)
             if not isinstance(tower, Tuned):
                 tensors = merged_state(Path(folder), tensors)
             source = f"{folder} at step {found}"
@@ -167,6 +170,20 @@ class InitFrom:
         return kept
 
 
+def _evaluated(folder: Path, step: int | None, wanted: str) -> tuple[int, Mapping[str, np.ndarray]]:
+    """The step of a run and what it evaluates there, by names without the slot of an average."""
+    step, averaged = load_state(folder, step, rf"^{re.escape(_AVERAGE)}({wanted})")
+    if not averaged:
+        return load_state(folder, step, f"^({wanted})")
+    log.info("%s: the average of its parameters, which it evaluates", folder)
+    return step, {name.removeprefix(_AVERAGE): x for name, x in averaged.items()}
+
+
+def _is_dual(tower: Any) -> bool:
+    """Whether it is an image-text model, tuned or not."""
+    return isinstance(tower, Dual) or (isinstance(tower, Tuned) and _is_dual(tower.tower))
+
+
 def _unfilled(names: Names, target: Tree) -> list[str]:
     """What the loss learns and the source does not have."""
     known = {entry.ours for entry in names.entries}
@@ -194,10 +211,10 @@ def _below(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:
     }
 
 
-def _beside(variables: dict[str, Tree], part: Mapping[str, Tree], name: str) -> dict[str, Tree]:
-    """Inverse of ``_below``: the part put back into the model."""
+def _beside(variables: Mapping[str, Tree], part: Mapping[str, Tree], name: str) -> dict[str, Tree]:
+    """Inverse of ``_below``: the part put back into the model; what else was read stays beside."""
     state = dict(variables["model_state"])
     for key, tree in part["model_state"].items():
         state[key] = {**state[key], name: tree}
     params = {**variables["params"], name: part["params"]}
-    return {**variables, "params": params, "model_state": state}
+    return {**part, "params": params, "model_state": state}
