@@ -23,15 +23,15 @@ def main(arguments: list[str]) -> int:
         evaluators="names to run, separated by commas; all by default",
         step="of the checkpoint to evaluate; the newest valid one by default",
         out="folder for the results; the workdir by default",
+        features="folder that keeps outputs of the model for the next evaluation; none by default",
         average="runs to average, separated by commas (docs/finetuning.md)",
         average_mode="uniform (the default), greedy, or wise:0.5",
         average_by="what greedy looks at: evaluator/metric, such as val/top1",
         distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
     )
-    workdir = Path(options.workdir)
-    out = Path(options.out) if options.out else workdir
     from vision.core import cluster
 
+    workdir, out = Path(options.workdir), Path(options.out or options.workdir)
     cluster.join(detect=bool(options.distributed))
     cache_compilations(workdir / "compilation_cache")
     from vision.evaluators.workdir import evaluate_workdir
@@ -40,13 +40,14 @@ def main(arguments: list[str]) -> int:
     if options.average:
         from vision.weights.average import average
 
-        how = (str(options.average_mode or "uniform"), str(options.average_by or ""))
-        report = average(str(options.average).split(","), workdir, *how)
+        how = (options.average_mode or "uniform", options.average_by or "")
+        report = average(options.average.split(","), workdir, *how)
         print(f"{report['mode']} of {', '.join(report['taken'])}")
     names = options.evaluators.split(",") if options.evaluators else None
     step = whole_number("step", options.step) if options.step else None
     command = " ".join(["python", "evaluate.py", *arguments])
-    results = evaluate_workdir(workdir, out, names=names, step=step, command=command)
+    kept = Path(options.features) if options.features else None
+    results = evaluate_workdir(workdir, out, names=names, step=step, command=command, features=kept)
     if cluster.is_main():
         found = results["evaluators"].items()
         print(format_table([{"evaluator": name, **result["metrics"]} for name, result in found]))

@@ -45,6 +45,21 @@ class EvalData(Protocol):
     def loader(self, *, process_index: int, process_count: int) -> Loader: ...
 
 
+class Store(Protocol):
+    """Keeps what a model says of data, so that the next evaluator need not ask it again."""
+
+    def rows(
+        self,
+        predict: Predict,
+        data: EvalData,
+        required: tuple[str, ...],
+        optional: tuple[str, ...],
+        read: Callable[[tuple[str, ...], tuple[str, ...]], Mapping[str, np.ndarray]],
+    ) -> dict[str, np.ndarray]:
+        """The named arrays, one row per record; ``read`` makes those that are not kept."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class EvalContext:
     """What an evaluator may use besides ``predict``.
@@ -53,11 +68,13 @@ class EvalContext:
       variables: parameters (or their average), model state and slots to evaluate.
       step: training step they come from.
       batches: reads an ``EvalData`` as dicts of global arrays split over the mesh.
+      store: keeps what is read on the host; None for nothing.
     """
 
     variables: Variables
     step: int
     batches: Callable[[EvalData], Iterator[Mapping[str, jax.Array]]]
+    store: Store | None = None
 
 
 class Evaluator(Protocol):
@@ -79,6 +96,7 @@ def context(
     step: int,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool] = lambda: False,
+    store: Store | None = None,
 ) -> EvalContext:
     """The context on a mesh; before every batch it asks ``stop``, and at yes raises ``Stopped``."""
 
@@ -93,7 +111,7 @@ def context(
         finally:
             loader.close()
 
-    return EvalContext(variables, step, batches)
+    return EvalContext(variables, step, batches, store)
 
 
 def evaluate(
@@ -103,15 +121,17 @@ def evaluate(
     step: int,
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool] = lambda: False,
+    store: Store | None = None,
 ) -> tuple[dict[str, float], dict[str, Figure]]:
     """Runs one evaluator; returns its numbers and its figures by name.
 
-    ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised.
+    ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised. ``store`` is
+    that of ``EvalContext``.
     """
     numbers: dict[str, float] = {}
     figures: dict[str, Figure] = {}
     with jax.set_mesh(mesh):
-        for name, value in evaluator.run(predict, context(variables, step, mesh, stop)):
+        for name, value in evaluator.run(predict, context(variables, step, mesh, stop, store)):
             if isinstance(value, (int, float)):
                 numbers[name] = float(value)
             else:

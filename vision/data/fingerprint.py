@@ -38,7 +38,7 @@ def fingerprint(source: Source) -> str:
             example = {"error": str(error)}
         digest.update(f"{index}/{source.key(index)}".encode())
         for name in sorted(example):
-            _hash_value(digest, name, example[name])
+            hash_value(digest, name, example[name])
     return f"{len(source)}/{digest.hexdigest()}"
 
 
@@ -94,7 +94,8 @@ def _code(modules: Iterable[Path]) -> str:
     return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(modules))).hexdigest()
 
 
-def _hash_value(digest: Any, name: str, value: Any) -> None:
+def hash_value(digest: Any, name: str, value: Any) -> None:
+    """Adds a named value to a digest: bytes, text, or what numpy makes an array of."""
     if isinstance(value, bytes | bytearray | memoryview):
         data, kind = bytes(value), "bytes"
     elif isinstance(value, str):

@@ -33,7 +33,8 @@ def embed(
 ) -> Rows:
     """Reads ``data`` once and gives what ``predict`` says of its records, as numpy arrays.
 
-    Every process gets all records. Masked rows are left out.
+    Every process gets all records. Masked rows are left out. What ``ctx.store`` keeps is not read
+    again; its arrays are read-only.
 
     Args:
       outputs: names that ``predict`` has to give.
@@ -47,6 +48,25 @@ def embed(
       DataError: no records.
       ValueError: a name that the batches or ``predict`` lack.
     """
+
+    def read(required: tuple[str, ...], optional: tuple[str, ...]) -> Rows:
+        asked = tuple(name for name in required if name in outputs)
+        kept = tuple(name for name in required if name not in outputs)
+        return _read(predict, ctx, data, asked, kept, optional)
+
+    if ctx.store is None:
+        return read((*outputs, *fields), optional)
+    return ctx.store.rows(predict, data, (*outputs, *fields), optional, read)
+
+
+def _read(
+    predict: Predict,
+    ctx: EvalContext,
+    data: EvalData,
+    outputs: tuple[str, ...],
+    fields: tuple[str, ...],
+    optional: tuple[str, ...],
+) -> Rows:
     parts: list[Rows] = []
     in_flight: collections.deque[dict[str, jax.Array]] = collections.deque()
 

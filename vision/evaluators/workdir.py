@@ -18,6 +18,7 @@ from vision.core.evaluator import evaluate
 from vision.core.restore import load_run
 from vision.core.schema import ConfigError, nearest
 from vision.core.workdir import write_text
+from vision.evaluators.features import FeatureStore
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
@@ -29,6 +30,7 @@ def evaluate_workdir(
     names: Sequence[str] | None = None,
     step: int | None = None,
     command: str = "",
+    features: Path | None = None,
 ) -> dict[str, Any]:
     """Runs the config's evaluators on a checkpoint and writes ``out/evaluation.json``.
 
@@ -38,6 +40,8 @@ def evaluate_workdir(
       names: evaluators to run; None for all.
       step: of the checkpoint; None for the newest valid one.
       command: kept with the results, so that they can be made again.
+      features: folder that keeps what the model says of the data, for the next evaluation of the
+        same weights on the same data; None keeps nothing.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
@@ -50,9 +54,12 @@ def evaluate_workdir(
             raise ConfigError(f"no evaluator {name!r} in the config{nearest(name, [*evaluators])}")
     if not evaluators:
         raise ConfigError(f"the config in {workdir} has no evaluators")
+    store = FeatureStore.of(run, workdir, features) if features else None
     results = {}
     for name in names or evaluators:
-        numbers, drawn = evaluate(evaluators[name], run.predict, run.variables, run.step, run.mesh)
+        numbers, drawn = evaluate(
+            evaluators[name], run.predict, run.variables, run.step, run.mesh, store=store
+        )
         results[name] = {
             "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
             "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},

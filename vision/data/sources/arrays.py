@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from vision.data.fingerprint import hash_value
 from vision.data.source import SourceInfo
 
 
@@ -53,6 +55,12 @@ class Arrays:
     def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
         chosen = np.asarray(indices, np.int64)
         return {k: v[chosen] for k, v in self.arrays.items()}
+
+    def fingerprint(self) -> str:
+        digest = hashlib.sha256()
+        for name in sorted(self.arrays):
+            hash_value(digest, name, self.arrays[name])
+        return digest.hexdigest()
 
     def column(self, feature: str) -> np.ndarray:
         """A feature of all records."""
