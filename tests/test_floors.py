@@ -14,9 +14,10 @@ FLOORS = {
     "data": ("core", "data"),
     "models": ("core", "models", "blocks"),
     "blocks": ("core", "blocks"),
+    "measures": ("core", "measures"),
     "launch": ("core", "launch"),
-    **dict.fromkeys(UPPER, ("core", "data", "models", "blocks", *UPPER)),
-    "methods": ("core", "data", "models", "blocks", *UPPER),
+    **dict.fromkeys(UPPER, ("core", "data", "models", "blocks", "measures", *UPPER)),
+    "methods": ("core", "data", "models", "blocks", "measures", *UPPER),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))
 MAX_LINES = 400
@@ -66,6 +67,7 @@ def test_the_floor_test_can_fail():
     assert not allowed(core, "vision.data.source")
     assert not allowed(core, "configs.digits_vit")
     assert not allowed(ROOT / "vision/data/x.py", "vision.models.vit")
+    assert not allowed(ROOT / "vision/measures/x.py", "vision.blocks.ranking")
     assert not allowed(method, "vision.methods.ssl.simclr")
     assert allowed(method, "vision.blocks.ema")
 
