@@ -1,0 +1,139 @@
+"""Runs to make a soup of: CLIP ViT-B/32, fine-tuned on ImageNet with recipes drawn at random.
+
+    python train.py --config=configs/learning/model_soups.py:start --workdir=workdirs/soup/start \\
+        --config.init_from.source=open_clip:timm/vit_base_patch32_clip_224.openai:open_clip_model.safetensors
+    for i in $(seq 0 71); do
+        python train.py --config=configs/learning/model_soups.py:$i --workdir=workdirs/soup/$i
+    done
+    python evaluate.py --average=$(echo workdirs/soup/[0-9]* | tr ' ' ,) --average_mode=greedy \\
+        --workdir=workdirs/soup/greedy
+
+Wortsman et al., Model soups, 2022. ``start`` fits a head to the locked tower; every run begins
+there. Held out, for greedy, is the last 1 % of the training set, where the paper has 2 %. The
+recipe of the head is ours.
+
+``small`` learns colours in plain scenes of 24 pixels, and ``small,0``, ``small,1`` and so on are
+fine-tunes from workdirs/soup/start on a few in textures and noise; minutes for all of them.
+"""
+
+from configs.parts import imagenet
+from configs.parts.small_pairs import COLOURS, scenes
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import Mixup, ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.evaluators.classification import Classification
+from vision.methods.learning.model_soups import recipe
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+from vision.weights.init_from import InitFrom
+
+START = "workdir:workdirs/soup/start"
+MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+# Pictures of the small fine-tunes, beside the plain ones of their start.
+ROUGH = {
+    "styles": ("noisy", "painterly"),
+    "variants": ("solid", "outlined", "bordered"),
+    "textures": ("plain", "striped", "checked", "dotted"),
+    "backgrounds": ("paper", "stone", "night", "sand", "wood"),
+}
+
+
+def get_config(mode: str = "0"):
+    size, _, run = mode.rpartition(",")
+    if mode == "small":
+        size, run = mode, "start"
+    if size not in ("", "small") or not (run == "start" or run.isdecimal()):
+        raise ConfigError(f"{mode!r}: a number of a run, start, small, or small,0 and so on")
+    of = None if run == "start" else recipe(int(run))
+    return small(of) if size else large(of)
+
+
+def large(of):
+    values = [spec(ops.ValueRange), spec(ops.Normalize, mean=MEAN, std=STD)]
+    augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
+    rules = [spec(Rule, **vars(rule)) for rule in DECAY_KERNELS]
+    if not of:
+        rules = [spec(Rule, pattern="/head/"), spec(Rule, pattern=".*", learning_rate=0)]
+    return spec(
+        Experiment,
+        data=imagenet.train(
+            batch_size=512,
+            augment=[*([augment] if of else ()), *values],
+            batch_ops=mixed(of, imagenet.NUM_CLASSES),
+        ),
+        model=spec(
+            ViT,
+            variant="B/32",
+            class_position=True,
+            pre_norm=True,
+            norm_epsilon=1e-5,
+            activation="quick_gelu",
+            precision=spec(Precision, compute="bfloat16"),
+        ),
+        init_from=spec(InitFrom, source=START, head="read" if of else "new"),
+        objective=spec(Classify, label_smoothing=of.label_smoothing if of else 0.0),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=of.learning_rate if of else 1e-3,
+            schedule=spec(Cosine, warmup="500 steps"),
+            weight_decay=of.weight_decay if of else 0.0,
+            clip_norm=1.0,
+            rules=rules,
+        ),
+        total=f"{of.epochs if of else 10} epochs",
+        evaluators=imagenet.evaluation(batch_size=512, normalise=values, resize=224),
+    )
+
+
+def small(of):
+    world = {"label": "colour", **(ROUGH if of else {})}
+    augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 1000 if of else 8000, ("image", "label"), **world),
+            batch_size=64,
+            ops=[augment] if of else (),
+            batch_ops=[spec(ValueRange, low=-1, high=1), *mixed(of, len(COLOURS))],
+            threads=1,
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
+        init_from=spec(InitFrom, source=START, head="read") if of else None,
+        objective=spec(Classify, label_smoothing=of.label_smoothing if of else 0.0),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            # So few steps of so small a tower: 5e-4..5e-3, or some runs would not leave the start.
+            learning_rate=0.5 * of.learning_rate**0.5 if of else 3e-3,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=of.weight_decay if of else 0.05,
+            clip_norm=1.0,
+        ),
+        total=f"{of.epochs} epochs" if of else "400 steps",
+        evaluators={
+            "held_out": spec(Classification, data=unseen("val", 500, world)),
+            "test": spec(Classification, data=unseen("test", 2000, world)),
+        },
+        log_every="50 steps",
+    )
+
+
+def mixed(of, num_classes):
+    return [spec(Mixup, num_classes=num_classes, alpha=of.mixup)] if of and of.mixup else []
+
+
+def unseen(split, examples, world):
+    return spec(
+        EvalData,
+        source=scenes(split, examples, ("image", "label"), **world),
+        batch_size=500,
+        ops=[spec(ops.ValueRange, low=-1, high=1)],
+    )
