@@ -21,11 +21,12 @@ from vision.core.mesh import ShardingRule
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.columns import ClassLabel
+from vision.data.ops.entities import Gazetteer, Link
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes import Scenes
 from vision.evaluators.zero_shot import ZeroShot
-from vision.methods.vision_language.mofi import EntityTasks, Gazetteer, Link
+from vision.methods.vision_language.mofi import EntityTasks
 
 SHAPES = ("circle", "triangle", "square", "star", "cross")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")

@@ -13,14 +13,8 @@ import pytest
 from vision.blocks.cosine_softmax import cosine_softmax
 from vision.blocks.similarity import unit
 from vision.core.objective import Context
-from vision.methods.vision_language.mofi import (
-    EntityTasks,
-    Gazetteer,
-    Link,
-    depicted,
-    frequent,
-    linked,
-)
+from vision.data.ops.entities import Gazetteer, Link, linked
+from vision.methods.vision_language.mofi import EntityTasks, depicted, frequent
 
 ROWS, CLASSES, WIDTH = 6, 12, 5
 LABELS = np.array([3, 0, 3, 7, -1, 11], np.int32)

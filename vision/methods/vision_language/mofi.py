@@ -3,9 +3,10 @@
 Wu et al., MOFI: Learning Image Representations from Noisy Entity Annotated Images, 2023. Headline:
 86.66 mAP on GPR1200, where CLIP's best tower has 72.19.
 
-From alt-texts to labels (I2E): a linker finds entities in the text beside an image (``linked``); a
-pair stays if a dual encoder finds the image like the text about the entity, x_i . t_e at least a
-threshold (``depicted``), and an entity stays if it has enough images (``frequent``).
+From alt-texts to labels (I2E): a linker finds entities in the text beside an image (``linked`` of
+``vision.data.ops.entities``); a pair stays if a dual encoder finds the image like the text about
+the entity, x_i . t_e at least a threshold (``depicted``), and an entity stays if it has enough
+images (``frequent``).
 
 Training, with the pooled features h_i of the image tower shared by both terms and y_i an entity:
 
@@ -26,8 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -36,76 +36,13 @@ import numpy as np
 from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.cosine_softmax import cosine_softmax
 from vision.blocks.scale import Scale
-from vision.blocks.similarity import unit
-from vision.core.net import Tower, forward
+from vision.blocks.similarity import Dot, unit
+from vision.core.net import Tower
 from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
-from vision.data.ops.base import Example, noted
-from vision.objectives.contrast import INPUTS, Contrast, entry, inputs, read
+from vision.objectives.contrast import Contrast, entry
 
 Tree = Any
 POOLED = "image/pooled"
-
-
-class EntityLinker(Protocol):
-    """Finds entities of a knowledge base in a text."""
-
-    def link(self, text: str) -> tuple[int, ...]:
-        """Their numbers, each once, in the order of the text."""
-        ...
-
-
-@dataclasses.dataclass(frozen=True)
-class Gazetteer:
-    """Links the names of entities where they stand word for word; of two that overlap the longer.
-
-    Attributes:
-      names: of the entities, by number; words in lower case with single spaces between.
-    """
-
-    names: tuple[str, ...]
-
-    @functools.cached_property
-    def _numbers(self) -> dict[tuple[str, ...], int]:
-        return {tuple(name.split()): number for number, name in enumerate(self.names)}
-
-    def link(self, text: str) -> tuple[int, ...]:
-        words = tuple(word.strip(".,;:!?") for word in text.lower().split())
-        longest = max(map(len, self._numbers), default=0)
-        found: dict[int, None] = {}
-        start = 0
-        while start < len(words):
-            ends = range(min(start + longest, len(words)), start, -1)
-            end = next((end for end in ends if words[start:end] in self._numbers), None)
-            if end is not None:
-                found[self._numbers[words[start:end]]] = None
-            start = end or start + 1
-        return tuple(found)
-
-
-@dataclasses.dataclass(frozen=True)
-class Link:
-    """Labels a record with one of the entities in its text, drawn; -1 where there is none.
-
-    Attributes:
-      linker: finds them.
-      feature: one text; it stays.
-      output: name of the label, int32.
-    """
-
-    linker: EntityLinker
-    feature: str = "caption"
-    output: str = "label"
-
-    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        found = self.linker.link(str(example[self.feature]))
-        entity = found[int(rng.integers(len(found)))] if found else -1
-        return noted({**example, self.output: np.int32(entity)}, "Link", entities=found)
-
-
-def linked(texts: Sequence[str], linker: EntityLinker) -> np.ndarray:
-    """Pairs int64 (P, 2) of the number of a text and an entity in it."""
-    pairs = [(i, entity) for i, text in enumerate(texts) for entity in linker.link(text)]
-    return np.asarray(pairs, np.int64).reshape(-1, 2)
 
 
 def depicted(
@@ -119,6 +56,14 @@ def depicted(
 def frequent(pairs: np.ndarray, fewest: int) -> np.ndarray:
     """The pairs whose entity has at least ``fewest`` images."""
     return pairs[np.bincount(pairs[:, 1], minlength=1)[pairs[:, 1]] >= fewest]
+
+
+class _Pooled(Dot):
+    """Compares embeddings, and has the features at hand that they are made of."""
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        return *super().reads, POOLED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,14 +109,13 @@ class EntityTasks:
 
     @functools.cached_property
     def contrast(self) -> Contrast:
-        return Contrast(self.model, self.criterion, duplicates="ignore")
+        return Contrast(self.model, self.criterion, _Pooled(), duplicates="ignore")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = self.contrast.init(key, batch)
-        state = variables.model_state
-        features = jax.eval_shape(
-            lambda: self._forward(variables.params, state, batch, INPUTS)[0][POOLED]
-        ).shape[-1]
+        ctx = Context(variables.model_state, jnp.int32(0), 1, train=False)
+        embedded, _ = jax.eval_shape(lambda: self.embed(variables.params, {}, batch, ctx))
+        features = embedded[POOLED].shape[-1]
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]
         entities = {
             "projection": {"kernel": _normal(keys[0], (features, self.width), features)},
@@ -183,11 +127,7 @@ class EntityTasks:
     def embed(
         self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
     ) -> tuple[dict[str, jax.Array], Aux]:
-        out, state = self._forward(
-            params, ctx.model_state, batch, INPUTS, ctx.train, ctx.rng("dropout")
-        )
-        names = "image/embedding", "text/embedding", POOLED
-        return read(out, names, "EntityTasks"), Aux(model_state={"model": state})
+        return self.contrast.embed(params, slots, batch, ctx)
 
     def couple(
         self,
@@ -199,8 +139,7 @@ class EntityTasks:
     ) -> tuple[jax.Array, Aux]:
         loss, metrics = jnp.float32(0), {}
         if self.contrast_weight:
-            sides = {name: x for name, x in embedded.items() if name != POOLED}
-            contrast, aux = self.contrast.couple(params, sides, slots, batch, ctx)
+            contrast, aux = self.contrast.couple(params, embedded, slots, batch, ctx)
             loss = self.contrast_weight * contrast
             metrics = {**aux.metrics, "contrast_loss": contrast}
         if self.entity_weight:
@@ -221,38 +160,19 @@ class EntityTasks:
     def after_update(
         self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
     ) -> dict[str, Tree]:
-        return slots
+        return self.contrast.after_update(params, slots, aux, ctx)
 
     def predict(
         self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
     ) -> dict[str, jax.Array]:
         """As ``Contrast``; with images also ``entity/embedding``, unit vectors (B, width) of the
         classifier, which are the image's ``embedding`` where the classifier is trained."""
-        given = tuple(name for name in INPUTS if name in batch)
-        out, _ = self._forward(params, ctx.model_state, batch, given)
-        names = tuple(f"{name}/embedding" for name in given)
-        found = read(out, names, "EntityTasks")
-        if "image" in given:
-            pooled = read(out, (POOLED,), "EntityTasks")[POOLED]
-            found["entity/embedding"] = _project(pooled, params["entities"])
-            main = "entity/embedding" if self.entity_weight else "image/embedding"
-            found["embedding"] = found[main]
+        found = self.contrast.predict(params, slots, batch, ctx)
+        if POOLED in found:
+            found["entity/embedding"] = _project(found.pop(POOLED), params["entities"])
+            if self.entity_weight:
+                found["embedding"] = found["entity/embedding"]
         return found
-
-    def _forward(
-        self,
-        params: dict[str, Tree],
-        model_state: Any,
-        batch: Batch,
-        names: tuple[str, ...],
-        train: bool = False,
-        key: jax.Array | None = None,
-    ) -> tuple[dict[str, jax.Array], Tree]:
-        given = inputs(batch, names)
-        _, out, state = forward(
-            self.model, params["model"], model_state["model"], given, train=train, key=key
-        )
-        return out, state
 
     def _sample(self, ctx: Context) -> jax.Array:
         if self.sampled is None:
