@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss
@@ -57,7 +58,9 @@ def test_equal_to_the_streaming_metric_on_edges_ties_and_unlabelled_rows() -> No
     with np.errstate(divide="ignore"):
         logits = np.log(softmax(np.concatenate([logits, edge]))).astype(np.float32)
     labels = np.concatenate([labels, np.tile([0, 1, -1], 3)])
-    streaming = ExpectedCalibrationError.from_model_output(logits, labels, bins=4)
+    streaming = ExpectedCalibrationError.from_model_output(
+        jnp.asarray(logits), jnp.asarray(labels), bins=4
+    )
     expected, bins = streaming.reliability(), calibration.reliability(logits, labels, 4)
     np.testing.assert_array_equal(bins.count, expected.count)
     np.testing.assert_array_equal(bins.edges, expected.edges)

@@ -109,7 +109,7 @@ def defined(name: str, x: np.ndarray, finite: bool = False) -> np.ndarray:
       MeasureError: with the number of such rows, and the first.
     """
     bad = ~np.isfinite(x) if finite else np.isnan(x)
-    at = np.flatnonzero(bad.reshape(len(x), -1).any(1))
+    at = np.flatnonzero(bad.any(tuple(range(1, x.ndim))))
     if len(at):
         what = "NaN or infinity" if finite else "NaN"
         raise MeasureError(
@@ -133,20 +133,32 @@ def predictions(scores: np.ndarray) -> np.ndarray:
     return best
 
 
+def softmax_parts(scores: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """``top`` and ``rest``, float64 (N,), of ``log p_k = (scores_k - top) / temperature - rest``.
+
+    ``top`` is the largest of a row, ``rest`` in 0..log K. In two parts no digits are lost to the
+    size of the scores: the largest probability is ``exp(-rest)``. Minus infinity is a class of
+    probability zero. ``rest`` is NaN where no probabilities are defined: rows with NaN, with plus
+    infinity, or of minus infinity alone.
+    """
+    top, rest = np.zeros(len(scores)), np.zeros(len(scores))
+    for rows in blocks(*scores.shape):
+        part = scores[rows].astype(np.float64)
+        top[rows] = part.max(1)
+        with np.errstate(invalid="ignore"):
+            part -= top[rows, None]
+            rest[rows] = np.log(np.exp(part / temperature).sum(1))
+    return top, rest
+
+
 def log_normaliser(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     """``log sum_k exp(scores / temperature)``, float64 (N,).
 
-    NaN where a row holds NaN. Minus infinity is a class of probability zero; a row of nothing else
-    gives minus infinity, a row with plus infinity plus infinity.
+    NaN where a row holds NaN; plus infinity where it holds that; minus infinity where it holds
+    nothing else.
     """
-    total = np.zeros(len(scores))
-    for rows in blocks(*scores.shape):
-        part = scores[rows].astype(np.float64) / temperature
-        top = part.max(1)
-        base = np.where(np.isfinite(top), top, 0)
-        with np.errstate(divide="ignore", over="ignore"):
-            total[rows] = base + np.log(np.exp(part - base[:, None]).sum(1))
-    return total
+    top, rest = softmax_parts(scores, temperature)
+    return np.where(np.isinf(top), top, top / temperature + rest)
 
 
 def ratio(part: Any, whole_: Any) -> np.ndarray:

@@ -20,12 +20,12 @@ import numpy as np
 from vision.core.figures import Reliability
 from vision.measures.arrays import (
     blocks,
-    log_normaliser,
     matrix,
     mean,
     of_choice,
     predictions,
     ratio,
+    softmax_parts,
     whole,
 )
 
@@ -45,12 +45,7 @@ def confidences(logits: np.ndarray) -> np.ndarray:
 
     NaN where a row holds NaN or plus infinity, or nothing but minus infinity.
     """
-    logits = matrix("logits", logits)
-    top = np.zeros(len(logits))
-    for rows in blocks(*logits.shape):
-        top[rows] = logits[rows].max(1)
-    with np.errstate(invalid="ignore"):
-        return np.exp(np.minimum(top - log_normaliser(logits), 0))
+    return np.exp(-softmax_parts(matrix("logits", logits))[1])
 
 
 def binned(
@@ -157,12 +152,12 @@ def classwise_calibration_errors(
     probability it gets is all wrong.
     """
     logits, labels = labelled(logits, labels)
-    total = log_normaliser(logits)
+    top, rest = softmax_parts(logits)
     errors = np.full(logits.shape[1], np.nan)
-    if not len(labels) or not np.isfinite(total).all():
+    if not len(labels) or np.isnan(rest).any():
         return errors
     for columns in blocks(logits.shape[1], len(labels)):
-        probability = np.exp(np.minimum(logits[:, columns] - total[:, None], 0)).T
+        probability = np.exp(logits[:, columns] - top[:, None] - rest[:, None]).T
         for k, p in enumerate(probability, start=columns.start):
             errors[k] = _average(binned(p, labels == k, bins, binning))
     return errors
@@ -196,8 +191,9 @@ def negative_log_likelihood(
         raise ValueError(f"temperature={temperature}; it must be positive and finite")
     logits, labels = labelled(logits, labels)
     own = np.take_along_axis(logits, labels[:, None], 1)[:, 0].astype(np.float64)
+    top, rest = softmax_parts(logits, temperature)
     with np.errstate(invalid="ignore"):
-        return mean(log_normaliser(logits, temperature) - own / temperature)
+        return mean(rest + (top - own) / temperature)
 
 
 def brier_score(logits: np.ndarray, labels: np.ndarray) -> float:
@@ -207,11 +203,11 @@ def brier_score(logits: np.ndarray, labels: np.ndarray) -> float:
     error of one of them, which is the other convention.
     """
     logits, labels = labelled(logits, labels)
-    total = log_normaliser(logits)
+    top, rest = softmax_parts(logits)
     scores = np.zeros(len(labels))
     for rows in blocks(*logits.shape):
         with np.errstate(invalid="ignore"):
-            p = np.exp(np.minimum(logits[rows] - total[rows, None], 0))
+            p = np.exp(logits[rows] - top[rows, None] - rest[rows, None])
         p[np.arange(len(p)), labels[rows]] -= 1
         scores[rows] = np.square(p).sum(1)
     return mean(scores)

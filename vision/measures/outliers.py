@@ -15,7 +15,15 @@ import math
 
 import numpy as np
 
-from vision.measures.arrays import MeasureError, blocks, defined, log_normaliser, matrix, whole
+from vision.measures.arrays import (
+    MeasureError,
+    blocks,
+    defined,
+    log_normaliser,
+    matrix,
+    softmax_parts,
+    whole,
+)
 
 
 def _logits(logits: np.ndarray) -> np.ndarray:
@@ -39,8 +47,7 @@ def max_softmax(logits: np.ndarray) -> np.ndarray:
 
     Very sure examples all round to 1 and tie.
     """
-    logits = _logits(logits)
-    return np.exp(np.minimum(logits.max(1) - log_normaliser(logits), 0))
+    return np.exp(-softmax_parts(_logits(logits))[1])
 
 
 def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
