@@ -163,14 +163,27 @@ def test_code_is_what_runs():
 
 def test_an_outcome_that_is_not_the_stated_one_fails_and_is_not_recorded(root: Path):
     with pytest.raises(AssertionError, match="did not hold"):
-        finish(root, holds=False)
+        finish(root, write=False, holds=False)
     with pytest.raises(AssertionError, match="but the claim held"):
-        finish(root, expected=False)
+        finish(root, write=False, expected=False)
+    # Nor where the file does not state it in so many words.
+    with pytest.raises(AssertionError, match="did not hold"):
+        finish(root, holds=False)
     assert "no result" in faults(root)[0]
     finish(root, expected=False, holds=False)
     recorded = read(root / "claims" / "results" / "margin.json")
     assert recorded.holds is False
     assert recorded.depends == depends(root / "claims" / "pairs" / "test_margin.py", root)
+
+
+def test_a_run_that_is_recorded_puts_its_outcome_into_the_file(root: Path):
+    claim = root / "claims" / "pairs" / "test_margin.py"
+    claim.write_text(f"{CLAIM}\nrecord(expected=True)\n")
+    finish(root, holds=False)
+    assert claim.read_text() == f"{CLAIM}\nrecord(expected=False)\n"
+    recorded = read(root / "claims" / "results" / "margin.json")
+    assert recorded.holds is False
+    assert recorded.depends == depends(claim, root)
 
 
 def test_what_did_not_hold_is_told_beside_what_did():
