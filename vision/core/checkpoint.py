@@ -12,6 +12,7 @@ checksum of every array; what does not match is set aside, and an older checkpoi
 
 from __future__ import annotations
 
+import concurrent.futures
 import dataclasses
 import functools
 import logging
@@ -84,6 +85,13 @@ class CheckpointStore:
         self._emptying: threading.Thread | None = None
         self._staging: dict[str, jax.Array] = {}
         self._saves = 0
+        # Orbax starts a save with threads and files of its own, which take longer than the copy
+        # of a state: with one process they need not be waited for.
+        self._starter: concurrent.futures.ThreadPoolExecutor | None = None
+        self._starting: concurrent.futures.Future[None] | None = None
+        if jax.process_count() == 1:
+            self._starter = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+            self._starter.submit(lambda: None)  # a thread is slow to start beside a training step
         if self._leader:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._empty_trash()
@@ -122,9 +130,11 @@ class CheckpointStore:
           wait: return when the checkpoint is on disk.
 
         Returns:
-          Whether the save was started (and, with ``wait``, finished). A failure is logged, the
-          checkpoints that stand are kept, and training can go on.
+          False where it is known already that the save failed; with ``wait``, whether it did. A
+          failure is logged, at the next call where it comes later. The checkpoints that stand
+          are kept, and training can go on.
         """
+        self._settle()
         try:
             self._manager.check_for_errors()
         except Exception as error:
@@ -133,25 +143,32 @@ class CheckpointStore:
         try:
             if step not in self._manager.all_steps():
                 self._manager.wait_until_finished()
-                arrays = self._detached(flatten(state))
+                arrays, detached = self._detached(flatten(state))
                 self._saves += 1
                 manifest = ManifestSave.of(arrays, meta, f"manifest/{step}/{self._saves}")
-                args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
-                try:
-                    self._manager.save(step, args=args, force=True)
-                    # Last, so that copying to the host does not wait for them.
-                    manifest.sums.set_result({name: checksum(x) for name, x in arrays.items()})
-                finally:
-                    manifest.sums.cancel()  # no effect once they are there
-                self._empty_trash_beside()
+                if detached and self._starter and not wait:
+                    self._starting = self._starter.submit(self._start, step, arrays, manifest)
+                else:
+                    self._start(step, arrays, manifest)
             if wait:
                 self._manager.wait_until_finished()
-            self._manager.check_for_errors()
+            if self._starting is None:
+                self._manager.check_for_errors()
         except Exception as error:  # orbax raises whatever the file system raised
             log.error("checkpoint %d could not be written to %s: %s", step, self.folder, error)
             self._start_over()
             return False
         return True
+
+    def _start(self, step: int, arrays: dict[str, Any], manifest: ManifestSave) -> None:
+        args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
+        try:
+            self._manager.save(step, args=args, force=True)
+            # Last, so that copying to the host does not wait for them.
+            manifest.sums.set_result({name: checksum(x) for name, x in arrays.items()})
+        finally:
+            manifest.sums.cancel()  # no effect once they are there
+        self._empty_trash_beside()
 
     def restore(self, abstract: T) -> tuple[T, dict[str, Any]] | None:
         """The newest valid state, laid out like ``abstract``, and its meta data.
@@ -169,6 +186,7 @@ class CheckpointStore:
           CheckpointError: the newest checkpoint holds other arrays than ``abstract``: it belongs
             to another config.
         """
+        self._settle()
         target = flatten(abstract)
         while (step := agree(max(complete(self.folder), default=-1))) >= 0:
             path, problem = self.folder / str(step), ""
@@ -200,19 +218,35 @@ class CheckpointStore:
         return None
 
     def steps(self) -> list[int]:
+        """Of the checkpoints that are there or being written."""
+        self._settle()
         return sorted(self._manager.all_steps())
 
     def wait(self) -> None:
         """Returns when no save is under way."""
+        self._settle()
         self._manager.wait_until_finished()
 
     def close(self) -> None:
         """Waits for saves under way."""
+        self._settle()
+        if self._starter:
+            self._starter.shutdown()
         self._manager.close()
         if self._emptying:
             self._emptying.join()
         if self._leader:
             self._empty_trash()
+
+    def _settle(self) -> None:
+        """Waits until the last save has been started; logs what went wrong with that."""
+        starting, self._starting = self._starting, None
+        try:
+            if starting is not None:
+                starting.result()
+        except Exception as error:
+            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            self._start_over()
 
     def _start_over(self) -> None:
         """After a failed save, whose error may hold on to the arrays it was given."""
@@ -226,8 +260,8 @@ class CheckpointStore:
                 name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in target.items()
             }
 
-    def _detached(self, arrays: dict[str, Any]) -> dict[str, Any]:
-        """Arrays that the next step of training does not touch.
+    def _detached(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Arrays that the next step of training does not touch, and whether they are copies.
 
         An accelerator's are copied to the host before ``save`` returns. A CPU's are read where
         they lie, and a step that would overwrite them waits until the save is over: it is given
@@ -238,13 +272,13 @@ class CheckpointStore:
             for x in arrays.values()
         )
         if not on_cpu:
-            return arrays
+            return arrays, False
         old, self._staging = self._staging, {}
         for name, x in arrays.items():
             room = old.get(name)
             fits = room is not None and _layout(room) == _layout(x)
             self._staging[name] = _copy_over(room, x) if fits else _copy(x)
-        return dict(self._staging)
+        return dict(self._staging), True
 
     def _set_aside(self, step: int, problem: str) -> None:
         self._quarantine.mkdir(exist_ok=True)
