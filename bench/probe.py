@@ -61,7 +61,7 @@ def main(repeats: int = 3) -> None:
             theirs.append(time.perf_counter() - began)
             fits = {
                 "ours_loss": loss(x, labels, mine.weight, mine.bias, decay),
-                "theirs_loss": loss(x, labels, peer.coef_.T, peer.intercept_, decay),
+                "theirs_loss": loss(x, labels, peer.coef_.T, np.asarray(peer.intercept_), decay),
                 "ours_steps": mine.steps,
                 "theirs_steps": int(peer.n_iter_[0]),
             }
