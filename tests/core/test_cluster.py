@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fast_compilation import FAST_COMPILATION
 from vision.core import cluster
 from vision.core.signals import catch_signals
 
@@ -36,7 +37,7 @@ pytestmark = pytest.mark.timeout(150)
 
 def launch(program: str, **variables: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
+    environment["XLA_FLAGS"] = FAST_COMPILATION
     return subprocess.Popen(
         [sys.executable, "-c", program],
         env=environment,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.fast_compilation import FAST_COMPILATION
 from vision.core.log import read_rows
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,8 +59,7 @@ def command(program: str, processes: int, devices: int, *arguments: str) -> list
 
 
 def start(*arguments: Any) -> subprocess.Popen[str]:
-    flags = "--xla_backend_optimization_level=0"
-    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "XLA_FLAGS": FAST_COMPILATION, "PYTHONPATH": str(ROOT)}
     return subprocess.Popen(
         command(*arguments), cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True
     )

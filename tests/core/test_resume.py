@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fast_compilation import FAST_COMPILATION
 from vision.core.log import read_rows
 from vision.core.state import digest
 from vision.core.stored import load_state
@@ -40,7 +41,7 @@ COMMAND = [
 ]
 ENVIRONMENT = {
     **os.environ,
-    "XLA_FLAGS": "--xla_backend_optimization_level=0",
+    "XLA_FLAGS": FAST_COMPILATION,
     "JAX_PLATFORMS": "cpu",
 }
 
