@@ -1,0 +1,143 @@
+"""Whether a classifier tells what it was trained for from what it was not."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from vision.core.evaluator import EvalContext, EvalData, Predict
+from vision.core.figures import Curve, Figure, Line
+from vision.data.source import DataError
+from vision.evaluators.embeddings import Rows, embed, finite
+from vision.measures import outliers
+from vision.measures.arrays import predictions
+from vision.measures.detection import OpenSetCurve, detection, open_set
+
+_OF_LOGITS = {
+    "msp": outliers.max_softmax,
+    "max_logit": outliers.max_logit,
+    "energy": outliers.energy,
+}
+_OF_FEATURES = ("mahalanobis", "knn")
+
+Score = Callable[[Rows], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class OutOfDistribution:
+    """Every score on every outside set: ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``, ``oscr``.
+
+    Yields them under ``<set>_<score>_<number>``, all shares 0..1 (``oscr`` up to the accuracy);
+    then ``examples`` (of ``inside``), ``examples_<set>``, and, only where there are any,
+    ``nonfinite`` (records of any set whose logits or features are not finite: left out). Then a
+    figure of open-set curves for every set. Scores are greater for what is in distribution; see
+    ``vision.measures.outliers``. ODIN is not here: it needs gradients of the image.
+
+    Attributes:
+      inside: records of the trained classes, with labels.
+      outside: name to data, such as ``{"near": ..., "far": ...}``; labels are not needed.
+      fit_on: training records with labels, for the scores of features; None where there are none.
+      scores: of ``msp``, ``max_logit``, ``energy``, ``mahalanobis``, ``knn``.
+      neighbours: the distance of ``knn`` is that to the training record of this rank.
+      logits, features: names of (B, K) and (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches of ``inside`` and ``fit_on``.
+      every: distance between evaluations while training; None for one at the end.
+    """
+
+    inside: EvalData
+    outside: Mapping[str, EvalData]
+    fit_on: EvalData | None = None
+    scores: tuple[str, ...] = ("msp", "max_logit", "energy")
+    neighbours: int = 50
+    logits: str = "logits"
+    features: str = "embedding"
+    label: str = "label"
+    every: str | None = None
+
+    def __post_init__(self) -> None:
+        known = (*_OF_LOGITS, *_OF_FEATURES)
+        for score in self.scores:
+            if score not in known:
+                raise ValueError(f"scores: {score!r} is none of {', '.join(known)}")
+        if not self.outside or not self.scores:
+            raise ValueError("outside and scores: at least one of each")
+        if self.fit_on is None and set(self.scores) & set(_OF_FEATURES):
+            raise ValueError(
+                f"{', '.join(_OF_FEATURES)} are fitted on training records: set fit_on"
+            )
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads every set once.
+
+        Raises:
+          DataError: a set without a record of finite scores.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        inside, nonfinite = self._read(predict, ctx, self.inside, True)
+        scores, lost = self._scores(predict, ctx)
+        nonfinite += lost
+        known = {name: score(inside) for name, score in scores.items()}
+        right = predictions(inside[self.logits]) == inside[self.label]
+        found = {}
+        for name, data in self.outside.items():
+            found[name], lost = self._read(predict, ctx, data, False)
+            nonfinite += lost
+            lines = []
+            for score, of in scores.items():
+                unknown = of(found[name])
+                for number, value in dataclasses.asdict(detection(known[score], unknown)).items():
+                    if number not in ("inside", "outside"):
+                        yield f"{name}_{score}_{number}", value
+                curve = open_set(known[score], right, unknown)
+                yield f"{name}_{score}_oscr", curve.area
+                lines.append(_line(score, curve))
+            yield (
+                f"{name}_open_set",
+                Curve(tuple(lines), f"share of {name} let in", "right answers"),
+            )
+        yield "examples", len(right)
+        for name, rows in found.items():
+            yield f"examples_{name}", len(rows["_index"])
+        if nonfinite:
+            yield "nonfinite", nonfinite
+
+    def _scores(self, predict: Predict, ctx: EvalContext) -> tuple[dict[str, Score], int]:
+        made: dict[str, Score] = {}
+        for name in self.scores:
+            if name in _OF_LOGITS:
+                made[name] = lambda rows, of=_OF_LOGITS[name]: of(rows[self.logits])
+        lost = 0
+        if len(made) < len(self.scores) and self.fit_on is not None:
+            rows, lost = self._read(predict, ctx, self.fit_on, True)
+            features, labels = rows[self.features], rows[self.label]
+            if "mahalanobis" in self.scores:
+                fitted = outliers.fit_mahalanobis(features, labels)
+                made["mahalanobis"] = lambda rows: fitted.score(rows[self.features])
+            if "knn" in self.scores:
+                bank = outliers.fit_neighbours(features, min(self.neighbours, len(features)))
+                made["knn"] = lambda rows: bank.score(rows[self.features])
+        return {name: made[name] for name in self.scores}, lost
+
+    def _read(
+        self, predict: Predict, ctx: EvalContext, data: EvalData, labelled: bool
+    ) -> tuple[Rows, int]:
+        """Rows with finite scores, and how many have others."""
+        outputs = (self.logits,)
+        if set(self.scores) & set(_OF_FEATURES):
+            outputs = (self.logits, self.features)
+        rows = embed(predict, ctx, data, outputs, (self.label,) if labelled else ())
+        good = np.logical_and.reduce([finite(rows[name]) for name in outputs])
+        if not good.any():
+            raise DataError(
+                f"{data.source.info.name}: no record with finite {' and '.join(outputs)}"
+            )
+        return {name: x[good] for name, x in rows.items()}, int((~good).sum())
+
+
+def _line(name: str, curve: OpenSetCurve, most: int = 200) -> Line:
+    """At most so many points, the ends among them."""
+    count = len(curve.false_positive_rate)
+    places = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
+    return Line(name, curve.false_positive_rate[places], curve.classification_rate[places])
