@@ -243,7 +243,8 @@ def classify(
     kernel is normal with standard deviation 0.01 (Goyal et al., Accurate, Large Minibatch SGD,
     2017).
     """
-    embedding = touch(tap, "embedding", embedding.astype(precision.output))
+    # Its gradient comes out of the head's kernel, split as that is: say here that batches are.
+    embedding = constrain_batch(touch(tap, "embedding", embedding.astype(precision.output)))
     out = {**out, "embedding": embedding}
     if num_classes:
         init = nn.initializers.zeros if zero_init else nn.initializers.normal(0.01)
