@@ -50,7 +50,7 @@ def fit_logistic(
     *,
     start: Linear | None = None,
     max_steps: int = 1000,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-5,
 ) -> Linear:
     """Minimises ``mean(nll) + decay / 2 * sum(weight^2)``; the bias is free.
 
