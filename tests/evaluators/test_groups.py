@@ -56,12 +56,16 @@ def test_the_worst_group_and_what_is_in_none(devices: int):
 
 def test_groups_without_names_and_without_examples():
     fields = {"image": saying(np.zeros(4, int)), "label": np.zeros(4, np.int32)}
-    got = run(GroupedAccuracy(data(**fields, group=np.int32([0, 0, 2, 2]))), 1, predict)
+    got = run(GroupedAccuracy(data(**fields, group=np.array([0, 0, 2, 2], np.int32))), 1, predict)
     assert got["top1_0"] == got["top1_2"] == 1
     with pytest.raises(DataError, match="no labelled example has a 'group'"):
         run(GroupedAccuracy(data(**fields, group=np.full(4, -1, np.int32))), 1, predict)
     with pytest.raises(MeasureError):
-        run(GroupedAccuracy(data(**fields, group=np.int32([0, 0, 2, 2])), names=("a",)), 1, predict)
+        run(
+            GroupedAccuracy(data(**fields, group=np.array([0, 0, 2, 2], np.int32)), names=("a",)),
+            1,
+            predict,
+        )
 
 
 def test_a_long_tail():
