@@ -4,9 +4,9 @@
 
 The same architecture, batch of 8 at 224 px, float32: forward, cross-entropy, backward, clipping,
 AdamW. Numbers of parameters are checked to agree to 1 in 10,000; timm's ViT has one more position,
-for the class token. Ours is what ``train.py`` compiles; torch runs
-eager, with ``channels_last`` and with ``torch.compile``. Every contender is a process that lives
-on; in each round each runs the same number of steps, in turn, the order reversed from round to
+for the class token. The blocks of our ViT are unrolled (``scan=False``), as torch's are. Ours is
+what ``train.py`` compiles; torch runs eager, with ``channels_last`` and with ``torch.compile``.
+Every contender is a process that lives on; in each round each runs the same number of steps, in turn, the order reversed from round to
 round. The ratio is theirs over ours in the same round: above 1 ours is faster.
 
 On one core the figure is CPU seconds, on two it is wall seconds with two threads on each side. The

@@ -42,8 +42,7 @@ from vision.objectives.classify import Classify
 
 def tower(name: str) -> Tower:
     if name.startswith("ViT-"):
-        # As torch runs it: on a CPU a scan's slices and zeros cost a tenth of a step, which a
-        # shorter compilation is worth elsewhere.
+        # As torch runs it: on a CPU a scan's slices and zeros cost time.
         return ViT(variant=name.removeprefix("ViT-"), num_classes=1000, scan=False)
     if name == "ConvNeXt-T":
         return ConvNeXt(variant="tiny", num_classes=1000)

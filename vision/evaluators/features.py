@@ -126,8 +126,9 @@ def identity(variables: Variables, config: Any) -> str:
 
     All processes call it together.
     """
-    sums = {name: total(checksum(x)) for name, x in sorted(flatten(variables).items())}
-    shapes = {name: [x.dtype.name, *x.shape] for name, x in sorted(flatten(variables).items())}
+    arrays = sorted(flatten(variables).items())
+    sums = {name: total(checksum(x)) for name, x in arrays}
+    shapes = {name: [x.dtype.name, *x.shape] for name, x in arrays}
     digest = hashlib.sha256(json.dumps([_FORMAT, shapes, config], sort_keys=True).encode())
     # Of weights that are split between processes each knows its own parts.
     mine = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
