@@ -6,8 +6,9 @@ The same architecture, batch of 8 at 224 px, float32: forward, cross-entropy, ba
 AdamW. Numbers of parameters are checked to agree to 1 in 10,000; timm's ViT has one more position,
 for the class token. The blocks of our ViT are unrolled (``scan=False``), as torch's are. Ours is
 what ``train.py`` compiles; torch runs eager, with ``channels_last`` and with ``torch.compile``.
-Every contender is a process that lives on; in each round each runs the same number of steps, in turn, the order reversed from round to
-round. The ratio is theirs over ours in the same round: above 1 ours is faster.
+Every contender is a process that lives on; in each round each runs the same number of steps, in
+turn, the order reversed from round to round. The ratio is theirs over ours in the same round: above
+1 ours is faster.
 
 On one core the figure is CPU seconds, on two it is wall seconds with two threads on each side. The
 former hardly depends on what else the machine does. The contender ``lax`` is our own step with

@@ -5,9 +5,9 @@
 Random float32 weights of timm's are written to a safetensors file and read by both sides; the
 logits of the first image are checked to agree to 1e-4 of their largest. Images of 224 px are in
 memory, 8 at once and 1. Torch runs eager, with ``channels_last`` and with ``torch.compile``, in
-inference mode; ours is ``jax.jit`` of the tower, a ViT's blocks unrolled. Rounds,
-clocks and ratios are those of ``bench.compare``: on one core CPU seconds, on two wall
-seconds; above 1 ours is faster. The contender ``lax`` is ours with convolutions and pooling as ``jax.lax`` has them.
+inference mode; ours is ``jax.jit`` of the tower, a ViT's blocks unrolled. Rounds, clocks and ratios
+are those of ``bench.compare``: on one core CPU seconds, on two wall seconds; above 1 ours is
+faster. The contender ``lax`` is ours with convolutions and pooling as ``jax.lax`` has them.
 
 Written to bench/results/inference.csv.
 """
