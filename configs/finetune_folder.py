@@ -4,7 +4,8 @@
         --config.init_from.source=timm:vit_base_patch16_224.augreg_in21k --workdir=workdirs/mine
 
 After the folder come, in any order, ``tower`` (one of TOWERS), ``tune`` (one of TUNED: what is
-trained) and ``size`` (px; positions of a ViT are resampled). Without them it goes on with the model
+trained) and ``size`` (px; positions of a ViT are resampled; several, ``size=160+192+224``, take
+turns from step to step and the largest is evaluated). Without them it goes on with the model
 of configs/folder_vit.py, whole: `--config=configs/finetune_folder.py:images` and
 `--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
 """
@@ -17,6 +18,7 @@ from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
 from vision.core.schema import ConfigError
 from vision.data import ops
+from vision.data.batch_views import MixedResolution
 from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
 from vision.models.convnext import ConvNeXt
@@ -59,9 +61,9 @@ TUNED = {
 
 
 def get_config(mode: str = "images"):
-    root, tower, tune, size = read(mode)
+    root, tower, tune, sizes = read(mode)
     constructor, fields, trained_px, (mean, std) = TOWERS[tower]
-    size = size or trained_px
+    size = max(sizes, default=trained_px)
     pattern, rate, added = TUNED[tune]
     model, into = spec(constructor, **fields), ""
     if added is not None:
@@ -103,15 +105,16 @@ def get_config(mode: str = "images"):
             rules=rules,
         ),
         total="20 epochs",
+        batch_form=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
         evaluators={"val": held_out(root, size, [*values])},
         log_every="10 steps",
     )
 
 
-def read(mode: str) -> tuple[str, str, str, int]:
-    """Folder, tower, what is tuned and size (0: the tower's) of a mode."""
+def read(mode: str) -> tuple[str, str, str, tuple[int, ...]]:
+    """Folder, tower, what is tuned and sizes (none: the tower's) of a mode."""
     root, *options = mode.split(",")
-    found = {"tower": "folder", "tune": "all", "size": "0"}
+    found = {"tower": "folder", "tune": "all", "size": ""}
     for option in options:
         name, _, value = option.partition("=")
         if name not in found:
@@ -120,6 +123,7 @@ def read(mode: str) -> tuple[str, str, str, int]:
     for name, valid in (("tower", TOWERS), ("tune", TUNED)):
         if found[name] not in valid:
             raise ConfigError(f"{name}={found[name]}, but it is one of {', '.join(valid)}")
-    if not found["size"].isdecimal():
-        raise ConfigError(f"size={found['size']} is no number of pixels")
-    return root, found["tower"], found["tune"], int(found["size"])
+    sizes = found["size"].split("+") if found["size"] else []
+    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
+        raise ConfigError(f"size={found['size']} is no number of pixels, nor several like 160+224")
+    return root, found["tower"], found["tune"], tuple(int(size) for size in sizes)

@@ -108,9 +108,9 @@ class Tuned(NamedTuple):
 
 @pytest.fixture(scope="module")
 def tuned(folder: Path, lora: Path) -> Tuned:
-    """A plain run from that run, on three other classes at 32 px; its learning rate is zero."""
+    """A plain run from that run, on three other classes at 16 and 32 px; its rate is zero."""
     command = [
-        f"{FINETUNE}:{digits(folder / 'three', range(3))},tower=vit_s16,size=32",
+        f"{FINETUNE}:{digits(folder / 'three', range(3))},tower=vit_s16,size=16+32",
         f"--config.init_from.source=workdir:{lora}",
         *RUN,
         *narrow("model"),
@@ -185,7 +185,11 @@ def test_modes_of_the_config():
     tunes = ("all_but_statistics", "bias", "dora", "prompts", "lora", "head")
     for tower, tune in zip(towers, tunes, strict=True):
         experiments.check(configs.load(f"{file}:images,tower={tower},tune={tune},size=56"))
-    config: Any = configs.load(f"{file}:images,tower=resnet50,tune=head")
+    config: Any = configs.load(f"{file}:images,tower=swin_t,size=160+224")
+    experiments.check(config)
+    assert build(config.batch_form).sizes == (160, 224)
+    assert build(config.evaluators.val.data.ops)[-3].size == 224
+    config = configs.load(f"{file}:images,tower=resnet50,tune=head")
     params, _ = abstract_variables(build(config.model, num_classes=3), (1, 32, 32, 3))
     rules = flatten(match_rules({"model": params}, build(config.optimizer).rules))
     trained = [name for name, rule in rules.items() if rule.learning_rate]
@@ -195,6 +199,7 @@ def test_modes_of_the_config():
         ("images,tower=vgg", "tower=vgg, but it is one of folder, vit_s16"),
         ("images,tune=some", "tune=some, but it is one of all, "),
         ("images,size=big", "size=big is no number of pixels"),
+        ("images,size=32+", "nor several like 160"),
         ("images,towr=resnet50", "after the folder come tower, tune, size"),
     ):
         with pytest.raises(ConfigError, match=words):

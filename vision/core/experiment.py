@@ -20,7 +20,7 @@ from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schedule import Horizon
 from vision.core.schema import ConfigError
-from vision.core.step import BatchOp, Step
+from vision.core.step import BatchForm, BatchOp, Step
 
 
 class TrainData(Protocol):
@@ -79,6 +79,8 @@ class Experiment:
         for fresh ones. Read once: a run that resumes has its own.
       evaluators: name to what is measured. An evaluator's own ``every`` says how often; at the
         end all of them run.
+      batch_form: forms of the training batch, one per step: several image sizes within one run,
+        ``vision.data.batch_views.MixedResolution``. None for the one that the data has.
       ema: keep an average of the parameters and evaluate it; None for none.
       mesh: shape of the device mesh.
       sharding: layout of parameters, first match wins; none means replicated.
@@ -97,6 +99,7 @@ class Experiment:
     model: Tower | None = None
     init_from: InitialWeights | None = None
     evaluators: Mapping[str, Evaluator] | None = None
+    batch_form: BatchForm | None = None
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
     sharding: tuple[ShardingRule, ...] = ()
@@ -184,6 +187,7 @@ def make_step(
         optimizer=experiment.optimizer,
         horizon=dataclasses.replace(horizon, total_steps=total),
         batch_ops=batch_ops,
+        batch_form=experiment.batch_form,
         ema=experiment.ema,
         accumulate=experiment.accumulate,
         skip_nonfinite=experiment.nonfinite.action == "skip",

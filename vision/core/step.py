@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import jax
@@ -11,7 +13,7 @@ import optax
 
 from vision.core.accumulate import loss_and_gradient
 from vision.core.flops import count, without_recomputation
-from vision.core.objective import Batch, Context, Objective
+from vision.core.objective import Aux, Batch, Context, Objective
 from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.core.schedule import Horizon
 from vision.core.state import State, seed_key, step_key
@@ -26,6 +28,26 @@ class BatchOp(Protocol):
     def __call__(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]: ...
 
 
+class BatchForm(Protocol):
+    """Forms of a batch, such as image sizes, of which every step takes one.
+
+    They differ in shapes, so each is compiled, into one step: only the chosen one runs.
+    """
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """How much of the run each form gets; they add up to one."""
+        ...
+
+    def choose(self, key: jax.Array, step: jax.Array, total_steps: int) -> jax.Array:
+        """Number of the form of a step, a traced integer scalar; on every device the same."""
+        ...
+
+    def shape(self, batch: Batch, form: int) -> Batch:
+        """The batch in that form, with all its rows. Traceable; ``form`` is a Python number."""
+        ...
+
+
 @dataclasses.dataclass(frozen=True)
 class Step:
     """Everything compiled code needs to know about one training run.
@@ -35,6 +57,7 @@ class Step:
       optimizer: how parameters move.
       horizon: length of the run.
       batch_ops: applied to every training batch before the loss, on the device.
+      batch_form: draws the form of a step's batch after ``batch_ops``; None for one form.
       ema: keep a parameter average in the slot ``ema``.
       seed: of all randomness in the step.
       accumulate: number of micro-batches that the gradient of a batch is computed in, to save
@@ -48,6 +71,7 @@ class Step:
     optimizer: Optimizer
     horizon: Horizon
     batch_ops: tuple[BatchOp, ...] = ()
+    batch_form: BatchForm | None = None
     ema: Ema | None = None
     seed: int = 0
     accumulate: int = 1
@@ -80,9 +104,21 @@ class Step:
         k_ops, k_loss = jax.random.split(step_key(state.key, state.step))
         batch = self._prepare(batch, k_ops)
         ctx = self._context(state.model_state, state.step, k_loss)
-        loss, aux, grads = loss_and_gradient(
-            self.objective, state.params, state.slots, batch, ctx, self.accumulate
-        )
+
+        def gradient(batch: Batch) -> tuple[jax.Array, Aux, Tree]:
+            return loss_and_gradient(
+                self.objective, state.params, state.slots, batch, ctx, self.accumulate
+            )
+
+        if self.batch_form is None:
+            loss, aux, grads = gradient(batch)
+        else:
+            k_form = jax.random.fold_in(k_ops, len(self.batch_ops))
+            loss, aux, grads = jax.lax.switch(
+                self.batch_form.choose(k_form, state.step, self.horizon.total_steps),
+                [lambda x, form=form: gradient(form(x)) for form in self._forms()],
+                batch,
+            )
         transform = self._transform(state.params)
         updates, opt_state = transform.update(grads, state.opt_state, state.params)
         params: dict[str, Tree] = optax.apply_updates(state.params, updates)  # pyright: ignore
@@ -110,9 +146,10 @@ class Step:
         """Model FLOPs of one update with a global batch; shapes suffice, nothing runs.
 
         Loss and gradient of the trained parameters for the whole batch, counted by
-        ``vision.core.flops.count``. What remat or the second pass of accumulation compute again
-        is not in it, nor are batch ops and the optimizer. A single CPU device counts the forms of
-        convolution that it runs (``vision.models.convolution``), which multiply more.
+        ``vision.core.flops.count``; the mean where there are forms. What remat or the second pass
+        of accumulation compute again is not in it, nor are batch ops and the optimizer. A single
+        CPU device counts the forms of convolution that it runs (``vision.models.convolution``),
+        which multiply more.
         """
         batch = jax.eval_shape(self._prepare, dict(batch), jax.random.key(0))
 
@@ -126,7 +163,10 @@ class Step:
             pairs = zip(rules, jax.tree.leaves(grads), strict=True)
             return value, [grad for rule, grad in pairs if rule.learning_rate != 0]
 
-        return count(gradient, state.params, state.slots, state.model_state, batch)
+        shares = (1.0,) if self.batch_form is None else self.batch_form.shares
+        variables = (state.params, state.slots, state.model_state)
+        work = [count(gradient, *variables, jax.eval_shape(f, batch)) for f in self._forms()]
+        return round(sum(share * each for share, each in zip(shares, work, strict=True)))
 
     def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """What evaluators read: the objective's predictions in evaluation mode. Traceable."""
@@ -140,6 +180,12 @@ class Step:
 
     def _context(self, model_state: Tree, step: jax.Array, key: jax.Array) -> Context:
         return Context(model_state, step, self.horizon.total_steps, train=True, key=key)
+
+    def _forms(self) -> list[Callable[[Batch], Batch]]:
+        if self.batch_form is None:
+            return [lambda batch: batch]
+        shape, count = self.batch_form.shape, len(self.batch_form.shares)
+        return [functools.partial(shape, form=form) for form in range(count)]
 
     def _prepare(self, batch: Batch, key: jax.Array) -> Batch:
         prepared = dict(batch)

@@ -1,4 +1,4 @@
-"""Batch ops for images that were decoded beforehand: crop, normalise and mask on the device.
+"""Batch ops for images that were decoded beforehand: crop, resize, normalise, mask on the device.
 
 Called as ``op(batch, key) -> batch``, like those of ``vision.data.batch_ops``. Boxes and masks of a
 batch do not follow: crop on the host (``vision.data.ops``) where there are any.
@@ -143,3 +143,78 @@ class TokenMask:
         noise = jax.random.uniform(key, (batch[self.like].shape[0], self.tokens))
         rank = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
         return {**batch, self.out: rank < hidden}
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedResolution:
+    """Every step sees its images in one of several sizes: a ``vision.core.step.BatchForm``.
+
+    The loader gives the largest size, the device shrinks it, antialiased: a network meets things
+    at several scales, and small images cost less. ViTs resample their positions to every grid.
+    Touvron et al., "Fixing the train-test resolution discrepancy", 2019, and Tan and Le,
+    "EfficientNetV2", 2021 (sizes that grow), say why; the draw is ours.
+
+    Attributes:
+      sizes: sides, or (height, width) each, in px.
+      weights: how often each is seen, relative to the others; None for equally often.
+      order: ``random`` draws by the step's key; ``in_turn`` gives every size one stretch of the
+        run, in their order, its length by ``weights``.
+      method: ``linear``, ``cubic`` or ``lanczos3``.
+      image_keys: the features that are resized, [B, H, W, C] uint8 or float, where a batch has
+        them; everything else is as it is.
+    """
+
+    sizes: tuple[int | tuple[int, int], ...]
+    weights: tuple[float, ...] | None = None
+    order: Literal["random", "in_turn"] = "random"
+    method: Literal["linear", "cubic", "lanczos3"] = "linear"
+    image_keys: tuple[str, ...] = ("image",)
+
+    def __post_init__(self) -> None:
+        if not self.sizes or min(min(_sides(size)) for size in self.sizes) < 1:
+            raise ValueError(f"sizes={self.sizes}: one or more, in pixels")
+        if self.order not in ("random", "in_turn"):
+            raise ValueError(f"order={self.order!r}: it is random or in_turn")
+        if self.method not in _KERNELS:
+            raise ValueError(f"method={self.method!r}: valid methods are {', '.join(_KERNELS)}")
+        weights = self.weights if self.weights is not None else (1.0,) * len(self.sizes)
+        if len(weights) != len(self.sizes) or not all(0 < w < math.inf for w in weights):
+            raise ValueError(f"weights={weights}: a positive number for each of {self.sizes}")
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        weights = self.weights or (1.0,) * len(self.sizes)
+        return tuple(weight / sum(weights) for weight in weights)
+
+    def choose(self, key: jax.Array, step: jax.Array, total_steps: int) -> jax.Array:
+        bounds = jnp.cumsum(jnp.array(self.shares))[:-1]
+        if self.order == "random":
+            where = jax.random.uniform(key)
+        else:
+            where = step / total_steps
+        return jnp.searchsorted(bounds, where, side="right")
+
+    def shape(self, batch: Batch, form: int) -> dict[str, jax.Array]:
+        found = [name for name in self.image_keys if name in batch]
+        if not found:
+            raise ValueError(
+                f"MixedResolution: the batch has none of {', '.join(self.image_keys)}; it has "
+                f"{', '.join(sorted(batch))}"
+            )
+        return {**batch, **{name: self._resized(batch[name], form) for name in found}}
+
+    def _resized(self, image: jax.Array, form: int) -> jax.Array:
+        count, rows, columns, channels = image.shape
+        to = _sides(self.sizes[form])
+        if to == (rows, columns):
+            return image
+        out = jax.image.resize(
+            image.astype(jnp.float32), (count, *to, channels), _KERNELS[self.method]
+        )
+        if image.dtype == jnp.uint8:
+            return jnp.clip(jnp.round(out), 0, 255).astype(jnp.uint8)
+        return out.astype(image.dtype)
+
+
+def _sides(size: int | tuple[int, int]) -> tuple[int, int]:
+    return (size, size) if isinstance(size, int) else size
