@@ -1,0 +1,342 @@
+"""Attacks that follow the gradient: FGSM, PGD, APGD, Carlini-Wagner; see ``vision.blocks.attack``.
+
+Sources: Goodfellow et al. 2015 (FGSM), Madry et al. 2018 (PGD), Croce and Hein 2020 (APGD and the
+DLR loss), Carlini and Wagner 2017.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import ClassVar, Literal, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from vision.blocks.attack import Memory, Norm, State, fooled, length, margins, project, rows
+
+
+@dataclasses.dataclass(frozen=True)
+class PGD:
+    """Steps of one length up the cross-entropy, back into the ball after each.
+
+    Of the places of all restarts that are misclassified the one with the least margin is kept.
+
+    Attributes:
+      eps: radius of the ball; pixels are in 0..1.
+      norm: of the ball, and of the direction: the sign of the gradient, or its unit vector.
+      steps: per restart.
+      step_size: as a share of ``eps``.
+      random_start: begin at a random point of the ball, else at the image.
+      restarts: number of beginnings.
+      targeted: labels are classes to be reached.
+    """
+
+    eps: float = 8 / 255
+    norm: Norm = "linf"
+    steps: int = 10
+    step_size: float = 0.25
+    random_start: bool = True
+    restarts: int = 1
+    targeted: bool = False
+
+    uses_gradient: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_ball(self.eps, self.norm)
+        check_counts(steps=self.steps, restarts=self.restarts)
+        if not self.step_size > 0:
+            raise ValueError(f"step_size={self.step_size}: a share of eps, more than 0")
+
+    @property
+    def moves(self) -> int:
+        return self.steps
+
+    @property
+    def rounds(self) -> int:
+        return self.restarts
+
+    def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
+        if not self.random_start:
+            return image, {}
+
+        def draw(key: jax.Array) -> jax.Array:
+            shape = image.shape[1:]
+            if self.norm == "linf":
+                return jax.random.uniform(key, shape, minval=-self.eps, maxval=self.eps)
+            direction, radius = jax.random.split(key)
+            noise = jax.random.normal(direction, shape)
+            return noise / jnp.linalg.norm(noise) * jax.random.uniform(radius) * self.eps
+
+        return jnp.clip(image + jax.vmap(draw)(keys), 0, 1), {}
+
+    def loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        return cross_entropy(logits, label, self.targeted)
+
+    def score(self, margin: jax.Array, at: jax.Array, image: jax.Array) -> jax.Array:
+        return margin
+
+    def move(
+        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+    ) -> tuple[jax.Array, Memory]:
+        step = self.step_size * self.eps * direction(self.norm, slope)
+        return project(self.norm, self.eps, state.image, state.at + step), {}
+
+
+def fgsm(eps: float = 8 / 255, targeted: bool = False) -> PGD:
+    """The fast gradient sign method: one step of length ``eps`` from the image."""
+    return PGD(eps, steps=1, step_size=1.0, random_start=False, targeted=targeted)
+
+
+@dataclasses.dataclass(frozen=True)
+class APGD:
+    """PGD with momentum that halves its steps by itself where it makes no way; no step size.
+
+    At checkpoints, the first after 22 % of the steps, each next one after a time shorter by 3 %
+    down to 6 %, an image whose loss rose in no more than 75 % of the steps, or whose best loss and
+    step are those of the last checkpoint, goes back to its best place with half the step.
+
+    ``dlr`` is the difference of logits ratio, -(z_y - max_{i!=y} z_i) / (z_(1) - z_(3)), which no
+    scale of the logits flattens; of targeted attacks (z_t - max_{i!=t} z_i) / (z_(1) -
+    (z_(3) + z_(4)) / 2), where the paper has the right class, which ours is not told, for the
+    largest other one. It needs 3 classes, targeted 4.
+
+    Attributes:
+      eps: radius of the ball; pixels are in 0..1.
+      norm: of the ball.
+      loss_type: ``ce`` or ``dlr``.
+      steps: per restart.
+      restarts: number of random starts.
+      targeted: labels are classes to be reached.
+    """
+
+    eps: float = 8 / 255
+    norm: Norm = "linf"
+    loss_type: Literal["ce", "dlr"] = "ce"
+    steps: int = 100
+    restarts: int = 1
+    targeted: bool = False
+
+    uses_gradient: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_ball(self.eps, self.norm)
+        check_counts(steps=self.steps, restarts=self.restarts)
+        if self.loss_type not in ("ce", "dlr"):
+            raise ValueError(f"loss_type={self.loss_type!r}, but it is 'ce' or 'dlr'")
+
+    @property
+    def moves(self) -> int:
+        return self.steps
+
+    @property
+    def rounds(self) -> int:
+        return self.restarts
+
+    def checkpoints(self) -> np.ndarray:
+        """(steps + 1,) int: after so many moves, the moves since the last checkpoint, else 0."""
+        first, least, less = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
+        found, at, window = np.zeros(self.steps + 1, np.int32), first, first
+        while at <= self.steps:
+            found[at] = window
+            window = max(window - less, least)
+            at += window
+        return found
+
+    def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
+        def draw(key: jax.Array) -> jax.Array:
+            if self.norm == "linf":
+                noise = jax.random.uniform(key, image.shape[1:], minval=-1.0)
+                return noise / jnp.abs(noise).max()
+            noise = jax.random.normal(key, image.shape[1:])
+            return noise / jnp.linalg.norm(noise)
+
+        at = jnp.clip(image + self.eps * jax.vmap(draw)(keys), 0, 1)
+        one = jnp.ones(len(image), jnp.float32)
+        return at, {
+            "before": at,
+            "held": at,
+            "held_slope": jnp.zeros_like(at),
+            "held_loss": -jnp.inf * one,
+            "last_loss": jnp.inf * one,
+            "checked_loss": jnp.inf * one,
+            "rises": jnp.zeros(len(image), jnp.int32),
+            "halved": jnp.ones(len(image), bool),
+            "size": 2 * self.eps * one,
+        }
+
+    def loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        if self.loss_type == "ce":
+            return cross_entropy(logits, label, self.targeted)
+        return difference_of_logits_ratio(logits, label, self.targeted)
+
+    def score(self, margin: jax.Array, at: jax.Array, image: jax.Array) -> jax.Array:
+        return margin
+
+    def move(
+        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+    ) -> tuple[jax.Array, Memory]:
+        was, first = state.memory, place == 0
+        loss = self.loss(logits, state.label)
+        better = loss > was["held_loss"]
+        held = rows(better, state.at, was["held"])
+        held_slope = rows(better, slope, was["held_slope"])
+        held_loss = jnp.where(better, loss, was["held_loss"])
+        checked_loss = jnp.where(first, loss, was["checked_loss"])
+        rises = was["rises"] + (loss > was["last_loss"])
+        window = jnp.asarray(self.checkpoints())[place]
+        stuck = ~was["halved"] & (checked_loss >= held_loss)
+        halve = (window > 0) & ((rises <= 0.75 * window) | stuck)
+        size = jnp.where(halve, was["size"] / 2, was["size"])
+        at, slope = rows(halve, held, state.at), rows(halve, held_slope, slope)
+        step = size[:, None, None, None] * direction(self.norm, slope)
+        target = project(self.norm, self.eps, state.image, at + step)
+        share = jnp.where(first, 1.0, 0.75)
+        moved = at + share * (target - at) + (1 - share) * (at - was["before"])
+        return project(self.norm, self.eps, state.image, moved), {
+            "before": at,
+            "held": held,
+            "held_slope": held_slope,
+            "held_loss": held_loss,
+            "last_loss": loss,
+            "checked_loss": jnp.where(window > 0, held_loss, checked_loss),
+            "rises": jnp.where(window > 0, 0, rises),
+            "halved": jnp.where(window > 0, halve, was["halved"]),
+            "size": size,
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class CarliniWagner:
+    """The nearest adversarial image in Euclidean distance, without a ball.
+
+    Minimises |x' - x|^2 + c max(margin(x'), -confidence) over w in x' = (tanh w + 1) / 2 by Adam,
+    where the margin is by how much the right class leads the best other one (or the wanted class is
+    behind). c is searched for every image by itself: ten times more until it succeeds, then by
+    halves of the interval. The nearest image of all places that succeed is kept.
+
+    Attributes:
+      steps: of Adam per c.
+      searches: number of c tried.
+      learning_rate: of Adam.
+      first_c: where the search begins.
+      confidence: margin by which another class has to lead.
+      targeted: labels are classes to be reached.
+    """
+
+    steps: int = 1000
+    searches: int = 9
+    learning_rate: float = 0.01
+    first_c: float = 1e-3
+    confidence: float = 0.0
+    targeted: bool = False
+
+    uses_gradient: ClassVar[bool] = True
+    settles: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_counts(steps=self.steps, searches=self.searches)
+        if not (self.learning_rate > 0 and self.first_c > 0 and self.confidence >= 0):
+            raise ValueError(
+                f"learning_rate={self.learning_rate} and first_c={self.first_c} are more than 0, "
+                f"confidence={self.confidence} is 0 or more"
+            )
+
+    @property
+    def moves(self) -> int:
+        return self.steps
+
+    @property
+    def rounds(self) -> int:
+        return self.searches
+
+    def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
+        one = jnp.ones(len(image), jnp.float32)
+        if memory:
+            hit, c = memory["hit"], memory["c"]
+            low = jnp.where(hit, memory["low"], jnp.maximum(memory["low"], c))
+            high = jnp.where(hit, jnp.minimum(memory["high"], c), memory["high"])
+            c = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * c)
+        else:
+            c, low, high = self.first_c * one, 0 * one, jnp.inf * one
+        # Black and white are at infinity.
+        w = jnp.arctanh((2 * image - 1) * (1 - 1e-6))
+        return (jnp.tanh(w) + 1) / 2, {
+            "w": w,
+            "mean": jnp.zeros_like(image),
+            "square": jnp.zeros_like(image),
+            "c": c,
+            "low": low,
+            "high": high,
+            "hit": jnp.zeros(len(image), bool),
+        }
+
+    def loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
+        return jnp.maximum(margins(logits, label, self.targeted), -self.confidence)
+
+    def score(self, margin: jax.Array, at: jax.Array, image: jax.Array) -> jax.Array:
+        return jnp.where(margin <= -self.confidence, length(at - image).ravel(), jnp.inf)
+
+    def move(
+        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+    ) -> tuple[jax.Array, Memory]:
+        was = state.memory
+        enough = margins(logits, state.label, self.targeted) <= -self.confidence
+        hit = was["hit"] | (enough & fooled(logits, state.label, self.targeted))
+        slope = 2 * (state.at - state.image) + was["c"][:, None, None, None] * slope
+        slope = slope * (1 - jnp.square(jnp.tanh(was["w"]))) / 2
+        mean = 0.9 * was["mean"] + 0.1 * slope
+        square = 0.999 * was["square"] + 0.001 * jnp.square(slope)
+        count = (place + 1).astype(jnp.float32)
+        step = mean / (1 - 0.9**count) / (jnp.sqrt(square / (1 - 0.999**count)) + 1e-8)
+        w = was["w"] - self.learning_rate * step
+        memory = {**was, "w": w, "mean": mean, "square": square, "hit": hit}
+        return (jnp.tanh(w) + 1) / 2, memory
+
+
+def direction(norm: Norm, slope: jax.Array) -> jax.Array:
+    """The steepest way up of length one in ``norm``; zero where there is none."""
+    if norm == "linf":
+        return jnp.sign(slope)
+    # Scaled before it is squared, lest a small gradient vanish.
+    scaled = slope / jnp.maximum(jnp.abs(slope).max((1, 2, 3), keepdims=True), 1e-37)
+    return scaled / jnp.maximum(length(scaled), 1e-12)
+
+
+def cross_entropy(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
+    """(B,) in nats, which an attack increases: its negative for targeted ones."""
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    return -loss if targeted else loss
+
+
+def difference_of_logits_ratio(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
+    """(B,), which an attack increases; see ``APGD``.
+
+    Raises:
+      ValueError: fewer classes than it needs.
+    """
+    least = 4 if targeted else 3
+    if logits.shape[-1] < least:
+        raise ValueError(
+            f"loss_type='dlr' needs {least} classes and the model has {logits.shape[-1]}: use 'ce'"
+        )
+    top = jax.lax.top_k(logits, least)[0]
+    spread = top[:, 0] - ((top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2])
+    return -margins(logits, label, targeted) / (spread + 1e-12)
+
+
+def check_ball(eps: float, norm: str) -> None:
+    if norm not in get_args(Norm):
+        raise ValueError(f"norm={norm!r}, but it is one of {', '.join(get_args(Norm))}")
+    if not (math.isfinite(eps) and eps >= 0):
+        raise ValueError(f"eps={eps}: a radius of 0 or more; pixels are in 0..1")
+
+
+def check_counts(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"{name}={count}: must be 1 or more")
