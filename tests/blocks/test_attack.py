@@ -10,10 +10,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from vision.blocks.attack import State, fooled, init, margins, run, update, updates
-from vision.blocks.attack_rules import APGD, PGD, CarliniWagner, difference_of_logits_ratio, fgsm
+from vision.blocks.attack_rules import (
+    APGD,
+    PGD,
+    CarliniWagner,
+    cross_entropy,
+    difference_of_logits_ratio,
+    fgsm,
+)
 from vision.blocks.square import Square, _pyramids
 
 COUNT, SHAPE, CLASSES = 12, (8, 7, 2), 5
@@ -182,6 +190,15 @@ def test_losses_and_checkpoints_are_those_of_the_paper():
     assert np.allclose(difference_of_logits_ratio(logits, label, False), exact, rtol=1e-4)
     assert np.allclose(difference_of_logits_ratio(logits, label, True), aimed, rtol=1e-4)
     assert np.allclose(difference_of_logits_ratio(7 * logits, label, False), exact, rtol=1e-4)
+    ordinary = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    assert np.allclose(cross_entropy(logits, label, False), ordinary, rtol=1e-5)
+    assert np.allclose(cross_entropy(logits, label, True), -ordinary, rtol=1e-5)
+    # Where 1 - p rounds to zero the gradient is still right, and then it is zero.
+    slopes = jax.grad(lambda z: cross_entropy(z, jnp.zeros(2, int), False).sum())(
+        jnp.asarray([[60.0, 0.0], [300.0, 0.0]])
+    )
+    assert np.allclose(slopes[0], [-np.exp(-60), np.exp(-60)], rtol=1e-4, atol=0)
+    assert not slopes[1].any()
     # p_1 = 0.22, p_{j+1} = p_j + max(p_j - p_{j-1} - 0.03, 0.06), of 100 steps.
     windows = APGD(steps=100).checkpoints()
     assert np.flatnonzero(windows).tolist() == [22, 41, 57, 70, 80, 87, 93, 99]

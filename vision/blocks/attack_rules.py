@@ -13,7 +13,6 @@ from typing import ClassVar, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from vision.blocks.attack import Memory, Norm, State, fooled, length, margins, project, rows
 
@@ -308,8 +307,14 @@ def direction(norm: Norm, slope: jax.Array) -> jax.Array:
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
-    """(B,) in nats, which an attack increases: its negative for targeted ones."""
-    loss = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    """(B,) in nats, which an attack increases: its negative for targeted ones.
+
+    log(1 + sum_{i!=y} exp(z_i - z_y)): without the difference 1 - p_y, which float32 rounds to
+    zero or noise long before the other probabilities vanish.
+    """
+    own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
+    others = jnp.where(jax.nn.one_hot(label, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    loss = jax.nn.softplus(jax.nn.logsumexp(others, -1) - own)
     return -loss if targeted else loss
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Protocol
 
 import jax
@@ -57,6 +58,13 @@ class Store(Protocol):
         read: Callable[[tuple[str, ...], tuple[str, ...]], Mapping[str, np.ndarray]],
     ) -> dict[str, np.ndarray]:
         """The named arrays, one row per record; ``read`` makes those that are not kept."""
+        ...
+
+    def folder(self, predict: Predict, data: EvalData) -> Path | None:
+        """Where an evaluator may keep files about this model and data; None for nowhere.
+
+        It may not be there yet. A change of weights, code or data gives another one.
+        """
         ...
 
 

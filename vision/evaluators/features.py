@@ -81,12 +81,8 @@ class FeatureStore:
         Raises:
           WorkdirError: the folder cannot be written.
         """
-        if predict is not self.predict:
-            return dict(read(required, optional))
-        try:
-            folder = self.root / self._key(data)
-        except ValueError as error:
-            logging.warning("features of %s are not kept: %s", data.source.info.name, error)
+        folder = self.folder(predict, data)
+        if folder is None:
             return dict(read(required, optional))
         absent = _absent(folder)
         wanted = (*required, *(name for name in optional if name not in absent), _INDEX)
@@ -110,6 +106,16 @@ class FeatureStore:
         if cluster.is_main():
             _save(folder, new, absent | {name for name in optional if name not in {**found, **new}})
         return found | new
+
+    def folder(self, predict: Predict, data: EvalData) -> Path | None:
+        """Where files about the model and ``data`` are; None where nothing can be kept."""
+        if predict is not self.predict:
+            return None
+        try:
+            return self.root / self._key(data)
+        except ValueError as error:
+            logging.warning("features of %s are not kept: %s", data.source.info.name, error)
+            return None
 
     def _key(self, data: EvalData) -> str:
         source = data.source
@@ -170,9 +176,9 @@ def _save(folder: Path, arrays: Rows, absent: set[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, x in arrays.items():
-            _replace(_file(folder, name), lambda file, x=x: np.save(file, x, allow_pickle=False))
+            replace(_file(folder, name), lambda file, x=x: np.save(file, x, allow_pickle=False))
         text = json.dumps(sorted(absent)).encode()
-        _replace(folder / "absent.json", lambda file: file.write(text))
+        replace(folder / "absent.json", lambda file: file.write(text))
     except OSError as error:
         raise WorkdirError(
             f"features cannot be kept in {folder}: {error.strerror}; free some space, or leave "
@@ -180,7 +186,7 @@ def _save(folder: Path, arrays: Rows, absent: set[str]) -> None:
         ) from error
 
 
-def _replace(path: Path, write: Callable[[Any], Any]) -> None:
+def replace(path: Path, write: Callable[[Any], Any]) -> None:
     """Makes a file in one step: a reader or a killed process never leaves half of it."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
         try:
