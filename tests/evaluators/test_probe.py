@@ -6,12 +6,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 from tests.evaluators.linear_dual import WIDTH, data, run
+from vision.adapt.linear import FitError
 from vision.core.figures import Curve
 from vision.data.source import DataError
-from vision.evaluators.probe import LinearProbe, NearestNeighbours
+from vision.evaluators.probe import LinearProbe, NearestNeighbours, RidgeProbe, SgdProbe
 
 
 def classes(count: int, seed: int, noise: float) -> dict[str, Any]:
@@ -22,16 +25,49 @@ def classes(count: int, seed: int, noise: float) -> dict[str, Any]:
     return {"image": image / np.linalg.norm(image, axis=1, keepdims=True), "label": label}
 
 
+@pytest.mark.parametrize("kind", [LinearProbe, RidgeProbe, SgdProbe])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_a_linear_probe_finds_classes_and_chance(devices: int):
+def test_a_linear_probe_finds_classes_and_chance(kind: Any, devices: int):
     train, test = classes(200, 0, 0.25), classes(150, 1, 0.25)
-    got = run(LinearProbe(data(**train), data(**test)), devices)
+    got = run(kind(data(**train), data(**test)), devices)
     assert got["top1"] > 0.9
     assert got["examples"] == 150
-    assert got["nll"] < 0.5
-    assert isinstance(got["decays"], Curve)
+    assert got.get("nll", 0) < 0.5
+    chosen = got["rates" if kind is SgdProbe else "decays"]
+    assert isinstance(chosen, Curve)
+    assert max(chosen.lines[0].y) == got["held_out_top1"]
     train["label"] = np.random.default_rng(2).permutation(train["label"])
-    assert run(LinearProbe(data(**train), data(**test)), devices)["top1"] < 0.5
+    assert run(kind(data(**train), data(**test)), devices)["top1"] < 0.5
+
+
+@pytest.mark.parametrize("kind", [LinearProbe, RidgeProbe, SgdProbe])
+def test_the_penalty_is_chosen_without_the_test_set(kind: Any):
+    """Other labels in test change what is measured, and nothing of what is fitted."""
+    train, test = classes(100, 0, 0.4), classes(60, 1, 0.4)
+    first = run(kind(data(**train), data(**test)))
+    test["label"] = (test["label"] + 1) % 4
+    second = run(kind(data(**train), data(**test)))
+    assert first["top1"] > 0.6 > 0.4 > second["top1"]
+    for name in ("rate" if kind is SgdProbe else "decay", "held_out_top1", "train_top1"):
+        assert first[name] == second[name]
+
+
+def test_a_ridge_probe_is_scikit_learn_with_the_chosen_penalty():
+    train, test = classes(150, 0, 0.5), classes(90, 1, 0.5)
+    got = run(RidgeProbe(data(**train), data(**test)))
+    x = np.asarray(train["image"], np.float32)
+    scale = StandardScaler().fit(x)
+    peer = Ridge(alpha=got["decay"] * 150).fit(scale.transform(x), 2 * np.eye(4)[train["label"]])
+    said = peer.predict(scale.transform(test["image"])).argmax(1)
+    assert got["top1"] == pytest.approx(np.mean(said == test["label"]))
+
+
+def test_rates_that_diverge_are_left_out_and_counted():
+    train, test = classes(60, 0, 0.2), classes(40, 1, 0.2)
+    got = run(SgdProbe(data(**train), data(**test), rates=(0.1, 3e38)))
+    assert (got["rate"], got["diverged"]) == (0.1, 1)
+    with pytest.raises(FitError, match="diverged with every one"):
+        run(SgdProbe(data(**train), data(**test), rates=(3e38,)))
 
 
 def cosine_vote(distance: Any) -> Any:
@@ -50,7 +86,7 @@ def test_votes_are_those_of_scikit_learn():
     assert got["top1"] == got["top1_7"]
 
 
-@pytest.mark.parametrize("kind", [LinearProbe, NearestNeighbours])
+@pytest.mark.parametrize("kind", [LinearProbe, RidgeProbe, NearestNeighbours])
 def test_what_is_left_out_is_counted(kind: Any):
     train, test = classes(100, 0, 0.1), classes(50, 1, 0.1)
     train["label"][:3] = -1
@@ -66,8 +102,33 @@ def test_what_is_left_out_is_counted(kind: Any):
         run(kind(data(**train), data(**test)))
 
 
+@pytest.mark.parametrize("kind", [LinearProbe, RidgeProbe, NearestNeighbours])
+def test_classes_that_one_side_lacks_and_labels_that_are_none(kind: Any):
+    train, test = classes(120, 0, 0.05), classes(60, 1, 0.05)
+    kept = train["label"] != 2
+    some = {name: x[kept] for name, x in train.items()}
+    got = run(kind(data(**some), data(**test)))
+    assert got["absent_classes"] == 1
+    assert got["top1"] == np.mean(test["label"] != 2)
+    named = {**train, "class_names": ("a", "b", "c")}
+    with pytest.raises(DataError, match=r"made: label: \d+ of 120 are out of range"):
+        run(kind(data(**named), data(**test)))
+    test["label"][3] = -2
+    with pytest.raises(DataError, match="the first is -2 in row 3"):
+        run(kind(data(**train), data(**test)))
+
+
 def test_bad_arguments():
     some = data(**classes(10, 0, 0.1))
+    wrong: Any = ({"rates": ()}, {"epochs": 0}, {"momentum": 1.0})
+    for arguments in wrong:
+        with pytest.raises(ValueError, match=next(iter(arguments))):
+            SgdProbe(some, some, **arguments)
+    with pytest.raises(ValueError, match="decays"):
+        RidgeProbe(some, some, decays=())
+    few = data(**classes(9, 0, 0.1))
+    with pytest.raises(DataError, match="9 training records with a label: a tenth"):
+        run(RidgeProbe(few, some))
     with pytest.raises(ValueError, match="decays"):
         LinearProbe(some, some, decays=(0.0,))
     with pytest.raises(ValueError, match="k="):

@@ -99,8 +99,8 @@ def test_what_is_not_finite_is_left_out_and_counted():
 
 def test_bad_arguments():
     some = data(**honest(5, 0))
-    with pytest.raises(ValueError, match="'odin' is none of msp"):
-        OutOfDistribution(some, {"x": some}, scores=("odin",))
+    with pytest.raises(ValueError, match="'dice' is none of msp"):
+        OutOfDistribution(some, {"x": some}, scores=("dice",))
     with pytest.raises(ValueError, match="set fit_on"):
         OutOfDistribution(some, {"x": some}, scores=("knn",))
     with pytest.raises(ValueError, match="at least one"):

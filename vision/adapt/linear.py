@@ -38,7 +38,7 @@ class Linear:
     def logits(self, x: np.ndarray) -> np.ndarray:
         """float32 (N, K) of features (N, D)."""
         weight, bias = self.weight.astype(np.float32), self.bias.astype(np.float32)
-        parts = [np.asarray(x[i : i + _ROWS], np.float32) @ weight for i in _starts(x)]
+        parts = [np.asarray(x[i : i + _ROWS], np.float32) @ weight for i in starts(x)]
         return np.concatenate(parts) + bias
 
 
@@ -75,7 +75,7 @@ def fit_logistic(
     Raises:
       FitError: shapes, numbers that are not finite, labels outside the classes, one class only.
     """
-    _check(x, labels, num_classes)
+    check(x, labels, num_classes)
     if not (decay > 0 and np.isfinite(decay)):
         raise FitError(f"decay={decay}: must be positive; without it there may be no minimum")
     count, width = x.shape
@@ -90,7 +90,7 @@ def fit_logistic(
         narrow = weight.astype(np.float32)
         offset = (inner[-1] * unit - mean @ weight).astype(np.float32)
         loss, gradient, total = 0.0, np.zeros((width, num_classes)), np.zeros(num_classes)
-        for i in _starts(x):
+        for i in starts(x):
             rows = np.asarray(x[i : i + _ROWS], np.float32)
             own = np.arange(len(rows)), labels[i : i + _ROWS]
             logits = rows @ narrow
@@ -161,7 +161,7 @@ def _coordinates(x: np.ndarray, num_classes: int, decay: float) -> tuple[np.ndar
     """Mean (D,) and the symmetric (D, D) matrix from inner to real coordinates, float64."""
     width = x.shape[1]
     moment, total = np.zeros((width, width)), np.zeros(width)
-    for i in _starts(x):
+    for i in starts(x):
         rows = np.asarray(x[i : i + _ROWS], np.float32)
         moment += rows.T @ rows
         total += rows.sum(0, dtype=np.float64)
@@ -173,16 +173,18 @@ def _coordinates(x: np.ndarray, num_classes: int, decay: float) -> tuple[np.ndar
     return mean, (vectors * curvature**-0.5) @ vectors.T
 
 
-def _starts(x: np.ndarray) -> range:
+def starts(x: np.ndarray) -> range:
+    """The first row of every block of rows."""
     return range(0, len(x), _ROWS)
 
 
-def _check(x: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+def check(x: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    """Raises FitError unless a classifier can be fitted to these."""
     if x.ndim != 2 or labels.shape != x.shape[:1] or not len(x):
         raise FitError(f"features {x.shape} and labels {labels.shape} must be (N, D) and (N,)")
     if not np.issubdtype(labels.dtype, np.integer):
         raise FitError(f"labels are {labels.dtype}; they must be integers")
-    for i in _starts(x):
+    for i in starts(x):
         bad = ~np.isfinite(x[i : i + _ROWS]).all(1)
         if bad.any():
             raise FitError(f"features of row {i + int(bad.argmax())} hold NaN or infinity")

@@ -125,6 +125,13 @@ def check_sizes(image: np.ndarray, text: np.ndarray) -> None:
         )
 
 
+def fetched(x: Any) -> np.ndarray:
+    """A parameter on the host of every process, however it is split."""
+    if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding):
+        x = jax.jit(lambda x: x, out_shardings=_whole(x))(x)
+    return np.asarray(jax.device_get(x))
+
+
 def spread(count: int, total: int) -> np.ndarray:
     """``count`` places, or all, evenly over 0..total - 1."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 
 from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import Curve, Figure, Line
 from vision.data.source import DataError
-from vision.evaluators.embeddings import Rows, embed, finite
+from vision.evaluators.embeddings import Rows, embed, fetched, finite
+from vision.evaluators.odin import MOVED, Moved, Odin
 from vision.measures import outliers
 from vision.measures.arrays import predictions
 from vision.measures.detection import OpenSetCurve, detection, open_set
@@ -20,7 +22,8 @@ _OF_LOGITS = {
     "max_logit": outliers.max_logit,
     "energy": outliers.energy,
 }
-_OF_FEATURES = ("mahalanobis", "knn")
+_OF_FEATURES = ("mahalanobis", "knn", "vim")
+_SCORES = (*_OF_LOGITS, "odin", *_OF_FEATURES)
 
 Score = Callable[[Rows], np.ndarray]
 
@@ -33,14 +36,19 @@ class OutOfDistribution:
     then ``examples`` (of ``inside``), ``examples_<set>``, and, only where there are any,
     ``nonfinite`` (records of any set whose logits or features are not finite: left out). Then a
     figure of open-set curves for every set. Scores are greater for what is in distribution; see
-    ``vision.measures.outliers``. ODIN is not here: it needs gradients of the image.
+    ``vision.measures.outliers`` and, for ``odin``, ``vision.evaluators.odin``. With ``odin`` the
+    model runs three times as long, and what a feature store keeps is not used.
 
     Attributes:
       inside: records of the trained classes, with labels.
       outside: name to data, such as ``{"near": ..., "far": ...}``; labels are not needed.
       fit_on: training records with labels, for the scores of features; None where there are none.
-      scores: of ``msp``, ``max_logit``, ``energy``, ``mahalanobis``, ``knn``.
+      scores: of ``msp``, ``max_logit``, ``energy``, ``odin``, ``mahalanobis``, ``knn``, ``vim``.
       neighbours: the distance of ``knn`` is that to the training record of this rank.
+      odin: temperature and step of ``odin``.
+      head: for ``vim``, path in the parameters of the linear layer from ``features`` to
+        ``logits``, which has ``kernel`` (D, K) and ``bias`` (K,).
+      principal: for ``vim``, dimension of the principal space; None for the authors' choice.
       logits, features: names of (B, K) and (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches of ``inside`` and ``fit_on``.
       every: distance between evaluations while training; None for one at the end.
@@ -51,16 +59,18 @@ class OutOfDistribution:
     fit_on: EvalData | None = None
     scores: tuple[str, ...] = ("msp", "max_logit", "energy")
     neighbours: int = 50
+    odin: Odin = Odin()  # noqa: RUF009 - frozen
+    head: str = "model/head"
+    principal: int | None = None
     logits: str = "logits"
     features: str = "embedding"
     label: str = "label"
     every: str | None = None
 
     def __post_init__(self) -> None:
-        known = (*_OF_LOGITS, *_OF_FEATURES)
         for score in self.scores:
-            if score not in known:
-                raise ValueError(f"scores: {score!r} is none of {', '.join(known)}")
+            if score not in _SCORES:
+                raise ValueError(f"scores: {score!r} is none of {', '.join(_SCORES)}")
         if not self.outside or not self.scores:
             raise ValueError("outside and scores: at least one of each")
         if self.fit_on is None and set(self.scores) & set(_OF_FEATURES):
@@ -108,6 +118,10 @@ class OutOfDistribution:
         for name in self.scores:
             if name in _OF_LOGITS:
                 made[name] = lambda rows, of=_OF_LOGITS[name]: of(rows[self.logits])
+        if "odin" in self.scores:
+            made["odin"] = lambda rows: outliers.max_softmax(
+                rows[MOVED].astype(np.float64) / self.odin.temperature
+            )
         lost = 0
         if len(made) < len(self.scores) and self.fit_on is not None:
             rows, lost = self._read(predict, ctx, self.fit_on, True)
@@ -118,7 +132,37 @@ class OutOfDistribution:
             if "knn" in self.scores:
                 bank = outliers.fit_neighbours(features, min(self.neighbours, len(features)))
                 made["knn"] = lambda rows: bank.score(rows[self.features])
+            if "vim" in self.scores:
+                kernel, bias = self._head(ctx, rows)
+                virtual = outliers.fit_virtual_logit(features, kernel, bias, self.principal)
+                made["vim"] = lambda rows: virtual.score(rows[self.features], rows[self.logits])
         return {name: made[name] for name in self.scores}, lost
+
+    def _head(self, ctx: EvalContext, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Kernel and bias of the last layer, which must be what makes logits of features."""
+        at: Any = ctx.variables.params
+        for name in self.head.split("/"):
+            at = at.get(name, {}) if isinstance(at, Mapping) else {}
+        if not {"kernel", "bias"} <= set(at):
+            raise ValueError(
+                f"head={self.head!r}: no layer with kernel and bias is there; the parameters have "
+                f"{', '.join(_layers(ctx.variables.params)) or 'no such layer'}"
+            )
+        kernel, bias = (np.asarray(fetched(at[name]), np.float64) for name in ("kernel", "bias"))
+        features, logits = rows[self.features][:64], rows[self.logits][:64]
+        if kernel.shape != (features.shape[1], logits.shape[1]):
+            raise ValueError(
+                f"head={self.head!r}: its kernel is {kernel.shape}, but {self.features} is "
+                f"{features.shape} and {self.logits} {logits.shape}"
+            )
+        away = np.abs(features @ kernel + bias - logits).max()
+        # Room for towers in bfloat16.
+        if away > 0.05 * max(np.abs(logits).max(), 1e-3):
+            raise ValueError(
+                f"head={self.head!r} does not make {self.logits} of {self.features}: they differ "
+                f"by up to {away:.3g}; vim needs what goes into the last linear layer"
+            )
+        return kernel, bias
 
     def _read(
         self, predict: Predict, ctx: EvalContext, data: EvalData, labelled: bool
@@ -127,6 +171,8 @@ class OutOfDistribution:
         outputs = (self.logits,)
         if set(self.scores) & set(_OF_FEATURES):
             outputs = (self.logits, self.features)
+        if "odin" in self.scores:
+            predict, outputs = Moved(predict, self.odin, self.logits), (*outputs, MOVED)
         rows = embed(predict, ctx, data, outputs, (self.label,) if labelled else ())
         good = np.logical_and.reduce([finite(rows[name]) for name in outputs])
         if not good.any():
@@ -134,6 +180,17 @@ class OutOfDistribution:
                 f"{data.source.info.name}: no record with finite {' and '.join(outputs)}"
             )
         return {name: x[good] for name, x in rows.items()}, int((~good).sum())
+
+
+def _layers(params: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """Paths of layers that map vectors to vectors."""
+    found = []
+    for name, below in sorted(params.items()):
+        if isinstance(below, Mapping):
+            if getattr(below.get("kernel"), "ndim", 0) == 2 and "bias" in below:
+                found.append(prefix + name)
+            found += _layers(below, f"{prefix}{name}/")
+    return found
 
 
 def _line(name: str, curve: OpenSetCurve, most: int = 200) -> Line:

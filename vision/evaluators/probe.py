@@ -1,4 +1,4 @@
-"""How much of a class frozen features tell: by a linear classifier, and by their neighbours."""
+"""How much of a class frozen features tell: by linear classifiers, and by their neighbours."""
 
 from __future__ import annotations
 
@@ -7,12 +7,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vision.adapt.linear import choose_decay, fit_logistic
+from vision.adapt.linear import FitError, Linear, choose_decay, fit_logistic
+from vision.adapt.ridge import prepare_ridge, signs
+from vision.adapt.sgd import fit_sgd
 from vision.blocks.nearest import nearest
 from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import Curve, Figure, Line
-from vision.data.source import DataError
-from vision.evaluators.embeddings import Rows, embed, finite, normalised
+from vision.evaluators.embeddings import normalised
+from vision.evaluators.labelled import Labelled, counts, labelled, number_of_classes, split
+from vision.measures.arrays import softmax_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +30,8 @@ class LinearProbe:
     Yields ``top1`` and ``nll`` (nats) on ``test``, ``decay``, ``held_out_top1`` of that decay,
     ``train_top1``, ``examples`` (of ``test``), and, only where there are any, ``unlabelled`` and
     ``nonfinite`` (records of either that are left out of fitting; in ``test`` the latter count as
-    wrong and make ``nll`` infinite). Then the figure ``decays``.
+    wrong and make ``nll`` infinite) and ``absent_classes`` (of ``test``, that ``train`` lacks:
+    their records can only be wrong). Then the figure ``decays``.
 
     Attributes:
       train: what is fitted.
@@ -57,35 +61,167 @@ class LinearProbe:
           FitError: labels of one class only.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        train = _labelled(predict, ctx, self.train, self.output, self.label)
-        test = _labelled(predict, ctx, self.test, self.output, self.label)
-        classes = _classes(self.train, train, test)
-        factor = np.sqrt(train.x.shape[1] / np.mean(np.sum(train.x.astype(np.float64) ** 2, 1)))
-        x, labels = train.x * np.float32(factor), train.labels
-        last = np.arange(len(x)) % 10 == 9
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        factor = _factor(train.x)
+        x, labels = train.x * factor, train.labels
+        fit, held_out = split(train)
         tried = choose_decay(
-            (x[~last], labels[~last]), (x[last], labels[last]), classes, self.decays
+            (x[fit], labels[fit]), (x[held_out], labels[held_out]), classes, self.decays
         )
         decay = max(tried, key=lambda each: tried[each])
         model = fit_logistic(x, labels, classes, decay)
-        logits = model.logits(test.x * np.float32(factor)).astype(np.float64)
-        logits -= logits.max(1, keepdims=True)
-        right = logits[np.arange(len(logits)), test.labels]
-        nll = float(np.sum(np.log(np.exp(logits).sum(1)) - right))
-        count = len(logits) + test.nonfinite
-        yield "top1", float(np.sum(logits.argmax(1) == test.labels)) / count
-        yield "nll", nll / count if not test.nonfinite else float("inf")
+        yield from _measured(model, factor, train, test)
         yield "decay", decay
         yield "held_out_top1", tried[decay]
-        yield "train_top1", float(np.mean(model.logits(x).argmax(1) == labels))
-        yield from _counts(count, train, test)
-        points = sorted(tried.items())
-        line = Line(
-            "held out",
-            np.log10([decay for decay, _ in points]),
-            np.asarray([accuracy for _, accuracy in points]),
+        yield from _counted(train, test)
+        yield "decays", _curve(tried, "weight decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class RidgeProbe:
+    """Least squares on the features of ``train``, to 1 for the class and -1 for the others.
+
+    The few-shot regression of BiT and ViT, for any number of examples: in closed form, every
+    feature divided by its standard deviation. The penalty is the one of ``decays`` that is best on
+    every tenth record of ``train``; then all of it is fitted. Of equally good ones it is the
+    largest. ``test`` is looked at once, at the end. Yields what ``LinearProbe`` does but ``nll``:
+    the answers are no probabilities.
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      decays: to choose from; of mean squared error + decay |W|^2.
+      every: distance between evaluations while training; None for one at the end.
+    """
+
+    train: EvalData
+    test: EvalData
+    output: str = "embedding"
+    label: str = "label"
+    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    every: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.decays or min(self.decays) <= 0:
+            raise ValueError(f"decays={self.decays}: at least one, all positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as in ``LinearProbe.run``."""
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        fit, held_out = split(train)
+        prepared = prepare_ridge(train.x[fit], signs(train.labels[fit], classes), True)
+        x, labels = train.x[held_out], train.labels[held_out]
+        tried = {}
+        for decay in sorted(self.decays, reverse=True):
+            said = prepared.fit(decay).logits(x).argmax(1)
+            tried[decay] = float(np.mean(said == labels))
+        decay = max(tried, key=lambda each: tried[each])
+        model = prepare_ridge(train.x, signs(train.labels, classes), True).fit(decay)
+        for name, value in _measured(model, np.float32(1), train, test):
+            if name != "nll":
+                yield name, value
+        yield "decay", decay
+        yield "held_out_top1", tried[decay]
+        yield from _counted(train, test)
+        yield "decays", _curve(tried, "penalty")
+
+
+@dataclasses.dataclass(frozen=True)
+class SgdProbe:
+    """A linear layer trained by minibatch SGD on the features of ``train``.
+
+    The protocol of self-supervised learning, see ``vision.adapt.sgd``: the learning rate is the
+    one of ``rates`` that is best on every tenth record of ``train``, of equally good ones that of
+    the lowest NLL there; then all of it is trained on with that one. ``test`` is looked at once,
+    at the end. Features are scaled as in ``LinearProbe``. Yields what that does, with ``rate`` for
+    ``decay`` and the figure ``rates``, and, only where there are any, ``diverged`` (rates whose
+    weights were not finite).
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      rates: to choose from.
+      epochs: passes over ``train``.
+      batch_size: records per update.
+      momentum: of Nesterov's kind.
+      decay: weight decay.
+      seed: of the order of the records.
+      every: distance between evaluations while training; None for one at the end.
+    """
+
+    train: EvalData
+    test: EvalData
+    output: str = "embedding"
+    label: str = "label"
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    epochs: int = 10
+    batch_size: int = 256
+    momentum: float = 0.9
+    decay: float = 0.0
+    seed: int = 0
+    every: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.rates or min(self.rates) <= 0:
+            raise ValueError(f"rates={self.rates}: at least one, all positive")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: at least 1")
+        if not (0 <= self.momentum < 1 and self.decay >= 0):
+            raise ValueError(f"momentum={self.momentum} in [0, 1), decay={self.decay} 0 or more")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as in ``LinearProbe.run``, and where all rates diverge."""
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        factor = _factor(train.x)
+        x, labels = train.x * factor, train.labels
+        fit, held_out = split(train)
+        rates = tuple(sorted(set(self.rates)))
+        models = self._fit(x[fit], labels[fit], classes, rates)
+        x_held, labels_held = x[held_out], labels[held_out]
+        tried, losses = {}, {}
+        for rate, model in zip(rates, models, strict=True):
+            if model.converged:
+                logits = model.logits(x_held)
+                tried[rate] = float(np.mean(logits.argmax(1) == labels_held))
+                losses[rate] = _nll(logits, labels_held)
+        if not tried:
+            raise FitError(f"SGD diverged with every one of rates={self.rates}: try smaller ones")
+        rate = max(tried, key=lambda each: (tried[each], -losses[each]))
+        (model,) = self._fit(x, labels, classes, (rate,))
+        if not model.converged:
+            raise FitError(f"SGD diverged with rate {rate} on all records: try smaller rates")
+        yield from _measured(model, factor, train, test)
+        yield "rate", rate
+        yield "held_out_top1", tried[rate]
+        yield from _counted(train, test)
+        if diverged := len(rates) - len(tried):
+            yield "diverged", diverged
+        yield "rates", _curve(tried, "learning rate")
+
+    def _fit(
+        self, x: np.ndarray, labels: np.ndarray, classes: int, rates: tuple[float, ...]
+    ) -> tuple[Linear, ...]:
+        return fit_sgd(
+            x,
+            labels,
+            classes,
+            rates,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            decay=self.decay,
+            seed=self.seed,
         )
-        yield "decays", Curve((line,), "log10 of the weight decay", "top-1 on the held-out tenth")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,9 +259,9 @@ class NearestNeighbours:
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as in ``LinearProbe.run``."""
-        train = _labelled(predict, ctx, self.train, self.output, self.label)
-        test = _labelled(predict, ctx, self.test, self.output, self.label)
-        classes = _classes(self.train, train, test)
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
         most = min(max(self.k), len(train.x))
         cosine, places = nearest(normalised(test.x), normalised(train.x), most)
         voters = train.labels[places]
@@ -141,47 +277,39 @@ class NearestNeighbours:
             if i == 0:
                 yield "top1", top1
             yield f"top1_{k}", top1
-        yield from _counts(count, train, test)
+        yield from _counted(train, test)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Labelled:
-    """Features (N, D) with labels (N,), and how many records were left out."""
-
-    x: np.ndarray
-    labels: np.ndarray
-    unlabelled: int
-    nonfinite: int
+def _factor(x: np.ndarray) -> np.float32:
+    """What takes the mean squared length of features (N, D) to D."""
+    length = np.mean(np.sum(np.square(x, dtype=np.float64), 1))
+    return np.float32(np.sqrt(x.shape[1] / length) if length > 0 else 1)
 
 
-def _labelled(
-    predict: Predict, ctx: EvalContext, data: EvalData, output: str, label: str
-) -> _Labelled:
-    rows: Rows = embed(predict, ctx, data, (output,), (label,))
-    x, labels = rows[output], rows[label]
-    if x.ndim != 2 or labels.ndim != 1:
-        raise ValueError(
-            f"a probe needs features (N, D) and labels (N,); {output} is {x.shape} and {label} "
-            f"{labels.shape} for {data.source.info.name}"
-        )
-    known = labels >= 0
-    good = finite(x)
-    if not (known & good).any():
-        raise DataError(f"{data.source.info.name}: no record with a label and finite {output}")
-    return _Labelled(
-        x[known & good],
-        labels[known & good].astype(np.int64),
-        int((~known).sum()),
-        int((known & ~good).sum()),
-    )
+def _measured(
+    model: Linear, factor: np.float32, train: Labelled, test: Labelled
+) -> Iterator[tuple[str, float]]:
+    logits = model.logits(test.x * factor)
+    nll = _nll(logits, test.labels)
+    count = len(logits) + test.nonfinite
+    yield "top1", float(np.sum(logits.argmax(1) == test.labels)) / count
+    yield "nll", nll / count if not test.nonfinite else float("inf")
+    yield "train_top1", float(np.mean(model.logits(train.x * factor).argmax(1) == train.labels))
 
 
-def _classes(data: EvalData, train: _Labelled, test: _Labelled) -> int:
-    return max(len(data.source.info.class_names), *(int(x.labels.max()) + 1 for x in (train, test)))
+def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Summed over rows, in nats."""
+    top, rest = softmax_parts(logits)
+    right = logits[np.arange(len(logits)), labels].astype(np.float64)
+    return float(np.sum(rest - (right - top)))
 
 
-def _counts(examples: int, train: _Labelled, test: _Labelled) -> Iterator[tuple[str, float]]:
-    yield "examples", examples
-    for name in ("unlabelled", "nonfinite"):
-        if count := getattr(train, name) + getattr(test, name):
-            yield name, count
+def _counted(train: Labelled, test: Labelled) -> Iterator[tuple[str, float]]:
+    yield from counts(len(test.x) + test.nonfinite, train, test)
+
+
+def _curve(tried: dict[float, float], name: str) -> Curve:
+    points = sorted(tried.items())
+    x = np.log10([each for each, _ in points])
+    line = Line("held out", x, np.asarray([accuracy for _, accuracy in points]))
+    return Curve((line,), f"log10 of the {name}", "top-1 on the held-out tenth")

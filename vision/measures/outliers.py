@@ -5,7 +5,7 @@ which is a frozen dataclass with a method ``score``. All are real numbers of any
 float64 (N,), computed a block of rows at a time; no rows give no scores. NaN is a ``MeasureError``;
 so is infinity in features. Minus infinity among logits is a class that cannot be.
 
-ODIN (Liang et al., 2018) is not here: it needs the gradient of the network.
+ODIN (Liang et al., 2018) needs the gradient of the network: ``vision.evaluators.odin``.
 """
 
 from __future__ import annotations
