@@ -43,7 +43,9 @@ def line_chart(
         if len(line.x)
     ]
     if not lines:
-        return tag("figure", _caption(heading, []), note("Nothing to draw yet."), class_="chart")
+        return tag(
+            "figure", chart_caption(heading, []), note("Nothing to draw yet."), class_="chart"
+        )
     every_x = np.concatenate([line.x for line in lines])
     every_y = np.concatenate([line.y for line in lines])
     finite = every_y[np.isfinite(every_y)]
@@ -72,10 +74,10 @@ def line_chart(
     if len(axes) > 1:
         switch = tag("button", "log scale", type="button", class_="switch", aria_pressed="false")
     plots = [_line_plot(drawn, x_axis, axis) for axis in axes]
-    y_ticks = [_ticks(axis, "y") for axis in axes]
+    y_ticks = [ticks(axis, "y", hidden=axis.log) for axis in axes]
     return tag(
         "figure",
-        _caption(heading, legend, switch),
+        chart_caption(heading, legend, switch),
         tag(
             "div",
             *y_ticks,
@@ -88,7 +90,7 @@ def line_chart(
                 role="img",
                 aria_label=_summary(heading, lines, curve.x_label),
             ),
-            _ticks(x_axis, "x"),
+            ticks(x_axis, "x"),
             tag("span", curve.x_label, class_="x-label"),
             class_="plot",
         ),
@@ -117,7 +119,7 @@ def line_chart(
     )
 
 
-def _caption(heading: str, legend: Sequence[Content], switch: Content = "") -> Markup:
+def chart_caption(heading: str, legend: Sequence[Content], switch: Content = "") -> Markup:
     return tag(
         "figcaption",
         tag("h3", heading),
@@ -127,28 +129,28 @@ def _caption(heading: str, legend: Sequence[Content], switch: Content = "") -> M
 
 
 def _legend(name: str, i: int) -> Markup:
-    return tag("li", tag("span", class_=f"swatch {_colour(i)}"), name)
+    return tag("li", tag("span", class_=f"swatch {colour(i)}"), name)
 
 
-def _colour(i: int) -> str:
+def colour(i: int) -> str:
     return f"c{i % 6}"
 
 
 def _line_plot(
     drawn: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, int]], x_axis: Axis, axis: Axis
 ) -> Markup:
-    shapes: list[Content] = [_grid(axis)]
+    shapes: list[Content] = [grid(axis)]
     for i, (x, y, mean, over) in enumerate(drawn):
         across = x_axis.place(x)
         if over:
-            shapes.append(_path(across, axis.place(y), f"line raw {_colour(i)}"))
+            shapes.append(_path(across, axis.place(y), f"line raw {colour(i)}"))
         elif len(x) <= FEW:
-            shapes.append(_dots(across, axis.place(y), _colour(i)))
-        shapes.append(_path(across, axis.place(mean), f"line {_colour(i)}"))
-    return _svg(shapes, "log" if axis.log else "linear", hidden=axis.log)
+            shapes.append(_dots(across, axis.place(y), colour(i)))
+        shapes.append(_path(across, axis.place(mean), f"line {colour(i)}"))
+    return svg(shapes, "log" if axis.log else "linear", hidden=axis.log)
 
 
-def _svg(shapes: Sequence[Content], class_: str, *, hidden: bool = False) -> Markup:
+def svg(shapes: Sequence[Content], class_: str, *, hidden: bool = False) -> Markup:
     return tag(
         "svg",
         *shapes,
@@ -159,7 +161,7 @@ def _svg(shapes: Sequence[Content], class_: str, *, hidden: bool = False) -> Mar
     )
 
 
-def _grid(axis: Axis) -> Markup:
+def grid(axis: Axis) -> Markup:
     y = [f"M0 {_y(position)}h{SIZE}" for position, _ in axis.ticks()]
     return tag("path", d="".join(y), class_="grid")
 
@@ -187,12 +189,12 @@ def _dots(across: np.ndarray, up: np.ndarray, class_: str) -> Markup:
     )
 
 
-def _ticks(axis: Axis, side: str) -> Markup:
+def ticks(axis: Axis, side: str, *, hidden: bool = False) -> Markup:
     edge = "left" if side == "x" else "bottom"
     spans = [
         tag("span", text, style=f"{edge}:{100 * position:.2f}%") for position, text in axis.ticks()
     ]
-    kind = f"ticks {side} {'log off' if axis.log else 'linear'}"
+    kind = f"ticks {side} {'log' if axis.log else 'linear'}{' off' if hidden else ''}"
     return tag("div", *spans, class_=kind, aria_hidden="true")
 
 
@@ -223,7 +225,10 @@ def reliability_diagram(figure: Reliability) -> Markup:
     axis, total = Axis(0.0, 1.0, percent=True), int(figure.count.sum())
     if not total:
         return tag(
-            "figure", _caption("Reliability", []), note("No labelled examples."), class_="chart"
+            "figure",
+            chart_caption("Reliability", []),
+            note("No labelled examples."),
+            class_="chart",
         )
     counts = fit(np.append(figure.count.astype(float), 0.0), pad=0)
     bars, columns, levels = [], [], []
@@ -254,16 +259,16 @@ def reliability_diagram(figure: Reliability) -> Markup:
                     class_=gap,
                 )
             )
-    above = _svg(
+    above = svg(
         [
-            _grid(axis),
+            grid(axis),
             tag("g", *bars, class_="bars"),
             tag("path", d="".join(levels), class_="level"),
             tag("path", d=f"M0 {SIZE}L{SIZE} 0", class_="diagonal"),
         ],
         "linear",
     )
-    below = _svg([tag("g", *columns, class_="bars muted")], "linear")
+    below = svg([tag("g", *columns, class_="bars muted")], "linear")
     legend = [
         tag("li", tag("span", class_="swatch accuracy"), "accuracy"),
         tag("li", tag("span", class_="swatch over"), "too confident by"),
@@ -286,10 +291,10 @@ def reliability_diagram(figure: Reliability) -> Markup:
     )
     return tag(
         "figure",
-        _caption("Reliability", legend),
+        chart_caption("Reliability", legend),
         tag(
             "div",
-            _ticks(axis, "y"),
+            ticks(axis, "y"),
             tag("div", above, class_="area", role="img", aria_label=label),
             class_="plot square",
         ),
@@ -297,7 +302,7 @@ def reliability_diagram(figure: Reliability) -> Markup:
             "div",
             _ticks_two(counts),
             tag("div", below, class_="area", role="img", aria_label="Examples per bin"),
-            _ticks(axis, "x"),
+            ticks(axis, "x"),
             tag("span", "confidence (lower plot: examples)", class_="x-label"),
             class_="plot low",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,21 @@ class RunFiles:
     series: Mapping[str, Series]
     evaluation: Mapping[str, Any] | None
     problems: Mapping[str, str]
+
+
+def write_page(out: Path, text: str) -> Path:
+    """Puts a page in its place, in one step.
+
+    Raises:
+      ReportError: it cannot be written there.
+    """
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8", errors="replace")
+        os.replace(temporary, out)
+    except OSError as error:
+        raise ReportError(f"{out} cannot be written: {error.strerror}") from error
+    return out
 
 
 def read_run(workdir: Path, evaluation: Path | None = None) -> RunFiles:

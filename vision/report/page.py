@@ -54,7 +54,13 @@ def data_block(value: Any) -> Markup:
     return Markup('<script type="application/json">') + Markup(text) + Markup("</script>")
 
 
-def page(title: str, subtitle: Content, body: Sequence[tuple[str, str, Content]]) -> str:
+def page(
+    title: str,
+    subtitle: Content,
+    body: Sequence[tuple[str, str, Content]],
+    *,
+    parts: Sequence[str] = ("page",),
+) -> str:
     """A whole HTML document.
 
     Args:
@@ -62,9 +68,12 @@ def page(title: str, subtitle: Content, body: Sequence[tuple[str, str, Content]]
       subtitle: one line under it.
       body: sections in order: (id for links, heading, content); an empty heading gives no
         heading and no link.
+      parts: names of the templates whose styles and scripts it needs, in order.
     """
-    style = (_TEMPLATES / "page.css").read_text(encoding="utf-8")
-    script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
+    style, script = (
+        "".join((_TEMPLATES / f"{part}.{kind}").read_text(encoding="utf-8") for part in parts)
+        for kind in ("css", "js")
+    )
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = (
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
@@ -139,7 +148,7 @@ def table(
     numeric: Sequence[int] = (),
     row_headers: bool = True,
 ) -> Markup:
-    """A table that scrolls sideways when the screen is narrow.
+    """A table that scrolls sideways when the screen is narrow; the script sorts its columns.
 
     Args:
       columns: headings.
@@ -166,8 +175,15 @@ def table(
             tag("caption", caption) if caption else "",
             tag("thead", tag("tr", *head)),
             tag("tbody", *body),
+            data_sort=len(body) > 1,
         )
     )
+
+
+def exact(text: Content, value: float | None) -> Markup:
+    """``text`` for a number that a table sorts by; None and NaN come last."""
+    known = value is not None and value == value
+    return tag("data", text, value=repr(float(value)) if known else "")  # type: ignore[arg-type]
 
 
 def share_bar(share: float) -> Markup:

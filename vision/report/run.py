@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import re
 import struct
 import sys
@@ -27,7 +26,15 @@ from vision.core.figures import (
 )
 from vision.report.charts import line_chart, reliability_diagram
 from vision.report.confusion import confusion, is_wide
-from vision.report.files import CONFIG, EVALUATION, METRICS, ReportError, RunFiles, read_run
+from vision.report.files import (
+    CONFIG,
+    EVALUATION,
+    METRICS,
+    ReportError,
+    RunFiles,
+    read_run,
+    write_page,
+)
 from vision.report.numbers import (
     base,
     format_table,
@@ -80,14 +87,7 @@ def write_report(workdir: Path, out: Path) -> Path:
     """
     beside = out.parent / EVALUATION
     files = read_run(workdir, beside if beside.exists() else None)
-    text = render(files)
-    temporary = out.with_name(out.name + ".tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise ReportError(f"{out} cannot be written: {error.strerror}") from error
-    return out
+    return write_page(out, render(files))
 
 
 def render(files: RunFiles) -> str:

@@ -111,3 +111,164 @@ addEventListener("beforeprint", () => {
 addEventListener("afterprint", () => {
   for (const part of opened) part.open = false;
 });
+
+// A click on a heading sorts a table, a second one the other way; what is missing stays last.
+const ABSENT = new Set(["", "-", "–", "nan"]);
+
+function sortKey(cell) {
+  const exact = cell.querySelector("data");
+  if (exact) return exact.value === "" ? null : Number(exact.value.replace(/inf$/, "Infinity"));
+  const text = cell.textContent.trim();
+  if (ABSENT.has(text)) return null;
+  const value = Number(text.replace(/[,%\s]/g, "").replace(/^−/, "-").replace(/inf$/, "Infinity"));
+  return Number.isNaN(value) ? text : value;
+}
+
+for (const table of document.querySelectorAll("table[data-sort]")) {
+  const heads = [...table.tHead.rows[0].cells];
+  const rows = [...table.tBodies[0].rows];
+  heads.forEach((head, column) => {
+    if (!head.textContent.trim()) return;
+    const button = document.createElement("button");
+    button.type = "button";
+    button.className = "sort";
+    button.append(...head.childNodes);
+    head.append(button);
+    button.addEventListener("click", () => {
+      const down = head.getAttribute("aria-sort") === "ascending";
+      for (const other of heads) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const keys = new Map(rows.map((row) => [row, sortKey(row.cells[column])]));
+      const numeric = [...keys.values()].every((key) => key === null || typeof key === "number");
+      const compare = (a, b) =>
+        numeric ? a - b : String(a).localeCompare(String(b), "en", { numeric: true });
+      const known = rows.filter((row) => keys.get(row) !== null);
+      known.sort((a, b) => (down ? -1 : 1) * compare(keys.get(a), keys.get(b)));
+      table.tBodies[0].append(...known, ...rows.filter((row) => keys.get(row) === null));
+    });
+  });
+}
+
+// Cards are chosen by facets and by bounds of their score, in percent.
+for (const box of document.querySelectorAll("[data-filter]")) {
+  const controls = box.querySelector(".filters");
+  const choices = [...controls.querySelectorAll("select")];
+  const [from, to] = ["[data-from]", "[data-to]"].map((name) => controls.querySelector(name));
+  const cards = [...box.querySelectorAll(".gallery > figure")];
+  const count = controls.querySelector("output");
+
+  // An option may stand for several values: those of a block of classes.
+  function allowed(choice) {
+    if (choice.selectedIndex <= 0) return null;
+    const option = choice.selectedOptions[0];
+    return new Set(option.dataset.values ? JSON.parse(option.dataset.values) : [option.value]);
+  }
+
+  function bound(input, otherwise) {
+    return !input || input.value === "" ? otherwise : Number(input.value) / 100;
+  }
+
+  function apply() {
+    const wanted = choices.map((choice) => [`f${choice.dataset.facet}`, allowed(choice)]);
+    const [low, high] = [bound(from, -Infinity), bound(to, Infinity)];
+    const bounded = low !== -Infinity || high !== Infinity;
+    let shown = 0;
+    for (const card of cards) {
+      const score = "score" in card.dataset ? Number(card.dataset.score) : null;
+      const fits = wanted.every(([name, values]) => !values || values.has(card.dataset[name]))
+        && (!bounded || (score !== null && score >= low && score <= high));
+      card.hidden = !fits;
+      shown += fits;
+    }
+    count.textContent = shown === cards.length
+      ? `${shown.toLocaleString("en-US")} shown`
+      : `${shown.toLocaleString("en-US")} of ${cards.length.toLocaleString("en-US")} shown`;
+    box.querySelector("[data-none]").hidden = shown > 0;
+  }
+
+  function reset() {
+    for (const choice of choices) choice.selectedIndex = 0;
+    for (const input of [from, to]) if (input) input.value = "";
+    apply();
+  }
+
+  // Chooses one value of a facet, or several under a name of their own.
+  function choose(name, label, values) {
+    const choice = choices.find((each) => each.dataset.name === name);
+    if (!choice) return;
+    let option = [...choice.options].slice(1).find(
+      (each) => (values.length === 1 && !each.dataset.values ? each.value === values[0] : each.label === label));
+    if (!option) {
+      option = new Option(label, label);
+      option.dataset.values = JSON.stringify(values);
+      choice.append(option);
+    }
+    option.selected = true;
+  }
+
+  controls.hidden = cards.length < 2;
+  controls.addEventListener("input", apply);
+  controls.querySelector("[data-reset]").addEventListener("click", reset);
+  box.choose = (wanted) => {
+    reset();
+    for (const [name, label, values] of wanted) choose(name, label, values);
+    apply();
+  };
+}
+
+// A cell of a confusion matrix leads to the pictures of its pair; arrows go from cell to cell.
+for (const table of document.querySelectorAll("table[data-matrix]")) {
+  const gallery = table.closest("section").querySelector('[data-filter="mistakes"]');
+  if (!gallery) continue;
+  const { names, size } = JSON.parse(
+    table.closest(".card").querySelector('script[type="application/json"]').textContent);
+  const cells = [...table.querySelectorAll("td[data-pair]")];
+  if (!cells.length) continue;
+  table.setAttribute("role", "grid");
+  table.classList.add("picks");
+  for (const cell of cells) cell.tabIndex = -1;
+  cells[0].tabIndex = 0;
+
+  function block(i) {
+    const values = names.slice(i * size, (i + 1) * size);
+    return [values.length > 1 ? `classes ${i * size} to ${i * size + values.length - 1}` : values[0], values];
+  }
+
+  function pick(cell) {
+    const [row, column] = cell.dataset.pair.split(" ").map(Number);
+    gallery.choose([["true", ...block(row)], ["predicted", ...block(column)]]);
+    const heading = gallery.parentElement.querySelector("h3");
+    heading.scrollIntoView({ block: "start" });
+    heading.focus({ preventScroll: true });
+  }
+
+  function move(cell, key) {
+    const [row, column] = cell.dataset.pair.split(" ").map(Number);
+    let best = null;
+    for (const other of cells) {
+      const [r, c] = other.dataset.pair.split(" ").map(Number);
+      const [along, aside] = key === "ArrowLeft" || key === "ArrowRight" ? [c - column, r - row] : [r - row, c - column];
+      const ahead = key === "ArrowLeft" || key === "ArrowUp" ? -along : along;
+      if (ahead <= 0) continue;
+      const cost = Math.abs(aside) * 1000 + ahead;
+      if (best === null || cost < best.cost) best = { cost, other };
+    }
+    if (!best) return;
+    cell.tabIndex = -1;
+    best.other.tabIndex = 0;
+    best.other.focus();
+  }
+
+  table.addEventListener("click", (event) => {
+    const cell = event.target.closest("td[data-pair]");
+    if (cell) pick(cell);
+  });
+  table.addEventListener("keydown", (event) => {
+    const cell = event.target.closest("td[data-pair]");
+    if (!cell) return;
+    if (event.key === "Enter" || event.key === " ") pick(cell);
+    else if (event.key.startsWith("Arrow")) move(cell, event.key);
+    else return;
+    event.preventDefault();
+  });
+}

@@ -1,0 +1,86 @@
+"""Points with a number each over two axes: what runs reach against what they cost."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from vision.report.axes import fit
+from vision.report.charts import SIZE, chart_caption, colour, grid, svg, ticks
+from vision.report.numbers import is_share, metric
+from vision.report.page import note, tag
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One run: its number in the table, its name, where it lies and how sure ``y`` is."""
+
+    number: int
+    name: str
+    x: float
+    y: float
+    low: float | None = None
+    high: float | None = None
+
+
+def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
+    """Points with intervals; ``x`` on a logarithmic axis, ``y`` on a linear one.
+
+    Points without a positive ``x`` or a finite ``y`` are left out, and said below.
+    """
+    shown = [p for p in points if 0 < p.x < np.inf and np.isfinite(p.y)]
+    if not shown:
+        return tag(
+            "figure", chart_caption(heading, []), note("Nothing to draw yet."), class_="chart"
+        )
+    heights = [v for p in shown for v in (p.y, p.low, p.high) if v is not None]
+    x_axis = fit(np.asarray([p.x for p in shown], np.float64), log=True, pad=0.12)
+    y_axis = fit(np.asarray(heights, np.float64), percent=is_share(y_label), pad=0.1)
+    across = x_axis.place(np.asarray([p.x for p in shown], np.float64)).tolist()
+    up = y_axis.place(np.asarray([p.y for p in shown], np.float64)).tolist()
+    bars = []
+    for p, x in zip(shown, across, strict=True):
+        if p.low is not None and p.high is not None:
+            low, high = y_axis.place(np.asarray([p.low, p.high], np.float64)).tolist()
+            line = f"M{SIZE * x:.1f} {SIZE * (1 - low):.1f}V{SIZE * (1 - high):.1f}"
+            bars.append(tag("path", d=line, class_=f"line {colour(p.number - 1)}"))
+    dots = [
+        tag(
+            "span",
+            str(p.number),
+            class_=f"point {colour(p.number - 1)}",
+            style=f"left:{100 * x:.2f}%;bottom:{100 * y:.2f}%",
+            title=f"{p.name}: {metric(y_label, p.y)} at {metric(x_label, p.x)} {x_label}",
+        )
+        for p, x, y in zip(shown, across, up, strict=True)
+    ]
+    said = ", ".join(f"{p.name} {metric(y_label, p.y)} at {metric(x_label, p.x)}" for p in shown)
+    legend = [
+        tag("li", tag("span", str(p.number), class_=f"point {colour(p.number - 1)}"), p.name)
+        for p in shown
+    ]
+    left_out = [p.name for p in points if p not in shown]
+    return tag(
+        "figure",
+        chart_caption(heading, legend),
+        tag(
+            "div",
+            ticks(y_axis, "y"),
+            tag(
+                "div",
+                svg([grid(y_axis), *bars], "linear"),
+                *dots,
+                class_="area",
+                role="img",
+                aria_label=f"{y_label} by {x_label}: {said}",
+            ),
+            ticks(x_axis, "x"),
+            tag("span", x_label, class_="x-label"),
+            class_="plot",
+        ),
+        note(f"Not drawn, for want of a number: {', '.join(left_out)}.") if left_out else "",
+        class_="chart",
+    )
