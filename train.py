@@ -26,6 +26,7 @@ def main(arguments: list[str]) -> int:
     options = parse(
         arguments,
         __doc__ or "",
+        required=("config", "workdir"),
         config="config file, optionally followed by :mode",
         workdir="folder of the run: checkpoints, metrics, resolved config",
         accept_config_change="go on in a workdir that was made with another config",

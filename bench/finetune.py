@@ -36,7 +36,8 @@ def needs(tune: str, accumulate: int) -> dict[str, Any]:
     step = experiments.make_step(experiment, facts, (), BATCH)
     shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
     compiled = compile_step(step, shapes, Mesh().build(jax.devices()[:1]))
-    rates = experiment.optimizer.multipliers(compiled.abstract.params)
+    (player,) = step.players(compiled.abstract.params)
+    rates = player.optimizer.multipliers(compiled.abstract.params)
     leaves = jax.tree.leaves(compiled.abstract.params)
     pairs = zip(leaves, jax.tree.leaves(rates), strict=True)
     remembered = jax.tree.leaves(compiled.abstract.opt_state)

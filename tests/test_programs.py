@@ -188,7 +188,7 @@ def test_evaluate_mistakes(trained: Path, tmp_path: Path, capsys: pytest.Capture
     for arguments, words in (
         ([f"--workdir={tmp_path}"], ["not the workdir of a run"]),
         ([f"--workdir={trained}", "--evaluators=vla"], ["no evaluator 'vla'", "'val'"]),
-        ([f"--workdir={trained}", "--config.seed=1"], ["config from the workdir"]),
+        ([f"--workdir={trained}", "--config.seed=1"], ["config is that of the workdir"]),
         ([f"--workdir={trained}", "--step=5"], ["no valid checkpoint of step 5", "has 8"]),
         ([f"--workdir={trained}", "--step=last"], ["--step=last is no whole number"]),
     ):

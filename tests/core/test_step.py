@@ -173,6 +173,7 @@ def test_a_batch_that_is_not_finite_is_passed_over_bit_for_bit(devices: int):
     assert digest(dataclasses.replace(state, step=0)) != before
     assert float(metrics["skipped"]) == 0
     # The rate that is reported is the one that was applied: skipped steps do not move it.
+    assert isinstance(step.optimizer, Optimizer)
     rate = step.optimizer.rate(jnp.asarray(counted), step.horizon)
     np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
 

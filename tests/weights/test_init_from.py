@@ -18,13 +18,13 @@ import pytest
 from vision.blocks.adapters import Lora
 from vision.core import config as configs
 from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.compile import Compiled, lay_out
+from vision.core.compile import lay_out
 from vision.core.config import build, spec
 from vision.core.errors import UserError
 from vision.core.experiment import assemble, check, make_step, observe
 from vision.core.mesh import ShardingRule
 from vision.core.net import initialise
-from vision.core.plan import starting
+from vision.core.begin import starting
 from vision.core.stored import flatten
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
@@ -254,9 +254,7 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
             shardings = jax.tree.map(lambda x: x.sharding, abstract)
             return jax.jit(lambda: step.init(zeros), out_shardings=shardings)()
 
-    unused: Any = None
-    compiled = Compiled(abstract, init, unused, memory={}, collectives={}, seconds={})
-    state = starting(experiment, step, compiled, mesh)()
+    state = starting(experiment, step, abstract, init, mesh)()
     model = state.params["model"]
     kernel = model["blocks"]["attn"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, params["blocks"]["attn"]["qkv"]["kernel"])

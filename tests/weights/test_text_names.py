@@ -14,11 +14,11 @@ import pytest
 
 from vision.blocks.contrast import Sigmoid, Softmax
 from vision.core import config as configs
-from vision.core.compile import Compiled, lay_out
+from vision.core.compile import lay_out
 from vision.core.config import build, spec
 from vision.core.experiment import assemble, check, make_step, observe
 from vision.core.net import forward, initialise
-from vision.core.plan import starting
+from vision.core.begin import starting
 from vision.core.stored import flatten
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
@@ -343,9 +343,7 @@ def test_the_first_state_of_a_run(clip_file, monkeypatch):
         with jax.set_mesh(mesh):
             return jax.jit(lambda: step.init(zeros))()
 
-    unused: Any = None
-    begun = Compiled(abstract, init, unused, memory={}, collectives={}, seconds={})
-    state = starting(experiment, step, begun, mesh)()
+    state = starting(experiment, step, abstract, init, mesh)()
     assert state.params["contrast"]["log_scale"] == np.float32(1.7)
     table = golden("open_clip_clip")[0]["token_embedding.weight"]
     model = state.params["model"]

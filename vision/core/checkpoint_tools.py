@@ -45,7 +45,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     names = [x for x in arguments if not x.startswith("-")]
     try:
-        flags = parse([x for x in arguments if x.startswith("-")], _USAGE, **_FLAGS)
+        flags = parse([x for x in arguments if x.startswith("-")], _USAGE, (), **_FLAGS)
         if len(names) != 2 or names[0] not in _COMMANDS:
             raise UsageError(f"give one of {', '.join(_COMMANDS)} and a workdir (see --help)")
         step = whole_number("step", flags.step) if flags.step is not False else None

@@ -18,15 +18,17 @@ class UsageError(UserError):
     """The command line is wrong."""
 
 
-def parse(arguments: list[str], usage: str, **flags: str) -> SimpleNamespace:
+def parse(
+    arguments: list[str], usage: str, required: tuple[str, ...] = (), **flags: str
+) -> SimpleNamespace:
     """Reads ``--flag=value`` and ``--config.<key>=<value>``.
 
-    Flags ``config`` and ``workdir`` are required where ``flags`` names them; all others are
-    switches when given without a value.
+    Flags that are not required are switches when given without a value.
 
     Args:
       arguments: the command line after the program's name.
       usage: shown, with the flags, for ``--help``.
+      required: flags that need a value.
       **flags: name to help text.
 
     Returns:
@@ -53,11 +55,13 @@ def parse(arguments: list[str], usage: str, **flags: str) -> SimpleNamespace:
             near = difflib.get_close_matches(name, flags, n=1)
             hint = f"; did you mean --{near[0]}?" if near else " (see --help)"
             raise UsageError(f"unknown flag --{name}{hint}")
-    for name in flags:
-        if name in ("config", "workdir") and not isinstance(found.get(name), str):
+    for name in required:
+        if not isinstance(found.get(name), str):
             raise UsageError(f"--{name}=... is required (see --help)")
-    if overrides and "config" not in flags:
-        raise UsageError("this command takes the config from the workdir: no --config. overrides")
+    if overrides and not found.get("config"):
+        raise UsageError(
+            "without --config=FILE the config is that of the workdir: no --config. overrides"
+        )
     values = {name: found.get(name, False) for name in flags}
     return SimpleNamespace(**values, overrides=overrides)
 

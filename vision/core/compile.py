@@ -115,22 +115,34 @@ def compile_step(
         compiled = lowered.compile()
     seconds = {"trace": traced - started, "compile": time.perf_counter() - traced}
 
-    def fresh() -> State:
-        # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
-        cpu = jax.default_backend() == "cpu"
-        options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
-        with jax.set_mesh(mesh):
-            init = jax.jit(lambda: _init(step, batch), out_shardings=shardings)
-            return init.lower().compile(options)()
-
     return Compiled(
         abstract=abstract,
-        init=fresh,
+        init=fresh(step, batch, abstract, mesh),
         update=compiled,
         memory=memory(compiled),
         collectives=collectives(compiled),
         seconds=seconds,
     )
+
+
+def fresh(
+    step: Step,
+    batch: Mapping[str, jax.ShapeDtypeStruct],
+    abstract: State,
+    mesh: jax.sharding.Mesh,
+) -> Callable[[], State]:
+    """Makes states as ``step.init`` has them, laid out as ``abstract`` (see ``lay_out``)."""
+
+    def make() -> State:
+        # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
+        cpu = jax.default_backend() == "cpu"
+        options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
+        shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        with jax.set_mesh(mesh):
+            init = jax.jit(lambda: _init(step, batch), out_shardings=shardings)
+            return init.lower().compile(options)()
+
+    return make
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:

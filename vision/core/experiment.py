@@ -72,7 +72,7 @@ class Experiment:
     Attributes:
       data: what is trained on.
       objective: what is learned; gets ``model`` where it declares one.
-      optimizer: how.
+      optimizer: how; of an objective with phases a mapping, one for each by its name.
       total: length of the run.
       model: the tower; gets ``num_classes`` from the data where the config leaves it None.
       init_from: weights that the model starts from, ``vision.weights.init_from.InitFrom``; None
@@ -94,7 +94,7 @@ class Experiment:
 
     data: TrainData
     objective: Objective
-    optimizer: Optimizer
+    optimizer: Optimizer | Mapping[str, Optimizer]
     total: str
     model: Tower | None = None
     init_from: InitialWeights | None = None

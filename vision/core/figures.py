@@ -75,6 +75,7 @@ class Picture:
       score: of the prediction; what it is, ``Gallery`` says.
       png: PNG file; empty when there is no picture.
       note: why there is no picture; empty when there is one.
+      group: name of the group it belongs to; empty for none.
     """
 
     index: int
@@ -84,6 +85,7 @@ class Picture:
     score: float
     png: bytes = b""
     note: str = ""
+    group: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,29 @@ class Curve:
     y_label: str
 
 
-Figure = ConfusionMatrix | Reliability | Gallery | Curve
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Rows of texts and numbers.
+
+    Attributes:
+      columns: headings.
+      rows: cells, as many as there are columns; None where there is no value.
+      caption: says what the table shows.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for i, row in enumerate(self.rows):
+            if len(row) != len(self.columns):
+                raise ValueError(
+                    f"row {i} of rows has {len(row)} cells, but there are {len(self.columns)} columns"
+                )
+
+
+Figure = ConfusionMatrix | Reliability | Gallery | Curve | Table
 
 
 def to_json(figure: Figure) -> dict[str, Any]:
@@ -174,6 +198,10 @@ def to_json(figure: Figure) -> dict[str, Any]:
                     for line in figure.lines
                 ],
             }
+        case Table():
+            rows = [[_cell(value) for value in row] for row in figure.rows]
+            columns, caption = list(figure.columns), figure.caption
+            return {"kind": "table", "columns": columns, "rows": rows, "caption": caption}
     raise TypeError(f"{type(figure).__name__} is not a figure")
 
 
@@ -208,10 +236,15 @@ def from_json(data: Mapping[str, Any]) -> Figure:
                     for line in data["lines"]
                 )
                 return Curve(lines, str(data["x_label"]), str(data["y_label"]))
-    except (KeyError, IndexError, TypeError, ValueError) as error:
+            case "table":
+                rows = tuple(tuple(_value(cell) for cell in row) for row in data["rows"])
+                columns = tuple(str(name) for name in data["columns"])
+                return Table(columns, rows, str(data.get("caption", "")))
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"broken figure of kind {kind!r}: {error!r}") from error
     raise ValueError(
-        f"unknown kind of figure {kind!r}; known are confusion_matrix, reliability, gallery, curve"
+        f"unknown kind of figure {kind!r}; known are confusion_matrix, reliability, gallery, "
+        "curve, table"
     )
 
 
@@ -225,7 +258,23 @@ def _picture(item: Mapping[str, Any]) -> Picture:
         score=float(item["score"] if "score" in item else item["probability"]),
         png=base64.b64decode(item["png"], validate=True),
         note=str(item["note"]),
+        group=str(item.get("group", "")),
     )
+
+
+def _cell(value: str | float | None) -> Any:
+    # A text stays apart from a number that JSON has to write as one.
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"number": str(value)}
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _value(cell: Any) -> str | float | None:
+    if isinstance(cell, Mapping):
+        return float(cell["number"])
+    if cell is None or isinstance(cell, str | int | float):
+        return cell
+    raise TypeError(f"a cell is {type(cell).__name__}, not a text or a number")
 
 
 def _number(x: float) -> float | str:

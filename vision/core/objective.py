@@ -65,6 +65,7 @@ class Context:
       step: int32 scalar, the number of updates done before this one.
       total_steps: length of the run, for schedules inside a loss.
       train: whether dropout and batch statistics are on.
+      phase: name of the ``Phase`` that is under way; empty where a step is one move.
       key: randomness of this step; use ``rng(name)``.
     """
 
@@ -72,6 +73,7 @@ class Context:
     step: jax.Array
     total_steps: int
     train: bool
+    phase: str = ""
     key: jax.Array | None = None
 
     def rng(self, name: str) -> jax.Array | None:
@@ -79,6 +81,20 @@ class Context:
         if self.key is None:
             return None
         return jax.random.fold_in(self.key, zlib.crc32(name.encode()))
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One move of a step in which several players take turns.
+
+    Attributes:
+      name: what ``ctx.phase`` and ``config.optimizer`` call it. A phase may stand several times in
+        a step (five moves of a critic): they share one optimizer.
+      trains: names of the networks that move, keys of ``params``; the others are constants.
+    """
+
+    name: str
+    trains: tuple[str, ...]
 
 
 class Objective(Protocol):
@@ -90,6 +106,11 @@ class Objective(Protocol):
     A loss that compares the rows of a batch with each other is *batch-coupled*: cut into
     micro-batches it would be another loss. Such an objective has ``batch_coupled = True``,
     ``loss = coupled_loss`` and two methods, see ``Coupled``.
+
+    Players that take turns (a generator and its critic, an attacker and its victim, the two levels
+    of a bilevel problem) are one objective with ``phases``, a tuple of ``Phase``: a step makes
+    their moves in order, each a loss (of ``ctx.phase``), an update of its networks by the optimizer
+    of its name, and ``after_update``; the next move sees what came of it.
     """
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:

@@ -152,5 +152,19 @@ class WarmupStableDecay:
         return _warmup(step, warmup) * _cooldown(step, cooldown, horizon.total_steps)
 
 
+@dataclasses.dataclass(frozen=True)
+class Staircase:
+    """Linear warm-up; from the start of the run, times ``factor`` once for every ``every``."""
+
+    factor: float = 0.1
+    every: str = "30 epochs"
+    warmup: str = "0 steps"
+
+    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+        every = max(horizon.steps(self.every, "optimizer.schedule.every"), 1)
+        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+        return _warmup(step, warmup) * jnp.power(self.factor, step // every)
+
+
 def _cooldown(step: jax.Array, cooldown: int, total: int) -> jax.Array:
     return jnp.clip((total - step) / max(cooldown, 1), 0.0, 1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import jax
@@ -15,6 +15,7 @@ from vision.core.accumulate import loss_and_gradient
 from vision.core.flops import count, without_recomputation
 from vision.core.objective import Aux, Batch, Context, Objective
 from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
+from vision.core.players import Player, players
 from vision.core.schedule import Horizon
 from vision.core.state import State, seed_key, step_key
 
@@ -54,7 +55,7 @@ class Step:
 
     Attributes:
       objective: what is learned.
-      optimizer: how parameters move.
+      optimizer: how parameters move; one per phase, by name, where the objective has phases.
       horizon: length of the run.
       batch_ops: applied to every training batch before the loss, on the device.
       batch_form: draws the form of a step's batch after ``batch_ops``; None for one form.
@@ -68,7 +69,7 @@ class Step:
     """
 
     objective: Objective
-    optimizer: Optimizer
+    optimizer: Optimizer | Mapping[str, Optimizer]
     horizon: Horizon
     batch_ops: tuple[BatchOp, ...] = ()
     batch_form: BatchForm | None = None
@@ -94,53 +95,85 @@ class Step:
             step=jnp.zeros([], jnp.int32),
             params=variables.params,
             model_state=variables.model_state,
-            opt_state=self._transform(variables.params).init(variables.params),
+            opt_state=self.start_optimizers(variables.params),
             slots=slots,
             key=key,
         )
 
     def update(self, state: State, batch: Batch) -> tuple[State, Metrics]:
-        """One optimization step. Traceable."""
+        """One optimization step: a move of every player. Traceable."""
         k_ops, k_loss = jax.random.split(step_key(state.key, state.step))
         batch = self._prepare(batch, k_ops)
-        ctx = self._context(state.model_state, state.step, k_loss)
+        k_form = jax.random.fold_in(k_ops, len(self.batch_ops))
+        form = self._form(k_form, state.step)
+        moved, metrics = state, {}
+        for number, player in enumerate(self.players(state.params)):
+            key = jax.random.fold_in(k_loss, number) if number else k_loss
+            moved, found = self._move(moved, batch, form, key, player)
+            metrics = _together(metrics, found, player.name)
+        if self.ema is not None:
+            average = self.ema.update(
+                state.slots["ema"], moved.params, moved.model_state, state.step
+            )
+            moved = dataclasses.replace(moved, slots={**moved.slots, "ema": average})
+        passed = dataclasses.replace(state, step=state.step + 1)
+        moved = dataclasses.replace(moved, step=state.step + 1)
+        if self.skip_nonfinite:
+            finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+            moved = jax.tree.map(lambda new, old: jnp.where(finite, new, old), moved, passed)
+            metrics["skipped"] = ~finite
+        return moved, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+
+    def _move(
+        self, state: State, batch: Batch, form: jax.Array | None, key: jax.Array, player: Player
+    ) -> tuple[State, Metrics]:
+        """Loss, gradient, update and what follows from it, for one player."""
+        ctx = self._context(state.model_state, state.step, player.name, key)
+        mine = player.of(state.params)
+        objective = player.seen_by(self.objective, state.params)
 
         def gradient(batch: Batch) -> tuple[jax.Array, Aux, Tree]:
-            return loss_and_gradient(
-                self.objective, state.params, state.slots, batch, ctx, self.accumulate
-            )
+            return loss_and_gradient(objective, mine, state.slots, batch, ctx, self.accumulate)
 
-        if self.batch_form is None:
+        if form is None:
             loss, aux, grads = gradient(batch)
         else:
-            k_form = jax.random.fold_in(k_ops, len(self.batch_ops))
-            loss, aux, grads = jax.lax.switch(
-                self.batch_form.choose(k_form, state.step, self.horizon.total_steps),
-                [lambda x, form=form: gradient(form(x)) for form in self._forms()],
-                batch,
-            )
-        transform = self._transform(state.params)
-        updates, opt_state = transform.update(grads, state.opt_state, state.params)
-        params: dict[str, Tree] = optax.apply_updates(state.params, updates)  # pyright: ignore
-        model_state = {**state.model_state, **aux.model_state}
-        slots = dict(self.objective.after_update(params, state.slots, aux, ctx))
-        if self.ema is not None:
-            slots["ema"] = self.ema.update(state.slots["ema"], params, model_state, state.step)
+            branches = [lambda x, shape=shape: gradient(shape(x)) for shape in self._forms()]
+            loss, aux, grads = jax.lax.switch(form, branches, batch)
+        before = player.of_state(state.opt_state)
+        transform = player.optimizer.build(mine, self.horizon)
+        updates, after = transform.update(grads, before, mine)
+        params = {**state.params, **optax.apply_updates(mine, updates)}  # pyright: ignore
         metrics = {
             "loss": loss,
-            "learning_rate": self.optimizer.rate(state.opt_state["count"], self.horizon),
-            "grad_norm": trained_norm(grads, self.optimizer.rules),
+            "learning_rate": player.optimizer.rate(before["count"], self.horizon),
+            "grad_norm": trained_norm(grads, player.optimizer.rules),
             **aux.metrics,
         }
-        passed = dataclasses.replace(state, step=state.step + 1)
         state = dataclasses.replace(
-            passed, params=params, model_state=model_state, opt_state=opt_state, slots=slots
+            state,
+            params=params,
+            model_state={**state.model_state, **aux.model_state},
+            opt_state=player.put_state(state.opt_state, after),
+            slots={
+                **{name: x for name, x in state.slots.items() if name == "ema"},
+                **self.objective.after_update(params, state.slots, aux, ctx),
+            },
         )
-        if self.skip_nonfinite:
-            finite = jnp.isfinite(loss) & jnp.isfinite(metrics["grad_norm"])
-            state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), state, passed)
-            metrics["skipped"] = ~finite
-        return state, {name: value.astype(jnp.float32) for name, value in metrics.items()}
+        return state, metrics
+
+    def players(self, params: Mapping[str, Tree]) -> list[Player]:
+        """Who moves in a step, in order. See ``vision.core.players``."""
+        return players(self.objective, self.optimizer, params)
+
+    def start_optimizers(self, params: Mapping[str, Tree]) -> Tree:
+        """The optimizers' state before the first update. Traceable."""
+        states: Tree = {}
+        for player in self.players(params):
+            mine = player.of(params)
+            start = player.optimizer.build(mine, self.horizon).init(mine)
+            states = player.put_state(states, start)
+        return states
 
     def flops(self, state: State, batch: Batch) -> int:
         """Model FLOPs of one update with a global batch; shapes suffice, nothing runs.
@@ -153,20 +186,31 @@ class Step:
         """
         batch = jax.eval_shape(self._prepare, dict(batch), jax.random.key(0))
 
-        def loss(params: Tree, slots: Tree, model_state: Tree, batch: Batch) -> jax.Array:
-            ctx = self._context(model_state, jnp.zeros([], jnp.int32), jax.random.key(0))
-            return self.objective.loss(params, slots, batch, ctx)[0]
+        shares = (1.0,) if self.batch_form is None else self.batch_form.shares
+        formed = [jax.eval_shape(form, batch) for form in self._forms()]
+        return round(
+            sum(
+                share * self._work(state, shaped, player)
+                for player in self.players(state.params)
+                for share, shaped in zip(shares, formed, strict=True)
+            )
+        )
+
+    def _work(self, state: State, batch: Batch, player: Player) -> int:
+        def loss(mine: Tree, others: Tree, slots: Tree, model_state: Tree, batch: Batch):
+            step = jnp.zeros([], jnp.int32)
+            ctx = self._context(model_state, step, player.name, jax.random.key(0))
+            return self.objective.loss({**others, **mine}, slots, batch, ctx)[0]
 
         def gradient(*args: Tree) -> Tree:
             value, grads = jax.value_and_grad(without_recomputation(loss))(*args)
-            rules = jax.tree.leaves(match_rules(grads, self.optimizer.rules))
+            rules = jax.tree.leaves(match_rules(grads, player.optimizer.rules))
             pairs = zip(rules, jax.tree.leaves(grads), strict=True)
             return value, [grad for rule, grad in pairs if rule.learning_rate != 0]
 
-        shares = (1.0,) if self.batch_form is None else self.batch_form.shares
-        variables = (state.params, state.slots, state.model_state)
-        work = [count(gradient, *variables, jax.eval_shape(f, batch)) for f in self._forms()]
-        return round(sum(share * each for share, each in zip(shares, work, strict=True)))
+        mine = player.of(state.params)
+        others = {name: tree for name, tree in state.params.items() if name not in mine}
+        return count(gradient, mine, others, state.slots, state.model_state, batch)
 
     def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
         """What evaluators read: the objective's predictions in evaluation mode. Traceable."""
@@ -178,8 +222,15 @@ class Step:
         )
         return self.objective.predict(variables.params, variables.slots, batch, ctx)
 
-    def _context(self, model_state: Tree, step: jax.Array, key: jax.Array) -> Context:
-        return Context(model_state, step, self.horizon.total_steps, train=True, key=key)
+    def _context(self, model_state: Tree, step: jax.Array, phase: str, key: jax.Array) -> Context:
+        return Context(
+            model_state, step, self.horizon.total_steps, train=True, phase=phase, key=key
+        )
+
+    def _form(self, key: jax.Array, step: jax.Array) -> jax.Array | None:
+        if self.batch_form is None:
+            return None
+        return self.batch_form.choose(key, step, self.horizon.total_steps)
 
     def _forms(self) -> list[Callable[[Batch], Batch]]:
         if self.batch_form is None:
@@ -193,5 +244,12 @@ class Step:
             prepared = op(prepared, jax.random.fold_in(key, i))
         return prepared
 
-    def _transform(self, params: Tree) -> optax.GradientTransformation:
-        return self.optimizer.build(params, self.horizon)
+
+def _together(before: Metrics, found: Metrics, name: str) -> Metrics:
+    """Metrics of a step of several moves: under each player's name; losses and squared gradient
+    norms add up. A player that moves again reports its last move."""
+    if not name:
+        return found
+    total = {"loss": before.get("loss", 0.0) + found["loss"]}
+    total["grad_norm"] = jnp.hypot(before.get("grad_norm", 0.0), found["grad_norm"])
+    return {**before, **{f"{name}_{key}": value for key, value in found.items()}, **total}

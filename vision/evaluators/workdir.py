@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import datetime
 import json
+import logging
 import math
 import platform
+import time
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
@@ -14,12 +16,15 @@ from typing import Any
 import jax
 
 from vision.core import cluster, figures
-from vision.core.evaluator import evaluate
-from vision.core.restore import load_run
+from vision.core.errors import UserError
+from vision.core.evaluator import Evaluator, evaluate
+from vision.core.restore import Run, load_run
 from vision.core.schema import ConfigError, nearest
 from vision.core.workdir import write_text
 from vision.evaluators.features import FeatureStore
+from vision.evaluators.suite import Missing, members
 
+log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
 
 
@@ -31,39 +36,42 @@ def evaluate_workdir(
     step: int | None = None,
     command: str = "",
     features: Path | None = None,
+    suite: str | None = None,
 ) -> dict[str, Any]:
-    """Runs the config's evaluators on a checkpoint and writes ``out/evaluation.json``.
+    """Runs evaluators on a checkpoint and writes ``out/evaluation.json``.
+
+    One that fails does not take the others with it: its error stands in its place.
 
     Args:
       workdir: folder of a run.
       out: folder for the results, made when it does not exist.
-      names: evaluators to run; None for all.
+      names: evaluators to run, of the config or the suite; None for all.
       step: of the checkpoint; None for the newest valid one.
       command: kept with the results, so that they can be made again.
       features: folder that keeps what the model says of the data, for the next evaluation of the
         same weights on the same data; None keeps nothing.
+      suite: name of a suite, see ``vision.evaluators.suite``; its members run beside those of the
+        config. None for the config's alone.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
-      every evaluator, its ``metrics`` and ``figures``.
+      every evaluator, its ``seconds`` and either ``metrics`` and ``figures`` or ``error``, a text.
+
+    Raises:
+      UserError: no run in ``workdir``, no evaluators, or none of a name.
     """
     run = load_run(workdir, step)
-    evaluators = dict(run.experiment.evaluators or {})
+    evaluators: dict[str, Evaluator | Missing] = dict(run.experiment.evaluators or {})
+    if suite is not None:
+        evaluators |= members(suite, run, workdir)
     for name in names or ():
         if name not in evaluators:
-            raise ConfigError(f"no evaluator {name!r} in the config{nearest(name, [*evaluators])}")
+            place = f"suite {suite}" if suite else "config"
+            raise ConfigError(f"no evaluator {name!r} in the {place}{nearest(name, [*evaluators])}")
     if not evaluators:
-        raise ConfigError(f"the config in {workdir} has no evaluators")
+        raise ConfigError(f"the config in {workdir} has no evaluators; --suite=quick needs none")
     store = FeatureStore.of(run, workdir, features) if features else None
-    results = {}
-    for name in names or evaluators:
-        numbers, drawn = evaluate(
-            evaluators[name], run.predict, run.variables, run.step, run.mesh, store=store
-        )
-        results[name] = {
-            "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
-            "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
-        }
+    results = {name: _result(name, evaluators[name], run, store) for name in names or evaluators}
     report = {
         "step": run.step,
         "checkpoint": str(workdir / "checkpoints" / str(run.step)),
@@ -76,6 +84,32 @@ def evaluate_workdir(
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "evaluation.json", json.dumps(report, allow_nan=False) + "\n")
     return report
+
+
+def _result(
+    name: str, evaluator: Evaluator | Missing, run: Run, store: FeatureStore | None
+) -> dict[str, Any]:
+    started = time.perf_counter()
+    found: dict[str, Any]
+    try:
+        if isinstance(evaluator, Missing):
+            raise ConfigError(evaluator.reason)
+        numbers, drawn = evaluate(
+            evaluator, run.predict, run.variables, run.step, run.mesh, store=store
+        )
+        found = {
+            "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
+            "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
+        }
+    except Exception as error:
+        # A mistake in the data or in an evaluator: the others are still worth having.
+        if not isinstance(error, UserError | ValueError):
+            log.exception("evaluator %s failed", name)
+        found = {"error": f"{type(error).__name__}: {error}"}
+        if isinstance(error, UserError):
+            found = {"error": str(error)}
+        log.error("evaluator %s: %s", name, found["error"])
+    return {"seconds": round(time.perf_counter() - started, 3), **found}
 
 
 def versions() -> dict[str, str]:

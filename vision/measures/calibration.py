@@ -187,13 +187,18 @@ def negative_log_likelihood(
 
     Infinite where a true class has probability zero.
     """
+    return mean(log_losses(logits, labels, temperature))
+
+
+def log_losses(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """``-log p(true class)`` of every labelled example, in their order, float64, in nats."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature}; it must be positive and finite")
     logits, labels = labelled(logits, labels)
     own = np.take_along_axis(logits, labels[:, None], 1)[:, 0].astype(np.float64)
     top, rest = softmax_parts(logits, temperature)
     with np.errstate(invalid="ignore"):
-        return mean(rest + (top - own) / temperature)
+        return rest + (top - own) / temperature
 
 
 def brier_score(logits: np.ndarray, labels: np.ndarray) -> float:

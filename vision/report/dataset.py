@@ -117,6 +117,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(
         list(arguments),
         __doc__ or "",
+        required=("config",),
         config="config file, optionally followed by :mode",
         out="HTML file; dataset.html by default",
         limit=f"most records to read of every part, evenly spread; {LIMIT} by default",

@@ -132,6 +132,7 @@ def main(arguments: Sequence[str]) -> int:
     options = parse(
         list(arguments),
         __doc__ or "",
+        required=("workdir",),
         workdir="folder of a run",
         data="evaluator, or folder of JPEG and PNG files; the retrieval evaluator by default",
         limit=f"most images of the gallery, 1 to {MAX_LIMIT}; {LIMIT} by default",

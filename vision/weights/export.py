@@ -204,6 +204,7 @@ def main(arguments: list[str]) -> int:
     options = parse(
         arguments,
         __doc__ or "",
+        required=("workdir",),
         workdir="folder of the run",
         output="folder to write",
         step="of the checkpoint; the newest valid one by default",

@@ -17,7 +17,15 @@ from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomR
 from vision.data.ops.mask import BlockPatchMask, PatchMask, RandomErasing
 from vision.data.ops.policies import AugMix, AutoAugment, ThreeAugment, TrivialAugment
 from vision.data.ops.text import SubCaptions, Tokenize
-from vision.data.ops.values import Decode, Drop, Keep, Normalize, ToRgb, ValueRange
+from vision.data.ops.values import (
+    Decode,
+    Drop,
+    Keep,
+    Normalize,
+    ToRgb,
+    UniformNoise,
+    ValueRange,
+)
 from vision.data.ops.views import MultiCrop, Views, dino_views, simclr_views
 
 __all__ = [
@@ -53,6 +61,7 @@ __all__ = [
     "ToRgb",
     "Tokenize",
     "TrivialAugment",
+    "UniformNoise",
     "ValueRange",
     "Views",
     "dino_views",

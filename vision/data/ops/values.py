@@ -158,3 +158,18 @@ def _require(example: Example, features: tuple[str, ...], op: str) -> None:
     for name in features:
         if name not in example:
             raise ValueError(f"{op}: no feature {name!r} among {sorted(example)}")
+
+
+@dataclasses.dataclass(frozen=True)
+class UniformNoise:
+    """Every value of a uint8 image drawn anew, 0..255: a picture of nothing, to be told apart."""
+
+    key: str = "image"
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        image = image_of(example, self.key, "UniformNoise")
+        if image.dtype != np.uint8:
+            raise ValueError(
+                f"UniformNoise: {self.key!r} is {image.dtype}; put it before ValueRange"
+            )
+        return {**example, self.key: rng.integers(0, 256, image.shape, np.uint8)}

@@ -1,0 +1,131 @@
+"""Players that take turns: each move is the ordinary step with everything else held still."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vision.core.objective import Aux, Batch, Context, Phase, Variables
+from vision.core.optim import Optimizer, Rule, adamw, sgd
+from vision.core.schedule import Constant, Horizon
+from vision.core.schema import ConfigError
+from vision.core.step import Step
+
+PLAIN = (Rule(".*"),)
+
+
+@dataclasses.dataclass(frozen=True)
+class Duel:
+    """The attacker raises what the defender lowers; the attacker may move more than once."""
+
+    phases: tuple[Phase, ...] = (Phase("attack", ("noise",)), Phase("defend", ("model",)))
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        params = {
+            "model": {"w": jax.random.normal(key, (3,))},
+            "noise": {"d": jnp.full((3,), 0.1)},
+        }
+        slots = {"moves": jnp.zeros([], jnp.int32), "seen": jnp.zeros(3)}
+        return Variables(params, {}, slots)
+
+    def loss(self, params: Any, slots: Any, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        x = batch["x"] + params["noise"]["d"]
+        error = jnp.mean((x @ params["model"]["w"] - batch["y"]) ** 2)
+        sign = -1.0 if ctx.phase == "attack" else 1.0
+        assert ctx.phase in ("attack", "defend")
+        return sign * error, Aux({"error": error})
+
+    def after_update(self, params: Any, slots: Any, aux: Aux, ctx: Context) -> dict[str, Any]:
+        return {"moves": slots["moves"] + 1, "seen": params["noise"]["d"]}
+
+    def predict(self, params: Any, slots: Any, batch: Batch, ctx: Context) -> dict[str, Any]:
+        return {"y": batch["x"] @ params["model"]["w"]}
+
+
+def batch(seed: int = 0) -> dict[str, Any]:
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(8, 3)).astype(np.float32)
+    return {"x": x, "y": x @ np.ones(3, np.float32), "_mask": np.ones(8, bool)}
+
+
+def make(objective: Duel | None = None, **changes: Any) -> Step:
+    optimizers = {
+        "attack": Optimizer(sgd(momentum=0.0), 0.05, Constant(), rules=PLAIN),
+        "defend": Optimizer(adamw(), 0.1, Constant(), rules=PLAIN),
+    }
+    step = Step(objective or Duel(), optimizers, Horizon(80, 8, total_steps=10))
+    return dataclasses.replace(step, **changes)
+
+
+def test_each_move_is_an_update_of_its_networks_alone():
+    step, data = make(), batch()
+    state = step.init(data)
+    after, metrics = jax.jit(step.update)(state, data)
+
+    def error(w: Any, d: Any) -> Any:
+        return jnp.mean(((data["x"] + d) @ w - data["y"]) ** 2)
+
+    w, d = state.params["model"]["w"], state.params["noise"]["d"]
+    raised = d + 0.05 * jax.grad(error, 1)(w, d)
+    np.testing.assert_allclose(after.params["noise"]["d"], raised, rtol=1e-5)
+    adam = optax.adam(0.1)
+    move, _ = adam.update(jax.grad(error)(w, raised), adam.init(w))
+    np.testing.assert_allclose(after.params["model"]["w"], w + move, rtol=1e-5)
+    assert after.slots["moves"] == 2
+    np.testing.assert_array_equal(after.slots["seen"], after.params["noise"]["d"])
+    assert after.step == 1
+    assert metrics["attack_error"] < metrics["defend_error"]
+    np.testing.assert_allclose(
+        metrics["loss"], metrics["attack_loss"] + metrics["defend_loss"], rtol=1e-5
+    )
+    norms = metrics["attack_grad_norm"], metrics["defend_grad_norm"]
+    np.testing.assert_allclose(metrics["grad_norm"], np.hypot(*norms), rtol=1e-5)
+
+
+def test_a_player_that_moves_twice_keeps_one_optimizer():
+    attack, defend = Duel().phases
+    step = make(Duel((attack, attack, defend)))
+    state = step.init(batch())
+    after, _ = step.update(state, batch())
+    assert sorted(state.opt_state) == ["attack", "defend"]
+    assert after.opt_state["attack"]["count"] == 2
+    assert after.opt_state["defend"]["count"] == 1
+    assert after.slots["moves"] == 3
+
+
+def test_a_move_costs_what_its_gradient_costs():
+    both = make().flops(make().init(batch()), batch())
+    attack, defend = Duel().phases
+    more = make(Duel((attack, attack, defend)))
+    thrice = more.flops(more.init(batch()), batch())
+    assert both == 2 * (2 * 8 * 3) * 2
+    assert thrice == 3 * (2 * 8 * 3) * 2
+
+
+def test_a_step_that_is_not_finite_takes_back_every_move():
+    step, bad = make(skip_nonfinite=True), batch()
+    bad["y"] = np.full(8, np.nan, np.float32)
+    state = step.init(batch())
+    after, metrics = step.update(state, bad)
+    assert metrics["skipped"] == 1
+    jax.tree.map(np.testing.assert_array_equal, after.params, state.params)
+    jax.tree.map(np.testing.assert_array_equal, after.opt_state, state.opt_state)
+    assert after.slots["moves"] == 0
+
+
+def test_optimizers_and_phases_go_together():
+    one = Optimizer(sgd(), 0.1, rules=PLAIN)
+    with pytest.raises(ConfigError, match=r"needs an optimizer for each, \{'attack'"):
+        make(optimizer=one).init(batch())
+    with pytest.raises(ConfigError, match="'defend'"):
+        make(optimizer={"attack": one}).init(batch())
+    with pytest.raises(ConfigError, match="has no phases: give one optimizer"):
+        make(Duel(phases=())).init(batch())
+    with pytest.raises(ConfigError, match="trains 'nosie', which is none of model, noise"):
+        make(Duel((Phase("attack", ("nosie",)), Phase("defend", ("model",))))).init(batch())

@@ -1,0 +1,145 @@
+"""evaluate.py beyond one checkpoint: weights that nobody trained, suites, failures, comparisons."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import evaluate
+import train
+from vision.core.cli import run_main
+from vision.core.stored import load_state
+from vision.evaluators.compare import CompareError, compare, distinct_names, outcome
+from vision.evaluators.suite import SUITES
+from vision.evaluators.workdir import evaluate_workdir
+
+ROOT = Path(__file__).resolve().parents[1]
+SMALL = [
+    f"--config={ROOT}/configs/digits_vit.py",
+    "--config.model.width=16",
+    "--config.model.depth=1",
+    "--config.model.head_zero_init=False",
+    "--config.total=2 steps",
+    "--config.data.batch_size=64",
+    "--config.evaluators.test.data.batch_size=64",
+]
+
+
+def call(*arguments: str, program: Any = evaluate) -> int:
+    return run_main(program.main, list(arguments))
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two runs that nobody trained."""
+    root = tmp_path_factory.mktemp("runs")
+    quick = ("--suite=quick", "--evaluators=test")
+    assert call(*SMALL, f"--workdir={root / 'a'}", *quick) == 0
+    assert call(*SMALL, f"--workdir={root / 'b'}", "--config.seed=1", *quick) == 0
+    return root
+
+
+def test_weights_that_nobody_trained_are_a_run(runs: Path, capsys: pytest.CaptureFixture[str]):
+    step, before = load_state(runs / "a")
+    assert step == 0
+    assert not (runs / "a" / "metrics.jsonl").exists()
+    assert call(*SMALL, f"--workdir={runs / 'a'}", "--evaluators=test") == 0
+    assert "top1" in capsys.readouterr().out
+    again = load_state(runs / "a")[1]
+    assert all(np.array_equal(x, again[name]) for name, x in before.items())
+    assert call(*SMALL, f"--workdir={runs / 'a'}", "--config.seed=5") == 2
+    assert "config.seed: 0 -> 5" in capsys.readouterr().err
+
+
+def test_a_member_that_fails_leaves_the_others_and_a_line_in_table_page_and_status(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    broken = tmp_path / "broken"
+    asked = ("--config.evaluators.test.label=digit", "--suite=quick")
+    assert call(*SMALL, *asked, f"--workdir={broken}") == 1
+    said = capsys.readouterr().out
+    assert "2 of 3 evaluators failed" in said
+    assert "has no 'digit'" in said
+    assert "parameters" in said
+    found = json.loads((broken / "evaluation.json").read_text())["evaluators"]
+    assert "needs 'digit'" in found["test"]["error"]
+    assert found["cost"]["metrics"]["parameters"] > 0
+    assert "has no &#39;digit&#39;" in (broken / "report.html").read_text()
+
+
+def test_suites_and_evaluators_are_named(runs: Path, capsys: pytest.CaptureFixture[str]):
+    assert call(f"--workdir={runs / 'a'}", "--suite=fall") == 2
+    assert "did you mean 'full'?" in capsys.readouterr().err
+    assert call(f"--workdir={runs / 'a'}", "--suite=quick", "--evaluators=csot") == 2
+    assert "did you mean 'cost'?" in capsys.readouterr().err
+    assert call(f"--workdir={runs / 'a'}", "--suite") == 2
+    assert "--suite needs a value" in capsys.readouterr().err
+    assert call(f"--workdir={runs / 'a'}", "--config.seed=1") == 2
+    assert "without --config=FILE" in capsys.readouterr().err
+    assert set(SUITES["quick"]) < set(SUITES["full"])
+
+
+def test_comparison_is_of_the_same_examples(runs: Path, tmp_path: Path):
+    out = tmp_path / "compared"
+    assert call(f"--compare={runs / 'a'},{runs / 'b'}", f"--out={out}") == 0
+    found = json.loads((out / "compare.json").read_text())
+    assert [run["name"] for run in found["runs"]] == ["a", "b"]
+    for run in found["runs"]:
+        alone = evaluate_workdir(Path(run["workdir"]), tmp_path / run["name"], names=["test"])
+        metrics = alone["evaluators"]["test"]["metrics"]
+        assert run["metrics"]["test"]["top1"] == pytest.approx(metrics["top1"])
+        assert run["metrics"]["test"]["nll"] == pytest.approx(metrics["nll"], rel=1e-5)
+        low, high = run["intervals"]["test/top1"]
+        assert low <= metrics["top1"] <= high
+        assert run["cost"]["parameters"] > 0
+    pair = found["pairs"][0]
+    assert pair["metric"] == "top1"
+    assert pair["interval"][0] <= pair["difference"] <= pair["interval"][1]
+    flips = pair["only_b_right"] - pair["only_a_right"]
+    assert pair["difference"] == pytest.approx(flips / found["examples"])
+    assert (out / "compare.html").read_text().count("data:image/png") >= 1
+    assert all(each["before"] != each["after"] for each in found["changed"])
+
+
+def test_runs_that_were_not_asked_the_same_are_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    other = tmp_path / "other"
+    split = "--config.evaluators.test.data.source.split=train"
+    assert call(*SMALL, split, f"--workdir={other}", "--evaluators=test") == 0
+    with pytest.raises(CompareError, match="read other records: 359 and 1,438"):
+        compare([runs / "a", other])
+    with pytest.raises(CompareError, match="two or more different"):
+        compare([runs / "a", runs / "a"])
+    with pytest.raises(CompareError, match=r"'tests' .* is not there; did you mean 'test'"):
+        compare([runs / "a", runs / "b"], evaluator="tests")
+    assert call(f"--compare={runs / 'a'},{runs / 'b'}") == 2
+    assert "--compare needs --out=FOLDER" in capsys.readouterr().err
+    assert call(f"--compare={runs / 'a'}", f"--workdir={runs}", "--out=x") == 2
+    assert "do not go together" in capsys.readouterr().err
+
+
+def test_training_goes_on_from_weights_that_were_evaluated(runs: Path):
+    assert call(*SMALL, "--config.seed=1", f"--workdir={runs / 'b'}", program=train) == 0
+    assert load_state(runs / "b")[0] == 2
+
+
+def test_names_tell_folders_apart():
+    assert distinct_names([Path("/x/a"), Path("/x/b")]) == ["a", "b"]
+    assert distinct_names([Path("/x/a/run"), Path("/x/b/run")]) == ["a/run", "b/run"]
+
+
+def test_outcomes_of_missing_labels_and_nan():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0], [np.nan, 1.0], [1.0, 1.0]])
+    found = outcome(logits, np.array([0, -1, 1, 1]))
+    assert found["place"].tolist() == [0, 2, 3]
+    assert found["right"].tolist() == [True, False, False]
+    assert found["predicted"].tolist() == [0, -1, 0]
+    np.testing.assert_allclose(found["loss"][[0, 2]], [np.log1p(np.exp(-2)), np.log(2)])
+    assert np.isnan(found["loss"][1])
+    with pytest.raises(CompareError, match="none of the records has a label"):
+        outcome(logits, np.full(4, -1))

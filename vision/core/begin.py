@@ -1,0 +1,138 @@
+"""The state that a run begins with: fresh, or with weights from elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import ml_collections
+
+from vision.core import cluster
+from vision.core.checkpoint import Checkpoints, CheckpointStore
+from vision.core.compile import fresh, lay_out
+from vision.core.config import build
+from vision.core.errors import UserError
+from vision.core.experiment import Experiment, assemble, make_step, observe
+from vision.core.net import Tree
+from vision.core.schema import ConfigError
+from vision.core.state import State
+from vision.core.step import Step
+from vision.core.workdir import FACTS, WorkdirError, open_workdir, write_text
+
+log = logging.getLogger(__name__)
+# What objectives call the network that is ``Experiment.model``.
+_NETWORK = "model"
+
+
+def begin(config: ml_collections.ConfigDict, workdir: Path) -> None:
+    """Makes a run that nothing has trained: its state at step 0, to evaluate imported weights.
+
+    A workdir that has a checkpoint already is left as it is. ``train.py`` with the same config
+    goes on from there.
+
+    Raises:
+      UserError: config, data, weights or workdir that cannot be used.
+    """
+    with open_workdir(workdir, config):
+        store = CheckpointStore(workdir, Checkpoints())
+        try:
+            if store.steps():
+                return
+            data = build(config.data)
+            facts = observe(data)
+            if cluster.is_main():
+                write_text(workdir / FACTS, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
+            experiment = assemble(config, facts, data)
+            step = make_step(experiment, facts, data.batch_ops, data.batch_size)
+            shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+            mesh = experiment.mesh.build()
+            abstract = lay_out(step, shapes, mesh, experiment.sharding)
+            make = fresh(step, shapes, abstract, mesh)
+            state = starting(experiment, step, abstract, make, mesh)()
+            if not store.save(0, state, {"step": 0}, wait=True):
+                raise WorkdirError(f"the checkpoint could not be written to {workdir}")
+        finally:
+            store.close()
+
+
+def starting(
+    experiment: Experiment,
+    step: Step,
+    abstract: State,
+    make: Callable[[], State],
+    mesh: jax.sharding.Mesh,
+) -> Callable[[], State]:
+    """Makes fresh states whose model has the weights of ``experiment.init_from``, if that is set.
+
+    What is derived from parameters, the optimizer's state and their average, is derived from
+    those. The other networks of the objective are as the weights leave them, and its slots as it
+    made them.
+
+    Raises:
+      ConfigError: the objective has no network called ``model``, which the weights are for.
+    """
+    weights, model = experiment.init_from, experiment.model
+    if weights is None:
+        return make
+    if model is None or _NETWORK not in abstract.params:
+        raise ConfigError("config.init_from fills config.model, which this objective does not use")
+
+    def begin(state: State, loaded: Mapping[str, Tree]) -> State:
+        params = {**state.params, **loaded["objective"], _NETWORK: loaded["params"]}
+        model_state = dict(state.model_state)
+        if _NETWORK in model_state:
+            model_state[_NETWORK] = loaded["model_state"]
+        slots = dict(state.slots)
+        if step.ema is not None:
+            slots["ema"] = step.ema.init(params, model_state)
+        opt_state = step.start_optimizers(params)
+        return dataclasses.replace(
+            state, params=params, model_state=model_state, opt_state=opt_state, slots=slots
+        )
+
+    def init() -> State:
+        state = make()
+        unfilled = {
+            "params": state.params[_NETWORK],
+            "model_state": state.model_state.get(_NETWORK, {}),
+            "objective": {k: tree for k, tree in state.params.items() if k != _NETWORK},
+        }
+        loaded = load_together(lambda: weights.load(model, unfilled))
+        if cluster.is_main():
+            for line in weights.remarks(_evaluations(experiment)):
+                log.warning("init_from: %s", line)
+        shardings = jax.tree.map(lambda x: x.sharding, abstract)
+        with jax.set_mesh(mesh):
+            return jax.jit(begin, out_shardings=shardings)(state, loaded)
+
+    return init
+
+
+def _evaluations(experiment: Experiment) -> dict[str, tuple[Any, ...]]:
+    """Place in the config to the ops of an evaluator's data."""
+    found = {
+        f"evaluators.{name}.data.ops": getattr(getattr(evaluator, "data", None), "ops", ())
+        for name, evaluator in (experiment.evaluators or {}).items()
+    }
+    return {name: tuple(ops) for name, ops in found.items() if ops}
+
+
+def load_together(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
+    """What ``load`` returns; where it fails on a process, an error on every one."""
+    loaded, problem = {}, None
+    try:
+        loaded = load()
+    except UserError as error:
+        problem = error
+    told = cluster.gather(None if problem is None else str(problem))
+    if problem is not None:
+        raise problem
+    for process, text in enumerate(told):
+        if text is not None:
+            raise UserError(f"process {process} cannot start from config.init_from: {text}")
+    return loaded

@@ -1,0 +1,137 @@
+"""What evaluate.py does: make a run where there is none, measure or compare, write the pages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from vision.core import cluster, config, experiment
+from vision.core.begin import begin
+from vision.core.cli import UsageError, cache_compilations, whole_number
+from vision.core.workdir import write_text
+from vision.evaluators.compare import compare
+from vision.evaluators.workdir import evaluate_workdir
+from vision.report.compare import write_comparison
+from vision.report.numbers import format_table, metric
+from vision.report.run import write_report
+from vision.weights.average import average
+
+# With more columns than this a terminal shows one metric per line, and so many of an evaluator.
+_WIDE, _LONG = 10, 12
+
+
+def run(options: SimpleNamespace, command: str) -> bool:
+    """Does what the flags of evaluate.py say.
+
+    Returns:
+      Whether an evaluator failed.
+
+    Raises:
+      UserError: flags that do not go together, and whatever the parts raise.
+    """
+    if options.compare:
+        return _compare(options)
+    if not isinstance(options.workdir, str):
+        raise UsageError("--workdir=... is required (see --help)")
+    workdir = Path(options.workdir)
+    out = Path(_text(options, "out") or workdir)
+    cache_compilations(workdir / "compilation_cache")
+    if options.average and options.config:
+        raise UsageError(
+            "--average takes runs that exist, --config makes one: leave one of them out"
+        )
+    if options.average:
+        how = (_text(options, "average_mode") or "uniform", _text(options, "average_by") or "")
+        report = average(str(options.average).split(","), workdir, *how)
+        print(f"{report['mode']} of {', '.join(report['taken'])}")
+    if options.config:
+        loaded = config.load(str(options.config), options.overrides)
+        experiment.check(loaded, str(options.config))
+        begin(loaded, workdir)
+    names, features = _text(options, "evaluators"), _text(options, "features")
+    results = evaluate_workdir(
+        workdir,
+        out,
+        names=names.split(",") if names else None,
+        step=whole_number("step", options.step) if options.step else None,
+        command=command,
+        features=Path(features) if features else None,
+        suite=_text(options, "suite"),
+    )
+    found: Mapping[str, Mapping[str, Any]] = results["evaluators"]
+    if cluster.is_main():
+        print(summary(found))
+        print(f"report: {write_report(workdir, out / 'report.html')}")
+    return any("error" in each for each in found.values())
+
+
+def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Results as text: a line per evaluator, or per metric where there are many; then failures."""
+    good = {name: each["metrics"] for name, each in found.items() if "error" not in each}
+    columns = {key for metrics in good.values() for key in metrics}
+    if len(columns) <= _WIDE:
+        rows = [{"evaluator": name, **metrics} for name, metrics in good.items()]
+    else:
+        rows = [
+            {"evaluator": name, "metric": key, "value": value}
+            for name, metrics in good.items()
+            for key, value in _first(metrics)
+        ]
+    parts = [format_table(rows)] if rows else []
+    failed = {name: each["error"] for name, each in found.items() if "error" in each}
+    if failed:
+        parts.append(f"{len(failed)} of {len(found)} evaluators failed:")
+        parts.append(format_table([{"evaluator": k, "error": text} for k, text in failed.items()]))
+    return "\n".join(parts)
+
+
+def _first(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    shown = [(key, metric(key, value)) for key, value in list(metrics.items())[:_LONG]]
+    more = len(metrics) - len(shown)
+    return [*shown, ("...", f"{more} more on the page")] if more else shown
+
+
+def _compare(options: SimpleNamespace) -> bool:
+    for other in ("workdir", "config", "suite", "average", "step"):
+        if getattr(options, other):
+            raise UsageError(f"--compare and --{other} do not go together")
+    if not isinstance(options.out, str):
+        raise UsageError("--compare needs --out=FOLDER for compare.json and compare.html")
+    out, features = Path(options.out), _text(options, "features")
+    cache_compilations(out / "compilation_cache")
+    found = compare(
+        [Path(folder) for folder in str(options.compare).split(",")],
+        evaluator=_text(options, "evaluators"),
+        features=Path(features) if features else None,
+    )
+    if cluster.is_main():
+        out.mkdir(parents=True, exist_ok=True)
+        write_text(out / "compare.json", json.dumps(found, allow_nan=False) + "\n")
+        rows = [
+            {"run": each["name"], **next(iter(each["metrics"].values())), **each["cost"]}
+            for each in found["runs"]
+        ]
+        print(format_table(rows))
+        print(format_table([_pair(pair) for pair in found["pairs"]]))
+        print(f"report: {write_comparison(found, out / 'compare.html')}")
+    return False
+
+
+def _pair(pair: Mapping[str, Any]) -> dict[str, Any]:
+    low, high = pair["interval"]
+    shown = {"a": pair["a"], "b": pair["b"], "metric": pair["metric"], "b - a": pair["difference"]}
+    shown |= {"from": low, "to": high}
+    if pair["metric"] == "top1":
+        shown |= {"McNemar p": pair["mcnemar_p"]}
+        shown |= {"only a right": pair["only_a_right"], "only b right": pair["only_b_right"]}
+    return shown | {"rank correlation": pair["rank_correlation"]}
+
+
+def _text(options: SimpleNamespace, name: str) -> str | None:
+    value = getattr(options, name)
+    if value is True:
+        raise UsageError(f"--{name} needs a value: --{name}=... (see --help)")
+    return value or None
