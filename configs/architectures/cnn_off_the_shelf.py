@@ -1,0 +1,124 @@
+"""A linear classifier on the features of a network trained for something else, with 16 views.
+
+    python evaluate.py --config=configs/architectures/cnn_off_the_shelf.py:mit67 \\
+        --config.init_from.source=timm:resnet50.tv_in1k --workdir=workdirs/off_the_shelf
+
+Razavian et al., CNN Features off-the-shelf, 2014. The folder has a folder per class; 80 % of each
+is fitted, 20 % measured, as MIT-67 has 80 and 20 images. A ResNet-50 stands for OverFeat, whose
+weights nobody reads any more. Trained further, only its head would move.
+
+``small`` learns six shapes in scenes of 32 pixels and is measured on the six that it has not seen,
+from 20 images of each.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, Rule, adamw, sgd
+from vision.core.schedule import Cosine
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.folder import Folder
+from vision.data.sources.scenes import Scenes
+from vision.evaluators.classification import Classification
+from vision.methods.architectures.cnn_off_the_shelf import OffTheShelf
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+from vision.weights.init_from import InitFrom
+
+SEEN = ("circle", "square", "star", "crescent", "flower", "arrow")
+NEW = ("triangle", "cross", "drop", "hexagon", "tee", "pill")
+
+
+def get_config(mode: str = "images"):
+    return small() if mode == "small" else large(mode)
+
+
+def large(root):
+    values = [
+        spec(ops.Decode),
+        spec(ops.Resize, size=256),
+        spec(ops.CenterCrop, size=224),
+        spec(ops.ValueRange),
+        spec(ops.Normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    ]
+
+    def folder(part):
+        return spec(Folder, root=root, part=part, fraction=0.2)
+
+    def read(part):
+        return spec(EvalData, source=folder(part), batch_size=32, ops=values, on_error="mask")
+
+    return spec(
+        Experiment,
+        data=spec(TrainData, source=folder("train"), batch_size=64, ops=values, on_error="mask"),
+        model=spec(ResNet, depth=50),
+        init_from=spec(InitFrom, source="timm:resnet50.tv_in1k", head="new"),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.9),
+            learning_rate=1e-3,
+            rules=[
+                spec(Rule, pattern="/head/"),
+                spec(Rule, pattern=".*", learning_rate=0.0),
+            ],
+        ),
+        total="1 epochs",
+        evaluators={
+            "svm": spec(OffTheShelf, train=read("train"), test=read("val")),
+            "svm_views": spec(OffTheShelf, train=read("train"), test=read("val"), augment=True),
+        },
+    )
+
+
+def scenes(split, examples, shapes):
+    return spec(
+        Scenes,
+        split=split,
+        num_examples=examples,
+        features=("image", "label"),
+        label="shape",
+        shapes=shapes,
+        image_size=32,
+        num_objects=(1, 1),
+        sizes=("medium", "large"),
+        variants=("solid",),
+    )
+
+
+def unseen(split, examples, shapes):
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    source = scenes(split, examples, shapes)
+    return spec(EvalData, source=source, batch_size=250, ops=values)
+
+
+def small():
+    train, test = unseen("val", 20 * len(NEW), NEW), unseen("test", 1000, NEW)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 6000, SEEN),
+            batch_size=64,
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.5),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=3e-3,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=0.05,
+            clip_norm=1.0,
+        ),
+        total="400 steps",
+        evaluators={
+            "seen": spec(Classification, data=unseen("test", 1000, SEEN)),
+            "svm": spec(OffTheShelf, train=train, test=test),
+            "svm_views": spec(OffTheShelf, train=train, test=test, augment=True),
+        },
+        log_every="50 steps",
+    )

@@ -1,0 +1,1 @@
+"""How architectures are built, read and used: one file per paper."""
