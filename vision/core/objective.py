@@ -65,16 +65,16 @@ class Context:
       step: int32 scalar, the number of updates done before this one.
       total_steps: length of the run, for schedules inside a loss.
       train: whether dropout and batch statistics are on.
-      phase: name of the ``Phase`` that is under way; empty where a step is one move.
       key: randomness of this step; use ``rng(name)``.
+      phase: name of the ``Phase`` that is under way; empty where a step is one move.
     """
 
     model_state: Mapping[str, Tree]
     step: jax.Array
     total_steps: int
     train: bool
-    phase: str = ""
     key: jax.Array | None = None
+    phase: str = ""
 
     def rng(self, name: str) -> jax.Array | None:
         """The key of this step for ``name``: independent of the order of the calls."""
