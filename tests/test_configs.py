@@ -60,7 +60,7 @@ class Table:
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         said = {"Captions": (f"number {index}", "one"), "Text": f"number {index}"}
-        cells = {**said, "ClassLabel": np.int32(index % 7)}
+        cells = {**said, "ClassLabel": np.int32(index % 7), "Number": np.float32(index)}
         picture = np.random.default_rng(index).integers(0, 256, (260, 300, 3), np.uint8)
         return {"image": picture, **{name: cells[kind] for name, kind in self.columns.items()}}
 

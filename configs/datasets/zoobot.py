@@ -1,0 +1,151 @@
+"""Predicting the votes of volunteers: an EfficientNet-B0 on Galaxy Zoo DECaLS.
+
+    python train.py --config=configs/datasets/zoobot.py:decals --workdir=workdirs/zoobot
+
+Walmsley et al., Zoobot, 2022. The tables, decals-train.parquet and decals-test.parquet, have a
+picture of 300 px in every row, its path or its bytes, and a column of counts for each of the 34
+answers, named as in the catalogue, ``smooth-or-featured_smooth_count``; ``ANSWERS`` lists them.
+Grey, a crop of 70 to 80 % of the area, mirrored. Images are not turned, and training stops after a
+fixed number of epochs, not by patience.
+
+``small`` asks 5 to 40 imperfect raters for the shape of things in scenes of 24 pixels;
+``small,multinomial`` is the baseline of the paper's likelihood.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
+from vision.core.schedule import Cosine
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.columns import Number
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.parquet import Parquet
+from vision.data.sources.scenes import Scenes
+from vision.methods.datasets.zoobot import Tally, VoteLikelihood, Votes
+from vision.models.efficientnet import EfficientNet
+from vision.models.vit import ViT
+
+ANSWERS = {
+    "smooth-or-featured": ("smooth", "featured-or-disk", "artifact"),
+    "disk-edge-on": ("yes", "no"),
+    "has-spiral-arms": ("yes", "no"),
+    "bar": ("strong", "weak", "no"),
+    "bulge-size": ("dominant", "large", "moderate", "small", "none"),
+    "how-rounded": ("round", "in-between", "cigar-shaped"),
+    "edge-on-bulge": ("boxy", "none", "rounded"),
+    "spiral-winding": ("tight", "medium", "loose"),
+    "spiral-arm-count": ("1", "2", "3", "4", "more-than-4", "cant-tell"),
+    "merging": ("none", "minor-disturbance", "major-disturbance", "merger"),
+}
+SHAPES = ("circle", "square", "hexagon", "star", "spark", "flower")
+
+
+def get_config(mode: str = "decals"):
+    path, _, likelihood = mode.partition(",")
+    return small(likelihood or "dirichlet") if path == "small" else large(path)
+
+
+def large(path):
+    counts = tuple(f"{name}_{each}_count" for name, answers in ANSWERS.items() for each in answers)
+    questions = tuple(len(answers) for answers in ANSWERS.values())
+    columns = {name: spec(Number, column=name, low=0) for name in counts}
+    tally = spec(Tally, columns=counts)
+    read, grey = spec(ops.Decode), spec(ops.RandomGrayscale, probability=1.0)
+
+    def table(part):
+        return spec(Parquet, path=f"{path}-{part}.parquet", columns=columns)
+
+    def prepared(*cut):
+        return [read, *cut, grey, spec(ops.ValueRange), tally]
+
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=table("train"),
+            batch_size=128,
+            ops=prepared(
+                spec(ops.RandomResizedCrop, size=224, scale=(0.7, 0.8), ratio=(1.0, 1.0)),
+                spec(ops.RandomFlip),
+            ),
+        ),
+        model=spec(EfficientNet, variant="B0", num_classes=sum(questions)),
+        objective=spec(Votes, questions=questions),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=1e-3,
+            weight_decay=0.01,
+            rules=[spec(Rule, **vars(rule)) for rule in DECAY_KERNELS],
+        ),
+        total="30 epochs",
+        evaluators={
+            "votes": spec(
+                VoteLikelihood,
+                data=spec(
+                    EvalData,
+                    source=table("test"),
+                    batch_size=128,
+                    ops=prepared(spec(ops.CenterCrop, size=224)),
+                ),
+                questions=questions,
+            ),
+        },
+    )
+
+
+def scenes(split, examples):
+    return spec(
+        Scenes,
+        split=split,
+        num_examples=examples,
+        features=("image", "votes"),
+        label="shape",
+        shapes=SHAPES,
+        image_size=24,
+        num_objects=(1, 1),
+        variants=("solid",),
+        num_raters=40,
+        rater_accuracy=0.75,
+        rater_spread=0.2,
+    )
+
+
+def small(likelihood):
+    tally = spec(Tally, answers=len(SHAPES))
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 4000),
+            batch_size=64,
+            ops=[tally],
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean", num_classes=len(SHAPES)),
+        objective=spec(Votes, questions=(len(SHAPES),), likelihood=likelihood),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=3e-3,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=0.05,
+            clip_norm=1.0,
+        ),
+        total="400 steps",
+        evaluators={
+            "votes": spec(
+                VoteLikelihood,
+                data=spec(
+                    EvalData,
+                    source=scenes("test", 1000),
+                    batch_size=250,
+                    ops=[tally, spec(ops.ValueRange, low=-1, high=1)],
+                ),
+                questions=(len(SHAPES),),
+            ),
+        },
+        log_every="50 steps",
+    )
