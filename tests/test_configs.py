@@ -133,9 +133,11 @@ def cut(config: Any, tower: str) -> None:
     for part in tower.split("."):
         node = node.get(part, {})
     if "variant" in node and "depths" in node:
-        configs.override(config, f"{tower}.depths", "(1, 1, 1, 1)")
+        stages = len(node["depths"] or "four")
+        configs.override(config, f"{tower}.depths", f"({'1, ' * stages})")
     elif "depth" in node:
-        least = {"ResNet": 10, "BiT": 14}.get(kind(node), 1)
+        bottlenecks = node.get("groups", 1) > 1  # which 10 layers have none of
+        least = {"ResNet": 14 if bottlenecks else 10, "BiT": 14}.get(kind(node), 1)
         configs.override(config, f"{tower}.depth", str(least))
     elif "depth_multiplier" in node:
         configs.override(config, f"{tower}.depth_multiplier", "0.01")
