@@ -1,0 +1,1 @@
+"""How a model is trained, adapted and averaged: one file per paper."""
