@@ -1,1 +1,1 @@
-"""How a model is trained, adapted and averaged: one file per paper."""
+"""How models withstand what was made to fool them, and how to look inside: one file per paper."""
