@@ -1,0 +1,113 @@
+"""Where classifiers fail as a nuisance grows: ResNet, ConvNeXt and ViT on ImageNet, seven sliders.
+
+    for tower in resnet convnext vit; do
+        python train.py --config=configs/robust_explain/cns_bench.py:$tower \\
+            --workdir=workdirs/cns/$tower
+    done
+    python evaluate.py --workdir=workdirs/cns/resnet --features=workdirs/features
+
+Duenkel et al., CNS-Bench, 2025, asks trained models about pictures that a diffusion model made, 100
+classes by 14 nuisances by 6 scales; here the nuisances are drawn over 1,000 pictures of the
+validation set's, and the recipe of training is ours. Set `init_from` to ask a trained model.
+
+`small` (`small,convnext`, `small,vit`) reads digits of 8 pixels, magnified to 16, where a slider
+has room; seconds each.
+"""
+
+from configs.parts import imagenet
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.classification import Classification
+from vision.evaluators.severity import Severity
+from vision.models.convnext import ConvNeXt
+from vision.models.resnet import ResNet
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+
+TOWERS = ("resnet", "convnext", "vit")
+SLIDERS = ("fog", "snow", "blur", "noise", "contrast", "clutter")  # digits have no hue
+
+
+def get_config(mode: str = "resnet"):
+    size, _, tower = mode.rpartition(",")
+    if mode == "small":
+        size, tower = mode, "resnet"
+    if size not in ("", "small") or tower not in TOWERS:
+        raise ConfigError(f"{mode!r}: resnet, convnext or vit; small, or small,convnext and so on")
+    return small(tower) if size else large(tower)
+
+
+def optimizer(learning_rate, warmup):
+    return spec(
+        Optimizer,
+        method=spec(adamw),
+        learning_rate=learning_rate,
+        schedule=spec(Cosine, warmup=warmup),
+        weight_decay=0.05,
+        clip_norm=1.0,
+        rules=[spec(Rule, **vars(rule)) for rule in DECAY_KERNELS],
+    )
+
+
+def large(tower):
+    values = [spec(ops.ValueRange), spec(ops.Normalize)]
+    towers = {
+        "resnet": spec(ResNet, depth=50),
+        "convnext": spec(ConvNeXt, variant="T"),
+        "vit": spec(ViT, variant="S/16"),
+    }
+    asked = spec(
+        EvalData,
+        source=spec(Tfds, name="imagenet2012", split="validation[:1000]"),
+        batch_size=500,
+        ops=[spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=224), *values],
+    )
+    suite = imagenet.evaluation(batch_size=1000, normalise=values)
+    return spec(
+        Experiment,
+        data=imagenet.train(batch_size=1024, augment=values),
+        model=towers[tower],
+        objective=spec(Classify, label_smoothing=0.1),
+        optimizer=optimizer(1e-3, "10 epochs"),
+        total="90 epochs",
+        evaluators={**suite, "sliders": spec(Severity, data=asked)},
+    )
+
+
+def small(tower):
+    wide = {"head_zero_init": False}
+    towers = {
+        "resnet": spec(ResNet, depth=10, width_multiplier=0.25, **wide),
+        "convnext": spec(
+            ConvNeXt, depths=(1, 1), dims=(32, 64), stem_stride=4, layer_scale=None, **wide
+        ),
+        "vit": spec(ViT, width=48, depth=2, heads=4, patch=4, pool="mean", **wide),
+    }
+    values = [spec(ops.Resize, size=16), spec(ops.ValueRange, low=-1, high=1)]
+    asked = spec(EvalData, source=spec(Digits, split="test"), batch_size=180, ops=values, threads=0)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Digits, split="train"),
+            batch_size=64,
+            ops=values,
+            threads=1,
+        ),
+        model=towers[tower],
+        objective=spec(Classify),
+        optimizer=optimizer(3e-3, "20 steps"),
+        total="10 epochs",
+        evaluators={
+            "test": spec(Classification, data=asked),
+            "sliders": spec(Severity, data=asked, sliders=SLIDERS),
+        },
+        log_every="50 steps",
+    )
