@@ -135,7 +135,7 @@ class Prepared:
         if self.encoder == "patches":
             return {self.output: patches(image, batch["_index"])}
         assert callable(self.encoder)
-        return {self.output: self.encoder(image)}
+        return {self.output: self.encoder(image)}  # pyright: ignore[reportReturnType]
 
 
 def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
