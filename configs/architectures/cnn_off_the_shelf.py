@@ -104,7 +104,7 @@ def small():
             batch_ops=[spec(ValueRange, low=-1, high=1)],
             threads=1,
         ),
-        model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.5),
+        model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
         objective=spec(Classify),
         optimizer=spec(
             Optimizer,
@@ -114,7 +114,7 @@ def small():
             weight_decay=0.05,
             clip_norm=1.0,
         ),
-        total="400 steps",
+        total="250 steps",
         evaluators={
             "seen": spec(Classification, data=unseen("test", 1000, SEEN)),
             "svm": spec(OffTheShelf, train=train, test=test),
