@@ -160,6 +160,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     (work / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     browser.open(write_report(work, tmp_path / "evil.html"))
     assert browser.run("return window.hacked ?? null") is None
-    assert browser.run("return document.scripts.length") == 2  # one chart's data and the page's own
+    # Data of one chart and of one matrix, and the page's own.
+    assert browser.run("return document.scripts.length") == 3
     assert browser.run("return document.querySelectorAll('[onerror], img[src=x]').length") == 0
     assert evil in browser.run("return document.body.textContent")

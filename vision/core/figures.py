@@ -148,7 +148,7 @@ class Table:
         for i, row in enumerate(self.rows):
             if len(row) != len(self.columns):
                 raise ValueError(
-                    f"row {i} of rows has {len(row)} cells, but there are {len(self.columns)} columns"
+                    f"row {i} of rows has {len(row)} cells for {len(self.columns)} columns"
                 )
 
 

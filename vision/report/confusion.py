@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from vision.core.figures import ConfusionMatrix
 from vision.report.numbers import percent
-from vision.report.page import Content, join, note, scrolling, table, tag
+from vision.report.page import Content, data_block, join, note, scrolling, table, tag
 
 CELLS = 40  # most classes that get a row of their own
 GROUPS = 25  # rows when there are more
@@ -62,7 +62,7 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
     for i, name in enumerate(names):
         cells: list[Content] = [tag("th", shorts[i], scope="row", title=name)]
         for j, count in enumerate(counts[i].tolist()):
-            cells.append(_cell(count, int(examples[i]), i == j, name, names[j]))
+            cells.append(_cell(count, int(examples[i]), (i, j), name, names[j]))
         right = counts[i, i] / examples[i] if examples[i] else float("nan")
         cells.append(tag("td", percent(right) if examples[i] else "-", class_="n total"))
         cells.append(tag("td", f"{examples[i]:,}", class_="n total"))
@@ -83,6 +83,7 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
         ),
         tag("tbody", *rows),
         class_=kind,
+        data_matrix="",
     )
     text = (
         "Colour: share of the row, blue on the diagonal; mistakes in orange on a square-root "
@@ -93,12 +94,14 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
             f" {k:,} classes are too many to draw: rows and columns add up {size} neighbours "
             "in label order, and a right answer within the same group lies on the diagonal."
         )
-    return join([scrolling(grid, "Confusion matrix"), note(text)])
+    names_of_cells = data_block({"names": figure.class_names, "size": size})
+    return join([scrolling(grid, "Confusion matrix"), note(text), names_of_cells])
 
 
-def _cell(count: int, examples: int, diagonal: bool, true: str, predicted: str) -> Markup:
+def _cell(count: int, examples: int, place: tuple[int, int], true: str, predicted: str) -> Markup:
     if not count:
         return tag("td")
+    diagonal = place[0] == place[1]
     share = count / examples
     shade = share if diagonal else 0.15 + 0.85 * math.sqrt(share)
     kind = "right" if diagonal else "wrong"
@@ -108,6 +111,7 @@ def _cell(count: int, examples: int, diagonal: bool, true: str, predicted: str) 
         # White text reads better than black on the darkest blue only.
         class_=f"{kind} strong" if diagonal and shade > 0.82 else kind,
         style=f"--v:{shade:.3f}",
+        data_pair=None if diagonal else f"{place[0]} {place[1]}",
         title=f"{true} taken for {predicted}: {count:,} of {examples:,} ({percent(share)})",
     )
 

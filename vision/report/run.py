@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import base64
 import json
+import math
 import re
-import struct
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,8 +22,10 @@ from vision.core.figures import (
     Line,
     Picture,
     Reliability,
+    Table,
     from_json,
 )
+from vision.report.cards import Card, cards, empty, heading, image, words
 from vision.report.charts import line_chart, reliability_diagram
 from vision.report.confusion import confusion, is_wide
 from vision.report.files import (
@@ -45,11 +47,13 @@ from vision.report.numbers import (
     title,
     wilson,
 )
+from vision.report.overview import overview, plain
 from vision.report.page import (
     Content,
     code,
     config_tree,
     disclosure,
+    exact,
     headlines,
     join,
     note,
@@ -108,6 +112,9 @@ def render(files: RunFiles) -> str:
         body.append(("evaluation", "Evaluation", problem))
     elif not evaluators:
         body.append(("evaluation", "Evaluation", note("No evaluator ran.", warning=True)))
+    else:
+        found = {name: _mapping(result) for name, result in evaluators.items()}
+        body.append(("evaluation", "Evaluation", overview(found)))
     for i, (name, result) in enumerate(evaluators.items()):
         body.append((f"evaluation-{i}", f"Evaluation: {name}", _evaluation(_mapping(result))))
     body.append(("config", "Configuration", _config(files)))
@@ -177,16 +184,16 @@ def _training(files: RunFiles) -> Content:
         parts.append(note(f"{METRICS} has no rows yet.", warning=True))
     rest = {name: x for name, x in files.series.items() if not name.startswith(PREFIX)}
     charts = []
-    for heading, belongs in CHARTS:
+    for what, belongs in CHARTS:
         names = [name for name in rest if belongs(base(name))]
         lines = tuple(Line(n, rest[n].steps, rest.pop(n).values) for n in names)
         if lines:
             charts.append(
                 line_chart(
-                    heading,
-                    Curve(lines, "step", heading),
+                    what,
+                    Curve(lines, "step", what),
                     percent_axis=all(is_share(line.name) for line in lines),
-                    smooth=heading != "Learning rate",
+                    smooth=what != "Learning rate",
                 )
             )
     if charts:
@@ -209,7 +216,10 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
         parts.append(note(f"This evaluator failed: {error}", warning=True))
     numbers = _mapping(result.get("metrics"))
     if numbers:
-        rows = [(title(key), code(key), metric(key, value)) for key, value in numbers.items()]
+        rows = [
+            (title(key), code(key), exact(metric(key, value), plain(value)))
+            for key, value in numbers.items()
+        ]
         parts.append(table(("metric", "name", "value"), rows, numeric=(2,)))
     if numbers.get("nan_examples"):
         text = "Some scores were NaN: those examples count as wrong and are in no confusion matrix."
@@ -232,55 +242,58 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
                 narrow.append(reliability_diagram(figure))
             case Gallery():
                 wide.append(gallery(name, figure))
+            case Table():
+                narrow.append(_listed(name, figure))
             case Curve():
                 narrow.append(line_chart(title(name), figure, smooth=False))
     cards = tag("div", *narrow, class_="cards") if narrow else ""
     return tag("div", *parts, cards, *wide, class_="stack")
 
 
+def _listed(name: str, figure: Table) -> Markup:
+    rows = [
+        [
+            value if isinstance(value, str) else exact(metric(column, value), plain(value))
+            for column, value in zip(figure.columns, row, strict=True)
+        ]
+        for row in figure.rows
+    ]
+    numeric = [
+        i
+        for i in range(len(figure.columns))
+        if not any(isinstance(row[i], str) for row in figure.rows)
+    ]
+    heads = [title(column) for column in figure.columns]
+    listed = table(heads, rows, caption=figure.caption, numeric=numeric)
+    return tag("div", tag("h3", title(name)), listed, class_="card")
+
+
 def gallery(name: str, figure: Gallery) -> Markup:
-    """Pictures with label, prediction, score and record key."""
-    heading, order = title(name), "Queries, each with its best answers and their similarity."
+    """Pictures with label, prediction, score and record key, to be chosen among."""
+    said, order = title(name), "Queries, each with its best answers and their similarity."
     if name == "mistakes":
-        heading = "Most confident mistakes"
+        said = "Most confident mistakes"
         order = "In order of the probability given to the wrong class."
+        order += " A click on a number in the confusion matrix shows the pictures of that pair."
     if not figure.items:
-        return tag("div", tag("h3", heading), note("None."))
-    return tag(
-        "div",
-        tag("h3", heading),
-        note(order),
-        tag("div", *(_picture(item, figure.score) for item in figure.items), class_="gallery"),
-        class_="stack",
-    )
+        return empty(said)
+    sure = figure.score == "probability"
+    shown = [_card(item, sure) for item in figure.items]
+    none = f"Only these {len(shown):,} are kept, while the confusion matrix counts all."
+    chosen = cards(shown, name=name, score="probability" if sure else "", none=none if sure else "")
+    return heading(said, note(order), chosen)
 
 
-def _picture(item: Picture, score: str) -> Markup:
-    if item.png:
-        data = base64.b64encode(item.png).decode("ascii")
-        image = tag(
-            "img",
-            src=f"data:image/png;base64,{data}",
-            alt=f"{item.key}: {item.label}, predicted {item.prediction}",
-            class_="small" if _side_px(item.png) <= 64 else None,
-        )
-    else:
-        image = tag("div", f"No picture. {item.note}", class_="none")
-    shown = percent(item.score) if score == "probability" else f"{item.score:.3f}"
-    answer = f"{item.prediction} ({shown})"
-    words = tag(
-        "dl",
-        tag("dt", "true"),
-        tag("dd", item.label),
-        tag("dt", "said"),
-        tag("dd", answer, class_="wrong" if item.prediction != item.label else None),
-    )
-    return tag("figure", image, tag("figcaption", words, tag("code", item.key, class_="key")))
-
-
-def _side_px(png: bytes) -> int:
-    """The longer side, from the header that follows the signature of every PNG."""
-    return max(struct.unpack(">II", png[16:24])) if len(png) >= 24 else 0
+def _card(item: Picture, sure: bool) -> Card:
+    encoded = base64.b64encode(item.png).decode("ascii")
+    picture = image(encoded, f"{item.key}: {item.label}, predicted {item.prediction}", item.note)
+    score = percent(item.score) if sure else f"{item.score:.3f}"
+    wrong = item.prediction != item.label
+    rows = [("true", item.label, False), ("said", f"{item.prediction} ({score})", wrong)]
+    if item.group:
+        rows.append(("group", item.group, False))
+    facets = {"true": item.label, "predicted": item.prediction, "group": item.group}
+    return Card((picture, words(rows, item.key)), facets, item.score if sure else math.nan)
 
 
 def _config(files: RunFiles) -> Content:

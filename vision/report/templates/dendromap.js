@@ -1,0 +1,195 @@
+
+// Points lie in the order of the tree: those below a node are data.start[node] and the next
+// data.count[node] ones, so that sums over a node are differences of running sums.
+(() => {
+  const at = (id) => document.getElementById(id);
+  const box = at("treemap");
+  const data = JSON.parse(document.querySelector('.dendromap script[type="application/json"]').textContent);
+  const total = data.keys.length;
+  const top = 2 * data.leaves - 2;
+  const last = (node) => data.start[node] + data.count[node];
+  const name = (label) => (label < 0 ? "no class" : data.names[label] ?? String(label));
+  const write = (value) => value.toLocaleString("en-US");
+  const parents = new Int32Array(top + 1).fill(-1);
+  data.children.forEach((pair, i) => pair.forEach((child) => { parents[child] = data.leaves + i; }));
+
+  const wrong = new Int32Array(total + 1);
+  for (let i = 0; i < total; i++) {
+    const miss = data.predictions !== null && data.predictions[i] !== data.labels[i];
+    wrong[i + 1] = wrong[i] + miss;
+  }
+  const errors = (node) => wrong[last(node)] - wrong[data.start[node]];
+  let root = top;
+  let hits = null;  // running sum of what was found
+
+  function cut() {
+    const k = Number(at("cells").value), by = at("by").value, open = [root], done = [];
+    const inner = (node) => (node < data.leaves ? 0 : data.distance[node - data.leaves]);
+    const rank = { breadth: () => 0, min_merging_distance: inner, max_node_count: (node) => data.count[node] }[by];
+    while (open.length && open.length + done.length < k) {
+      let best = 0;
+      for (let i = 1; i < open.length; i++) if (rank(open[i]) > rank(open[best])) best = i;
+      const [node] = open.splice(best, 1);
+      if (node < data.leaves) done.push(node);
+      else open.push(...data.children[node - data.leaves]);
+    }
+    return new Set([...open, ...done]);
+  }
+
+  function place(nodes) {
+    const found = [], waiting = [[root, 0, 0, box.clientWidth, box.clientHeight]];
+    while (waiting.length) {
+      const [node, x, y, w, h] = waiting.pop();
+      if (nodes.has(node)) { found.push([node, x, y, w, h]); continue; }
+      const [a, b] = data.children[node - data.leaves];
+      const part = data.count[a] / data.count[node];
+      if (w >= h) waiting.push([a, x, y, w * part, h], [b, x + w * part, y, w * (1 - part), h]);
+      else waiting.push([a, x, y, w, h * part], [b, x, y + h * part, w, h * (1 - part)]);
+    }
+    return found;
+  }
+
+  // First place among the thumbnails that is not before a point.
+  function firstSample(point) {
+    let low = 0, high = data.sample.length;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (data.sample[middle] < point) low = middle + 1; else high = middle;
+    }
+    return low;
+  }
+
+  function thumb(i) {
+    const span = document.createElement("span");
+    const inside = i % data.perSheet, point = data.sample[i];
+    span.className = `thumb sheet${Math.floor(i / data.perSheet)}`;
+    span.style.backgroundPosition = `${-data.side * (inside % data.columns)}px ${-data.side * Math.floor(inside / data.columns)}px`;
+    span.title = said(point);
+    if (wrong[point + 1] > wrong[point]) span.classList.add("mistake");
+    return span;
+  }
+
+  function said(point) {
+    const parts = [data.keys[point]];
+    if (data.labels) parts.push(name(data.labels[point]));
+    if (data.predictions) parts.push(`predicted ${name(data.predictions[point])}`);
+    return parts.join(", ");
+  }
+
+  function main(node) {
+    if (!data.labels) return null;
+    const counts = new Map();
+    for (let i = data.start[node]; i < last(node); i++) counts.set(data.labels[i], (counts.get(data.labels[i]) ?? 0) + 1);
+    return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
+  }
+
+  function describe(node) {
+    const parts = [write(data.count[node])], most = main(node);
+    if (most) parts.push(`${name(most[0])} ${Math.round((100 * most[1]) / data.count[node])}%`);
+    if (data.predictions) parts.push(`${write(errors(node))} wrong`);
+    if (hits) parts.push(`${write(hits[last(node)] - hits[data.start[node]])} found`);
+    return parts.join(" · ");
+  }
+
+  function colour(node) {
+    const shade = at("shade").value;
+    if (shade === "error") return `rgb(var(--wrong) / ${Math.min(1, 2 * errors(node) / data.count[node]).toFixed(3)})`;
+    if (shade !== "class") return "";
+    const most = main(node);
+    return `hsl(${(most[0] * 137.508) % 360} 65% 50% / ${(0.2 + 0.7 * most[1] / data.count[node]).toFixed(3)})`;
+  }
+
+  function draw() {
+    const cells = place(cut()).map(([node, x, y, w, h]) => {
+      const cell = document.createElement("button");
+      cell.type = "button";
+      cell.className = "cell";
+      cell.dataset.node = node;
+      cell.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${h}px`;
+      cell.style.backgroundColor = colour(node);
+      const text = describe(node);
+      cell.title = cell.ariaLabel = text;
+      if (hits && hits[last(node)] > hits[data.start[node]]) cell.classList.add("hit");
+      if (h > 24 && w > 30) {
+        const label = document.createElement("span");
+        label.className = "label";
+        label.textContent = text;
+        cell.append(label);
+      }
+      const from = firstSample(data.start[node]), to = firstSample(last(node));
+      const room = Math.floor(w / data.side) * Math.floor((h - 20) / data.side);
+      const shown = Math.max(0, Math.min(room, to - from));
+      if (shown) {
+        const grid = document.createElement("span");
+        grid.className = "grid";
+        for (let i = 0; i < shown; i++) grid.append(thumb(from + Math.floor((i * (to - from)) / shown)));
+        cell.append(grid);
+      }
+      return cell;
+    });
+    box.replaceChildren(...cells);
+    const path = [];
+    for (let node = root; node !== -1; node = parents[node]) path.unshift(node);
+    const kept = path.length > 8 ? [path[0], ...path.slice(-7)] : path;
+    at("path").replaceChildren(...kept.map((node, i) => {
+      const step = document.createElement("button");
+      step.type = "button";
+      step.dataset.node = node;
+      step.textContent = i === 0 ? `all ${write(total)}` : write(data.count[node]);
+      if (node === root) step.setAttribute("aria-current", "true");
+      return step;
+    }));
+    at("status").textContent = `${cells.length} cells: ${describe(root)}`;
+    members();
+  }
+
+  function members() {
+    const shown = [];
+    for (let i = data.start[root]; i < last(root) && shown.length < 200; i++) {
+      if (hits && hits[i + 1] === hits[i]) continue;
+      const span = document.createElement("span");
+      span.textContent = said(i);
+      if (wrong[i + 1] > wrong[i]) span.className = "wrong";
+      shown.push(span);
+    }
+    at("members").replaceChildren(...(hits || data.count[root] <= 200 ? shown : []));
+  }
+
+  function go(node) {
+    root = node;
+    draw();
+    (box.querySelector("button") ?? box).focus({ preventScroll: true });
+  }
+
+  box.addEventListener("click", (event) => {
+    const cell = event.target.closest("[data-node]");
+    if (cell) go(Number(cell.dataset.node));
+  });
+  box.addEventListener("keydown", (event) => {
+    if (event.key === "Escape" && parents[root] !== -1) go(parents[root]);
+  });
+  at("path").addEventListener("click", (event) => {
+    const step = event.target.closest("[data-node]");
+    if (step) go(Number(step.dataset.node));
+  });
+  at("cells").addEventListener("input", () => {
+    at("cells").nextElementSibling.textContent = at("cells").value;
+    draw();
+  });
+  for (const id of ["by", "shade"]) at(id).addEventListener("change", draw);
+  at("find").addEventListener("input", () => {
+    const text = at("find").value.trim().toLowerCase();
+    hits = null;
+    if (text) {
+      hits = new Int32Array(total + 1);
+      for (let i = 0; i < total; i++) {
+        const found = data.keys[i].toLowerCase().includes(text) || (data.labels && name(data.labels[i]).toLowerCase() === text);
+        hits[i + 1] = hits[i] + (found ? 1 : 0);
+      }
+    }
+    draw();
+  });
+  at("worst")?.addEventListener("click", () => go(data.worst));
+  addEventListener("resize", draw);
+  draw();
+})();
