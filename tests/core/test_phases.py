@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from vision.core.objective import Aux, Batch, Context, Phase, Variables
-from vision.core.optim import Optimizer, Rule, adamw, sgd
+from vision.core.optim import Ema, Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Constant, Horizon
 from vision.core.schema import ConfigError
 from vision.core.step import Step
@@ -129,3 +129,23 @@ def test_optimizers_and_phases_go_together():
         make(Duel(phases=())).init(batch())
     with pytest.raises(ConfigError, match="trains 'nosie', which is none of model, noise"):
         make(Duel((Phase("attack", ("nosie",)), Phase("defend", ("model",))))).init(batch())
+
+
+@dataclasses.dataclass(frozen=True)
+class Copying(Duel):
+    """Its teacher and its noise come from the weights and the batch that a run begins with."""
+
+    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+        params = {**variables.params, "noise": {"d": jnp.asarray(batch["x"][0])}}
+        teacher = jax.tree.map(jnp.copy, variables.params["model"])
+        return Variables(params, {}, {**variables.slots, "teacher": teacher})
+
+
+def test_an_objective_begins_from_the_first_batch():
+    step, data = make(Copying(), ema=Ema(0.9)), batch(3)
+    fresh = step.init(batch())
+    begun = jax.jit(step.begin)(fresh, data)
+    np.testing.assert_array_equal(begun.params["noise"]["d"], data["x"][0])
+    np.testing.assert_array_equal(begun.slots["teacher"]["w"], fresh.params["model"]["w"])
+    np.testing.assert_array_equal(begun.slots["ema"]["params"]["noise"]["d"], data["x"][0])
+    assert make().begin(fresh, data) is fresh

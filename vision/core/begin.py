@@ -17,8 +17,16 @@ from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.compile import fresh, lay_out
 from vision.core.config import build
 from vision.core.errors import UserError
-from vision.core.experiment import Experiment, assemble, make_step, observe
+from vision.core.experiment import (
+    Experiment,
+    InitialWeights,
+    assemble,
+    make_step,
+    observe,
+)
+from vision.core.mesh import batch_share, to_device
 from vision.core.net import Tree
+from vision.core.objective import Variables
 from vision.core.schema import ConfigError
 from vision.core.state import State
 from vision.core.step import Step
@@ -67,33 +75,60 @@ def starting(
     make: Callable[[], State],
     mesh: jax.sharding.Mesh,
 ) -> Callable[[], State]:
-    """Makes fresh states whose model has the weights of ``experiment.init_from``, if that is set.
+    """Makes the states that a run begins with.
 
-    What is derived from parameters, the optimizer's state and their average, is derived from
-    those. The other networks of the objective are as the weights leave them, and its slots as it
-    made them.
+    Fresh ones have the weights of ``experiment.init_from`` put into them, if that is set; then the
+    objective sees the first training batch, if it has a method ``begin``. What is derived from
+    parameters, the optimizer's state and their average, is derived from those. The other networks
+    of the objective are as the weights leave them, and its slots as it made them.
 
     Raises:
       ConfigError: the objective has no network called ``model``, which the weights are for.
     """
-    weights, model = experiment.init_from, experiment.model
-    if weights is None:
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    if experiment.init_from is not None:
+        make = _loading(experiment, experiment.init_from, step, shardings, make, mesh)
+    if not hasattr(experiment.objective, "begin"):
         return make
-    if model is None or _NETWORK not in abstract.params:
+
+    def init() -> State:
+        state, batch = make(), _first_batch(experiment, mesh)
+        with jax.set_mesh(mesh):
+            return jax.jit(step.begin, out_shardings=shardings)(state, batch)
+
+    return init
+
+
+def _first_batch(experiment: Experiment, mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    part, parts = batch_share(mesh)
+    loader = experiment.data.loader(
+        seed=experiment.seed, first_batch=0, process_index=part, process_count=parts
+    )
+    try:
+        return to_device(next(loader), mesh)
+    finally:
+        loader.close()
+
+
+def _loading(
+    experiment: Experiment,
+    weights: InitialWeights,
+    step: Step,
+    shardings: Any,
+    make: Callable[[], State],
+    mesh: jax.sharding.Mesh,
+) -> Callable[[], State]:
+    model = experiment.model
+    if model is None or _NETWORK not in shardings.params:
         raise ConfigError("config.init_from fills config.model, which this objective does not use")
 
-    def begin(state: State, loaded: Mapping[str, Tree]) -> State:
+    def fill(state: State, loaded: Mapping[str, Tree]) -> State:
         params = {**state.params, **loaded["objective"], _NETWORK: loaded["params"]}
         model_state = dict(state.model_state)
         if _NETWORK in model_state:
             model_state[_NETWORK] = loaded["model_state"]
-        slots = dict(state.slots)
-        if step.ema is not None:
-            slots["ema"] = step.ema.init(params, model_state)
-        opt_state = step.start_optimizers(params)
-        return dataclasses.replace(
-            state, params=params, model_state=model_state, opt_state=opt_state, slots=slots
-        )
+        slots = {name: x for name, x in state.slots.items() if name != "ema"}
+        return step.restart(state, Variables(params, model_state, slots))
 
     def init() -> State:
         state = make()
@@ -106,9 +141,8 @@ def starting(
         if cluster.is_main():
             for line in weights.remarks(_evaluations(experiment)):
                 log.warning("init_from: %s", line)
-        shardings = jax.tree.map(lambda x: x.sharding, abstract)
         with jax.set_mesh(mesh):
-            return jax.jit(begin, out_shardings=shardings)(state, loaded)
+            return jax.jit(fill, out_shardings=shardings)(state, loaded)
 
     return init
 

@@ -107,6 +107,11 @@ class Objective(Protocol):
     micro-batches it would be another loss. Such an objective has ``batch_coupled = True``,
     ``loss = coupled_loss`` and two methods, see ``Coupled``.
 
+    What data or loaded weights decide at the start (a teacher that is a copy of ``init_from``,
+    prototypes or images that are taken from examples) is set by an optional method
+    ``begin(variables, batch, key) -> variables``: traceable, called once, before the first step of
+    a run that does not resume, with the first training batch and after ``init_from``.
+
     Players that take turns (a generator and its critic, an attacker and its victim, the two levels
     of a bilevel problem) are one objective with ``phases``, a tuple of ``Phase``: a step makes
     their moves in order, each a loss (of ``ctx.phase``), an update of its networks by the optimizer

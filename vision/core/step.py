@@ -13,7 +13,7 @@ import optax
 
 from vision.core.accumulate import loss_and_gradient
 from vision.core.flops import count, without_recomputation
-from vision.core.objective import Aux, Batch, Context, Objective
+from vision.core.objective import Aux, Batch, Context, Objective, Variables
 from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.core.players import Player, players
 from vision.core.schedule import Horizon
@@ -21,6 +21,7 @@ from vision.core.state import State, seed_key, step_key
 
 Tree = Any
 Metrics = dict[str, jax.Array]
+_BEGIN = 2**32 - 1  # in the place of a step's number, which no run reaches
 
 
 class BatchOp(Protocol):
@@ -88,17 +89,33 @@ class Step:
         k_params, k_ops = jax.random.split(jax.random.wrap_key_data(key))
         batch = self._prepare(batch, k_ops)
         variables = self.objective.init(k_params, batch)
+        empty = State(jnp.zeros([], jnp.int32), {}, {}, {}, {}, key)
+        return self.restart(empty, variables)
+
+    def restart(self, state: State, variables: Variables) -> State:
+        """A state that begins with these variables. Traceable."""
         slots = dict(variables.slots)
         if self.ema is not None:
             slots["ema"] = self.ema.init(variables.params, variables.model_state)
-        return State(
-            step=jnp.zeros([], jnp.int32),
+        return dataclasses.replace(
+            state,
             params=variables.params,
             model_state=variables.model_state,
             opt_state=self.start_optimizers(variables.params),
             slots=slots,
-            key=key,
         )
+
+    def begin(self, state: State, batch: Batch) -> State:
+        """``state`` after the objective has seen the first batch, if it wants to. Traceable."""
+        if not hasattr(self.objective, "begin"):
+            return state
+        k_begin, k_ops = jax.random.split(
+            jax.random.fold_in(jax.random.wrap_key_data(state.key), _BEGIN)
+        )
+        slots = {name: x for name, x in state.slots.items() if name != "ema"}
+        variables = dataclasses.replace(state.variables, slots=slots)
+        begun: Any = self.objective
+        return self.restart(state, begun.begin(variables, self._prepare(batch, k_ops), k_begin))
 
     def update(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """One optimization step: a move of every player. Traceable."""
