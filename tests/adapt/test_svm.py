@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
@@ -22,7 +24,8 @@ def made(count: int = 90, width: int = 7, seed: int = 0) -> tuple[np.ndarray, np
 def test_scores_are_those_of_scikit_learn(c: float):
     x, labels = made()
     mine = fit_svm(x, labels, 4, c, tolerance=1e-8)
-    peer = LinearSVC(C=c, dual=False, tol=1e-10, max_iter=10_000).fit(x, labels)
+    primal: Any = False
+    peer = LinearSVC(C=c, dual=primal, tol=1e-10, max_iter=10_000).fit(x, labels)
     np.testing.assert_allclose(mine.weight.T, peer.coef_, atol=1e-4)
     np.testing.assert_allclose(mine.bias, peer.intercept_, atol=1e-4)
     assert mine.converged

@@ -10,7 +10,9 @@ from sklearn.metrics import average_precision_score
 
 from tests.evaluators.linear_dual import WIDTH, data, run
 from vision.blocks.ranking import RankingError
+from vision.data.pipeline import EvalData
 from vision.data.source import DataError
+from vision.data.sources.arrays import Arrays
 from vision.evaluators.instances import InstanceRetrieval
 
 RNG = np.random.default_rng(0)
@@ -140,6 +142,27 @@ def test_what_is_not_finite_is_not_found_and_is_counted():
     assert got["nonfinite"] == 2
     assert got["easy_r10"] == (0.5 + 0) / 2
     assert got["easy_map_plain"] == (0.5 + 0) / 2
+
+
+def test_items_that_cannot_be_read_are_never_found_and_are_counted():
+    class Broken(Arrays):
+        def __getitems__(self, indices: Any) -> Any:
+            if 8 in indices:
+                raise DataError("no such picture")
+            return super().__getitems__(indices)
+
+        def __getitem__(self, index: int) -> dict[str, Any]:
+            if index == 8:
+                raise DataError("no such picture")
+            return super().__getitem__(index)
+
+    source = Broken({"image": GALLERY.reshape(COUNT, 3, 4, 1)}, "broken")
+    gallery = EvalData(source, batch_size=16, threads=0, on_error="mask")
+    easy = np.asarray([[8, 9]], np.int32)
+    query = data(image=GALLERY[9:10], easy=easy)
+    got = run(InstanceRetrieval(gallery, query, hard="", junk=""))
+    assert (got["unread"], got["gallery"]) == (1, COUNT - 1)
+    assert (got["easy_r10"], got["easy_map_plain"]) == (0.5, 0.5)
 
 
 def test_lists_that_are_wrong_are_named():

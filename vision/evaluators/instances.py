@@ -74,7 +74,9 @@ class InstanceRetrieval:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         fields = tuple(name for name in (self.easy, self.hard, self.junk) if name)
-        rows = embed(predict, ctx, self.data, (self.output,), () if self.queries else fields)
+        rows = embed(
+            predict, ctx, self.data, (self.output,), fields if self.queries is None else ()
+        )
         asked = rows
         if self.queries is not None:
             asked = embed(predict, ctx, self.queries, (self.output,), fields)
@@ -93,7 +95,6 @@ class InstanceRetrieval:
             chosen = np.flatnonzero(sum(sizes[kind] for kind in right))
             if not len(chosen):
                 continue
-
             places = rank(
                 vectors[chosen],
                 gallery,
@@ -109,13 +110,14 @@ class InstanceRetrieval:
         for name, count in (
             ("nonfinite", broken),
             ("unread", int((~read[named]).sum())),
-            ("without_match", int((matches == 0).sum()) if self.queries else 0),
+            ("without_match", 0 if self.queries is None else int((matches == 0).sum())),
         ):
             if count:
                 yield name, count
 
     def _named(self) -> str:
-        return (self.queries or self.data).source.info.name
+        asked = self.data if self.queries is None else self.queries
+        return asked.source.info.name
 
     def _numbers(self, name: str, places: Places) -> Iterator[tuple[str, float]]:
         yield f"{name}_map", ranking.mean(ranking.trapezoid(places))

@@ -51,7 +51,8 @@ def test_without_views_it_is_scikit_learn_on_features_of_length_one():
     x, y = (
         each["image"] / np.linalg.norm(each["image"], axis=1)[:, None] for each in (train, test)
     )
-    peer = LinearSVC(C=got["c"], dual=False, tol=1e-9).fit(x, train["label"])
+    primal: Any = False
+    peer = LinearSVC(C=got["c"], dual=primal, tol=1e-9).fit(x, train["label"])
     right = peer.predict(y) == test["label"]
     assert got["top1"] == pytest.approx(right.mean())
     each = [right[test["label"] == k].mean() for k in range(3)]

@@ -49,7 +49,10 @@ def test_large_concentrations_are_the_multinomial():
     with jax.enable_x64(True):
         simple = np.asarray(multinomial(jnp.asarray(COUNTS, float), jnp.log(p)))
         apart = [
-            np.abs(np.asarray(dirichlet_multinomial(jnp.asarray(COUNTS, float), s * p)) - simple)
+            np.abs(
+                np.asarray(dirichlet_multinomial(jnp.asarray(COUNTS, float), jnp.asarray(s * p)))
+                - simple
+            )
             for s in (1e3, 1e5, 1e7)
         ]
     some = [0, 2, 3]
