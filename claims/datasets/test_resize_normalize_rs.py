@@ -8,8 +8,8 @@ It did not hold: 77.7 % at 8 px and 75.6 % at the 32 px it was trained on, less 
 by, and 64.4 % between them. The network here has BatchNorm and shrinks pictures by four before its
 first block; the card's, which gained 14 points, was a bias-free ReLU network. Random convolutions
 fell from 95.3 to 77.5 %, as the card's did, and were better than the network at both sizes.
-Standardised pictures were worth what plain ones are. One design came before, with more of the grid, and was broken off
-for its cost before it said anything.
+Standardised pictures were worth what plain ones are. One design came before, with more of the grid,
+and was broken off for its cost before it said anything.
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def reference(found: Boxes, scores: np.ndarray, truth: Boxes, label: int) -> flo
     rows = sorted(np.flatnonzero(found.label == label), key=lambda i: -scores[i])
     for n, i in enumerate(rows, 1):
         candidates = [
-            (overlap(found.box[i : i + 1], truth.box[j : j + 1])[0].item(), -j)
+            (overlap(found.box[i : i + 1], truth.box[j : j + 1])[0].item(), -int(j))
             for j in np.flatnonzero((truth.label == label) & (truth.image == found.image[i]))
         ]
         best, j = max(candidates, default=(0.0, 1))

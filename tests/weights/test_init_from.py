@@ -17,6 +17,7 @@ import pytest
 
 from vision.blocks.adapters import Lora
 from vision.core import config as configs
+from vision.core.begin import starting
 from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.compile import lay_out
 from vision.core.config import build, spec
@@ -24,7 +25,6 @@ from vision.core.errors import UserError
 from vision.core.experiment import assemble, check, make_step, observe
 from vision.core.mesh import ShardingRule
 from vision.core.net import initialise
-from vision.core.begin import starting
 from vision.core.stored import flatten
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual

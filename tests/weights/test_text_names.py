@@ -14,11 +14,11 @@ import pytest
 
 from vision.blocks.contrast import Sigmoid, Softmax
 from vision.core import config as configs
+from vision.core.begin import starting
 from vision.core.compile import lay_out
 from vision.core.config import build, spec
 from vision.core.experiment import assemble, check, make_step, observe
 from vision.core.net import forward, initialise
-from vision.core.begin import starting
 from vision.core.stored import flatten
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet

@@ -147,7 +147,7 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def _answers(name: str, workdir: Path, wanted: str | None, features: Path | None) -> Answers:
     run = load_run(workdir)
-    chosen, evaluator = _evaluator(run, workdir, wanted)
+    chosen, evaluator = classification(run, workdir, wanted)
     store = FeatureStore.of(run, workdir, features) if features else None
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh, store=store)
@@ -179,14 +179,18 @@ def _cost(answers: Answers) -> dict[str, float]:
     }
 
 
-def _evaluator(run: Run, workdir: Path, wanted: str | None) -> tuple[str, Classification]:
+def classification(run: Run, workdir: Path, wanted: str | None) -> tuple[str, Classification]:
+    """Name and evaluator of a run's ``Classification``, the first where ``wanted`` is None.
+
+    Raises:
+      CompareError: there is none, or none of that name.
+    """
     every = dict(run.experiment.evaluators or {})
     found = {name: each for name, each in every.items() if isinstance(each, Classification)}
     if wanted is not None and wanted not in found:
         kind = "is no Classification" if wanted in every else "is not there"
         raise CompareError(
-            f"evaluator {wanted!r} of {workdir} {kind}{nearest(wanted, [*found])}; --compare reads "
-            "the data of one that all runs have"
+            f"evaluator {wanted!r} of {workdir} {kind}{nearest(wanted, [*found])}; its data is read"
         )
     if not found:
         raise CompareError(

@@ -180,7 +180,6 @@ def _entry(entry: Any, class_names: tuple[str, ...]) -> tuple[str, int, str, str
             raise ValueError(f"{key} is {value!r}; valid are {', '.join(valid)}")
     if isinstance(prediction, str) and prediction in class_names:
         prediction = class_names.index(prediction)
-    inside = type(prediction) is int and 0 <= prediction < (len(class_names) or np.inf)
-    if not inside:
+    if type(prediction) is not int or not 0 <= prediction < (len(class_names) or np.inf):
         raise ValueError(f"prediction is {prediction!r}; it must be a class, by name or number")
     return image, prediction, category, severity

@@ -1,4 +1,4 @@
-"""An explorer of a set of images: ``python -m vision.report.dendromap --features=F --out=OUT``.
+"""An explorer of a set of images: ``python -m vision.report.dendromap --workdir=W --out=map.html``.
 
 Features are clustered by Ward's criterion and the tree is drawn as a treemap: the area of a cell
 is the number of its images. A click zooms, and classes, mistakes and single records can be found
@@ -17,12 +17,19 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import jax
 import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
 from vision.core.errors import UserError
+from vision.core.evaluator import context
+from vision.core.restore import load_run
+from vision.evaluators.compare import classification
+from vision.evaluators.embeddings import embed
+from vision.evaluators.features import FeatureStore
 from vision.evaluators.thumbnail import thumbnail
+from vision.measures import arrays
 from vision.measures.ward import ORDERS, Tree, ward, worst_subgroup
 from vision.report.files import write_page
 from vision.report.numbers import percent
@@ -210,28 +217,68 @@ def _classes(images: Images) -> Markup:
     return table(heads, rows, numeric=range(1, len(heads)))
 
 
+def of_run(workdir: Path, evaluator: str | None = None, kept: Path | None = None) -> Images:
+    """The evaluation data of a run, by the features of its model.
+
+    Args:
+      workdir: folder of a run of a classifier, its newest checkpoint.
+      evaluator: name of a ``Classification`` in its config; None for the first.
+      kept: folder of a feature store (``evaluate.py --features``); None to compute them.
+
+    Raises:
+      UserError: no run there, or no such evaluator.
+    """
+    run = load_run(workdir)
+    _, of = classification(run, workdir, evaluator)
+    store = FeatureStore.of(run, workdir, kept) if kept else None
+    with jax.set_mesh(run.mesh):
+        ctx = context(run.variables, run.step, run.mesh, store=store)
+        rows = embed(run.predict, ctx, of.data, ("embedding", "logits"), (of.label,))
+    source, places = of.data.source, rows["_index"]
+    return Images(
+        rows["embedding"],
+        keys=[str(source.key(int(i))) for i in places],
+        labels=rows[of.label],
+        predictions=arrays.predictions(rows["logits"]),
+        class_names=source.info.class_names,
+        picture=lambda i: source[int(places[i])][of.image],
+    )
+
+
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m vision.report.dendromap")
-    parser.add_argument("--features", required=True, type=Path, help=".npy, (N, D)")
+    parser.add_argument("--workdir", type=Path, help="run whose evaluation data is shown")
+    parser.add_argument("--evaluator", help="of the run; its first Classification by default")
+    parser.add_argument("--kept", type=Path, help="folder of evaluate.py --features, for a run")
+    parser.add_argument("--features", type=Path, help="without a run: .npy, (N, D)")
     parser.add_argument("--labels", type=Path, help=".npy, (N,) whole numbers")
     parser.add_argument("--predictions", type=Path, help=".npy, (N,) whole numbers")
     parser.add_argument("--images", type=Path, help=".npy, (N, H, W[, C]), for thumbnails")
     parser.add_argument("--keys", type=Path, help="text file, a name per line")
     parser.add_argument("--out", required=True, type=Path, help="HTML file")
     options = parser.parse_args(arguments)
+    if (options.workdir is None) == (options.features is None):
+        parser.error("give --workdir, a run, or --features, an array: one of them")
     try:
-        loaded = [_load(getattr(options, n)) for n in ("features", "labels", "predictions")]
-        features, labels, predictions = loaded
-        pictures = _load(options.images)
-        keys = options.keys.read_text(encoding="utf-8").splitlines() if options.keys else None
-        assert features is not None
-        picture = None if pictures is None else (lambda i: pictures[i])
-        images = Images(features, keys, labels, predictions, picture=picture)
+        if options.workdir is not None:
+            images = of_run(options.workdir, options.evaluator, options.kept)
+        else:
+            images = _of_files(options)
         print(write_dendromap(images, options.out))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _of_files(options: argparse.Namespace) -> Images:
+    loaded = [_load(getattr(options, n)) for n in ("features", "labels", "predictions")]
+    features, labels, predictions = loaded
+    pictures = _load(options.images)
+    keys = options.keys.read_text(encoding="utf-8").splitlines() if options.keys else None
+    assert features is not None
+    picture = None if pictures is None else (lambda i: pictures[i])
+    return Images(features, keys, labels, predictions, picture=picture)
 
 
 def _load(path: Path | None) -> np.ndarray | None:

@@ -1,0 +1,89 @@
+"""A few synthetic images per class that teach a network (DataDAM).
+
+    python train.py --config=configs/learning/datadam.py --workdir=workdirs/datadam
+
+Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, 2023: CIFAR-10, ten
+images per class; ``config.objective.per_class`` and, for 100 and more, a learning rate of 10.
+``small`` distils the digits that ship, one image per class, which the augmentation does not flip;
+``small,features`` matches mean features only.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, Rule, sgd
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.class_samplers import PxK
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.taught import TaughtBySynthetic
+from vision.methods.learning.datadam import DataDam
+from vision.models.plain_conv import PlainConv
+
+UPRIGHT = ("colour", "crop", "cutout", "scale", "rotate")
+
+
+def get_config(mode: str = "cifar10"):
+    if mode == "cifar10":
+        return cifar10()
+    if mode not in ("small", "small,features"):
+        raise ConfigError(f"{mode!r}: cifar10, small or small,features")
+    return small(attention=mode == "small")
+
+
+def cifar10():
+    net = {"width": 128, "depth": 3, "num_classes": 10}
+    return distilled(
+        train=spec(Tfds, name="cifar10", split="train"),
+        test=spec(Tfds, name="cifar10", split="test"),
+        net=net,
+        objective=spec(DataDam, num_classes=10, per_class=10),
+        learning_rate=1.0,
+        total="20_000 steps",
+        taught={"networks": 10, "steps": 1800},
+    )
+
+
+def small(attention: bool):
+    return distilled(
+        train=spec(Digits, split="train"),
+        test=spec(Digits, split="test"),
+        net={"width": 8, "depth": 2, "num_classes": 10},
+        objective=spec(
+            DataDam, num_classes=10, per_class=1, attention=attention, strategies=UPRIGHT
+        ),
+        learning_rate=0.1,
+        total="120 steps",
+        taught={"networks": 3, "steps": 300, "strategies": UPRIGHT, "learning_rate": 0.03},
+    )
+
+
+def distilled(*, train, test, net, objective, learning_rate, total, taught):
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    read = spec(EvalData, source=test, batch_size=360, ops=values)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=train,
+            batch_size=640,
+            sampler=spec(PxK, classes=10, instances=64),
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(PlainConv, **net),
+        objective=objective,
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.5),
+            learning_rate=learning_rate,
+            rules=[spec(Rule, pattern="images/pixels")],
+        ),
+        total=total,
+        evaluators={
+            "test": spec(TaughtBySynthetic, data=read, model=spec(PlainConv, **net), **taught)
+        },
+        log_every="20 steps",
+    )

@@ -1,0 +1,123 @@
+"""Which generator made an image, and whether it is one that was never met (POSE).
+
+    python train.py --config=configs/robust_explain/pose.py:osma --workdir=workdirs/pose
+
+Yang et al., Progressive Open Space Expansion for Open-Set Model Attribution, 2023. The folder has
+a sub-folder per known generator under ``known`` and one per unknown under ``unknown``. The tower
+is ours: the card does not name the paper's, nor its views of an image.
+
+``small`` is six generators that leave fixed fingerprints in scenes of 24 pixels, scenes without a
+trace, and six other generators that are never trained on; ``small,plain`` is the classifier without
+augmenters.
+"""
+
+from configs.parts.small_pairs import scenes
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, Rule, adamw
+from vision.core.schedule import Constant, Staircase
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.folder import Folder
+from vision.evaluators.classification import Classification
+from vision.evaluators.out_of_distribution import OutOfDistribution
+from vision.methods.robust_explain.pose import Pose
+from vision.models.resnet import ResNet
+from vision.models.vit import ViT
+
+KNOWN, UNKNOWN = (0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)
+
+
+def get_config(mode: str = "osma"):
+    if mode in ("small", "small,plain"):
+        return small(0 if mode == "small,plain" else 6)
+    if mode.startswith("small"):
+        raise ConfigError(f"{mode!r}: small, small,plain, or a folder")
+    return paper(mode)
+
+
+def paper(root: str):
+    prepared = [spec(ops.Decode), spec(ops.Resize, size=128), spec(ops.CenterCrop, size=128)]
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+
+    def read(part: str, source: str):
+        of = spec(Folder, root=f"{root}/{source}", part=part, fraction=0.1)
+        return spec(EvalData, source=of, batch_size=64, ops=[*prepared, *values])
+
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Folder, root=f"{root}/known", part="train", fraction=0.1),
+            batch_size=8,
+            ops=[*prepared, spec(ops.RandomFlip), *values],
+        ),
+        model=spec(ResNet, depth=18),
+        objective=spec(Pose),
+        optimizer={
+            "expand": adam(1e-2, spec(Constant)),
+            "attribute": adam(1e-4, spec(Staircase, factor=0.9, every="500 steps")),
+        },
+        total="30 epochs",
+        evaluators=evaluation(read("val", "known"), read("val", "unknown")),
+    )
+
+
+def small(augmenters: int):
+    optimizers = {
+        "expand": adam(1e-2, spec(Constant)),
+        "attribute": adam(2e-3, spec(Staircase, factor=0.9, every="50 steps")),
+    }
+    if not augmenters:
+        del optimizers["expand"]
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=marked("train", KNOWN, 4000),
+            batch_size=32,
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
+        objective=spec(Pose, augmenters=augmenters, width=8),
+        optimizer=optimizers,
+        total="300 steps",
+        evaluators=evaluation(
+            held(marked("test", KNOWN, 600)),
+            held(marked("test", UNKNOWN, 600, label="colour", artefact_rate=1.0)),
+        ),
+        log_every="50 steps",
+    )
+
+
+def adam(learning_rate: float, schedule):
+    rules = [spec(Rule, pattern=".*")]
+    return spec(
+        Optimizer,
+        method=spec(adamw),
+        learning_rate=learning_rate,
+        schedule=schedule,
+        rules=rules,
+    )
+
+
+def marked(split: str, seeds: tuple[int, ...], examples: int, **more):
+    """Scenes with the traces of these generators; one class more is that without a trace."""
+    traces = {"artefacts": ("fingerprint",), "artefact_seeds": seeds, "artefact_strength": 1.0}
+    of = {"label": "generator", **traces, **more}
+    return scenes(split, examples, ("image", "label"), **of)
+
+
+def held(source):
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    return spec(EvalData, source=source, batch_size=300, ops=values)
+
+
+def evaluation(known, unknown):
+    return {
+        "known": spec(Classification, data=known),
+        "open": spec(OutOfDistribution, inside=known, outside={"unknown": unknown}),
+    }

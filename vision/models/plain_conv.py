@@ -1,0 +1,67 @@
+"""The small convolutional network of dataset distillation: blocks that are all alike."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+
+from vision.core.mesh import constrain_batch
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.conv_layers import conv
+from vision.models.layers import check_images, check_num_classes, classify
+
+
+class PlainConv(nn.Module):
+    """``depth`` blocks of 3 x 3 convolution, instance norm, ReLU and 2 x 2 average pooling.
+
+    Gidaris and Komodakis, Dynamic Few-Shot Visual Learning without Forgetting, 2018, as Zhao et
+    al., Dataset Condensation with Gradient Matching, 2021, use it (width 128, depth 3).
+
+    Called with images (B, H, W, C), gives ``(embedding, out)``: ``block00``.. are the maps after
+    each ReLU, before they are pooled, (B, h, w, width); ``pooled`` and ``embedding`` are the last
+    block's pooled map as a vector, (B, h / 2 * w / 2 * width); ``logits`` (B, num_classes) where
+    there is a head.
+
+    Attributes:
+      width: channels.
+      depth: number of blocks; the image is halved by each, rounded down.
+      num_classes: of the head; None for none.
+      head_zero_init: head's kernel starts at zero.
+      precision: number formats.
+    """
+
+    width: int = 128
+    depth: int = 3
+    num_classes: int | None = None
+    head_zero_init: bool = False
+    precision: Precision = Precision()
+
+    def __post_init__(self) -> None:
+        check_num_classes(self.num_classes)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(x)
+        if min(x.shape[1:3]) < 2**self.depth:
+            raise ValueError(
+                f"images of {x.shape[1]} x {x.shape[2]} cannot be halved depth={self.depth} times"
+            )
+        out: dict[str, jax.Array] = {}
+        for i in range(self.depth):
+            site = f"block{i:02d}"
+            x = conv(self.width, 3, use_bias=True, precision=self.precision, name=f"conv{i}")(x)
+            norm = nn.GroupNorm(
+                num_groups=self.width,
+                dtype=self.precision.compute,
+                param_dtype=self.precision.params,
+                name=f"norm{i}",
+            )
+            x = out[site] = touch(tap, site, constrain_batch(nn.relu(norm(x))))
+            x = nn.avg_pool(x, (2, 2), (2, 2))
+        pooled = x.reshape(len(x), -1).astype(self.precision.output)
+        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

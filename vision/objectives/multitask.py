@@ -1,0 +1,115 @@
+"""Several classifications by one tower and one layer, where labels may be missing."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from vision.core.net import Tower, forward, initialise
+from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiTask:
+    """Sum over tasks of the mean cross-entropy of the examples that have a label of the task.
+
+    The head gives ``sum of tasks`` logits; those of a task lie where the numbers of classes before
+    it end, whichever labels a batch has. A task without labels in a batch adds 0, and exactly 0 to
+    the gradient of its part of the head. A batch has an int (B,) entry per task, -1 for missing.
+    The means are over other examples for every task, so the loss is of the whole batch
+    (``batch_coupled``).
+
+    Attributes:
+      model: a tower with a classifier head of as many outputs as there are classes in all.
+      tasks: entry of the batch to its number of classes, 2 or more, in the order of the logits.
+    """
+
+    model: Tower
+    tasks: Mapping[str, int]
+
+    batch_coupled: ClassVar[bool] = True
+    loss = coupled_loss
+
+    def __post_init__(self) -> None:
+        if not self.tasks or min(self.tasks.values()) < 2:
+            raise ValueError(f"tasks={dict(self.tasks)}: at least one, of two classes or more each")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        params, model_state = initialise(self.model, key, batch["image"])
+        return Variables({"model": params}, {"model": model_state}, {})
+
+    def embed(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[jax.Array, Aux]:
+        """Logits of all tasks, float32 (B, sum of classes)."""
+        _, out, state = forward(
+            self.model,
+            params["model"],
+            ctx.model_state["model"],
+            batch["image"],
+            train=ctx.train,
+            key=ctx.rng("dropout"),
+        )
+        return out["logits"].astype(jnp.float32), Aux(model_state={"model": state})
+
+    def couple(
+        self,
+        params: dict[str, Tree],
+        embedded: jax.Array,
+        slots: dict[str, Tree],
+        batch: Batch,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
+        total, metrics = jnp.zeros(()), {}
+        for task, logits in self.split(embedded).items():
+            if task not in batch:
+                raise ValueError(f"a batch has no {task!r}; it has {', '.join(sorted(batch))}")
+            label = batch[task]
+            valid = (label >= 0) & batch["_mask"]
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
+            share = 1 / jnp.maximum(valid.sum(), 1)
+            # where, not a product: a loss that is not finite must not pass a label that is missing.
+            total += jnp.where(valid, losses, 0).sum() * share
+            right = jnp.argmax(logits, -1) == label
+            metrics[f"{task}_top1"] = (right & valid).sum() * share
+        return total, Aux(metrics=metrics)
+
+    def split(self, logits: jax.Array) -> dict[str, jax.Array]:
+        """Logits (..., sum of classes) by task.
+
+        Raises:
+          ValueError: a head of another size.
+        """
+        ends = list(itertools.accumulate(self.tasks.values()))
+        if logits.shape[-1] != ends[-1]:
+            raise ValueError(
+                f"the tasks have {ends[-1]} classes in all and the model {logits.shape[-1]}: set "
+                f"config.model.num_classes={ends[-1]}"
+            )
+        return dict(zip(self.tasks, jnp.split(logits, ends[:-1], -1), strict=True))
+
+    def after_update(
+        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
+    ) -> dict[str, Tree]:
+        return slots
+
+    def predict(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> dict[str, jax.Array]:
+        """``logits/<task>`` (B, C) of every task and ``embedding`` (B, D), float32."""
+        embedding, out, _ = forward(
+            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
+        )
+        found = self.split(out["logits"].astype(jnp.float32))
+        return {
+            "embedding": embedding.astype(jnp.float32),
+            **{f"logits/{task}": logits for task, logits in found.items()},
+        }
