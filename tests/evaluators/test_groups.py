@@ -52,6 +52,9 @@ def test_the_worst_group_and_what_is_in_none(devices: int):
     assert "top1_empty" not in got
     assert (got["examples"], got["ungrouped"], got["unlabelled"]) == (34, 5, 1)
     assert isinstance(got["groups"], Curve)
+    shown = got["mistakes"].items
+    assert {(each.group, each.index) for each in shown} == {("sand", i) for i in range(6)}
+    assert all(each.label != each.prediction for each in shown)
 
 
 def test_groups_without_names_and_without_examples():

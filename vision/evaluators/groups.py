@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 
 from vision.core.evaluator import EvalContext, EvalData, Predict
-from vision.core.figures import Curve, Figure, Line
+from vision.core.figures import Curve, Figure, Gallery, Line, Picture
 from vision.data.source import DataError, Source
 from vision.data.whole import labels_of, names_of
-from vision.evaluators.embeddings import embed
-from vision.measures.arrays import predictions
+from vision.evaluators.embeddings import Rows, embed
+from vision.evaluators.thumbnail import picture
+from vision.measures.arrays import predictions, softmax_parts
 from vision.measures.groups import TAIL_NAMES, GroupAccuracy, group_accuracy, tail_split
 
 
@@ -24,7 +25,7 @@ class GroupedAccuracy:
     ``mean`` (every group counts the same), ``top1``, then ``top1_<group>`` with ``_low`` and
     ``_high`` (95 % Wilson interval) and ``_examples`` of every group that has any, ``examples``,
     and, only where there are any, ``ungrouped`` (group -1) and ``unlabelled``. Then the figure
-    ``groups``: accuracy by size. NaN among an example's logits makes it wrong.
+    ``groups``: accuracy by size, and ``mistakes``. NaN among an example's logits makes it wrong.
 
     Attributes:
       data: batches need the label and the group.
@@ -32,6 +33,8 @@ class GroupedAccuracy:
       names: of the groups; by default those of the source, else their numbers.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      mistakes: how many of the most confident wrong answers of every group to show.
+      image: name of the image in the records of ``data.source``, for their pictures.
       every: distance between evaluations while training; None for one at the end.
     """
 
@@ -40,6 +43,8 @@ class GroupedAccuracy:
     names: tuple[str, ...] = ()
     logits: str = "logits"
     label: str = "label"
+    mistakes: int = 8
+    image: str = "image"
     every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
@@ -71,6 +76,24 @@ class GroupedAccuracy:
         order = order[found.count[order] > 0]
         line = Line("groups", np.log10(found.count[order]), found.accuracy[order])
         yield "groups", Curve((line,), "log10 of the group's examples", "top-1")
+        if self.mistakes:
+            yield "mistakes", Gallery(tuple(self._pictures(rows, groups, names)))
+
+    def _pictures(
+        self, rows: Rows, groups: np.ndarray, names: tuple[str, ...]
+    ) -> Iterator[Picture]:
+        source, logits, labels = self.data.source, rows[self.logits], rows[self.label]
+        predicted = predictions(logits)
+        _, rest = softmax_parts(logits)
+        sure = np.exp(-rest)
+        classes = source.info.class_names or tuple(str(i) for i in range(logits.shape[1]))
+        for number, group in enumerate(names):
+            wrong = np.flatnonzero((groups == number) & (predicted != labels) & (predicted >= 0))
+            for i in wrong[np.argsort(-sure[wrong], kind="stable")][: self.mistakes]:
+                true, said = classes[labels[i]], classes[predicted[i]]
+                place = int(rows["_index"][i])
+                shown = picture(source, place, self.image, true, said, float(sure[i]))
+                yield dataclasses.replace(shown, group=group)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -55,12 +55,14 @@ class Material:
       test: the evaluation data, with its ops.
       train: the training source with the same ops; None where it is not there.
       label: name of the labels.
+      image: name of the images.
       why: what is wrong with the training source.
     """
 
     test: EvalData
     train: EvalData | None
     label: str
+    image: str
     why: str = ""
 
 
@@ -98,6 +100,7 @@ def _attacks(m: Material) -> Evaluator:
 
 
 _MEMBERS: Mapping[str, Make] = {
+    "accuracy": lambda m: Classification(m.test, label=m.label, image=m.image, mistakes=200),
     "calibration": lambda m: Calibration(m.test, label=m.label),
     "cost": lambda m: Cost(m.test),
     "long_tail": lambda m: LongTail(m.test, _train(m).source, label=m.label),
@@ -171,4 +174,4 @@ def _material(run: Run, workdir: Path) -> Material:
             train = dataclasses.replace(first.data, source=build(data.source))
         except (UserError, OSError) as error:
             why = str(error)
-    return Material(first.data, train, first.label, why)
+    return Material(first.data, train, first.label, first.image, why)
