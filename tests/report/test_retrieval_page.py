@@ -380,9 +380,7 @@ def test_wrong_flags(
     assert said in capfd.readouterr().err
 
 
-def test_the_command_serves_a_folder(
-    workdirs: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
+def test_the_command_serves_a_folder(workdirs: dict[str, Path], tmp_path: Path):
     """Every other file is taken; one of them is broken."""
     rng = np.random.default_rng(0)
     (tmp_path / "deep").mkdir()
@@ -390,26 +388,28 @@ def test_the_command_serves_a_folder(
         (tmp_path / name).write_bytes(png(rng.integers(0, 255, (40, 60, 3), np.uint8)))
     (tmp_path / "broken.jpg").write_bytes(JPEG)
     (tmp_path / "out.png").symlink_to(workdirs["late"] / "config.json")
-    answers: list[Any] = []
+    # Read from another thread, which pytest's own capture does not survive.
+    answers, said = [], io.StringIO()
 
     def visitor() -> None:
-        text, deadline = "", time.monotonic() + 60
-        while "(Ctrl-C ends it)" not in text and time.monotonic() < deadline:
-            time.sleep(0.05)
-            text += capfd.readouterr().out
-        answers.append(text)
-        address = text.rpartition("retrieval page: ")[2].split()[0]
-        encoded = (tmp_path / "deep" / "c.PNG").read_bytes()
-        answers.append(ask(address, "/api/gallery")[1])
-        answers.append(ask(address, "/api/search?k=1", encoded, "image/png")[1])
-        os.kill(os.getpid(), signal.SIGINT)
+        deadline = time.monotonic() + 200
+        try:
+            while "(Ctrl-C ends it)" not in said.getvalue() and time.monotonic() < deadline:
+                time.sleep(0.05)
+            address = said.getvalue().rpartition("retrieval page: ")[2].split()[0]
+            encoded = (tmp_path / "deep" / "c.PNG").read_bytes()
+            answers.append(ask(address, "/api/gallery")[1])
+            answers.append(ask(address, "/api/search?k=1", encoded, "image/png")[1])
+        finally:  # whatever happened: the server waits for this
+            os.kill(os.getpid(), signal.SIGINT)
 
     thread = threading.Thread(target=visitor)
     thread.start()
     arguments = [f"--workdir={workdirs['late']}", "--port=0", f"--data={tmp_path}", "--limit=3"]
-    assert run_main(main, arguments) == 0
+    with contextlib.redirect_stdout(said):
+        assert run_main(main, arguments) == 0
     thread.join(timeout=60)
-    text, gallery, found = answers
+    (gallery, found), text = answers, said.getvalue()
     assert "http://127.0.0.1:" in text
     assert "3 of 4 images, evenly spread" in text
     assert "1 image(s) could not be read and are left out: " in text
