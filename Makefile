@@ -1,6 +1,6 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
 # make test   install, lint, types, the whole test suite
-# make claims   every claim about a method, recorded in claims/results and docs/claims.md
+# make claims   every claim about a method, recorded in claims/results and docs/methods.md
 # make claims-sample   a few of them, others for every commit; records nothing
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range
 PYTHON ?= python3
@@ -43,7 +43,7 @@ unit: $(VENV)/.installed-test
 
 claims: $(VENV)/.installed-test
 	$(RUN) -m pytest claims --record
-	$(RUN) -m claims.table
+	$(RUN) -m vision.report.methods
 
 claims-sample: $(VENV)/.installed-test
 	files=$$($(RUN) -m claims.sample) && $(RUN) -m pytest $$files

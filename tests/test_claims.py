@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from claims import table
 from claims.common import Recorder
 from claims.ledger import (
+    ROOT,
     LedgerError,
     Measured,
     Parity,
@@ -25,6 +25,7 @@ from claims.ledger import (
     write,
 )
 from claims.sample import sample
+from vision.report.methods import DOCUMENT, collect, document
 
 MEASURED = (Measured("R@1", Side("new", (0.5, 0.6, 0.7)), Side("old", (0.1, 0.2, 0.3))),)
 CLAIM = """
@@ -82,7 +83,8 @@ def test_every_claim_has_a_fresh_result_and_every_result_a_claim():
 
 
 def test_the_page_of_claims_is_current():
-    assert table.TABLE.read_text() == table.current(), "python -m claims.table"
+    page = (ROOT / DOCUMENT).read_text(encoding="utf-8")
+    assert page == document(collect()), "python -m vision.report.methods"
 
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path):
@@ -184,13 +186,6 @@ def test_a_run_that_is_recorded_puts_its_outcome_into_the_file(root: Path):
     recorded = read(root / "claims" / "results" / "margin.json")
     assert recorded.holds is False
     assert recorded.depends == depends(claim, root)
-
-
-def test_what_did_not_hold_is_told_beside_what_did():
-    page = table.render([("claims/a.py", result()), ("claims/b.py", result(holds=False))])
-    first, second = page.splitlines()[-2:]
-    assert "| held | R@1: new 0.6 ± 0.1 against old 0.2 ± 0.1<br>peer 1.0: " in first
-    assert first.replace("claims/a", "claims/b").replace("| held |", "| NOT HELD |") == second
 
 
 def test_the_sample_fits_the_budget_and_comes_round_to_every_claim():

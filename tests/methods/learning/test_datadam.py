@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -30,6 +31,7 @@ def batch() -> dict[str, Any]:
     return {name: jnp.asarray(x) for name, x in given.items()}
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def loss(objective: DataDam, pixels: Any, data: Any) -> tuple[Any, Any]:
     ctx = Context({}, jnp.int32(0), 1, train=True, key=jax.random.key(4))
     return objective.loss({"images": {"pixels": pixels}}, {}, data, ctx)

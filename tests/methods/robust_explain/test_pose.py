@@ -87,8 +87,8 @@ def test_without_augmenters_it_is_a_classifier():
         made, objective=Classify(MODEL), optimizer=made.optimizer["attribute"]
     )
     start = dataclasses.replace(state, opt_state=plain.start_optimizers(state.params))
-    _, found = made.update(state, data)
-    _, cold = plain.update(start, data)
+    _, found = jax.jit(made.update)(state, data)
+    _, cold = jax.jit(plain.update)(start, data)
     assert found["attribute_top1"] == cold["top1"]
     logits = plain.predict(state.variables, data)["logits"][:10] / 0.1
     log = jax.nn.log_softmax(logits)
