@@ -88,7 +88,7 @@ def graded(logits: np.ndarray, weights: np.ndarray, k: Sequence[int] = (1, 3)) -
         )
     there = sums > 0
     logits, weights = logits[there].astype(np.float64), weights[there].astype(np.float64)
-    nan = np.isnan(logits).any(1)
+    nan = np.asarray(np.isnan(logits).any(1))
     order = np.argsort(-logits, axis=1, kind="stable")
     named = np.take_along_axis(weights > 0, order, 1) & ~nan[:, None]
     top, rest = softmax_parts(logits)
@@ -97,8 +97,8 @@ def graded(logits: np.ndarray, weights: np.ndarray, k: Sequence[int] = (1, 3)) -
         losses = -np.where(weights > 0, weights * log, 0.0).sum(1)
     losses[nan] = np.nan
     return Graded(
-        any_of={each: mean(named[:, :each].any(1)) for each in k},
-        overlap=mean(np.minimum(np.exp(log), weights).sum(1)),
+        any_of={each: mean(np.asarray(named[:, :each].any(1))) for each in k},
+        overlap=mean(np.asarray(np.minimum(np.exp(log), weights).sum(1))),
         cross_entropy=mean(losses),
         examples=int(there.sum()),
         ungraded=int((~there).sum()),
