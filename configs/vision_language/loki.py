@@ -1,0 +1,66 @@
+"""A classifier of some labels that names the others, by where they lie (Loki).
+
+    python train.py --config=configs/vision_language/loki.py --workdir=workdirs/loki
+
+Roberts et al., Geometry-Aware Adaptation for Pretrained Models, 2023. Nothing is trained by Loki:
+this is a classifier of the digits 0, 1, 2, 4, 6 and 7 that ship, evaluated on all ten, whose
+distances are those of their mean features. ``line`` observes 0, 3, 6 and 9, and digits lie as far
+apart as they differ.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.combine import Relabel
+from vision.data.sources.digits import Digits
+from vision.methods.vision_language.loki import GeometricAnswers
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+
+
+def get_config(mode: str = "small"):
+    if mode not in ("small", "line"):
+        raise ConfigError(f"{mode!r}: small or line")
+    observed = (0, 1, 2, 4, 6, 7) if mode == "small" else (0, 3, 6, 9)
+    if mode == "small":
+        where = {"means": read("train")}
+    else:
+        where = {"positions": tuple((float(digit),) for digit in range(10))}
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(
+                Relabel,
+                source=spec(Digits, split="train"),
+                mapping=[(str(digit), str(digit)) for digit in observed],
+                unmapped="drop",
+            ),
+            batch_size=64,
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=0,
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=2, pool="mean"),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw, b2=0.99),
+            learning_rate=3e-3,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=0.05,
+            clip_norm=1.0,
+        ),
+        total="200 steps",
+        evaluators={"all": spec(GeometricAnswers, data=read("test"), observed=observed, **where)},
+        log_every="50 steps",
+    )
+
+
+def read(split: str):
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    return spec(EvalData, source=spec(Digits, split=split), batch_size=360, ops=values)
