@@ -5,10 +5,10 @@
 
 Any value of a config can be set with --config.<key>=<value>, also inside lists:
 --config.data.ops[1].size=192. Texts after the config's name choose one of its modes:
---config=configs/vit_s16_i1k.py:small.
+--config=configs/vit_s16_i1k.py:small. A config of several stages has a folder for each.
 
-On several processes (see docs/launch.md) every one runs this command: under SLURM, GKE, Open MPI
-or on TPU VMs with --distributed, on one machine by python -m vision.launch.local.
+On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
+GKE, Open MPI or on TPU VMs; on one machine by python -m vision.launch.local.
 
 Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
 SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
@@ -34,16 +34,16 @@ def main(arguments: list[str]) -> int:
         profile="write a trace of so many steps into the workdir, for TensorBoard",
     )
     workdir = Path(options.workdir)
-    from vision.core import cluster
+    from vision.core import cluster, config
 
     cluster.join(detect=bool(options.distributed))
     cache_compilations(workdir / "compilation_cache")
-    from vision.core import config, experiment, loop
     from vision.core.clock import process_age_s
+    from vision.scenario import stages
 
     loaded = config.load(options.config, options.overrides)
-    experiment.check(loaded, options.config)
-    outcome = loop.train(
+    stages.check(loaded, options.config)
+    outcome = stages.train(
         loaded,
         workdir,
         accept_config_change=bool(options.accept_config_change),
@@ -51,9 +51,9 @@ def main(arguments: list[str]) -> int:
         spent_s=process_age_s(),
     )
     cluster.leave()
-    if outcome.signal is not None:
-        return 128 + outcome.signal if outcome.saved else 1
-    return 0 if outcome.saved else 1
+    if not outcome.saved:
+        return 1
+    return 0 if outcome.signal is None else 128 + outcome.signal
 
 
 if __name__ == "__main__":

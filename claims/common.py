@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -9,7 +10,7 @@ import re
 import tempfile
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ml_collections
@@ -19,6 +20,7 @@ from claims.ledger import Measured, Parity, Result, Side
 from vision.core import experiment, loop
 from vision.core.evaluator import Evaluator, evaluate
 from vision.core.restore import Run, load_run
+from vision.scenario import stages
 
 __all__ = [
     "SEEDS",
@@ -27,6 +29,8 @@ __all__ = [
     "Recorder",
     "Run",
     "Side",
+    "gone_through",
+    "load_run",
     "measure",
     "train",
 ]
@@ -46,6 +50,25 @@ def train(config: ml_collections.ConfigDict, seed: int) -> Run:
     with tempfile.TemporaryDirectory() as folder:
         loop.train(config, Path(folder) / "run", progress_s=math.inf)
         return load_run(Path(folder) / "run")
+
+
+@contextlib.contextmanager
+def gone_through(config: ml_collections.ConfigDict, seed: int) -> Iterator[Path]:
+    """Goes through the stages of a scenario as train.py does.
+
+    Evaluators of its runs are left out; works are not.
+
+    Yields:
+      The scenario's workdir, which is gone afterwards: ``load_run(folder / "NAME")`` reads a run.
+    """
+    config = copy.deepcopy(config)
+    for run in stages.runs(config).values():
+        run.seed = seed
+        run.evaluators = None
+    stages.check(config, "the claim's config")
+    with tempfile.TemporaryDirectory() as folder:
+        stages.train(config, Path(folder) / "stages", progress_s=math.inf)
+        yield Path(folder) / "stages"
 
 
 def measure(run: Run, evaluator: Evaluator) -> dict[str, float]:

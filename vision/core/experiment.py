@@ -19,7 +19,7 @@ from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schedule import Horizon
-from vision.core.schema import ConfigError
+from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate
 from vision.core.step import BatchForm, BatchOp, Step
 
 
@@ -140,6 +140,8 @@ OFFERED = {"objective": frozenset({"model"})}
 
 def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
     """``vision.core.config.validate`` with what ``assemble`` fills in, and the root's ranges."""
+    if is_spec(config) and locate(config[CONSTRUCTOR]) is not Experiment:
+        raise ConfigError(f"{source}: this needs one run, an Experiment, not {config[CONSTRUCTOR]}")
     validate(config, source=source, offered=OFFERED)
     accumulate: Any = config.accumulate
     if accumulate < 1:

@@ -17,6 +17,7 @@ from vision.evaluators.workdir import evaluate_workdir
 from vision.report.compare import write_comparison
 from vision.report.numbers import format_table, metric
 from vision.report.run import write_report
+from vision.scenario.stages import run_folders
 from vision.weights.average import average
 
 # With more columns than this a terminal shows one metric per line, and so many of an evaluator.
@@ -51,6 +52,9 @@ def run(options: SimpleNamespace, command: str) -> bool:
         loaded = config.load(str(options.config), options.overrides)
         experiment.check(loaded, str(options.config))
         begin(loaded, workdir)
+    elif inside := run_folders(workdir):
+        stages = ", ".join(str(folder) for folder in inside)
+        raise UsageError(f"{workdir} holds several runs; take one as --workdir: {stages}")
     names, features = _text(options, "evaluators"), _text(options, "features")
     results = evaluate_workdir(
         workdir,

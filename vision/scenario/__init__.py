@@ -1,0 +1,1 @@
+"""Several stages in a row: runs, and what is computed between them."""
