@@ -6,7 +6,13 @@ import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 from sklearn.datasets import load_sample_images
 
-from vision.data.ops.auto import RAND_AUGMENT_OPS, RandAugment, apply, level
+from vision.data.ops.auto import (
+    RAND_AUGMENT_OPS,
+    RAND_AUGMENT_PAPER_OPS,
+    RandAugment,
+    apply,
+    level,
+)
 
 PHOTO = np.ascontiguousarray(load_sample_images().images[1][::6, ::6])
 IMAGE = Image.fromarray(PHOTO)
@@ -104,6 +110,20 @@ def test_paper_form_has_one_magnitude():
     op = RandAugment(magnitude=5, magnitude_std=0.0, probability=1.0, ops=("Rotate",))
     angles = {abs(a) for seed in range(50) for _, a in augment(op, seed)[1]}
     assert angles == {15.0}
+
+
+def test_the_ops_of_the_paper_with_identity():
+    assert len(RAND_AUGMENT_PAPER_OPS) == 14
+    assert set(RAND_AUGMENT_PAPER_OPS) - set(RAND_AUGMENT_OPS) == {"Identity"}
+    op = RandAugment(ops=RAND_AUGMENT_PAPER_OPS, magnitude_std=0.0, probability=1.0)
+    counts: collections.Counter[str] = collections.Counter()
+    for seed in range(700):
+        counts.update(name for name, _ in augment(op, seed, PHOTO[:4, :4])[1])
+    assert set(counts) == set(RAND_AUGMENT_PAPER_OPS)
+    assert sum(counts.values()) == 1400
+    assert all(50 < count < 150 for count in counts.values())
+    same = RandAugment(num_ops=3, ops=("Identity",), probability=1.0)
+    np.testing.assert_array_equal(augment(same, 0)[0], PHOTO)
 
 
 def test_one_channel():

@@ -221,11 +221,24 @@ def cutmix_weight(key: jax.Array, own: jax.Array, size: tuple[int, ...]) -> jax.
       own: scalar 0..1, the row's own share of the area, before the border cuts the box off.
       size: (H, W).
     """
-    half = 0.5 * jnp.sqrt(1 - own)
-    limits = jnp.array(size)
-    centre = jax.random.randint(key, (2,), 0, limits)
-    reach = (half * limits).astype(jnp.int32)
-    first, last = centre - reach, centre + reach
+    centre = jax.random.randint(key, (2,), 0, jnp.array(size))
+    return box_weight(*cutmix_box(centre, own, size), size)
+
+
+def cutmix_box(
+    centre: jax.Array, own: jax.Array, size: tuple[int, ...]
+) -> tuple[jax.Array, jax.Array]:
+    """First and last (row, column) of the box around a centre, the last not in it, unclipped.
+
+    Sides are even, as in the paper's code: half of each is floor(0.5 sqrt(1 - own) side). timm
+    keeps odd ones.
+    """
+    reach = (0.5 * jnp.sqrt(1 - own) * jnp.array(size)).astype(jnp.int32)
+    return centre - reach, centre + reach
+
+
+def box_weight(first: jax.Array, last: jax.Array, size: tuple[int, ...]) -> jax.Array:
+    """float32 (H, W): 0 in rows and columns from ``first`` to before ``last``, 1 elsewhere."""
     rows, columns = jnp.arange(size[0])[:, None], jnp.arange(size[1])[None, :]
     inside_rows = (rows >= first[0]) & (rows < last[0])
     inside_columns = (columns >= first[1]) & (columns < last[1])

@@ -30,6 +30,22 @@ RAND_AUGMENT_OPS = (
     "TranslateX",
     "TranslateY",
 )
+RAND_AUGMENT_PAPER_OPS = (
+    "Identity",
+    "AutoContrast",
+    "Equalize",
+    "Rotate",
+    "Solarize",
+    "Color",
+    "Posterize",
+    "Contrast",
+    "Brightness",
+    "Sharpness",
+    "ShearX",
+    "ShearY",
+    "TranslateX",
+    "TranslateY",
+)
 _SIGNED = {
     "Rotate": 30.0,  # degrees
     "ShearX": 0.3,
@@ -63,8 +79,9 @@ class RandAugment:
     Brightness, Sharpness by a factor 1 ± 0.9 m/10, at least 0.1; Posterize keeps
     4 - floor(4 m/10) bits; Solarize inverts from 256 - floor(256 m/10) up; SolarizeAdd adds
     floor(11 m) to values below 128; AutoContrast, Equalize and Invert have no magnitude.
-    For the paper's plain form set ``magnitude_std=0`` and ``probability=1``. ``num_ops=0``
-    changes nothing.
+    For the paper's plain form set ``magnitude_std=0``, ``probability=1`` and
+    ``ops=RAND_AUGMENT_PAPER_OPS``: 14, with Identity, without Invert and SolarizeAdd.
+    ``num_ops=0`` changes nothing.
 
     Works on uint8 [H, W, 3], and on [H, W, 1], where Color does nothing. Notes the operations
     applied, with their arguments, as ``applied``.
@@ -100,9 +117,9 @@ class RandAugment:
         if self.magnitude_std < 0:
             raise ValueError(f"magnitude_std={self.magnitude_std}: must not be negative")
         check_probability("probability", self.probability)
-        unknown = [name for name in self.ops if name not in RAND_AUGMENT_OPS]
-        if unknown or not self.ops:
-            raise ValueError(f"ops={self.ops}: valid ops are {', '.join(RAND_AUGMENT_OPS)}")
+        valid = ("Identity", *RAND_AUGMENT_OPS)
+        if not self.ops or not set(self.ops) <= set(valid):
+            raise ValueError(f"ops={self.ops}: valid ops are {', '.join(valid)}")
         if self.method not in ("random", *_RESAMPLE):
             raise ValueError(f"method={self.method!r}: valid methods are random, bilinear, bicubic")
 
@@ -156,6 +173,8 @@ def apply(
     resample: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
     """One operation on a Pillow image of mode ``RGB`` or ``L``."""
+    if name == "Identity":
+        return image
     if name == "AutoContrast":
         return ImageOps.autocontrast(image)
     if name == "Equalize":

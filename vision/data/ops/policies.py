@@ -144,9 +144,8 @@ class TrivialAugment:
         name = WIDE_OPS[int(rng.integers(len(WIDE_OPS)))]
         strength, negative = int(rng.integers(31)), bool(rng.random() < 0.5)
         argument = wide_level(name, strength, negative, image.size)
+        image = apply(image, name, argument, self.fill)
         applied = [] if name == "Identity" else [(name, argument)]
-        for one, value in applied:
-            image = apply(image, one, value, self.fill)
         example = carry_applied(example, self.key, applied, (image.height, image.width))
         out = {**example, self.key: unpillow(image)} if applied else example
         return noted(out, "TrivialAugment", applied=tuple(applied))
