@@ -1,0 +1,109 @@
+"""DeiT-S on ImageNet-1k whose own attention chooses what is pasted where (SMMix).
+
+    python train.py --config=configs/architectures/smmix.py --workdir=workdirs/smmix
+
+Chen et al., SMMix: Self-Motivated Image Mixing for Vision Transformers, 2023: DeiT's recipe, 300
+epochs, batches of 1,024.
+
+``small`` learns eight colours from 30 scenes of 24 pixels each, in textures, noise and clutter;
+``small,cutmix`` and ``small,plain`` are the same tower with CutMix and mixup, and with neither.
+"""
+
+from configs.parts import imagenet
+from configs.parts.small_pairs import COLOURS, scenes
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import MixupCutMix, ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.evaluators.classification import Classification
+from vision.methods.architectures.smmix import SMMix
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+
+WORLD = {
+    "label": "colour",
+    "num_objects": (1, 1),
+    "styles": ("noisy", "painterly"),
+    "variants": ("solid", "outlined", "bordered"),
+    "textures": ("plain", "striped", "checked", "dotted"),
+    "backgrounds": ("paper", "stone", "night", "sand", "wood"),
+    "clutter": 2,
+}
+
+
+def get_config(mode: str = "imagenet"):
+    if mode == "imagenet":
+        return imagenet_1k()
+    if mode not in ("small", "small,cutmix", "small,plain"):
+        raise ConfigError(f"{mode!r}: imagenet, small, small,cutmix or small,plain")
+    return small(mode.removeprefix("small").removeprefix(","))
+
+
+def imagenet_1k():
+    normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
+    return spec(
+        Experiment,
+        data=imagenet.train(
+            batch_size=1024,
+            augment=[
+                spec(ops.RandAugment),
+                *normalise,
+                spec(ops.RandomErasing, fill="noise"),
+            ],
+        ),
+        model=spec(
+            ViT,
+            variant="S/16",
+            drop_path=0.1,
+            precision=spec(Precision, compute="bfloat16"),
+        ),
+        objective=spec(SMMix),
+        optimizer=adam(1e-3, "5 epochs"),
+        total="300 epochs",
+        evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+    )
+
+
+def small(rival: str):
+    objective = spec(SMMix)
+    if rival:
+        objective = spec(Classify, label_smoothing=0.1)
+    mixing = [spec(MixupCutMix, num_classes=len(COLOURS))] if rival == "cutmix" else []
+    test = scenes("test", 1000, ("image", "label", "masks"), **WORLD)
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 30 * len(COLOURS), ("image", "label"), **WORLD),
+            batch_size=32,
+            batch_ops=[spec(ValueRange, low=-1, high=1), *mixing],
+            threads=1,
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=4, pool="cls"),
+        objective=objective,
+        optimizer=adam(3e-3, "20 steps"),
+        total="300 steps",
+        evaluators={
+            "test": spec(
+                Classification, data=spec(EvalData, source=test, batch_size=500, ops=values)
+            )
+        },
+        log_every="50 steps",
+    )
+
+
+def adam(learning_rate: float, warmup: str):
+    return spec(
+        Optimizer,
+        method=spec(adamw),
+        learning_rate=learning_rate,
+        schedule=spec(Cosine, warmup=warmup),
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )

@@ -1,0 +1,98 @@
+"""ResNet-50 on ImageNet-1k with a box of another image pasted in (CutMix).
+
+    python train.py --config=configs/learning/cutmix.py --workdir=workdirs/cutmix
+
+Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features,
+2019: every batch is cut, alpha 1, 300 epochs of batches of 256. The op is
+``vision.data.batch_ops.CutMix``; the steps of the learning rate are as in the card.
+
+``small`` is a small CNN on 500 of the digits that ship; ``small,cutout`` erases a box and keeps the
+label; ``small,plain`` does neither.
+"""
+
+from configs.parts import imagenet
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine, Staircase
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import CutMix, ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.evaluators.classification import Classification
+from vision.models.plain_conv import PlainConv
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+
+FEW = {"test_fraction": 0.72}  # leaves 503 of 1,797
+
+
+def get_config(mode: str = "imagenet"):
+    if mode == "imagenet":
+        return imagenet_1k()
+    if mode not in ("small", "small,cutout", "small,plain"):
+        raise ConfigError(f"{mode!r}: imagenet, small, small,cutout or small,plain")
+    return small(mode)
+
+
+def imagenet_1k():
+    normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
+    jitter = spec(ops.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
+    return spec(
+        Experiment,
+        data=imagenet.train(
+            batch_size=256,
+            augment=[jitter, *normalise],
+            batch_ops=[spec(CutMix, num_classes=imagenet.NUM_CLASSES)],
+        ),
+        model=spec(ResNet, depth=50, precision=spec(Precision, compute="bfloat16")),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.9, nesterov=True),
+            learning_rate=0.1,
+            schedule=spec(Staircase, every="75 epochs"),
+            weight_decay=1e-4,
+            decay="coupled",
+        ),
+        total="300 epochs",
+        evaluators=imagenet.evaluation(batch_size=256, normalise=normalise),
+    )
+
+
+def small(mode: str):
+    erase = spec(
+        ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
+    )
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    test = spec(
+        EvalData, source=spec(Digits, split="test", **FEW), batch_size=360, ops=values, threads=0
+    )
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Digits, split="train", **FEW),
+            batch_size=64,
+            ops=[erase] if mode == "small,cutout" else (),
+            batch_ops=[
+                spec(ValueRange, low=-1, high=1),
+                *([spec(CutMix, num_classes=10)] if mode == "small" else ()),
+            ],
+            threads=0,
+        ),
+        model=spec(PlainConv, width=16, depth=2),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=1e-2,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=0.05,
+        ),
+        total="500 steps",
+        evaluators={"test": spec(Classification, data=test)},
+        log_every="50 steps",
+    )
