@@ -1,0 +1,99 @@
+"""ResNet-50 on ImageNet-1k with RandAugment: two operations of 14 at one magnitude, 9.
+
+    python train.py --config=configs/learning/randaugment.py --workdir=workdirs/randaugment
+
+Cubuk et al., RandAugment: Practical automated data augmentation with a reduced search space, 2020:
+180 epochs of batches of 4,096. The op is ``vision.data.ops.RandAugment``, in the paper's form; its
+Solarize grows stronger with the magnitude, where the released code's grows weaker. The shape of
+the learning rate is ours.
+
+``small`` is a small CNN on the digits that ship; ``small,M`` has the magnitude M = 0..10, and
+``small,plain`` none.
+"""
+
+from configs.parts import imagenet
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.ops.auto import RAND_AUGMENT_PAPER_OPS
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.evaluators.classification import Classification
+from vision.models.plain_conv import PlainConv
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+
+SIDE = 12
+
+
+def get_config(mode: str = "imagenet"):
+    if mode == "imagenet":
+        return imagenet_1k()
+    size, _, strength = mode.partition(",")
+    if size != "small" or not (strength in ("", "plain") or strength.isdecimal()):
+        raise ConfigError(f"{mode!r}: imagenet, small, small,plain or small,7 and so on")
+    return small([] if strength == "plain" else [paper(2, int(strength or 4), fill=(0, 0, 0))])
+
+
+def paper(num_ops: int, magnitude: int, **more):
+    plain = {"magnitude_std": 0, "probability": 1, "ops": RAND_AUGMENT_PAPER_OPS}
+    return spec(ops.RandAugment, num_ops=num_ops, magnitude=magnitude, **plain, **more)
+
+
+def imagenet_1k():
+    normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
+    return spec(
+        Experiment,
+        data=imagenet.train(batch_size=4096, augment=[paper(2, 9), *normalise]),
+        model=spec(ResNet, depth=50, precision=spec(Precision, compute="bfloat16")),
+        objective=spec(Classify, label_smoothing=0.1),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.9, nesterov=True),
+            learning_rate=1.6,
+            schedule=spec(Cosine, warmup="5 epochs"),
+            weight_decay=1e-4,
+            decay="coupled",
+        ),
+        total="180 epochs",
+        evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+    )
+
+
+def small(augment):
+    frame = spec(ops.CenterPad, size=(SIDE, SIDE), fill=(0,))
+    test = spec(
+        EvalData,
+        source=spec(Digits, split="test"),
+        batch_size=360,
+        ops=[frame, spec(ops.ValueRange, low=-1, high=1)],
+        threads=0,
+    )
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Digits, split="train"),
+            batch_size=64,
+            ops=[frame, *augment],
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(PlainConv, width=16, depth=2),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=1e-2,
+            schedule=spec(Cosine, warmup="20 steps"),
+            weight_decay=0.05,
+        ),
+        total="400 steps",
+        evaluators={"test": spec(Classification, data=test)},
+        log_every="50 steps",
+    )
