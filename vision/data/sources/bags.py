@@ -1,0 +1,111 @@
+"""Bags of another source's records, with a label for the bag: multiple instance learning."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any
+
+import numpy as np
+
+from vision.data.fingerprint import content
+from vision.data.source import DataError, Source, SourceInfo
+from vision.data.table import fields_only
+from vision.data.whole import labels_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Bags:
+    """Every other bag has a few instances of one class; the others have none.
+
+    Bag i is a function of the fields and i alone. It has ``image`` float32 [size, H, W, C], 0..1
+    and noise on top; ``label`` int32, 1 where there is a positive instance; and ``positive``
+    bool [size], which instances these are. Instances are drawn with replacement.
+
+    Attributes:
+      source: uint8 images of one shape, with integer labels.
+      num_bags: how many.
+      size: instances in a bag.
+      positive: the class that makes a bag positive.
+      present: fewest and most of its instances in a positive bag.
+      noise: standard deviation of normal noise on every pixel of every instance.
+      seed: of the draws.
+    """
+
+    source: Source
+    num_bags: int
+    size: int = 20
+    positive: int = 1
+    present: tuple[int, int] = (1, 3)
+    noise: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.present[0] <= self.present[1] <= self.size:
+            raise ValueError(f"present={self.present}: 1 <= fewest <= most <= size={self.size}")
+        if self.num_bags < 1 or self.noise < 0:
+            raise ValueError("num_bags: at least 1; noise: not negative")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return fields_only(self)
+
+    @functools.cached_property
+    def _places(self) -> tuple[np.ndarray, np.ndarray]:
+        """Records of the positive class, and the others."""
+        labels = labels_of(self.source)
+        positive = labels == self.positive
+        if positive.all() or not positive.any():
+            raise DataError(
+                f"{self.source.info.name}: bags need records of class {self.positive} and others"
+            )
+        return np.flatnonzero(positive), np.flatnonzero(~positive)
+
+    @property
+    def info(self) -> SourceInfo:
+        of = self.source.info
+        return dataclasses.replace(
+            of,
+            name=f"bags of {of.name}",
+            num_examples=self.num_bags,
+            class_names=("absent", "present"),
+            features={
+                "image": f"float32[{self.size},H,W,C], 0..1 and noise: {of.features.get('image')}",
+                "label": "int32, 0..1, whether a positive instance is there",
+                "positive": f"bool[{self.size}], which instances are positive",
+            },
+        )
+
+    def __len__(self) -> int:
+        return self.num_bags
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        if not 0 <= index < self.num_bags:
+            raise IndexError(f"bag {index} of {self.num_bags}")
+        rng = np.random.Generator(np.random.Philox(key=[self.seed, index]))
+        label = index % 2
+        positive = np.zeros(self.size, bool)
+        if label:
+            count = rng.integers(self.present[0], self.present[1] + 1)
+            positive[rng.permutation(self.size)[:count]] = True
+        inside, outside = self._places
+        ours, others = (rng.integers(0, len(x), self.size) for x in (inside, outside))
+        places = np.where(positive, inside[ours], outside[others])
+        image = np.stack([self.source[int(i)]["image"] for i in places]).astype(np.float32) / 255
+        if self.noise:
+            image += np.float32(self.noise) * rng.standard_normal(image.shape, np.float32)
+        return {"image": image, "label": np.int32(label), "positive": positive}
+
+    def column(self, feature: str) -> np.ndarray:
+        """Labels of all bags.
+
+        Raises:
+          KeyError: another feature, which is in the bags only.
+        """
+        return {"label": np.arange(self.num_bags, dtype=np.int32) % 2}[feature]
+
+    def key(self, index: int) -> str:
+        return f"{self.info.name}/{index}"
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and the source's content."""
+        return content(self)
