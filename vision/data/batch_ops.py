@@ -33,7 +33,10 @@ def apply(ops: Sequence[BatchOp], batch: Batch, key: jax.Array) -> dict[str, jax
 
 @dataclasses.dataclass(frozen=True)
 class ValueRange:
-    """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between."""
+    """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between.
+
+    Also of several views of each image, [B, V, H, W, C].
+    """
 
     low: float = 0.0
     high: float = 1.0
@@ -44,7 +47,7 @@ class ValueRange:
             raise ValueError(f"low={self.low}, high={self.high}: low must be less than high")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        image = _images(batch, self.image_key, "ValueRange")
+        image = _images(batch, self.image_key, "ValueRange", views=True)
         if image.dtype != jnp.uint8:
             raise ValueError(f"ValueRange: {self.image_key!r} is {image.dtype}, expected uint8")
         scaled = image.astype(jnp.float32) / 255 * (self.high - self.low) + self.low
@@ -284,11 +287,11 @@ def _soft(label: jax.Array, num_classes: int, label_key: str) -> jax.Array:
     )
 
 
-def _images(batch: Batch, key: str, op: str) -> jax.Array:
+def _images(batch: Batch, key: str, op: str, views: bool = False) -> jax.Array:
     if key not in batch:
         raise ValueError(f"{op}: no feature {key!r} among {sorted(batch)}; set {op}.image_key")
     image = batch[key]
-    if image.ndim != 4:
+    if image.ndim != 4 and not (views and image.ndim == 5):
         raise ValueError(f"{op}: {key!r} has shape {image.shape}, expected [B, H, W, C]")
     return image
 

@@ -153,7 +153,7 @@ def references(config: Any) -> set[str]:
 
 
 def train(
-    config: ml_collections.ConfigDict,
+    config: Any,
     workdir: Path,
     *,
     accept_config_change: bool = False,

@@ -1,0 +1,81 @@
+"""k-means: Lloyd's iterations from k-means++ seeds.
+
+Arthur and Vassilvitskii, k-means++: The Advantages of Careful Seeding, 2007.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+
+@flax.struct.dataclass
+class Clustering:
+    """Centres (K, D) float32, the nearest one (N,) int32 of every point, and the sum of squared
+    distances to them, a scalar."""
+
+    centres: jax.Array
+    assignment: jax.Array
+    inertia: jax.Array
+
+
+@functools.partial(jax.jit, static_argnames=("clusters",))
+def seeds(x: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
+    """``clusters`` of the points x (N, D), (K, D): the first at random, each next one with a
+    probability in proportion to its squared distance from the nearest so far."""
+    k_first, k_rest = jax.random.split(key)
+    first = x[jax.random.randint(k_first, (), 0, len(x))]
+
+    def add(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        # Where all points are chosen already any of them will do.
+        logits = jnp.where(jnp.any(nearest > 0), jnp.log(nearest), 0.0)
+        centre = x[jax.random.categorical(key, logits)]
+        return jnp.minimum(nearest, jnp.sum((x - centre) ** 2, -1)), centre
+
+    nearest = jnp.sum((x - first) ** 2, -1)
+    _, rest = jax.lax.scan(add, nearest, jax.random.split(k_rest, clusters - 1))
+    return jnp.concatenate([first[None], rest])
+
+
+@functools.partial(jax.jit, static_argnames=("iterations",))
+def lloyd(x: jax.Array, centres: jax.Array, iterations: int = 100) -> Clustering:
+    """Moves centres (K, D) to the means of the points x (N, D) nearest to them, until no point
+    changes its centre or ``iterations`` times. A centre without points stays where it is."""
+
+    def assign(centres: jax.Array) -> tuple[jax.Array, jax.Array]:
+        gaps = jnp.sum(x * x, -1)[:, None] - 2 * x @ centres.T + jnp.sum(centres * centres, -1)
+        return jnp.argmin(gaps, 1).astype(jnp.int32), jnp.sum(jnp.maximum(jnp.min(gaps, 1), 0))
+
+    def move(state: tuple) -> tuple:
+        centres, before, _, count = state
+        sums = jax.ops.segment_sum(x, before, len(centres))
+        sizes = jax.ops.segment_sum(jnp.ones(len(x)), before, len(centres))[:, None]
+        centres = jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), centres)
+        after, _ = assign(centres)
+        return centres, after, jnp.any(after != before), count + 1
+
+    first, _ = assign(centres)
+    start = (centres, first, jnp.bool_(True), 0)
+    centres, *_ = jax.lax.while_loop(lambda s: s[2] & (s[3] < iterations), move, start)
+    assignment, inertia = assign(centres)
+    return Clustering(centres, assignment, inertia)
+
+
+def kmeans(
+    x: jax.Array, clusters: int, key: jax.Array, *, starts: int = 4, iterations: int = 100
+) -> Clustering:
+    """The best of ``starts`` clusterings of points x (N, D), by inertia.
+
+    Raises:
+      ValueError: more clusters than points, or no cluster.
+    """
+    if not 1 <= clusters <= len(x):
+        raise ValueError(f"clusters={clusters} of {len(x)} points: from 1 to as many as those")
+    x = jnp.asarray(x, jnp.float32)
+    found = [
+        lloyd(x, seeds(x, clusters, each), iterations) for each in jax.random.split(key, starts)
+    ]
+    return min(found, key=lambda each: float(each.inertia))

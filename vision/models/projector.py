@@ -1,0 +1,50 @@
+"""The small network between a tower and a loss of self-supervised learning."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import flax.linen as nn
+import jax
+
+from vision.core.net import Tap, touch
+from vision.core.precision import Precision
+from vision.models.layers import activate, check_choice, check_positive, dense
+
+
+class Projector(nn.Module):
+    """Dense layers with an activation between them.
+
+    Called with vectors (B, D), gives ``(projection, out)``: ``block00``.. are (B, width) after
+    each activation; ``embedding``, the projection, is the last layer, without one.
+
+    Attributes:
+      widths: of the layers, the projection's last.
+      activation: ``relu``, or ``gelu``, exact (erf).
+      precision: number formats.
+    """
+
+    widths: tuple[int, ...] = (256, 128, 50)
+    activation: Literal["relu", "gelu"] = "relu"
+    precision: Precision = Precision()
+
+    def __post_init__(self) -> None:
+        check_positive(**{f"widths[{i}]": width for i, width in enumerate(self.widths)})
+        check_choice("activation", self.activation, ("relu", "gelu"))
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        out: dict[str, jax.Array] = {}
+        he = nn.initializers.he_normal()
+        for i, width in enumerate(self.widths[:-1]):
+            site = f"block{i:02d}"
+            x = dense(x, width, self.precision, f"fc{i}", he)
+            x = nn.relu(x) if self.activation == "relu" else activate(x, self.activation)
+            x = out[site] = touch(tap, site, x)
+        lecun = nn.initializers.lecun_normal()
+        x = dense(x, self.widths[-1], self.precision, f"fc{len(self.widths) - 1}", lecun)
+        x = out["embedding"] = touch(tap, "embedding", x.astype(self.precision.output))
+        return x, out
