@@ -89,7 +89,8 @@ class Evaluator(Protocol):
     """A frozen dataclass that measures something and yields named values and figures.
 
     ``predict(variables, batch)`` is traceable and the same object in every call of a run: an
-    evaluator jits its own function of it and may cache by it.
+    evaluator jits its own function of it and may cache by it. A run's own takes a ``Tap`` as a
+    third argument, which reaches into the objective's model.
     """
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]: ...

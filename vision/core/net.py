@@ -66,6 +66,27 @@ def wants(tap: Tap | None, name: str) -> bool:
     return tap is not None and tap.wants(name)
 
 
+@dataclasses.dataclass(frozen=True)
+class Tapped:
+    """A tower that is called with ``tap``, also by those who know nothing of it.
+
+    A tap that the caller gives has its say first.
+    """
+
+    tower: Tower
+    tap: Tap
+
+    def apply(self, *args: Any, tap: Tap | None = None, **kwargs: Any) -> Any:
+        own = self.tap
+        if tap is not None:
+            both = f"({tap.sites})|({own.sites})"
+            own = Tap(lambda name, x: self.tap(name, tap(name, x)), both)
+        return self.tower.apply(*args, tap=own, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.tower, name)
+
+
 def initialise(
     module: nn.Module, key: jax.Array, *inputs: Any, **kwargs: Any
 ) -> tuple[Tree, Mapping[str, Tree]]:

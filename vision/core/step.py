@@ -13,6 +13,7 @@ import optax
 
 from vision.core.accumulate import loss_and_gradient
 from vision.core.flops import count, without_recomputation
+from vision.core.net import Tap, Tapped
 from vision.core.objective import Aux, Batch, Context, Objective, Variables
 from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.core.players import Player, players
@@ -229,15 +230,21 @@ class Step:
         others = {name: tree for name, tree in state.params.items() if name not in mine}
         return count(gradient, mine, others, state.slots, state.model_state, batch)
 
-    def predict(self, variables: Any, batch: Batch) -> dict[str, jax.Array]:
-        """What evaluators read: the objective's predictions in evaluation mode. Traceable."""
+    def predict(self, variables: Any, batch: Batch, tap: Tap | None = None) -> dict[str, jax.Array]:
+        """What evaluators read: the objective's predictions in evaluation mode. Traceable.
+
+        ``tap`` reaches into the objective's ``model``.
+        """
+        objective: Any = self.objective
+        if tap is not None:
+            objective = dataclasses.replace(objective, model=Tapped(objective.model, tap))
         ctx = Context(
             model_state=variables.model_state,
             step=jnp.zeros([], jnp.int32),
             total_steps=self.horizon.total_steps,
             train=False,
         )
-        return self.objective.predict(variables.params, variables.slots, batch, ctx)
+        return objective.predict(variables.params, variables.slots, batch, ctx)
 
     def _context(self, model_state: Tree, step: jax.Array, phase: str, key: jax.Array) -> Context:
         return Context(
