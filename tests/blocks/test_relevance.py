@@ -1,0 +1,198 @@
+"""Relevance: conservation, gradient times input, captum's numbers, and towers as they are."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from vision.blocks.relevance import Lrp, RelevanceError, relevance
+from vision.blocks.tape import record, vjp
+from vision.core.net import forward, initialise
+from vision.models.convolution import convolve, max_pool
+from vision.models.plain_conv import PlainConv
+from vision.models.vit import ViT
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "attributions.npz"
+RNG = np.random.default_rng(0)
+X = jnp.asarray(RNG.normal(size=(3, 12, 12, 3)), jnp.float32)
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def kernel(*shape: int) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=shape) * (2 / np.prod(shape[:-1])) ** 0.5, jnp.float32)
+
+
+K1, K2, W1, W2 = kernel(3, 3, 3, 6), kernel(3, 3, 6, 8), kernel(72, 10), kernel(10, 5)
+W3 = kernel(3, 4, 4)
+WEIGHTS = jax.nn.one_hot(jnp.asarray([0, 3, 1]), 5)
+
+
+def free_of_bias(x: jax.Array) -> jax.Array:
+    for k in (K1, K2):
+        x = jax.nn.relu(convolve(x, k, (1, 1), "SAME", dimension_numbers=LAYOUT))
+        x = max_pool(x, (2, 2), (2, 2), ((0, 0), (0, 0)))
+    return jax.nn.relu(x.reshape(len(x), -1) @ W1) @ W2
+
+
+@pytest.fixture(scope="module")
+def golden() -> Mapping[str, Any]:
+    with np.load(GOLDEN, allow_pickle=False) as file:
+        return dict(file)
+
+
+def test_without_biases_it_is_gradient_times_input_and_conserved():
+    def both(x: jax.Array) -> tuple[jax.Array, ...]:
+        logits = free_of_bias(x)
+        asked = jax.nn.one_hot(jnp.argmax(logits, 1), 5)
+        slope = jax.grad(lambda x: (asked * free_of_bias(x)).sum())(x)
+        plus = Lrp("alpha_beta", "alpha_beta")
+        given = (Lrp(epsilon=0), Lrp(), plus, dataclasses.replace(plus, alpha=2))
+        maps = [relevance(free_of_bias, x, asked, rules) for rules in given]
+        return x * slope, logits.max(1), *maps
+
+    # A constant patch: all of a window's pixels are the largest.
+    expected, logit, *found = map(np.asarray, jax.jit(both)(X.at[0, :6, :6].set(0.5)))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(found[0], expected, atol=2e-6 * scale)
+    np.testing.assert_allclose(found[1], expected, atol=1e-5 * scale)
+    for each in found:
+        np.testing.assert_allclose(each.sum((1, 2, 3)), logit, rtol=1e-3)
+    assert np.abs(found[2] - expected).max() > 0.05 * scale
+    assert (found[2] * logit[:, None, None, None] >= -1e-7).all()  # z+ has one sign
+    assert (found[3] * logit[:, None, None, None] < -1e-4).any()
+
+
+def test_tape_with_true_rules_is_the_gradient():
+    def function(x: jax.Array) -> jax.Array:
+        def step(carry: jax.Array, w: jax.Array) -> tuple[jax.Array, jax.Array]:
+            carry = jax.nn.gelu(carry @ w) + jnp.where(carry > 0, carry, 0.1 * carry)
+            return carry, carry[:, :2]
+
+        last, seen = lax.scan(step, x, W3, reverse=True)
+        return last.sum(1) + jnp.sin(seen[0, :, 1]) * seen[2, :, 0]
+
+    x = jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32)
+
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return record(function, x).pull(jnp.ones(5), vjp), jax.grad(lambda x: function(x).sum())(x)
+
+    found, expected = jax.jit(both)(x)
+    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+
+
+def cnn(p: Mapping[str, Any], x: jax.Array) -> jax.Array:
+    """captum's CNN of the goldens, with images (B, h, w, C)."""
+    for i in (1, 2):
+        k = jnp.transpose(p[f"cnn/conv{i}.weight"], (2, 3, 1, 0))
+        x = convolve(x, k, (1, 1), [(1, 1), (1, 1)], dimension_numbers=LAYOUT)
+        x = jax.nn.relu(x + p[f"cnn/conv{i}.bias"].reshape(1, 1, 1, -1))
+        x = max_pool(x, (2, 2), (2, 2), ((0, 0), (0, 0)))
+    x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)
+    x = jax.nn.relu(x @ p["cnn/fc1.weight"].T + p["cnn/fc1.bias"])
+    return x @ p["cnn/fc2.weight"].T + p["cnn/fc2.bias"]
+
+
+def mlp(p: Mapping[str, Any], x: jax.Array) -> jax.Array:
+    for i in (1, 2, 3):
+        x = x @ p[f"mlp/fc{i}.weight"].T + p[f"mlp/fc{i}.bias"]
+        x = jax.nn.relu(x) if i < 3 else x
+    return x
+
+
+@pytest.mark.parametrize("name", ["cnn", "mlp"])
+def test_captum(name: str, golden: Mapping[str, Any]):
+    rules = {
+        "epsilon": Lrp(),
+        "epsilon_0.25": Lrp(epsilon=0.25),
+        "z_plus": Lrp("alpha_beta", "alpha_beta"),
+    }
+    x, target = golden[f"{name}/x"], golden[f"{name}/target"]
+    x = np.moveaxis(x, 1, -1) if x.ndim == 4 else x
+    net = cnn if name == "cnn" else mlp
+
+    @jax.jit
+    def found(x: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        def function(x: jax.Array) -> jax.Array:
+            return net(golden, x)
+
+        logits = function(x)
+        weights = jax.nn.one_hot(target, logits.shape[1])
+        return logits, {key: relevance(function, x, weights, each) for key, each in rules.items()}
+
+    logits, maps = found(jnp.asarray(x))
+    np.testing.assert_allclose(logits, golden[f"{name}/logits"], rtol=1e-4, atol=1e-5)
+    for key, each in maps.items():
+        expected = golden[f"{name}/lrp/{key}"]
+        expected = np.moveaxis(expected, 1, -1) if expected.ndim == 4 else expected
+        np.testing.assert_allclose(each, expected, atol=1e-5 * np.abs(expected).max(), err_msg=key)
+
+
+def test_rules_of_dense_layers_and_of_convolutions_are_two():
+    one = jnp.asarray(RNG.normal(size=(1, 1, 3, 4)), jnp.float32)
+    head = jnp.asarray(RNG.normal(size=(4, 5)), jnp.float32)
+    weights = WEIGHTS[:, :5]
+
+    def pointwise(x: jax.Array) -> jax.Array:
+        """A convolution that is a matrix product on one CPU device."""
+        x = convolve(x, one, (1, 1), "VALID", dimension_numbers=LAYOUT)
+        return jax.nn.relu(x).mean((1, 2)) @ head
+
+    def general(x: jax.Array) -> jax.Array:
+        x = lax.conv_general_dilated(x, one, (1, 1), "VALID", dimension_numbers=LAYOUT)
+        return jax.nn.relu(x).mean((1, 2)) @ head
+
+    @jax.jit
+    def maps(x: jax.Array) -> list[jax.Array]:
+        rules = (Lrp("alpha_beta"), Lrp(), Lrp("alpha_beta", "alpha_beta"))
+        return [relevance(net, x, weights, r) for net in (pointwise, general) for r in rules]
+
+    mixed, epsilon, plus, *others = map(np.asarray, maps(X[:, :4, :4]))
+    for mine, other in zip((mixed, epsilon, plus), others, strict=True):
+        np.testing.assert_allclose(mine, other, atol=1e-5)
+    assert not np.allclose(mixed, epsilon, atol=1e-3)
+    assert not np.allclose(mixed, plus, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["vit", "plain_conv"])
+def test_towers_conserve_relevance(name: str):
+    """Biases, positions and the means of norms aside, which absorb: set to zero here."""
+    tower: Any = (
+        ViT(width=8, depth=2, heads=2, patch=4, pool="mean", num_classes=3, head_zero_init=False)
+        if name == "vit"
+        else PlainConv(width=4, depth=2, num_classes=3)
+    )
+    images = X[:2, :8, :8]
+    params, state = initialise(tower, jax.random.key(0), images)
+    params = jax.tree_util.tree_map_with_path(
+        lambda path, x: jnp.zeros_like(x) if "bias" in str(path) or "pos_embed" in str(path) else x,
+        params,
+    )
+
+    @jax.jit
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def logits(x: jax.Array) -> jax.Array:
+            return forward(tower, params, state, x, train=False)[1]["logits"]
+
+        weights = jnp.eye(3)[:2]
+        return relevance(logits, x, weights), (weights * logits(x)).sum(1)
+
+    found, logit = both(images)
+    np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), logit, rtol=1e-3, atol=1e-5)
+
+
+def test_what_has_no_rule_is_named():
+    with pytest.raises(RelevanceError, match="'sort'"):
+        relevance(lambda x: jnp.sort(x, 1), X[:, :, 0, 0], jnp.ones((3, 12)))
+    with pytest.raises(ValueError, match="dense='z'"):
+        Lrp(dense="z")  # pyright: ignore[reportArgumentType]
+    # What the asked output does not read may be anything.
+    free = relevance(lambda x: (2 * x, jnp.sort(x))[0], X[:, :, 0, 0], jnp.ones((3, 12)))
+    np.testing.assert_allclose(free, 2 * X[:, :, 0, 0])

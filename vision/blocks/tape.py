@@ -1,0 +1,197 @@
+"""A traced function as a list of its operations, and its backward pass with other rules.
+
+``record`` runs a function and writes down every primitive operation whose result depends on the
+input, calls and scans unrolled; ``Tape.pull`` goes back through them. With the rule ``vjp`` for all
+that is the gradient; a method that changes what passes backwards (relevance, guided
+backpropagation) gives a rule of its own and edits no model. Traceable; run it under ``jax.jit``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Literal
+
+# Operations that call a function that they carry, and what they call it.
+_CALLS = {
+    **dict.fromkeys(("jit", "pjit", "closed_call", "remat", "remat2", "checkpoint"), "jaxpr"),
+    **dict.fromkeys(("core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
+}
+
+
+@dataclasses.dataclass(eq=False)
+class Value:
+    """An array of a run.
+
+    Attributes:
+      array: traced, or a constant.
+      depends: whether it is a differentiable function of the input.
+    """
+
+    array: Any
+    depends: bool = False
+
+
+@dataclasses.dataclass(eq=False)
+class Operation:
+    """A primitive operation that was run.
+
+    Attributes:
+      name: of the primitive, such as ``dot_general``.
+      params: of the primitive.
+      calls: names of the functions under ``jax.jit`` that it stands in, the outermost first:
+        ``jax.nn.relu`` is a ``max`` in a call ``relu``.
+      inputs, outputs: what it read and made; at least one of each depends on the input.
+      run: arrays of the inputs to a list of arrays of the outputs.
+    """
+
+    name: str
+    params: dict[str, Any]
+    calls: tuple[str, ...]
+    inputs: tuple[Value, ...]
+    outputs: tuple[Value, ...]
+    run: Callable[..., list[Any]]
+
+    @property
+    def dependent(self) -> list[int]:
+        """Places of the inputs that depend on the function's input."""
+        return [i for i, value in enumerate(self.inputs) if value.depends]
+
+
+Cotangents = list[Any]
+# Cotangents of the outputs, one each, to those of the inputs; None where nothing passes.
+Rule = Callable[[Operation, Cotangents], Cotangents]
+
+
+@dataclasses.dataclass(eq=False)
+class Tape:
+    """What ``record`` wrote down.
+
+    Attributes:
+      start: the function's input.
+      operations: in the order in which they ran.
+      end: the function's result.
+    """
+
+    start: Value
+    operations: list[Operation]
+    end: Value
+
+    def pull(self, cotangent: jax.Array, rule: Rule) -> jax.Array:
+        """The input's cotangent, of the result's ``cotangent``, by ``rule`` at each operation."""
+        found: dict[Value, Any] = {}
+        if self.end.depends:
+            found[self.end] = cotangent
+        for operation in reversed(self.operations):
+            outer = [found.pop(value, None) for value in operation.outputs]
+            if all(x is None for x in outer):
+                continue
+            filled = [
+                jnp.zeros_like(value.array) if x is None else x
+                for value, x in zip(operation.outputs, outer, strict=True)
+            ]
+            for value, x in zip(operation.inputs, rule(operation, filled), strict=True):
+                if value.depends and x is not None:
+                    found[value] = found[value] + x if value in found else x
+        return found.get(self.start, jnp.zeros_like(self.start.array))
+
+
+def record(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Tape:
+    """Runs ``function``, of one floating-point array to one, and writes down its operations.
+
+    What is neither a call nor a scan stands as one operation, ``cond`` and ``while`` too.
+    """
+    start, operations = Value(x, True), []
+    [end] = _read(jax.make_jaxpr(function)(x), [start], operations, ())
+    return Tape(start, operations, end)
+
+
+def vjp(operation: Operation, cotangents: Cotangents, places: Sequence[int] | None = None):
+    """What the gradient passes to the inputs at ``places``; None for all that depend."""
+    places = operation.dependent if places is None else places
+    through = [i for i, value in enumerate(operation.outputs) if value.depends]
+
+    def run(*given: Any) -> list[Any]:
+        arrays = [value.array for value in operation.inputs]
+        for place, array in zip(places, given, strict=True):
+            arrays[place] = array
+        made = operation.run(*arrays)
+        return [made[i] for i in through]
+
+    _, pull = jax.vjp(run, *(operation.inputs[i].array for i in places))
+    found = pull([cotangents[i].astype(operation.outputs[i].array.dtype) for i in through])
+    passed: Cotangents = [None] * len(operation.inputs)
+    for place, x in zip(places, found, strict=True):
+        passed[place] = x
+    return passed
+
+
+def _read(
+    closed: ClosedJaxpr, inputs: list[Value], operations: list[Operation], calls: tuple[str, ...]
+) -> list[Value]:
+    """Runs a jaxpr on values, its operations written down at the end of ``operations``."""
+    jaxpr = closed.jaxpr
+    known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
+    known |= {v: Value(x) for v, x in zip(jaxpr.constvars, closed.consts, strict=True)}
+    for equation in jaxpr.eqns:
+        given = [Value(v.val) if isinstance(v, Literal) else known[v] for v in equation.invars]
+        made = _run(equation, given, operations, calls)
+        known |= dict(zip(equation.outvars, made, strict=True))
+    return [Value(v.val) if isinstance(v, Literal) else known[v] for v in jaxpr.outvars]
+
+
+def _run(
+    equation: Any, inputs: list[Value], operations: list[Operation], calls: tuple[str, ...]
+) -> list[Value]:
+    name, params, primitive = equation.primitive.name, equation.params, equation.primitive
+    if name in _CALLS:
+        inner = params[_CALLS[name]]
+        closed = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+        return _read(closed, inputs, operations, (*calls, params.get("name", name)))
+    moves = any(value.depends for value in inputs)
+    if name == "scan" and moves:
+        return _unrolled(params, inputs, operations, calls)
+
+    def run(*arrays: Any) -> list[Any]:
+        made = primitive.bind(*arrays, **params)
+        return list(made) if primitive.multiple_results else [made]
+
+    arrays = run(*(value.array for value in inputs))
+    outputs = [Value(x, moves and jnp.issubdtype(x.dtype, jnp.floating)) for x in arrays]
+    if any(value.depends for value in outputs):
+        operations.append(Operation(name, params, calls, tuple(inputs), tuple(outputs), run))
+    return outputs
+
+
+def _unrolled(
+    params: dict[str, Any],
+    inputs: list[Value],
+    operations: list[Operation],
+    calls: tuple[str, ...],
+) -> list[Value]:
+    """A scan, one step after another."""
+    fixed, kept = params["num_consts"], params["num_carry"]
+    constants, carry = inputs[:fixed], inputs[fixed : fixed + kept]
+    steps = range(params["length"])
+    made: dict[int, list[Value]] = {}
+    for i in reversed(steps) if params["reverse"] else steps:
+        each = [
+            _apply(lambda x, i=i: lax.index_in_dim(x, i, keepdims=False), [x], operations)
+            for x in inputs[fixed + kept :]
+        ]
+        found = _read(params["jaxpr"], [*constants, *carry, *each], operations, calls)
+        carry, made[i] = found[:kept], found[kept:]
+    columns = zip(*(made[i] for i in steps), strict=True)
+    return [*carry, *(_apply(lambda *x: jnp.stack(x), list(c), operations) for c in columns)]
+
+
+def _apply(
+    function: Callable[..., jax.Array], inputs: list[Value], operations: list[Operation]
+) -> Value:
+    closed = jax.make_jaxpr(function)(*(value.array for value in inputs))
+    return _read(closed, inputs, operations, ())[0]

@@ -1,0 +1,255 @@
+"""How well maps of what a classifier looked at agree with where the object is, and with it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal, Protocol, get_args
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from vision.core.evaluator import EvalContext, Predict
+from vision.core.figures import Curve, Figure, Line
+from vision.core.net import Tap
+from vision.core.objective import Batch, Variables
+from vision.data.pipeline import EvalData
+from vision.data.source import DataError
+from vision.measures.localisation import best_iou, energy, near, parts, pixel_auroc, pointing
+
+Target = Literal["label", "predicted"]
+# Images (B, H, W, C), and a tap, to what is asked about (B,).
+Asked = Callable[..., jax.Array]
+
+
+class Explain(Protocol):
+    """A frozen dataclass that makes heat maps."""
+
+    def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
+        """What in ``images`` (B, H, W, C) speaks for ``asked``: (B, H, W), not negative.
+
+        Args:
+          asked: ``asked(images, tap=None)`` gives (B,): the logit of each image's class.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Gradient:
+    """The largest absolute slope over channels (Simonyan et al., Deep Inside Convolutional
+    Networks, 2014); ``times_input``: of the slope times the input."""
+
+    times_input: bool = False
+
+    def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
+        slope = jax.grad(lambda x: asked(x).sum())(images)
+        return jnp.abs(slope * images if self.times_input else slope).max(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Attribution:
+    """Heat maps against boxes and masks of the object, and against the classifier itself.
+
+    Yields ``top1`` and, for every map, ``<map>_pointing`` (the share whose largest value hits the
+    object, see ``vision.measures.localisation``), ``<map>_iou`` (mean overlap of the box around the
+    map's largest part and the object's), ``<map>_error`` (share with an overlap below 0.5, and, of
+    predicted classes, also of wrong ones: the localisation error of ILSVRC), ``<map>_parts`` (mean
+    number of connected parts above the threshold); with ``masks`` ``<map>_auroc`` (mean over
+    images, of pixels) and ``<map>_energy`` (mean share of the map on the object); with ``steps``
+    ``<map>_deletion`` and ``<map>_insertion`` (Petsiuk et al., RISE, 2018: mean probability of the
+    class while pixels go, or come, in the map's order; low and high are good) with the figure
+    ``deletion_and_insertion``. Then ``centre_pointing`` (of the middle of the image), ``examples``,
+    and, only where there are any, ``unlabelled``, ``<map>_flat`` (maps without any difference:
+    they hit nothing) and ``<map>_nonfinite`` (the same).
+
+    Attributes:
+      data: images, labels and boxes.
+      maps: name to what makes them, such as ``{"cam": spec(GradCam)}``.
+      target: the class that is asked about.
+      boxes: name of (B, 4) or (B, K, 4): y0, x0, y1, x1 in pixels of the batch's images, the last
+        two exclusive; rows of zeros are none.
+      masks: name of bool (B, H, W) or (B, K, H, W); "" for none.
+      objects: so many of the K are of the class that is asked about, the first ones.
+      threshold: share of the largest value from which a pixel belongs to a part.
+      tolerance_px: of pointing.
+      steps: parts of the image that go or come at a time; 0 for no deletion and insertion. What is
+        gone has the mean colour of its image.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled, and left out.
+      every: distance between evaluations while training; None for one at the end.
+    """
+
+    data: EvalData
+    maps: Mapping[str, Explain]
+    target: Target = "label"
+    boxes: str = "boxes"
+    masks: str = ""
+    objects: int = 1
+    threshold: float = 0.15
+    tolerance_px: int = 15
+    steps: int = 0
+    logits: str = "logits"
+    label: str = "label"
+    every: str | None = None
+
+    def __post_init__(self) -> None:
+        if not self.maps:
+            raise ValueError("maps: at least one")
+        if self.target not in get_args(Target):
+            raise ValueError(f"target={self.target!r}: 'label' or 'predicted'")
+        if self.objects < 1 or self.tolerance_px < 0 or self.steps < 0:
+            raise ValueError("objects: 1 or more; tolerance_px and steps: 0 or more")
+        if not 0 < self.threshold <= 1:
+            raise ValueError(f"threshold={self.threshold}: above 0, at most 1")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no labelled records.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        found: dict[str, list[Any]] = {}
+        unlabelled = 0
+        names = {self.label, self.boxes, *((self.masks,) if self.masks else ())}
+        for batch in ctx.batches(self.data):
+            if missing := sorted({"image", *names} - set(batch)):
+                raise ValueError(
+                    f"a batch of {self.data.source.info.name} has no {missing[0]!r}; it has "
+                    f"{', '.join(sorted(batch))}"
+                )
+            rows = jax.device_get(self._program(predict, batch)(ctx.variables, dict(batch)))
+            for i in np.flatnonzero(rows["_mask"]):
+                if rows[self.label][i] < 0:
+                    unlabelled += 1
+                    continue
+                for name, number in self._measured({k: x[i] for k, x in rows.items()}):
+                    found.setdefault(name, []).append(number)
+        if not found:
+            raise DataError(f"{self.data.source.info.name}: no labelled records to explain")
+        curves = {name: np.mean(x, 0) for name, x in found.items() if name.startswith("curve/")}
+        for name, x in found.items():
+            if name in curves:
+                continue
+            value = np.asarray(x, np.float64)
+            if not name.endswith(("_flat", "_nonfinite")):
+                yield name, float(np.nanmean(value)) if np.isfinite(value).any() else math.nan
+            elif value.any():
+                yield name, int(value.sum())
+        yield "examples", len(found["top1"])
+        if unlabelled:
+            yield "unlabelled", unlabelled
+        if curves:
+            x = np.linspace(0, 1, self.steps + 1)
+            lines = tuple(Line(name.removeprefix("curve/"), x, y) for name, y in curves.items())
+            yield "deletion_and_insertion", Curve(lines, "share of pixels", "probability")
+
+    def _measured(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+        """Of one record."""
+        right = bool(row["target_is_right"])
+        boxes = row[self.boxes].reshape(-1, 4)[: self.objects]
+        yield "top1", bool(row["right"])
+        shape = row[f"map/{next(iter(self.maps))}"].shape
+        middle = ((shape[0] - 1) / 2, (shape[1] - 1) / 2)
+        yield "centre_pointing", near(middle, boxes, self.tolerance_px)
+        mask = None
+        if self.masks:
+            mask = row[self.masks].reshape(-1, *shape)[: self.objects].any(0)
+        for name in self.maps:
+            heat = row[f"map/{name}"]
+            finite = bool(np.isfinite(heat).all())
+            heat = heat if finite else np.zeros_like(heat)
+            iou = best_iou(heat, boxes, self.threshold)
+            yield f"{name}_pointing", pointing(heat, boxes, self.tolerance_px)
+            yield f"{name}_iou", iou
+            yield f"{name}_error", not (right and iou >= 0.5)
+            yield f"{name}_parts", parts(heat, self.threshold)[1]
+            if mask is not None:
+                yield f"{name}_auroc", pixel_auroc(heat, mask)
+                yield f"{name}_energy", energy(heat, mask)
+            for way in ("deletion", "insertion") if self.steps else ():
+                curve = row[f"{way}/{name}"]
+                yield f"{name}_{way}", float(np.trapezoid(curve, dx=1 / self.steps))
+                yield f"curve/{name} {way}", curve
+            yield f"{name}_flat", finite and not np.ptp(heat) > 0
+            yield f"{name}_nonfinite", not finite
+
+    def _program(self, predict: Predict, batch: Batch) -> Any:
+        sharding = batch["_mask"].sharding
+        if isinstance(sharding, NamedSharding):
+            sharding = NamedSharding(sharding.mesh, PartitionSpec())
+        keep = tuple(name for name in (self.label, self.boxes, self.masks, "_mask") if name)
+        maps = tuple(self.maps.items())
+        return _compiled(predict, maps, self.target, self.steps, self.logits, keep, sharding)
+
+
+@functools.lru_cache(maxsize=32)
+def _compiled(
+    predict: Predict,
+    maps: tuple[tuple[str, Explain], ...],
+    target: Target,
+    steps: int,
+    logits: str,
+    keep: tuple[str, ...],
+    sharding: Any,
+) -> Any:
+    label = keep[0]
+
+    def program(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        def scores(images: jax.Array, tap: Tap | None = None) -> jax.Array:
+            given = (variables, {**batch, "image": images})
+            found = predict(*given) if tap is None else predict(*given, tap)  # pyright: ignore
+            if logits not in found:
+                raise ValueError(
+                    f"this evaluator needs {logits!r} from the objective's predict; it gives "
+                    f"{', '.join(sorted(found)) or 'nothing'}"
+                )
+            return found[logits].astype(jnp.float32)
+
+        images = batch["image"]
+        if not jnp.issubdtype(images.dtype, jnp.floating):
+            raise ValueError(f"'image' is {images.dtype}: put ops.ValueRange into data.ops")
+        best = jnp.argmax(scores(images), -1)
+        about = jnp.maximum(batch[label], 0) if target == "label" else best
+
+        def asked(images: jax.Array, tap: Tap | None = None) -> jax.Array:
+            return jnp.take_along_axis(scores(images, tap), about[:, None], 1)[:, 0]
+
+        rows = {name: batch[name] for name in keep}
+        rows |= {"right": best == batch[label], "target_is_right": about == batch[label]}
+        for name, explain in maps:
+            heat = rows[f"map/{name}"] = explain(asked, images).astype(jnp.float32)
+            if steps:
+                rows[f"deletion/{name}"], rows[f"insertion/{name}"] = _curves(
+                    scores, images, about, heat, steps
+                )
+        return rows
+
+    return jax.jit(program, out_shardings=sharding)
+
+
+def _curves(
+    scores: Callable[[jax.Array], jax.Array],
+    images: jax.Array,
+    about: jax.Array,
+    heat: jax.Array,
+    steps: int,
+) -> tuple[jax.Array, jax.Array]:
+    """Probabilities (B, steps + 1) of the class with none to all pixels gone, and come."""
+    flat = heat.reshape(len(heat), -1)
+    place = jnp.argsort(jnp.argsort(-flat, axis=1), axis=1).reshape(heat.shape)[..., None]
+    mean = images.mean((1, 2), keepdims=True)
+
+    def probability(share: jax.Array) -> tuple[jax.Array, jax.Array]:
+        first = place < share * flat.shape[1]
+        both = jnp.concatenate([jnp.where(first, mean, images), jnp.where(first, images, mean)])
+        log = jax.nn.log_softmax(jax.lax.map(scores, both.reshape(2, *images.shape)), -1)
+        chosen = jnp.exp(jnp.take_along_axis(log, about[None, :, None], 2)[..., 0])
+        return chosen[0], chosen[1]
+
+    gone, come = jax.lax.map(probability, jnp.linspace(0, 1, steps + 1))
+    return gone.T, come.T
