@@ -109,6 +109,18 @@ def test_patch_masks_hide_exactly_as_many_as_they_say():
         assert ops.BlockPatchMask(hidden=hidden)({}, rng())["mask"].sum() == hidden
 
 
+def test_masks_of_several_views_hide_a_share_of_some():
+    drawn = np.stack([ops.BlockPatchMasks((7, 9), 3)({}, rng(i))["mask"] for i in range(80)])
+    assert drawn.shape == (80, 3, 7, 9)
+    shares = drawn.mean((2, 3)).ravel()
+    some = shares > 0
+    assert 0.35 < some.mean() < 0.65
+    assert 0.09 < shares[some].min() < 0.2 < 0.4 < shares.max() < 0.51
+    assert ops.BlockPatchMasks((4, 4), probability=1.0, share=(1.0, 1.0))({}, rng())["mask"].all()
+    with pytest.raises(ValueError, match="share"):
+        ops.BlockPatchMasks(share=(0.5, 1.5))
+
+
 @pytest.mark.parametrize("name", CORRUPTIONS)
 def test_corruptions_hurt_and_repeat(name):
     mild, same, hard = (corrupt(PHOTO, name, s, rng()) for s in (1, 1, 5))

@@ -14,7 +14,7 @@ from vision.data.ops.corruptions import Corruption
 from vision.data.ops.fit import CenterPad, ResizeInto
 from vision.data.ops.fused import DecodeCrop
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
-from vision.data.ops.mask import BlockPatchMask, PatchMask, RandomErasing
+from vision.data.ops.mask import BlockPatchMask, BlockPatchMasks, PatchMask, RandomErasing
 from vision.data.ops.policies import AugMix, AutoAugment, ThreeAugment, TrivialAugment
 from vision.data.ops.text import SubCaptions, Tokenize
 from vision.data.ops.values import (
@@ -32,6 +32,7 @@ __all__ = [
     "AugMix",
     "AutoAugment",
     "BlockPatchMask",
+    "BlockPatchMasks",
     "CenterCrop",
     "CenterPad",
     "ColorJitter",

@@ -137,26 +137,81 @@ class BlockPatchMask:
             raise ValueError(f"least={self.least}: must be at least 1")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        rows, columns = self.grid
-        mask = np.zeros(self.grid, bool)
-        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
-        for _ in range(10 * rows * columns):
-            missing = self.hidden - int(mask.sum())
-            if missing < self.least:
-                break
-            area = rng.uniform(self.least, missing)
-            aspect = math.exp(rng.uniform(low, high))
-            height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-            if not (0 < height <= rows and 0 < width <= columns):
-                continue
-            top = int(rng.integers(0, rows - height + 1))
-            left = int(rng.integers(0, columns - width + 1))
-            mask[top : top + height, left : left + width] = True
-        flat = mask.reshape(-1)
-        missing = self.hidden - int(mask.sum())
-        pool = np.flatnonzero(flat == (missing < 0))
-        flat[rng.permutation(pool)[: abs(missing)]] = missing > 0
+        mask = draw_blocks(rng, self.grid, self.hidden, self.least, self.ratio)
         return {**example, self.out: mask}
+
+
+@dataclasses.dataclass(frozen=True)
+class BlockPatchMasks:
+    """``mask`` bool [views, h, w]: of each view, by ``probability``, a share hidden in blocks.
+
+    The share is uniform in ``share``; otherwise, see ``BlockPatchMask``. Views without have none
+    hidden: Zhou et al., iBOT, 2022, and Oquab et al., DINOv2, 2024.
+
+    Attributes:
+      grid: (h, w) in patches.
+      views: how many masks.
+      probability: that anything of a view is hidden.
+      share: least and most of a view's patches.
+      least: of patches in a block.
+      ratio: range of height / width.
+      out: the feature that is made.
+    """
+
+    grid: tuple[int, int] = (14, 14)
+    views: int = 2
+    probability: float = 0.5
+    share: tuple[float, float] = (0.1, 0.5)
+    least: int = 4
+    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    out: str = "mask"
+
+    def __post_init__(self) -> None:
+        _check_grid(self.grid)
+        check_range("share", self.share)
+        check_range("ratio", self.ratio)
+        check_probability("probability", self.probability)
+        if self.views < 1 or self.least < 1 or self.share[1] > 1:
+            raise ValueError("views and least: at least 1; share: at most 1")
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        masks = np.zeros((self.views, *self.grid), bool)
+        for mask in masks:
+            chance, share = rng.random(), rng.uniform(*self.share)
+            if chance < self.probability:
+                hidden = round(share * mask.size)
+                mask[:] = draw_blocks(rng, self.grid, hidden, self.least, self.ratio)
+        return {**example, self.out: masks}
+
+
+def draw_blocks(
+    rng: np.random.Generator,
+    grid: tuple[int, int],
+    hidden: int,
+    least: int,
+    ratio: tuple[float, float],
+) -> np.ndarray:
+    """A mask bool ``grid``, exactly ``hidden`` of it True, in blocks: see ``BlockPatchMask``."""
+    rows, columns = grid
+    mask = np.zeros(grid, bool)
+    low, high = math.log(ratio[0]), math.log(ratio[1])
+    for _ in range(10 * rows * columns):
+        missing = hidden - int(mask.sum())
+        if missing < least:
+            break
+        area = rng.uniform(least, missing)
+        aspect = math.exp(rng.uniform(low, high))
+        height, width = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if not (0 < height <= rows and 0 < width <= columns):
+            continue
+        top = int(rng.integers(0, rows - height + 1))
+        left = int(rng.integers(0, columns - width + 1))
+        mask[top : top + height, left : left + width] = True
+    flat = mask.reshape(-1)
+    missing = hidden - int(mask.sum())
+    pool = np.flatnonzero(flat == (missing < 0))
+    flat[rng.permutation(pool)[: abs(missing)]] = missing > 0
+    return mask
 
 
 def _check_grid(grid: tuple[int, int]) -> None:

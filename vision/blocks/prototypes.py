@@ -1,0 +1,66 @@
+"""Assignments of embeddings to learned prototypes: what self-distillation teaches."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def cosines(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """(..., K) float32: the cosine of x (..., D) with every column of ``kernel`` (D, K).
+
+    A length of zero gives zero.
+    """
+    x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
+    return _unit(x, -1) @ _unit(kernel, 0)
+
+
+def sinkhorn(
+    scores: jax.Array, mask: jax.Array, temperature: float | jax.Array, iterations: int = 3
+) -> jax.Array:
+    """Rows as distributions over prototypes, all of which are used about equally.
+
+    exp(scores / temperature), scaled in turns so that every column has the same sum, then every
+    row: Caron et al., SwAV, 2020. In the logarithmic domain, so that nothing overflows.
+
+    Args:
+      scores: (N, K).
+      mask: (N,) bool: rows that take part. The others have zeros, and change nothing.
+      temperature: positive.
+      iterations: of both; 0 is a softmax.
+
+    Returns:
+      (N, K) float32; rows sum to one, and columns, the more iterations the nearer, to N / K.
+    """
+    there = mask[:, None]
+    weight = there.astype(jnp.float32)
+
+    def scale(_: int, logs: jax.Array) -> jax.Array:
+        column = jax.nn.logsumexp(logs, axis=0, keepdims=True, b=weight)
+        logs = logs - jnp.where(there.any(), column, 0.0)
+        return logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
+
+    logs = jnp.where(there, scores.astype(jnp.float32) / temperature, 0.0)
+    logs = jax.lax.fori_loop(0, iterations, scale, logs)
+    return jnp.where(there, jax.nn.softmax(logs, axis=1), 0.0)
+
+
+def koleo(x: jax.Array, mask: jax.Array) -> jax.Array:
+    """Scalar: minus the mean logarithm of the distance to the nearest other, of unit vectors.
+
+    Small where embeddings x (N, D) spread evenly: the differential entropy estimator of
+    Kozachenko and Leonenko, as in Sablayrolles et al., Spreading Vectors for Similarity Search,
+    2019. Rows whose ``mask`` (N,) is False do not take part; fewer than two rows give 0.
+    """
+    unit = _unit(x.astype(jnp.float32), -1)
+    alike = jnp.dot(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
+    others = ~jnp.eye(len(x), dtype=bool) & mask[None] & mask[:, None]
+    nearest = jnp.argmax(jnp.where(others, jax.lax.stop_gradient(alike), -2.0), axis=1)
+    # Not from the cosine: its rounding is as large as the square of a small distance.
+    distance = jnp.sqrt(jnp.sum((unit - unit[nearest]) ** 2, -1) + 1e-16)
+    counts = others.any(1)
+    return -jnp.sum(jnp.where(counts, jnp.log(distance + 1e-8), 0.0)) / jnp.maximum(counts.sum(), 1)
+
+
+def _unit(x: jax.Array, axis: int) -> jax.Array:
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.sum(x**2, axis, keepdims=True), 1e-24))

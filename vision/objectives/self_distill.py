@@ -1,0 +1,274 @@
+"""Self-distillation with many crops and masked patches: DINO and iBOT, as DINOv2 has them.
+
+A student sees crops of an image, some of whose patches are hidden; a teacher, the moving average
+of the student, sees the large crops whole. Both say which prototypes a view, and every patch, are
+nearest to, and the student should say what the teacher says:
+
+    view   CE(sinkhorn(teacher(large crop)), student(another crop)), mean over pairs of crops
+    patch  CE(sinkhorn(teacher(patch)), student(hidden patch)), mean over a crop's hidden patches
+    koleo  -log distance to the nearest other image, of the student's embeddings of a large crop
+
+Sinkhorn gives all prototypes about as many views, or patches, of the batch; that and the distances
+compare its rows. Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021;
+Zhou et al., iBOT, 2022; Oquab et al., DINOv2, 2024.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from vision.blocks.ema import cosine, follow
+from vision.blocks.prototypes import cosines, koleo, sinkhorn
+from vision.core.net import Tap, Tower, forward, initialise
+from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.models.projector import Projector
+
+Tree = Any
+GLOBAL, LOCAL = "image/global", "image/local"
+
+
+@dataclasses.dataclass(frozen=True)
+class SelfDistill:
+    """See the module.
+
+    Training batches have ``image/global`` (B, G, H, W, C) and, where there are small crops,
+    ``image/local`` (B, L, h, w, C), as ``vision.data.ops.MultiCrop`` makes them, floats; with a
+    patch loss also ``mask`` (B, G, rows, columns) bool, True where a patch is hidden. Others have
+    ``image`` (B, H, W, C). A hidden patch has no pixels, and a learned vector is added to its
+    token at the site ``stem``.
+
+    Attributes:
+      model: a tower whose ``out`` has ``map``, and at ``stem`` its tokens, patches last; filled in
+        from ``config.model``.
+      widths: of the layers between the tower and the prototypes; views and patches have their own.
+      prototypes: how many, of views and of patches.
+      patch_weight: of the patch loss; 0 for none, and nothing is hidden.
+      koleo_weight: of the koleo loss, summed over large crops.
+      most_hidden: share of a crop's patches that the patch loss has room for.
+      student_temperature: of the student's softmax over cosines.
+      teacher_temperature: of the teacher's at the start and after ``warmup``, linear between.
+      warmup: share of the run.
+      momentum: of the teacher at the start; half a cosine to 1 at the end.
+      iterations: of Sinkhorn.
+    """
+
+    model: Tower
+    widths: tuple[int, ...] = (2048, 2048, 256)
+    prototypes: int = 65536
+    patch_weight: float = 1.0
+    koleo_weight: float = 0.1
+    most_hidden: float = 0.5
+    student_temperature: float = 0.1
+    teacher_temperature: tuple[float, float] = (0.04, 0.07)
+    warmup: float = 0.3
+    momentum: float = 0.994
+    iterations: int = 3
+
+    batch_coupled: ClassVar[bool] = True
+    loss = coupled_loss
+
+    def __post_init__(self) -> None:
+        if not self.widths or self.prototypes < 2 or self.iterations < 0:
+            raise ValueError("widths: at least one; prototypes: 2 or more; iterations: 0 or more")
+        if min(self.student_temperature, *self.teacher_temperature) <= 0:
+            raise ValueError("student_temperature and teacher_temperature: positive")
+        for name in ("most_hidden", "warmup", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)}, but it lies in [0, 1]")
+
+    @property
+    def head(self) -> Projector:
+        """Between the tower and the prototypes."""
+        return Projector(self.widths, activation="gelu")
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        k_model, *keys = jax.random.split(key, 3)
+        image = batch[GLOBAL][:, 0]
+        params, model_state = initialise(self.model, k_model, image)
+        embedding, out = jax.eval_shape(
+            lambda: forward(self.model, params, model_state, image, train=False)[:2]
+        )
+        networks = {"model": params}
+        seen = (
+            {"view": embedding, "patch": out["map"]} if self.patch_weight else {"view": embedding}
+        )
+        for (name, shape), head_key in zip(seen.items(), keys, strict=False):
+            k_head, k_last = jax.random.split(head_key)
+            head, _ = initialise(self.head, k_head, jnp.zeros((1, shape.shape[-1])))
+            last = 0.02 * jax.random.normal(k_last, (self.widths[-1], self.prototypes))
+            networks[f"{name}_head"] = {"head": head, "prototypes": {"kernel": last}}
+        if self.patch_weight:
+            networks["hidden"] = {"token": jnp.zeros(out["stem"].shape[-1])}
+        return Variables(networks, {"model": model_state}, {"teacher": _teacher(networks)})
+
+    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+        """The teacher is a copy of the student, which ``init_from`` may have filled."""
+        return dataclasses.replace(variables, slots={"teacher": _teacher(variables.params)})
+
+    def embed(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> tuple[dict[str, jax.Array], Aux]:
+        """By student and teacher: ``view`` (B, crops, D) and ``patch`` (B, G, M, D) before the
+        prototypes, and ``embedding`` (B, G, C) of the student."""
+        image, state, key = batch[GLOBAL], ctx.model_state["model"], ctx.rng("dropout")
+        mask = self._mask(batch)
+        teacher = jax.lax.stop_gradient(slots["teacher"])
+        taught, taught_map, _ = self._look(teacher, image, state, None, None)
+        embedding, patches, state = self._look(params, image, state, mask, (ctx.train, key))
+        views = [embedding]
+        if LOCAL in batch:
+            small = None if key is None else jax.random.fold_in(key, 1)
+            found, _, state = self._look(params, batch[LOCAL], state, None, (ctx.train, small))
+            views.append(found)
+        embedded = {
+            "student/view": self._head(params["view_head"], jnp.concatenate(views, 1)),
+            "teacher/view": self._head(teacher["view_head"], taught),
+            "embedding": embedding.astype(jnp.float32),
+        }
+        if mask is not None:
+            places, _ = self._places(mask)
+            for name, network, seen in (
+                ("student", params, patches),
+                ("teacher", teacher, taught_map),
+            ):
+                chosen = jnp.take_along_axis(seen, places[..., None], axis=2)
+                embedded[f"{name}/patch"] = self._head(network["patch_head"], chosen)
+        return embedded, Aux(model_state={"model": state})
+
+    def couple(
+        self,
+        params: dict[str, Tree],
+        embedded: dict[str, jax.Array],
+        slots: dict[str, Tree],
+        batch: Batch,
+        ctx: Context,
+    ) -> tuple[jax.Array, Aux]:
+        valid = batch["_mask"]
+        weight = valid / jnp.maximum(valid.sum(), 1)
+        target, said = self._assigned(params, embedded, slots, "view", valid[:, None], ctx)
+        pairs = -jnp.einsum("btk,bsk->bts", target, said)
+        large, crops = target.shape[1], said.shape[1]
+        other = ~jnp.eye(large, crops, dtype=bool)
+        views = jnp.sum(pairs * other, (1, 2)) / max(large * crops - large, 1)
+        metrics = {"view_loss": jnp.sum(views * weight)}
+        spread = [koleo(embedded["embedding"][:, g], valid) for g in range(large)]
+        metrics["koleo"] = sum(spread[1:], spread[0])
+        loss = metrics["view_loss"] + self.koleo_weight * metrics["koleo"]
+        if (mask := self._mask(batch)) is not None:
+            _, there = self._places(mask)
+            there = there & valid[:, None, None]
+            target, said = self._assigned(params, embedded, slots, "patch", there, ctx)
+            each = -jnp.sum(target * said, -1) * there
+            patches = jnp.sum(each / jnp.maximum(there.sum(2, keepdims=True), 1), 2).mean(1)
+            metrics["patch_loss"] = jnp.sum(patches * weight)
+            loss = loss + self.patch_weight * metrics["patch_loss"]
+        return loss, Aux(metrics)
+
+    def _look(
+        self,
+        params: Mapping[str, Tree],
+        image: jax.Array,
+        state: Tree,
+        mask: jax.Array | None,
+        train: tuple[bool, jax.Array | None] | None,
+    ) -> tuple[jax.Array, jax.Array, Tree]:
+        """Embeddings (B, V, D) and patches (B, V, N, C) of crops (B, V, H, W, C), and the state."""
+        rows, crops = image.shape[:2]
+        image = image.reshape(rows * crops, *image.shape[2:])
+        tap = None
+        if mask is not None:
+            hidden = mask.reshape(-1, *mask.shape[2:])
+            side = image.shape[1] // hidden.shape[1], image.shape[2] // hidden.shape[2]
+            pixels = jnp.repeat(jnp.repeat(hidden, side[0], 1), side[1], 2)
+            image = jnp.where(pixels[..., None], 0.0, image)
+            flat, token = hidden.reshape(len(hidden), -1, 1), params["hidden"]["token"]
+
+            def replace(_: str, x: jax.Array) -> jax.Array:
+                # What has no pixels is a bias and its position; with the token it is "hidden".
+                last = x.shape[1] - flat.shape[1]
+                return x.at[:, last:].add((flat * token).astype(x.dtype))
+
+            tap = Tap(replace, sites="stem")
+        embedding, out, state = forward(
+            self.model,
+            params["model"],
+            state,
+            image,
+            train=bool(train and train[0]),
+            key=train[1] if train else None,
+            tap=tap,
+        )
+        patches = out["map"].reshape(rows, crops, -1, out["map"].shape[-1])
+        return embedding.reshape(rows, crops, -1), patches, state
+
+    def _head(self, params: Tree, x: jax.Array) -> jax.Array:
+        flat = x.reshape(-1, x.shape[-1])
+        found, _, _ = forward(self.head, params["head"], {}, flat, train=False)
+        return found.reshape(*x.shape[:-1], -1).astype(jnp.float32)
+
+    def _assigned(
+        self,
+        params: dict[str, Tree],
+        embedded: dict[str, jax.Array],
+        slots: dict[str, Tree],
+        name: str,
+        there: jax.Array,
+        ctx: Context,
+    ) -> tuple[jax.Array, jax.Array]:
+        """The teacher's distributions and the student's logarithms, (..., K) over prototypes."""
+        teacher = slots["teacher"][f"{name}_head"]["prototypes"]["kernel"]
+        scores = cosines(embedded[f"teacher/{name}"], teacher)
+        rows = jnp.broadcast_to(there, scores.shape[:-1]).reshape(-1)
+        low, high = self.teacher_temperature
+        done = jnp.clip(ctx.step / max(self.warmup * ctx.total_steps, 1), 0.0, 1.0)
+        flat = scores.reshape(-1, scores.shape[-1])
+        target = sinkhorn(flat, rows, low + (high - low) * done, self.iterations)
+        said = cosines(embedded[f"student/{name}"], params[f"{name}_head"]["prototypes"]["kernel"])
+        logs = jax.nn.log_softmax(said / self.student_temperature)
+        return jax.lax.stop_gradient(target.reshape(scores.shape)), logs
+
+    def _mask(self, batch: Batch) -> jax.Array | None:
+        if not self.patch_weight:
+            return None
+        if "mask" not in batch or batch["mask"].ndim != 4:
+            raise ValueError(
+                f"patch_weight={self.patch_weight} needs batch['mask'] (B, G, rows, columns), as "
+                "vision.data.ops.BlockPatchMasks makes it"
+            )
+        return batch["mask"]
+
+    def _places(self, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Places (B, G, M) of hidden patches, in raster order, and which of them are hidden."""
+        flat = mask.reshape(*mask.shape[:2], -1)
+        room = max(1, round(self.most_hidden * flat.shape[-1]))
+        places = jnp.argsort(~flat, axis=-1, stable=True)[..., :room]
+        return places, jnp.take_along_axis(flat, places, axis=-1)
+
+    def after_update(
+        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
+    ) -> dict[str, Tree]:
+        momentum = cosine(self.momentum, 1.0, ctx.step, ctx.total_steps)
+        return {**slots, "teacher": follow(slots["teacher"], _taught(params), momentum)}
+
+    def predict(
+        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    ) -> dict[str, jax.Array]:
+        """The teacher's ``embedding`` (B, D) and ``map`` (B, h, w, C), float32."""
+        teacher, state = slots["teacher"]["model"], ctx.model_state["model"]
+        embedding, out, _ = forward(self.model, teacher, state, batch["image"], train=False)
+        found = {"embedding": embedding, "map": out["map"]}
+        return {name: x.astype(jnp.float32) for name, x in found.items()}
+
+
+def _taught(params: Mapping[str, Tree]) -> dict[str, Tree]:
+    """What a teacher has of a student's networks: all but what hides patches."""
+    return {name: tree for name, tree in params.items() if name != "hidden"}
+
+
+def _teacher(params: Mapping[str, Tree]) -> dict[str, Tree]:
+    return jax.tree.map(jnp.copy, _taught(params))
