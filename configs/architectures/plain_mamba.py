@@ -1,0 +1,110 @@
+"""PlainMamba-L1 on ImageNet-1k.
+
+    python train.py --config=configs/architectures/plain_mamba.py --workdir=workdirs/mamba
+
+Yang et al., PlainMamba: Improving Non-Hierarchical Mamba in Visual Recognition, 2024: 300 epochs,
+batches of 2,048, AdamW at 5e-4 per 512 images, Swin's augmentation.
+
+``small`` reads the 64 pixels of handwritten digits one by one. ``small,raster`` begins every row
+and column at the same side and does not know the direction of its steps.
+"""
+
+from configs.parts import imagenet
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import MixupCutMix, RandomCrop, ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.evaluators.classification import Classification
+from vision.models.plain_mamba import PlainMamba
+from vision.objectives.classify import Classify
+
+
+def get_config(mode: str = "imagenet"):
+    if mode == "imagenet":
+        return imagenet_1k()
+    if mode not in ("small", "small,raster"):
+        raise ConfigError(f"{mode!r}: imagenet, small or small,raster")
+    return small(snake=mode == "small")
+
+
+def imagenet_1k():
+    normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
+    return spec(
+        Experiment,
+        data=imagenet.train(
+            batch_size=2048,
+            augment=[spec(ops.RandAugment), *normalise, spec(ops.RandomErasing, fill="noise")],
+            batch_ops=[spec(MixupCutMix, num_classes=imagenet.NUM_CLASSES)],
+        ),
+        model=spec(
+            PlainMamba,
+            variant="L1",
+            drop_path=0.2,
+            remat="full",
+            precision=spec(Precision, compute="bfloat16"),
+        ),
+        objective=spec(Classify, label_smoothing=0.1),
+        optimizer=adam(2e-3, "15 epochs", clip_norm=5.0),
+        total="300 epochs",
+        evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+    )
+
+
+def small(snake: bool):
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Digits, split="train"),
+            batch_size=32,
+            batch_ops=[
+                spec(ValueRange, low=-1, high=1),
+                spec(RandomCrop, padding=1, fill="edge"),
+            ],
+            threads=0,
+        ),
+        model=spec(
+            PlainMamba,
+            width=16,
+            depth=2,
+            patch=1,
+            stem="patches",
+            states=4,
+            kernel=3,
+            snake=snake,
+            directions=snake,
+            sequential=True,
+        ),
+        objective=spec(Classify),
+        optimizer=adam(8e-3, "20 steps", clip_norm=1.0),
+        total="400 steps",
+        evaluators={
+            "test": spec(
+                Classification,
+                data=spec(
+                    EvalData,
+                    source=spec(Digits, split="test"),
+                    batch_size=360,
+                    ops=[spec(ops.ValueRange, low=-1, high=1)],
+                ),
+            ),
+        },
+        log_every="50 steps",
+    )
+
+
+def adam(learning_rate: float, warmup: str, clip_norm: float):
+    return spec(
+        Optimizer,
+        method=spec(adamw),
+        learning_rate=learning_rate,
+        schedule=spec(Cosine, warmup=warmup),
+        weight_decay=0.05,
+        clip_norm=clip_norm,
+    )
