@@ -74,6 +74,8 @@ ABSENT: dict[str, dict[str, Any]] = {
     "vision.data.sources.tfds.Tfds": {"image_size": (260, 300), "num_classes": 1000},
     "vision.data.sources.folder.Folder": {"image_size": (90, 80), "num_classes": 7},
 }
+# Fields of objectives that name blocks by number: such a tower stays as deep as it is.
+NAMES_BLOCKS = {"levels", "blocks"}
 TABLES = ("vision.data.sources.parquet.Parquet", "vision.data.sources.webdataset.WebDataset")
 
 
@@ -137,14 +139,14 @@ def with_fake_data(config: Any) -> Any:
     return configs.from_plain(replace(configs.to_plain(config)))
 
 
-def cut(config: Any, tower: str) -> None:
+def cut(config: Any, tower: str, whole: bool) -> None:
     node: Any = config
     for part in tower.split("."):
         node = node.get(part, {})
     if "variant" in node and "depths" in node:
         stages = len(node["depths"] or "four")
         configs.override(config, f"{tower}.depths", f"({'1, ' * stages})")
-    elif "depth" in node:
+    elif "depth" in node and not whole:
         bottlenecks = node.get("groups", 1) > 1  # which 10 layers have none of
         least = {"ResNet": 14 if bottlenecks else 10, "BiT": 14}.get(kind(node), 1)
         configs.override(config, f"{tower}.depth", str(least))
@@ -177,7 +179,7 @@ def shrunk(config: Any, name: str) -> Any:
     configs.override(config, "data.threads", "0")
     # So are the depth of towers, whose blocks are all alike, and the width of transformers.
     for tower in ("model", "model.image", "model.text"):
-        cut(config, tower)
+        cut(config, tower, whole=bool(NAMES_BLOCKS & set(config.objective)))
     experiments.check(config, name)
     return config
 

@@ -197,6 +197,12 @@ def test_recomputation_shows_where_it_is_not_taken_out():
     kept = jax.grad(without_recomputation(loss))(*real)
     assert jnp.allclose(kept, jax.grad(loss)(*real))
 
+    def solved(w: jax.Array, x: jax.Array) -> jax.Array:
+        return jnp.linalg.solve(w, x).sum()
+
+    kept = jax.grad(without_recomputation(solved))(*real)
+    assert jnp.allclose(kept, jax.grad(solved)(*real))
+
 
 def test_peaks_are_found_by_the_whole_name_of_a_device():
     assert peak_flops("NVIDIA A100-SXM4-80GB", "bfloat16") == 312e12

@@ -132,7 +132,9 @@ def _keep_all(value: Any) -> Any:
     if isinstance(value, ClosedJaxpr) and value.jaxpr is not value:
         return value.replace(jaxpr=_keep_all(value.jaxpr))
     if isinstance(value, (tuple, list)) and any(isinstance(x, ClosedJaxpr) for x in value):
-        return type(value)(_keep_all(x) for x in value)
+        kept = [_keep_all(x) for x in value]
+        # Of a linear solve it is a named tuple.
+        return type(value)(*kept) if hasattr(value, "_fields") else type(value)(kept)
     if not isinstance(value, Jaxpr):
         return value
     eqns = []
