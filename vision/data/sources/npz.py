@@ -1,0 +1,77 @@
+"""The arrays of one .npz file: what works of a scenario write, or anybody."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import zipfile
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vision.data.fingerprint import content
+from vision.data.source import DataError, SourceInfo
+from vision.data.sources.arrays import Arrays
+from vision.data.table import fields_only
+
+
+@dataclasses.dataclass(frozen=True)
+class Npz:
+    """A record per entry of the arrays' first axis; all are read into memory on first use.
+
+    Attributes:
+      path: the file.
+      features: names of the arrays to read; empty for all.
+      class_names: of ``label``, in its order.
+
+    Raises:
+      DataError: on first use, when the file cannot be read, lacks an array, or its arrays have
+        different lengths. Pickled objects are never read.
+    """
+
+    path: str
+    features: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return fields_only(self)
+
+    @functools.cached_property
+    def _records(self) -> Arrays:
+        try:
+            with np.load(self.path, allow_pickle=False) as file:
+                if missing := sorted(set(self.features) - set(file.files)):
+                    raise DataError(
+                        f"{self.path} has no array {missing[0]!r}; it has {', '.join(file.files)}"
+                    )
+                arrays = {name: file[name] for name in self.features or file.files}
+            return Arrays(arrays, self.path, self.class_names)
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise DataError(
+                f"{self.path}: no readable .npz of equally long arrays: {error}"
+            ) from error
+
+    @property
+    def info(self) -> SourceInfo:
+        return self._records.info
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        return self._records[index]
+
+    def __getitems__(self, indices: Sequence[int] | np.ndarray) -> dict[str, np.ndarray]:
+        return self._records.__getitems__(indices)
+
+    def column(self, feature: str) -> np.ndarray:
+        """A feature of all records."""
+        return self._records.column(feature)
+
+    def key(self, index: int) -> str:
+        return self._records.key(index)
+
+    def fingerprint(self) -> str:
+        """Changes with the arguments and the file."""
+        return content(self, [self.path])
