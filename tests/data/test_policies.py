@@ -184,6 +184,23 @@ def test_device_crop_normalise_and_mask():
     assert not np.array_equal(masks[0], masks[1])
 
 
+def test_crops_on_the_device_differ_by_view_and_are_mirrored():
+    key, batch = jax.random.key(0), {"image": jnp.asarray(np.stack([PHOTO[:40, :40]] * 16))}
+    whole = batch_views.RandomResizedCrop(40, (1.0, 1.0), (1.0, 1.0))
+    out = jax.jit(batch_views.Crops(whole, 3, "image/local"))(batch, key)
+    np.testing.assert_array_equal(out["image"], batch["image"])
+    views = np.asarray(out["image/local"])
+    assert views.shape == (16, 3, 40, 40, 3)
+    plain, turned = PHOTO[:40, :40], PHOTO[:40, :40][:, ::-1]
+    flips = np.array([np.array_equal(view, turned) for view in views.reshape(-1, 40, 40, 3)])
+    kept = np.array([np.array_equal(view, plain) for view in views.reshape(-1, 40, 40, 3)])
+    assert (flips != kept).all()
+    assert 12 < flips.sum() < 36
+    cut = jax.jit(batch_views.Crops(batch_views.RandomResizedCrop(12), 2))(batch, key)
+    small = np.asarray(cut["image/global"]).astype(int)
+    assert np.abs(small[:, 0] - small[:, 1]).max() > 20
+
+
 def test_jpeg_compression_is_a_jpeg_round_trip():
     out = run(ops.JpegCompression(1.0, (40, 40)))
     file = io.BytesIO()

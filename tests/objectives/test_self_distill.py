@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.patch_tower import PatchTower
 from vision.blocks.prototypes import cosines, koleo, sinkhorn
 from vision.core.accumulate import loss_and_gradient
 from vision.core.net import forward
@@ -17,10 +18,9 @@ from vision.core.objective import Context
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.schedule import Horizon
 from vision.core.step import Step
-from vision.models.vit import ViT
 from vision.objectives.self_distill import SelfDistill
 
-MODEL = ViT(width=16, depth=1, heads=2, patch=4, registers=1, num_classes=0)
+MODEL = PatchTower()
 ROWS = 6
 SMALL = {"widths": (12, 8), "prototypes": 7, "momentum": 0.9}
 

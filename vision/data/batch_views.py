@@ -90,6 +90,34 @@ class RandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+class Crops:
+    """Several crops of every image, each mirrored with a probability: ``out`` [B, V, h, w, C].
+
+    Attributes:
+      crop: draws and resizes one; its ``image_key`` is what is read.
+      views: V.
+      out: the feature that is made, such as ``image/global``.
+      flip: probability.
+    """
+
+    crop: RandomResizedCrop
+    views: int = 2
+    out: str = "image/global"
+    flip: float = 0.5
+
+    def __post_init__(self) -> None:
+        check_probability("flip", self.flip)
+        if self.views < 1:
+            raise ValueError(f"views={self.views}: must be at least 1")
+
+    def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+        name, k_flip, *keys = self.crop.image_key, *jax.random.split(key, self.views + 1)
+        views = jnp.stack([self.crop(batch, each)[name] for each in keys], axis=1)
+        flip = jax.random.bernoulli(k_flip, self.flip, (*views.shape[:2], 1, 1, 1))
+        return {**batch, self.out: jnp.where(flip, views[:, :, :, ::-1], views)}
+
+
+@dataclasses.dataclass(frozen=True)
 class Normalize:
     """float32 (x - mean) / std per channel, in the value range that ``ValueRange`` gave.
 

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.patch_tower import PatchTower
 from vision.core.accumulate import loss_and_gradient
 from vision.core.objective import Context
 from vision.methods.architectures.smmix import SMMix, paste, regions
-from vision.models.vit import ViT
 from vision.objectives.classify import Classify, cross_entropy
 
-MODEL = ViT(width=16, depth=1, heads=2, patch=4, num_classes=5, registers=1, head_zero_init=False)
+MODEL = PatchTower(num_classes=5)
 SMOOTH = 0.1
 
 
@@ -105,7 +105,7 @@ def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
     np.testing.assert_allclose(z, out["logits"], atol=1e-5)
     assert seen.shape == (8, 4, 4)
     assert float(seen.std()) > 0
-    assert 0.5 < float(seen.sum((1, 2)).max()) < 1  # the rest looks at class token and register
+    assert 0.5 < float(seen.sum((1, 2)).max()) < 1  # the rest looks at the prefix
     gradient = jax.jit(jax.grad(lambda p: objective.look(p, state, image)[0].sum()))(params)
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
     told = dataclasses.replace(objective, attention="block00/attention")
