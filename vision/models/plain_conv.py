@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
 from vision.core.mesh import constrain_batch
 from vision.core.net import Tap, touch
 from vision.core.precision import Precision
 from vision.models.conv_layers import conv
-from vision.models.layers import check_images, check_num_classes, classify
+from vision.models.layers import check_choice, check_images, check_num_classes, classify
 
 
 class PlainConv(nn.Module):
@@ -20,13 +23,15 @@ class PlainConv(nn.Module):
 
     Called with images (B, H, W, C), gives ``(embedding, out)``: ``block00``.. are the maps after
     each ReLU, before they are pooled, (B, h, w, width); ``pooled`` and ``embedding`` are the last
-    block's pooled map as a vector, (B, h / 2 * w / 2 * width); ``logits`` (B, num_classes) where
-    there is a head.
+    block's pooled map as a vector, (B, h / 2 * w / 2 * width), or its mean, (B, width); ``logits``
+    (B, num_classes) where there is a head.
 
     Attributes:
       width: channels.
       depth: number of blocks; the image is halved by each, rounded down.
       num_classes: of the head; None for none.
+      norm: ``instance``, or ``none``.
+      pool: what the head reads: the ``flatten``ed map or its ``mean``.
       head_zero_init: head's kernel starts at zero.
       precision: number formats.
     """
@@ -34,11 +39,15 @@ class PlainConv(nn.Module):
     width: int = 128
     depth: int = 3
     num_classes: int | None = None
+    norm: Literal["instance", "none"] = "instance"
+    pool: Literal["flatten", "mean"] = "flatten"
     head_zero_init: bool = False
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
         check_num_classes(self.num_classes)
+        check_choice("norm", self.norm, ("instance", "none"))
+        check_choice("pool", self.pool, ("flatten", "mean"))
         super().__post_init__()
 
     @nn.compact
@@ -54,14 +63,18 @@ class PlainConv(nn.Module):
         for i in range(self.depth):
             site = f"block{i:02d}"
             x = conv(self.width, 3, use_bias=True, precision=self.precision, name=f"conv{i}")(x)
-            norm = nn.GroupNorm(
-                num_groups=self.width,
-                dtype=self.precision.compute,
-                param_dtype=self.precision.params,
-                name=f"norm{i}",
-            )
-            x = out[site] = touch(tap, site, constrain_batch(nn.relu(norm(x))))
+            if self.norm == "instance":
+                norm = nn.GroupNorm(
+                    num_groups=self.width,
+                    dtype=self.precision.compute,
+                    param_dtype=self.precision.params,
+                    name=f"norm{i}",
+                )
+                x = norm(x)
+            x = out[site] = touch(tap, site, constrain_batch(nn.relu(x)))
             x = nn.avg_pool(x, (2, 2), (2, 2))
+        if self.pool == "mean":
+            x = x.mean((1, 2), dtype=jnp.float32)
         pooled = x.reshape(len(x), -1).astype(self.precision.output)
         pooled = out["pooled"] = touch(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
