@@ -62,6 +62,7 @@ class Table:
     def __getitem__(self, index: int) -> dict[str, Any]:
         said = {"Captions": (f"number {index}", "one"), "Text": f"number {index}"}
         cells = {**said, "ClassLabel": np.int32(index % 7), "Number": np.float32(index)}
+        cells["Boxes"] = np.zeros((20, 4), np.float32)
         picture = np.random.default_rng(index).integers(0, 256, (260, 300, 3), np.uint8)
         return {"image": picture, **{name: cells[kind] for name, kind in self.columns.items()}}
 
@@ -148,7 +149,7 @@ def cut(config: Any, tower: str, whole: bool) -> None:
         configs.override(config, f"{tower}.depths", f"({'1, ' * stages})")
     elif "depth" in node and not whole:
         bottlenecks = node.get("groups", 1) > 1  # which 10 layers have none of
-        least = {"ResNet": 14 if bottlenecks else 10, "BiT": 14}.get(kind(node), 1)
+        least = {"ResNet": 14 if bottlenecks else 10, "BiT": 14, "VGG": 11}.get(kind(node), 1)
         configs.override(config, f"{tower}.depth", str(least))
     elif "depth_multiplier" in node:
         configs.override(config, f"{tower}.depth_multiplier", "0.01")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,25 @@ class SiteError(UserError):
     """A tower has no such site."""
 
 
+def activations(called: Callable[[Tap], object], sites: tuple[str, ...]) -> list[jax.Array]:
+    """What flows at ``sites`` when ``called`` with a tap. Traceable.
+
+    Raises:
+      SiteError: no such site; the message says which there are.
+    """
+    seen: dict[str, jax.Array] = {}
+
+    def look(name: str, x: jax.Array) -> jax.Array:
+        seen[name] = x
+        return x
+
+    called(Tap(look, "|".join(map(re.escape, sites))))
+    for site in sites:
+        if site not in seen:
+            raise SiteError(_absent(site, _shapes(called)))
+    return [seen[site] for site in sites]
+
+
 def at_site(asked: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax.Array]:
     """The activation at ``site``, and the gradient of ``sum(asked(tap))`` with respect to it.
 
@@ -24,19 +43,9 @@ def at_site(asked: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, ja
     Raises:
       SiteError: no such site; the message says which there are.
     """
-    shapes: dict[str, jax.ShapeDtypeStruct] = {}
-
-    def look(name: str, x: jax.Array) -> jax.Array:
-        shapes[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
-        return x
-
-    jax.eval_shape(lambda: asked(Tap(look)))
+    shapes = _shapes(asked)
     if site not in shapes:
-        raise SiteError(
-            f"site={site!r}, but the tower has {', '.join(shapes)}"
-            if shapes
-            else f"site={site!r}: no tower with sites is called on the way"
-        )
+        raise SiteError(_absent(site, shapes))
 
     def moved(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
         seen: list[jax.Array] = []
@@ -51,3 +60,20 @@ def at_site(asked: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, ja
         jnp.zeros(shapes[site].shape, shapes[site].dtype)
     )
     return activation, gradient
+
+
+def _shapes(called: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
+    found: dict[str, jax.ShapeDtypeStruct] = {}
+
+    def look(name: str, x: jax.Array) -> jax.Array:
+        found[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        return x
+
+    jax.eval_shape(lambda: called(Tap(look)))
+    return found
+
+
+def _absent(site: str, shapes: Mapping[str, object]) -> str:
+    if shapes:
+        return f"site={site!r}, but the tower has {', '.join(shapes)}"
+    return f"site={site!r}: no tower with sites is called on the way"

@@ -1,0 +1,112 @@
+"""Classifiers whose maps are compared with where the object is.
+
+`large` is VGG-16, trained as its paper says, on ImageNet; maps are compared with the boxes of the
+validation set, which come as parquet files of ours: columns `image` (JPEG), `label` and `boxes`
+(JSON lists of y0, x0, y1, x1), all of the image's class.
+
+`small` is a narrow CNN that names the colour of the one thing in scenes of 32 pixels, by the mean
+of its last map; with `biased` every colour has a background of its own while training, and any
+background later.
+"""
+
+from configs.parts import imagenet
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, Rule, adamw, sgd
+from vision.core.schedule import Cosine, Staircase
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.columns import ClassLabel
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.regions import Boxes
+from vision.data.sources.parquet import Parquet
+from vision.data.sources.scenes import Scenes
+from vision.evaluators.attribution import Attribution
+from vision.evaluators.classification import Classification
+from vision.models.plain_conv import PlainConv
+from vision.models.vgg import VGG
+from vision.objectives.classify import Classify
+
+MAX_BOXES = 20
+NORMALISED = [spec(ops.ValueRange), spec(ops.Normalize)]
+
+
+def large(root, maps):
+    boxes = spec(
+        EvalData,
+        source=spec(
+            Parquet,
+            path=f"{root}/*.parquet",
+            columns={"label": spec(ClassLabel), "boxes": spec(Boxes, max_boxes=MAX_BOXES)},
+        ),
+        batch_size=32,
+        ops=[
+            spec(ops.Decode),
+            spec(ops.Resize, size=256),
+            spec(ops.CenterCrop, size=224),
+            *NORMALISED,
+        ],
+    )
+    explained = spec(Attribution, data=boxes, maps=maps, target="predicted", objects=MAX_BOXES)
+    return spec(
+        Experiment,
+        data=imagenet.train(batch_size=256, augment=NORMALISED),
+        model=spec(VGG, depth=16, head_zero_init=False),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd),
+            learning_rate=0.01,
+            schedule=spec(Staircase, factor=0.1, every="25 epochs"),
+            weight_decay=5e-4,
+            decay="coupled",
+        ),
+        total="74 epochs",
+        evaluators={**imagenet.evaluation(256, NORMALISED), "maps": explained},
+    )
+
+
+def scenes(split, examples, features=("image", "label"), **more):
+    world = {
+        "num_objects": (1, 1),
+        "image_size": 32,
+        "label": "colour",
+        "shapes": ("circle", "triangle", "square", "star"),
+        "colours": ("red", "yellow", "green", "blue"),
+        "sizes": ("small", "medium"),
+        "backgrounds": ("paper", "stone", "night", "brick"),
+        "variants": ("solid",),
+        "textures": ("plain",),
+    }
+    return spec(Scenes, split=split, num_examples=examples, features=features, **(world | more))
+
+
+def small(maps, biased=False, examples=300, **more):
+    seen = scenes("test", examples, ("image", "label", "boxes", "masks"))
+    data = spec(
+        EvalData, source=seen, batch_size=100, ops=[spec(ops.ValueRange, low=-1, high=1)], threads=0
+    )
+    given = {"target": "predicted", "masks": "masks", "tolerance_px": 2, **more}
+    explained = {"maps": spec(Attribution, data=data, maps=maps, **given)} if maps else {}
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 2000, spurious=1.0 if biased else 0.0),
+            batch_size=64,
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(PlainConv, width=16, depth=3, norm="none", pool="mean"),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=5e-3,
+            schedule=spec(Cosine, warmup="20 steps"),
+            rules=[spec(Rule, pattern="/kernel$"), spec(Rule, pattern=".*", weight_decay=0.0)],
+        ),
+        total="250 steps",
+        evaluators={"unseen": spec(Classification, data=data), **explained},
+        log_every="50 steps",
+    )
