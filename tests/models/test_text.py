@@ -92,7 +92,8 @@ def test_who_looks_at_whom(name: str):
     assert same.tolist() == ([True] * 4 + [False] * 3 if name == "causal" else [False] * 7)
     tapped = out_of(name, x, tap=Tap(identity))
     seen = tapped.pop("block00/attention")[1, 0] > 0
-    tapped.pop("block01/attention")
+    for site in ("block01/attention", "block00/middle", "block01/middle"):
+        tapped.pop(site)
     expected = (
         np.tri(7, dtype=bool) if name == "causal" else np.ones((7, 7), bool) & (np.arange(7) < 4)
     )

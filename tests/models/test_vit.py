@@ -121,7 +121,11 @@ def test_identity_tap(variables, images, plain, tapped):
     assert text() == text(outside)
     assert "while" in text()
     assert "while" not in text(Tap(identity, "block01/mlp"))
-    assert_same(plain, {k: v for k, v in tapped.items() if not k.endswith("attention")})
+    asked = ("attention", "middle")
+    assert_same(plain, {k: v for k, v in tapped.items() if not k.endswith(asked)})
+    middle = {f"block0{i}/middle" for i in range(DEPTH)}
+    assert middle == {name for name in tapped if name.endswith("middle")}
+    np.testing.assert_array_equal(tapped["block00/middle"], tapped["stem"] + tapped["block00/attn"])
 
 
 def test_attention(plain, tapped):
@@ -174,6 +178,15 @@ def test_pruning_tokens(variables, images):
     assert out["block00"].shape == out["tokens"].shape == (2, 4, WIDTH)
     assert "map" not in out
     assert out["logits"].shape == (2, CLASSES)
+
+
+def test_pruning_between_the_branches(variables, images):
+    """What goes on has fewer tokens, and the MLP has not seen the others."""
+    tap = Tap(lambda name, x: x[:, :4], "block00/middle")
+    out = jax.eval_shape(lambda: forward(Tiny(), *variables, images, train=False, tap=tap)[1])
+    assert out["block00/attn"].shape == (2, 7, WIDTH)
+    for site in ("block00/middle", "block00/mlp", "block00", "block01/attn", "tokens"):
+        assert out[site].shape == (2, 4, WIDTH)
 
 
 def gradients(tower, variables, images, site=None):

@@ -148,8 +148,9 @@ class Block(nn.Module):
     With ``post_norm`` it is ``norm1(x + attn(x))``, then ``norm2(x + mlp(x))`` (Vaswani et al.,
     Attention Is All You Need, 2017).
 
-    Returns the new tokens and, under ``""``, ``attn``, ``mlp`` and perhaps ``attention``, what
-    belongs into ``out`` below the name of the block. Sites are touched below the name ``site``.
+    Returns the new tokens and, under ``""``, ``attn``, ``mlp`` and perhaps ``attention`` and
+    ``middle``, what belongs into ``out`` below the name of the block. Sites are touched below the
+    name ``site``.
     ``mask`` (B, N) bool says which tokens the others may look at.
     """
 
@@ -198,6 +199,8 @@ class Block(nn.Module):
         y = scaled(dropout(y, keys[0], self.dropout), "ls1")
         out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[1], rate))
         x = normed(x + out["attn"], "norm1", self.post_norm)
+        if wants(tap, f"{site}/middle"):
+            x = out["middle"] = touch(tap, f"{site}/middle", x)
 
         y = normed(x, "norm2", not self.post_norm)
         y = scaled(self._mlp()(y, keys[2]), "ls2")
@@ -288,7 +291,7 @@ def run_blocks(
 
 
 def _taps_blocks(tap: Tap | None, names: list[str]) -> bool:
-    sites = ("", "/attn", "/mlp", "/attention")
+    sites = ("", "/attn", "/mlp", "/attention", "/middle")
     return any(wants(tap, name + site) for name in names for site in sites)
 
 
