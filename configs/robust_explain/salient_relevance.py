@@ -1,0 +1,24 @@
+"""What VGG-16 looks at, by relevance and what is salient in it, on ImageNet.
+
+    python train.py --config=configs/robust_explain/salient_relevance.py:BOXES --workdir=W
+    python evaluate.py --workdir=W
+
+Li et al., Beyond Saliency, 2019. BOXES is a folder of parquet files; see
+`configs/parts/localised.py`. The paper starts from trained weights: set `init_from`.
+
+`small` is a CNN on scenes of 32 pixels; half a minute.
+"""
+
+from configs.parts import localised
+from vision.core.config import spec
+from vision.core.schema import ConfigError
+from vision.methods.robust_explain.salient_relevance import Relevance, SalientRelevance
+
+
+def get_config(mode: str = "ilsvrc_boxes"):
+    if mode == "small":
+        maps = {"relevance": spec(Relevance), "salient": spec(SalientRelevance, side_px=24)}
+        return localised.small(maps, examples=100)
+    if mode.startswith("small"):
+        raise ConfigError(f"{mode!r}: small, or a folder")
+    return localised.large(mode, {"relevance": spec(Relevance), "salient": spec(SalientRelevance)})
