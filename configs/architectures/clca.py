@@ -1,0 +1,140 @@
+"""A tenth of the tokens, a cache between layers and a head that reads depths (CLCA).
+
+    python train.py --config=configs/architectures/clca.py:images --workdir=workdirs/clca
+
+Rios et al., Cross-Layer Cache Aggregation for Token Reduction in Ultra-Fine-Grained Image
+Recognition, 2024: ViT-B/16 at 448 pixels, EViT's reduction to r = 0.1 in the 4th, 7th and 10th
+block, on a tower from ImageNet-21k. ``images`` has the folders ``train`` and ``val``, with one
+folder per class; the paper's leaves are not here. Its learning rate is 1e-4; 50 epochs and batches
+of 8 are ours.
+
+``small`` reads tiny marks in scenes of 24 pixels, 36 patches. ``small,evit`` reduces alike without
+cache and head, ``small,topk``, ``small,tome`` and ``small,patchmerger`` by other rules,
+``small,full`` not at all.
+"""
+
+from configs.parts.small_pairs import scenes
+from vision.blocks.token_reduction import Attended, Gathered, Merged
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, adamw
+from vision.core.precision import Precision
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.folder import Folder
+from vision.evaluators.classification import Classification
+from vision.methods.architectures.clca import CLCA
+from vision.models.vit import ViT
+from vision.weights.init_from import InitFrom
+
+WORLD = {
+    "label": "glyph",
+    "num_objects": (1, 1),
+    "glyph_size": 0.25,
+    "colours": ("white",),
+    "backgrounds": ("paper",),
+}
+RULES = {
+    "evit": spec(Attended),
+    "topk": spec(Attended, fuse=False),
+    "tome": spec(Merged),
+    "patchmerger": spec(Gathered),
+}
+
+
+def get_config(mode: str = "images"):
+    names, comma, rival = mode.partition(",")
+    if names != "small":
+        return folder(mode)
+    if rival not in ("", "full", *RULES) or bool(comma) != bool(rival):
+        raise ConfigError(f"{mode!r}: a folder, small or small,(full|{'|'.join(RULES)})")
+    if not rival:
+        return small(spec(CLCA, blocks=(1,)))
+    without = {"blocks": (1,), "cache": False, "aggregate": False}
+    if rival == "full":
+        return small(spec(CLCA, keep=1.0, **without))
+    return small(spec(CLCA, rule=RULES[rival], **without))
+
+
+def folder(root: str):
+    normalise = [spec(ops.ValueRange, low=-1, high=1)]
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Folder, root=root, part="train"),
+            batch_size=8,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.Resize, size=(600, 600)),
+                spec(ops.RandomCrop, size=448),
+                spec(ops.RandomFlip),
+                *normalise,
+            ],
+        ),
+        model=spec(ViT, variant="B/16", registers=1, precision=spec(Precision, compute="bfloat16")),
+        init_from=spec(
+            InitFrom,
+            source="timm:vit_base_patch16_224.augreg_in21k",
+            head="new",
+            kept=[r"registers"],
+        ),
+        objective=spec(CLCA),
+        optimizer=adam(1e-4, "5 epochs"),
+        total="50 epochs",
+        evaluators={
+            "val": spec(
+                Classification,
+                data=spec(
+                    EvalData,
+                    source=spec(Folder, root=root, part="val"),
+                    batch_size=32,
+                    ops=[
+                        spec(ops.Decode),
+                        spec(ops.Resize, size=(600, 600)),
+                        spec(ops.CenterCrop, size=448),
+                        *normalise,
+                    ],
+                ),
+            )
+        },
+    )
+
+
+def small(objective):
+    values = [spec(ops.ValueRange, low=-1, high=1)]
+    test = scenes("test", 800, ("image", "label"), **WORLD)
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=scenes("train", 2400, ("image", "label"), **WORLD),
+            batch_size=32,
+            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            threads=1,
+        ),
+        model=spec(ViT, width=32, depth=3, heads=4, patch=4, pool="cls", registers=1),
+        objective=objective,
+        optimizer=adam(3e-3, "20 steps"),
+        total="240 steps",
+        evaluators={
+            "test": spec(
+                Classification, data=spec(EvalData, source=test, batch_size=400, ops=values)
+            )
+        },
+        log_every="50 steps",
+    )
+
+
+def adam(learning_rate: float, warmup: str):
+    return spec(
+        Optimizer,
+        method=spec(adamw),
+        learning_rate=learning_rate,
+        schedule=spec(Cosine, warmup=warmup),
+        weight_decay=0.05,
+        clip_norm=1.0,
+    )
