@@ -57,6 +57,8 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
 }
 _STEM_WIDTH = 64
 _SMALL = nn.initializers.truncated_normal(0.02)
+# PyTorch's default for linear layers, which Mamba starts from; 0.02 is nothing to a narrow tower.
+_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 def _rates(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
@@ -95,14 +97,14 @@ class MambaBlock(nn.Module):
         batch, length, width = x.shape
         inner, precision = self.expand * width, self.precision
         y = layer_norm(x, precision, "norm")
-        y = dense(y, 2 * inner, precision, "in", _SMALL, shape=(2, inner))
+        y = dense(y, 2 * inner, precision, "in", _LINEAR, shape=(2, inner))
         u, z = y[..., 0, :], y[..., 1, :]
         u = conv(inner, self.kernel, groups=inner, use_bias=True, precision=precision, name="conv")(
             u.reshape(batch, *self.grid, inner)
         )
         u = nn.silu(u).reshape(batch, length, inner)
         y = (self._scan(u).astype(x.dtype)) * nn.silu(z)
-        y = dense(y, width, precision, "out", _SMALL)
+        y = dense(y, width, precision, "out", _LINEAR)
         key, rate = (None, None) if noise is None else noise
         x = touch(self.tap, self.site, constrain_batch(x + drop_path(y, key, rate)))
         return x, {"": x}
@@ -112,7 +114,7 @@ class MambaBlock(nn.Module):
         """(B, L, E) to float32: the sum of four scans."""
         inner, states, dtype = u.shape[-1], self.states, self.precision.params
         rank = math.ceil(inner / self.expand / 16)
-        given = dense(u, rank + 2 * states, self.precision, "project", _SMALL, use_bias=False)
+        given = dense(u, rank + 2 * states, self.precision, "project", _LINEAR, use_bias=False)
         r, b, c = jnp.split(given.astype(jnp.float32), (rank, rank + states), axis=-1)
         spread = nn.initializers.uniform(2 * rank**-0.5)
 
@@ -271,6 +273,7 @@ class PlainMamba(nn.Module):
     @nn.nowrap
     def _positions(self, grid: Grid, width: int) -> jax.Array:
         if not self.has_variable("params", "pos_embed"):
-            return self.param("pos_embed", _SMALL, (*grid, width), self.precision.params)
+            init = nn.initializers.normal(width**-0.5)
+            return self.param("pos_embed", init, (*grid, width), self.precision.params)
         pos = self.get_variable("params", "pos_embed")
         return resample_posemb(pos, pos.shape[:2], grid)
