@@ -48,7 +48,7 @@ def train(config: ml_collections.ConfigDict, seed: int) -> Run:
     config.evaluators = None
     experiment.check(config, "the claim's config")
     with tempfile.TemporaryDirectory() as folder:
-        loop.train(config, Path(folder) / "run", progress_s=math.inf)
+        _finished(loop.train(config, Path(folder) / "run", progress_s=math.inf))
         return load_run(Path(folder) / "run")
 
 
@@ -67,8 +67,14 @@ def gone_through(config: ml_collections.ConfigDict, seed: int) -> Iterator[Path]
         run.evaluators = None
     stages.check(config, "the claim's config")
     with tempfile.TemporaryDirectory() as folder:
-        stages.train(config, Path(folder) / "stages", progress_s=math.inf)
+        _finished(stages.train(config, Path(folder) / "stages", progress_s=math.inf))
         yield Path(folder) / "stages"
+
+
+def _finished(outcome: loop.Outcome) -> None:
+    """A run that a signal stopped is saved and returns, but says nothing about its method."""
+    if outcome.signal is not None:
+        raise RuntimeError(f"stopped by signal {outcome.signal} after step {outcome.step}")
 
 
 def measure(run: Run, evaluator: Evaluator) -> dict[str, float]:
