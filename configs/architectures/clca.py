@@ -119,7 +119,7 @@ def small(objective):
         model=spec(ViT, width=32, depth=3, heads=4, patch=4, pool="cls", registers=1),
         objective=objective,
         optimizer=adam(3e-3, "20 steps"),
-        total="240 steps",
+        total="200 steps",
         evaluators={
             "test": spec(
                 Classification, data=spec(EvalData, source=test, batch_size=400, ops=values)
