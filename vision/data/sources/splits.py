@@ -191,6 +191,41 @@ class Split(Selected):
         return dataclasses.replace(info, name=f"{info.name}/{self.part}", num_examples=len(self))
 
 
+@dataclasses.dataclass(frozen=True)
+class OfClasses(Selected):
+    """The records of some classes, in the order of the source; numbers and names of classes stay.
+
+    Attributes:
+      source: where the records are.
+      classes: numbers of the classes.
+      feature: the label, an integer per record.
+
+    Raises:
+      DataError: on first use, when a class has no record.
+    """
+
+    source: Source
+    classes: tuple[int, ...]
+    feature: str = "label"
+
+    def __post_init__(self) -> None:
+        if not self.classes or len(set(self.classes)) < len(self.classes):
+            raise ValueError(f"classes={self.classes}: at least one, and none twice")
+
+    @functools.cached_property
+    def chosen(self) -> np.ndarray:
+        labels = np.asarray(feature_of(self.source, self.feature))
+        if missing := [c for c in self.classes if not np.any(labels == c)]:
+            raise DataError(f"{self.source.info.name}: no record of class {missing[0]}")
+        return np.flatnonzero(np.isin(labels, self.classes))
+
+    @property
+    def info(self) -> SourceInfo:
+        info = self.source.info
+        name = f"{info.name}/{len(self.classes)} classes"
+        return dataclasses.replace(info, name=name, num_examples=len(self))
+
+
 def at_indices(values: Sequence[Any], chosen: np.ndarray) -> list[Any]:
     return [values[i] for i in chosen.tolist()]
 
