@@ -83,7 +83,7 @@ def small(snake: bool):
         ),
         objective=spec(Classify),
         optimizer=adam(8e-3, "20 steps", clip_norm=1.0),
-        total="300 steps",
+        total="900 steps",
         evaluators={
             "test": spec(
                 Classification,
