@@ -1,0 +1,151 @@
+"""Nearest class means of a network that stays as it is, over a stream of classes.
+
+    python evaluate.py --config=configs/learning/nmc_frozen.py --workdir=workdirs/nmc
+    python train.py --config=configs/learning/nmc_frozen.py:small --workdir=workdirs/nmc_small
+
+Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models in Continual Learning,
+2022: CIFAR-100 in ten tasks, resized for a ViT-B/16 of ImageNet-21k, no augmentation. Trained
+further, only its head would move, which the means do not look at.
+
+``small`` learns eight shapes in scenes of 16 pixels and then meets the digits that ship, two at a
+time. ``small,finetune`` is what the means are compared with: the same network trained on one task
+after the other.
+"""
+
+from vision.core.config import spec
+from vision.core.experiment import Experiment
+from vision.core.optim import Optimizer, Rule, adamw, sgd
+from vision.core.schedule import Cosine
+from vision.core.schema import ConfigError
+from vision.data import ops
+from vision.data.batch_ops import ValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.data.sources.scenes import Scenes
+from vision.data.sources.splits import OfClasses
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.classification import Classification
+from vision.methods.learning.nmc_frozen import NearestMeanStream
+from vision.models.plain_conv import PlainConv
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+from vision.scenario.stages import Scenario, Stage
+from vision.weights.init_from import InitFrom
+
+SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower", "arrow")
+TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
+
+
+def get_config(mode: str = "cifar100"):
+    if mode == "cifar100":
+        return cifar100()
+    if mode == "small":
+        return scenes()
+    if mode != "small,finetune":
+        raise ConfigError(f"{mode!r}: cifar100, small, or small,finetune")
+    return finetune()
+
+
+def cifar100():
+    values = [spec(ops.Resize, size=224), spec(ops.ValueRange, low=-1, high=1)]
+    train = spec(Tfds, name="cifar100", split="train")
+    parts = [
+        spec(OfClasses, source=train, classes=tuple(range(i, i + 10))) for i in range(0, 100, 10)
+    ]
+
+    def read(source):
+        return spec(EvalData, source=source, batch_size=100, ops=values)
+
+    return spec(
+        Experiment,
+        data=spec(TrainData, source=train, batch_size=64, ops=values),
+        model=spec(ViT, width=768, depth=12, heads=12, patch=16),
+        init_from=spec(InitFrom, source="timm:vit_base_patch16_224.augreg_in21k", head="new"),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.9),
+            learning_rate=1e-2,
+            rules=[spec(Rule, pattern="/head/"), spec(Rule, pattern=".*", learning_rate=0.0)],
+        ),
+        total="1 epochs",
+        evaluators={
+            metric: spec(
+                NearestMeanStream,
+                stream=[read(part) for part in parts],
+                test=read(spec(Tfds, name="cifar100", split="test")),
+                metric=metric,
+            )
+            for metric in ("euclidean", "cosine")
+        },
+    )
+
+
+def digits(split, classes=None):
+    source = spec(Digits, split=split)
+    return spec(OfClasses, source=source, classes=classes) if classes else source
+
+
+def large(classes=None, split="train", **data):
+    """Digits as large and as colourful as scenes."""
+    resized = [spec(ops.ToRgb), spec(ops.Resize, size=16)]
+    return {"source": digits(split, classes), "ops": resized, **data}
+
+
+def read(**digits):
+    data = large(**digits)
+    values = [*data["ops"], spec(ops.ValueRange, low=-1, high=1)]
+    return spec(EvalData, batch_size=360, **{**data, "ops": values})
+
+
+def run(data, total, evaluators, **more):
+    return spec(
+        Experiment,
+        data=spec(TrainData, batch_size=64, batch_ops=[spec(ValueRange, low=-1, high=1)], **data),
+        model=spec(PlainConv, width=24, depth=2),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=3e-3,
+            schedule=spec(Cosine, warmup="10 steps"),
+            weight_decay=0.05,
+        ),
+        total=total,
+        evaluators=evaluators,
+        log_every="50 steps",
+        **more,
+    )
+
+
+def scenes():
+    source = spec(
+        Scenes,
+        split="train",
+        num_examples=4000,
+        features=("image", "label"),
+        label="shape",
+        shapes=SHAPES,
+        image_size=16,
+        num_objects=(1, 1),
+        sizes=("large",),
+        variants=("solid",),
+    )
+    means = spec(
+        NearestMeanStream, stream=[read(classes=task) for task in TASKS], test=read(split="test")
+    )
+    return run({"source": source, "threads": 1}, "250 steps", {"means": means})
+
+
+def finetune():
+    stages = [spec(Stage, name="scenes", do=scenes())]
+    for number, task in enumerate(TASKS):
+        before = f"task{number - 1}" if number else "scenes"
+        tuned = run(
+            large(task, threads=0),
+            "50 steps",
+            {"test": spec(Classification, data=read(split="test"))},
+            init_from=spec(InitFrom, source=f"workdir:stage:{before}"),
+        )
+        stages.append(spec(Stage, name=f"task{number}", do=tuned))
+    return spec(Scenario, stages=stages)
