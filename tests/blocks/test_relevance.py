@@ -140,6 +140,24 @@ def test_towers_conserve_relevance(name: str):
     np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), logit, rtol=1e-3, atol=1e-5)
 
 
+def test_windows_go_to_their_winner_and_means_are_shared():
+    """As pooling is written on an accelerator."""
+
+    def pooled(x: jax.Array) -> jax.Array:
+        window: tuple[Any, ...] = ((1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+        x = lax.reduce_window(x, -jnp.inf, lax.max, *window)
+        return lax.reduce_window(x, 0.0, lax.add, *window).reshape(len(x), -1)[:, :5]
+
+    @jax.jit
+    def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        slope = jax.grad(lambda x: (WEIGHTS * pooled(x)).sum())(x)
+        return relevance(pooled, x, WEIGHTS), x * slope
+
+    found, expected = both(X.at[:, :4].set(1.0))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), [4.0] * 3, rtol=1e-5)
+
+
 def test_what_has_no_rule_is_named():
     with pytest.raises(RelevanceError, match="'sort'"):
         relevance(lambda x: jnp.sort(x, 1), X[:, :, 0, 0], jnp.ones((3, 12)))
