@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ from vision.core.step import Step
 from vision.objectives.self_distill import SelfDistill
 
 MODEL = PatchTower()
+GOLDEN = Path(__file__).parents[1] / "golden" / "self_distillation.npz"
 ROWS = 6
 SMALL = {"widths": (12, 8), "prototypes": 7, "momentum": 0.9}
 
@@ -111,6 +113,31 @@ def test_the_losses_are_what_they_say():
 
     spread = [jax.jit(koleo)(rows["embedding"][valid, g], np.ones(5, bool)) for g in range(2)]
     np.testing.assert_allclose(metrics["koleo"], np.sum(spread), rtol=1e-5)
+
+
+def test_the_losses_are_those_of_lightly():
+    """bench/goldens/self_distillation.py: prototypes are the axes, targets plain softmaxes."""
+    golden = np.load(GOLDEN)
+    objective = distill(most_hidden=1.0, iterations=0, patch_weight=1.0)
+    mask, axes = golden["mask"], {"prototypes": {"kernel": jnp.eye(8)}}
+    places = np.argsort(~mask.reshape(6, 2, -1), axis=-1, kind="stable")[..., None]
+    embedded = {name: golden[name] for name in ("teacher/view", "student/view", "embedding")}
+    for name in ("teacher/patch", "student/patch"):
+        embedded[name] = np.take_along_axis(golden[name], places, 2)
+    heads = {"view_head": axes, "patch_head": axes}
+
+    @jax.jit
+    def coupled(embedded: Any) -> Any:
+        ctx = Context({}, jnp.int32(9), 10, True, jax.random.key(1))
+        batch = {"mask": jnp.asarray(mask), "_mask": jnp.ones(6, bool)}
+        return objective.couple(heads, embedded, {"teacher": heads}, batch, ctx)[1].metrics
+
+    found = coupled(embedded)
+    for name in ("view_loss", "patch_loss", "koleo"):
+        np.testing.assert_allclose(found[name], golden[name], rtol=1e-5)
+    rows = golden["teacher/view"].reshape(-1, 8)
+    balanced = jax.jit(sinkhorn)(rows, np.ones(len(rows), bool), 0.07)
+    np.testing.assert_allclose(balanced, golden["sinkhorn"], atol=1e-6)
 
 
 def test_micro_batches_give_the_loss_of_the_whole():
