@@ -37,12 +37,12 @@ def after(loop: SelfPaced, rounds: int, oracle: Any) -> Labels:
 
 def test_without_pace_it_is_active_learning():
     oracle = Asked()
-    labels = after(SelfPaced(queries=7, pace=0.0), 3, oracle)
+    labels = after(SelfPaced(queries=7, pace=0.0, c=1.0), 3, oracle)
     assert (labels.guessed == -1).all()
     assert (labels.pace == 0).all()
     known = START.tolist()
     for _ in range(3):
-        model = fit_svm(X[known], TRUTH[known], 4, 10.0, tolerance=1e-4)
+        model = fit_svm(X[known], TRUTH[known], 4, 1.0, tolerance=1e-4)
         scores = model.logits(X)
         doubt = []
         for i in set(range(120)) - set(known):
@@ -55,13 +55,13 @@ def test_without_pace_it_is_active_learning():
 
 def test_without_queries_it_is_self_paced_learning():
     oracle = Asked()
-    labels = after(SelfPaced(queries=0, pace=5.0), 3, oracle)
+    labels = after(SelfPaced(queries=0, pace=0.5, c=1.0), 3, oracle)
     assert oracle.ids == START.tolist()
     guessed = labels.guessed >= 0
     assert 10 < guessed.sum() < 90
     assert np.mean(labels.guessed[guessed] == TRUTH[guessed]) > 0.8
     assert not (guessed & (labels.asked >= 0)).any()
-    more = after(SelfPaced(queries=0, pace=5.0, growth=3.0), 3, Asked())
+    more = after(SelfPaced(queries=0, pace=0.5, growth=3.0, c=1.0), 3, Asked())
     assert (more.pace >= labels.pace).all()
     assert (more.guessed >= 0).sum() > guessed.sum()
 
@@ -83,7 +83,7 @@ def test_only_sure_and_uncontested_guesses_count():
 
 
 def test_the_oracle_overrules_a_guess_for_ever():
-    loop = SelfPaced(queries=5, pace=1e9, choose="random")
+    loop = SelfPaced(queries=5, pace=1e9, c=1.0, choose="random")
     labels = after(loop, 1, Asked())
     before = labels.guessed.copy()
     again = loop.round(X, labels, Asked())
