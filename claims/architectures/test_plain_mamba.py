@@ -8,9 +8,9 @@ degrees look exactly alike: left is right. With positions, a raster can tell the
 Towers of two blocks are left as they are drawn, and a logistic regression on their embeddings of
 512 arrows names the direction of 512 others: three draws, the same regression for both.
 
-It did not hold: both name 30.1 %. The scan is the loop (2e-7, gradients too) and the raster is blind
-to the turn, but as drawn the paper's steps (delta of 1e-3 to 0.1) and directions (deviation 0.02)
-move an embedding by 6e-6 only; the scan has to be learned before it says anything.
+It did not hold: both name 30.1 %. The scan is the loop (2e-7, gradients too) and the raster is
+blind to the turn, but as drawn the paper's steps (delta of 1e-3 to 0.1) and directions (deviation
+0.02) move an embedding by 6e-6 only; the scan has to be learned before it says anything.
 """
 
 from __future__ import annotations
