@@ -88,6 +88,6 @@ def small():
     given = {"objects": 2, "sites": ("block01",), "mean": (0.5,), "std": (0.5,), "boxes": "boxes"}
     tuned = spec(Propagation, top_k=5, radius=3.0, context=4, temperature=0.05)
     naive = spec(Propagation, top_k=None, radius=None, context=1, temperature=0.05, first=False)
-    config.evaluators.tuned = spec(LabelPropagation, clips=data, propagation=tuned, **given)
-    config.evaluators.naive = spec(LabelPropagation, clips=data, propagation=naive, **given)
+    config.evaluators.tuned = spec(LabelPropagation, clips=data, propagation=tuned, **given)  # pyright: ignore
+    config.evaluators.naive = spec(LabelPropagation, clips=data, propagation=naive, **given)  # pyright: ignore
     return config
