@@ -15,6 +15,9 @@ A tower is a ``flax.linen`` module called as ``tower(x, train=..., tap=...)`` an
     embedding   (B, D) what the tower returns first: the input of the classifier head
     logits      (B, num_classes), only with a classifier head
 
+Towers that make something add it: ``reconstruction`` (autoencoders), ``ids`` and ``codes`` (a
+tokenizer), ``values`` (a masked decoder), ``noise`` (a denoiser).
+
 Nothing is computed for a name that nobody reads: the compiler drops it.
 
 Reads go through ``out``. Edits and gradients at a site go through a ``Tap``.
