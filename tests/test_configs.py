@@ -88,8 +88,11 @@ def load(name: str) -> Any:
 
 
 def known_runs(config: Any) -> dict[str, Any]:
-    """Its runs whose data stands before any stage is computed."""
-    return {k: run for k, run in stages.runs(config).items() if not stages.references(run.data)}
+    """Its runs whose data stands before any stage is computed; alike ones once."""
+    known = {k: run for k, run in stages.runs(config).items() if not stages.references(run.data)}
+    told = {k: configs.to_json((run.model, run.objective)) for k, run in known.items()}
+    first = {text: key for key, text in reversed(told.items())}
+    return {key: run for key, run in known.items() if first[told[key]] == key}
 
 
 @pytest.fixture(autouse=True)
@@ -151,6 +154,8 @@ def cut(config: Any, tower: str, whole: bool) -> None:
         bottlenecks = node.get("groups", 1) > 1  # which 10 layers have none of
         least = {"ResNet": 14 if bottlenecks else 10, "BiT": 14, "VGG": 11}.get(kind(node), 1)
         configs.override(config, f"{tower}.depth", str(least))
+        if isinstance(node.get("stages"), int):
+            configs.override(config, f"{tower}.stages", "1")
     elif "depth_multiplier" in node:
         configs.override(config, f"{tower}.depth_multiplier", "0.01")
     if kind(node) in ("ViT", "TextTransformer"):

@@ -1,0 +1,156 @@
+"""A step of every method that trains, beside plain supervised training of the same tower.
+
+    python -m bench.methods [family/slug ...]
+
+Takes ``configs/<family>/<slug>.py:small`` of every paper, and of a scenario each run, after its
+earlier stages went through with two steps each. ``plain`` is ``Classify`` with the run's tower (ten
+classes where it has no head), the first view of its batch, and its optimizer without rules.
+``flops`` is the ratio of the arithmetic of loss and gradient; ``over`` is the ratio of the times
+divided by it: what a method costs that its arithmetic does not explain. Methods that only
+evaluate, and those whose tower cannot classify an image, have no row; they are named at the end.
+Written to bench/results/methods.csv.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from bench.common import alternate, ratio, record
+from vision.core import config as configs
+from vision.core.compile import Compiled, compile_step
+from vision.core.config import build
+from vision.core.experiment import assemble, make_step, observe
+from vision.core.mesh import to_device
+from vision.core.optim import DECAY_KERNELS, Optimizer
+from vision.core.step import Step
+from vision.core.workdir import read_config
+from vision.objectives.classify import Classify
+from vision.scenario import stages
+
+_ROOT = Path(__file__).resolve().parents[1]
+STEPS, PAIRS = 10, 8
+CLASSES = 10
+
+
+def runs(name: str, folder: Path) -> Iterator[tuple[str, Any]]:
+    """Name and config of every run of a paper that is more than classification."""
+    config: Any = configs.load(str(_ROOT / "configs" / f"{name}.py") + ":small")
+    for run in stages.runs(config).values():
+        run.evaluators = None
+        if stages.is_scenario(config):
+            run.total = "2 steps"
+    stages.check(config, name)
+    needed = [key for key, run in stages.runs(config).items() if not _plain(run)]
+    if stages.is_scenario(config) and needed:
+        last = 1 + [stage.name for stage in config.stages].index(needed[-1])
+        config.stages = config.stages[:last]
+        stages.train(config, folder, progress_s=math.inf)
+    for key in needed:
+        run = read_config(folder / key) if key else config
+        yield key, run
+
+
+def _plain(run: Any) -> bool:
+    return configs.locate(run.objective["_constructor"]) is Classify
+
+
+def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
+    """One row.
+
+    Raises:
+      ValueError, TypeError, KeyError: the tower is no classifier of the batch's images.
+    """
+    data = build(config.data)
+    facts = observe(data)
+    experiment = assemble(config, facts, data)
+    step = make_step(experiment, facts, data.batch_ops, data.batch_size)
+    loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
+    batch = next(loader)
+    loader.close()
+    image = batch["image"]
+    views = image.ndim == 5
+    classes = experiment.model.num_classes or CLASSES  # pyright: ignore
+    tower = dataclasses.replace(experiment.model, num_classes=classes)  # pyright: ignore
+    alone = {
+        "image": image[:, 0] if views else image,
+        "label": np.arange(len(image), dtype=np.int32) % classes,
+        "_mask": batch["_mask"],
+        "_index": batch["_index"],
+    }
+    optimizer = experiment.optimizer
+    if not isinstance(optimizer, Optimizer):
+        optimizer = next(iter(optimizer.values()))
+    optimizer = dataclasses.replace(optimizer, rules=DECAY_KERNELS)
+    plain = dataclasses.replace(step, objective=Classify(tower), optimizer=optimizer)
+    mesh = experiment.mesh.build()
+    theirs, plain_flops = _compiled(plain, alone, mesh)
+    ours, flops = _compiled(step, batch, mesh)
+
+    def repeat(compiled: Compiled, of: dict[str, np.ndarray]):
+        arrays, holder = to_device(of, mesh), [compiled.init()]
+
+        def run() -> None:
+            for _ in range(STEPS):
+                holder[0], _ = compiled.update(holder[0], arrays)
+            jax.block_until_ready(holder[0].params)
+
+        return run
+
+    a, b = alternate(repeat(ours, batch), repeat(theirs, alone), PAIRS)
+    middle, low, high = ratio(a, b)
+    return {
+        "method": name,
+        "stage": stage,
+        "rows": len(image),
+        "method_ms": round(1e3 * float(np.median(a)) / STEPS, 2),
+        "plain_ms": round(1e3 * float(np.median(b)) / STEPS, 2),
+        "ratio": round(middle, 2),
+        "ratio_min": round(low, 2),
+        "ratio_max": round(high, 2),
+        "flops": round(flops / plain_flops, 2),
+        "over": round(middle * plain_flops / flops, 2),
+    }
+
+
+def _compiled(step: Step, batch: dict[str, np.ndarray], mesh: Any) -> tuple[Compiled, int]:
+    shapes: Any = {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
+    compiled = compile_step(step, shapes, mesh, ())
+    return compiled, step.flops(compiled.abstract, shapes)
+
+
+def main() -> None:
+    jax.config.update("jax_compilation_cache_dir", str(_ROOT / ".cache" / "jax"))
+    names = sys.argv[1:] or sorted(
+        str(path.relative_to(_ROOT / "configs").with_suffix(""))
+        for path in (_ROOT / "configs").glob("*/*.py")
+        if "def get_config(" in path.read_text()
+    )
+    rows, left_out = [], []
+    for name in names:
+        with tempfile.TemporaryDirectory() as folder:
+            found = list(runs(name, Path(folder) / "stages"))
+            if not found:
+                left_out.append(f"{name}: trains by Classify, or evaluates")
+            for stage, config in found:
+                try:
+                    rows.append(measure(name, stage, config))
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    said = str(error).split("\n")[0][:100]
+                    left_out.append(f"{name} {stage}: {type(error).__name__}: {said}")
+                else:
+                    print(*rows[-1].values(), flush=True)
+    print("without a row:", *left_out, sep="\n  ")
+    record("methods", rows)
+
+
+if __name__ == "__main__":
+    main()
