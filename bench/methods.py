@@ -77,11 +77,10 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
     batch = next(loader)
     loader.close()
     image = batch["image"]
-    views = image.ndim == 5
     classes = experiment.model.num_classes or CLASSES  # pyright: ignore
     tower = dataclasses.replace(experiment.model, num_classes=classes)  # pyright: ignore
     alone = {
-        "image": image[:, 0] if views else image,
+        "image": image if _takes(tower, image) else image[:, 0],
         "label": np.arange(len(image), dtype=np.int32) % classes,
         "_mask": batch["_mask"],
         "_index": batch["_index"],
@@ -119,6 +118,15 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
         "flops": round(flops / plain_flops, 2),
         "over": round(middle * plain_flops / flops, 2),
     }
+
+
+def _takes(tower: Any, image: np.ndarray) -> bool:
+    """Whether the tower is called with the whole of an image of the batch, not with its views."""
+    try:
+        jax.eval_shape(tower.init, jax.random.key(0), image)
+    except ValueError:
+        return False
+    return True
 
 
 def _compiled(step: Step, batch: dict[str, np.ndarray], mesh: Any) -> tuple[Compiled, int]:

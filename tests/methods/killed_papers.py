@@ -39,7 +39,8 @@ def shortened(reference: str) -> Any:
     loaded: Any = config.load(f"{ROOT / 'configs' / file}.py:{mode}")
     if count:
         loaded.stages = loaded.stages[: int(count)]
-    for run in stages.runs(loaded).values():
+    each: dict[str, Any] = stages.runs(loaded)
+    for run in each.values():
         run.total, run.log_every, run.evaluators = f"{STEPS} steps", "1 steps", None
         run.checkpoints.every = "3 steps"
     stages.check(loaded, reference)
