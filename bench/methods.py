@@ -122,8 +122,9 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
 
 def _takes(tower: Any, image: np.ndarray) -> bool:
     """Whether the tower is called with the whole of an image of the batch, not with its views."""
+    floats = jax.ShapeDtypeStruct(image.shape, np.float32)  # as batch ops leave it
     try:
-        jax.eval_shape(tower.init, jax.random.key(0), image)
+        jax.eval_shape(tower.init, jax.random.key(0), floats)
     except ValueError:
         return False
     return True

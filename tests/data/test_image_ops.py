@@ -318,7 +318,7 @@ def test_wrong_order_of_ops_says_what_to_do(op, image, message):
         (lambda: ValueRange(1, 1), "low must be less"),
         (lambda: Normalize((0.5,), (0.0,)), "positive std"),
         (lambda: Decode(mode="rgba"), "mode='rgba'"),  # pyright: ignore[reportArgumentType]
-        (lambda: RandAugment(ops=("Cutout",)), "valid ops are AutoContrast"),
+        (lambda: RandAugment(ops=("Cutout",)), "valid ops are Identity, AutoContrast"),
         (lambda: RandAugment(magnitude=11), "magnitude=11"),
         (lambda: RandomErasing(fill="mean"), "fill='mean'"),  # pyright: ignore
     ],
