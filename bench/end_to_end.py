@@ -47,8 +47,8 @@ FIRST = 8  # steps until everything is warm
 def bare(config: Any):
     """A function that runs N bare steps and returns images per second."""
     data = build(config.data)
-    facts = experiment.observe(data)
-    planned = plan(experiment.assemble(config, facts, data), facts)
+    data_spec = experiment.observe(data)
+    planned = plan(experiment.assemble(config, data_spec, data), data_spec)
     loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
     batch = next(loader)
     loader.close()

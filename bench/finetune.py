@@ -31,10 +31,10 @@ def needs(tune: str, accumulate: int) -> dict[str, Any]:
     overrides = {"data.batch_size": str(BATCH), "accumulate": str(accumulate)}
     config = configs.load(mode, overrides)
     experiments.check(config)
-    facts = described("224x224x3", 10, 1000, BATCH)
-    experiment = experiments.assemble(config, facts)
-    step = experiments.make_step(experiment, facts, (), BATCH)
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
+    data_spec = described("224x224x3", 10, 1000, BATCH)
+    experiment = experiments.assemble(config, data_spec)
+    step = experiments.make_step(experiment, data_spec, (), BATCH)
+    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
     compiled = compile_step(step, shapes, Mesh().build(jax.devices()[:1]))
     (player,) = step.players(compiled.abstract.params)
     rates = player.optimizer.multipliers(compiled.abstract.params)

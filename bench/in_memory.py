@@ -23,7 +23,7 @@ from bench.common import ratio, record
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, to_device
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Constant, Horizon
+from vision.core.schedule import Constant, TrainLength
 from vision.core.step import Step
 from vision.data.mixture import Mixture, Part
 from vision.data.pipeline import TrainData
@@ -69,7 +69,7 @@ def small_step(source: Arrays, steps: int) -> Callable[[], int]:
     host["image"] = host["image"].astype(np.float32) / 127.5 - 1
     model = ViT(width=64, depth=3, heads=4, patch=4, pool="mean", num_classes=10)
     optimizer = Optimizer(adamw(), 1e-3, Constant())
-    step = Step(Classify(model), optimizer, Horizon(COUNT, BATCH, 10_000))
+    step = Step(Classify(model), optimizer, TrainLength(COUNT, BATCH, 10_000))
     mesh = Mesh().build()
     shapes = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in host.items()}
     compiled = compile_step(step, shapes, mesh)

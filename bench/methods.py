@@ -70,9 +70,9 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
       ValueError, TypeError, KeyError: the tower is no classifier of the batch's images.
     """
     data = build(config.data)
-    facts = observe(data)
-    experiment = assemble(config, facts, data)
-    step = make_step(experiment, facts, data.batch_ops, data.batch_size)
+    data_spec = observe(data)
+    experiment = assemble(config, data_spec, data)
+    step = make_step(experiment, data_spec, data.batch_ops, data.batch_size)
     loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
     batch = next(loader)
     loader.close()

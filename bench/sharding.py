@@ -22,7 +22,7 @@ from bench.step import fake_batch
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, ShardingRule, to_device
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine, Horizon
+from vision.core.schedule import Cosine, TrainLength
 from vision.core.step import Step
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
@@ -34,7 +34,7 @@ STEPS, BATCH = 20, 32
 def losses(model: Any, mesh: jax.sharding.Mesh, rules: tuple[ShardingRule, ...]):
     """The loss of every step, and the bytes of parameters and moments on one device."""
     optimizer = Optimizer(adamw(), 1e-3, Cosine("5 steps"), weight_decay=0.05, clip_norm=1.0)
-    step = Step(Classify(model), optimizer, Horizon(1000, BATCH, STEPS))
+    step = Step(Classify(model), optimizer, TrainLength(1000, BATCH, STEPS))
     first = fake_batch(BATCH, 32, 3, 10)
     shapes = {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in first.items()}
     compiled = compile_step(step, shapes, mesh, rules)

@@ -21,7 +21,7 @@ from bench.common import alternate, ratio, record
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, to_device
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine, Horizon
+from vision.core.schedule import Cosine, TrainLength
 from vision.core.step import Step
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
@@ -74,7 +74,7 @@ def bare(model: Any, batch: dict[str, np.ndarray], total: int):
 def measure(name: str, model: Any, batch: dict[str, np.ndarray]) -> dict[str, Any]:
     total = STEPS * (PAIRS + 1)
     optimizer = Optimizer(adamw(), 1e-3, Cosine("10 steps"), weight_decay=0.05, clip_norm=1.0)
-    step = Step(Classify(model), optimizer, Horizon(1000, len(batch["label"]), total))
+    step = Step(Classify(model), optimizer, TrainLength(1000, len(batch["label"]), total))
     mesh = Mesh().build()
     compiled = compile_step(
         step, {k: jax.ShapeDtypeStruct(v.shape, v.dtype) for k, v in batch.items()}, mesh

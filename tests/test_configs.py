@@ -199,11 +199,11 @@ def test_two_steps_on_data_of_the_right_shape(name: str):
     config = shrunk(load(name), name)
     data = build(config.data)
     assert isinstance(data.source, Source)
-    facts = experiments.observe(data)
-    parts: Any = experiments.assemble(config, facts, data)
-    step = experiments.make_step(parts, facts, data.batch_ops, data.batch_size)
+    data_spec = experiments.observe(data)
+    parts: Any = experiments.assemble(config, data_spec, data)
+    step = experiments.make_step(parts, data_spec, data.batch_ops, data.batch_size)
     mesh = Mesh().build(jax.devices()[:1])
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
+    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
     compiled = compile_step(step, shapes, mesh, ())
     state = compiled.init()
     loader = data.loader(seed=0, first_batch=0)
@@ -227,11 +227,11 @@ def test_the_step_fits_data_of_the_right_shape(name: str):
 
 def fits(config: Any, name: str) -> None:
     data = build(config.data)
-    facts = experiments.observe(data)
-    parts: Any = experiments.assemble(config, facts, data)
-    step = experiments.make_step(parts, facts, data.batch_ops, data.batch_size)
+    data_spec = experiments.observe(data)
+    parts: Any = experiments.assemble(config, data_spec, data)
+    step = experiments.make_step(parts, data_spec, data.batch_ops, data.batch_size)
     mesh = Mesh().build(jax.devices()[:1])
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
+    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
     state = lay_out(step, shapes, mesh, parts.sharding)
     with jax.set_mesh(mesh):
         after, metrics = jax.eval_shape(step.update, state, shapes)
@@ -247,8 +247,8 @@ def fits(config: Any, name: str) -> None:
             if not isinstance(evaluator, Classification):
                 continue
             info: SourceInfo = evaluator.data.source.info
-            assert info.num_classes == len(facts.class_names), name
-            assert predicted["log_probabilities"].shape == (2, len(facts.class_names)), name
+            assert info.num_classes == len(data_spec.class_names), name
+            assert predicted["log_probabilities"].shape == (2, len(data_spec.class_names)), name
 
 
 def test_fields_of_the_experiment_are_documented():

@@ -277,9 +277,9 @@ def test_runs_that_cannot_be_averaged(folder: Path, tuned: Tuned, lora: Path):
     plain = json.loads((other / "config.json").read_text())
     plain["model"]["width"] = 24
     (other / "config.json").write_text(json.dumps(plain))
-    facts = json.loads((renamed / "run.json").read_text())
-    facts["class_names"][1] = "one"
-    (renamed / "run.json").write_text(json.dumps(facts))
+    data_spec = json.loads((renamed / "run.json").read_text())
+    data_spec["class_names"][1] = "one"
+    (renamed / "run.json").write_text(json.dumps(data_spec))
     out = folder / "none"
     for runs, mode, words in (
         ([a, str(other)], "uniform", r"config\.model\.width: 16 -> 24"),

@@ -27,7 +27,7 @@ from bench.step import fake_batch
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, ShardingRule, to_device
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.models import convolution
 from vision.models.resnet import ResNet
@@ -48,7 +48,7 @@ def main() -> None:
     rules = (ShardingRule(".*", "fsdp", min_size=1),) if fsdp > 1 else ()
     batch = fake_batch(rows, 32, 3, 100)
     optimizer = Optimizer(adamw(), 1e-4, weight_decay=0.05, clip_norm=1.0)
-    step = Step(Classify(MODELS[name]), optimizer, Horizon(1000, rows, 1000))
+    step = Step(Classify(MODELS[name]), optimizer, TrainLength(1000, rows, 1000))
     shapes = {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
     compiled = compile_step(step, shapes, mesh, rules)
     state = compiled.init()

@@ -31,7 +31,7 @@ from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, to_device
 from vision.core.net import Tower, count_params
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.models import convolution
 from vision.models.convnext import ConvNeXt
@@ -96,7 +96,7 @@ def main() -> None:
     start = time.perf_counter()
     batch = fake_batch(rows, size, 3, 1000)
     optimizer = Optimizer(adamw(), 1e-4, weight_decay=0.05, clip_norm=1.0)
-    step = Step(Classify(tower(name)), optimizer, Horizon(1000, rows, 1000))
+    step = Step(Classify(tower(name)), optimizer, TrainLength(1000, rows, 1000))
     mesh = Mesh().build()
     shapes = {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
     compiled = compile_step(step, shapes, mesh)

@@ -25,7 +25,7 @@ from jax.sharding import PartitionSpec as P
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, ShardingRule, to_device
 from vision.core.optim import Optimizer, sgd
-from vision.core.schedule import Cosine, Horizon
+from vision.core.schedule import Cosine, TrainLength
 from vision.core.step import Step
 from vision.models import convnext, vit
 from vision.models.convnext import ConvNeXt
@@ -95,7 +95,7 @@ def main(name: str) -> None:
     step = Step(
         objective=Classify(model),
         optimizer=Optimizer(sgd(), 0.05, Cosine()),
-        horizon=Horizon(num_examples=160, batch_size=BATCH, total_steps=20),
+        train_length=TrainLength(num_examples=160, batch_size=BATCH, total_steps=20),
     )
     start = None
     for mesh_name in ("one device", *chosen):

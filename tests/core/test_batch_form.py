@@ -12,7 +12,7 @@ import pytest
 from vision.core.compile import compile_step
 from vision.core.mesh import Mesh, to_device
 from vision.core.optim import Optimizer, sgd
-from vision.core.schedule import Constant, Horizon
+from vision.core.schedule import Constant, TrainLength
 from vision.core.state import digest, step_key
 from vision.core.step import Step
 from vision.data.batch_views import MixedResolution
@@ -26,8 +26,8 @@ MIXED = MixedResolution(sizes=(8, 16), weights=(1.0, 2.0))
 def make(form: MixedResolution | None) -> Step:
     model = ViT(width=16, depth=2, heads=2, patch=4, num_classes=5, pool="mean")
     optimizer = Optimizer(sgd(), 0.1, Constant())
-    horizon = Horizon(num_examples=160, batch_size=ROWS, total_steps=TOTAL)
-    return Step(Classify(model), optimizer, horizon, batch_form=form)
+    train_length = TrainLength(num_examples=160, batch_size=ROWS, total_steps=TOTAL)
+    return Step(Classify(model), optimizer, train_length, batch_form=form)
 
 
 def batch(number: int = 0) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from vision.core.flops import count, mfu, peak_flops, without_recomputation
 from vision.core.mesh import Mesh
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
@@ -130,8 +130,8 @@ def test_products_and_control_flow():
 
 def step(model: Any, **changes: Any) -> Step:
     optimizer = Optimizer(adamw(), 1e-3)
-    horizon = Horizon(num_examples=16, batch_size=8, total_steps=4)
-    return dataclasses.replace(Step(Classify(model), optimizer, horizon), **changes)
+    train_length = TrainLength(num_examples=16, batch_size=8, total_steps=4)
+    return dataclasses.replace(Step(Classify(model), optimizer, train_length), **changes)
 
 
 def update_flops(a_step: Step, size: int = 16) -> int:

@@ -16,7 +16,7 @@ import pytest
 from tests.models.tower_cases import abstract_variables
 from vision.core.net import initialise
 from vision.core.optim import Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.schema import ConfigError
 from vision.core.stored import flatten
 from vision.models.convnext import ConvNeXt
@@ -32,7 +32,7 @@ from vision.weights.families.vit import timm_vit
 
 GOLDEN = json.loads((Path(__file__).parents[1] / "golden" / "layer_decay.json").read_text())
 DECAY = GOLDEN["decay"]
-HORIZON = Horizon(100, 10, total_steps=10)
+TRAIN_LENGTH = TrainLength(100, 10, total_steps=10)
 Tiny = functools.partial(ViT, width=16, depth=3, heads=2, patch=16, num_classes=3)
 PLAIN = Tiny(registers=2, class_position=True, pre_norm=True)
 TOWERS: dict[str, tuple[Any, Any]] = {
@@ -87,7 +87,7 @@ def test_updates_are_scaled_layer_by_layer_and_with_them_the_decay():
         }
     }
     fine = optimizer(layer_decay=0.5, weight_decay=0.5)
-    transform = fine.build(params, HORIZON)
+    transform = fine.build(params, TRAIN_LENGTH)
     updates: Any
     updates, _ = transform.update(
         jax.tree.map(jnp.ones_like, params), transform.init(params), params
@@ -120,7 +120,7 @@ def test_frozen_stays_frozen_and_wrong_rates_are_named():
     rules = (Rule("head"), Rule(".*", learning_rate=0))
     params = {"model": {"blocks": {"kernel": jnp.ones((2, 2))}, "head": {"kernel": jnp.ones(2)}}}
     tuned = Optimizer(adamw(), 0.1, layer_decay=0.5, weight_decay=1.0, rules=rules)
-    transform = tuned.build(params, HORIZON)
+    transform = tuned.build(params, TRAIN_LENGTH)
     state = transform.init(params)
     assert all(leaf.shape in ((), (2,)) for leaf in jax.tree.leaves(state))
     updates: Any

@@ -26,7 +26,7 @@ from vision.core.optim import (
 )
 from vision.core.schema import ConfigError
 
-HORIZON = s.Horizon(num_examples=1000, batch_size=10, total_steps=100)
+TRAIN_LENGTH = s.TrainLength(num_examples=1000, batch_size=10, total_steps=100)
 
 
 def params() -> Any:
@@ -42,7 +42,7 @@ def params() -> Any:
 
 def run(optimizer: Optimizer, steps: int = 3) -> Any:
     tree = params()
-    transform = optimizer.build(tree, HORIZON)
+    transform = optimizer.build(tree, TRAIN_LENGTH)
     state = transform.init(tree)
     for i in range(steps):
         grads = jax.tree.map(lambda x, i=i: jnp.sin(x * (i + 1)), tree)
@@ -116,7 +116,7 @@ def test_muon_orthogonalises_each_layer_and_leaves_the_head_to_adam():
 @pytest.mark.parametrize("method", [adafactor(), adafactor(momentum=None), muon(), sgd(0.0)])
 def test_methods_descend(method: optax.GradientTransformation):
     tree = params()
-    transform = Optimizer(method, 3e-2, clip_norm=1.0).build(tree, HORIZON)
+    transform = Optimizer(method, 3e-2, clip_norm=1.0).build(tree, TRAIN_LENGTH)
     state = transform.init(tree)
     loss = lambda t: sum(jnp.sum(x**2) for x in jax.tree.leaves(t))  # noqa: E731
     before = loss(tree)
@@ -137,7 +137,7 @@ def test_frozen_parameters_do_not_move_and_have_no_state():
     after = run(optimizer)
     assert_equal(after["model"]["head"], params()["model"]["head"], rtol=0)
     assert not np.allclose(after["model"]["norm"]["scale"], params()["model"]["norm"]["scale"])
-    state = optimizer.build(params(), HORIZON).init(params())
+    state = optimizer.build(params(), TRAIN_LENGTH).init(params())
     sizes = [x.shape for x in jax.tree.leaves(state)]
     assert (6, 5) not in sizes
     assert (3, 4, 6) in sizes
@@ -171,7 +171,7 @@ def test_trained_norm_leaves_out_what_is_frozen():
 
 
 def values(schedule: s.Schedule) -> np.ndarray:
-    return np.asarray([schedule(jnp.asarray(i), HORIZON) for i in range(100)])
+    return np.asarray([schedule(jnp.asarray(i), TRAIN_LENGTH) for i in range(100)])
 
 
 def test_schedules():
@@ -196,22 +196,22 @@ def test_schedules():
     [("7 steps", 7), ("2 epochs", 200), ("1e3 examples", 100), ("0.001 epochs", 1), ("0 steps", 0)],
 )
 def test_lengths(text: str, steps: int):
-    assert HORIZON.steps(text) == steps
+    assert TRAIN_LENGTH.steps(text) == steps
 
 
 @pytest.mark.parametrize("text", ["7", "seven steps", "7 weeks", "-1 steps", ""])
 def test_bad_lengths_name_the_key(text: str):
     with pytest.raises(ConfigError, match=r"config.total is .*'500 steps'"):
-        HORIZON.steps(text, "total")
+        TRAIN_LENGTH.steps(text, "total")
 
 
 @pytest.mark.parametrize(
     "length", ["7 steps", "0.333 epochs", "1 steps", "0.001 epochs", "2.5 steps"]
 )
-def test_rhythms_are_due_at_the_rounded_multiples(length: str):
-    every = HORIZON.every(length)
-    due = [step for step in range(1, 200) if every.due(step)]
-    multiples = {int(np.floor(k * every.period + 0.5)) for k in range(1, 300)}
+def test_intervals_are_due_at_the_rounded_multiples(length: str):
+    interval = TRAIN_LENGTH.interval(length)
+    due = [step for step in range(1, 200) if interval.due(step)]
+    multiples = {int(np.floor(k * interval.period + 0.5)) for k in range(1, 300)}
     assert due == sorted(m for m in multiples if m < 200)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from vision.core.objective import Aux, Batch, Context, Phase, Variables
 from vision.core.optim import Ema, Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Constant, Horizon
+from vision.core.schedule import Constant, TrainLength
 from vision.core.schema import ConfigError
 from vision.core.step import Step
 
@@ -59,7 +59,7 @@ def make(objective: Duel | None = None, **changes: Any) -> Step:
         "attack": Optimizer(sgd(momentum=0.0), 0.05, Constant(), rules=PLAIN),
         "defend": Optimizer(adamw(), 0.1, Constant(), rules=PLAIN),
     }
-    step = Step(objective or Duel(), optimizers, Horizon(80, 8, total_steps=10))
+    step = Step(objective or Duel(), optimizers, TrainLength(80, 8, total_steps=10))
     return dataclasses.replace(step, **changes)
 
 
@@ -144,8 +144,8 @@ class Copying(Duel):
 def test_an_objective_begins_from_the_first_batch():
     step, data = make(Copying(), ema=Ema(0.9)), batch(3)
     fresh = step.init(batch())
-    begun = jax.jit(step.begin)(fresh, data)
+    begun = jax.jit(step.init_from_batch)(fresh, data)
     np.testing.assert_array_equal(begun.params["noise"]["d"], data["x"][0])
     np.testing.assert_array_equal(begun.slots["teacher"]["w"], fresh.params["model"]["w"])
     np.testing.assert_array_equal(begun.slots["ema"]["params"]["noise"]["d"], data["x"][0])
-    assert make().begin(fresh, data) is fresh
+    assert make().init_from_batch(fresh, data) is fresh

@@ -13,7 +13,7 @@ import pytest
 from vision.core.compile import Compiled, compile_step
 from vision.core.mesh import Mesh, MeshError, ShardingRule, state_shardings, to_device
 from vision.core.optim import Ema, Optimizer, adamw, sgd
-from vision.core.schedule import Cosine, Horizon
+from vision.core.schedule import Cosine, TrainLength
 from vision.core.state import digest
 from vision.core.step import Step
 from vision.data.batch_ops import Mixup
@@ -38,7 +38,7 @@ def make(model: nn.Module, **changes) -> Step:
     step = Step(
         objective=Classify(model),
         optimizer=optimizer,
-        horizon=Horizon(num_examples=160, batch_size=BATCH, total_steps=20),
+        train_length=TrainLength(num_examples=160, batch_size=BATCH, total_steps=20),
         ema=Ema(0.9),
     )
     return dataclasses.replace(step, **changes)
@@ -174,7 +174,7 @@ def test_a_batch_that_is_not_finite_is_passed_over_bit_for_bit(devices: int):
     assert float(metrics["skipped"]) == 0
     # The rate that is reported is the one that was applied: skipped steps do not move it.
     assert isinstance(step.optimizer, Optimizer)
-    rate = step.optimizer.rate(jnp.asarray(counted), step.horizon)
+    rate = step.optimizer.rate(jnp.asarray(counted), step.train_length)
     np.testing.assert_allclose(metrics["learning_rate"], rate, rtol=1e-6)
 
 

@@ -15,7 +15,7 @@ from vision.core.flops import count
 from vision.core.mesh import Mesh, ShardingRule, path_of, state_shardings
 from vision.core.net import Tap, forward, initialise
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
@@ -136,7 +136,7 @@ def test_widths_have_to_agree():
 
 def the_step(objective: Any, *rules: Rule) -> Step:
     optimizer = Optimizer(adamw(), 1e-2, rules=(*rules, *DECAY_KERNELS))
-    return Step(objective, optimizer, Horizon(ROWS, ROWS, total_steps=10))
+    return Step(objective, optimizer, TrainLength(ROWS, ROWS, total_steps=10))
 
 
 def test_lit_freezes_the_image_tower_by_a_rule_alone():

@@ -15,7 +15,7 @@ from vision.blocks.adapters import Lora
 from vision.core.compile import memory as bytes_of
 from vision.core.net import Tap, forward, initialise
 from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.schema import ConfigError
 from vision.core.step import Step
 from vision.core.stored import flatten
@@ -79,7 +79,7 @@ def test_only_the_head_is_trained_and_remembered():
         ("head", Tuned(Tiny()), HEAD),
     ):
         optimizer = Optimizer(adamw(), 0.1, weight_decay=0.1, rules=rules)
-        step = Step(Classify(tower), optimizer, Horizon(4, 4, total_steps=2))
+        step = Step(Classify(tower), optimizer, TrainLength(4, 4, total_steps=2))
         lowered = jax.jit(step.update).lower(*jax.eval_shape(lambda s=step: (s.init(batch), batch)))
         compiled = lowered.compile({"xla_backend_optimization_level": "0"})
         state = before = quick_jit(step.init)(batch)

@@ -17,7 +17,7 @@ from vision.core.accumulate import loss_and_gradient
 from vision.core.net import forward
 from vision.core.objective import Context
 from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.objectives.self_distill import SelfDistill
 
@@ -193,8 +193,8 @@ def test_without_a_patch_loss_nothing_is_hidden():
 
 def test_the_teacher_begins_as_the_student_and_follows_ever_more_slowly():
     objective = distill()
-    step = Step(objective, Optimizer(adamw(), 1e-2, rules=(Rule(".*"),)), Horizon(6, 6, 2))
-    state = jax.jit(lambda: step.begin(step.init(batch()), batch()))()
+    step = Step(objective, Optimizer(adamw(), 1e-2, rules=(Rule(".*"),)), TrainLength(6, 6, 2))
+    state = jax.jit(lambda: step.init_from_batch(step.init(batch()), batch()))()
     jax.tree.map(
         np.testing.assert_array_equal,
         state.slots["teacher"],

@@ -50,9 +50,9 @@ def write_run(folder, **overrides):
         config.model = spec(Tuned, tower=config.model, **overrides)
     check(config)
     data = build(config.data)
-    facts = observe(data)
-    step = make_step(assemble(config, facts, data), facts, data.batch_ops, 64)
-    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in facts.batch.items()}
+    data_spec = observe(data)
+    step = make_step(assemble(config, data_spec, data), data_spec, data.batch_ops, 64)
+    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
     rng = np.random.default_rng(0)
     state = jax.tree.map(
         lambda x: jnp.asarray(rng.standard_normal(x.shape) / 3, x.dtype),
@@ -60,7 +60,7 @@ def write_run(folder, **overrides):
     )
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(to_json(config))
-    facts.save(folder / "run.json")
+    data_spec.save(folder / "run.json")
     store = CheckpointStore(folder, Checkpoints())
     store.save(2, state, {"step": 2}, wait=True)
     store.close()

@@ -238,14 +238,14 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     config.sharding = (spec(ShardingRule, pattern=".*", layout="fsdp", min_size=64),)
     check(config)
     data = build(config.data)
-    facts = observe(data)
-    experiment = assemble(config, facts, data)
+    data_spec = observe(data)
+    experiment = assemble(config, data_spec, data)
 
     step, mesh = (
-        make_step(experiment, facts, data.batch_ops, 64),
+        make_step(experiment, data_spec, data.batch_ops, 64),
         experiment.mesh.build(jax.devices()[:2]),
     )
-    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in facts.batch.items()}
+    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
     abstract = lay_out(step, shapes, mesh, experiment.sharding)
 
     def init():

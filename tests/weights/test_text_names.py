@@ -331,11 +331,11 @@ def test_the_first_state_of_a_run(clip_file, monkeypatch):
     config.init_from = spec(InitFrom, source=f"open_clip:{clip_file}")
     check(config)
     data = build(config.data)
-    facts = observe(data)
-    experiment = assemble(config, facts, data)
-    step = make_step(experiment, facts, data.batch_ops, 4)
+    data_spec = observe(data)
+    experiment = assemble(config, data_spec, data)
+    step = make_step(experiment, data_spec, data.batch_ops, 4)
     mesh = experiment.mesh.build(jax.devices()[:1])
-    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in facts.batch.items()}
+    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
     abstract = lay_out(step, batch, mesh, experiment.sharding)
 
     def init():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +28,7 @@ from vision.core.objective import Variables
 from vision.core.schema import ConfigError
 from vision.core.state import State
 from vision.core.step import Step
-from vision.core.workdir import FACTS, WorkdirError, open_workdir, write_text
+from vision.core.workdir import DATA_SPEC, WorkdirError, open_workdir
 
 log = logging.getLogger(__name__)
 # What objectives call the network that is ``Experiment.model``.
@@ -52,12 +50,11 @@ def begin(config: ml_collections.ConfigDict, workdir: Path) -> None:
             if store.steps():
                 return
             data = build(config.data)
-            facts = observe(data)
-            if cluster.is_main():
-                write_text(workdir / FACTS, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
-            experiment = assemble(config, facts, data)
-            step = make_step(experiment, facts, data.batch_ops, data.batch_size)
-            shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+            data_spec = observe(data)
+            data_spec.save(workdir / DATA_SPEC)
+            experiment = assemble(config, data_spec, data)
+            step = make_step(experiment, data_spec, data.batch_ops, data.batch_size)
+            shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in data_spec.batch.items()}
             mesh = experiment.mesh.build()
             abstract = lay_out(step, shapes, mesh, experiment.sharding)
             make = fresh(step, shapes, abstract, mesh)
@@ -94,7 +91,7 @@ def starting(
     def init() -> State:
         state, batch = make(), _first_batch(experiment, mesh)
         with jax.set_mesh(mesh):
-            return jax.jit(step.begin, out_shardings=shardings)(state, batch)
+            return jax.jit(step.init_from_batch, out_shardings=shardings)(state, batch)
 
     return init
 
@@ -128,7 +125,7 @@ def _loading(
         if _NETWORK in model_state:
             model_state[_NETWORK] = loaded["model_state"]
         slots = {name: x for name, x in state.slots.items() if name != "ema"}
-        return step.restart(state, Variables(params, model_state, slots))
+        return step.init_state(state, Variables(params, model_state, slots))
 
     def init() -> State:
         state = make()

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import ml_collections
 
+from vision.core import cluster
 from vision.core.checkpoint import Checkpoints
 from vision.core.config import build, validate
 from vision.core.evaluator import Evaluator, Loader
@@ -18,9 +19,10 @@ from vision.core.mesh import Mesh, ShardingRule
 from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate
 from vision.core.step import BatchForm, BatchOp, Step
+from vision.core.workdir import write_text
 
 
 class TrainData(Protocol):
@@ -111,7 +113,7 @@ class Experiment:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class DataSpec:
     """What a run learned from its data, kept in the workdir so that nothing else is needed later.
 
     Attributes:
@@ -125,10 +127,12 @@ class Facts:
     batch: Mapping[str, tuple[tuple[int, ...], str]]
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        """Writes it in one step; of several processes the first does."""
+        if cluster.is_main():
+            write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
-    def load(cls, path: Path) -> Facts:
+    def load(cls, path: Path) -> DataSpec:
         plain = json.loads(path.read_text())
         batch = {name: (tuple(shape), dtype) for name, (shape, dtype) in plain["batch"].items()}
         return cls(plain["num_examples"], tuple(plain["class_names"]), batch)
@@ -148,8 +152,8 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
         raise ConfigError(f"{source}: config.accumulate is {accumulate}; at least 1")
 
 
-def observe(data: TrainData) -> Facts:
-    """Facts about training data, from its description and its first batch."""
+def observe(data: TrainData) -> DataSpec:
+    """DataSpec about training data, from its description and its first batch."""
     loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
     try:
         first = next(loader)
@@ -157,18 +161,20 @@ def observe(data: TrainData) -> Facts:
         loader.close()
     info = data.source.info
     batch = {name: (x.shape, str(x.dtype)) for name, x in first.items()}
-    return Facts(len(data.source), tuple(info.class_names), batch)
+    return DataSpec(len(data.source), tuple(info.class_names), batch)
 
 
-def assemble(config: ml_collections.ConfigDict, facts: Facts, data: Any = None) -> Experiment:
+def assemble(
+    config: ml_collections.ConfigDict, data_spec: DataSpec, data: Any = None
+) -> Experiment:
     """Builds every part of a checked config.
 
     Args:
       config: what ``get_config`` returned, after ``check``.
-      facts: what the data says; see ``observe``.
+      data_spec: what the data says; see ``observe``.
       data: the built ``config.data``; None where training data is not needed.
     """
-    model = build(config.model, num_classes=len(facts.class_names) or None)
+    model = build(config.model, num_classes=len(data_spec.class_names) or None)
     built = {"model": model, "data": data, "objective": build(config.objective, model=model)}
     for key, value in config.items():
         if key in {f.name for f in dataclasses.fields(Experiment)} - set(built):
@@ -177,17 +183,17 @@ def assemble(config: ml_collections.ConfigDict, facts: Facts, data: Any = None) 
 
 
 def make_step(
-    experiment: Experiment, facts: Facts, batch_ops: tuple[BatchOp, ...], batch_size: int
+    experiment: Experiment, data_spec: DataSpec, batch_ops: tuple[BatchOp, ...], batch_size: int
 ) -> Step:
     """The step of an experiment, for batches of a given (global) size."""
-    horizon = Horizon(facts.num_examples, batch_size)
-    total = horizon.steps(experiment.total, "total")
+    train_length = TrainLength(data_spec.num_examples, batch_size)
+    total = train_length.steps(experiment.total, "total")
     if total < 1:
         raise ConfigError(f"config.total is {experiment.total!r}: nothing to train")
     return Step(
         objective=experiment.objective,
         optimizer=experiment.optimizer,
-        horizon=dataclasses.replace(horizon, total_steps=total),
+        train_length=dataclasses.replace(train_length, total_steps=total),
         batch_ops=batch_ops,
         batch_form=experiment.batch_form,
         ema=experiment.ema,

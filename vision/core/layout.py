@@ -27,7 +27,7 @@ from vision.core.cli import UsageError, parse, run_main, whole_number
 from vision.core.compile import Compiled, compile_step, lay_out
 from vision.core.config import build
 from vision.core.errors import UserError
-from vision.core.experiment import Facts
+from vision.core.experiment import DataSpec
 from vision.core.mesh import PARAMETER_AXES, path_of
 
 Tree = Any
@@ -137,8 +137,8 @@ def size(count: int) -> str:
     return f"{count} B" if units[0] == "B" else f"{value:.2f} {units[0]}"
 
 
-def described(image: str, classes: int, examples: int, batch_size: int) -> Facts:
-    """Facts about data that is not at hand.
+def described(image: str, classes: int, examples: int, batch_size: int) -> DataSpec:
+    """DataSpec about data that is not at hand.
 
     Args:
       image: ``224x224x3``: height, width, channels; floats, or bytes with ``:uint8`` behind it.
@@ -152,7 +152,7 @@ def described(image: str, classes: int, examples: int, batch_size: int) -> Facts
     if not examples:
         raise UsageError("--image needs --examples=<number of training examples> beside it")
     shape = tuple(int(found[i]) for i in (1, 2, 3))
-    return Facts(
+    return DataSpec(
         examples,
         tuple(f"class {i}" for i in range(classes)),
         {
@@ -164,7 +164,7 @@ def described(image: str, classes: int, examples: int, batch_size: int) -> Facts
     )
 
 
-def _facts(config: Any, options: Any) -> Facts:
+def _data_spec(config: Any, options: Any) -> DataSpec:
     if options.image:
         classes = whole_number("classes", options.classes)
         examples = whole_number("examples", options.examples)
@@ -204,11 +204,11 @@ def main(arguments: list[str]) -> int:
     largest = 0 if options.leaves in (False, "all") else whole_number("leaves", options.leaves)
     config: Any = configs.load(options.config, options.overrides)
     experiments.check(config, options.config)
-    facts = _facts(config, options)
-    experiment = experiments.assemble(config, facts)
+    data_spec = _data_spec(config, options)
+    experiment = experiments.assemble(config, data_spec)
     batch_ops, batch_size = build(config.data.batch_ops), config.data.batch_size
-    step = experiments.make_step(experiment, facts, batch_ops, batch_size)
-    batch = {name: jax.ShapeDtypeStruct(*kind) for name, kind in facts.batch.items()}
+    step = experiments.make_step(experiment, data_spec, batch_ops, batch_size)
+    batch = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
     mesh = experiment.mesh.build()
     compiled = None
     if options.compile:

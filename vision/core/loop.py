@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import io
-import json
 import math
 import time
 from collections.abc import Mapping
@@ -23,14 +22,14 @@ from vision.core.checkpoint import CheckpointStore
 from vision.core.clock import Stopwatch, last_heartbeat
 from vision.core.config import build
 from vision.core.evaluator import Stopped, evaluate
-from vision.core.experiment import Experiment, Facts, assemble, observe
+from vision.core.experiment import DataSpec, Experiment, assemble, observe
 from vision.core.journal import Journal
 from vision.core.log import Meter, Progress, duration
 from vision.core.mesh import batch_share, to_device
 from vision.core.plan import plan
 from vision.core.signals import catch_signals
 from vision.core.trace import Trace
-from vision.core.workdir import FACTS, open_workdir, write_text
+from vision.core.workdir import DATA_SPEC, open_workdir
 
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
 # the memory that waiting batches take.
@@ -85,11 +84,10 @@ def train(
         )
         started = time.perf_counter()
         data = build(config.data)
-        facts = observe(data)
-        if cluster.is_main():
-            write_text(workdir / FACTS, json.dumps(dataclasses.asdict(facts), indent=2) + "\n")
-        experiment = assemble(config, facts, data)
-        run = _Run(experiment, facts, workdir, progress_s, stack, started - spent_s)
+        data_spec = observe(data)
+        data_spec.save(workdir / DATA_SPEC)
+        experiment = assemble(config, data_spec, data)
+        run = _Run(experiment, data_spec, workdir, progress_s, stack, started - spent_s)
         return run.to_the_end(profile_steps)
 
 
@@ -110,7 +108,7 @@ class _Run:
     def __init__(
         self,
         experiment: Experiment,
-        facts: Facts,
+        data_spec: DataSpec,
         workdir: Path,
         progress_s: float,
         stack: contextlib.ExitStack,
@@ -120,7 +118,7 @@ class _Run:
         self.batch_size = experiment.data.batch_size
         self.evaluators = dict(experiment.evaluators or {})
         building_s = time.perf_counter() - started
-        self.plan = plan(experiment, facts)
+        self.plan = plan(experiment, data_spec)
         self.total, self.mesh, self.compiled = self.plan.total, self.plan.mesh, self.plan.compiled
         # One object for the whole run: evaluators cache their compiled functions by it.
         self.predict = functools.partial(self.plan.step.predict)
@@ -295,7 +293,7 @@ class _Run:
         return True
 
     def _log_step(self, pending: _Pending) -> None:
-        row = self.plan.log_every.due(pending.step) or pending.step == self.total
+        row = self.plan.log_interval.due(pending.step) or pending.step == self.total
         line = self.progress.due()
         if not (row or line):
             return
@@ -322,19 +320,17 @@ class _Run:
 
     def _due(self) -> list[str]:
         """Evaluators that run at the present step."""
-        last = self.done == self.total
+        last, intervals = self.done == self.total, self.plan.evaluate_intervals
         return [
-            name
-            for name in self.evaluators
-            if last or (name in self.plan.eval_every and self.plan.eval_every[name].due(self.done))
+            n for n in self.evaluators if last or (n in intervals and intervals[n].due(self.done))
         ]
 
     def _save_due(self) -> bool:
         overdue = time.monotonic() - self.saved_s >= self.experiment.checkpoints.every_s
         if jax.process_count() > 1:
             # Clocks differ: process 0 decides, at steps where asking it costs little.
-            overdue = self.plan.log_every.due(self.done) and cluster.agree(overdue)
-        return overdue or self.plan.save_every.due(self.done)
+            overdue = self.plan.log_interval.due(self.done) and cluster.agree(overdue)
+        return overdue or self.plan.save_interval.due(self.done)
 
     def _evaluate(self, names: list[str]) -> None:
         """Runs evaluators; a signal breaks them off, and they run again on resume."""

@@ -15,7 +15,7 @@ from optax import contrib
 
 from vision.core.depth import layers_above
 from vision.core.mesh import path_of
-from vision.core.schedule import Constant, Horizon, Schedule
+from vision.core.schedule import Constant, Schedule, TrainLength
 from vision.core.schema import ConfigError
 
 Tree = Any
@@ -182,9 +182,9 @@ class Optimizer:
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"layer_decay={self.layer_decay}, but it is above 0 and at most 1")
 
-    def rate(self, step: jax.Array, horizon: Horizon) -> jax.Array:
+    def rate(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
         """The learning rate of update ``step`` (counted from 0) before any multipliers."""
-        return self.learning_rate * self.schedule(step, horizon)
+        return self.learning_rate * self.schedule(step, train_length)
 
     def multipliers(self, params: Tree) -> Tree:
         """What the learning rate of every leaf is multiplied by; 0 is frozen.
@@ -230,7 +230,7 @@ class Optimizer:
             for value, (count, first) in sorted(groups.items(), reverse=True)
         ]
 
-    def build(self, params: Tree, horizon: Horizon) -> optax.GradientTransformation:
+    def build(self, params: Tree, train_length: TrainLength) -> optax.GradientTransformation:
         """The transformation for parameters like ``params`` (arrays or shapes)."""
         rules = match_rules(params, self.rules)
         scales = self.multipliers(params)
@@ -265,7 +265,7 @@ class Optimizer:
 
         def update(grads: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
             updates, inner = method.update(grads, state["method"], params)
-            updates = finish(updates, params, self.rate(state["count"], horizon))
+            updates = finish(updates, params, self.rate(state["count"], train_length))
             return updates, {"method": inner, "count": state["count"] + 1}
 
         return optax.GradientTransformation(init, update)  # pyright: ignore[reportArgumentType]

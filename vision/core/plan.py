@@ -11,9 +11,9 @@ import jax
 from vision.core import flops
 from vision.core.begin import starting
 from vision.core.compile import Compiled, compile_step
-from vision.core.experiment import Experiment, Facts, make_step
+from vision.core.experiment import DataSpec, Experiment, make_step
 from vision.core.net import count_params
-from vision.core.schedule import Every
+from vision.core.schedule import Interval
 from vision.core.step import Step
 
 
@@ -22,13 +22,13 @@ class Plan:
     """What the loop follows.
 
     Attributes:
-      step: the step and its horizon.
+      step: the step and its train_length.
       mesh: the devices.
       compiled: the step, compiled for the mesh.
       flops: model FLOPs of a step, on all devices together.
-      log_every: when a row is written.
-      save_every: when the state is saved.
-      eval_every: name of an evaluator to when it runs while training.
+      log_interval: when a row is written.
+      save_interval: when the state is saved.
+      evaluate_intervals: name of an evaluator to when it runs while training.
       seconds: that compiling took.
       summary: all of this in a line for people.
     """
@@ -37,16 +37,16 @@ class Plan:
     mesh: jax.sharding.Mesh
     compiled: Compiled
     flops: int
-    log_every: Every
-    save_every: Every
-    eval_every: Mapping[str, Every]
+    log_interval: Interval
+    save_interval: Interval
+    evaluate_intervals: Mapping[str, Interval]
     seconds: float
     summary: str
 
     @property
     def total(self) -> int:
         """Length of the run in steps."""
-        return self.step.horizon.total_steps
+        return self.step.train_length.total_steps
 
     def mfu(self, experiment: Experiment) -> Callable[[float], float | None]:
         """Model FLOPs utilisation of a step, by its seconds; see ``vision.core.flops.mfu``."""
@@ -57,25 +57,25 @@ class Plan:
         return lambda seconds: flops.mfu(self.flops, seconds, devices, dtype, products)
 
 
-def plan(experiment: Experiment, facts: Facts) -> Plan:
+def plan(experiment: Experiment, data_spec: DataSpec) -> Plan:
     """Builds and compiles the step of an experiment.
 
     Raises:
       UserError: lengths, sharding rules, optimizer rules or accumulation that do not fit.
     """
     batch_size = experiment.data.batch_size
-    step = make_step(experiment, facts, experiment.data.batch_ops, batch_size)
+    step = make_step(experiment, data_spec, experiment.data.batch_ops, batch_size)
     mesh = experiment.mesh.build()
-    every = step.horizon.every
-    rhythms = {
-        name: every(distance, f"evaluators.{name}.every")
+    interval = step.train_length.interval
+    evaluate_intervals = {
+        name: interval(distance, f"evaluators.{name}.every")
         for name, evaluator in (experiment.evaluators or {}).items()
         if (distance := getattr(evaluator, "every", None)) is not None
     }
-    log_every = every(experiment.log_every, "log_every")
-    save_every = every(experiment.checkpoints.every, "checkpoints.every")
+    log_interval = interval(experiment.log_every, "log_every")
+    save_interval = interval(experiment.checkpoints.every, "checkpoints.every")
     started = time.perf_counter()
-    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in data_spec.batch.items()}
     compiled = compile_step(step, shapes, mesh, experiment.sharding)
     begin = starting(experiment, step, compiled.abstract, compiled.init, mesh)
     compiled = dataclasses.replace(compiled, init=begin)
@@ -92,8 +92,8 @@ def plan(experiment: Experiment, facts: Facts) -> Plan:
         f"{count_params(compiled.abstract.params):,} parameters; "
         + (f"{trained}; " if trained else "")
         + f"{mesh.size} {jax.devices()[0].device_kind} device(s); "
-        f"{facts.num_examples:,} examples; batch {batch_size}; "
-        f"{step.horizon.total_steps:,} steps of {work / 1e9:.3g} GFLOP"
+        f"{data_spec.num_examples:,} examples; batch {batch_size}; "
+        f"{step.train_length.total_steps:,} steps of {work / 1e9:.3g} GFLOP"
         + (f", {memory / 1e6:,.0f} MB a device" if memory else "")
         + (f", {kinds}" if kinds else "")
     )
@@ -102,9 +102,9 @@ def plan(experiment: Experiment, facts: Facts) -> Plan:
         mesh=mesh,
         compiled=compiled,
         flops=work,
-        log_every=log_every,
-        save_every=save_every,
-        eval_every=rhythms,
+        log_interval=log_interval,
+        save_interval=save_interval,
+        evaluate_intervals=evaluate_intervals,
         seconds=time.perf_counter() - started,
         summary=summary,
     )

@@ -11,11 +11,11 @@ import jax
 
 from vision.core.config import build
 from vision.core.evaluator import Predict
-from vision.core.experiment import Experiment, Facts, assemble, check, make_step
+from vision.core.experiment import DataSpec, Experiment, assemble, check, make_step
 from vision.core.mesh import state_shardings
 from vision.core.objective import Variables
 from vision.core.stored import compare, flatten, load_state
-from vision.core.workdir import FACTS, WorkdirError, read_config
+from vision.core.workdir import DATA_SPEC, WorkdirError, read_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Run:
 
     Attributes:
       experiment: its parts; ``data`` is None.
-      facts: what it learned from its training data.
+      data_spec: what it learned from its training data.
       step: training step of the variables.
       variables: averaged parameters where the run keeps an average, on ``mesh``.
       predict: ``(variables, batch) -> dict``; one object, so that compiled functions are reused.
@@ -32,7 +32,7 @@ class Run:
     """
 
     experiment: Experiment
-    facts: Facts
+    data_spec: DataSpec
     step: int
     variables: Variables
     predict: Predict
@@ -50,13 +50,13 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
     """
     config: Any = read_config(workdir)
     check(config, str(workdir / "config.json"))
-    if not (workdir / FACTS).exists():
-        raise WorkdirError(f"{workdir} has no {FACTS}: training has not begun there")
-    facts = Facts.load(workdir / FACTS)
-    experiment = assemble(config, facts)
+    if not (workdir / DATA_SPEC).exists():
+        raise WorkdirError(f"{workdir} has no {DATA_SPEC}: training has not begun there")
+    data_spec = DataSpec.load(workdir / DATA_SPEC)
+    experiment = assemble(config, data_spec)
     ops, size = build(config.data.batch_ops), config.data.batch_size
-    trained = make_step(experiment, facts, ops, size)
-    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in facts.batch.items()}
+    trained = make_step(experiment, data_spec, ops, size)
+    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in data_spec.batch.items()}
     abstract = jax.eval_shape(trained.init, shapes)
     step, stored = load_state(workdir, step)
     names = flatten(abstract)
@@ -66,7 +66,7 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
     shardings = state_shardings(state.averaged, mesh, experiment.sharding)
     return Run(
         experiment=experiment,
-        facts=facts,
+        data_spec=data_spec,
         step=step,
         variables=jax.device_put(state.averaged, shardings),
         predict=functools.partial(trained.predict),

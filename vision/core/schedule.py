@@ -16,7 +16,7 @@ _LENGTH = re.compile(r"\s*([0-9][0-9_.]*(?:e[+-]?[0-9]+)?)\s*(step|epoch|example
 
 
 @dataclasses.dataclass(frozen=True)
-class Horizon:
+class TrainLength:
     """What turns epochs and examples into steps.
 
     Attributes:
@@ -40,9 +40,9 @@ class Horizon:
         exact = self._exact(length, name)
         return max(round(exact), 1 if exact > 0 else 0)
 
-    def every(self, length: str, name: str = "length") -> Every:
-        """A rhythm: due at the last step of every ``length``, which need not be whole steps."""
-        return Every(max(self._exact(length, name), 1.0))
+    def interval(self, length: str, name: str = "length") -> Interval:
+        """Due at the last step of every ``length``, which need not be whole steps."""
+        return Interval(max(self._exact(length, name), 1.0))
 
     def _exact(self, length: str, name: str) -> float:
         match = _LENGTH.fullmatch(length)
@@ -57,8 +57,12 @@ class Horizon:
 
 
 @dataclasses.dataclass(frozen=True)
-class Every:
-    """A rhythm of ``period`` steps, at least 1."""
+class Interval:
+    """Something that happens again and again in a run.
+
+    Attributes:
+      period: steps from one time to the next, at least 1; need not be whole.
+    """
 
     period: float
 
@@ -71,7 +75,7 @@ class Every:
 class Schedule(Protocol):
     """A learning-rate multiplier: 1 at the peak."""
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array: ...
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array: ...
 
 
 def _warmup(step: jax.Array, warmup: int) -> jax.Array:
@@ -89,8 +93,8 @@ class Constant:
 
     warmup: str = "0 steps"
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        return _warmup(step, horizon.steps(self.warmup, "optimizer.schedule.warmup"))
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        return _warmup(step, train_length.steps(self.warmup, "optimizer.schedule.warmup"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,9 +104,9 @@ class Cosine:
     warmup: str = "0 steps"
     final: float = 0.0
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
-        cosine = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, warmup, horizon.total_steps)))
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
+        cosine = 0.5 * (1 + jnp.cos(jnp.pi * _progress(step, warmup, train_length.total_steps)))
         return _warmup(step, warmup) * (self.final + (1 - self.final) * cosine)
 
 
@@ -113,9 +117,9 @@ class Linear:
     warmup: str = "0 steps"
     final: float = 0.0
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
-        left = 1 - _progress(step, warmup, horizon.total_steps)
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
+        left = 1 - _progress(step, warmup, train_length.total_steps)
         return _warmup(step, warmup) * (self.final + (1 - self.final) * left)
 
 
@@ -130,13 +134,13 @@ class Rsqrt:
     timescale: str = "10_000 steps"
     cooldown: str = "0 steps"
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
-        timescale = horizon.steps(self.timescale, "optimizer.schedule.timescale")
-        cooldown = horizon.steps(self.cooldown, "optimizer.schedule.cooldown")
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
+        timescale = train_length.steps(self.timescale, "optimizer.schedule.timescale")
+        cooldown = train_length.steps(self.cooldown, "optimizer.schedule.cooldown")
         since = jnp.maximum(step - warmup, 0)
         rate = _warmup(step, warmup) / jnp.sqrt(1 + since / max(timescale, 1))
-        return rate * _cooldown(step, cooldown, horizon.total_steps)
+        return rate * _cooldown(step, cooldown, train_length.total_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,10 +150,10 @@ class WarmupStableDecay:
     warmup: str = "0 steps"
     cooldown: str = "0 steps"
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
-        cooldown = horizon.steps(self.cooldown, "optimizer.schedule.cooldown")
-        return _warmup(step, warmup) * _cooldown(step, cooldown, horizon.total_steps)
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
+        cooldown = train_length.steps(self.cooldown, "optimizer.schedule.cooldown")
+        return _warmup(step, warmup) * _cooldown(step, cooldown, train_length.total_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,9 +164,9 @@ class Staircase:
     every: str = "30 epochs"
     warmup: str = "0 steps"
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        every = max(horizon.steps(self.every, "optimizer.schedule.every"), 1)
-        warmup = horizon.steps(self.warmup, "optimizer.schedule.warmup")
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        every = max(train_length.steps(self.every, "optimizer.schedule.every"), 1)
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
         return _warmup(step, warmup) * jnp.power(self.factor, step // every)
 
 

@@ -17,7 +17,7 @@ from vision.core.net import Tap, Tapped
 from vision.core.objective import Aux, Batch, Context, Objective, Variables
 from vision.core.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.core.players import Player, players
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.state import State, seed_key, step_key
 
 Tree = Any
@@ -58,7 +58,7 @@ class Step:
     Attributes:
       objective: what is learned.
       optimizer: how parameters move; one per phase, by name, where the objective has phases.
-      horizon: length of the run.
+      train_length: length of the run.
       batch_ops: applied to every training batch before the loss, on the device.
       batch_form: draws the form of a step's batch after ``batch_ops``; None for one form.
       ema: keep a parameter average in the slot ``ema``.
@@ -72,7 +72,7 @@ class Step:
 
     objective: Objective
     optimizer: Optimizer | Mapping[str, Optimizer]
-    horizon: Horizon
+    train_length: TrainLength
     batch_ops: tuple[BatchOp, ...] = ()
     batch_form: BatchForm | None = None
     ema: Ema | None = None
@@ -91,10 +91,10 @@ class Step:
         batch = self._prepare(batch, k_ops)
         variables = self.objective.init(k_params, batch)
         empty = State(jnp.zeros([], jnp.int32), {}, {}, {}, {}, key)
-        return self.restart(empty, variables)
+        return self.init_state(empty, variables)
 
-    def restart(self, state: State, variables: Variables) -> State:
-        """A state that begins with these variables. Traceable."""
+    def init_state(self, state: State, variables: Variables) -> State:
+        """The state before the first update, with these variables. Traceable."""
         slots = dict(variables.slots)
         if self.ema is not None:
             slots["ema"] = self.ema.init(variables.params, variables.model_state)
@@ -106,7 +106,7 @@ class Step:
             slots=slots,
         )
 
-    def begin(self, state: State, batch: Batch) -> State:
+    def init_from_batch(self, state: State, batch: Batch) -> State:
         """``state`` after the objective has seen the first batch, if it wants to. Traceable."""
         if not hasattr(self.objective, "begin"):
             return state
@@ -116,7 +116,7 @@ class Step:
         slots = {name: x for name, x in state.slots.items() if name != "ema"}
         variables = dataclasses.replace(state.variables, slots=slots)
         begun: Any = self.objective
-        return self.restart(state, begun.begin(variables, self._prepare(batch, k_ops), k_begin))
+        return self.init_state(state, begun.begin(variables, self._prepare(batch, k_ops), k_begin))
 
     def update(self, state: State, batch: Batch) -> tuple[State, Metrics]:
         """One optimization step: a move of every player. Traceable."""
@@ -159,12 +159,12 @@ class Step:
             branches = [lambda x, shape=shape: gradient(shape(x)) for shape in self._forms()]
             loss, aux, grads = jax.lax.switch(form, branches, batch)
         before = player.of_state(state.opt_state)
-        transform = player.optimizer.build(mine, self.horizon)
+        transform = player.optimizer.build(mine, self.train_length)
         updates, after = transform.update(grads, before, mine)
         params = {**state.params, **optax.apply_updates(mine, updates)}  # pyright: ignore
         metrics = {
             "loss": loss,
-            "learning_rate": player.optimizer.rate(before["count"], self.horizon),
+            "learning_rate": player.optimizer.rate(before["count"], self.train_length),
             "grad_norm": trained_norm(grads, player.optimizer.rules),
             **aux.metrics,
         }
@@ -189,7 +189,7 @@ class Step:
         states: Tree = {}
         for player in self.players(params):
             mine = player.of(params)
-            start = player.optimizer.build(mine, self.horizon).init(mine)
+            start = player.optimizer.build(mine, self.train_length).init(mine)
             states = player.put_state(states, start)
         return states
 
@@ -241,20 +241,20 @@ class Step:
         ctx = Context(
             model_state=variables.model_state,
             step=jnp.zeros([], jnp.int32),
-            total_steps=self.horizon.total_steps,
+            total_steps=self.train_length.total_steps,
             train=False,
         )
         return objective.predict(variables.params, variables.slots, batch, ctx)
 
     def _context(self, model_state: Tree, step: jax.Array, phase: str, key: jax.Array) -> Context:
         return Context(
-            model_state, step, self.horizon.total_steps, train=True, phase=phase, key=key
+            model_state, step, self.train_length.total_steps, train=True, phase=phase, key=key
         )
 
     def _form(self, key: jax.Array, step: jax.Array) -> jax.Array | None:
         if self.batch_form is None:
             return None
-        return self.batch_form.choose(key, step, self.horizon.total_steps)
+        return self.batch_form.choose(key, step, self.train_length.total_steps)
 
     def _forms(self) -> list[Callable[[Batch], Batch]]:
         if self.batch_form is None:

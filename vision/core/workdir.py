@@ -15,7 +15,7 @@ from vision.core import cluster
 from vision.core.config import differences, from_plain, to_json, to_plain, with_defaults
 from vision.core.errors import UserError
 
-CONFIG, FACTS = "config.json", "run.json"
+CONFIG, DATA_SPEC = "config.json", "run.json"
 
 
 class WorkdirError(UserError):

@@ -16,7 +16,7 @@ from vision.core.evaluator import EvalContext, Predict
 from vision.core.figures import Figure
 from vision.core.net import Tower
 from vision.core.optim import Optimizer, sgd
-from vision.core.schedule import Cosine, Horizon
+from vision.core.schedule import Cosine, TrainLength
 from vision.core.state import State
 from vision.core.step import Step
 from vision.data.pipeline import EvalData
@@ -109,8 +109,8 @@ class TaughtBySynthetic:
             decay="coupled",
         )
         ops = (SiameseAugment(self.strategies),) if self.strategies else ()
-        horizon = Horizon(rows, rows, total_steps=self.steps)
-        return Step(Classify(self.model), optimizer, horizon, batch_ops=ops)
+        train_length = TrainLength(rows, rows, total_steps=self.steps)
+        return Step(Classify(self.model), optimizer, train_length, batch_ops=ops)
 
     def _taught(self, step: Step, seed: jax.Array, batch: Mapping[str, Any]) -> State:
         state = dataclasses.replace(step, seed=seed).init(batch)  # pyright: ignore - it may be traced

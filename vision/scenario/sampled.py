@@ -55,7 +55,7 @@ class Sampled:
     def run(self, folder: Path) -> dict[str, float]:
         """Raises CheckpointError or WorkdirError where a run cannot be read."""
         made = load_run(Path(self.run_of))
-        shape = made.facts.batch["image"][0][1:]
+        shape = made.data_spec.batch["image"][0][1:]
         labels, guide = np.zeros(self.count, np.int32), None
         if self.guide:
             guide = load_run(Path(self.guide))

@@ -46,7 +46,7 @@ class Tokenised:
         size = (folder / "tokens.npz").stat().st_size / len(ids)
         return {
             "bytes": size,
-            "share": size / math.prod(run.facts.batch["image"][0][1:]),
+            "share": size / math.prod(run.data_spec.batch["image"][0][1:]),
             "entries": float(len(np.unique(ids))),
             "error": float(np.mean(rows["error"])),
         }

@@ -25,7 +25,7 @@ from vision.core.objective import Variables
 from vision.core.restore import load_run
 from vision.core.schema import CONSTRUCTOR, nearest
 from vision.core.stored import flatten, load_state
-from vision.core.workdir import CONFIG, FACTS, read_config, write_text
+from vision.core.workdir import CONFIG, DATA_SPEC, read_config, write_text
 
 Arrays = dict[str, np.ndarray]
 _AVERAGE = "slots.ema."
@@ -195,9 +195,9 @@ def _check_alike(folders: Sequence[Path]) -> None:
 
 
 def _classes(folder: Path) -> list[str]:
-    if not (folder / FACTS).exists():
-        raise AverageError(f"{folder} has no {FACTS}: training has not begun there")
-    return json.loads((folder / FACTS).read_text())["class_names"]
+    if not (folder / DATA_SPEC).exists():
+        raise AverageError(f"{folder} has no {DATA_SPEC}: training has not begun there")
+    return json.loads((folder / DATA_SPEC).read_text())["class_names"]
 
 
 def _evaluated(state: Arrays) -> Arrays:
@@ -246,7 +246,7 @@ def _write(
             raise AverageError(f"the average cannot be written to {out}")
     finally:
         store.close()
-    write_text(out / FACTS, (first / FACTS).read_text())
+    write_text(out / DATA_SPEC, (first / DATA_SPEC).read_text())
     write_text(out / "average.json", json.dumps(report, indent=2) + "\n")
     # Last: a folder with a config is a run.
     write_text(out / CONFIG, (first / CONFIG).read_text())

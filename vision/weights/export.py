@@ -100,7 +100,7 @@ def export(
         files["config.json"] = _plain_config(workdir, run)
     else:
         assert card is not None
-        (model, trees), labels = _plain_model(run), run.facts.class_names
+        (model, trees), labels = _plain_model(run), run.data_spec.class_names
         files = config_of(to, model, card, labels, _learned(trees), architecture)
         tensors = library_tensors(model, trees, to, card.size)
     if dtype is not None:
@@ -108,7 +108,7 @@ def export(
     texts["digest"] = digest(tensors)
     if card is not None:
         files[OURS] = written("safetensors", card)
-        files[LABELS] = list(run.facts.class_names)
+        files[LABELS] = list(run.data_spec.class_names)
     readme = model_card(workdir, run, files, tensors, to=to, licence=licence, texts=texts)
 
     output.mkdir(parents=True, exist_ok=True)
@@ -126,7 +126,7 @@ def export(
 
 def card_of(run: Run) -> Preprocessing | None:
     """What the ops of the first evaluator with ops do to pictures; None where none has any."""
-    shape = run.facts.batch["image"][0][1:] if "image" in run.facts.batch else None
+    shape = run.data_spec.batch["image"][0][1:] if "image" in run.data_spec.batch else None
     for evaluator in (run.experiment.evaluators or {}).values():
         evaluation = getattr(getattr(evaluator, "data", None), "ops", ())
         if evaluation and shape is not None and len(shape) == 3:

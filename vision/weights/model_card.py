@@ -50,7 +50,7 @@ def model_card(
     dtypes = ", ".join(sorted({x.dtype.name for x in tensors.values()}))
     kind = config["model"][CONSTRUCTOR].rpartition(".")[2] if config.get("model") else "model"
     front = ["---", f"license: {licence}", "library_name: " + ("vision" if to == "ours" else to)]
-    if run.facts.class_names:
+    if run.data_spec.class_names:
         front += ["pipeline_tag: image-classification"]
     lines = [
         *front,
@@ -62,8 +62,8 @@ def model_card(
         f"{'in this code base' if to == 'ours' else to} names them.",
         "",
         f"- training step: {run.step}",
-        f"- trained on: `{_source(config)}`, {run.facts.num_examples:,} examples",
-        f"- classes: {len(run.facts.class_names) or 'none'}",
+        f"- trained on: `{_source(config)}`, {run.data_spec.num_examples:,} examples",
+        f"- classes: {len(run.data_spec.class_names) or 'none'}",
         f"- licence: {licence}",
         f"- digest of the tensors (SHA-256): {texts['digest']}",
         f"- written by: {_version()}",

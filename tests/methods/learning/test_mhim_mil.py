@@ -12,7 +12,7 @@ import pytest
 
 from vision.core.net import forward
 from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.data.sources.bags import Bags
 from vision.data.sources.digits import Digits
@@ -36,7 +36,7 @@ def batch() -> dict[str, Any]:
 
 def step(objective: Any) -> Step:
     adam = Optimizer(adamw(), 1e-2, rules=(Rule(".*"),))
-    return Step(objective, adam, Horizon(8, 4, total_steps=4))
+    return Step(objective, adam, TrainLength(8, 4, total_steps=4))
 
 
 def test_attention_sums_to_one_over_what_is_there_and_follows_it():
@@ -102,7 +102,7 @@ def test_as_many_are_hidden_as_it_says_by_the_teachers_attention():
 
 def test_the_student_takes_one_layer_and_the_teacher_follows_slowly():
     made = step(MhimMil(MODEL, momentum=0.75, random=0.9))
-    begun = jax.jit(made.begin)(made.init(batch()), batch())
+    begun = jax.jit(made.init_from_batch)(made.init(batch()), batch())
     given = made.init(batch()).params["model"]
     jax.tree.map(np.testing.assert_array_equal, begun.slots["teacher"], given)
     student = begun.params["model"]
@@ -117,7 +117,7 @@ def test_the_student_takes_one_layer_and_the_teacher_follows_slowly():
         after.slots["teacher"],
     )
     same = step(MhimMil(MODEL, fresh=False))
-    again = jax.jit(same.begin)(made.init(batch()), batch())
+    again = jax.jit(same.init_from_batch)(made.init(batch()), batch())
     jax.tree.map(np.testing.assert_array_equal, again.params["model"], given)
 
 

@@ -14,7 +14,7 @@ from vision.blocks.sites import SiteError, at_site
 from vision.core.net import Tap, Tapped, forward, initialise
 from vision.core.objective import Variables
 from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.methods.robust_explain.grad_cam import GradCam, as_maps, weighted
 from vision.models.vit import ViT
@@ -91,7 +91,7 @@ def test_the_map_is_scaled_and_guided():
 
 def test_a_runs_predict_takes_a_tap(variables: Any):
     """Also where the objective hands one of its own, which comes first."""
-    step = Step(Classify(VIT), Optimizer(method=adamw(), learning_rate=0.1), Horizon(4, 2, 1))
+    step = Step(Classify(VIT), Optimizer(method=adamw(), learning_rate=0.1), TrainLength(4, 2, 1))
     params, state = variables
     everything = Variables({"model": params}, {"model": state}, {})
     batch = {"image": IMAGES}

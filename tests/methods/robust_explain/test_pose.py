@@ -13,7 +13,7 @@ import pytest
 
 from vision.blocks.triplet import batch_hard_triplet
 from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.core.step import Step
 from vision.methods.robust_explain.pose import Pose, augment
 from vision.models.vit import ViT
@@ -36,7 +36,9 @@ def step(augmenters: int = 2, total: int = 4) -> Step:
     optimizers = {"expand": adam, "attribute": adam}
     if not augmenters:
         del optimizers["expand"]
-    return Step(Pose(MODEL, augmenters, width=4), optimizers, Horizon(48, 12, total_steps=total))
+    return Step(
+        Pose(MODEL, augmenters, width=4), optimizers, TrainLength(48, 12, total_steps=total)
+    )
 
 
 @pytest.fixture(scope="module")

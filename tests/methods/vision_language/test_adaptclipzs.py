@@ -11,7 +11,7 @@ from tests.evaluators.linear_dual import TOKENIZER, data, run, texts_of
 from vision.blocks.contrast import Softmax
 from vision.blocks.sharded_contrast import Side, compare
 from vision.blocks.similarity import Dot, unit
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.data.ops.classes import SayLabel
 from vision.data.source import DataError
 from vision.methods.vision_language.adaptclipzs import (
@@ -36,9 +36,9 @@ def test_with_one_image_per_class_the_loss_is_twice_that_of_clip():
 
 
 def test_restarts():
-    horizon = Horizon(num_examples=10, batch_size=2, total_steps=35)
+    train_length = TrainLength(num_examples=10, batch_size=2, total_steps=35)
     schedule = WarmRestarts("2 epochs", factor=2)
-    rates = np.asarray([schedule(jnp.int32(step), horizon) for step in range(35)])
+    rates = np.asarray([schedule(jnp.int32(step), train_length) for step in range(35)])
     np.testing.assert_allclose(rates[[0, 5, 10, 20, 30]], [1, 0.5, 1, 0.5, 1], atol=1e-6)
     assert (np.diff(rates)[[9, 29]] > 0).all()
     assert (np.delete(np.diff(rates), [9, 29]) < 0).all()

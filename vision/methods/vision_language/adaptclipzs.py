@@ -33,7 +33,7 @@ import numpy as np
 
 from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import Figure
-from vision.core.schedule import Horizon
+from vision.core.schedule import TrainLength
 from vision.data.ops.classes import SayLabel
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer
@@ -55,10 +55,10 @@ class WarmRestarts:
         if not 1 <= self.factor < math.inf:
             raise ValueError(f"factor={self.factor}: at least 1")
 
-    def __call__(self, step: jax.Array, horizon: Horizon) -> jax.Array:
-        length = max(horizon.steps(self.first, "optimizer.schedule.first"), 1)
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        length = max(train_length.steps(self.first, "optimizer.schedule.first"), 1)
         cycle, start, end = jnp.float32(length), jnp.float32(0), length
-        while end < horizon.total_steps:  # a handful: every one is longer, or as long
+        while end < train_length.total_steps:  # a handful: every one is longer, or as long
             past = step >= end
             start = jnp.where(past, end, start)
             length = round(length * self.factor)
