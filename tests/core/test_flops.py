@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import pytest
-from jax._src.cudnn import fused_attention_stablehlo
 from jax.sharding import PartitionSpec as P
 
+from tests.cudnn import trace_without_gpu
 from vision.core.flops import count, mfu, peak_flops, without_recomputation
 from vision.core.mesh import Mesh
 from vision.core.optim import Optimizer, Rule, adamw
@@ -165,10 +165,7 @@ def test_an_update_costs_three_forward_passes_less_the_gradient_of_the_image():
 
 
 def test_fused_attention_counts_as_the_plain_one(monkeypatch: pytest.MonkeyPatch):
-    # Tracing asks the GPU's driver for versions; nothing here compiles or runs.
-    monkeypatch.setattr(fused_attention_stablehlo, "check_cudnn_version", lambda: 91200)
-    capability = "is_cuda_compute_capability_equal"
-    monkeypatch.setattr(fused_attention_stablehlo, capability, lambda version: False)
+    trace_without_gpu(monkeypatch)
     sizes: dict[str, Any] = {
         "width": 16,
         "depth": 2,

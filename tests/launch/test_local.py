@@ -108,6 +108,19 @@ print("oh", index, file=sys.stderr)
     assert sorted(err.splitlines()) == ["[1] oh 1", "oh 0"]
 
 
+def test_lines_written_in_pieces_stay_whole(tmp_path: Path):
+    program = """
+for i in range(200):
+    print(index, "of", "many", "pieces", i)
+print(index, "no end of the line", end="")
+"""
+    status, out, err = finish(start(tmp_path, program, "--devices=1", "--processes=3"))
+    assert status == 0, err
+    each = [*(f"of many pieces {i}" for i in range(200)), "no end of the line"]
+    prefixes = ("0", "[1] 1", "[2] 2")
+    assert sorted(out.splitlines()) == sorted(f"{p} {text}" for p in prefixes for text in each)
+
+
 def test_device_count_replaces_that_of_the_caller(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8")
     given = environment(Job(("x.py",), devices=2), 1, "127.0.0.1:5")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables
 
+from vision.core.jax_internals import equations
 from vision.core.net import forward
 from vision.core.precision import Precision
 from vision.models.attention import attention_weights
@@ -37,18 +37,6 @@ def resnet(**fields: Any) -> ResNet:
 
 def convnext(**fields: Any) -> ConvNeXt:
     return ConvNeXt(depths=(2, 1), dims=(8, 16), stem_stride=2, num_classes=5, **fields)
-
-
-def equations(jaxpr: Any) -> Iterator[Any]:
-    """All equations of a program, at any depth."""
-    for equation in jaxpr.eqns:
-        yield equation
-        for value in jax.tree.leaves(
-            list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
-        ):
-            inner = getattr(value, "jaxpr", value)
-            if hasattr(inner, "eqns"):
-                yield from equations(inner)
 
 
 def trace(tower: Any, train: bool = False) -> tuple[list[Any], Any]:

@@ -31,6 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.tape import Cotangents, Operation, Tape, Value, record, vjp
+from vision.core import jax_internals
 from vision.core.errors import UserError
 
 LayerRule = Literal["epsilon", "alpha_beta"]
@@ -232,8 +233,9 @@ def _is_dense(operation: Operation, rows: int) -> bool:
     """Whether the result has one place per example, of ``rows`` examples."""
     if operation.name == "conv_general_dilated":
         out = operation.outputs[0].array.shape
-        return math.prod(out[i] for i in operation.params["dimension_numbers"].out_spec[2:]) == 1
-    contracting, _ = operation.params["dimension_numbers"]
+        axes = jax_internals.convolution_axes(operation.params)
+        return math.prod(out[i] for i in axes.out_spec[2:]) == 1
+    contracting = jax_internals.contracted_axes(operation.params)
     [place] = operation.dependent
     shape = operation.inputs[place].array.shape
     return math.prod(n for i, n in enumerate(shape) if i not in contracting[place]) == rows

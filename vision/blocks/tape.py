@@ -15,13 +15,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.extend.core import ClosedJaxpr, Literal
+from jax.extend.core import ClosedJaxpr
 
-# Operations that call a function that they carry, and what they call it.
-_CALLS = {
-    **dict.fromkeys(("jit", "pjit", "closed_call", "remat", "remat2", "checkpoint"), "jaxpr"),
-    **dict.fromkeys(("core_call", "custom_jvp_call", "custom_vjp_call"), "call_jaxpr"),
-}
+from vision.core import jax_internals
 
 
 @dataclasses.dataclass(eq=False)
@@ -139,23 +135,28 @@ def _read(
     known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     known |= {v: Value(x) for v, x in zip(jaxpr.constvars, closed.consts, strict=True)}
     for equation in jaxpr.eqns:
-        given = [Value(v.val) if isinstance(v, Literal) else known[v] for v in equation.invars]
+        given = [_value(v, known) for v in equation.invars]
         made = _run(equation, given, operations, calls)
         known |= dict(zip(equation.outvars, made, strict=True))
-    return [Value(v.val) if isinstance(v, Literal) else known[v] for v in jaxpr.outvars]
+    return [_value(v, known) for v in jaxpr.outvars]
+
+
+def _value(atom: Any, known: dict[Any, Value]) -> Value:
+    constant = jax_internals.literal_value(atom)
+    return known[atom] if constant is None else Value(*constant)
 
 
 def _run(
     equation: Any, inputs: list[Value], operations: list[Operation], calls: tuple[str, ...]
 ) -> list[Value]:
     name, params, primitive = equation.primitive.name, equation.params, equation.primitive
-    if name in _CALLS:
-        inner = params[_CALLS[name]]
-        closed = inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
-        return _read(closed, inputs, operations, (*calls, params.get("name", name)))
+    call = jax_internals.called(equation)
+    if call is not None:
+        function, program = call
+        return _read(program, inputs, operations, (*calls, function))
     moves = any(value.depends for value in inputs)
     if name == "scan" and moves:
-        return _unrolled(params, inputs, operations, calls)
+        return _unrolled(jax_internals.scan(params), inputs, operations, calls)
 
     def run(*arrays: Any) -> list[Any]:
         made = primitive.bind(*arrays, **params)
@@ -169,22 +170,22 @@ def _run(
 
 
 def _unrolled(
-    params: dict[str, Any],
+    scan: jax_internals.Scan,
     inputs: list[Value],
     operations: list[Operation],
     calls: tuple[str, ...],
 ) -> list[Value]:
     """A scan, one step after another."""
-    fixed, kept = params["num_consts"], params["num_carry"]
+    fixed, kept = scan.constants, scan.carry
     constants, carry = inputs[:fixed], inputs[fixed : fixed + kept]
-    steps = range(params["length"])
+    steps = range(scan.length)
     made: dict[int, list[Value]] = {}
-    for i in reversed(steps) if params["reverse"] else steps:
+    for i in reversed(steps) if scan.reverse else steps:
         each = [
             _apply(lambda x, i=i: lax.index_in_dim(x, i, keepdims=False), [x], operations)
             for x in inputs[fixed + kept :]
         ]
-        found = _read(params["jaxpr"], [*constants, *carry, *each], operations, calls)
+        found = _read(scan.body, [*constants, *carry, *each], operations, calls)
         carry, made[i] = found[:kept], found[kept:]
     columns = zip(*(made[i] for i in steps), strict=True)
     return [*carry, *(_apply(lambda *x: jnp.stack(x), list(c), operations) for c in columns)]

@@ -18,8 +18,8 @@ import threading
 from typing import Any, NoReturn, TypeVar
 
 import jax
-from jax._src import distributed  # the coordination client has no public name
 
+from vision.core import jax_internals
 from vision.core.errors import UserError
 
 T = TypeVar("T")
@@ -96,7 +96,7 @@ def join(*, detect: bool = True, heartbeat_s: int = 30, connect_s: int = 300) ->
 
 def _give_up(connect_s: int) -> None:
     # When jax's own time is up, C++ aborts the process: nothing could be said from Python.
-    address = distributed.global_state.coordinator_address or "(not found yet)"
+    address = jax_internals.coordinator_address() or "(not found yet)"
     print(
         f"error: not all processes of the run were there within {connect_s} s; the address of "
         f"process 0 is {address} (JAX_COORDINATOR_ADDRESS, or what the cluster says): look at the "
@@ -174,8 +174,7 @@ def abandon(status: int) -> NoReturn:
 
 def client() -> Any | None:
     """The connection to the coordination service; None for a run of one process."""
-    state = distributed.global_state
-    return state.client if state.client is not None and state.num_processes > 1 else None
+    return jax_internals.coordination_client()
 
 
 def is_main() -> bool:

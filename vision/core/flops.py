@@ -10,11 +10,13 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, Jaxpr, Var, jaxpr_as_fun
+from jax.extend.core import Jaxpr, jaxpr_as_fun
+
+from vision.core import jax_internals
 
 
 def count(fn: Callable[..., Any], *args: Any) -> int:
@@ -40,19 +42,20 @@ def without_recomputation(fn: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(fn)
     def kept(*args: Any) -> Any:
         closed, shapes = jax.make_jaxpr(fn, return_shape=True)(*args)
-        results = jaxpr_as_fun(_keep_all(closed))(*jax.tree.leaves(args))
+        results = jaxpr_as_fun(jax_internals.keep_all_intermediates(closed))(*jax.tree.leaves(args))
         return jax.tree.unflatten(jax.tree.structure(shapes), results)
 
     return kept
 
 
 def _count(jaxpr: Jaxpr, used: list[bool]) -> int:
-    live = {v for v, is_used in zip(jaxpr.outvars, used, strict=True) if is_used and _is_var(v)}
+    is_variable = jax_internals.is_variable
+    live = {v for v, is_used in zip(jaxpr.outvars, used, strict=True) if is_used and is_variable(v)}
     total = 0
     for eqn in reversed(jaxpr.eqns):
         wanted = [v in live for v in eqn.outvars]
         if any(wanted) or eqn.effects:
-            live.update(v for v in eqn.invars if _is_var(v))
+            live.update(v for v in eqn.invars if is_variable(v))
             total += _equation(eqn, wanted)
     return total
 
@@ -68,35 +71,35 @@ def _equation(eqn: Any, wanted: list[bool]) -> int:
     if name == "pallas_call":
         return 0
     if name == "cond":
-        return max(_count(branch.jaxpr, wanted) for branch in params["branches"])
+        return max(_count(branch, wanted) for branch in jax_internals.branches(params))
     times = 1
     if name == "scan":
-        times = params["length"]
+        loop = jax_internals.scan(params)
+        times = loop.length
         # What is carried has the shape that it has inside; what is stacked has one axis more.
-        inside: Any = next(_inner(params)).outvars
+        inside: Any = loop.body.jaxpr.outvars
         wanted = [
             is_wanted or outer.aval.shape == inner.aval.shape
             for is_wanted, outer, inner in zip(wanted, eqn.outvars, inside, strict=True)
         ]
     elif name == "shard_map":
-        axes = params.get("newly_manual_axes", params.get("manual_axes", ()))
-        times = math.prod(params["mesh"].shape[axis] for axis in axes)
+        times = jax_internals.shard_map_devices(params)
     total = 0
-    for inner in _inner(params):
+    for inner in jax_internals.inner_programs(params):
         same = len(inner.outvars) == len(wanted)
         total += _count(inner, wanted if same else [True] * len(inner.outvars))
     return times * total
 
 
 def _dot(eqn: Any) -> int:
-    (contracted, _), _ = eqn.params["dimension_numbers"]
+    contracted, _ = jax_internals.contracted_axes(eqn.params)
     left = eqn.invars[0].aval.shape
     return math.prod(eqn.outvars[0].aval.shape) * math.prod(left[axis] for axis in contracted)
 
 
 def _convolution(eqn: Any) -> int:
     left, right, out = (v.aval.shape for v in (*eqn.invars, eqn.outvars[0]))
-    numbers = eqn.params["dimension_numbers"]
+    numbers = jax_internals.convolution_axes(eqn.params)
     batch, features, *out_axes = numbers.out_spec
     _, contracted, *right_axes = numbers.rhs_spec
     macs = out[batch] * out[features] * right[contracted]
@@ -110,44 +113,11 @@ def _convolution(eqn: Any) -> int:
 
 def _attention(eqn: Any) -> int:
     query, key = (v.aval.shape for v in eqn.invars[:2])
-    heads_first = eqn.params["layout"] == 1
+    heads_first = jax_internals.attention_is_heads_first(eqn.params)
     macs = 2 * math.prod(query) * key[2 if heads_first else 1]
     # The backward pass multiplies twice as much; that it computes the weights again is no
     # model FLOP.
     return 2 * macs if "bwd" in eqn.primitive.name else macs
-
-
-def _inner(params: Mapping[str, Any]) -> Iterator[Jaxpr]:
-    for value in params.values():
-        for item in value if isinstance(value, (tuple, list)) else (value,):
-            if isinstance(item, ClosedJaxpr):
-                yield item.jaxpr
-            elif isinstance(item, Jaxpr):
-                yield item
-
-
-def _keep_all(value: Any) -> Any:
-    """A jaxpr, or a parameter that holds some, with other policies for ``jax.checkpoint``."""
-    # From jax 0.11 on the two types are one, and such a jaxpr is its own ``jaxpr``.
-    if isinstance(value, ClosedJaxpr) and value.jaxpr is not value:
-        return value.replace(jaxpr=_keep_all(value.jaxpr))
-    if isinstance(value, (tuple, list)) and any(isinstance(x, ClosedJaxpr) for x in value):
-        kept = [_keep_all(x) for x in value]
-        # Of a linear solve it is a named tuple.
-        return type(value)(*kept) if hasattr(value, "_fields") else type(value)(kept)
-    if not isinstance(value, Jaxpr):
-        return value
-    eqns = []
-    for eqn in value.eqns:
-        params = {name: _keep_all(param) for name, param in eqn.params.items()}
-        if {"policy", "prevent_cse"} <= params.keys():
-            params["policy"] = jax.checkpoint_policies.everything_saveable
-        eqns.append(eqn.replace(params=params))
-    return value.replace(eqns=eqns)
-
-
-def _is_var(v: Any) -> bool:
-    return isinstance(v, Var)
 
 
 # Dense peaks in 10^12 FLOP/s by the beginning of JAX's ``device_kind``: bfloat16, float16, TF32

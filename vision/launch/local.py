@@ -3,8 +3,8 @@
     python -m vision.launch.local --processes 2 --devices 2 -- train.py --config=... --workdir=...
 
 The processes find each other by JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.
-Process 0 writes to this terminal, the others with their number before every line. SIGTERM and
-SIGINT go to all; a second one ends them at once.
+All write to this terminal, whole lines at a time, those but process 0 with their number before
+every line. SIGTERM and SIGINT go to all; a second one ends them at once.
 
 Exit status: 0 when all ended well; 143 or 130 when they were stopped by SIGTERM or SIGINT; 2 for
 wrong arguments or a wrong config, which is never tried again; else that of the process that
@@ -32,6 +32,7 @@ _POLL_S = 0.05
 _WINDOW_S = 3600.0
 _USER_ERROR = 2
 _ASKED = (128 + signal.SIGTERM, 128 + signal.SIGINT)
+_WRITING = threading.Lock()  # of this process' own output: one line at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,15 +146,19 @@ class _Set:
             self.end()
             raise
         for index, child in enumerate(self.children):
+            prefix = f"[{index}] ".encode() if index > 0 else b""
             for source, target in ((child.stdout, sys.stdout), (child.stderr, sys.stderr)):
                 if source is not None:
-                    pump = threading.Thread(target=_pump, args=(index, source, target), daemon=True)
+                    args = prefix, source, target.buffer
+                    pump = threading.Thread(target=_pump, args=args, daemon=True)
                     pump.start()
                     self._pumps.append(pump)
 
     def _start(self, index: int, address: str) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as stack:
-            stdout = stderr = None if index == 0 else subprocess.PIPE
+            # Process 0 too: an unbuffered `print` writes its line in pieces, and whoever shares the
+            # terminal writes in between.
+            stdout = stderr = subprocess.PIPE
             if index > 0 and self._job.logs is not None:
                 self._job.logs.mkdir(parents=True, exist_ok=True)
                 stdout = stack.enter_context((self._job.logs / f"process_{index}.log").open("ab"))
@@ -322,12 +327,16 @@ def _blame(ending: Ending) -> int:
     return next((i for i, test in enumerate(order) if test(ending.status)), len(order))
 
 
-def _pump(index: int, source: IO[bytes], target: IO[str]) -> None:
+def _pump(prefix: bytes, source: IO[bytes], target: IO[bytes]) -> None:
     with source:
         for line in source:
-            text = line.decode(errors="replace").rstrip("\n")
-            target.write(f"[{index}] {text}\n")
-            target.flush()
+            _write_line(prefix + line.rstrip(b"\n"), target)
+
+
+def _write_line(line: bytes, target: IO[bytes]) -> None:
+    with _WRITING:
+        target.write(line + b"\n")
+        target.flush()
 
 
 def _free_port() -> int:
@@ -337,7 +346,7 @@ def _free_port() -> int:
 
 
 def _say(text: str) -> None:
-    print(f"launch: {text}", file=sys.stderr, flush=True)
+    _write_line(f"launch: {text}".encode(), sys.stderr.buffer)
 
 
 def _parse(arguments: Sequence[str]) -> Job:
