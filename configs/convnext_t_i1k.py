@@ -51,4 +51,5 @@ def get_config():
         ema=spec(Ema, decay=0.9999),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )

@@ -53,8 +53,8 @@ def get_config():
                     batch_size=360,
                     ops=[spec(ops.ValueRange, low=-1, high=1)],
                 ),
-                every="20 epochs",
             ),
         },
+        evaluate_every="20 epochs",
         log_every="10 steps",
     )

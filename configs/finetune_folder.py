@@ -107,6 +107,7 @@ def get_config(mode: str = "images"):
         total="20 epochs",
         batch_form=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
         evaluators={"val": held_out(root, size, [*values])},
+        evaluate_every="5 epochs",
         log_every="10 steps",
     )
 

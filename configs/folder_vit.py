@@ -56,5 +56,6 @@ def get_config(root: str = "images"):
         ema=spec(Ema, decay=0.999),
         total="30 epochs",
         evaluators={"val": held_out(root, SIZE, [to_range])},
+        evaluate_every="5 epochs",
         log_every="10 steps",
     )

@@ -34,4 +34,5 @@ def get_config():
         ),
         total="90 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )

@@ -49,4 +49,5 @@ def get_config():
         ),
         total="90 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=[to_range]),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )

@@ -18,12 +18,15 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
+from tests.goldens import to_text
 from vision.core import config as configs
 from vision.core import experiment as experiments
 from vision.core.compile import compile_step, lay_out
 from vision.core.config import build
 from vision.core.mesh import Mesh, to_device
+from vision.core.schema import CONSTRUCTOR, is_spec, locate
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
 from vision.data.tokenizers import WordTokenizer
@@ -32,6 +35,7 @@ from vision.scenario import stages
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "configs"
+CONSTRUCTORS = ROOT / "tests" / "golden" / "constructors.json"
 FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if "def get_config(" in p.read_text())
 NAMES = [str(p.relative_to(ROOT / "configs").with_suffix("")) for p in FILES]
 RECIPES = [name for name in NAMES if "/" not in name]
@@ -106,15 +110,44 @@ def _in_the_root(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.parametrize("name", RECIPES + PAPERS)
 def test_resolved_config_is_golden(name: str):
-    """UPDATE_GOLDEN=1 pytest tests/test_configs.py rewrites them; read the diff."""
+    """Its golden has what differs from the constructors' defaults, which are in CONSTRUCTORS.
+
+    UPDATE_GOLDEN=1 pytest tests/test_configs.py rewrites them; read the diff.
+    """
     golden = GOLDEN / f"{name.replace(':', '.')}.json"
-    text = configs.to_json(load(name))
+    told = configs.without_defaults(load(name))
     if os.environ.get("UPDATE_GOLDEN"):
         golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(text)
+        golden.write_text(to_text(told) + "\n")
     assert golden.exists(), f"no golden of {name}: UPDATE_GOLDEN=1 pytest tests/test_configs.py"
-    changed = configs.differences(json.loads(golden.read_text()), json.loads(text))
+    changed = configs.differences(json.loads(golden.read_text()), told)
     assert not changed, "\n".join(changed)
+
+
+def test_defaults_of_constructors_are_golden():
+    """A line per parameter of every constructor that a config uses."""
+    used = sorted({path for name in RECIPES + PAPERS for path in constructors(load(name))})
+    parts = []
+    for path in used:
+        lines = [f"    {json.dumps(k)}: {v}" for k, v in configs.defaults(locate(path)).items()]
+        inside = "\n" + ",\n".join(lines) + "\n  " if lines else ""
+        parts.append(f"  {json.dumps(path)}: {{{inside}}}")
+    text = "{\n" + ",\n".join(parts) + "\n}\n"
+    if os.environ.get("UPDATE_GOLDEN"):
+        CONSTRUCTORS.write_text(text)
+    golden = json.loads(CONSTRUCTORS.read_text())
+    changed = configs.differences(golden, json.loads(text), "defaults")
+    assert not changed, "\n".join(changed)
+
+
+def constructors(node: Any) -> set[str]:
+    """Paths of all constructors in a config."""
+    if isinstance(node, (list, tuple)):
+        return {path for item in node for path in constructors(item)}
+    if not isinstance(node, ConfigDict):
+        return set()
+    inside = {path for item in node.values() for path in constructors(item)}
+    return inside | {str(node[CONSTRUCTOR])} if is_spec(node) else inside
 
 
 def test_every_golden_has_its_config():

@@ -53,6 +53,7 @@ def imagenet_1k():
         optimizer=adam(2e-3, "15 epochs", clip_norm=5.0),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -66,6 +66,7 @@ def imagenet_1k():
         optimizer=adam(1e-3, "5 epochs"),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -88,9 +88,9 @@ def cifar_100():
                     batch_size=1000,
                     ops=normalise,
                 ),
-                every="10 epochs",
             )
         },
+        evaluate_every="10 epochs",
     )
 
 

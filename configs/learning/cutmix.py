@@ -59,6 +59,7 @@ def imagenet_1k():
         ),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=256, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -89,6 +89,7 @@ def large(of):
         ),
         total=f"{of.epochs if of else 10} epochs",
         evaluators=imagenet.evaluation(batch_size=512, normalise=values, resize=224),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

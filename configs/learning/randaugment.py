@@ -62,6 +62,7 @@ def imagenet_1k():
         ),
         total="180 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -11,6 +11,8 @@ from vision.data.sources.tfds import Tfds
 from vision.evaluators.classification import Classification
 
 NUM_CLASSES = 1000
+# How often those of ``evaluation`` run.
+EVALUATE_EVERY = {"minival": "5 epochs", "val": "10 epochs"}
 
 
 def train(batch_size, augment, batch_ops=(), size=224):
@@ -34,7 +36,7 @@ def train(batch_size, augment, batch_ops=(), size=224):
 def evaluation(batch_size, normalise, size=224, resize=256):
     """The last 1 % of the training set, which is not trained on, and the validation set."""
 
-    def suite(split, every):
+    def suite(split):
         data = spec(
             EvalData,
             source=spec(Tfds, name="imagenet2012", split=split),
@@ -46,9 +48,9 @@ def evaluation(batch_size, normalise, size=224, resize=256):
                 *normalise,
             ],
         )
-        return spec(Classification, data=data, every=every)
+        return spec(Classification, data=data)
 
     return {
-        "minival": suite("train[99%:]", "5 epochs"),
-        "val": suite("validation", "10 epochs"),
+        "minival": suite("train[99%:]"),
+        "val": suite("validation"),
     }

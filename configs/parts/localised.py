@@ -63,6 +63,7 @@ def large(root, maps):
         ),
         total="74 epochs",
         evaluators={**imagenet.evaluation(256, NORMALISED), "maps": explained},
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -12,7 +12,7 @@ from vision.evaluators.classification import Classification
 
 
 def held_out(root: str, size: int, values: list[Any]) -> Any:
-    """Accuracy on a tenth of every class, every five epochs.
+    """Accuracy on a tenth of every class.
 
     Args:
       root: folder with a folder per class.
@@ -27,4 +27,4 @@ def held_out(root: str, size: int, values: list[Any]) -> Any:
     ]
     source = spec(Folder, root=root, part="val", fraction=0.1)
     data = spec(EvalData, source=source, batch_size=64, ops=prepared, on_error="mask")
-    return spec(Classification, data=data, every="5 epochs")
+    return spec(Classification, data=data)

@@ -68,6 +68,7 @@ def large():
             **imagenet.evaluation(512, normalised),
             "clips": spec(LabelPropagation, clips=data, propagation=factors, **given),
         },
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

@@ -57,6 +57,7 @@ def paper(diffusion: str):
         ),
         total="90 epochs",
         evaluators=imagenet.evaluation(1024, values, size=256, resize=292),
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
     made = {"run_of": diffusion, "diffusion": noise}
     # Every expert takes 300,000 / 5 steps of 256 images.

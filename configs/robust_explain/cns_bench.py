@@ -78,6 +78,7 @@ def large(tower):
         optimizer=optimizer(1e-3, "10 epochs"),
         total="90 epochs",
         evaluators={**suite, "sliders": spec(Severity, data=asked)},
+        evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 

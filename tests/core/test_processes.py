@@ -33,7 +33,7 @@ def get_config():
     config.log_every = "1 steps"
     config.checkpoints.every = "10 steps"
     config.evaluators.test.data.batch_size = 64
-    config.evaluators.test.every = "60 steps"
+    config.evaluate_every = "60 steps"
     config.mesh.fsdp = 2 if MORE else 1
     config.sharding = [spec(ShardingRule, pattern="kernel$", layout="fsdp", min_size=1)]
     return config

@@ -37,7 +37,7 @@ COMMAND = [
     "--config.log_every=1 steps",
     "--config.checkpoints.every=20 steps",
     "--config.checkpoints.keep=3",
-    "--config.evaluators.test.every=60 steps",
+    "--config.evaluate_every=60 steps",
 ]
 ENVIRONMENT = {
     **os.environ,

@@ -77,6 +77,27 @@ def with_defaults(config: Any) -> Any:
     return node
 
 
+def without_defaults(config: Any) -> Any:
+    """Inverse of ``with_defaults``, as JSON values: specs hold what differs from the defaults."""
+    if isinstance(config, (list, tuple)):
+        return [without_defaults(item) for item in config]
+    if not isinstance(config, ml_collections.ConfigDict):
+        return config
+    usual = defaults(locate(config[CONSTRUCTOR])) if is_spec(config) else {}
+    plain = {key: without_defaults(value) for key, value in config.items()}
+    # As texts: 1, 1.0 and True are different values of a config.
+    return {k: v for k, v in plain.items() if k not in usual or json.dumps(v) != usual[k]}
+
+
+def defaults(constructor: Callable[..., Any]) -> dict[str, str]:
+    """The defaults that ``spec`` fills in, as JSON texts; parameters without one are left out."""
+    return {
+        key: json.dumps(without_defaults(_freeze(parameter.default)), ensure_ascii=False)
+        for key, parameter in parameters(constructor).items()
+        if not parameter.required and _is_plain(parameter.default)
+    }
+
+
 def _fill(node: ml_collections.ConfigDict, accepted: Mapping[str, Parameter]) -> None:
     for key, parameter in accepted.items():
         if key not in node and not parameter.required and _is_plain(parameter.default):

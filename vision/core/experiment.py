@@ -20,7 +20,7 @@ from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schedule import TrainLength
-from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate
+from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate, nearest
 from vision.core.step import BatchForm, BatchOp, Step
 from vision.core.workdir import write_text
 
@@ -79,8 +79,9 @@ class Experiment:
       model: the tower; gets ``num_classes`` from the data where the config leaves it None.
       init_from: weights that the model starts from, ``vision.weights.init_from.InitFrom``; None
         for fresh ones. Read once: a run that resumes has its own.
-      evaluators: name to what is measured. An evaluator's own ``every`` says how often; at the
-        end all of them run.
+      evaluators: name to what is measured; all of them run at the end.
+      evaluate_every: distance between evaluations while training: one for all evaluators, or a
+        mapping from the names of some to theirs. None: only at the end.
       batch_form: forms of the training batch, one per step: several image sizes within one run,
         ``vision.data.batch_views.MixedResolution``. None for the one that the data has.
       ema: keep an average of the parameters and evaluate it; None for none.
@@ -101,6 +102,7 @@ class Experiment:
     model: Tower | None = None
     init_from: InitialWeights | None = None
     evaluators: Mapping[str, Evaluator] | None = None
+    evaluate_every: str | Mapping[str, str] | None = None
     batch_form: BatchForm | None = None
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
@@ -110,6 +112,12 @@ class Experiment:
     checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
     log_every: str = "50 steps"
     seed: int = 0
+
+    def evaluations(self) -> dict[str, str]:
+        """Name of every evaluator that runs while training to the distance between its runs."""
+        if isinstance(self.evaluate_every, str):
+            return dict.fromkeys(self.evaluators or {}, self.evaluate_every)
+        return dict(self.evaluate_every or {})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +158,14 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
     accumulate: Any = config.accumulate
     if accumulate < 1:
         raise ConfigError(f"{source}: config.accumulate is {accumulate}; at least 1")
+    evaluators = list(config.evaluators or {})
+    if not isinstance(config.evaluate_every, str):
+        for name in config.evaluate_every or {}:
+            if name not in evaluators:
+                raise ConfigError(
+                    f"{source}: config.evaluate_every has {name!r}, which is no evaluator"
+                    f"{nearest(name, evaluators)}"
+                )
 
 
 def observe(data: TrainData) -> DataSpec:

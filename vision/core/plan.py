@@ -68,9 +68,8 @@ def plan(experiment: Experiment, data_spec: DataSpec) -> Plan:
     mesh = experiment.mesh.build()
     interval = step.train_length.interval
     evaluate_intervals = {
-        name: interval(distance, f"evaluators.{name}.every")
-        for name, evaluator in (experiment.evaluators or {}).items()
-        if (distance := getattr(evaluator, "every", None)) is not None
+        name: interval(distance, f"evaluate_every of {name}")
+        for name, distance in experiment.evaluations().items()
     }
     log_interval = interval(experiment.log_every, "log_every")
     save_interval = interval(experiment.checkpoints.every, "checkpoints.every")

@@ -53,7 +53,6 @@ class Adversarial:
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       seed: of the attacks.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -66,7 +65,6 @@ class Adversarial:
     logits: str = "logits"
     label: str = "label"
     seed: int = 0
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.attacks:

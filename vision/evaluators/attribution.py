@@ -80,7 +80,6 @@ class Attribution:
         gone has the mean colour of its image.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled, and left out.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -94,7 +93,6 @@ class Attribution:
     steps: int = 0
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.maps:

@@ -31,7 +31,6 @@ class Calibration:
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       bins: of all errors and of the diagrams.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -39,7 +38,6 @@ class Calibration:
     logits: str = "logits"
     label: str = "label"
     bins: int = 15
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.bins < 1:

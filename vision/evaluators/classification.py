@@ -36,8 +36,6 @@ class Classification:
 
     Attributes:
       data: what is read.
-      every: distance between evaluations while training, such as ``"1 epochs"``; None for one
-        at the end.
       mistakes: how many of the most confident wrong answers to show; equal probabilities in the
         order of the records.
       bins: of the calibration error and the reliability diagram.
@@ -49,7 +47,6 @@ class Classification:
     """
 
     data: EvalData
-    every: str | None = None
     mistakes: int = 24
     bins: int = 15
     label: str = "label"

@@ -41,7 +41,6 @@ class ComposedRetrieval:
       exclude: name of an int (B,) entry of the queries: the label of items to leave out of the
         ranking, which is that of the query's own image; empty leaves out none.
       weight: of the words, positive.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     queries: EvalData
@@ -50,7 +49,6 @@ class ComposedRetrieval:
     label: str = "label"
     exclude: str = ""
     weight: float = 1.0
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not 0 < self.weight < np.inf:

@@ -53,7 +53,6 @@ class Corruptions:
         corruption and ``clean``; None for no mCE.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -63,7 +62,6 @@ class Corruptions:
     baseline: str | Mapping[str, float] | None = "alexnet"
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         valid = (*GROUPS, *CORRUPTIONS)

@@ -43,7 +43,6 @@ class Cost:
       outputs: names of what ``predict`` is asked for.
       seconds: for timing each batch size, after the first run; at least ``min_runs`` runs.
       min_runs: a 99th percentile of few runs is their slowest.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -51,7 +50,6 @@ class Cost:
     outputs: tuple[str, ...] = ("logits",)
     seconds: float = 2.0
     min_runs: int = 10
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.batch_sizes or min(self.batch_sizes) < 1:

@@ -46,7 +46,6 @@ class FewShot:
       seed: of the episodes.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -61,7 +60,6 @@ class FewShot:
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.ways < 2:

@@ -26,14 +26,12 @@ class GradedLabels:
       k: how many best classes may hold an answer of a grader.
       weights: name of a float (B, K) entry of the batches: a distribution, or all zeros.
       logits: name of the logits (B, K) that ``predict`` gives.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     k: tuple[int, ...] = (1, 3)
     weights: str = "weights"
     logits: str = "logits"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:

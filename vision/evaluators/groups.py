@@ -35,7 +35,6 @@ class GroupedAccuracy:
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       mistakes: how many of the most confident wrong answers of every group to show.
       image: name of the image in the records of ``data.source``, for their pictures.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -45,7 +44,6 @@ class GroupedAccuracy:
     label: str = "label"
     mistakes: int = 8
     image: str = "image"
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -110,7 +108,6 @@ class LongTail:
       head_above, tail_below: training examples of a class.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of the labels, in the batches and in ``train``; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -119,7 +116,6 @@ class LongTail:
     tail_below: int = 20
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         tail_split(np.zeros(1, np.int64), self.head_above, self.tail_below)

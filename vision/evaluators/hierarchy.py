@@ -41,7 +41,6 @@ class Hierarchical:
       at: the ``k`` of the distances; each 1..K.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -49,7 +48,6 @@ class Hierarchical:
     at: tuple[int, ...] = (1, 5)
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if any(k < 1 for k in self.at):

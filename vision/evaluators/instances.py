@@ -47,7 +47,6 @@ class InstanceRetrieval:
       k: of ``r<k>`` and ``p<k>``.
       output: name of the features (B, D) that ``predict`` gives; compared by cosine.
       easy, hard, junk: names of the lists in the batches of queries; "" for one that is not there.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -57,7 +56,6 @@ class InstanceRetrieval:
     easy: str = "easy"
     hard: str = "hard"
     junk: str = "junk"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:

@@ -40,7 +40,6 @@ class LabelSets:
       logits: name of the logits (B, K) that ``predict`` gives.
       weights: of ``asma``: ``uniform`` or by ``size`` of the groups.
       largest: the greatest number of labels that counts; None for all.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -50,7 +49,6 @@ class LabelSets:
     logits: str = "logits"
     weights: Literal["uniform", "size"] = "uniform"
     largest: int | None = None
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.weights not in ("uniform", "size"):

@@ -33,7 +33,6 @@ class FindingsProbe:
       output: name of the features (B, D) that ``predict`` gives.
       label: name of a (B, K) entry of the batches, 0 or 1.
       decay: of mean NLL + decay / 2 |w|^2, for features whose mean square is one.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -41,7 +40,6 @@ class FindingsProbe:
     output: str = "embedding"
     label: str = "findings"
     decay: float = 1e-3
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once.
@@ -93,7 +91,6 @@ class PatchProbe:
       output: name of the patches (B, h, w, D) that ``predict`` gives.
       label: name of an int (B, H, W) entry of the batches, 0..K-1; h divides H and w divides W.
       decay: of mean NLL + decay / 2 |w|^2, for features whose mean square is one.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -102,7 +99,6 @@ class PatchProbe:
     output: str = "map"
     label: str = "segmentation"
     decay: float = 1e-3
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.classes < 2:

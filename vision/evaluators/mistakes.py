@@ -46,7 +46,6 @@ class Mistakes:
       unclear: the same of labels that may be right; used where the batches have it.
       problematic, must_pass: names of bool (B,) entries, used where the batches have them.
       logits: name of the logits (B, K) that ``predict`` gives.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -57,7 +56,6 @@ class Mistakes:
     problematic: str = "problematic"
     must_pass: str = "must_pass"
     logits: str = "logits"
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and the review.

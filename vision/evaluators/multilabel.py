@@ -30,14 +30,12 @@ class MultiLabel:
       scores: name of the scores (B, K) that ``predict`` gives; a label is predicted at or above
         ``threshold``.
       threshold: of F1; 0 suits logits of independent classes.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     labels: str = "labels"
     scores: str = "logits"
     threshold: float = 0.0
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -33,13 +33,11 @@ class MultiTask:
       tasks: names of int (B,) entries of the batches, -1 where missing. ``predict`` has to give
         the logits (B, C) of each under ``<logits>/<task>``, as ``objectives.multitask`` does.
       logits: what stands before a task's name.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     tasks: tuple[str, ...]
     logits: str = "logits"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks or len(set(self.tasks)) != len(self.tasks):

@@ -30,13 +30,11 @@ class Ordinal:
       data: what is measured.
       logits: name of the logits (B, K) that ``predict`` gives, in the order of the classes.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -81,14 +79,12 @@ class Regression:
       prediction: name of a real (B,) or (B, 1) entry that ``predict`` gives.
       target: name of a real (B,) entry of the batches; NaN is not known.
       mapping: whether the two mapped numbers are wanted.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     prediction: str = "logits"
     target: str = "target"
     mapping: Literal["none", "logistic"] = "none"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.mapping not in ("none", "logistic"):

@@ -51,7 +51,6 @@ class OutOfDistribution:
       principal: for ``vim``, dimension of the principal space; None for the authors' choice.
       logits, features: names of (B, K) and (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches of ``inside`` and ``fit_on``.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     inside: EvalData
@@ -65,7 +64,6 @@ class OutOfDistribution:
     logits: str = "logits"
     features: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         for score in self.scores:

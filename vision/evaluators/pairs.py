@@ -32,12 +32,10 @@ class CrossedPairs:
       data: what is read; batches need ``image`` and ``text`` (B, T).
       group: name of an int (B,) entry of a batch that the two records of a pair have in common;
         empty pairs records 0 and 1 of the source, 2 and 3, ...
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     group: str = ""
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -97,13 +95,11 @@ class CaptionChoice:
         ``text_mask`` (B, C).
       kind: name of an int (B,) entry of a batch, the kind's place in ``kinds``; empty for none.
       kinds: names of the kinds.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     kind: str = ""
     kinds: tuple[str, ...] = ()
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if bool(self.kind) != bool(self.kinds):

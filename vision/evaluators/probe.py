@@ -39,7 +39,6 @@ class LinearProbe:
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       decays: to choose from; of mean NLL + decay / 2 |W|^2.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -47,7 +46,6 @@ class LinearProbe:
     output: str = "embedding"
     label: str = "label"
     decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.decays or min(self.decays) <= 0:
@@ -95,7 +93,6 @@ class RidgeProbe:
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       decays: to choose from; of mean squared error + decay |W|^2.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -103,7 +100,6 @@ class RidgeProbe:
     output: str = "embedding"
     label: str = "label"
     decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.decays or min(self.decays) <= 0:
@@ -154,7 +150,6 @@ class SgdProbe:
       momentum: of Nesterov's kind.
       decay: weight decay.
       seed: of the order of the records.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -167,7 +162,6 @@ class SgdProbe:
     momentum: float = 0.9
     decay: float = 0.0
     seed: int = 0
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.rates or min(self.rates) <= 0:
@@ -240,7 +234,6 @@ class NearestNeighbours:
       temperature: positive.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -249,7 +242,6 @@ class NearestNeighbours:
     temperature: float = 0.07
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.k or min(self.k) < 1:

@@ -38,7 +38,6 @@ class Representation:
       others: name to folder of other models' kept features of the same source, as evaluate.py
         writes them with ``--features``: ``<output>.npy`` and ``_index.npy``.
       most: records at most, evenly spread; uniformity takes a time of their square.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -46,7 +45,6 @@ class Representation:
     outputs: tuple[str, ...] = ("embedding",)
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
     most: int = 10_000
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.outputs or len(set(self.outputs)) < len(self.outputs):

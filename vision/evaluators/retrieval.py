@@ -53,14 +53,12 @@ class ImageTextRetrieval:
       data: what is read.
       tokenizer: of the captions; it says which are empty, and turns ids back to texts for the
         figures.
-      every: distance between evaluations while training; None for one at the end.
       examples: queries to show each way.
       image: name of the image in the records of ``data.source``, for the pictures.
     """
 
     data: EvalData
     tokenizer: Tokenizer
-    every: str | None = None
     examples: int = 5
     image: str = "image"
 
@@ -198,7 +196,6 @@ class ImageRetrieval:
     Attributes:
       data: the gallery; batches need ``label``, int (B,).
       queries: what is asked; None asks every image of the gallery for the others.
-      every: distance between evaluations while training; None for one at the end.
       label: name of the labels in a batch.
       junk_if_same: name of an int (B,) entry of a batch; empty for none.
       embedding: what ``predict`` calls the image's unit vector (B, D).
@@ -208,7 +205,6 @@ class ImageRetrieval:
 
     data: EvalData
     queries: EvalData | None = None
-    every: str | None = None
     label: str = "label"
     junk_if_same: str = ""
     embedding: str = "embedding"

@@ -40,7 +40,6 @@ class Severity:
         image is uint8.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -49,7 +48,6 @@ class Severity:
     before: int | None = None
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.sliders or len(set(self.sliders)) < len(self.sliders):

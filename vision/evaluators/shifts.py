@@ -55,7 +55,6 @@ class NaturalShift:
         ImageNet-R and ImageNet-A. Other shifts have labels as the standard data has.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     standard: EvalData
@@ -65,7 +64,6 @@ class NaturalShift:
     classes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.shifted or "standard" in self.shifted:

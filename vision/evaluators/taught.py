@@ -52,7 +52,6 @@ class TaughtBySynthetic:
       strategies: of the augmentation while they learn; empty for none.
       images: network of the objective whose ``pixels`` (K, n, H, W, C) are the images.
       label: name of the labels of ``data``.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -64,7 +63,6 @@ class TaughtBySynthetic:
     strategies: tuple[str, ...] = STRATEGIES
     images: str = "images"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.networks < 1 or self.steps < 1:

@@ -39,7 +39,6 @@ class Translation:
         a camera moves like that.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -47,7 +46,6 @@ class Translation:
     cyclic: bool = False
     logits: str = "logits"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         distances = self.distances_px

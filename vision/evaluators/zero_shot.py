@@ -59,7 +59,6 @@ class ZeroShot:
       templates: sentences with ``{}`` where the class name belongs.
       templates_file: with templates, one per line or a JSON list; instead of ``templates``.
       class_names: in label order; empty takes those of the data.
-      every: distance between evaluations while training; None for one at the end.
       text_batch: prompts that are embedded at a time; a multiple of the devices.
       label: name of the labels in a batch.
       mistakes: how many wrong answers to show.
@@ -74,7 +73,6 @@ class ZeroShot:
     templates: tuple[str, ...] = PLAIN
     templates_file: str = ""
     class_names: tuple[str, ...] = ()
-    every: str | None = None
     text_batch: int = 256
     label: str = "label"
     mistakes: int = 24
@@ -177,7 +175,6 @@ class MultilingualZeroShot:
         name alone by default.
       templates_file: JSON of templates per language; empty for none.
       class_names: in label order; empty takes those of the data.
-      every: distance between evaluations while training; None for one at the end.
       text_batch: prompts that are embedded at a time; a multiple of the devices.
       label: name of the labels in a batch.
     """
@@ -188,7 +185,6 @@ class MultilingualZeroShot:
     templates: tuple[str, ...] = NAME
     templates_file: str = ""
     class_names: tuple[str, ...] = ()
-    every: str | None = None
     text_batch: int = 256
     label: str = "label"
 

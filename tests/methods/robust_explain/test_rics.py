@@ -106,4 +106,3 @@ def test_arguments_of_rics():
         Rics(still, 4)
     with pytest.raises(ValueError, match=r"window_px=8 needs \(B, H, W, C\)"):
         jax.eval_shape(rics("hash").crops, floats(PICTURES[:, :7, :8]))
-    assert rics("hash").every is None

@@ -100,7 +100,6 @@ class OffTheShelf:
       power: of the signed power transform after scaling to length 1; 1 for none.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -110,7 +109,6 @@ class OffTheShelf:
     power: float = 1.0
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.c or min(self.c) <= 0:

@@ -176,7 +176,6 @@ class ResizeNormalize:
       seed: of drawn ones.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -191,7 +190,6 @@ class ResizeNormalize:
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         for name, valid in (("normalisations", NORMALISATIONS), ("encoders", ENCODERS)):

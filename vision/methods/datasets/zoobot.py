@@ -208,12 +208,10 @@ class VoteLikelihood:
     Attributes:
       data: batches with ``votes``.
       questions: as of ``Votes``.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     questions: tuple[int, ...]
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         rows = embed(predict, ctx, self.data, ("vote_nll", "shares"), ("votes",))

@@ -48,7 +48,6 @@ class NearestMeanStream:
       metric: ``euclidean`` or ``cosine``.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     stream: tuple[EvalData, ...]
@@ -56,7 +55,6 @@ class NearestMeanStream:
     metric: Metric = "euclidean"
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.stream:

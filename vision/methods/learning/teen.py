@@ -67,7 +67,6 @@ class FewShotSessions:
       seed: of the draws.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     train: EvalData
@@ -81,7 +80,6 @@ class FewShotSessions:
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         classes = [*self.base, *(c for session in self.sessions for c in session)]

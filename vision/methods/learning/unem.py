@@ -193,7 +193,6 @@ class UnrolledEM:
       seed: of the tasks.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     fit: EvalData
@@ -215,7 +214,6 @@ class UnrolledEM:
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         of_choice("form", self.form, ("gaussian", "dirichlet"))

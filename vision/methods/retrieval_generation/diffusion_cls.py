@@ -92,7 +92,6 @@ class DiffusionProbe:
       blocks: b, such as ``block03``.
       pool: k.
       seed: of the noise.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     probe: LinearProbe | RidgeProbe
@@ -101,7 +100,6 @@ class DiffusionProbe:
     blocks: tuple[str, ...] = ("block00",)
     pool: int = 2
     seed: int = 0
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if not self.times or not all(0 <= t < self.diffusion.steps for t in self.times):

@@ -57,7 +57,6 @@ class LabelPropagation:
       propagation: the factors.
       boxes: name of (B, T, K, 4) boxes, y0, x0, y1, x1; "" for none.
       mean, std: of the tower's normalisation of pixels in 0..1: one for all channels, or one each.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     clips: EvalData
@@ -68,7 +67,6 @@ class LabelPropagation:
     boxes: str = ""
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if self.objects < 1:

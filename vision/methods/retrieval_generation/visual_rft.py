@@ -181,12 +181,10 @@ class RewardsOf:
     Attributes:
       data: test examples, through the language as an op.
       language: of the answers.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
     language: BoxAnswers
-    every: str | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         rows = embed(predict, ctx, self.data, ("ids",), ("label", "boxes", "valid"))

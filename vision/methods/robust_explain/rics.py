@@ -73,11 +73,6 @@ class Rics:
                 "or more and fits into the window"
             )
 
-    @property
-    def every(self) -> str | None:
-        """That of the evaluator."""
-        return getattr(self.evaluator, "every", None)
-
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Errors are those of the evaluator, and ValueError of pictures below ``window_px``."""
 

@@ -98,7 +98,6 @@ class DescribedZeroShot:
       say: the classes, in label order, and what is said of them.
       among: labels to choose between; empty for all.
       scale: of the softmax.
-      every: distance between evaluations while training; None for one at the end.
       text_batch: texts that are embedded at a time; a multiple of the devices.
     """
 
@@ -107,7 +106,6 @@ class DescribedZeroShot:
     say: SayLabel
     among: tuple[int, ...] = ()
     scale: float = 100.0
-    every: str | None = None
     text_batch: int = 256
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:

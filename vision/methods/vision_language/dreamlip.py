@@ -84,7 +84,6 @@ class PatchSegmentation:
       texts: what stands for every class, in label order, such as "a red thing".
       label: name of the true classes in a batch, int (B, H, W), -1 where none is asked for.
       prefix: tokens of the image tower before its patches: 1 for a class token.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -92,7 +91,6 @@ class PatchSegmentation:
     texts: tuple[str, ...]
     label: str = "segmentation"
     prefix: int = 0
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if len(self.texts) < 2:

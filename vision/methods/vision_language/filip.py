@@ -48,12 +48,10 @@ class LateRetrieval:
 
     Attributes:
       data: what is read; batches have ``image`` and ``text``, one caption per image.
-      every: distance between evaluations while training; None for one at the end.
       block: texts that are compared with as many images at a time.
     """
 
     data: EvalData
-    every: str | None = None
     block: int = 64
 
     def __post_init__(self) -> None:

@@ -72,7 +72,6 @@ class GeometricAnswers:
       temperature: that logits are divided by.
       logits, features: names of (B, K) and (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -83,7 +82,6 @@ class GeometricAnswers:
     logits: str = "logits"
     features: str = "embedding"
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         if bool(self.positions) == (self.means is not None):

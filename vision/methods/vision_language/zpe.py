@@ -116,7 +116,6 @@ class WeightedZeroShot:
         False averages logits, as the paper does.
       text_batch: prompts that are embedded at a time; a multiple of the devices.
       label: name of the labels in a batch.
-      every: distance between evaluations while training; None for one at the end.
     """
 
     data: EvalData
@@ -130,7 +129,6 @@ class WeightedZeroShot:
     unit: bool = False
     text_batch: int = 256
     label: str = "label"
-    every: str | None = None
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
