@@ -13,17 +13,17 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import importlib.util
 import inspect
 import json
 import re
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import ml_collections
 
+from vision.core import config_files
+from vision.core.old_names import current_parameter
 from vision.core.schema import (
     CONSTRUCTOR,
     ConfigError,
@@ -64,16 +64,25 @@ def spec(constructor: Callable[..., Any], /, **kwargs: Any) -> ml_collections.Co
 
 
 def with_defaults(config: Any) -> Any:
-    """A config whose specs also hold the defaults of parameters that came after it was written."""
+    """A config as it would be written today.
+
+    Constructors and parameters have their names of today (``vision.core.old_names``), and
+    parameters that came after it was written have their defaults.
+    """
     if isinstance(config, (list, tuple)):
         return tuple(with_defaults(item) for item in config)
     if not isinstance(config, ml_collections.ConfigDict):
         return config
     node = ml_collections.ConfigDict()
+    constructor = locate(config[CONSTRUCTOR]) if is_spec(config) else None
+    path = public_path(constructor) if constructor is not None else ""
     for key, value in config.items():
-        node[key] = with_defaults(value)
-    if is_spec(node):
-        _fill(node, parameters(locate(node[CONSTRUCTOR])))
+        name = current_parameter(path, key)
+        if name is not None:
+            node[name] = with_defaults(value)
+    if constructor is not None:
+        node[CONSTRUCTOR] = path
+        _fill(node, parameters(constructor))
     return node
 
 
@@ -187,20 +196,12 @@ def load(reference: str, overrides: Mapping[str, str] | None = None) -> ml_colle
         )
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"config file {file} does not exist{hint}")
-    module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
-    assert module_spec is not None
-    assert module_spec.loader is not None
-    module = importlib.util.module_from_spec(module_spec)
-    # A config may import its neighbours in configs/, from whichever folder it is run.
-    root = str(Path(__file__).resolve().parents[2])
-    if root not in sys.path:
-        sys.path.insert(0, root)
     try:
-        module_spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        if get_config is None:
-            raise ConfigError(f"{file} has no function get_config()")
-        config = get_config(mode) if mode else get_config()
+        with config_files.reading(path) as module:
+            get_config = getattr(module, "get_config", None)
+            if get_config is None:
+                raise ConfigError(f"{file} has no function get_config()")
+            config = get_config(mode) if mode else get_config()
     except ConfigError:
         raise
     except Exception as error:
@@ -264,10 +265,33 @@ def _override(node: Any, parts: list[str], text: str, where: str, source: str) -
     return copy
 
 
+def modules_of(config: Any) -> set[str]:
+    """Modules of the constructors that a config names."""
+    return {str(node[CONSTRUCTOR]).rpartition(".")[0] for _, node in _specs(config, "")}
+
+
+def with_constructors(config: Any, change: Callable[[str], str]) -> Any:
+    """A copy of a config in which the path of every constructor is changed."""
+    if isinstance(config, (list, tuple)):
+        return tuple(with_constructors(item, change) for item in config)
+    if not isinstance(config, ml_collections.ConfigDict):
+        return config
+    node = ml_collections.ConfigDict()
+    for key, value in config.items():
+        node[key] = change(str(value)) if key == CONSTRUCTOR else with_constructors(value, change)
+    return node
+
+
 def to_plain(config: Any) -> Any:
-    """The config as JSON values: dicts, lists, strings, numbers, booleans, None."""
+    """The config as JSON values: dicts, lists, strings, numbers, booleans, None.
+
+    Constructors beside config files are named without their place.
+    """
     if isinstance(config, ml_collections.ConfigDict):
-        return {key: to_plain(value) for key, value in config.items()}
+        return {
+            key: config_files.portable(str(value)) if key == CONSTRUCTOR else to_plain(value)
+            for key, value in config.items()
+        }
     if isinstance(config, (list, tuple)):
         return [to_plain(item) for item in config]
     return config
@@ -323,7 +347,7 @@ def _caller() -> str:
 def _line_in(error: BaseException, path: Path) -> str:
     traceback, line = error.__traceback__, ""
     while traceback is not None:
-        if Path(traceback.tb_frame.f_code.co_filename) == path:
+        if Path(traceback.tb_frame.f_code.co_filename) == path.resolve():
             line = f":{traceback.tb_lineno}"
         traceback = traceback.tb_next
     return line

@@ -20,6 +20,7 @@ from typing import Any
 import ml_collections
 
 from vision.core.errors import UserError
+from vision.core.old_names import current_path
 
 CONSTRUCTOR = "_constructor"
 # Linen adds these two to every module's constructor; configs have no use for them.
@@ -76,21 +77,29 @@ def parameters(constructor: Callable[..., Any]) -> dict[str, Parameter]:
 
 
 def public_path(constructor: Callable[..., Any]) -> str:
-    """The shortest import path under which packages export ``constructor``."""
+    """The import path that configs and workdirs store for ``constructor``.
+
+    Its module, or the outermost package around it that exports it under its name: ``optax.sgd``,
+    ``vision.data.ops.Decode``. The lazy names of ``vision`` itself do not count: they are for
+    people, and stored paths do not change with them. Moves: ``vision.core.old_names``.
+
+    Raises:
+      ConfigError: it is defined in a function or a script, where nothing can import it from.
+    """
     parts = constructor.__module__.split(".")
     name = constructor.__qualname__
     if "<locals>" in name or parts == ["__main__"]:
         raise ConfigError(f"{name} is not importable: define it at the top of a module")
     for end in range(1, len(parts) + 1):
         module = sys.modules.get(".".join(parts[:end]))
-        if module is not None and getattr(module, name, None) is constructor:
+        if parts[:end] != ["vision"] and getattr(module, name, None) is constructor:
             return ".".join([*parts[:end], name])
     return f"{constructor.__module__}.{name}"
 
 
 def locate(path: Any) -> Callable[..., Any]:
-    """The constructor behind an import path."""
-    module_path, _, name = str(path).rpartition(".")
+    """The constructor behind an import path, of today or of before a move."""
+    module_path, _, name = current_path(str(path)).rpartition(".")
     try:
         return getattr(importlib.import_module(module_path), name)
     except (ImportError, AttributeError, ValueError) as error:

@@ -25,7 +25,7 @@ from vision.core.objective import Variables
 from vision.core.restore import load_run
 from vision.core.schema import CONSTRUCTOR, nearest
 from vision.core.stored import flatten, load_state
-from vision.core.workdir import CONFIG, DATA_SPEC, read_config, write_text
+from vision.core.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
 
 Arrays = dict[str, np.ndarray]
 _AVERAGE = "slots.ema."
@@ -248,5 +248,7 @@ def _write(
         store.close()
     write_text(out / DATA_SPEC, (first / DATA_SPEC).read_text())
     write_text(out / "average.json", json.dumps(report, indent=2) + "\n")
+    if (first / MODULES).exists():
+        write_text(out / MODULES, (first / MODULES).read_text())
     # Last: a folder with a config is a run.
     write_text(out / CONFIG, (first / CONFIG).read_text())
