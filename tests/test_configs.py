@@ -25,8 +25,9 @@ from vision.core import config as configs
 from vision.core import experiment as experiments
 from vision.core.compile import compile_step, lay_out
 from vision.core.config import build
+from vision.core.hints import CONSTRUCTOR, is_spec
 from vision.core.mesh import Mesh, to_device
-from vision.core.schema import CONSTRUCTOR, is_spec, locate
+from vision.core.schema import locate
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
 from vision.data.tokenizers import WordTokenizer

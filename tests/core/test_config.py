@@ -12,7 +12,8 @@ import optax
 import pytest
 
 from vision.core import config as c
-from vision.core.schema import ConfigError, fits, public_path
+from vision.core.hints import fits
+from vision.core.schema import ConfigError, public_path
 
 
 @dataclasses.dataclass(frozen=True)

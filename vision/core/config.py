@@ -23,21 +23,18 @@ from typing import Any
 import ml_collections
 
 from vision.core import config_files
+from vision.core.hints import CONSTRUCTOR, is_spec, misfit
 from vision.core.old_names import current_parameter
 from vision.core.schema import (
-    CONSTRUCTOR,
     ConfigError,
     Parameter,
     definition,
-    fits,
-    is_spec,
     kind,
     locate,
     nearest,
     parameters,
     parse,
     public_path,
-    show,
     unknown_key,
 )
 
@@ -138,7 +135,8 @@ def build(node: Any, /, **offers: Any) -> Any:
     try:
         return constructor(**kwargs)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{constructor.__name__}: {error}") from error
+        name = constructor.__name__
+        raise ConfigError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def validate(
@@ -381,6 +379,5 @@ def _freeze(value: Any) -> Any:
 
 
 def _check(value: Any, hint: Any, name: str, where: str) -> None:
-    if not fits(value, hint):
-        shown = value[CONSTRUCTOR] if is_spec(value) else repr(value)[:60]
-        raise ConfigError(f"{where}: {name} is {shown}, expected {show(hint)}")
+    if (wrong := misfit(value, hint)) is not None:
+        raise ConfigError(f"{where}: {name}{wrong}")

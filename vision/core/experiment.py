@@ -15,12 +15,13 @@ from vision.core.checkpoint import Checkpoints
 from vision.core.config import build, validate
 from vision.core.evaluator import Evaluator, Loader
 from vision.core.faults import Nonfinite
+from vision.core.hints import CONSTRUCTOR, is_spec
 from vision.core.mesh import Mesh, ShardingRule
 from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schedule import TrainLength
-from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate, nearest
+from vision.core.schema import ConfigError, locate, nearest
 from vision.core.step import BatchForm, BatchOp, Step
 from vision.core.workdir import write_text
 

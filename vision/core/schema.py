@@ -1,28 +1,22 @@
-"""Signatures as schemas: what a constructor accepts, and whether a value fits an annotation."""
+"""Signatures as schemas: what a constructor accepts, and values read from texts."""
 
 from __future__ import annotations
 
 import ast
-import collections.abc
 import contextlib
 import dataclasses
 import difflib
 import importlib
 import inspect
-import re
 import sys
-import types
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import ml_collections
-
 from vision.core.errors import UserError
+from vision.core.hints import CONSTRUCTOR, field_hints, fits, resolved, show
 from vision.core.old_names import current_path
 
-CONSTRUCTOR = "_constructor"
 # Linen adds these two to every module's constructor; configs have no use for them.
 _LINEN_FIELDS = frozenset({"parent", "name"})
 
@@ -40,19 +34,13 @@ class Parameter:
     default: Any
 
 
-def is_spec(node: Any) -> bool:
-    """Whether a config node names a constructor."""
-    return isinstance(node, ml_collections.ConfigDict) and CONSTRUCTOR in node
-
-
 def parameters(constructor: Callable[..., Any]) -> dict[str, Parameter]:
     """The keyword arguments that a config may set on ``constructor``, in order."""
     try:
         signature = inspect.signature(constructor)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{constructor!r} cannot be configured: {error}") from error
-    module = sys.modules.get(constructor.__module__)
-    names = {**vars(typing), **(vars(module) if module else {})}
+    fields = field_hints(constructor) if dataclasses.is_dataclass(constructor) else {}
     result = {}
     for name, parameter in signature.parameters.items():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
@@ -63,14 +51,10 @@ def parameters(constructor: Callable[..., Any]) -> dict[str, Parameter]:
             and hasattr(constructor, "apply")
         ):
             continue
-        hint = parameter.annotation
-        if hint is parameter.empty:
+        if parameter.annotation is parameter.empty:
             hint = Any
-        elif isinstance(hint, str):
-            try:
-                hint = eval(hint, names)
-            except Exception:  # annotations under TYPE_CHECKING cannot be checked
-                hint = Any
+        else:
+            hint = fields.get(name) or resolved(parameter.annotation, constructor)
         required = parameter.default is parameter.empty
         result[name] = Parameter(hint, required, None if required else parameter.default)
     return result
@@ -134,64 +118,6 @@ def nearest(key: str, valid: list[str]) -> str:
     return f"; valid: {', '.join(k for k in valid if k != CONSTRUCTOR)}" if valid else ""
 
 
-def fits(value: Any, hint: Any) -> bool:
-    """Whether a config value can be passed where ``hint`` is declared."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if hint is Any or isinstance(hint, typing.TypeVar):
-        return True
-    if origin in (typing.Union, types.UnionType):
-        return any(fits(value, arg) for arg in args)
-    if origin is typing.Literal:
-        return value in args
-    if origin is typing.Annotated:
-        return fits(value, args[0])
-    if hint is None or hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
-    base = origin or hint
-    if base is tuple and args and args[-1] is not Ellipsis:
-        if not isinstance(value, (list, tuple)) or len(value) != len(args):
-            return False
-        return all(fits(v, a) for v, a in zip(value, args, strict=True))
-    if base in (tuple, list, collections.abc.Sequence):
-        item = args[0] if args else Any
-        return isinstance(value, (list, tuple)) and all(fits(v, item) for v in value)
-    if base in (dict, collections.abc.Mapping):
-        item = args[1] if len(args) == 2 else Any
-        if not isinstance(value, (Mapping, ml_collections.ConfigDict)) or is_spec(value):
-            return False
-        return all(fits(v, item) for v in value.values())
-    # Any other class or protocol: something that build() makes, or a default instance.
-    return is_spec(value) or (value is not None and not _is_scalar(value))
-
-
-def _is_scalar(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, str, list, tuple))
-
-
-def show(hint: Any) -> str:
-    """An annotation in words, for messages."""
-    if hint in (Any, None, type(None)):
-        return "anything" if hint is Any else "None"
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin in (typing.Union, types.UnionType):
-        return " or ".join(show(arg) for arg in args)
-    if origin is typing.Literal:
-        return "one of " + ", ".join(repr(arg) for arg in args)
-    if origin is not None:
-        return re.sub(r"\b[\w.]+\.(\w+)", r"\1", str(hint))
-    if hint in (bool, int, float, str, tuple, list, dict):
-        return hint.__name__
-    return f"spec(...) of a {getattr(hint, '__name__', hint)}"
-
-
 def parse(text: str, hint: Any, where: str) -> Any:
     """``text`` as a value of type ``hint``; strings need no quotes."""
     candidates: list[Any] = []
@@ -200,6 +126,7 @@ def parse(text: str, hint: Any, where: str) -> Any:
         candidates.append(lowered[text.lower()])
     with contextlib.suppress(ValueError, SyntaxError):
         candidates.append(ast.literal_eval(text))
+    candidates += [_whole(each) for each in candidates]
     candidates.append(text)
     if hint is str:
         candidates.reverse()
@@ -207,6 +134,13 @@ def parse(text: str, hint: Any, where: str) -> Any:
         if fits(candidate, hint):
             return candidate
     raise ConfigError(f"{where}: expected {show(hint)}")
+
+
+def _whole(value: Any) -> Any:
+    """``value`` with whole floats, such as 1e3, as the integers they are; also inside tuples."""
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_whole, value))
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def kind(value: Any) -> str:

@@ -21,7 +21,8 @@ from typing import Any
 
 from vision.core.cli import UsageError, parse, run_main
 from vision.core.config import build, load, to_plain, validate
-from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec
+from vision.core.hints import CONSTRUCTOR, is_spec
+from vision.core.schema import ConfigError
 from vision.report.dataset_page import render
 from vision.report.files import ReportError
 from vision.report.survey import Part, survey

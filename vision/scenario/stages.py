@@ -40,10 +40,11 @@ import ml_collections
 from vision.core import experiment
 from vision.core.config import build, validate
 from vision.core.experiment import Experiment
+from vision.core.hints import CONSTRUCTOR, is_spec
 from vision.core.log import duration
 from vision.core.loop import Outcome
 from vision.core.loop import train as train_run
-from vision.core.schema import CONSTRUCTOR, ConfigError, is_spec, locate, nearest
+from vision.core.schema import ConfigError, locate, nearest
 from vision.core.workdir import WorkdirError, open_workdir, read_config, write_text
 
 CURSOR = "stages.json"

@@ -21,9 +21,10 @@ from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.config import differences, to_plain
 from vision.core.errors import UserError
 from vision.core.evaluator import evaluate
+from vision.core.hints import CONSTRUCTOR
 from vision.core.objective import Variables
 from vision.core.restore import load_run
-from vision.core.schema import CONSTRUCTOR, nearest
+from vision.core.schema import nearest
 from vision.core.stored import flatten, load_state
 from vision.core.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from vision.core.config import build
-from vision.core.schema import CONSTRUCTOR, locate
+from vision.core.hints import CONSTRUCTOR
+from vision.core.schema import locate
 from vision.core.stored import flatten
 from vision.core.workdir import CONFIG, read_config
 from vision.models.tuned import Tuned, merged

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from vision.core.config import to_plain
+from vision.core.hints import CONSTRUCTOR
 from vision.core.restore import Run
-from vision.core.schema import CONSTRUCTOR
 from vision.core.workdir import read_config
 
 _USE = {
