@@ -2,7 +2,9 @@
 # make test   install, lint, types, the whole test suite
 # make claims   every claim about a method, recorded in claims/results and docs/methods.md
 # make claims-sample   a few of them, others for every commit; records nothing
-# make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range
+# make test-isa   some tests with another instruction set and thread count at every commit
+# make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
+#   NEWEST_TESTS="tests/core/test_step.py ..." for some of it
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -10,7 +12,7 @@ RUN := $(VENV)/bin/python
 LOCK := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")')
 DEMO := workdirs/digits_vit
 
-.PHONY: demo test test-newest claims claims-sample lint types unit lock clean
+.PHONY: demo test test-isa test-newest newest-python newest-packages claims claims-sample lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -48,15 +50,26 @@ claims: $(VENV)/.installed-test
 claims-sample: $(VENV)/.installed-test
 	files=$$($(RUN) -m claims.sample) && $(RUN) -m pytest $$files
 
+test-isa: $(VENV)/.installed-test
+	$(RUN) -m tests.instruction_sets
+
 # In a folder of its own; needs a Python 3.12 or newer: make NEWEST=python3.13 test-newest
-NEWEST ?= $(shell for p in python3.14 python3.13 python3.12; do $$p -c '' 2>/dev/null && command -v $$p && break; done)
-test-newest:
+NEWEST ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \
+	$$p -c '' 2>/dev/null && command -v $$p && exit; done; done)
+NEWEST_TESTS ?=
+NEWEST_RUN := .venv-newest/bin/python
+
+newest-python:
 	@test -n "$(NEWEST)" || { echo "no Python 3.12 or newer here: make NEWEST=/path/to/python3.13 test-newest"; exit 1; }
-	$(NEWEST) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "$(NEWEST) is older than 3.12")'
-	test -x .venv-newest/bin/python || $(NEWEST) -m venv .venv-newest
-	.venv-newest/bin/python -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -r requirements-test.txt
-	.venv-newest/bin/python -m pip list --disable-pip-version-check | grep -E '^(jax|flax|optax|orbax|grain|numpy)'
-	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest .venv-newest/bin/python -m pytest -n 2
+	@$(NEWEST) -c 'import sys; sys.exit(sys.version_info < (3, 12) and "$(NEWEST) is older than 3.12")'
+
+newest-packages: newest-python
+	test -x $(NEWEST_RUN) || $(NEWEST) -m venv .venv-newest
+	$(NEWEST_RUN) -m pip install --quiet --disable-pip-version-check --upgrade --upgrade-strategy eager -r requirements-test.txt
+	$(NEWEST_RUN) -m pip list --disable-pip-version-check | grep -E '^(jax|flax|optax|orbax|grain|numpy)'
+
+test-newest: newest-packages
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest $(NEWEST_RUN) -m pytest -n 2 $(NEWEST_TESTS)
 
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test

@@ -1,4 +1,7 @@
-"""Eight virtual CPU devices and a shared compilation cache, set before jax is imported."""
+"""Eight virtual CPU devices and a shared compilation cache, set before jax is imported.
+
+XLA_FLAGS and VISION_TEST_ISA of the caller count too: see ``tests/fast_compilation.py``.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.fast_compilation import FAST_COMPILATION
+from tests.fast_compilation import with_devices
 
 if TYPE_CHECKING:
     from vision.core.restore import Run
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILATION}"
+os.environ["XLA_FLAGS"] = with_devices(8)
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")
 )

@@ -13,9 +13,9 @@ import sys
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"
-from tests.fast_compilation import FAST_COMPILATION
+from tests.fast_compilation import with_devices
 
-os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {FAST_COMPILATION}"
+os.environ["XLA_FLAGS"] = with_devices(8)
 
 import jax
 import numpy as np

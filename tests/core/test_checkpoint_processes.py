@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from tests.core.checkpoint_process import restore, value
-from tests.fast_compilation import FAST_COMPILATION
+from tests.fast_compilation import with_devices
 from vision.core.mesh import Mesh
 from vision.core.state import digest
 from vision.core.stored import load_state
@@ -29,7 +29,7 @@ def run(command: str, *workdirs: Path, fsdp: int) -> list[tuple[str, str]]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count=2 {FAST_COMPILATION}",
+        "XLA_FLAGS": with_devices(2),
     }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

@@ -55,7 +55,7 @@ def test_adapters_start_as_nothing_and_merge_into_a_plain_tower(adapter: Lora):
     out = call(tuned, (params, state))[0]
     assert out.keys() == plain.keys()
     for name, value in plain.items():
-        np.testing.assert_array_equal(out[name], value, err_msg=name)
+        np.testing.assert_allclose(out[name], value, atol=1e-5, err_msg=name)
     rng = np.random.default_rng(1)
     shaken = {
         **params,
@@ -146,12 +146,13 @@ def test_frozen_statistics_are_used_and_stay():
     jax.tree.map(np.testing.assert_array_equal, after, state)
     inner = {"batch_stats": state["batch_stats"]["tower"]}
     plain, same = call(tower, (params["tower"], inner))
-    np.testing.assert_array_equal(out["logits"], plain["logits"])
+    np.testing.assert_allclose(out["logits"], plain["logits"], atol=1e-5)
     free = Tuned(tower)
     other, moved = call(free, (params, state), train=True)
     assert np.abs(other["logits"] - plain["logits"]).max() > 0.01
     expected = call(tower, (params["tower"], inner), train=True)[1]["batch_stats"]
-    jax.tree.map(np.testing.assert_array_equal, moved["batch_stats"]["tower"], expected)
+    close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, moved["batch_stats"]["tower"], expected)
     assert flatten(same).keys() == flatten(inner).keys()
 
 

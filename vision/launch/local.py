@@ -156,8 +156,7 @@ class _Set:
 
     def _start(self, index: int, address: str) -> subprocess.Popen[bytes]:
         with contextlib.ExitStack() as stack:
-            # Process 0 too: an unbuffered `print` writes its line in pieces, and whoever shares the
-            # terminal writes in between.
+            # Process 0 too: an unbuffered `print` writes a line in pieces, others come in between.
             stdout = stderr = subprocess.PIPE
             if index > 0 and self._job.logs is not None:
                 self._job.logs.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -61,7 +62,10 @@ def test_attention_sums_to_one_over_what_is_there_and_follows_it():
 
 
 def test_with_nothing_hidden_it_is_the_plain_network():
-    """Two updates of the same state end in the same numbers, whatever the teacher says."""
+    """Two updates of the same state end in the same numbers, whatever the teacher says.
+
+    Two programs: the compiler may add in another order.
+    """
     made, classifier = step(MhimMil(MODEL, **PLAIN)), step(Classify(MODEL))
     state = made.init(batch())
     other = dataclasses.replace(state, slots={})
@@ -69,9 +73,10 @@ def test_with_nothing_hidden_it_is_the_plain_network():
     for _ in range(2):
         state, found = ours(state, batch())
         other, expected = theirs(other, batch())
-        np.testing.assert_array_equal(found["loss"], expected["loss"])
+        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
         assert found["shown"] == 1
-    jax.tree.map(np.testing.assert_array_equal, state.params, other.params)
+    same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+    jax.tree.map(same, state.params, other.params)
 
 
 def test_as_many_are_hidden_as_it_says_by_the_teachers_attention():

@@ -72,7 +72,7 @@ def test_a_fresh_adapter_is_the_base_and_sits_at_every_place(variables: Variable
         jax.jit(lambda adapted=adapted: OBJECTIVE.texts(variables.params, ctx, FOREIGN, adapted))()
         for adapted in (True, False)
     )
-    np.testing.assert_array_equal(adapted, plain)
+    np.testing.assert_allclose(adapted, plain, rtol=1e-5, atol=1e-6)  # two programs
 
 
 def test_it_learns_the_language(variables: Variables):
