@@ -1,1 +1,320 @@
-"""Image-classification research in JAX: towers, objectives, data, evaluators, one loop."""
+"""Image-classification research in JAX and Flax: what configs and notebooks need, by short names.
+
+    from vision import Classify, Experiment, ViT, ops, spec
+    import vision; run = vision.load(Path("workdirs/digits_vit"))
+
+A name is imported from where it is defined when it is first asked for, so that ``import vision``
+costs nothing. Two tables say where that is, ``_NAMES`` and ``_MODULES``; editors and
+type checkers read the imports above them (``tests/test_face.py`` compares). Everything else, and
+whatever stands twice under one name, is imported by its whole path. Code in ``vision`` itself
+imports by whole paths only.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from vision.blocks.adapters import Lora as Lora
+    from vision.blocks.contrast import Ranking as Ranking, Sigmoid as Sigmoid, Softmax as Softmax
+    from vision.blocks.diffusion import Diffusion as Diffusion
+    from vision.core.checkpoint import Checkpoints as Checkpoints
+    from vision.core.config import build as build, spec as spec
+    from vision.core.experiment import Experiment as Experiment
+    from vision.core.faults import Nonfinite as Nonfinite
+    from vision.core.mesh import Mesh as Mesh, ShardingRule as ShardingRule
+    from vision.core.optim import (
+        DECAY_KERNELS as DECAY_KERNELS,
+        Ema as Ema,
+        Optimizer as Optimizer,
+        Rule as Rule,
+        adafactor as adafactor,
+        adamw as adamw,
+        lion as lion,
+        muon as muon,
+        sgd as sgd,
+    )
+    from vision.core.precision import Precision as Precision
+    from vision.core.restore import load_run as load
+    from vision.core.schedule import (
+        Constant as Constant,
+        Cosine as Cosine,
+        Linear as Linear,
+        Rsqrt as Rsqrt,
+        Staircase as Staircase,
+        WarmupStableDecay as WarmupStableDecay,
+    )
+    from vision.core.schema import ConfigError as ConfigError
+    from vision.data import (
+        batch_ops as batch_ops,
+        batch_views as batch_views,
+        columns as columns,
+        ops as ops,
+    )
+    from vision.data.class_samplers import (
+        ClassBalanced as ClassBalanced,
+        Episodes as Episodes,
+        PxK as PxK,
+    )
+    from vision.data.columns import ClassLabel as ClassLabel, Number as Number
+    from vision.data.descriptions import Captions as Captions
+    from vision.data.mixture import Mixture as Mixture, Part as Part
+    from vision.data.pipeline import EvalData as EvalData, TrainData as TrainData
+    from vision.data.samplers import (
+        InOrder as InOrder,
+        Repeated as Repeated,
+        Shuffle as Shuffle,
+        Weighted as Weighted,
+    )
+    from vision.data.sources.array_record import ArrayRecord as ArrayRecord
+    from vision.data.sources.arrays import Arrays as Arrays
+    from vision.data.sources.bags import Bags as Bags
+    from vision.data.sources.combine import (
+        Concat as Concat,
+        Joined as Joined,
+        Relabel as Relabel,
+        Subset as Subset,
+    )
+    from vision.data.sources.computed import Computed as Computed
+    from vision.data.sources.digits import Digits as Digits
+    from vision.data.sources.fake import Fake as Fake
+    from vision.data.sources.folder import Folder as Folder
+    from vision.data.sources.frames import Frames as Frames
+    from vision.data.sources.manifest import Manifest as Manifest
+    from vision.data.sources.npz import Npz as Npz
+    from vision.data.sources.parquet import Parquet as Parquet
+    from vision.data.sources.scenes import Scenes as Scenes
+    from vision.data.sources.splits import OfClasses as OfClasses, Split as Split
+    from vision.data.sources.tfds import Tfds as Tfds
+    from vision.data.sources.webdataset import WebDataset as WebDataset
+    from vision.data.tokenizers import (
+        ClipTokenizer as ClipTokenizer,
+        HuggingFaceTokenizer as HuggingFaceTokenizer,
+        SentencePieceTokenizer as SentencePieceTokenizer,
+        WordTokenizer as WordTokenizer,
+    )
+    from vision.evaluators.adversarial import Adversarial as Adversarial
+    from vision.evaluators.attribution import Attribution as Attribution
+    from vision.evaluators.calibration import Calibration as Calibration
+    from vision.evaluators.classification import Classification as Classification
+    from vision.evaluators.composed import ComposedRetrieval as ComposedRetrieval
+    from vision.evaluators.corruptions import Corruptions as Corruptions
+    from vision.evaluators.cost import Cost as Cost
+    from vision.evaluators.few_shot import FewShot as FewShot
+    from vision.evaluators.graders import GradedLabels as GradedLabels
+    from vision.evaluators.groups import GroupedAccuracy as GroupedAccuracy, LongTail as LongTail
+    from vision.evaluators.hierarchy import Hierarchical as Hierarchical
+    from vision.evaluators.instances import InstanceRetrieval as InstanceRetrieval
+    from vision.evaluators.labelsets import LabelSets as LabelSets
+    from vision.evaluators.linear_heads import (
+        FindingsProbe as FindingsProbe,
+        PatchProbe as PatchProbe,
+    )
+    from vision.evaluators.mistakes import Mistakes as Mistakes
+    from vision.evaluators.odin import Odin as Odin
+    from vision.evaluators.ordinal import Ordinal as Ordinal, Regression as Regression
+    from vision.evaluators.out_of_distribution import OutOfDistribution as OutOfDistribution
+    from vision.evaluators.pairs import CaptionChoice as CaptionChoice, CrossedPairs as CrossedPairs
+    from vision.evaluators.probe import (
+        LinearProbe as LinearProbe,
+        NearestNeighbours as NearestNeighbours,
+        RidgeProbe as RidgeProbe,
+        SgdProbe as SgdProbe,
+    )
+    from vision.evaluators.representation import Representation as Representation
+    from vision.evaluators.retrieval import (
+        ImageRetrieval as ImageRetrieval,
+        ImageTextRetrieval as ImageTextRetrieval,
+    )
+    from vision.evaluators.severity import Severity as Severity
+    from vision.evaluators.shifts import NaturalShift as NaturalShift
+    from vision.evaluators.translation import Translation as Translation
+    from vision.evaluators.zero_shot import (
+        MultilingualZeroShot as MultilingualZeroShot,
+        ZeroShot as ZeroShot,
+    )
+    from vision.models.attention_mil import AttentionMIL as AttentionMIL
+    from vision.models.autoencoder import ConvAutoencoder as ConvAutoencoder
+    from vision.models.bags import BagOfWords as BagOfWords
+    from vision.models.bit import BiT as BiT
+    from vision.models.captioner import Captioner as Captioner
+    from vision.models.convnext import ConvNeXt as ConvNeXt
+    from vision.models.densenet import DenseNet as DenseNet
+    from vision.models.dual import Dual as Dual
+    from vision.models.efficientnet import EfficientNet as EfficientNet
+    from vision.models.inception import InceptionV4 as InceptionV4
+    from vision.models.inception_resnet import InceptionResNetV2 as InceptionResNetV2
+    from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
+    from vision.models.nasnet import NasNet as NasNet
+    from vision.models.plain_conv import PlainConv as PlainConv
+    from vision.models.plain_mamba import PlainMamba as PlainMamba
+    from vision.models.resnet import ResNet as ResNet
+    from vision.models.swin import Swin as Swin
+    from vision.models.text import TextCNN as TextCNN, TextTransformer as TextTransformer
+    from vision.models.tuned import Prompts as Prompts, Tuned as Tuned
+    from vision.models.unet import UNet as UNet
+    from vision.models.vgg import VGG as VGG
+    from vision.models.vit import ViT as ViT
+    from vision.models.vq import VqAutoencoder as VqAutoencoder
+    from vision.objectives.caption import Caption as Caption
+    from vision.objectives.classify import Classify as Classify
+    from vision.objectives.contrast import Contrast as Contrast, SameKey as SameKey
+    from vision.objectives.denoise import Denoise as Denoise
+    from vision.objectives.masked_language import MaskedLanguage as MaskedLanguage
+    from vision.objectives.multitask import MultiTask as MultiTask
+    from vision.objectives.quantise import Quantise as Quantise
+    from vision.objectives.reconstruct import Reconstruct as Reconstruct
+    from vision.objectives.self_distill import SelfDistill as SelfDistill
+    from vision.objectives.two_views import TwoViews as TwoViews
+    from vision.scenario.stages import Scenario as Scenario, Stage as Stage
+    from vision.weights.init_from import InitFrom as InitFrom
+
+# Modules that stand for their contents: ops.Decode, batch_ops.Mixup.
+_MODULES = {
+    "batch_ops": "vision.data.batch_ops",
+    "batch_views": "vision.data.batch_views",
+    "columns": "vision.data.columns",
+    "ops": "vision.data.ops",
+}
+
+_NAMES = {
+    "vision.blocks.adapters": ("Lora",),
+    "vision.blocks.contrast": ("Ranking", "Sigmoid", "Softmax"),
+    "vision.blocks.diffusion": ("Diffusion",),
+    "vision.core.checkpoint": ("Checkpoints",),
+    "vision.core.config": ("build", "spec"),
+    "vision.core.experiment": ("Experiment",),
+    "vision.core.faults": ("Nonfinite",),
+    "vision.core.mesh": ("Mesh", "ShardingRule"),
+    "vision.core.optim": (
+        "DECAY_KERNELS",
+        "Ema",
+        "Optimizer",
+        "Rule",
+        "adafactor",
+        "adamw",
+        "lion",
+        "muon",
+        "sgd",
+    ),
+    "vision.core.precision": ("Precision",),
+    "vision.core.restore": ("load_run as load",),
+    "vision.core.schedule": (
+        "Constant",
+        "Cosine",
+        "Linear",
+        "Rsqrt",
+        "Staircase",
+        "WarmupStableDecay",
+    ),
+    "vision.core.schema": ("ConfigError",),
+    "vision.data.class_samplers": ("ClassBalanced", "Episodes", "PxK"),
+    "vision.data.columns": ("ClassLabel", "Number"),
+    "vision.data.descriptions": ("Captions",),
+    "vision.data.mixture": ("Mixture", "Part"),
+    "vision.data.pipeline": ("EvalData", "TrainData"),
+    "vision.data.samplers": ("InOrder", "Repeated", "Shuffle", "Weighted"),
+    "vision.data.sources.array_record": ("ArrayRecord",),
+    "vision.data.sources.arrays": ("Arrays",),
+    "vision.data.sources.bags": ("Bags",),
+    "vision.data.sources.combine": ("Concat", "Joined", "Relabel", "Subset"),
+    "vision.data.sources.computed": ("Computed",),
+    "vision.data.sources.digits": ("Digits",),
+    "vision.data.sources.fake": ("Fake",),
+    "vision.data.sources.folder": ("Folder",),
+    "vision.data.sources.frames": ("Frames",),
+    "vision.data.sources.manifest": ("Manifest",),
+    "vision.data.sources.npz": ("Npz",),
+    "vision.data.sources.parquet": ("Parquet",),
+    "vision.data.sources.scenes": ("Scenes",),
+    "vision.data.sources.splits": ("OfClasses", "Split"),
+    "vision.data.sources.tfds": ("Tfds",),
+    "vision.data.sources.webdataset": ("WebDataset",),
+    "vision.data.tokenizers": (
+        "ClipTokenizer",
+        "HuggingFaceTokenizer",
+        "SentencePieceTokenizer",
+        "WordTokenizer",
+    ),
+    "vision.evaluators.adversarial": ("Adversarial",),
+    "vision.evaluators.attribution": ("Attribution",),
+    "vision.evaluators.calibration": ("Calibration",),
+    "vision.evaluators.classification": ("Classification",),
+    "vision.evaluators.composed": ("ComposedRetrieval",),
+    "vision.evaluators.corruptions": ("Corruptions",),
+    "vision.evaluators.cost": ("Cost",),
+    "vision.evaluators.few_shot": ("FewShot",),
+    "vision.evaluators.graders": ("GradedLabels",),
+    "vision.evaluators.groups": ("GroupedAccuracy", "LongTail"),
+    "vision.evaluators.hierarchy": ("Hierarchical",),
+    "vision.evaluators.instances": ("InstanceRetrieval",),
+    "vision.evaluators.labelsets": ("LabelSets",),
+    "vision.evaluators.linear_heads": ("FindingsProbe", "PatchProbe"),
+    "vision.evaluators.mistakes": ("Mistakes",),
+    "vision.evaluators.odin": ("Odin",),
+    "vision.evaluators.ordinal": ("Ordinal", "Regression"),
+    "vision.evaluators.out_of_distribution": ("OutOfDistribution",),
+    "vision.evaluators.pairs": ("CaptionChoice", "CrossedPairs"),
+    "vision.evaluators.probe": ("LinearProbe", "NearestNeighbours", "RidgeProbe", "SgdProbe"),
+    "vision.evaluators.representation": ("Representation",),
+    "vision.evaluators.retrieval": ("ImageRetrieval", "ImageTextRetrieval"),
+    "vision.evaluators.severity": ("Severity",),
+    "vision.evaluators.shifts": ("NaturalShift",),
+    "vision.evaluators.translation": ("Translation",),
+    "vision.evaluators.zero_shot": ("MultilingualZeroShot", "ZeroShot"),
+    "vision.models.attention_mil": ("AttentionMIL",),
+    "vision.models.autoencoder": ("ConvAutoencoder",),
+    "vision.models.bags": ("BagOfWords",),
+    "vision.models.bit": ("BiT",),
+    "vision.models.captioner": ("Captioner",),
+    "vision.models.convnext": ("ConvNeXt",),
+    "vision.models.densenet": ("DenseNet",),
+    "vision.models.dual": ("Dual",),
+    "vision.models.efficientnet": ("EfficientNet",),
+    "vision.models.inception": ("InceptionV4",),
+    "vision.models.inception_resnet": ("InceptionResNetV2",),
+    "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
+    "vision.models.nasnet": ("NasNet",),
+    "vision.models.plain_conv": ("PlainConv",),
+    "vision.models.plain_mamba": ("PlainMamba",),
+    "vision.models.resnet": ("ResNet",),
+    "vision.models.swin": ("Swin",),
+    "vision.models.text": ("TextCNN", "TextTransformer"),
+    "vision.models.tuned": ("Prompts", "Tuned"),
+    "vision.models.unet": ("UNet",),
+    "vision.models.vgg": ("VGG",),
+    "vision.models.vit": ("ViT",),
+    "vision.models.vq": ("VqAutoencoder",),
+    "vision.objectives.caption": ("Caption",),
+    "vision.objectives.classify": ("Classify",),
+    "vision.objectives.contrast": ("Contrast", "SameKey"),
+    "vision.objectives.denoise": ("Denoise",),
+    "vision.objectives.masked_language": ("MaskedLanguage",),
+    "vision.objectives.multitask": ("MultiTask",),
+    "vision.objectives.quantise": ("Quantise",),
+    "vision.objectives.reconstruct": ("Reconstruct",),
+    "vision.objectives.self_distill": ("SelfDistill",),
+    "vision.objectives.two_views": ("TwoViews",),
+    "vision.scenario.stages": ("Scenario", "Stage"),
+    "vision.weights.init_from": ("InitFrom",),
+}
+
+_HOMES = {
+    name.rpartition(" ")[2]: (module, name.partition(" ")[0])
+    for module, names in _NAMES.items()
+    for name in names
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return importlib.import_module(_MODULES[name])
+    if name in _HOMES:
+        module, defined = _HOMES[name]
+        return getattr(importlib.import_module(module), defined)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES, *_HOMES])
