@@ -6,50 +6,41 @@
 Augmentation runs on the device, inside the step: the images are in memory anyway.
 """
 
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Ema, Optimizer, adamw
-from vision.core.schedule import Cosine
-from vision.data import ops
-from vision.data.batch_ops import RandomCrop, ValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.evaluators.classification import Classification
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
+import vision as v
+from vision import batch_ops, ops, spec
 
 
 def get_config():
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
+            v.TrainData,
+            source=spec(v.Digits, split="train"),
             batch_size=64,
             batch_ops=[
-                spec(ValueRange, low=-1, high=1),
-                spec(RandomCrop, padding=1, fill="edge"),
+                spec(batch_ops.ValueRange, low=-1, high=1),
+                spec(batch_ops.RandomCrop, padding=1, fill="edge"),
             ],
             threads=0,
         ),
-        model=spec(ViT, width=48, depth=3, heads=4, patch=2, pool="mean", posemb="learned"),
-        objective=spec(Classify),
+        model=spec(v.ViT, width=48, depth=3, heads=4, patch=2, pool="mean", posemb="learned"),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.99),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.99),
             learning_rate=4e-3,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=0.05,
             clip_norm=1.0,
         ),
-        ema=spec(Ema, decay=0.99),
+        ema=spec(v.Ema, decay=0.99),
         total="80 epochs",
         evaluators={
             "test": spec(
-                Classification,
+                v.Classification,
                 data=spec(
-                    EvalData,
-                    source=spec(Digits, split="test"),
+                    v.EvalData,
+                    source=spec(v.Digits, split="test"),
                     batch_size=360,
                     ops=[spec(ops.ValueRange, low=-1, high=1)],
                 ),

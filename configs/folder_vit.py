@@ -13,16 +13,9 @@ counted and listed in bad_records.jsonl. Trains from scratch: with a few hundred
 little; the smaller the set, the smaller the model and the longer the run should be.
 """
 
+import vision as v
 from configs.parts.own_images import held_out
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Ema, Optimizer, adamw
-from vision.core.schedule import Cosine
-from vision.data import ops
-from vision.data.pipeline import TrainData
-from vision.data.sources.folder import Folder
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
+from vision import ops, spec
 
 SIZE = 64
 
@@ -30,10 +23,10 @@ SIZE = 64
 def get_config(root: str = "images"):
     to_range = spec(ops.ValueRange, low=-1, high=1)
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=root, part="train", fraction=0.1),
+            v.TrainData,
+            source=spec(v.Folder, root=root, part="train", fraction=0.1),
             batch_size=64,
             ops=[
                 spec(ops.Decode),
@@ -43,17 +36,17 @@ def get_config(root: str = "images"):
             ],
             on_error="mask",
         ),
-        model=spec(ViT, width=192, depth=6, heads=3, patch=8, pool="mean", posemb="sincos2d"),
-        objective=spec(Classify, label_smoothing=0.1),
+        model=spec(v.ViT, width=192, depth=6, heads=3, patch=8, pool="mean", posemb="sincos2d"),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.99),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.99),
             learning_rate=1e-3,
-            schedule=spec(Cosine, warmup="2 epochs"),
+            schedule=spec(v.Cosine, warmup="2 epochs"),
             weight_decay=0.05,
             clip_norm=1.0,
         ),
-        ema=spec(Ema, decay=0.999),
+        ema=spec(v.Ema, decay=0.999),
         total="30 epochs",
         evaluators={"val": held_out(root, SIZE, [to_range])},
         evaluate_every="5 epochs",

@@ -6,43 +6,36 @@
 hours on a TPU-v3-8. We have not trained it at full length.
 """
 
+import vision as v
 from configs.parts import imagenet
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.precision import Precision
-from vision.core.schedule import Cosine
-from vision.data import ops
-from vision.data.batch_ops import Mixup
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
+from vision import batch_ops, ops, spec
 
 
 def get_config():
     to_range = spec(ops.ValueRange, low=-1, high=1)
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=1024,
             augment=[
                 spec(ops.RandAugment, num_ops=2, magnitude=10, magnitude_std=0, probability=1),
                 to_range,
             ],
-            batch_ops=[spec(Mixup, num_classes=imagenet.NUM_CLASSES, alpha=0.2)],
+            batch_ops=[spec(batch_ops.Mixup, num_classes=imagenet.NUM_CLASSES, alpha=0.2)],
         ),
         model=spec(
-            ViT,
+            v.ViT,
             variant="S/16",
             pool="mean",
             posemb="sincos2d",
-            precision=spec(Precision, compute="bfloat16"),
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, moment_dtype="bfloat16"),
+            v.Optimizer,
+            method=spec(v.adamw, moment_dtype="bfloat16"),
             learning_rate=1e-3,
-            schedule=spec(Cosine, warmup="10_000 steps"),
+            schedule=spec(v.Cosine, warmup="10_000 steps"),
             # The paper's 1e-4 is not multiplied by the learning rate; ours is.
             weight_decay=0.1,
             clip_norm=1.0,
