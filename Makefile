@@ -23,7 +23,7 @@ $(VENV)/.installed: requirements.txt requirements.lock | $(VENV)/bin/python
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements.txt $(LOCK)
 	@touch $@
 
-$(VENV)/.installed-test: requirements-test.txt $(VENV)/.installed
+$(VENV)/.installed-test: requirements-test.txt pyproject.toml setup.py $(VENV)/.installed
 	$(RUN) -m pip install --quiet --disable-pip-version-check -r requirements-test.txt $(LOCK)
 	@touch $@
 
@@ -73,7 +73,7 @@ test-newest: newest-packages
 
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test
-	$(RUN) -m pip freeze > requirements.lock
+	$(RUN) -m pip freeze --exclude-editable > requirements.lock
 
 clean:
 	rm -rf $(VENV) .cache .pytest_cache .ruff_cache

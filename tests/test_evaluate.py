@@ -12,10 +12,11 @@ import pytest
 import evaluate
 import train
 from vision.core.cli import run_main
+from vision.core.schema import ConfigError
 from vision.core.stored import load_state
-from vision.evaluators.compare import CompareError, compare, distinct_names, outcome
-from vision.evaluators.suite import SUITES
-from vision.evaluators.workdir import evaluate_workdir
+from vision.programs.compare import CompareError, compare, distinct_names, outcome
+from vision.programs.suite import SUITES
+from vision.programs.workdir import evaluate_workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -115,7 +116,7 @@ def test_runs_that_were_not_asked_the_same_are_refused(
         compare([runs / "a", other])
     with pytest.raises(CompareError, match="two or more different"):
         compare([runs / "a", runs / "a"])
-    with pytest.raises(CompareError, match=r"'tests' .* is not there; did you mean 'test'"):
+    with pytest.raises(ConfigError, match=r"'tests' .* is not there; did you mean 'test'"):
         compare([runs / "a", runs / "b"], evaluator="tests")
     assert call(f"--compare={runs / 'a'},{runs / 'b'}") == 2
     assert "--compare needs --out=FOLDER" in capsys.readouterr().err

@@ -18,6 +18,7 @@ FLOORS = {
     "launch": ("core", "launch"),
     **dict.fromkeys(UPPER, ("core", "data", "models", "blocks", "measures", *UPPER)),
     "methods": ("core", "data", "models", "blocks", "measures", *UPPER),
+    "programs": ("core", "data", "models", "blocks", "measures", "programs", *UPPER),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))
 MAX_LINES = 400
@@ -70,6 +71,8 @@ def test_the_floor_test_can_fail():
     assert not allowed(ROOT / "vision/measures/x.py", "vision.blocks.ranking")
     assert not allowed(method, "vision.methods.ssl.simclr")
     assert allowed(method, "vision.blocks.ema")
+    assert not allowed(ROOT / "vision/report/run.py", "vision.programs.evaluate")
+    assert not allowed(ROOT / "vision/programs/train.py", "configs.digits_vit")
 
 
 def test_every_room_has_a_floor():

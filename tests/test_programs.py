@@ -13,7 +13,7 @@ import evaluate
 import train
 from vision.core.cli import run_main
 from vision.core.log import read_rows
-from vision.evaluators.workdir import evaluate_workdir
+from vision.programs.workdir import evaluate_workdir
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = f"--config={ROOT}/configs/folder_vit.py"

@@ -6,6 +6,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import flax.struct
@@ -18,6 +19,7 @@ from vision.core import metrics
 from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import ConfusionMatrix, Figure, Gallery, Picture
 from vision.core.objective import Batch, Variables
+from vision.core.schema import ConfigError, nearest
 from vision.data.source import DataError
 from vision.evaluators.thumbnail import picture
 
@@ -280,3 +282,29 @@ def _programs(
         return totals.merge(found), found.examples.count
 
     return measure, jax.jit(update, donate_argnums=0, out_shardings=sharding)
+
+
+def classification_of(
+    evaluators: Mapping[str, object] | None, workdir: Path, wanted: str | None
+) -> tuple[str, Classification]:
+    """Name and evaluator of a run's ``Classification``, the first where ``wanted`` is None.
+
+    Args:
+      evaluators: of the run.
+      workdir: of the run, for messages.
+      wanted: a name; None for any.
+
+    Raises:
+      ConfigError: there is none, or none of that name.
+    """
+    every = dict(evaluators or {})
+    found = {name: each for name, each in every.items() if isinstance(each, Classification)}
+    if wanted is not None and wanted not in found:
+        kind = "is no Classification" if wanted in every else "is not there"
+        raise ConfigError(
+            f"evaluator {wanted!r} of {workdir} {kind}{nearest(wanted, [*found])}; its data is read"
+        )
+    if not found:
+        raise ConfigError(f"the config of {workdir} has no Classification whose data to read")
+    name = wanted or next(iter(found))
+    return name, found[name]

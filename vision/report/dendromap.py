@@ -25,7 +25,7 @@ from PIL import Image
 from vision.core.errors import UserError
 from vision.core.evaluator import context
 from vision.core.restore import load_run
-from vision.evaluators.compare import classification
+from vision.evaluators.classification import classification_of
 from vision.evaluators.embeddings import embed
 from vision.evaluators.features import FeatureStore
 from vision.evaluators.thumbnail import thumbnail
@@ -229,7 +229,7 @@ def of_run(workdir: Path, evaluator: str | None = None, kept: Path | None = None
       UserError: no run there, or no such evaluator.
     """
     run = load_run(workdir)
-    _, of = classification(run, workdir, evaluator)
+    _, of = classification_of(run.experiment.evaluators, workdir, evaluator)
     store = FeatureStore.of(run, workdir, kept) if kept else None
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh, store=store)

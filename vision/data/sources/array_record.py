@@ -321,7 +321,7 @@ def _module() -> Any:
     try:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError:
-        raise DataError("ArrayRecord files need array_record: pip install array_record") from None
+        raise DataError("ArrayRecord files need array_record: pip install 'vision[tfds]'") from None
 
 
 def _msgpack() -> Any:

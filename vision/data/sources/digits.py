@@ -45,7 +45,7 @@ class Digits:
         # The file is read where scikit-learn keeps it: importing scikit-learn takes seconds.
         found = importlib.util.find_spec("sklearn")
         if found is None or found.origin is None:
-            raise DataError("digits come with scikit-learn: pip install -r requirements.txt")
+            raise DataError("digits come with scikit-learn: pip install scikit-learn")
         path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int32)

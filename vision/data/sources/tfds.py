@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import glob
+import importlib
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Tfds:
 
     @functools.cached_property
     def _builder(self) -> Any:
-        import tensorflow_datasets as tfds
+        tfds = _tfds()
 
         where = f"TFDS data set {self.name!r}, data_dir={self.data_dir!r}"
         try:
@@ -76,7 +77,7 @@ class Tfds:
 
     @functools.cached_property
     def _records(self) -> Any:
-        import tensorflow_datasets as tfds
+        tfds = _tfds()
 
         features = self._builder.info.features
         for key in (self.image_key, self.label_key, *self.extra):
@@ -137,3 +138,10 @@ class Tfds:
 
     def key(self, index: int) -> str:
         return f"{self._builder.info.full_name}/{self.split}/{index}"
+
+
+def _tfds() -> Any:
+    try:
+        return importlib.import_module("tensorflow_datasets")
+    except ImportError:
+        raise DataError("TFDS data sets need more packages: pip install 'vision[tfds]'") from None

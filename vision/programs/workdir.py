@@ -22,7 +22,7 @@ from vision.core.restore import Run, load_run
 from vision.core.schema import ConfigError, nearest
 from vision.core.workdir import write_text
 from vision.evaluators.features import FeatureStore
-from vision.evaluators.suite import Missing, members
+from vision.programs.suite import Missing, members
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -50,7 +50,7 @@ def evaluate_workdir(
       command: kept with the results, so that they can be made again.
       features: folder that keeps what the model says of the data, for the next evaluation of the
         same weights on the same data; None keeps nothing.
-      suite: name of a suite, see ``vision.evaluators.suite``; its members run beside those of the
+      suite: name of a suite, see ``vision.programs.suite``; its members run beside those of the
         config. None for the config's alone.
 
     Returns:

@@ -1,4 +1,4 @@
-"""What evaluate.py does: make a run where there is none, measure or compare, write the pages."""
+"""What evaluate.py's flags say: make a run where there is none, measure, compare, write pages."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from vision.core import cluster, config, experiment
 from vision.core.begin import begin
 from vision.core.cli import UsageError, cache_compilations, whole_number
 from vision.core.workdir import write_text
-from vision.evaluators.compare import compare
-from vision.evaluators.workdir import evaluate_workdir
+from vision.programs.compare import compare
+from vision.programs.workdir import evaluate_workdir
 from vision.report.compare import write_comparison
 from vision.report.numbers import format_table, metric
 from vision.report.run import write_report

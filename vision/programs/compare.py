@@ -15,10 +15,9 @@ import numpy as np
 from vision.core.errors import UserError
 from vision.core.evaluator import context, evaluate
 from vision.core.restore import Run, load_run
-from vision.core.schema import nearest
 from vision.data.fingerprint import fingerprint
 from vision.data.source import DataError
-from vision.evaluators.classification import Classification
+from vision.evaluators.classification import Classification, classification_of
 from vision.evaluators.cost import Cost
 from vision.evaluators.embeddings import embed, spread
 from vision.evaluators.features import FeatureStore
@@ -147,7 +146,7 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def _answers(name: str, workdir: Path, wanted: str | None, features: Path | None) -> Answers:
     run = load_run(workdir)
-    chosen, evaluator = classification(run, workdir, wanted)
+    chosen, evaluator = classification_of(run.experiment.evaluators, workdir, wanted)
     store = FeatureStore.of(run, workdir, features) if features else None
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh, store=store)
@@ -177,27 +176,6 @@ def _cost(answers: Answers) -> dict[str, float]:
         "latency_ms": spent["latency_ms_p50_b1"],
         "throughput": spent["images_per_s_b1"],
     }
-
-
-def classification(run: Run, workdir: Path, wanted: str | None) -> tuple[str, Classification]:
-    """Name and evaluator of a run's ``Classification``, the first where ``wanted`` is None.
-
-    Raises:
-      CompareError: there is none, or none of that name.
-    """
-    every = dict(run.experiment.evaluators or {})
-    found = {name: each for name, each in every.items() if isinstance(each, Classification)}
-    if wanted is not None and wanted not in found:
-        kind = "is no Classification" if wanted in every else "is not there"
-        raise CompareError(
-            f"evaluator {wanted!r} of {workdir} {kind}{nearest(wanted, [*found])}; its data is read"
-        )
-    if not found:
-        raise CompareError(
-            f"the config of {workdir} has no Classification whose data to compare on"
-        )
-    name = wanted or next(iter(found))
-    return name, found[name]
 
 
 def _check_same(a: Answers, b: Answers) -> None:

@@ -1,0 +1,62 @@
+"""Trains one experiment; the same command again goes on where the last one stopped.
+
+    python train.py --config=configs/digits_vit.py --workdir=workdirs/digits
+    python train.py --config=configs/digits_vit.py --workdir=/tmp/x --config.model.width=96
+
+Any value of a config can be set with --config.<key>=<value>, also inside lists:
+--config.data.ops[1].size=192. Texts after the config's name choose one of its modes:
+--config=configs/vit_s16_i1k.py:small. A config of several stages has a folder for each.
+
+On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
+GKE, Open MPI or on TPU VMs; on one machine by python -m vision.launch.local.
+
+Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
+SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from vision.core.cli import cache_compilations, parse, run_main, whole_number
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit status."""
+    options = parse(
+        arguments,
+        __doc__ or "",
+        required=("config", "workdir"),
+        config="config file, optionally followed by :mode",
+        workdir="folder of the run: checkpoints, metrics, resolved config",
+        accept_config_change="go on in a workdir that was made with another config",
+        distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
+        profile="write a trace of so many steps into the workdir, for TensorBoard",
+    )
+    workdir = Path(options.workdir)
+    from vision.core import cluster, config
+
+    cluster.join(detect=bool(options.distributed))
+    cache_compilations(workdir / "compilation_cache")
+    from vision.core.clock import process_age_s
+    from vision.scenario import stages
+
+    loaded = config.load(options.config, options.overrides)
+    stages.check(loaded, options.config)
+    outcome = stages.train(
+        loaded,
+        workdir,
+        accept_config_change=bool(options.accept_config_change),
+        profile_steps=whole_number("profile", options.profile),
+        spent_s=process_age_s(),
+    )
+    cluster.leave()
+    if not outcome.saved:
+        return 1
+    return 0 if outcome.signal is None else 128 + outcome.signal
+
+
+def console() -> None:
+    """The command that an installation puts on the path."""
+    sys.exit(run_main(main, sys.argv[1:]))
