@@ -35,9 +35,10 @@ from bench.stamps import STAMPS
 from configs import digits_vit, folder_vit
 from vision.core import experiment, loop
 from vision.core.cli import cache_compilations
-from vision.core.config import build, spec
+from vision.core.compile import compile_step
+from vision.core.config import spec
 from vision.core.mesh import to_device
-from vision.core.plan import plan
+from vision.core.prepare import prepare
 from vision.data import ops
 from vision.models.vit import ViT
 
@@ -46,20 +47,20 @@ FIRST = 8  # steps until everything is warm
 
 def bare(config: Any):
     """A function that runs N bare steps and returns images per second."""
-    data = build(config.data)
-    data_spec = experiment.observe(data)
-    planned = plan(experiment.assemble(config, data_spec, data), data_spec)
+    prepared = prepare(config)
+    data, rules = prepared.experiment.data, prepared.experiment.sharding
+    compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
     loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
     batch = next(loader)
     loader.close()
-    state = planned.compiled.init()
+    state = compiled.init()
 
     def run(steps: int) -> float:
         nonlocal state
         start = time.perf_counter()
         metrics: list[Any] = []
         for _ in range(steps):
-            state, latest = planned.compiled.update(state, to_device(batch, planned.mesh))
+            state, latest = compiled.update(state, to_device(batch, prepared.mesh))
             metrics.append(latest["loss"])
             if len(metrics) > 2:
                 jax.block_until_ready(metrics.pop(0))

@@ -9,6 +9,7 @@ activations and gradients at their worst moment. Written to bench/results/finetu
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -21,6 +22,7 @@ from vision.core import experiment as experiments
 from vision.core.compile import compile_step
 from vision.core.layout import described
 from vision.core.mesh import Mesh
+from vision.core.prepare import prepare
 
 BATCH = 8
 TUNED = ("all", "head", "bias", "lora", "dora", "prompts")
@@ -32,9 +34,8 @@ def needs(tune: str, accumulate: int) -> dict[str, Any]:
     config = configs.load(mode, overrides)
     experiments.check(config)
     data_spec = described("224x224x3", 10, 1000, BATCH)
-    experiment = experiments.assemble(config, data_spec)
-    step = experiments.make_step(experiment, data_spec, (), BATCH)
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
+    prepared = prepare(config, data_spec)
+    step, shapes = dataclasses.replace(prepared.step, batch_ops=()), prepared.batch
     compiled = compile_step(step, shapes, Mesh().build(jax.devices()[:1]))
     (player,) = step.players(compiled.abstract.params)
     rates = player.optimizer.multipliers(compiled.abstract.params)

@@ -27,10 +27,9 @@ import numpy as np
 from bench.common import alternate, ratio, record
 from vision.core import config as configs
 from vision.core.compile import Compiled, compile_step
-from vision.core.config import build
-from vision.core.experiment import assemble, make_step, observe
 from vision.core.mesh import to_device
 from vision.core.optim import DECAY_KERNELS, Optimizer
+from vision.core.prepare import prepare
 from vision.core.step import Step
 from vision.core.workdir import read_config
 from vision.objectives.classify import Classify
@@ -69,11 +68,9 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
     Raises:
       ValueError, TypeError, KeyError: the tower is no classifier of the batch's images.
     """
-    data = build(config.data)
-    data_spec = observe(data)
-    experiment = assemble(config, data_spec, data)
-    step = make_step(experiment, data_spec, data.batch_ops, data.batch_size)
-    loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
+    prepared = prepare(config)
+    experiment, step, mesh = prepared.experiment, prepared.step, prepared.mesh
+    loader = experiment.data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
     batch = next(loader)
     loader.close()
     image = batch["image"]
@@ -90,7 +87,6 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
         optimizer = next(iter(optimizer.values()))
     optimizer = dataclasses.replace(optimizer, rules=DECAY_KERNELS)
     plain = dataclasses.replace(step, objective=Classify(tower), optimizer=optimizer)
-    mesh = experiment.mesh.build()
     theirs, plain_flops = _compiled(plain, alone, mesh)
     ours, flops = _compiled(step, batch, mesh)
 

@@ -45,7 +45,7 @@ def train(config: ml_collections.ConfigDict, seed: int) -> Run:
     """
     config = copy.deepcopy(config)
     config.seed = seed
-    config.evaluators = None
+    config.evaluators = config.evaluate_every = None
     experiment.check(config, "the claim's config")
     with tempfile.TemporaryDirectory() as folder:
         _finished(loop.train(config, Path(folder) / "run", progress_s=math.inf))
@@ -64,7 +64,7 @@ def gone_through(config: ml_collections.ConfigDict, seed: int) -> Iterator[Path]
     config = copy.deepcopy(config)
     for run in stages.runs(config).values():
         run.seed = seed
-        run.evaluators = None
+        run.evaluators = run.evaluate_every = None
     stages.check(config, "the claim's config")
     with tempfile.TemporaryDirectory() as folder:
         _finished(stages.train(config, Path(folder) / "stages", progress_s=math.inf))

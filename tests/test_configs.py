@@ -24,9 +24,9 @@ from tests.goldens import to_text
 from vision.core import config as configs
 from vision.core import experiment as experiments
 from vision.core.compile import compile_step, lay_out
-from vision.core.config import build
 from vision.core.hints import CONSTRUCTOR, is_spec
 from vision.core.mesh import Mesh, to_device
+from vision.core.prepare import prepare
 from vision.core.schema import locate
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
@@ -231,14 +231,10 @@ def shrunk(config: Any, name: str) -> Any:
 @pytest.mark.parametrize("name", STEPPED)
 def test_two_steps_on_data_of_the_right_shape(name: str):
     config = shrunk(load(name), name)
-    data = build(config.data)
+    prepared, mesh = prepare(config), Mesh().build(jax.devices()[:1])
+    data: Any = prepared.experiment.data
     assert isinstance(data.source, Source)
-    data_spec = experiments.observe(data)
-    parts: Any = experiments.assemble(config, data_spec, data)
-    step = experiments.make_step(parts, data_spec, data.batch_ops, data.batch_size)
-    mesh = Mesh().build(jax.devices()[:1])
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
-    compiled = compile_step(step, shapes, mesh, ())
+    compiled = compile_step(prepared.step, prepared.batch, mesh, ())
     state = compiled.init()
     loader = data.loader(seed=0, first_batch=0)
     before = jax.device_get(state.params)
@@ -260,15 +256,12 @@ def test_the_step_fits_data_of_the_right_shape(name: str):
 
 
 def fits(config: Any, name: str) -> None:
-    data = build(config.data)
-    data_spec = experiments.observe(data)
-    parts: Any = experiments.assemble(config, data_spec, data)
-    step = experiments.make_step(parts, data_spec, data.batch_ops, data.batch_size)
-    mesh = Mesh().build(jax.devices()[:1])
-    shapes = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
-    state = lay_out(step, shapes, mesh, parts.sharding)
+    prepared, mesh = prepare(config), Mesh().build(jax.devices()[:1])
+    parts: Any = prepared.experiment
+    step = prepared.step
+    state = lay_out(step, prepared.batch, mesh, parts.sharding)
     with jax.set_mesh(mesh):
-        after, metrics = jax.eval_shape(step.update, state, shapes)
+        after, metrics = jax.eval_shape(step.update, state, prepared.batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), after) == jax.tree.map(
         lambda x: (x.shape, x.dtype), state
     )
@@ -281,8 +274,9 @@ def fits(config: Any, name: str) -> None:
             if not isinstance(evaluator, Classification):
                 continue
             info: SourceInfo = evaluator.data.source.info
-            assert info.num_classes == len(data_spec.class_names), name
-            assert predicted["log_probabilities"].shape == (2, len(data_spec.class_names)), name
+            classes = len(prepared.data_spec.class_names)
+            assert info.num_classes == classes, name
+            assert predicted["log_probabilities"].shape == (2, classes), name
 
 
 def test_fields_of_the_experiment_are_documented():

@@ -8,8 +8,8 @@ from __future__ import annotations
 import jax
 
 from vision.core import cluster
-from vision.core.begin import load_together
 from vision.core.errors import UserError
+from vision.core.initial import load_together
 
 
 def load() -> dict[str, int]:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from configs.digits_vit import get_config
-from vision.core.config import build
-from vision.core.experiment import assemble, check, observe
+from vision.core.experiment import check
+from vision.core.prepare import prepare
 from vision.core.schema import ConfigError
 
 
@@ -18,8 +18,7 @@ def evaluations(evaluate_every: Any) -> dict[str, str]:
     with config.ignore_type():
         config.evaluate_every = evaluate_every
     check(config)
-    data = build(config.data)
-    return assemble(config, observe(data), data).evaluations()
+    return prepare(config).experiment.evaluations()
 
 
 def test_evaluate_every():

@@ -17,8 +17,9 @@ from vision.blocks.adapters import Lora
 from vision.core import config as configs
 from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.config import build, spec, to_json
-from vision.core.experiment import assemble, check, make_step, observe
+from vision.core.experiment import check
 from vision.core.net import forward, initialise
+from vision.core.prepare import prepare
 from vision.core.restore import load_run
 from vision.core.state import digest
 from vision.core.stored import flatten
@@ -49,18 +50,15 @@ def write_run(folder, **overrides):
     if overrides:
         config.model = spec(Tuned, tower=config.model, **overrides)
     check(config)
-    data = build(config.data)
-    data_spec = observe(data)
-    step = make_step(assemble(config, data_spec, data), data_spec, data.batch_ops, 64)
-    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
+    prepared = prepare(config)
     rng = np.random.default_rng(0)
     state = jax.tree.map(
         lambda x: jnp.asarray(rng.standard_normal(x.shape) / 3, x.dtype),
-        jax.eval_shape(step.init, shapes),
+        jax.eval_shape(prepared.step.init, prepared.batch),
     )
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(to_json(config))
-    data_spec.save(folder / "run.json")
+    prepared.data_spec.save(folder / "run.json")
     store = CheckpointStore(folder, Checkpoints())
     store.save(2, state, {"step": 2}, wait=True)
     store.close()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import functools
 import http.server
 import json
@@ -17,14 +18,15 @@ import pytest
 
 from vision.blocks.adapters import Lora
 from vision.core import config as configs
-from vision.core.begin import starting
 from vision.core.checkpoint import Checkpoints, CheckpointStore
 from vision.core.compile import lay_out
-from vision.core.config import build, spec
+from vision.core.config import spec
 from vision.core.errors import UserError
-from vision.core.experiment import assemble, check, make_step, observe
+from vision.core.experiment import check
+from vision.core.initial import init_state
 from vision.core.mesh import ShardingRule
 from vision.core.net import initialise
+from vision.core.prepare import prepare
 from vision.core.stored import flatten
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
@@ -237,24 +239,11 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     config.init_from = spec(InitFrom, source=f"safetensors:{file}")
     config.sharding = (spec(ShardingRule, pattern=".*", layout="fsdp", min_size=64),)
     check(config)
-    data = build(config.data)
-    data_spec = observe(data)
-    experiment = assemble(config, data_spec, data)
-
-    step, mesh = (
-        make_step(experiment, data_spec, data.batch_ops, 64),
-        experiment.mesh.build(jax.devices()[:2]),
-    )
-    shapes = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
-    abstract = lay_out(step, shapes, mesh, experiment.sharding)
-
-    def init():
-        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in shapes.items()}
-        with jax.set_mesh(mesh):
-            shardings = jax.tree.map(lambda x: x.sharding, abstract)
-            return jax.jit(lambda: step.init(zeros), out_shardings=shardings)()
-
-    state = starting(experiment, step, abstract, init, mesh)()
+    prepared = prepare(config)
+    experiment, step = prepared.experiment, prepared.step
+    mesh = experiment.mesh.build(jax.devices()[:2])
+    abstract = lay_out(step, prepared.batch, mesh, experiment.sharding)
+    state = init_state(dataclasses.replace(prepared, mesh=mesh), abstract)
     model = state.params["model"]
     kernel = model["blocks"]["attn"]["qkv"]["kernel"]
     np.testing.assert_array_equal(kernel, params["blocks"]["attn"]["qkv"]["kernel"])

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from vision.blocks.contrast import Sigmoid, Softmax
 from vision.core import config as configs
-from vision.core.begin import starting
 from vision.core.compile import lay_out
-from vision.core.config import build, spec
-from vision.core.experiment import assemble, check, make_step, observe
+from vision.core.config import spec
+from vision.core.experiment import check
+from vision.core.initial import init_state
 from vision.core.net import forward, initialise
+from vision.core.prepare import prepare
 from vision.core.stored import flatten
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
@@ -330,20 +331,11 @@ def test_the_first_state_of_a_run(clip_file, monkeypatch):
     )
     config.init_from = spec(InitFrom, source=f"open_clip:{clip_file}")
     check(config)
-    data = build(config.data)
-    data_spec = observe(data)
-    experiment = assemble(config, data_spec, data)
-    step = make_step(experiment, data_spec, data.batch_ops, 4)
+    prepared = prepare(config)
+    experiment = prepared.experiment
     mesh = experiment.mesh.build(jax.devices()[:1])
-    batch = {name: jax.ShapeDtypeStruct(*shape) for name, shape in data_spec.batch.items()}
-    abstract = lay_out(step, batch, mesh, experiment.sharding)
-
-    def init():
-        zeros = {name: jnp.zeros(x.shape, x.dtype) for name, x in batch.items()}
-        with jax.set_mesh(mesh):
-            return jax.jit(lambda: step.init(zeros))()
-
-    state = starting(experiment, step, abstract, init, mesh)()
+    abstract = lay_out(prepared.step, prepared.batch, mesh, experiment.sharding)
+    state = init_state(dataclasses.replace(prepared, mesh=mesh), abstract)
     assert state.params["contrast"]["log_scale"] == np.float32(1.7)
     table = golden("open_clip_clip")[0]["token_embedding.weight"]
     model = state.params["model"]

@@ -10,6 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vision.core.cursor import RunCursor
+from vision.core.log import Meter
+
 HEARTBEAT = "heartbeat.json"
 
 
@@ -29,20 +32,18 @@ class Stopwatch:
         self.seconds: dict[str, float] = dict(seconds or {})
 
     @classmethod
-    def resumed(
-        cls, meta: Mapping[str, Any], alive: Mapping[str, Any] | None, age_s: float
-    ) -> Stopwatch:
+    def resumed(cls, cursor: RunCursor, alive: Mapping[str, Any] | None, age_s: float) -> Stopwatch:
         """The stopwatch of a run that goes on.
 
         Args:
-          meta: of the checkpoint: ``seconds``, and ``time`` when it was made; empty for none.
+          cursor: of the checkpoint, or of a run that begins.
           alive: the last heartbeat before this start.
           age_s: how long this program has been running.
         """
-        watch = cls(meta.get("seconds"))
-        if meta and alive:
-            watch.add("lost", alive["time"] - meta["time"])
-            watch.add("down", time.time() - age_s - max(alive["time"], meta["time"]))
+        watch = cls(cursor.seconds)
+        if cursor.time and alive:
+            watch.add("lost", alive["time"] - cursor.time)
+            watch.add("down", time.time() - age_s - max(alive["time"], cursor.time))
         return watch
 
     @contextlib.contextmanager
@@ -75,6 +76,45 @@ class Stopwatch:
         if (down := self.seconds.get("down", 0.0)) >= 1:
             shown.append(f"and {down:.0f} s down")
         return ", ".join(shown)
+
+
+class StepClock:
+    """Divides the time of the loop between its steps and what they waited for.
+
+    Args:
+      watch: gets the seconds, as ``step`` and ``data``.
+      meters: get every step too.
+    """
+
+    def __init__(self, watch: Stopwatch, *meters: Meter):
+        self._watch, self._meters = watch, meters
+        self._idle_until = 0.0  # when the newest finished step ended; later after a pause
+        self._saved_s = watch.seconds.get("step", 0.0)
+
+    def go(self) -> None:
+        """The next step begins now: what was before does not count as its time."""
+        self._idle_until = time.perf_counter()
+
+    def finished(self, waited_s: float) -> None:
+        """A step has ended; it may have been waited ``waited_s`` for its batch."""
+        now = time.perf_counter()
+        total_s = now - self._idle_until
+        waited_s = min(waited_s, total_s)
+        for meter in self._meters:
+            meter.add(total_s, waited_s)
+        self._watch.add("data", waited_s)
+        self._watch.add("step", total_s - waited_s)
+        self._idle_until = now
+
+    def saved(self) -> None:
+        """A checkpoint holds the steps so far."""
+        self._saved_s = self._watch.seconds.get("step", 0.0)
+
+    def went_back(self) -> None:
+        """The steps since the last checkpoint are lost."""
+        step_s = self._watch.seconds.get("step", 0.0)
+        self._watch.seconds["step"] = self._saved_s
+        self._watch.add("lost", step_s - self._saved_s)
 
 
 class Heartbeat:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import re
 import time
 from collections.abc import Callable, Mapping
@@ -41,7 +42,7 @@ class Compiled:
 
     Attributes:
       abstract: the state as ``jax.ShapeDtypeStruct`` with shardings: what a restore needs.
-      init: makes a fresh, sharded state.
+      init: makes a sharded state of random variables; see ``random_state``.
       update: ``(state, batch) -> (state, metrics)``; the old state's buffers are reused.
       memory: bytes on one device, as the compiler counts them: ``arguments`` (state and batch),
         ``outputs`` (state and metrics), ``reused`` (outputs that take the place of arguments),
@@ -117,7 +118,7 @@ def compile_step(
 
     return Compiled(
         abstract=abstract,
-        init=fresh(step, batch, abstract, mesh),
+        init=functools.partial(random_state, step, batch, abstract, mesh),
         update=compiled,
         memory=memory(compiled),
         collectives=collectives(compiled),
@@ -125,24 +126,20 @@ def compile_step(
     )
 
 
-def fresh(
+def random_state(
     step: Step,
     batch: Mapping[str, jax.ShapeDtypeStruct],
     abstract: State,
     mesh: jax.sharding.Mesh,
-) -> Callable[[], State]:
-    """Makes states as ``step.init`` has them, laid out as ``abstract`` (see ``lay_out``)."""
-
-    def make() -> State:
-        # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
-        cpu = jax.default_backend() == "cpu"
-        options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
-        shardings = jax.tree.map(lambda x: x.sharding, abstract)
-        with jax.set_mesh(mesh):
-            init = jax.jit(lambda: _init(step, batch), out_shardings=shardings)
-            return init.lower().compile(options)()
-
-    return make
+) -> State:
+    """The state of ``step.init``, made in the layout of ``abstract`` (see ``lay_out``)."""
+    # Run once: on a CPU, most of its time is optimising code that runs for milliseconds.
+    cpu = jax.default_backend() == "cpu"
+    options: dict[str, str | bool] = {"xla_backend_optimization_level": "0"} if cpu else {}
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    with jax.set_mesh(mesh):
+        init = jax.jit(lambda: _init(step, batch), out_shardings=shardings)
+        return init.lower().compile(options)()
 
 
 def memory(compiled: jax.stages.Compiled) -> dict[str, int]:

@@ -12,7 +12,7 @@ import ml_collections
 
 from vision.core import cluster
 from vision.core.checkpoint import Checkpoints
-from vision.core.config import build, validate
+from vision.core.config import validate
 from vision.core.evaluator import Evaluator, Loader
 from vision.core.faults import Nonfinite
 from vision.core.hints import CONSTRUCTOR, is_spec
@@ -20,9 +20,8 @@ from vision.core.mesh import Mesh, ShardingRule
 from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
-from vision.core.schedule import TrainLength
 from vision.core.schema import ConfigError, locate, nearest
-from vision.core.step import BatchForm, BatchOp, Step
+from vision.core.step import BatchForm, BatchOp
 from vision.core.workdir import write_text
 
 
@@ -147,12 +146,12 @@ class DataSpec:
         return cls(plain["num_examples"], tuple(plain["class_names"]), batch)
 
 
-# Filled in by ``assemble``; everything else that a constructor requires stands in the config.
+# What ``vision.core.prepare`` fills in; all else that a constructor requires is in the config.
 OFFERED = {"objective": frozenset({"model"})}
 
 
 def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
-    """``vision.core.config.validate`` with what ``assemble`` fills in, and the root's ranges."""
+    """``vision.core.config.validate`` with what ``prepare`` fills in, and the root's ranges."""
     if is_spec(config) and locate(config[CONSTRUCTOR]) is not Experiment:
         raise ConfigError(f"{source}: this needs one run, an Experiment, not {config[CONSTRUCTOR]}")
     validate(config, source=source, offered=OFFERED)
@@ -167,54 +166,3 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
                     f"{source}: config.evaluate_every has {name!r}, which is no evaluator"
                     f"{nearest(name, evaluators)}"
                 )
-
-
-def observe(data: TrainData) -> DataSpec:
-    """DataSpec about training data, from its description and its first batch."""
-    loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
-    try:
-        first = next(loader)
-    finally:
-        loader.close()
-    info = data.source.info
-    batch = {name: (x.shape, str(x.dtype)) for name, x in first.items()}
-    return DataSpec(len(data.source), tuple(info.class_names), batch)
-
-
-def assemble(
-    config: ml_collections.ConfigDict, data_spec: DataSpec, data: Any = None
-) -> Experiment:
-    """Builds every part of a checked config.
-
-    Args:
-      config: what ``get_config`` returned, after ``check``.
-      data_spec: what the data says; see ``observe``.
-      data: the built ``config.data``; None where training data is not needed.
-    """
-    model = build(config.model, num_classes=len(data_spec.class_names) or None)
-    built = {"model": model, "data": data, "objective": build(config.objective, model=model)}
-    for key, value in config.items():
-        if key in {f.name for f in dataclasses.fields(Experiment)} - set(built):
-            built[key] = build(value)
-    return Experiment(**built)
-
-
-def make_step(
-    experiment: Experiment, data_spec: DataSpec, batch_ops: tuple[BatchOp, ...], batch_size: int
-) -> Step:
-    """The step of an experiment, for batches of a given (global) size."""
-    train_length = TrainLength(data_spec.num_examples, batch_size)
-    total = train_length.steps(experiment.total, "total")
-    if total < 1:
-        raise ConfigError(f"config.total is {experiment.total!r}: nothing to train")
-    return Step(
-        objective=experiment.objective,
-        optimizer=experiment.optimizer,
-        train_length=dataclasses.replace(train_length, total_steps=total),
-        batch_ops=batch_ops,
-        batch_form=experiment.batch_form,
-        ema=experiment.ema,
-        accumulate=experiment.accumulate,
-        skip_nonfinite=experiment.nonfinite.action == "skip",
-        seed=experiment.seed,
-    )

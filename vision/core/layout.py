@@ -29,6 +29,7 @@ from vision.core.config import build
 from vision.core.errors import UserError
 from vision.core.experiment import DataSpec
 from vision.core.mesh import PARAMETER_AXES, path_of
+from vision.core.prepare import observe, prepare
 
 Tree = Any
 
@@ -170,7 +171,7 @@ def _data_spec(config: Any, options: Any) -> DataSpec:
         examples = whole_number("examples", options.examples)
         return described(str(options.image), classes, examples, config.data.batch_size)
     try:
-        return experiments.observe(build(config.data))
+        return observe(build(config.data))
     except UserError as error:
         raise UsageError(
             f"{error} (a dry run needs no data: add --image=224x224x3 --classes=1000 "
@@ -205,15 +206,10 @@ def main(arguments: list[str]) -> int:
     config: Any = configs.load(options.config, options.overrides)
     experiments.check(config, options.config)
     data_spec = _data_spec(config, options)
-    experiment = experiments.assemble(config, data_spec)
-    batch_ops, batch_size = build(config.data.batch_ops), config.data.batch_size
-    step = experiments.make_step(experiment, data_spec, batch_ops, batch_size)
-    batch = {name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()}
-    mesh = experiment.mesh.build()
-    compiled = None
-    if options.compile:
-        compiled = compile_step(step, batch, mesh, experiment.sharding)
-    abstract = compiled.abstract if compiled else lay_out(step, batch, mesh, experiment.sharding)
+    prepared = prepare(config, data_spec)
+    step, mesh, rules = prepared.step, prepared.mesh, prepared.experiment.sharding
+    compiled = compile_step(step, prepared.batch, mesh, rules) if options.compile else None
+    abstract = compiled.abstract if compiled else lay_out(step, prepared.batch, mesh, rules)
 
     found = leaves(abstract)
     axes = " x ".join(f"{name} {length}" for name, length in mesh.shape.items())

@@ -5,13 +5,11 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import functools
 import io
 import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import ml_collections
@@ -19,15 +17,18 @@ import numpy as np
 
 from vision.core import cluster, faults
 from vision.core.checkpoint import CheckpointStore
-from vision.core.clock import Stopwatch, last_heartbeat
-from vision.core.config import build
+from vision.core.clock import StepClock, Stopwatch, last_heartbeat
+from vision.core.compile import Compiled, compile_step
+from vision.core.cursor import RunCursor
 from vision.core.evaluator import Stopped, evaluate
-from vision.core.experiment import DataSpec, Experiment, assemble, observe
 from vision.core.journal import Journal
 from vision.core.log import Meter, Progress, duration
 from vision.core.mesh import batch_share, to_device
-from vision.core.plan import plan
-from vision.core.signals import catch_signals
+from vision.core.prepare import Prepared, prepare
+from vision.core.restore import restore_or_init
+from vision.core.signals import Signals, catch_signals
+from vision.core.state import State
+from vision.core.summary import summary, utilisation
 from vision.core.trace import Trace
 from vision.core.workdir import DATA_SPEC, open_workdir
 
@@ -82,13 +83,40 @@ def train(
         stack.enter_context(
             open_workdir(workdir, config, accept_config_change=accept_config_change)
         )
-        started = time.perf_counter()
-        data = build(config.data)
-        data_spec = observe(data)
-        data_spec.save(workdir / DATA_SPEC)
-        experiment = assemble(config, data_spec, data)
-        run = _Run(experiment, data_spec, workdir, progress_s, stack, started - spent_s)
-        return run.to_the_end(profile_steps)
+        started = time.perf_counter() - spent_s
+        prepared = prepare(config)
+        prepared.data_spec.save(workdir / DATA_SPEC)
+        start_s = time.perf_counter() - started
+
+        compiling = time.perf_counter()
+        rules = prepared.experiment.sharding
+        compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
+        flops = prepared.step.flops(compiled.abstract, prepared.batch)  # pyright: ignore[reportArgumentType] - shapes do
+        described = summary(prepared, compiled, flops)
+        compile_s = time.perf_counter() - compiling
+
+        store = CheckpointStore(workdir, prepared.experiment.checkpoints)
+        stack.callback(store.close)
+        restoring, alive = time.perf_counter(), last_heartbeat(workdir)
+        state, cursor = restore_or_init(store, prepared, compiled.abstract)
+        watch = Stopwatch.resumed(cursor, alive, time.perf_counter() - started)
+        stream = None if cluster.is_main() else io.StringIO()
+        progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
+        begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
+        loop = _Loop(prepared, compiled, flops, state, begun, store, workdir, watch, progress)
+        stack.callback(loop.close)
+        watch.add("restore", time.perf_counter() - restoring)
+        watch.add("compile", compile_s)
+        watch.add("start", start_s)
+
+        signals = stack.enter_context(catch_signals())
+        progress.say(
+            f"{described}; ready in {time.perf_counter() - started:.1f} s, "
+            f"{compile_s:.1f} s of it compiling"
+        )
+        if cursor.time:
+            progress.say(f"resumed from the checkpoint of step {cursor.step}")
+        return loop.run(signals, profile_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,100 +130,67 @@ class _Pending:
     metrics: Mapping[str, jax.Array]
 
 
-class _Run:
-    """The moving parts of one call of ``train``."""
+class _Loop:
+    """The moving parts of one call of ``train``: state, cursor, batches, updates under way."""
 
     def __init__(
         self,
-        experiment: Experiment,
-        data_spec: DataSpec,
+        prepared: Prepared,
+        compiled: Compiled,
+        flops: int,
+        state: State,
+        cursor: RunCursor,
+        store: CheckpointStore,
         workdir: Path,
-        progress_s: float,
-        stack: contextlib.ExitStack,
-        started: float,
+        watch: Stopwatch,
+        progress: Progress,
     ):
-        self.experiment, self.workdir = experiment, workdir
-        self.batch_size = experiment.data.batch_size
-        self.evaluators = dict(experiment.evaluators or {})
-        building_s = time.perf_counter() - started
-        self.plan = plan(experiment, data_spec)
-        self.total, self.mesh, self.compiled = self.plan.total, self.plan.mesh, self.plan.compiled
-        # One object for the whole run: evaluators cache their compiled functions by it.
-        self.predict = functools.partial(self.plan.step.predict)
-
+        self.prepared, self.compiled = prepared, compiled
+        self.store, self.workdir, self.watch, self.progress = store, workdir, watch, progress
+        self.evaluators = dict(prepared.experiment.evaluators or {})
+        self.batch_size, self.total = prepared.experiment.data.batch_size, prepared.total_steps
+        self.row_meter = Meter(self.batch_size, utilisation(prepared, flops))
+        self.line_meter = Meter(self.batch_size)
+        self.clock = StepClock(watch, self.row_meter, self.line_meter)
         self.last: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # by evaluators, of the present state
         self.pending: collections.deque[_Pending] = collections.deque()
         self.rollbacks = 0
-        self.store = CheckpointStore(workdir, experiment.checkpoints)
-        stack.callback(self.store.close)
-        restore_started = time.perf_counter()
-        alive = last_heartbeat(workdir)
-        meta = self._take_newest()
-        age_s = time.perf_counter() - started
-        self.watch = Stopwatch.resumed(meta, alive, age_s)
-        self.watch.add("restore", time.perf_counter() - restore_started)
-        self.watch.add("compile", self.plan.seconds)
-        self.watch.add("start", building_s)
-        self.starts: int = meta.get("starts", 0) + 1
+        self._go_on_from(state, cursor)
 
-        self.idle_until = 0.0  # when the newest finished step ended; later after a pause
-        self.step_s_saved = self.watch.seconds.get("step", 0.0)
-        self.row_meter = Meter(self.batch_size, self.plan.mfu(experiment))
-        self.line_meter = Meter(self.batch_size)
-        stack.callback(lambda: self.loader.close())
-        stack.callback(lambda: self.journal.flush(sync=False))
-        self.signals = stack.enter_context(catch_signals())
-        self.progress = Progress(
-            self.total, None if cluster.is_main() else io.StringIO(), interval_s=progress_s
-        )
-        self.progress.say(
-            f"{self.plan.summary}; ready in {time.perf_counter() - started:.1f} s, "
-            f"{self.plan.seconds:.1f} s of it compiling"
-        )
-        if meta:
-            self.progress.say(f"resumed from the checkpoint of step {self.done}")
-
-    def _take_newest(self, offset: int | None = None) -> dict[str, Any]:
-        """Goes to the newest checkpoint, or to the beginning; returns the checkpoint's meta data.
-
-        Batch ``t + offset`` is the one that update ``t + 1`` takes; rolling back moves it.
-        """
-        restored = self.store.restore(self.compiled.abstract)
-        meta: dict[str, Any] = restored[1] if restored else {}
-        self.state = restored[0] if restored else self.compiled.init()
-        self.done: int = meta.get("step", 0)
-        self.saved, self.saved_s = self.done, time.monotonic()
-        self.offset: int = meta.get("data_offset", 0) if offset is None else offset - self.done
-        self.bad_before: int = meta.get("bad_records", 0)
-        self.bad_here = 0
-        self.skipped: int = meta.get("skipped", 0)
-        self.skipped_in_a_row: int = meta.get("skipped_in_a_row", 0)
-        self.unevaluated: bool = meta.get("unevaluated", False)
+    def _go_on_from(self, state: State, cursor: RunCursor) -> None:
+        """Takes a state and its cursor; opens what is read and written from there on."""
+        self.state, self.cursor = state, cursor
+        self.saved, self.saved_s = cursor.step, time.monotonic()
+        self.bad_here = 0  # bad records of this process that the cursor does not count yet
         process, processes = jax.process_index(), jax.process_count()
-        self.journal = Journal(self.workdir, self.done, process, processes)
-        part, parts = batch_share(self.mesh)
-        self.loader = self.experiment.data.loader(
-            seed=self.experiment.seed,
-            first_batch=self.done + self.offset,
+        self.journal = Journal(self.workdir, cursor.step, process, processes)
+        part, parts = batch_share(self.prepared.mesh)
+        self.loader = self.prepared.experiment.data.loader(
+            seed=self.prepared.experiment.seed,
+            first_batch=cursor.step + cursor.data_offset,
             process_index=part,
             process_count=parts,
         )
-        return meta
 
-    def to_the_end(self, profile_steps: int = 0) -> Outcome:
+    def close(self) -> None:
+        self.journal.flush(sync=False)
+        self.loader.close()
+
+    def run(self, signals: Signals, profile_steps: int = 0) -> Outcome:
         """Steps until the total is reached or a signal comes."""
-        if self.unevaluated:
+        self.signals = signals
+        if self.cursor.unevaluated:
             self._evaluate(self._due())
-        first = self.done
+        first = self.cursor.step
         trace = Trace(self.workdir, profile_steps, first, self.total, self.progress.say)
-        self.idle_until = time.perf_counter()
+        self.clock.go()
         stopped = None
-        while self.done < self.total and not (stopped := self.signals.stop(self.done)):
-            trace.before(self.done)
+        while self.cursor.step < self.total and not (stopped := signals.stop(self.cursor.step)):
+            trace.before(self.cursor.step)
             self._step()
-            trace.after(self.done, self.pending[-1].metrics)
-            due, save, last = self._due(), self._save_due(), self.done == self.total
+            trace.after(self.cursor.step, self.pending[-1].metrics)
+            due, save, last = self._due(), self._save_due(), self.cursor.step == self.total
             went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
             if went_back:
                 continue
@@ -203,17 +198,17 @@ class _Run:
             if save and not last:
                 self._save(wait=False)
             if due or save:
-                self.idle_until = time.perf_counter()
+                self.clock.go()
         self._finish(0)
         saved = self._save(wait=True)
         if not stopped:
             spent = duration(self.watch.total_s)
             self.progress.say(
-                f"done: {self.done} steps in {spent} ({self.watch.shares()})"
+                f"done: {self.cursor.step} steps in {spent} ({self.watch.shares()})"
                 if first < self.total
-                else f"already trained to step {self.done}: nothing to do"
+                else f"already trained to step {self.cursor.step}: nothing to do"
             )
-        return Outcome(self.done, stopped, saved, self.last)
+        return Outcome(self.cursor.step, stopped, saved, self.last)
 
     def _step(self) -> None:
         """Takes a batch and dispatches an update."""
@@ -224,13 +219,13 @@ class _Run:
         idle = not self.pending or self.pending[-1].metrics["loss"].is_ready()  # pyright: ignore
         waited_s = time.perf_counter() - started if idle else 0.0
         self._note_bad_records()
-        arrays = to_device(batch, self.mesh)
+        arrays = to_device(batch, self.prepared.mesh)
         with jax.transfer_guard("disallow"):
             self.state, metrics = self.compiled.update(self.state, arrays)
-        self.done += 1
-        pending = _Pending(self.done, waited_s, self.bad_here, batch["_index"], metrics)
-        self.pending.append(pending)
-        self.journal.beat(self.done, "step")
+        step = self.cursor.step + 1
+        self.cursor = dataclasses.replace(self.cursor, step=step)
+        self.pending.append(_Pending(step, waited_s, self.bad_here, batch["_index"], metrics))
+        self.journal.beat(step, "step")
 
     def _finish(self, in_flight: int) -> bool:
         """Waits until at most ``in_flight`` updates are under way; logs those that are done.
@@ -241,34 +236,31 @@ class _Run:
         while len(self.pending) > in_flight:
             pending = self.pending.popleft()
             jax.block_until_ready(pending.metrics["loss"])
-            now = time.perf_counter()
-            total_s = now - self.idle_until
-            waited_s = min(pending.waited_s, total_s)
-            for meter in (self.row_meter, self.line_meter):
-                meter.add(total_s, waited_s)
-            self.watch.add("data", waited_s)
-            self.watch.add("step", total_s - waited_s)
-            self.idle_until = now
+            self.clock.finished(pending.waited_s)
             values = {k: float(jax.device_get(pending.metrics[k])) for k in ("loss", "grad_norm")}
-            if all(map(math.isfinite, values.values())):
-                self.skipped_in_a_row = 0
-            elif self._not_finite(pending, values):
-                return True
+            if not all(map(math.isfinite, values.values())):
+                if self._not_finite(pending, values):
+                    return True
+            elif self.cursor.skipped_in_a_row:
+                self.cursor = dataclasses.replace(self.cursor, skipped_in_a_row=0)
             self._log_step(pending)
         return False
 
     def _not_finite(self, pending: _Pending, values: dict[str, float]) -> bool:
         """Does what ``config.nonfinite`` says; returns whether the run went back."""
-        policy = self.experiment.nonfinite
-        shared = dict(cluster.gather((batch_share(self.mesh)[0], pending.records.tolist())))
+        policy = self.prepared.experiment.nonfinite
+        part = batch_share(self.prepared.mesh)[0]
+        shared = dict(cluster.gather((part, pending.records.tolist())))
         records = [index for part in sorted(shared) for index in shared[part]]
         row = {"update": pending.step, "action": policy.action, "records": records}
         row |= {name: str(value) for name, value in values.items()}
         if policy.action == "skip":
-            self.skipped += 1
-            self.skipped_in_a_row += 1
+            skipped, in_a_row = self.cursor.skipped + 1, self.cursor.skipped_in_a_row + 1
+            self.cursor = dataclasses.replace(
+                self.cursor, skipped=skipped, skipped_in_a_row=in_a_row
+            )
             self.journal.skipped(pending.step, row)
-            if self.skipped_in_a_row >= policy.limit:
+            if in_a_row >= policy.limit:
                 tried = f"; it was skipped, like {policy.limit - 1} before it in a row"
                 raise faults.explain(pending.step, values, tried)
             return False
@@ -276,24 +268,29 @@ class _Run:
             self.journal.metrics(pending.step, {f"train/{k}": v for k, v in values.items()})
             tried = f"; went back {self.rollbacks} times before" if self.rollbacks else ""
             raise faults.explain(pending.step, values, tried)
+        self._go_back(pending.step)
+        self.journal.skipped(self.cursor.step, row)
+        self.progress.say(
+            f"update {pending.step} is not finite: back to step {self.cursor.step}, and on with "
+            "the batches after the one that failed; see skipped.jsonl"
+        )
+        self.clock.go()
+        return True
+
+    def _go_back(self, failed: int) -> None:
+        """Goes on from the newest checkpoint, with the batch after that of update ``failed``."""
         self.rollbacks += 1
         self.pending.clear()
         self.loader.close()
         self.journal.flush()
-        step_s = self.watch.seconds.get("step", 0.0)
-        self.watch.seconds["step"] = self.step_s_saved
-        self.watch.add("lost", step_s - self.step_s_saved)
-        self._take_newest(offset=pending.step + self.offset)
-        self.journal.skipped(self.done, row)
-        self.progress.say(
-            f"update {pending.step} is not finite: back to step {self.done}, and on with the "
-            "batches after the one that failed; see skipped.jsonl"
-        )
-        self.idle_until = time.perf_counter()
-        return True
+        self.clock.went_back()
+        batch, starts = failed + self.cursor.data_offset, self.cursor.starts
+        state, cursor = restore_or_init(self.store, self.prepared, self.compiled.abstract)
+        offset = batch - cursor.step
+        self._go_on_from(state, dataclasses.replace(cursor, data_offset=offset, starts=starts))
 
     def _log_step(self, pending: _Pending) -> None:
-        row = self.plan.log_interval.due(pending.step) or pending.step == self.total
+        row = self.prepared.intervals.log.due(pending.step) or pending.step == self.total
         line = self.progress.due()
         if not (row or line):
             return
@@ -301,9 +298,9 @@ class _Run:
         values = {f"train/{name}": float(x) for name, x in found.items()}
         if row:
             bad = self._bad_records(pending.bad_records)
-            counts = {"train/bad_records": bad, "train/skipped_updates": self.skipped}
-            if of_parts := getattr(self.experiment.data, "counts", None):  # of a mixture
-                drawn = of_parts(pending.step + self.offset)
+            counts = {"train/bad_records": bad, "train/skipped_updates": self.cursor.skipped}
+            if of_parts := getattr(self.prepared.experiment.data, "counts", None):  # of a mixture
+                drawn = of_parts(pending.step + self.cursor.data_offset)
                 counts |= {f"data/{name}": count for name, count in drawn.items()}
             values |= {name: float(count) for name, count in counts.items() if count}
             values |= self.row_meter.read() | {"goodput": self.watch.goodput}
@@ -320,76 +317,75 @@ class _Run:
 
     def _due(self) -> list[str]:
         """Evaluators that run at the present step."""
-        last, intervals = self.done == self.total, self.plan.evaluate_intervals
-        return [
-            n for n in self.evaluators if last or (n in intervals and intervals[n].due(self.done))
-        ]
+        step, intervals = self.cursor.step, self.prepared.intervals.evaluate
+        if step == self.total:
+            return list(self.evaluators)
+        return [name for name in self.evaluators if name in intervals and intervals[name].due(step)]
 
     def _save_due(self) -> bool:
-        overdue = time.monotonic() - self.saved_s >= self.experiment.checkpoints.every_s
+        step, intervals = self.cursor.step, self.prepared.intervals
+        limit_s = self.prepared.experiment.checkpoints.every_s
+        overdue = time.monotonic() - self.saved_s >= limit_s
         if jax.process_count() > 1:
             # Clocks differ: process 0 decides, at steps where asking it costs little.
-            overdue = self.plan.log_interval.due(self.done) and cluster.agree(overdue)
-        return overdue or self.plan.save_interval.due(self.done)
+            overdue = intervals.log.due(step) and cluster.agree(overdue)
+        return overdue or intervals.save.due(step)
 
     def _evaluate(self, names: list[str]) -> None:
         """Runs evaluators; a signal breaks them off, and they run again on resume."""
-        self.unevaluated = bool(names)
+        self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(names))
+        step = self.cursor.step
 
         def stop() -> bool:
-            self.journal.beat(self.done, "evaluate")
-            return self.signals.stop(self.done) is not None
+            self.journal.beat(step, "evaluate")
+            return self.signals.stop(step) is not None
 
         with self.watch("evaluate"), contextlib.suppress(Stopped):
             for name in names:
                 numbers, _ = evaluate(
                     self.evaluators[name],
-                    self.predict,
+                    self.prepared.predict,
                     self.state.averaged,
-                    self.done,
-                    self.mesh,
+                    step,
+                    self.prepared.mesh,
                     stop=stop,
                 )
                 found = {f"{name}/{key}": value for key, value in numbers.items()}
                 self.measured |= found
-                self._log(self.done, found)
+                self._log(step, found)
                 shown = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-                self.progress.say(f"step {self.done}  {name}: {shown}")
-            self.unevaluated = False
+                self.progress.say(f"step {step}  {name}: {shown}")
+            self.cursor = dataclasses.replace(self.cursor, unevaluated=False)
 
     def _save(self, *, wait: bool) -> bool:
-        if self.done != self.saved:
+        step = self.cursor.step
+        if step != self.saved:
             seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
-            self._log(self.done, seconds)
-        self.saved = self.done
+            self._log(step, seconds)
+        self.saved = step
         with self.watch("checkpoint"):
             self.journal.flush()
-            self.journal.beat(self.done, "checkpoint", now=True)
+            self.journal.beat(step, "checkpoint", now=True)
             self.saved_s = time.monotonic()
-            self.step_s_saved = self.watch.seconds.get("step", 0.0)
-            meta = {
-                "step": self.done,
-                "time": time.time(),
-                "seconds": self.watch.seconds,
-                "starts": self.starts,
-                "data_offset": self.offset,
-                "bad_records": self._bad_records(self.bad_here),
-                "skipped": self.skipped,
-                "skipped_in_a_row": self.skipped_in_a_row,
-                "unevaluated": self.unevaluated,
-                "metrics": {k: v for k, v in self.measured.items() if math.isfinite(v)},
-            }
-            saved = self.store.save(self.done, self.state, meta, wait=wait)
-            self.journal.beat(self.done, "checkpoint", now=wait)
+            self.clock.saved()
+            cursor = dataclasses.replace(
+                self.cursor,
+                time=time.time(),
+                seconds=self.watch.seconds,
+                bad_records=self._bad_records(self.bad_here),
+                metrics={k: v for k, v in self.measured.items() if math.isfinite(v)},
+            )
+            saved = self.store.save(step, self.state, cursor.to_json(), wait=wait)
+            self.journal.beat(step, "checkpoint", now=wait)
             return saved
 
     def _bad_records(self, here: int) -> int:
         """All processes' bad records since the beginning; every process has to ask."""
-        return self.bad_before + sum(cluster.gather(here))
+        return self.cursor.bad_records + sum(cluster.gather(here))
 
     def _note_bad_records(self) -> None:
         for record in self.loader.take_bad():
             self.bad_here += 1
-            if self.bad_before + self.bad_here == 1:
+            if self.cursor.bad_records + self.bad_here == 1:
                 self.progress.say(f"masked a bad record: {record}; see bad_records.jsonl")
-            self.journal.bad_record(self.done + 1, record)
+            self.journal.bad_record(self.cursor.step + 1, record)

@@ -1,19 +1,22 @@
-"""A finished or running experiment, read back from its workdir without its training data."""
+"""A run read back: to go on with it, or to use what it has learned."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from pathlib import Path
 from typing import Any
 
 import jax
 
-from vision.core.config import build
+from vision.core.checkpoint import CheckpointStore
+from vision.core.cursor import RunCursor
 from vision.core.evaluator import Predict
-from vision.core.experiment import DataSpec, Experiment, assemble, check, make_step
+from vision.core.experiment import DataSpec, Experiment, check
+from vision.core.initial import init_state
 from vision.core.mesh import state_shardings
 from vision.core.objective import Variables
+from vision.core.prepare import Prepared, prepare
+from vision.core.state import State
 from vision.core.stored import compare, flatten, load_state
 from vision.core.workdir import DATA_SPEC, WorkdirError, read_config
 
@@ -28,7 +31,7 @@ class Run:
       step: training step of the variables.
       variables: averaged parameters where the run keeps an average, on ``mesh``.
       predict: ``(variables, batch) -> dict``; one object, so that compiled functions are reused.
-      mesh: the devices here, in the shape of the config where it fits, else data-parallel.
+      mesh: the devices here, in the shape of ``config.mesh``.
     """
 
     experiment: Experiment
@@ -39,10 +42,29 @@ class Run:
     mesh: jax.sharding.Mesh
 
 
+def restore_or_init(
+    store: CheckpointStore, prepared: Prepared, abstract: State
+) -> tuple[State, RunCursor]:
+    """The newest valid checkpoint of a run; where it has none, the state that it begins with.
+
+    Args:
+      store: the run's checkpoints; damaged ones are set aside.
+      prepared: with its training data.
+      abstract: see ``vision.core.compile.lay_out``.
+
+    Raises:
+      UserError: a checkpoint of another config, or what ``init_state`` raises.
+    """
+    if (restored := store.restore(abstract)) is not None:
+        state, meta = restored
+        return state, RunCursor.from_json(meta)
+    return init_state(prepared, abstract), RunCursor()
+
+
 def load_run(workdir: Path, step: int | None = None) -> Run:
     """Reads a checkpoint of a workdir: the newest valid one, or that of ``step``.
 
-    Nothing is written.
+    Training data is not needed, and nothing is written.
 
     Raises:
       WorkdirError: not the workdir of a run.
@@ -52,23 +74,18 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
     check(config, str(workdir / "config.json"))
     if not (workdir / DATA_SPEC).exists():
         raise WorkdirError(f"{workdir} has no {DATA_SPEC}: training has not begun there")
-    data_spec = DataSpec.load(workdir / DATA_SPEC)
-    experiment = assemble(config, data_spec)
-    ops, size = build(config.data.batch_ops), config.data.batch_size
-    trained = make_step(experiment, data_spec, ops, size)
-    shapes = {name: jax.ShapeDtypeStruct(*spec) for name, spec in data_spec.batch.items()}
-    abstract = jax.eval_shape(trained.init, shapes)
+    prepared = prepare(config, DataSpec.load(workdir / DATA_SPEC))
+    abstract = jax.eval_shape(prepared.step.init, prepared.batch)
     step, stored = load_state(workdir, step)
     names = flatten(abstract)
     compare(stored, names, workdir / "checkpoints" / str(step))
     state = jax.tree.unflatten(jax.tree.structure(abstract), [stored[name] for name in names])
-    mesh = experiment.mesh.build()
-    shardings = state_shardings(state.averaged, mesh, experiment.sharding)
+    shardings = state_shardings(state.averaged, prepared.mesh, prepared.experiment.sharding)
     return Run(
-        experiment=experiment,
-        data_spec=data_spec,
+        experiment=prepared.experiment,
+        data_spec=prepared.data_spec,
         step=step,
         variables=jax.device_put(state.averaged, shardings),
-        predict=functools.partial(trained.predict),
-        mesh=mesh,
+        predict=prepared.predict,
+        mesh=prepared.mesh,
     )

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from vision.core import cluster, config, experiment
-from vision.core.begin import begin
 from vision.core.cli import UsageError, cache_compilations, whole_number
+from vision.core.initial import init_run
 from vision.core.workdir import write_text
 from vision.programs.compare import compare
 from vision.programs.workdir import evaluate_workdir
@@ -51,7 +51,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
     if options.config:
         loaded = config.load(str(options.config), options.overrides)
         experiment.check(loaded, str(options.config))
-        begin(loaded, workdir)
+        init_run(loaded, workdir)
     elif inside := run_folders(workdir):
         stages = ", ".join(str(folder) for folder in inside)
         raise UsageError(f"{workdir} holds several runs; take one as --workdir: {stages}")
