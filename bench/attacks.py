@@ -34,7 +34,7 @@ import numpy as np
 
 from bench.common import Peer, ratio, record
 from bench.compare import in_turn
-from configs.learning.model_soups import get_config
+from configs.learning.model_soups import small
 from vision.blocks.attack import Attack, State, init, run, updates
 from vision.blocks.attack_rules import APGD, PGD, CarliniWagner, fgsm
 from vision.blocks.square import Square
@@ -83,7 +83,7 @@ CASES: dict[str, tuple[Attack, str, dict[str, Any]]] = {
 
 
 def trained(folder: Path) -> Run:
-    config: Any = get_config("small")
+    config: Any = small()
     config.total, config.evaluators = "200 steps", None
     loop.train(config, folder, progress_s=math.inf)
     return load_run(folder)
@@ -155,7 +155,7 @@ def main() -> None:
         ours = Ours(load_run(kept) if (kept / "checkpoints").exists() else trained(kept))
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-1:])
         exported(ours.run, folder)
-        config: Any = get_config("small")
+        config: Any = small()
         data = build(config.evaluators.test).data
         parts = list(data.loader(process_index=0, process_count=1))
         image = np.concatenate([part["image"] for part in parts]) / 2 + np.float32(0.5)

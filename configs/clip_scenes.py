@@ -9,7 +9,7 @@ colour and shape, or a sentence of a longer one: place and background tell scene
 easily than shapes, so that shapes would be learned last. `bench.clip_scenes` has what comes out.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
@@ -81,7 +81,7 @@ def zero_shot(label, pairs, tokenizer):
     )
 
 
-def get_config():
+def get_config() -> Config:
     tokenizer = spec(WordTokenizer, words=vocabulary(), length=LENGTH)
     return spec(
         Experiment,

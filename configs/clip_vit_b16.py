@@ -10,14 +10,14 @@ LayerNorm before the blocks and a position for the class token, which our ViT ha
 """
 
 from configs.parts import pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
 from vision.objectives.contrast import Contrast
 
 
-def get_config(paths: str = "pairs/*.parquet"):
+def get_config(paths: str = "pairs/*.parquet") -> Config:
     return spec(
         Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=32_768),

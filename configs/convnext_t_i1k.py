@@ -6,7 +6,7 @@
 """
 
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
 from vision.core.precision import Precision
@@ -17,7 +17,7 @@ from vision.models.convnext import ConvNeXt
 from vision.objectives.classify import Classify
 
 
-def get_config():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange, low=0, high=1), spec(ops.Normalize)]
     return spec(
         Experiment,

@@ -10,7 +10,7 @@ import vision as v
 from vision import batch_ops, ops, spec
 
 
-def get_config():
+def get_config() -> v.Config:
     return spec(
         v.Experiment,
         data=spec(

@@ -3,20 +3,21 @@
     python train.py --config=configs/finetune_folder.py:images,tower=vit_b16 \\
         --config.init_from.source=timm:vit_base_patch16_224.augreg_in21k --workdir=workdirs/mine
 
-After the folder come, in any order, ``tower`` (one of TOWERS), ``tune`` (one of TUNED: what is
-trained) and ``size`` (px; positions of a ViT are resampled; several, ``size=160+192+224``, take
-turns from step to step and the largest is evaluated). Without them it goes on with the model
-of configs/folder_vit.py, whole: `--config=configs/finetune_folder.py:images` and
+After the folder come, in any order, ``tower``, ``tune`` (what is trained) and ``size`` (px;
+positions of a ViT are resampled; several, ``'size=(160,192,224)'``, take turns from step to step
+and the largest is evaluated). Without them it goes on with the model of configs/folder_vit.py,
+whole: `--config=configs/finetune_folder.py:images` and
 `--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
 """
 
+from typing import Any, Literal
+
 from configs.parts.own_images import held_out
 from vision.blocks.adapters import Lora
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_views import MixedResolution
 from vision.data.pipeline import TrainData
@@ -30,11 +31,16 @@ from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.weights.init_from import InitFrom
 
+Tower = Literal[
+    "folder", "vit_s16", "vit_b16", "siglip_b16", "dinov2_s14", "resnet50", "convnext_t", "swin_t",
+    "efficientnet_b0",
+]  # fmt: skip
+Tune = Literal["all", "all_but_statistics", "head", "bias", "lora", "dora", "prompts"]
 HALF = ((0.5,) * 3, (0.5,) * 3)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # name: constructor, its fields, px, mean and std of the images that the weights were trained on
-TOWERS = {
+TOWERS: dict[Tower, Any] = {
     "folder": (ViT, {"width": 192, "depth": 6, "heads": 3, "patch": 8, "pool": "mean",
                      "posemb": "sincos2d"}, 64, HALF),
     "vit_s16": (ViT, {"variant": "S/16", "class_position": True}, 224, HALF),
@@ -49,7 +55,7 @@ TOWERS = {
 }  # fmt: skip
 # name: what is trained beside the head (a pattern; empty for all), learning rate, fields of Tuned,
 # which keeps the statistics of BatchNorm as they are
-TUNED = {
+TUNED: dict[Tune, Any] = {
     "all": ("", 1e-4, None),
     "all_but_statistics": ("", 1e-4, {}),
     "head": (None, 3e-3, {}),
@@ -60,10 +66,15 @@ TUNED = {
 }
 
 
-def get_config(mode: str = "images"):
-    root, tower, tune, sizes = read(mode)
+def get_config(
+    folder: str = "images",
+    tower: Tower = "folder",
+    tune: Tune = "all",
+    size: int | tuple[int, ...] | None = None,
+) -> Config:
     constructor, fields, trained_px, (mean, std) = TOWERS[tower]
-    size = max(sizes, default=trained_px)
+    sizes = size if isinstance(size, tuple) else (size or trained_px,)
+    largest = max(sizes)
     pattern, rate, added = TUNED[tune]
     model, into = spec(constructor, **fields), ""
     if added is not None:
@@ -81,11 +92,11 @@ def get_config(mode: str = "images"):
         Experiment,
         data=spec(
             TrainData,
-            source=spec(Folder, root=root, part="train", fraction=0.1),
+            source=spec(Folder, root=folder, part="train", fraction=0.1),
             batch_size=64,
             ops=[
                 spec(ops.Decode),
-                spec(ops.RandomResizedCrop, size=size, scale=(0.35, 1.0)),
+                spec(ops.RandomResizedCrop, size=largest, scale=(0.35, 1.0)),
                 spec(ops.RandomFlip),
                 *values,
             ],
@@ -106,25 +117,7 @@ def get_config(mode: str = "images"):
         ),
         total="20 epochs",
         batch_form=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
-        evaluators={"val": held_out(root, size, [*values])},
+        evaluators={"val": held_out(folder, largest, [*values])},
         evaluate_every="5 epochs",
         log_every="10 steps",
     )
-
-
-def read(mode: str) -> tuple[str, str, str, tuple[int, ...]]:
-    """Folder, tower, what is tuned and sizes (none: the tower's) of a mode."""
-    root, *options = mode.split(",")
-    found = {"tower": "folder", "tune": "all", "size": ""}
-    for option in options:
-        name, _, value = option.partition("=")
-        if name not in found:
-            raise ConfigError(f"{option!r} in {mode!r}: after the folder come {', '.join(found)}")
-        found[name] = value
-    for name, valid in (("tower", TOWERS), ("tune", TUNED)):
-        if found[name] not in valid:
-            raise ConfigError(f"{name}={found[name]}, but it is one of {', '.join(valid)}")
-    sizes = found["size"].split("+") if found["size"] else []
-    if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-        raise ConfigError(f"size={found['size']} is no number of pixels, nor several like 160+224")
-    return root, found["tower"], found["tune"], tuple(int(size) for size in sizes)

@@ -4,7 +4,7 @@
         --config.data.source.root=/path/to/images \\
         --config.evaluators.val.data.source.root=/path/to/images
 
-or, shorter, with the folder as the config's mode:
+or, shorter, with the folder after a colon:
 
     python train.py --config=configs/folder_vit.py:/path/to/images --workdir=workdirs/mine
 
@@ -20,13 +20,13 @@ from vision import ops, spec
 SIZE = 64
 
 
-def get_config(root: str = "images"):
+def get_config(folder: str = "images") -> v.Config:
     to_range = spec(ops.ValueRange, low=-1, high=1)
     return spec(
         v.Experiment,
         data=spec(
             v.TrainData,
-            source=spec(v.Folder, root=root, part="train", fraction=0.1),
+            source=spec(v.Folder, root=folder, part="train", fraction=0.1),
             batch_size=64,
             ops=[
                 spec(ops.Decode),
@@ -48,7 +48,7 @@ def get_config(root: str = "images"):
         ),
         ema=spec(v.Ema, decay=0.999),
         total="30 epochs",
-        evaluators={"val": held_out(root, SIZE, [to_range])},
+        evaluators={"val": held_out(folder, SIZE, [to_range])},
         evaluate_every="5 epochs",
         log_every="10 steps",
     )

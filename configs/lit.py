@@ -9,13 +9,13 @@ learns little.
 """
 
 from configs.parts import pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Rule
 from vision.objectives.contrast import Contrast
 
 
-def get_config(paths: str = "pairs/*.parquet"):
+def get_config(paths: str = "pairs/*.parquet") -> Config:
     rules = [
         spec(Rule, pattern="model/image/", learning_rate=0),
         *(spec(Rule, **vars(rule)) for rule in DECAY_KERNELS),

@@ -7,7 +7,7 @@ here follows later practice. We have not trained it at full length.
 """
 
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, sgd
 from vision.core.precision import Precision
@@ -17,7 +17,7 @@ from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
 
 
-def get_config():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange, low=0, high=1), spec(ops.Normalize)]
     return spec(
         Experiment,

@@ -10,12 +10,12 @@ full length.
 
 from configs.parts import pairs
 from vision.blocks.contrast import Sigmoid
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.objectives.contrast import Contrast
 
 
-def get_config(paths: str = "pairs/*.parquet"):
+def get_config(paths: str = "pairs/*.parquet") -> Config:
     text = {
         "width": 768,
         "heads": 12,

@@ -11,7 +11,7 @@ from configs.parts import imagenet
 from vision import batch_ops, ops, spec
 
 
-def get_config():
+def get_config() -> v.Config:
     to_range = spec(ops.ValueRange, low=-1, high=1)
     return spec(
         v.Experiment,

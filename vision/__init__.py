@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         Staircase as Staircase,
         WarmupStableDecay as WarmupStableDecay,
     )
+    from vision.core.modes import Config as Config
     from vision.core.schema import ConfigError as ConfigError
     from vision.data import (
         batch_ops as batch_ops,
@@ -184,6 +185,7 @@ _NAMES = {
     "vision.blocks.diffusion": ("Diffusion",),
     "vision.core.checkpoint": ("Checkpoints",),
     "vision.core.config": ("build", "spec"),
+    "vision.core.modes": ("Config",),
     "vision.core.experiment": ("Experiment",),
     "vision.core.faults": ("Nonfinite",),
     "vision.core.mesh": ("Mesh", "ShardingRule"),

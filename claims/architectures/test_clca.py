@@ -18,13 +18,13 @@ import jax.numpy as jnp
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.architectures.clca import get_config
+from configs.architectures.clca import small
 from vision.core.config import build
 from vision.core.flops import count
 from vision.methods.architectures.clca import CLCA
 from vision.models.vit import ViT
 
-NAMES = {"small": "CLCA", "small,evit": "EViT", "small,full": "r = 1"}
+NAMES: dict[Any, str] = {"": "CLCA", "evit": "EViT", "full": "r = 1"}
 
 
 def share_of_flops() -> float:
@@ -45,8 +45,8 @@ def share_of_flops() -> float:
 
 def test_a_cache_and_a_deep_head_bring_back_what_reduction_loses(record: Recorder):
     top1: dict[str, Side] = {}
-    for mode, name in NAMES.items():
-        config: Any = drawn(get_config(mode))
+    for rival, name in NAMES.items():
+        config: Any = drawn(small(rival))
         evaluator = build(config.evaluators)["test"]
         rows = [measure(train(config, seed), evaluator)["top1"] for seed in SEEDS]
         top1[name] = Side(name, tuple(rows))

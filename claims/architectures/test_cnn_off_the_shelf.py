@@ -26,7 +26,7 @@ from sklearn.svm import LinearSVC
 
 from claims.common import SEEDS, Measured, Parity, Recorder, Run, Side, train
 from claims.vision_language.drawn import drawn
-from configs.architectures.cnn_off_the_shelf import SEEN, get_config, unseen
+from configs.architectures.cnn_off_the_shelf import SEEN, small, unseen
 from vision.adapt.svm import fit_svm
 from vision.blocks import ranking
 from vision.core.config import build
@@ -56,7 +56,7 @@ def found(vectors: np.ndarray, labels: np.ndarray) -> float:
 
 
 def test_features_of_other_shapes_beat_pixels(record: Recorder):
-    config: Any = drawn(get_config("small"))
+    config: Any = drawn(small())
     plain, views = (build(config.evaluators[name]) for name in ("svm", "svm_views"))
     known = build(drawn(unseen("val", 1000, SEEN)))
     values: list[dict[str, float]] = []

@@ -16,14 +16,14 @@ blind to the turn, but as drawn the paper's steps (delta of 1e-3 to 0.1) and dir
 from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side
-from configs.architectures.plain_mamba import get_config
+from configs.architectures.plain_mamba import small
 from vision.adapt.linear import fit_logistic
 from vision.blocks.selective_scan import selective_scan
 from vision.core.config import build
@@ -46,8 +46,12 @@ def arrows(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
     return (image / 127.5 - 1).astype(np.float32), label
 
 
-def tower(mode: str) -> Tower:
-    config: Any = get_config(mode)
+Order = Literal["snake", "raster"]
+ORDERS: tuple[tuple[str, Order], ...] = (("snake, direction", "snake"), ("raster", "raster"))
+
+
+def tower(order: Order) -> Tower:
+    config: Any = small(order)
     config.model.update(kernel=1, width=32)
     return build(config.model)
 
@@ -57,28 +61,28 @@ def drawn(model: Tower, seed: int) -> Any:
 
 
 @functools.cache
-def embedder(mode: str) -> Any:
-    model = tower(mode)
+def embedder(order: Order) -> Any:
+    model = tower(order)
     return jax.jit(lambda params, x: forward(model, params, {}, x, train=False)[0])
 
 
-def named(mode: str, seed: int) -> float:
+def named(order: Order, seed: int) -> float:
     """Accuracy of a logistic regression on the embeddings of an untrained tower."""
-    params = drawn(tower(mode), seed)
+    params = drawn(tower(order), seed)
     (known, labels), (asked, answers) = arrows(0, 512), arrows(1, 512)
-    x = np.asarray(embedder(mode)(params, known))
+    x = np.asarray(embedder(order)(params, known))
     mean, deviation = x.mean(0), x.std(0) + 1e-9
     fitted = fit_logistic((x - mean) / deviation, labels, 4, decay=1e-3)
-    found = fitted.logits((np.asarray(embedder(mode)(params, asked)) - mean) / deviation)
+    found = fitted.logits((np.asarray(embedder(order)(params, asked)) - mean) / deviation)
     return float(np.mean(found.argmax(-1) == answers))
 
 
-def turned_apart(mode: str) -> float:
+def turned_apart(order: Order) -> float:
     """How far embeddings of pictures move, at most, when the pictures are turned by 180 degrees."""
-    params = drawn(tower(mode), 0)
+    params = drawn(tower(order), 0)
     params["pos_embed"] = jnp.zeros_like(params["pos_embed"])
     x = arrows(2, 512)[0]
-    embed = embedder(mode)
+    embed = embedder(order)
     gap = np.abs(np.asarray(embed(params, x)) - np.asarray(embed(params, x[:, ::-1, ::-1])))
     return float(gap.max())
 
@@ -111,10 +115,9 @@ def largest_errors() -> tuple[float, float]:
 
 def test_a_scan_that_knows_its_direction_sees_where_an_arrow_points(record: Recorder):
     snake, raster = (
-        Side(name, tuple(named(mode, seed) for seed in SEEDS))
-        for name, mode in (("snake, direction", "small"), ("raster", "small,raster"))
+        Side(name, tuple(named(order, seed) for seed in SEEDS)) for name, order in ORDERS
     )
-    told, blind = turned_apart("small"), turned_apart("small,raster")
+    told, blind = turned_apart("snake"), turned_apart("raster")
     values, gradients = largest_errors()
     record(
         card=64,

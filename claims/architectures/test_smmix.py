@@ -21,7 +21,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.architectures.smmix import get_config
+from configs.architectures.smmix import small
 from vision.core.config import build
 from vision.methods.architectures.smmix import SMMix, regions
 
@@ -49,26 +49,26 @@ def on_things(run: Run, objective: SMMix, data: Any) -> tuple[float, float]:
 
 
 def test_what_attention_chooses_teaches_more_than_a_random_box(record: Recorder):
-    top1: dict[str, list[float]] = {"small": [], "small,cutmix": [], "small,plain": []}
+    top1: dict[Any, list[float]] = {"": [], "cutmix": [], "plain": []}
     chosen, anywhere = [], []
-    for mode, rows in top1.items():
-        config: Any = drawn(get_config(mode))
+    for rival, rows in top1.items():
+        config: Any = drawn(small(rival))
         evaluator = build(config.evaluators)["test"]
         for seed in SEEDS:
             run = train(config, seed)
             rows.append(measure(run, evaluator)["top1"])
-            if mode == "small":
+            if not rival:
                 objective = build(config.objective, model=build(config.model, num_classes=8))
                 found = on_things(run, objective, evaluator.data)
                 chosen.append(found[0])
                 anywhere.append(found[1])
 
-    names = {"small": "SMMix", "small,cutmix": "CutMix and mixup", "small,plain": "neither"}
+    names = {"": "SMMix", "cutmix": "CutMix and mixup", "plain": "neither"}
 
     def mean(values: Any) -> float:
         return float(np.mean(values))
 
-    own, rival, plain = (Side(names[mode], tuple(rows)) for mode, rows in top1.items())
+    own, rival, plain = (Side(names[key], tuple(rows)) for key, rows in top1.items())
     pasted = Measured(
         "share of pasted pixels on the thing",
         Side("most attended", tuple(chosen)),

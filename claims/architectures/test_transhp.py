@@ -19,7 +19,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.architectures.transhp import FAMILY, get_config
+from configs.architectures.transhp import FAMILY, small
 from vision.core.config import build
 from vision.methods.architectures.transhp import TransHP
 
@@ -42,22 +42,22 @@ def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
 
 
 def test_prompts_of_families_help_to_name_shapes(record: Recorder):
-    top1: dict[str, list[float]] = {"small": [], "small,apart": [], "small,plain": []}
+    top1: dict[Any, list[float]] = {"": [], "apart": [], "plain": []}
     true, wrong = [], []
-    for mode, rows in top1.items():
-        config: Any = drawn(get_config(mode))
+    for rival, rows in top1.items():
+        config: Any = drawn(small(rival))
         evaluator = build(config.evaluators)["test"]
         for seed in SEEDS:
             run = train(config, seed)
             rows.append(measure(run, evaluator)["top1"])
-            if mode == "small":
+            if not rival:
                 model = build(config.model, num_classes=len(FAMILY))
                 found = told(run, build(config.objective, model=model), evaluator.data)
                 true.append(found[0])
                 wrong.append(found[1])
 
-    names = {"small": "TransHP", "small,apart": "coarse head", "small,plain": "plain"}
-    own, apart, plain = (Side(names[mode], tuple(rows)) for mode, rows in top1.items())
+    names = {"": "TransHP", "apart": "coarse head", "plain": "plain"}
+    own, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
     lie = Side("another family's prompt", tuple(wrong))
     record(
         card=58,

@@ -20,7 +20,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
 from claims.vision_language.drawn import drawn
-from configs.datasets.rad_dino import get_config
+from configs.datasets.rad_dino import small
 from vision.core.config import build
 
 BETTER = {"auprc": 0.03, "dice": 0.05}
@@ -28,7 +28,7 @@ NAMES = {"pictures": "pictures only", "films": "films", "views_only": "films, no
 
 
 def test_going_on_with_films_and_hidden_patches_helps(record: Recorder):
-    config: Any = drawn(get_config("small"))
+    config: Any = drawn(small())
     evaluators = build(config.stages[0].do.evaluators)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     for seed in SEEDS:

@@ -23,7 +23,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from claims.common import SEEDS, Measured, Parity, Recorder, Side, measure, train
-from configs.datasets.resize_normalize_rs import get_config
+from configs.datasets.resize_normalize_rs import small
 from vision.core.config import build
 from vision.methods.datasets.resize_normalize_rs import Mosaiks, neighbours_top1
 
@@ -31,7 +31,7 @@ SIZES = ("native", "16px", "32px", "64px")
 
 
 def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
-    config = get_config("small")
+    config = small()
     grid = build(config.evaluators["grid"])  # pyright: ignore
     few = {"encoders": ("tower",), "normalisations": ("divide",)}
     cells = (

@@ -9,11 +9,12 @@ that are too long; after 120 steps from small values they are the short ones.
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through
-from configs.learning.cil_survey import get_config
+from configs.learning.cil_survey import small
 from vision.scenario.stages import CURSOR
 
 SHOWN = {
@@ -27,10 +28,10 @@ SHOWN = {
 
 
 def test_joint_training_beats_aligned_replay_beats_replay_beats_fine_tuning(record: Recorder):
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in SHOWN}
+    found: dict[Any, list[dict[str, float]]] = {name: [] for name in SHOWN}
     for seed in SEEDS:
         for name, rows in found.items():
-            with gone_through(get_config(f"small,{name}"), seed) as folder:
+            with gone_through(small(name), seed) as folder:
                 last = json.loads((folder / CURSOR).read_text())["finished"][-1]
                 rows.append(last["metrics"])
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from claims.common import SEEDS, Measured, Parity, Recorder, Run, Side, train
-from configs.learning.cutmix import get_config
+from configs.learning.cutmix import small
 from vision.core.config import build
 from vision.data.batch_ops import box_weight, mix
 
@@ -50,11 +50,11 @@ def largest_error() -> Parity:
 
 
 def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
-    names = {"small": "CutMix", "small,cutout": "Cutout", "small,plain": "neither"}
-    whole: dict[str, list[float]] = {mode: [] for mode in names}
-    covered: dict[str, list[float]] = {mode: [] for mode in names}
-    for mode in names:
-        config: Any = get_config(mode)
+    names: dict[Any, str] = {"": "CutMix", "cutout": "Cutout", "plain": "neither"}
+    whole: dict[str, list[float]] = {rival: [] for rival in names}
+    covered: dict[str, list[float]] = {rival: [] for rival in names}
+    for rival in names:
+        config: Any = small(rival)
         batches = list(build(config.evaluators)["test"].data.loader())
         mask = np.concatenate([batch["_mask"] for batch in batches])
         images = np.concatenate([batch["image"] for batch in batches])[mask]
@@ -63,20 +63,20 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
         blank[:, 2:6, 2:6] = -1
         for seed in SEEDS:
             run = train(config, seed)
-            whole[mode].append(top1(run, images, labels))
-            covered[mode].append(top1(run, blank, labels))
+            whole[rival].append(top1(run, images, labels))
+            covered[rival].append(top1(run, blank, labels))
 
     def both(what: str, found: dict[str, list[float]], rival: str) -> Measured:
-        sides = (Side(names[mode], tuple(found[mode])) for mode in ("small", rival))
+        sides = (Side(names[key], tuple(found[key])) for key in ("", rival))
         return Measured(what, *sides)
 
     measured = [
-        both("top-1, middle covered", covered, "small,plain"),
-        both("top-1, middle covered", covered, "small,cutout"),
-        both("top-1", whole, "small,plain"),
-        both("top-1", whole, "small,cutout"),
+        both("top-1, middle covered", covered, "plain"),
+        both("top-1, middle covered", covered, "cutout"),
+        both("top-1", whole, "plain"),
+        both("top-1", whole, "cutout"),
     ]
-    plain = float(np.mean(covered["small,plain"]))
+    plain = float(np.mean(covered["plain"]))
     record(
         card=207,
         paper="CutMix: Regularization strategy to train strong classifiers with localizable "
@@ -84,7 +84,7 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
         claim=f"Of digits whose middle is covered a CNN names at least {100 * MARGIN:.0f} points "
         "more after CutMix than without.",
         expected=True,
-        holds=float(np.mean(covered["small"])) - plain >= MARGIN,
+        holds=float(np.mean(covered[""])) - plain >= MARGIN,
         measured=measured,
         parity=largest_error(),
     )

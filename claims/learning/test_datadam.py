@@ -12,29 +12,22 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.learning.datadam import get_config
+from configs.learning.datadam import small
 from vision.core.config import build
 
 MARGIN = 0.05
 
 
 def test_attention_teaches_more_than_mean_features_and_than_real_images(record: Recorder):
-    found: dict[str, list[float]] = {"small": [], "small,features": [], "real": []}
+    found: dict[str, list[float]] = {"DataDAM": [], "mean features": [], "real images": []}
     for seed in SEEDS:
         for name, rows in found.items():
-            config: Any = get_config("small" if name == "real" else name)
+            config: Any = small(attention=name != "mean features")
             evaluator = build(config.evaluators)["test"]
-            if name == "real":  # the images do not move from where they begin
+            if name == "real images":  # the images do not move from where they begin
                 config.total, config.optimizer.learning_rate = "1 steps", 1e-12
             rows.append(measure(train(config, seed), evaluator)["top1"])
-    dam, features, real = (
-        Side(title, tuple(found[name]))
-        for title, name in (
-            ("DataDAM", "small"),
-            ("mean features", "small,features"),
-            ("real images", "real"),
-        )
-    )
+    dam, features, real = (Side(name, tuple(rows)) for name, rows in found.items())
 
     def gap(other: Side) -> float:
         return float(np.mean(dam.values) - np.mean(other.values))

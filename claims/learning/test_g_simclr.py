@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
-from configs.learning.g_simclr import get_config
+from configs.learning.g_simclr import small
 from vision.core.config import build
 from vision.core.workdir import read_config
 from vision.data import ops
@@ -39,17 +39,17 @@ def test_batches_of_one_image_per_cluster_have_fewer_pairs_of_a_class(record: Re
     read = {"batch_size": 500, "ops": (ops.ValueRange(low=0, high=1),), "threads": 0}
     train, test = (EvalData(Digits(split), **read) for split in ("train", "test"))
     probe = RidgeProbe(train, test)
-    rates: dict[str, list[float]] = {"small": [], "small,random": []}
-    probed: dict[str, list[float]] = {"small": [], "small,random": []}
+    rates: dict[bool, list[float]] = {True: [], False: []}
+    probed: dict[bool, list[float]] = {True: [], False: []}
     for seed in SEEDS:
-        for mode in rates:
-            with gone_through(get_config(mode), seed) as folder:
+        for guided in rates:
+            with gone_through(small(guided), seed) as folder:
                 labels = first_epoch(folder / "contrast", seed)
-                rates[mode].append(same_class_rate(labels, 16))
-                probed[mode].append(measure(load_run(folder / "contrast"), probe)["top1"])
+                rates[guided].append(same_class_rate(labels, 16))
+                probed[guided].append(measure(load_run(folder / "contrast"), probe)["top1"])
     guided, random = (
-        Side(title, tuple(rates[mode]))
-        for title, mode in (("one per cluster", "small"), ("random", "small,random"))
+        Side(title, tuple(rates[guided]))
+        for title, guided in (("one per cluster", True), ("random", False))
     )
     record(
         card=42,
@@ -63,8 +63,8 @@ def test_batches_of_one_image_per_cluster_have_fewer_pairs_of_a_class(record: Re
             Measured("share of pairs of one class", guided, random),
             Measured(
                 "ridge probe top-1",
-                Side("one per cluster", tuple(probed["small"])),
-                Side("random", tuple(probed["small,random"])),
+                Side("one per cluster", tuple(probed[True])),
+                Side("random", tuple(probed[False])),
             ),
         ],
     )

@@ -18,7 +18,7 @@ import jax
 import numpy as np
 
 from claims.common import Measured, Recorder, Side, gone_through, load_run
-from configs.learning.mhim_mil import get_config
+from configs.learning.mhim_mil import small
 from vision.core.config import build
 from vision.core.net import forward
 from vision.measures.detection import auroc
@@ -42,7 +42,7 @@ def judged(folder: Path, config: Any, bags: dict[str, np.ndarray]) -> tuple[floa
 
 
 def test_hiding_what_tells_most_makes_a_better_student(record: Recorder):
-    config: Any = get_config("small")
+    config: Any = small()
     stages = {stage.name: stage.do for stage in config.stages}
     batches = list(build(stages["abmil"].evaluators)["test"].data.loader())
     bags = {

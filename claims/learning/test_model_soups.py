@@ -30,7 +30,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, train
 from claims.vision_language.drawn import drawn
-from configs.learning.model_soups import get_config
+from configs.learning.model_soups import small
 from vision.core import loop
 from vision.core.config import build
 from vision.core.objective import Variables
@@ -49,9 +49,9 @@ def pictures(config: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_a_greedy_soup_is_more_accurate_than_the_best_run(record: Recorder):
-    start: Any = drawn(get_config("small"))
+    start: Any = drawn(small())
     plain = pictures(start, "test")
-    tuned: Any = drawn(get_config("small,0"))
+    tuned: Any = drawn(small(0))
     held_out, test = pictures(tuned, "held_out"), pictures(tuned, "test")
     rows = []
     for seed in SEEDS:
@@ -60,7 +60,7 @@ def test_a_greedy_soup_is_more_accurate_than_the_best_run(record: Recorder):
             loop.train(start, first, progress_s=math.inf)
             begun, runs = load_run(first).variables, []
             for i in range(RUNS):
-                config: Any = drawn(get_config(f"small,{i}"))
+                config: Any = drawn(small(i))
                 config.init_from.source = f"workdir:{first}"
                 runs.append(train(config, seed))
         program = jax.jit(runs[0].predict)

@@ -29,7 +29,7 @@ from claims.common import (
     train,
 )
 from claims.vision_language.drawn import drawn
-from configs.learning.nmc_frozen import TASKS, get_config
+from configs.learning.nmc_frozen import TASKS, small
 from vision.adapt.class_means import no_means, update
 from vision.core.config import build
 from vision.data.sources.digits import Digits
@@ -52,11 +52,11 @@ def parity() -> Parity:
 
 
 def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Recorder):
-    config: Any = drawn(get_config("small,finetune"))
+    config: Any = drawn(small(finetuned=True))
     scenes = config.stages[0].do
     means = build(scenes.evaluators["means"])
     answers = build(config.stages[-1].do.evaluators["test"])
-    untrained: Any = drawn(get_config("small"))
+    untrained: Any = drawn(small())
     untrained.optimizer.learning_rate = 0.0
     untrained.total = "1 steps"
     untrained.optimizer.schedule.warmup = "0 steps"

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from claims.common import SEEDS, Measured, Parity, Recorder, Run, Side, train
-from configs.learning.randaugment import get_config
+from configs.learning.randaugment import small
 from vision.core.config import build
 from vision.data.ops.auto import apply, level
 
@@ -57,26 +57,26 @@ def largest_error() -> Parity:
 
 
 def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
-    modes = ["small,plain", *(f"small,{m}" for m in MAGNITUDES)]
-    found: dict[str, list[np.ndarray]] = {mode: [] for mode in modes}
-    still: dict[str, list[float]] = {mode: [] for mode in modes}
-    for mode, rows in found.items():
-        config: Any = get_config(mode)
+    magnitudes: list[int | None] = [None, *MAGNITUDES]
+    found: dict[int | None, list[np.ndarray]] = {m: [] for m in magnitudes}
+    still: dict[int | None, list[float]] = {m: [] for m in magnitudes}
+    for magnitude, rows in found.items():
+        config: Any = small(magnitude)
         (batch,) = build(config.evaluators)["test"].data.loader()
         images, labels = (batch[name][batch["_mask"]] for name in ("image", "label"))
         for seed in SEEDS:
             run = train(config, seed)
             rows.append(right(run, moved(images), labels))
-            still[mode].append(float(right(run, images, labels).mean()))
+            still[magnitude].append(float(right(run, images, labels).mean()))
     choose, measure = np.s_[0::2], np.s_[1::2]
-    best = max(modes[1:], key=lambda mode: np.mean([row[choose] for row in found[mode]]))
+    best = max(magnitudes[1:], key=lambda m: np.mean([row[choose] for row in found[m]]))
 
-    def side(mode: str, part: slice) -> Side:
-        name = "no augmentation" if mode == "small,plain" else f"M = {mode.partition(',')[2]}"
-        return Side(name, tuple(float(row[part].mean()) for row in found[mode]))
+    def side(magnitude: int | None, part: slice) -> Side:
+        name = "no augmentation" if magnitude is None else f"M = {magnitude}"
+        return Side(name, tuple(float(row[part].mean()) for row in found[magnitude]))
 
-    gain = side(best, measure).mean - side("small,plain", measure).mean
-    plain = side("small,plain", measure)
+    gain = side(best, measure).mean - side(None, measure).mean
+    plain = side(None, measure)
     record(
         card=179,
         paper="RandAugment: Practical automated data augmentation with a reduced search space, "
@@ -88,12 +88,12 @@ def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
         measured=[
             Measured("top-1, moved digits, best magnitude", side(best, measure), plain),
             *(
-                Measured("top-1, moved digits", side(mode, np.s_[:]), side(modes[0], np.s_[:]))
-                for mode in modes[1:]
+                Measured("top-1, moved digits", side(m, np.s_[:]), side(None, np.s_[:]))
+                for m in magnitudes[1:]
             ),
             *(
-                Measured("top-1, digits in place", Side(side(mode, choose).name, tuple(values)))
-                for mode, values in still.items()
+                Measured("top-1, digits in place", Side(side(m, choose).name, tuple(values)))
+                for m, values in still.items()
             ),
         ],
         parity=largest_error(),

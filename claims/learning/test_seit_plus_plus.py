@@ -22,7 +22,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
 from claims.vision_language.drawn import drawn
-from configs.learning.seit_plus_plus import COLOURS, get_config
+from configs.learning.seit_plus_plus import COLOURS, small
 from vision.core.config import build
 from vision.data.ops.codes import FromCodes
 from vision.data.pipeline import EvalData
@@ -42,7 +42,7 @@ def on_tokens(workdir: Path) -> Classification:
 
 
 def test_stored_tokens_teach_nearly_what_pixels_do_and_masking_helps(record: Recorder):
-    config: Any = drawn(get_config("small"))
+    config: Any = drawn(small())
     on_pixels = build(stages.runs(config)["pixels"].evaluators)["test"]
     rows: list[dict[str, float]] = []
     for seed in SEEDS:

@@ -10,14 +10,14 @@ from __future__ import annotations
 import dataclasses
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.learning.teen import get_config
+from configs.learning.teen import small
 from vision.core.config import build
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5)
 
 
 def test_a_little_calibration_helps_new_digits(record: Recorder):
-    config = get_config("small")
+    config = small()
     evaluator = build(config.evaluators)["teen"]
     rows: dict[float, list[dict[str, float]]] = {alpha: [] for alpha in ALPHAS}
     for seed in SEEDS:

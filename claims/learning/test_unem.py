@@ -10,25 +10,25 @@ for those of a zero-shot model.
 from __future__ import annotations
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.learning.unem import GRID, get_config
+from configs.learning.unem import GRID, small
 from vision.core.config import build
 
 
 def test_learned_constants_need_no_grid(record: Recorder):
-    rows: dict[str, list[dict[str, float]]] = {"small": [], "small,dirichlet": []}
-    for mode, found in rows.items():
-        config = get_config(mode)
+    rows: dict[str, list[dict[str, float]]] = {"Gaussian": [], "Dirichlet": []}
+    for form, found in rows.items():
+        config = small(dirichlet=form == "Dirichlet")
         evaluator = build(config.evaluators)["tasks"]
         found += [measure(train(config, seed), evaluator) for seed in SEEDS]
 
-    def side(mode: str, name: str) -> Side:
+    def side(form: str, name: str) -> Side:
         title = name.replace("fixed_", "fixed balance ")
-        return Side(title, tuple(row[name] for row in rows[mode]))
+        return Side(title, tuple(row[name] for row in rows[form]))
 
-    def best(mode: str) -> Side:
-        return max((side(mode, f"fixed_{g:g}") for g in GRID), key=lambda one: one.mean)
+    def best(form: str) -> Side:
+        return max((side(form, f"fixed_{g:g}") for g in GRID), key=lambda one: one.mean)
 
-    learned = {mode: side(mode, "learned") for mode in rows}
+    learned = {form: side(form, "learned") for form in rows}
     record(
         card=99,
         paper="UNEM: UNrolled Generalized EM for Transductive Few-Shot Learning, 2025",
@@ -36,16 +36,17 @@ def test_learned_constants_need_no_grid(record: Recorder):
         "at least 5 points better than the worst, and better than answering without queries: in "
         "the Gaussian form.",
         expected=True,
-        holds=learned["small"].mean >= best("small").mean - 0.005
-        and learned["small"].mean >= min(side("small", f"fixed_{g:g}").mean for g in GRID) + 0.05
-        and learned["small"].mean > side("small", "inductive").mean,
+        holds=learned["Gaussian"].mean >= best("Gaussian").mean - 0.005
+        and learned["Gaussian"].mean
+        >= min(side("Gaussian", f"fixed_{g:g}").mean for g in GRID) + 0.05
+        and learned["Gaussian"].mean > side("Gaussian", "inductive").mean,
         measured=[
-            Measured(f"accuracy, {form}", learned[mode], other)
-            for mode, form in (("small", "Gaussian"), ("small,dirichlet", "Dirichlet"))
+            Measured(f"accuracy, {form}", learned[form], other)
+            for form in rows
             for other in (
-                best(mode),
-                *(side(mode, f"fixed_{g:g}") for g in GRID),
-                side(mode, "inductive"),
+                best(form),
+                *(side(form, f"fixed_{g:g}") for g in GRID),
+                side(form, "inductive"),
             )
         ],
     )

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.retrieval_generation.diffusion_cls import get_config
+from configs.retrieval_generation.diffusion_cls import small
 from vision.core.config import build
 
 FALL, UNTRAINED = 0.3, 0.05
@@ -28,7 +28,7 @@ FALL, UNTRAINED = 0.3, 0.05
 
 def test_features_of_little_noise_tell_more_than_pixels(record: Recorder):
     rows: list[dict[str, float]] = []
-    config: Any = get_config("small")
+    config: Any = small()
     sweep = build(config.evaluators)["features"]
     early = dataclasses.replace(sweep, times=sweep.times[:1])
     pixels = dataclasses.replace(sweep.probe, output="pixels")

@@ -14,7 +14,7 @@ from typing import Any
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.retrieval_generation.label_prop import get_config
+from configs.retrieval_generation.label_prop import small
 from vision.blocks.propagation import Propagation
 from vision.core.config import build
 
@@ -24,7 +24,7 @@ MARGIN = 0.10
 def test_factors_matter_more_than_ten_points(record: Recorder):
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
-        config: Any = drawn(get_config("small"))
+        config: Any = drawn(small())
         run = train(config, seed)
         row: dict[str, float] = {}
         for name in ("tuned", "naive"):

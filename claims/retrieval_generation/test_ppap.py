@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
-from configs.retrieval_generation.ppap import get_config
+from configs.retrieval_generation.ppap import small
 from vision.core.config import build
 from vision.scenario.stages import CURSOR
 
@@ -35,7 +35,7 @@ def metrics(workdir: Path) -> dict[str, dict[str, float]]:
 
 
 def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record: Recorder):
-    config: Any = get_config("small")
+    config: Any = small()
     runs = {stage.name: stage.do for stage in config.stages}
     rows: list[dict[str, float]] = []
     for seed in SEEDS:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
-from configs.retrieval_generation.visual_rft import get_config
+from configs.retrieval_generation.visual_rft import small
 from vision.core.config import build
 
 MARGIN = 0.1
@@ -23,7 +23,7 @@ RUNS = ("sft", "rft", "more_sft")
 
 
 def test_rewards_teach_more_than_the_truth_of_the_same_scenes(record: Recorder):
-    config: Any = get_config("small")
+    config: Any = small()
     evaluators = build(config.stages[0].do.evaluators)
     rows: list[dict[str, dict[str, float]]] = []
     for seed in SEEDS:

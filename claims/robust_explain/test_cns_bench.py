@@ -20,19 +20,20 @@ pictures, by 4.9 points more or less from seed to seed.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
-from configs.robust_explain.cns_bench import SLIDERS, TOWERS, get_config
+from configs.robust_explain.cns_bench import SLIDERS, Tower, small
 from vision.core.config import build
 from vision.data.ops.sliders import Slider
 from vision.data.pipeline import EvalData
 from vision.evaluators.altered import with_op
 from vision.measures.severity import fit_thresholds, on_class, rank_correlations
 
+TOWERS = get_args(Tower)
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
 APART = 0.02
 
@@ -90,7 +91,7 @@ def test_ranks_change_along_a_slider(record: Recorder):
         runs.append({})
         rows.append({})
         for j, tower in enumerate(TOWERS):
-            config: Any = get_config(f"small,{tower}")
+            config: Any = small(tower)
             run = runs[-1][tower] = train(config, seed)
             found = measure(run, build(config.evaluators.sliders))
             for k, slider in enumerate(SLIDERS):
@@ -101,7 +102,7 @@ def test_ranks_change_along_a_slider(record: Recorder):
             rows[-1][f"failure {tower}"] = found["failure"]
         along = [rank_correlations(accuracy[i, :, k])[1, -1] for k in range(len(SLIDERS))]
         rows[-1]["ranks"] = float(np.nanmean(along))
-    config: Any = get_config("small,resnet")
+    config: Any = small("resnet")
     data: EvalData = build(config.evaluators.test.data)
     references = dataclasses.replace(data, source=build(config.data.source))
     for i, seed in enumerate(SEEDS):

@@ -19,25 +19,25 @@ from pathlib import Path
 from typing import Any
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.robust_explain.fgsm_cw_distill import get_config
+from configs.robust_explain.fgsm_cw_distill import small
 from vision.core import loop
 from vision.core.config import build
 
 
 def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record: Recorder):
-    asked: Any = get_config("small").evaluators
+    asked: Any = small().evaluators
     attacked = dataclasses.replace(build(asked.attacked), epsilons=())
     tempered = dataclasses.replace(build(asked.tempered), epsilons=())
-    plain: Any = get_config("small,teacher")
+    plain: Any = small(taught=False)
     plain.objective.temperature = 1.0
     rows: dict[str, list[dict[str, float]]] = {"plain": [], "distilled": [], "tempered": []}
     for seed in SEEDS:
         rows["plain"].append(measure(train(plain, seed), attacked))
         with tempfile.TemporaryDirectory() as folder:
-            teacher: Any = get_config("small,teacher")
+            teacher: Any = small(taught=False)
             teacher.seed, teacher.evaluators = seed, None
             loop.train(teacher, Path(folder) / "teacher", progress_s=math.inf)
-            student: Any = get_config("small")
+            student: Any = small()
             student.init_from.source = f"workdir:{folder}/teacher"
             distilled = train(student, seed)
         rows["distilled"].append(measure(distilled, attacked))

@@ -25,7 +25,7 @@ import jax
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.robust_explain.rics import get_config
+from configs.robust_explain.rics import small
 from vision.core.config import build
 from vision.data.ops.shift import Shift
 from vision.data.pipeline import EvalData
@@ -63,7 +63,7 @@ def test_the_chosen_crop_changes_fewer_answers(record: Recorder):
     axes = [move for move in moves if 0 in move]
     diagonals = [move for move in moves if 0 not in move]
     for seed in SEEDS:
-        config: Any = get_config("small")
+        config: Any = small()
         run = train(config, seed)
         row: dict[str, float] = {}
         for name in ("centre", "rics", "rics_hash", "cyclic"):

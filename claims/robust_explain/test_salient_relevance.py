@@ -23,7 +23,7 @@ import numpy as np
 from claims.common import SEEDS, Measured, Parity, Recorder, Run, Side, measure, train
 from claims.robust_explain import captum
 from claims.vision_language.drawn import drawn
-from configs.robust_explain.salient_relevance import get_config
+from configs.robust_explain.salient_relevance import small
 from vision.blocks.relevance import Lrp, relevance
 from vision.core.config import build
 from vision.core.evaluator import context
@@ -66,7 +66,7 @@ def identity_errors(run: Run, data: Any) -> tuple[float, float]:
 def test_salience_covers_the_thing_in_fewer_parts(record: Recorder):
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
-        config: Any = drawn(get_config("small"))
+        config: Any = drawn(small())
         run = train(config, seed)
         maps: Any = build(config.evaluators["maps"])
         row = measure(run, maps)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, gone_through
-from configs.robust_explain.worst_forget import get_config
+from configs.robust_explain.worst_forget import small
 
 MARGIN = 0.005
 
@@ -21,7 +21,7 @@ MARGIN = 0.005
 def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorder):
     rows: list[dict[str, dict[str, dict[str, float]]]] = []
     for seed in SEEDS:
-        config: Any = get_config("small")
+        config: Any = small()
         kept = (stage for stage in config.stages if not stage.name.startswith("tuned"))
         config.stages = tuple(kept)
         for stage in config.stages:

@@ -48,7 +48,8 @@ def pretrained(seed: int, folder: Path) -> Run:
 
 def tokens_per_caption() -> tuple[float, float]:
     """Of captions that the domain's tokenizer did not learn from: by its own, by CLIP's."""
-    source = build(small().data.source)
+    config: Any = small()
+    source = build(config.data.source)
     said = [translate(str(source[i]["caption_long"]), DOMAIN) for i in range(2500)]
     own = train_byte_pair(said[:2000])
     return tuple(  # pyright: ignore[reportReturnType]

@@ -29,7 +29,7 @@ import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.vision_language.clip import get_config
+from configs.vision_language.clip import small
 from vision.blocks.ranking import hit, mean, rank
 from vision.core.config import build, spec
 from vision.core.evaluator import context
@@ -89,10 +89,10 @@ def by_words(run: Run, evaluators: Mapping[str, Any], tokenizer: WordTokenizer) 
 
 
 def test_captions_find_images_and_names_classify(record: Recorder):
-    config = drawn(get_config("small"))
+    config = drawn(small())
     evaluators: dict[str, Any] = {name: build(each) for name, each in config.evaluators.items()}
     tokenizer: WordTokenizer = build(config.data.ops[-1].tokenizer)
-    plain = predicting_words(drawn(get_config("small")), tokenizer.vocab_size)
+    plain = predicting_words(drawn(small()), tokenizer.vocab_size)
     numbers = {"retrieval": "image_to_text_r1", "shape": "top1", "unseen": "top1"}
     pairs, words = [], []
     for seed in SEEDS:

@@ -16,14 +16,14 @@ from typing import Any
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.vision_language.dreamlip import get_config
+from configs.vision_language.dreamlip import small
 from vision.core.config import build, spec
 from vision.data import ops
 
 
 def arms() -> dict[str, Any]:
     """Configs by what they have of the method."""
-    both, sentences, caption = (drawn(get_config("small")) for _ in range(3))
+    both, sentences, caption = (drawn(small()) for _ in range(3))
     # At weight 0 the groups teach nothing, and patches are given to the evaluator all the same.
     sentences.objective.grouping.weight = caption.objective.grouping.weight = 0.0
     tokenizer = both.data.ops[-1].tokenizer
@@ -36,7 +36,7 @@ def arms() -> dict[str, Any]:
 
 def test_sentences_find_images_and_groups_name_pixels(record: Recorder):
     asked = {"retrieval": "text_to_image_r1", "segments": "miou"}
-    evaluators = {n: build(drawn(get_config("small")).evaluators[n]) for n in asked}
+    evaluators = {n: build(drawn(small()).evaluators[n]) for n in asked}
     rows: dict[str, list[dict[str, float]]] = {}
     for name, config in arms().items():
         rows[name] = []

@@ -25,7 +25,7 @@ import numpy as np
 from claims.common import SEEDS, Measured, Recorder, Run, Side, train
 from claims.vision_language.drawn import drawn
 from configs.parts.small_pairs import COLOURS, SHAPES
-from configs.vision_language.filip import get_config
+from configs.vision_language.filip import small
 from vision.blocks.similarity import Dot
 from vision.core.config import build, spec
 from vision.core.net import forward
@@ -78,13 +78,13 @@ def shown(source: Scenes, patch: int) -> np.ndarray:
 
 
 def test_words_point_at_what_they_name(record: Recorder):
-    config: Any = get_config("small")
+    config: Any = small()
     source = build(config.evaluators["retrieval"].data.source)
     patch: int = config.model.image.patch
     config = drawn(config)
     data = build(config.evaluators["retrieval"].data)
     tests = next(data.loader(process_index=0, process_count=1))
-    plain = drawn(get_config("small"))
+    plain = drawn(small())
     plain.objective.similarity = spec(Dot)
 
     tokenizer: WordTokenizer = build(config.data.ops[-1].tokenizer)

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
-from configs.vision_language.loki import get_config
+from configs.vision_language.loki import line, small
 from vision.core.config import build
 
 
 def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
     found: dict[str, list[dict[str, float]]] = {"small": [], "line": []}
     for mode, rows in found.items():
-        config: Any = get_config(mode)
+        config: Any = small() if mode == "small" else line()
         evaluator = build(config.evaluators)["all"]
         rows += [measure(train(config, seed), evaluator) for seed in SEEDS]
 
@@ -37,7 +37,7 @@ def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
 
     near = both("mean squared distance, six digits known", "small", "squared")
     top1 = both("top-1 of ten, six digits known", "small", "top1")
-    line = both("mean squared distance on the line, four known", "line", "squared")
+    straight = both("mean squared distance on the line, four known", "line", "squared")
     record(
         card=50,
         paper="Geometry-aware adaptation for pretrained models, 2023",
@@ -45,12 +45,12 @@ def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
         "truth than the argmax and right more often, naming digits that were never seen; with four "
         "known it is nearer on the line of digits.",
         expected=True,
-        holds=gain(near) < 0 < gain(top1) and gain(line) < 0,
+        holds=gain(near) < 0 < gain(top1) and gain(straight) < 0,
         measured=[
             near,
             top1,
             both("top-1 of the unseen, six known", "small", "unseen_top1"),
-            line,
+            straight,
             both("top-1 of ten, four known", "line", "top1"),
         ],
     )

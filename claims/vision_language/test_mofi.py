@@ -26,7 +26,7 @@ import numpy as np
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
 from claims.vision_language.small import embed
-from configs.vision_language.mofi import DESCRIPTIONS, ENTITIES, noisy, scenes, small
+from configs.vision_language.mofi import DESCRIPTIONS, ENTITIES, noisy, of_entities, scenes, small
 from vision.core.config import build, spec
 from vision.data import ops
 from vision.data.ops.entities import Gazetteer, linked
@@ -62,7 +62,7 @@ def records() -> Arrays:
 def kept() -> Arrays:
     """The images that a contrastive model finds like their entity, labelled with it."""
     found = records().arrays
-    run = trained(drawn(small(entity_weight=0.0)), seed=len(SEEDS))
+    run = trained(drawn(of_entities(noisy(), entity_weight=0.0)), seed=len(SEEDS))
     tokenizer = build(asked().tokenizer)
     texts = [f"{name} {told}" for name, (told,) in zip(ENTITIES, DESCRIPTIONS, strict=True)]
     images = embed(run, "image", found["image"])
@@ -97,7 +97,7 @@ def test_entities_teach_an_image_tower(record: Recorder):
     cleaned = precision(kept().arrays["label"], kept().arrays["true"])
 
     runs = {
-        name: [trained(small(spec(kept), link=False, **weights), seed) for seed in SEEDS]
+        name: [trained(of_entities(spec(kept), link=False, **weights), seed) for seed in SEEDS]
         for name, weights in MODELS.items()
     }
     maps = {name: Side(name, tuple(map(by_images, each))) for name, each in runs.items()}

@@ -18,7 +18,7 @@ from typing import Any
 
 from claims.common import SEEDS, Measured, Recorder, Side, measure, train
 from claims.vision_language.drawn import drawn
-from configs.vision_language.zpe import get_config
+from configs.vision_language.zpe import small
 from vision.core.config import build
 
 RULES = {
@@ -32,7 +32,7 @@ RULES = {
 
 
 def test_scores_find_the_templates_that_suit(record: Recorder):
-    config: Any = drawn(get_config("small"))
+    config: Any = drawn(small())
     evaluator = build(config.evaluators)["zpe"]
     rows = [measure(train(config, seed), evaluator) for seed in SEEDS]
 

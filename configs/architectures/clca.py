@@ -8,19 +8,20 @@ block, on a tower from ImageNet-21k. ``images`` has the folders ``train`` and ``
 folder per class; the paper's leaves are not here. Its learning rate is 1e-4; 50 epochs and batches
 of 8 are ours.
 
-``small`` reads tiny marks in scenes of 24 pixels, 36 patches. ``small,evit`` reduces alike without
-cache and head, ``small,topk``, ``small,tome`` and ``small,patchmerger`` by other rules,
-``small,full`` not at all.
+``small`` reads tiny marks in scenes of 24 pixels, 36 patches. ``small,rival=evit`` reduces alike
+without cache and head, the rivals ``topk``, ``tome`` and ``patchmerger`` by other rules, ``full``
+not at all.
 """
+
+from typing import Literal
 
 from configs.parts.small_pairs import scenes
 from vision.blocks.token_reduction import Attended, Gathered, Merged
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -45,27 +46,13 @@ RULES = {
 }
 
 
-def get_config(mode: str = "images"):
-    names, comma, rival = mode.partition(",")
-    if names != "small":
-        return folder(mode)
-    if rival not in ("", "full", *RULES) or bool(comma) != bool(rival):
-        raise ConfigError(f"{mode!r}: a folder, small or small,(full|{'|'.join(RULES)})")
-    if not rival:
-        return small(spec(CLCA, blocks=(1,)))
-    without = {"blocks": (1,), "cache": False, "aggregate": False}
-    if rival == "full":
-        return small(spec(CLCA, keep=1.0, **without))
-    return small(spec(CLCA, rule=RULES[rival], **without))
-
-
-def folder(root: str):
+def get_config(folder: str = "images") -> Config:
     normalise = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
         Experiment,
         data=spec(
             TrainData,
-            source=spec(Folder, root=root, part="train"),
+            source=spec(Folder, root=folder, part="train"),
             batch_size=8,
             ops=[
                 spec(ops.Decode),
@@ -90,7 +77,7 @@ def folder(root: str):
                 Classification,
                 data=spec(
                     EvalData,
-                    source=spec(Folder, root=root, part="val"),
+                    source=spec(Folder, root=folder, part="val"),
                     batch_size=32,
                     ops=[
                         spec(ops.Decode),
@@ -104,7 +91,13 @@ def folder(root: str):
     )
 
 
-def small(objective):
+def small(
+    rival: Literal["", "evit", "topk", "tome", "patchmerger", "full"] = "",
+) -> Config:
+    objective = spec(CLCA, blocks=(1,))
+    if rival:
+        reduced = {"keep": 1.0} if rival == "full" else {"rule": RULES[rival]}
+        objective = spec(CLCA, blocks=(1,), cache=False, aggregate=False, **reduced)
     values = [spec(ops.ValueRange, low=-1, high=1)]
     test = scenes("test", 800, ("image", "label"), **WORLD)
     return spec(

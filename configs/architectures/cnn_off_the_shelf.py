@@ -11,7 +11,7 @@ weights nobody reads any more. Trained further, only its head would move.
 from 20 images of each.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine
@@ -30,11 +30,7 @@ SEEN = ("circle", "square", "star", "crescent", "flower", "arrow")
 NEW = ("triangle", "cross", "drop", "hexagon", "tee", "pill")
 
 
-def get_config(mode: str = "images"):
-    return small() if mode == "small" else large(mode)
-
-
-def large(root):
+def get_config(folder: str = "images") -> Config:
     values = [
         spec(ops.Decode),
         spec(ops.Resize, size=256),
@@ -43,15 +39,15 @@ def large(root):
         spec(ops.Normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     ]
 
-    def folder(part):
-        return spec(Folder, root=root, part=part, fraction=0.2)
+    def pictures(part):
+        return spec(Folder, root=folder, part=part, fraction=0.2)
 
     def read(part):
-        return spec(EvalData, source=folder(part), batch_size=32, ops=values, on_error="mask")
+        return spec(EvalData, source=pictures(part), batch_size=32, ops=values, on_error="mask")
 
     return spec(
         Experiment,
-        data=spec(TrainData, source=folder("train"), batch_size=64, ops=values, on_error="mask"),
+        data=spec(TrainData, source=pictures("train"), batch_size=64, ops=values, on_error="mask"),
         model=spec(ResNet, depth=50),
         init_from=spec(InitFrom, source="timm:resnet50.tv_in1k", head="new"),
         objective=spec(Classify),
@@ -93,7 +89,7 @@ def unseen(split, examples, shapes):
     return spec(EvalData, source=source, batch_size=250, ops=values)
 
 
-def small():
+def small() -> Config:
     train, test = unseen("val", 20 * len(NEW), NEW), unseen("test", 1000, NEW)
     return spec(
         Experiment,

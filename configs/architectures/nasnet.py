@@ -10,11 +10,10 @@ ScheduledDropPath that keeps 0.6 at the end. Not here: the auxiliary head.
 How cells of a search are told apart: ``vision.methods.architectures.functional_hash``.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -27,33 +26,7 @@ from vision.objectives.classify import Classify
 IMAGES, EPOCHS, BATCH = 50_000, 600, 32
 
 
-def get_config(mode: str = "cifar10"):
-    if mode not in ("cifar10", "small"):
-        raise ConfigError(f"{mode!r}: cifar10 or small")
-    if mode == "small":
-        return experiment(
-            sources=[spec(Digits, split=split) for split in ("train", "test")],
-            batch_size=64,
-            cut=[],
-            augment=[spec(RandomCrop, padding=1, fill="edge")],
-            model=spec(
-                NasNet,
-                genotype=spec(
-                    Genotype,
-                    normal=spec(Cell, steps=("sep3(0)+identity(1)", "sep3(1)+avg3(0)")),
-                    reduction=spec(Cell, steps=("sep3(0)+max3(1)", "avg3(0)+identity(2)")),
-                ),
-                depth=1,
-                stages=2,
-                filters=8,
-                drop_path=0.1,
-                drop_path_calls=200,
-            ),
-            optimizer=spec(
-                Optimizer, method=spec(adamw), learning_rate=4e-3, schedule=spec(Cosine)
-            ),
-            total="200 steps",
-        )
+def get_config() -> Config:
     cutout = spec(
         ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
     )
@@ -74,6 +47,30 @@ def get_config(mode: str = "cifar10"):
             clip_norm=5.0,
         ),
         total=f"{EPOCHS} epochs",
+    )
+
+
+def small() -> Config:
+    return experiment(
+        sources=[spec(Digits, split=split) for split in ("train", "test")],
+        batch_size=64,
+        cut=[],
+        augment=[spec(RandomCrop, padding=1, fill="edge")],
+        model=spec(
+            NasNet,
+            genotype=spec(
+                Genotype,
+                normal=spec(Cell, steps=("sep3(0)+identity(1)", "sep3(1)+avg3(0)")),
+                reduction=spec(Cell, steps=("sep3(0)+max3(1)", "avg3(0)+identity(2)")),
+            ),
+            depth=1,
+            stages=2,
+            filters=8,
+            drop_path=0.1,
+            drop_path_calls=200,
+        ),
+        optimizer=spec(Optimizer, method=spec(adamw), learning_rate=4e-3, schedule=spec(Cosine)),
+        total="200 steps",
     )
 
 

@@ -5,17 +5,18 @@
 Yang et al., PlainMamba: Improving Non-Hierarchical Mamba in Visual Recognition, 2024: 300 epochs,
 batches of 2,048, AdamW at 5e-4 per 512 images, Swin's augmentation.
 
-``small`` reads the 64 pixels of handwritten digits one by one. ``small,raster`` begins every row
-and column at the same side and does not know the direction of its steps.
+``small`` reads the 64 pixels of handwritten digits one by one. ``small,order=raster`` begins every
+row and column at the same side and does not know the direction of its steps.
 """
 
+from typing import Literal
+
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import MixupCutMix, RandomCrop, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -25,15 +26,7 @@ from vision.models.plain_mamba import PlainMamba
 from vision.objectives.classify import Classify
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "imagenet":
-        return imagenet_1k()
-    if mode not in ("small", "small,raster"):
-        raise ConfigError(f"{mode!r}: imagenet, small or small,raster")
-    return small(snake=mode == "small")
-
-
-def imagenet_1k():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
         Experiment,
@@ -57,7 +50,8 @@ def imagenet_1k():
     )
 
 
-def small(snake: bool):
+def small(order: Literal["snake", "raster"] = "snake") -> Config:
+    snake = order == "snake"
     return spec(
         Experiment,
         data=spec(

@@ -7,13 +7,12 @@ fifteen layers, all images in one batch, 500 epochs of Adam at 0.1. The authors 
 of scikit-learn's digits; here the repository's split stands, of 1,155 and 288.
 
 ``mnist`` reads TFDS, in batches of 1,000, padded to 32 x 32. ``small`` has ten layers and 300 steps
-on 250 images; ``small,once`` uploads the image in the first of the ten only.
+on 250 images; ``small,uploads=1`` uploads the image in the first of the ten only.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -25,24 +24,18 @@ from vision.models.quantum import HamiltonianEmbedding
 from vision.objectives.classify import Classify
 
 
-def get_config(mode: str = "digits"):
-    if mode == "digits":
-        return experiment(eight("train"), eight("test"), 1155, "500 epochs", 0.1, layers=15)
-    if mode == "mnist":
-        train, test = (spec(Tfds, name="mnist", split=split) for split in ("train", "test"))
-        return experiment(train, test, 1000, "500 epochs", 0.1, layers=15)
-    if mode not in ("small", "small,once"):
-        raise ConfigError(f"{mode!r}: digits, mnist, small or small,once")
-    uploads = 1 if mode == "small,once" else None
-    return experiment(
-        eight("train"),
-        eight("test"),
-        250,
-        "300 steps",
-        0.05,
-        layers=10,
-        uploads=uploads,
-    )
+def get_config() -> Config:
+    return experiment(eight("train"), eight("test"), 1155, "500 epochs", 0.1, layers=15)
+
+
+def mnist() -> Config:
+    train, test = (spec(Tfds, name="mnist", split=split) for split in ("train", "test"))
+    return experiment(train, test, 1000, "500 epochs", 0.1, layers=15)
+
+
+def small(uploads: int | None = None) -> Config:
+    train, test = eight("train"), eight("test")
+    return experiment(train, test, 250, "300 steps", 0.05, layers=10, uploads=uploads)
 
 
 def eight(split: str):

@@ -6,17 +6,18 @@ Chen et al., SMMix: Self-Motivated Image Mixing for Vision Transformers, 2023: D
 epochs, batches of 1,024.
 
 ``small`` learns eight colours from 30 scenes of 24 pixels each, in textures, noise and clutter;
-``small,cutmix`` and ``small,plain`` are the same tower with CutMix and mixup, and with neither.
+``small,rival=cutmix`` is the same tower with CutMix and mixup, ``small,rival=plain`` with neither.
 """
+
+from typing import Literal
 
 from configs.parts import imagenet
 from configs.parts.small_pairs import COLOURS, scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import MixupCutMix, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -36,15 +37,7 @@ WORLD = {
 }
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "imagenet":
-        return imagenet_1k()
-    if mode not in ("small", "small,cutmix", "small,plain"):
-        raise ConfigError(f"{mode!r}: imagenet, small, small,cutmix or small,plain")
-    return small(mode.removeprefix("small").removeprefix(","))
-
-
-def imagenet_1k():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
         Experiment,
@@ -70,7 +63,7 @@ def imagenet_1k():
     )
 
 
-def small(rival: str):
+def small(rival: Literal["", "cutmix", "plain"] = "") -> Config:
     objective = spec(SMMix)
     if rival:
         objective = spec(Classify, label_smoothing=0.1)

@@ -7,17 +7,18 @@ epochs, batches of 1,024, one prompting block in the later half for a hierarchy 
 ImageNet the paper has eleven levels of 2 to 406 classes, whose list is its authors': give each as a
 ``Level`` with its ``ancestors``, lambda .1 five times, .15 four times, 1, 1.
 
-``small`` learns 16 kinds of shapes in four families from 60 scenes each. ``small,apart`` has the
-coarse head without the prompting, ``small,plain`` has neither.
+``small`` learns 16 kinds of shapes in four families from 60 scenes each. ``small,rival=apart`` has
+the coarse head without the prompting, ``rival=plain`` has neither.
 """
 
+from typing import Literal
+
 from configs.parts.small_pairs import scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import MixupCutMix, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -51,15 +52,7 @@ WORLD = {
 }
 
 
-def get_config(mode: str = "cifar100"):
-    if mode == "cifar100":
-        return cifar_100()
-    if mode not in ("small", "small,apart", "small,plain"):
-        raise ConfigError(f"{mode!r}: cifar100, small, small,apart or small,plain")
-    return small(mode.removeprefix("small").removeprefix(","))
-
-
-def cifar_100():
+def get_config() -> Config:
     normalise = [spec(ops.Resize, size=224), spec(ops.ValueRange), spec(ops.Normalize)]
     read = [spec(ops.RandomFlip), spec(ops.RandAugment), *normalise]
     return spec(
@@ -94,7 +87,7 @@ def cifar_100():
     )
 
 
-def small(rival: str):
+def small(rival: Literal["", "apart", "plain"] = "") -> Config:
     prompting = spec(
         TransHP,
         levels=[spec(Level, block=1, ancestors=FAMILY)],

@@ -13,7 +13,7 @@ change nothing but place and size.
 """
 
 from configs.parts.small_pairs import scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
@@ -37,17 +37,13 @@ CROPS = ("image/global", "image/local")
 MEAN, STD = (0.5307, 0.5307, 0.5307), (0.2583, 0.2583, 0.2583)
 
 
-def get_config(mode: str = "films"):
-    return small() if mode == "small" else films(mode)
-
-
-def films(root: str):
+def get_config(folder: str = "films") -> Config:
     values = [spec(ValueRange, image_key=key) for key in CROPS]
     return spec(
         Experiment,
         data=spec(
             TrainData,
-            source=spec(Folder, root=root),
+            source=spec(Folder, root=folder),
             batch_size=640,
             ops=[
                 spec(ops.Decode),
@@ -82,7 +78,7 @@ def films(root: str):
     )
 
 
-def small():
+def small() -> Config:
     world = {"shapes": KINDS, "sizes": ("medium", "large"), "num_objects": (1, 3)}
     film, start = spec(Film), spec(InitFrom, source="workdir:stage:pictures")
     whole = {"widths": (64, 32), "prototypes": 128, "momentum": 0.98}

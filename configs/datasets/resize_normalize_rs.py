@@ -10,11 +10,10 @@ with a ResNet-50 of ImageNet. TFDS has one split; the last fifth is measured.
 their own 8 px and at 16, 32 and 64.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -28,13 +27,7 @@ from vision.objectives.classify import Classify
 from vision.weights.init_from import InitFrom
 
 
-def get_config(mode: str = "eurosat"):
-    if mode not in ("eurosat", "small"):
-        raise ConfigError(f"{mode!r}: eurosat or small")
-    return small() if mode == "small" else large()
-
-
-def large():
+def get_config() -> Config:
     train, test = (spec(Tfds, name="eurosat/rgb", split=f"train[{s}]") for s in (":80%", "80%:"))
 
     def read(source):
@@ -66,7 +59,7 @@ def digits(split, classes):
     return spec(Relabel, source=spec(Digits, split=split), mapping=names, unmapped="drop")
 
 
-def small():
+def small() -> Config:
     seen, new = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
     resize = spec(ops.Resize, size=32)
 

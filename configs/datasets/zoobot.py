@@ -9,10 +9,12 @@ Grey, a crop of 70 to 80 % of the area, mirrored. Images are not turned, and tra
 fixed number of epochs, not by patience.
 
 ``small`` asks 5 to 40 imperfect raters for the shape of things in scenes of 24 pixels;
-``small,multinomial`` is the baseline of the paper's likelihood.
+``small,likelihood=multinomial`` is the baseline of the paper's.
 """
 
-from vision.core.config import spec
+from typing import Literal
+
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
@@ -41,12 +43,7 @@ ANSWERS = {
 SHAPES = ("circle", "square", "hexagon", "star", "spark", "flower")
 
 
-def get_config(mode: str = "decals"):
-    path, _, likelihood = mode.partition(",")
-    return small(likelihood or "dirichlet") if path == "small" else large(path)
-
-
-def large(path):
+def get_config(path: str = "decals") -> Config:
     counts = tuple(f"{name}_{each}_count" for name, answers in ANSWERS.items() for each in answers)
     questions = tuple(len(answers) for answers in ANSWERS.values())
     columns = {name: spec(Number, column=name, low=0) for name in counts}
@@ -112,7 +109,7 @@ def scenes(split, examples):
     )
 
 
-def small(likelihood):
+def small(likelihood: Literal["dirichlet", "multinomial"] = "dirichlet") -> Config:
     tally = spec(Tally, answers=len(SHAPES))
     return spec(
         Experiment,

@@ -9,10 +9,10 @@ labels, stands for the paper's network. After every three rounds it learns from 
 are, asked and guessed, and its features are computed again.
 
 `small`: an autoencoder of the digits that ship gives the first features, ten labels the start.
-`small,active` makes no pseudo-labels.
+`small,pace=0` makes no pseudo-labels.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
@@ -35,16 +35,10 @@ from vision.scenario.stages import Scenario, Stage
 from vision.weights.init_from import InitFrom
 
 
-def get_config(mode: str = "data/faces"):
-    if mode in ("small", "small,active"):
-        return small(pace=1.0 if mode == "small" else 0.0)
-    return faces(mode)
-
-
-def faces(root):
+def get_config(folder: str = "data/faces") -> Config:
     values = [spec(ops.Decode), spec(ops.ToRgb), spec(ops.Resize, size=160)]
     whole = [*values, spec(ops.CenterCrop, size=144), spec(ops.ValueRange), spec(ops.Normalize)]
-    train, test = (spec(Folder, root=root, part=part, fraction=0.2) for part in ("train", "val"))
+    train, test = (spec(Folder, root=folder, part=part, fraction=0.2) for part in ("train", "val"))
     tower = spec(ResNet, depth=18)
 
     def run(data, objective, total, **more):
@@ -96,7 +90,7 @@ def faces(root):
     )
 
 
-def small(pace):
+def small(pace: float = 1.0) -> Config:
     values = {"low": 0, "high": 1}
     train, test = spec(Digits, split="train"), spec(Digits, split="test")
 

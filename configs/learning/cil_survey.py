@@ -4,19 +4,19 @@
 
 Zhou et al., Deep Class-Incremental Learning: A Survey, 2023: CIFAR-100 in ten tasks, class order of
 seed 1993, 2000 exemplars; an 18-layer ResNet for small images stands for the survey's 32-layer one.
-The text after the colon names a learner of ``LEARNERS``; ``small``, or ``small,replay``, takes the
-digits that ship, in five tasks. The numbers of the protocol are in ``stages.json`` of the workdir.
+``learner`` is one of ``LEARNERS``; ``small``, or ``small,learner=replay``, takes the digits that
+ship, in five tasks. The numbers of the protocol are in ``stages.json`` of the workdir.
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, sgd
 from vision.core.schedule import Cosine, Staircase
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -52,7 +52,10 @@ class Learner:
     equal_bytes: bool = False
 
 
-LEARNERS = {
+Name = Literal[
+    "finetune", "replay", "replay_equal_bytes", "lwf", "icarl", "wa", "prototypes", "joint"
+]
+LEARNERS: dict[Name, Learner] = {
     "finetune": Learner(),
     "replay": Learner(replays=True),
     "replay_equal_bytes": Learner(replays=True, equal_bytes=True),
@@ -66,19 +69,10 @@ LEARNERS = {
 SMALL_FLOATS = 6_514
 
 
-def get_config(mode: str = "wa"):
-    size, _, rest = mode.partition(",")
-    small = size == "small"
-    name = (rest or "wa") if small else mode
-    if name not in LEARNERS:
-        raise ConfigError(f"{mode!r}: a learner, {', '.join(LEARNERS)}; or small,<learner>")
-    return digits(name) if small else cifar100(name)
-
-
-def cifar100(name):
+def get_config(learner: Name = "wa") -> Config:
     order = np.random.RandomState(1993).permutation(100).tolist()
     return stream(
-        name,
+        learner,
         train=spec(Tfds, name="cifar100", split="train"),
         test=spec(Tfds, name="cifar100", split="test"),
         tasks=[order[i : i + 10] for i in range(0, 100, 10)],
@@ -101,9 +95,9 @@ def cifar100(name):
     )
 
 
-def digits(name):
+def small(learner: Name = "wa") -> Config:
     return stream(
-        name,
+        learner,
         train=spec(Digits, split="train"),
         test=spec(Digits, split="test"),
         tasks=[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]],
@@ -119,7 +113,7 @@ def digits(name):
                 schedule=spec(Cosine),
                 weight_decay=5e-4,
             ),
-            "total": "600 steps" if name == "joint" else "120 steps",  # of each task
+            "total": "600 steps" if learner == "joint" else "120 steps",  # of each task
         },
         batch_size=32,
         batch_ops=[spec(RandomCrop, padding=1, fill="edge")],

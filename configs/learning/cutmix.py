@@ -6,17 +6,18 @@ Yun et al., CutMix: Regularization Strategy to Train Strong Classifiers with Loc
 2019: every batch is cut, alpha 1, 300 epochs of batches of 256. The op is
 ``vision.data.batch_ops.CutMix``; the steps of the learning rate are as in the card.
 
-``small`` is a small CNN on 500 of the digits that ship; ``small,cutout`` erases a box and keeps the
-label; ``small,plain`` does neither.
+``small`` is a small CNN on 500 of the digits that ship; ``small,rival=cutout`` erases a box and
+keeps the label; ``rival=plain`` does neither.
 """
 
+from typing import Literal
+
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine, Staircase
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import CutMix, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -29,15 +30,7 @@ from vision.objectives.classify import Classify
 FEW = {"test_fraction": 0.72}  # leaves 503 of 1,797
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "imagenet":
-        return imagenet_1k()
-    if mode not in ("small", "small,cutout", "small,plain"):
-        raise ConfigError(f"{mode!r}: imagenet, small, small,cutout or small,plain")
-    return small(mode)
-
-
-def imagenet_1k():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     jitter = spec(ops.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
     return spec(
@@ -63,7 +56,7 @@ def imagenet_1k():
     )
 
 
-def small(mode: str):
+def small(rival: Literal["", "cutout", "plain"] = "") -> Config:
     erase = spec(
         ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
     )
@@ -77,10 +70,10 @@ def small(mode: str):
             TrainData,
             source=spec(Digits, split="train", **FEW),
             batch_size=64,
-            ops=[erase] if mode == "small,cutout" else (),
+            ops=[erase] if rival == "cutout" else (),
             batch_ops=[
                 spec(ValueRange, low=-1, high=1),
-                *([spec(CutMix, num_classes=10)] if mode == "small" else ()),
+                *([spec(CutMix, num_classes=10)] if not rival else ()),
             ],
             threads=0,
         ),

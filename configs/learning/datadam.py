@@ -5,13 +5,12 @@
 Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, 2023: CIFAR-10, ten
 images per class; ``config.objective.per_class`` and, for 100 and more, a learning rate of 10.
 ``small`` distils the digits that ship, one image per class, which the augmentation does not flip;
-``small,features`` matches mean features only.
+``small,attention=false`` matches mean features only.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, sgd
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.class_samplers import PxK
@@ -25,15 +24,7 @@ from vision.models.plain_conv import PlainConv
 UPRIGHT = ("colour", "crop", "cutout", "scale", "rotate")
 
 
-def get_config(mode: str = "cifar10"):
-    if mode == "cifar10":
-        return cifar10()
-    if mode not in ("small", "small,features"):
-        raise ConfigError(f"{mode!r}: cifar10, small or small,features")
-    return small(attention=mode == "small")
-
-
-def cifar10():
+def get_config() -> Config:
     net = {"width": 128, "depth": 3, "num_classes": 10}
     return distilled(
         train=spec(Tfds, name="cifar10", split="train"),
@@ -46,7 +37,7 @@ def cifar10():
     )
 
 
-def small(attention: bool):
+def small(attention: bool = True) -> Config:
     return distilled(
         train=spec(Digits, split="train"),
         test=spec(Digits, split="test"),

@@ -12,11 +12,10 @@ Whatever source gives ``image`` (N, ...) float and ``label`` takes their place.
 ``small`` has 80 bags of 20 digits, 1 to 3 nines in every other one.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.bags import Bags
 from vision.data.sources.digits import Digits
@@ -28,20 +27,20 @@ from vision.scenario.stages import Scenario, Stage
 from vision.weights.init_from import InitFrom
 
 
-def get_config(mode: str = "paper"):
-    if mode == "paper":
-        return stages(
-            train=270,
-            test=130,
-            bag={"size": 1000, "present": (1, 10), "noise": 0.5},
-            batch_size=1,
-            model={},
-            masks={},
-            learning_rate=2e-4,
-            total="200 epochs",
-        )
-    if mode != "small":
-        raise ConfigError(f"{mode!r}: paper or small")
+def get_config() -> Config:
+    return stages(
+        train=270,
+        test=130,
+        bag={"size": 1000, "present": (1, 10), "noise": 0.5},
+        batch_size=1,
+        model={},
+        masks={},
+        learning_rate=2e-4,
+        total="200 epochs",
+    )
+
+
+def small() -> Config:
     return stages(
         train=80,
         test=300,

@@ -12,18 +12,19 @@ Wortsman et al., Model soups, 2022. ``start`` fits a head to the locked tower; e
 there. Held out, for greedy, is the last 1 % of the training set, where the paper has 2 %. The
 recipe of the head is ours.
 
-``small`` learns colours in plain scenes of 24 pixels, and ``small,0``, ``small,1`` and so on are
+``small`` learns colours in plain scenes of 24 pixels, and ``small,run=0``, ``small,run=1``, ... are
 fine-tunes from workdirs/soup/start on a few in textures and noise; minutes for all of them.
 """
 
+from typing import Literal
+
 from configs.parts import imagenet
 from configs.parts.small_pairs import COLOURS, scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import Mixup, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -44,17 +45,8 @@ ROUGH = {
 }
 
 
-def get_config(mode: str = "0"):
-    size, _, run = mode.rpartition(",")
-    if mode == "small":
-        size, run = mode, "start"
-    if size not in ("", "small") or not (run == "start" or run.isdecimal()):
-        raise ConfigError(f"{mode!r}: a number of a run, start, small, or small,0 and so on")
-    of = None if run == "start" else recipe(int(run))
-    return small(of) if size else large(of)
-
-
-def large(of):
+def get_config(run: int | Literal["start"] = 0) -> Config:
+    of = None if run == "start" else recipe(run)
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=MEAN, std=STD)]
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
     rules = [spec(Rule, **vars(rule)) for rule in DECAY_KERNELS]
@@ -93,7 +85,8 @@ def large(of):
     )
 
 
-def small(of):
+def small(run: int | Literal["start"] = "start") -> Config:
+    of = None if run == "start" else recipe(run)
     world = {"label": "colour", **(ROUGH if of else {})}
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
     return spec(

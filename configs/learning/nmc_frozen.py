@@ -8,15 +8,14 @@ Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models in 
 further, only its head would move, which the means do not look at.
 
 ``small`` learns eight shapes in scenes of 16 pixels and then meets the digits that ship, two at a
-time. ``small,finetune`` is what the means are compared with: the same network trained on one task
-after the other.
+time. ``small,finetuned=true`` is what the means are compared with: the same network trained on one
+task after the other.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -36,17 +35,7 @@ SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower",
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 
 
-def get_config(mode: str = "cifar100"):
-    if mode == "cifar100":
-        return cifar100()
-    if mode == "small":
-        return scenes()
-    if mode != "small,finetune":
-        raise ConfigError(f"{mode!r}: cifar100, small, or small,finetune")
-    return finetune()
-
-
-def cifar100():
+def get_config() -> Config:
     values = [spec(ops.Resize, size=224), spec(ops.ValueRange, low=-1, high=1)]
     train = spec(Tfds, name="cifar100", split="train")
     parts = [
@@ -137,7 +126,9 @@ def scenes():
     return run({"source": source, "threads": 1}, "250 steps", {"means": means})
 
 
-def finetune():
+def small(finetuned: bool = False) -> Config:
+    if not finetuned:
+        return scenes()
     stages = [spec(Stage, name="scenes", do=scenes())]
     for number, task in enumerate(TASKS):
         before = f"task{number - 1}" if number else "scenes"

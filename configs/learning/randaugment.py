@@ -7,17 +7,16 @@ Cubuk et al., RandAugment: Practical automated data augmentation with a reduced 
 Solarize grows stronger with the magnitude, where the released code's grows weaker. The shape of
 the learning rate is ours.
 
-``small`` is a small CNN on the digits that ship; ``small,M`` has the magnitude M = 0..10, and
-``small,plain`` none.
+``small`` is a small CNN on the digits that ship; ``small,magnitude=M`` has the magnitude
+M = 0..10, and ``magnitude=none`` no augmentation.
 """
 
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.ops.auto import RAND_AUGMENT_PAPER_OPS
@@ -31,21 +30,12 @@ from vision.objectives.classify import Classify
 SIDE = 12
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "imagenet":
-        return imagenet_1k()
-    size, _, strength = mode.partition(",")
-    if size != "small" or not (strength in ("", "plain") or strength.isdecimal()):
-        raise ConfigError(f"{mode!r}: imagenet, small, small,plain or small,7 and so on")
-    return small([] if strength == "plain" else [paper(2, int(strength or 4), fill=(0, 0, 0))])
-
-
 def paper(num_ops: int, magnitude: int, **more):
     plain = {"magnitude_std": 0, "probability": 1, "ops": RAND_AUGMENT_PAPER_OPS}
     return spec(ops.RandAugment, num_ops=num_ops, magnitude=magnitude, **plain, **more)
 
 
-def imagenet_1k():
+def get_config() -> Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
         Experiment,
@@ -66,7 +56,8 @@ def imagenet_1k():
     )
 
 
-def small(augment):
+def small(magnitude: int | None = 4) -> Config:
+    augment = [] if magnitude is None else [paper(2, magnitude, fill=(0, 0, 0))]
     frame = spec(ops.CenterPad, size=(SIDE, SIDE), fill=(0,))
     test = spec(
         EvalData,

@@ -13,11 +13,10 @@ fine-tuning without pre-training, a ViT of all labels on tokens, and one on pixe
 """
 
 from configs.parts.small_pairs import COLOURS, scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.ops.codes import FromCodes
@@ -39,15 +38,7 @@ from vision.weights.init_from import InitFrom
 CODEBOOK = "stage:train_tokens/codebook.npy"
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "imagenet":
-        return imagenet()
-    if mode == "small":
-        return small()
-    raise ConfigError(f"{mode!r}: imagenet or small")
-
-
-def imagenet():
+def get_config() -> Config:
     shape = [spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=224)]
     values, dim, grid = [spec(ops.ValueRange, low=-1, high=1)], 32, 28
 
@@ -94,7 +85,7 @@ def imagenet():
     )
 
 
-def small():
+def small() -> Config:
     grid, dim, steps = 8, 16, "200 steps"
     names = {"image_size": 32, "num_objects": (1, 1), "label": "colour"}
     world = {

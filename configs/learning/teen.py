@@ -8,11 +8,10 @@ ResNet for small images stands for the paper's 20-layer one. ``small`` has six b
 sessions of two.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -26,28 +25,28 @@ from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
 
 
-def get_config(mode: str = "cifar100"):
-    if mode == "cifar100":
-        return sessions(
-            train=spec(Tfds, name="cifar100", split="train"),
-            test=spec(Tfds, name="cifar100", split="test"),
-            base=tuple(range(60)),
-            new=[tuple(range(i, i + 5)) for i in range(60, 100, 5)],
-            draws=1,
-            batch_size=256,
-            batch_ops=[spec(RandomCrop, padding=4), spec(RandomFlip)],
-            tower=spec(ResNet, depth=18, stem="cifar", num_classes=0),
-            optimizer=spec(
-                Optimizer,
-                method=spec(sgd, momentum=0.9),
-                learning_rate=0.1,
-                schedule=spec(Cosine),
-                weight_decay=5e-4,
-            ),
-            total="600 epochs",
-        )
-    if mode != "small":
-        raise ConfigError(f"{mode!r}: cifar100 or small")
+def get_config() -> Config:
+    return sessions(
+        train=spec(Tfds, name="cifar100", split="train"),
+        test=spec(Tfds, name="cifar100", split="test"),
+        base=tuple(range(60)),
+        new=[tuple(range(i, i + 5)) for i in range(60, 100, 5)],
+        draws=1,
+        batch_size=256,
+        batch_ops=[spec(RandomCrop, padding=4), spec(RandomFlip)],
+        tower=spec(ResNet, depth=18, stem="cifar", num_classes=0),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.9),
+            learning_rate=0.1,
+            schedule=spec(Cosine),
+            weight_decay=5e-4,
+        ),
+        total="600 epochs",
+    )
+
+
+def small() -> Config:
     return sessions(
         train=spec(Digits, split="train"),
         test=spec(Digits, split="test"),

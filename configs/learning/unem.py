@@ -9,11 +9,11 @@ learned on tasks of the second, where as many classes are in the support as ther
 
 `small`: a small CNN learns the digits 0 to 4; tasks have all ten digits in the support and three in
 the queries. Constants are learned on the training records and measured on the test records, of the
-same classes. `dirichlet` after a comma takes the network's ten logits, trained on all digits, for
+same classes. `small,dirichlet=true` takes the network's ten logits, trained on all digits, for
 those of a zero-shot model.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
@@ -31,19 +31,15 @@ from vision.objectives.classify import Classify
 GRID = (0.01, 1.0, 5.0, 20.0, 60.0)
 
 
-def get_config(mode: str = "data/mini_imagenet"):
-    if mode in ("small", "small,dirichlet"):
-        return small(dirichlet=mode != "small")
-    return mini_imagenet(mode)
-
-
-def mini_imagenet(root):
+def get_config(folder: str = "data/mini_imagenet") -> Config:
     decode = [spec(ops.Decode), spec(ops.ToRgb)]
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def read(part):
         whole = [*decode, spec(ops.Resize, size=92), spec(ops.CenterCrop, size=84), *values]
-        return spec(EvalData, source=spec(Folder, root=f"{root}/{part}"), batch_size=256, ops=whole)
+        return spec(
+            EvalData, source=spec(Folder, root=f"{folder}/{part}"), batch_size=256, ops=whole
+        )
 
     crops = [spec(ops.RandomResizedCrop, size=84), spec(ops.RandomFlip)]
     tasks = {
@@ -62,7 +58,7 @@ def mini_imagenet(root):
         Experiment,
         data=spec(
             TrainData,
-            source=spec(Folder, root=f"{root}/train"),
+            source=spec(Folder, root=f"{folder}/train"),
             batch_size=128,
             ops=[*decode, *crops, *values],
             threads=8,
@@ -81,7 +77,7 @@ def mini_imagenet(root):
     )
 
 
-def small(dirichlet):
+def small(dirichlet: bool = False) -> Config:
     values = {"low": 0, "high": 1}
 
     def read(split):

@@ -13,10 +13,9 @@ that its block 24 of 37 is our 18 of 31; the sweep goes around it.
 
 from configs.parts import digit_diffusion
 from vision.blocks.diffusion import Diffusion
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.tfds import Tfds
@@ -26,15 +25,7 @@ from vision.models.unet import UNet
 from vision.objectives.denoise import Denoise
 
 
-def get_config(mode: str = "imagenet"):
-    if mode == "small":
-        return small()
-    if mode != "imagenet":
-        raise ConfigError(f"{mode!r}: imagenet or small")
-    return imagenet()
-
-
-def imagenet():
+def get_config() -> Config:
     values = [spec(ops.ValueRange, low=-1, high=1)]
     shape = [spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=256)]
 
@@ -71,7 +62,7 @@ def imagenet():
     )
 
 
-def small():
+def small() -> Config:
     return digit_diffusion.denoise(
         {
             "features": spec(

@@ -10,13 +10,14 @@ stage, at stride 16. The paper starts from trained weights: set `init_from`.
 `small` is a CNN that names colours in scenes of 32 pixels, followed by clips of as many; a minute.
 """
 
+from typing import Any
+
 from configs.parts import imagenet, localised
 from vision.blocks.propagation import Propagation
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.scenes import Clips
@@ -25,12 +26,6 @@ from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-def get_config(mode: str = ""):
-    if mode not in ("", "small"):
-        raise ConfigError(f"{mode!r}: nothing, or small")
-    return small() if mode else large()
 
 
 def clips(examples, batch_size, **world):
@@ -44,7 +39,7 @@ def clips(examples, batch_size, **world):
     return spec(EvalData, source=spec(Clips, **given), batch_size=batch_size, threads=0)
 
 
-def large():
+def get_config() -> Config:
     data = clips(100, 2, num_frames=24, image_size=(480, 856), num_objects=(1, 3))
     normalised = [spec(ops.ValueRange), spec(ops.Normalize)]
     given = {"objects": 3, "sites": ("block12",), "boxes": "boxes", "mean": MEAN, "std": STD}
@@ -72,8 +67,8 @@ def large():
     )
 
 
-def small():
-    config = localised.small(maps={})
+def small() -> Config:
+    config: Any = localised.small(maps={})
     data = clips(
         24,
         8,
@@ -89,6 +84,6 @@ def small():
     given = {"objects": 2, "sites": ("block01",), "mean": (0.5,), "std": (0.5,), "boxes": "boxes"}
     tuned = spec(Propagation, top_k=5, radius=3.0, context=4, temperature=0.05)
     naive = spec(Propagation, top_k=None, radius=None, context=1, temperature=0.05, first=False)
-    config.evaluators.tuned = spec(LabelPropagation, clips=data, propagation=tuned, **given)  # pyright: ignore
-    config.evaluators.naive = spec(LabelPropagation, clips=data, propagation=naive, **given)  # pyright: ignore
+    config.evaluators.tuned = spec(LabelPropagation, clips=data, propagation=tuned, **given)
+    config.evaluators.naive = spec(LabelPropagation, clips=data, propagation=naive, **given)
     return config

@@ -3,9 +3,9 @@
     python train.py --config=configs/retrieval_generation/ppap.py --workdir=workdirs/ppap
 
 Go et al., Towards Practical Plug-and-Play Diffusion Models, 2023: ImageNet at 256 pixels, 500,000
-images without a class for five experts. The mode is the workdir of the diffusion model, by default
-that of ``diffusion_cls.py``; the classifier is a ResNet-50 that takes images of -1..1 and is
-trained here, where the authors take one off the shelf. FID and IS are not computed.
+images without a class for five experts. ``diffusion`` is the workdir of the diffusion model, by
+default that of ``diffusion_cls.py``; the classifier is a ResNet-50 that takes images of -1..1 and
+is trained here, where the authors take one off the shelf. FID and IS are not computed.
 
 ``small`` is the digits that ship, from the diffusion model to images led by five experts, by one,
 and by the classifier as it is, judged by a wider network that led nothing.
@@ -14,7 +14,7 @@ and by the classifier as it is, judged by a wider network that led nothing.
 from configs.parts import digit_diffusion, imagenet
 from vision.blocks.adapters import Lora
 from vision.blocks.diffusion import Diffusion
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine, Linear
@@ -34,11 +34,7 @@ from vision.weights.init_from import InitFrom
 SCALE = 7.5
 
 
-def get_config(mode: str = "workdirs/adm"):
-    return small() if mode == "small" else paper(mode)
-
-
-def paper(diffusion: str):
+def get_config(diffusion: str = "workdirs/adm") -> Config:
     values = [spec(ops.ValueRange, low=-1, high=1)]
     net = spec(ResNet, depth=50, num_classes=1000)
     noise = spec(Diffusion, steps=1000)
@@ -75,7 +71,7 @@ def paper(diffusion: str):
     )
 
 
-def small():
+def small() -> Config:
     net = spec(PlainConv, width=32, depth=2, num_classes=10)
     noise, lora = digit_diffusion.diffusion(), spec(Lora, pattern="conv[^/]*/kernel$", rank=8)
     made = {"run_of": "stage:diffusion", "diffusion": noise}

@@ -10,10 +10,9 @@ then on 16 scenes either rewards or more of the same, each for 150 steps.
 """
 
 from vision.blocks.box_answers import BoxAnswers
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -28,18 +27,18 @@ from vision.weights.init_from import InitFrom
 SHAPES = ("circle", "square", "triangle", "star")
 
 
-def get_config(mode: str = "scenes"):
-    if mode == "scenes":
-        return scenario(
-            scenes={"image_size": 64, "num_objects": (1, 3)},
-            language=spec(BoxAnswers, classes=len(SHAPES), bins=32, max_boxes=3),
-            image={"width": 192, "depth": 6, "heads": 3, "patch": 8},
-            text={"width": 192, "depth": 4, "heads": 3},
-            sft=("5_000 steps", 128, 20_000, 3e-4),
-            rft=("2_000 steps", 16, 500, 1e-5),
-        )
-    if mode != "small":
-        raise ConfigError(f"{mode!r}: scenes or small")
+def get_config() -> Config:
+    return scenario(
+        scenes={"image_size": 64, "num_objects": (1, 3)},
+        language=spec(BoxAnswers, classes=len(SHAPES), bins=32, max_boxes=3),
+        image={"width": 192, "depth": 6, "heads": 3, "patch": 8},
+        text={"width": 192, "depth": 4, "heads": 3},
+        sft=("5_000 steps", 128, 20_000, 3e-4),
+        rft=("2_000 steps", 16, 500, 1e-5),
+    )
+
+
+def small() -> Config:
     return scenario(
         scenes={"image_size": 24, "num_objects": (1, 1)},
         language=spec(BoxAnswers, classes=len(SHAPES), bins=13),

@@ -10,16 +10,17 @@ Duenkel et al., CNS-Bench, 2025, asks trained models about pictures that a diffu
 classes by 14 nuisances by 6 scales; here the nuisances are drawn over 1,000 pictures of the
 validation set's, and the recipe of training is ours. Set `init_from` to ask a trained model.
 
-`small` (`small,convnext`, `small,vit`) reads digits of 8 pixels, magnified to 16, where a slider
-has room; seconds each.
+`small` (`small,tower=vit`) reads digits of 8 pixels, magnified to 16, where a slider has room;
+seconds each.
 """
 
+from typing import Literal
+
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
@@ -31,17 +32,8 @@ from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 
-TOWERS = ("resnet", "convnext", "vit")
+Tower = Literal["resnet", "convnext", "vit"]
 SLIDERS = ("fog", "snow", "blur", "noise", "contrast", "clutter")  # digits have no hue
-
-
-def get_config(mode: str = "resnet"):
-    size, _, tower = mode.rpartition(",")
-    if mode == "small":
-        size, tower = mode, "resnet"
-    if size not in ("", "small") or tower not in TOWERS:
-        raise ConfigError(f"{mode!r}: resnet, convnext or vit; small, or small,convnext and so on")
-    return small(tower) if size else large(tower)
 
 
 def optimizer(learning_rate, warmup):
@@ -56,7 +48,7 @@ def optimizer(learning_rate, warmup):
     )
 
 
-def large(tower):
+def get_config(tower: Tower = "resnet") -> Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
     towers = {
         "resnet": spec(ResNet, depth=50),
@@ -82,7 +74,7 @@ def large(tower):
     )
 
 
-def small(tower):
+def small(tower: Tower = "resnet") -> Config:
     wide = {"head_zero_init": False}
     towers = {
         "resnet": spec(ResNet, depth=10, width_multiplier=0.25, **wide),

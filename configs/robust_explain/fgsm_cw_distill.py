@@ -1,24 +1,23 @@
 """Defensive distillation under FGSM and Carlini-Wagner: ResNet-101 teaches ResNeXt-50 on CIFAR-10.
 
-    python train.py --config=configs/robust_explain/fgsm_cw_distill.py:teacher \\
+    python train.py --config=configs/robust_explain/fgsm_cw_distill.py:taught=false \\
         --workdir=workdirs/distill/teacher
     python train.py --config=configs/robust_explain/fgsm_cw_distill.py --workdir=workdirs/distill/s
     python evaluate.py --workdir=workdirs/distill/s --features=workdirs/features
 
-Evaluating Adversarial Robustness, 2024; `teacher` is the first run of two. Attacked are 1,000
+Evaluating Adversarial Robustness, 2024; the teacher is the first run of two. Attacked are 1,000
 pictures of the test set, by FGSM of several radii, by FGSM through the logits over the temperature,
 and by Carlini-Wagner. The recipe of training is ours: the paper has none.
 
-`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, taught by one like itself, `small,teacher`
-in workdirs/distill/small_teacher; a minute each.
+`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, taught by one like itself,
+`small,taught=false` in workdirs/distill/small_teacher; a minute each.
 """
 
 from vision.blocks.attack_rules import CarliniWagner, fgsm
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import batch_ops, ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
@@ -32,13 +31,6 @@ from vision.models.resnet import ResNet
 FROZEN = [spec(Rule, pattern="^teacher/", learning_rate=0)]
 DECAY = [spec(Rule, pattern="/kernel$"), spec(Rule, pattern=".*", weight_decay=0.0)]
 EPSILONS = (0.01, 0.03, 0.1, 0.2, 0.3)
-
-
-def get_config(mode: str = ""):
-    if mode not in ("", "teacher", "small", "small,teacher"):
-        raise ConfigError(f"{mode!r}: nothing, teacher, small, or small,teacher")
-    make = small if mode.startswith("small") else large
-    return make(taught=not mode.endswith("teacher"))
 
 
 def evaluators(source, before, attacked, **cw):
@@ -59,7 +51,7 @@ def evaluators(source, before, attacked, **cw):
     }
 
 
-def large(taught):
+def get_config(taught: bool = True) -> Config:
     wide = {"stem": "cifar", "head_zero_init": False}
     teacher = spec(ResNet, depth=101, **wide)
     student = spec(ResNet, depth=50, groups=32, group_width=4, **wide)
@@ -105,7 +97,7 @@ def large(taught):
     )
 
 
-def small(taught):
+def small(taught: bool = True) -> Config:
     return spec(
         Experiment,
         data=spec(

@@ -7,16 +7,15 @@ a sub-folder per known generator under ``known`` and one per unknown under ``unk
 is ours: the card does not name the paper's, nor its views of an image.
 
 ``small`` is six generators that leave fixed fingerprints in scenes of 24 pixels, scenes without a
-trace, and six other generators that are never trained on; ``small,plain`` is the classifier without
-augmenters.
+trace, and six other generators that are never trained on; ``small,augmenters=0`` is the
+classifier without augmenters.
 """
 
 from configs.parts.small_pairs import scenes
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.schedule import Constant, Staircase
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -30,27 +29,19 @@ from vision.models.vit import ViT
 KNOWN, UNKNOWN = (0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)
 
 
-def get_config(mode: str = "osma"):
-    if mode in ("small", "small,plain"):
-        return small(0 if mode == "small,plain" else 6)
-    if mode.startswith("small"):
-        raise ConfigError(f"{mode!r}: small, small,plain, or a folder")
-    return paper(mode)
-
-
-def paper(root: str):
+def get_config(folder: str = "osma") -> Config:
     prepared = [spec(ops.Decode), spec(ops.Resize, size=128), spec(ops.CenterCrop, size=128)]
     values = [spec(ops.ValueRange, low=-1, high=1)]
 
     def read(part: str, source: str):
-        of = spec(Folder, root=f"{root}/{source}", part=part, fraction=0.1)
+        of = spec(Folder, root=f"{folder}/{source}", part=part, fraction=0.1)
         return spec(EvalData, source=of, batch_size=64, ops=[*prepared, *values])
 
     return spec(
         Experiment,
         data=spec(
             TrainData,
-            source=spec(Folder, root=f"{root}/known", part="train", fraction=0.1),
+            source=spec(Folder, root=f"{folder}/known", part="train", fraction=0.1),
             batch_size=8,
             ops=[*prepared, spec(ops.RandomFlip), *values],
         ),
@@ -65,7 +56,7 @@ def paper(root: str):
     )
 
 
-def small(augmenters: int):
+def small(augmenters: int = 6) -> Config:
     optimizers = {
         "expand": adam(1e-2, spec(Constant)),
         "attribute": adam(2e-3, spec(Staircase, factor=0.9, every="50 steps")),

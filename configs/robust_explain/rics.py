@@ -13,11 +13,10 @@ weights: set `init_from`.
 """
 
 from configs.parts import imagenet
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.ops.sliders import Slider
 from vision.data.pipeline import EvalData, TrainData
@@ -29,12 +28,6 @@ from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
 
 DECAY = [spec(Rule, pattern="/kernel$"), spec(Rule, pattern=".*", weight_decay=0.0)]
-
-
-def get_config(mode: str = ""):
-    if mode not in ("", "small"):
-        raise ConfigError(f"{mode!r}: nothing, or small")
-    return small() if mode else large()
 
 
 def moves(data, window, picture):
@@ -51,7 +44,7 @@ def moves(data, window, picture):
     }
 
 
-def large():
+def get_config() -> Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def data(crop):
@@ -81,7 +74,7 @@ def large():
     )
 
 
-def small():
+def small() -> Config:
     canvas = [spec(ops.CenterPad, size=(28, 28), fill=(0,)), spec(Slider, name="noise", scale=2.0)]
     values = spec(ops.ValueRange, low=-1, high=1)
 

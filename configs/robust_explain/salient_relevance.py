@@ -10,15 +10,14 @@ Li et al., Beyond Saliency, 2019. BOXES is a folder of parquet files; see
 """
 
 from configs.parts import localised
-from vision.core.config import spec
-from vision.core.schema import ConfigError
+from vision.core.config import Config, spec
 from vision.methods.robust_explain.salient_relevance import Relevance, SalientRelevance
 
 
-def get_config(mode: str = "ilsvrc_boxes"):
-    if mode == "small":
-        maps = {"relevance": spec(Relevance), "salient": spec(SalientRelevance, side_px=24)}
-        return localised.small(maps, examples=100)
-    if mode.startswith("small"):
-        raise ConfigError(f"{mode!r}: small, or a folder")
-    return localised.large(mode, {"relevance": spec(Relevance), "salient": spec(SalientRelevance)})
+def get_config(boxes: str = "ilsvrc_boxes") -> Config:
+    return localised.large(boxes, {"relevance": spec(Relevance), "salient": spec(SalientRelevance)})
+
+
+def small() -> Config:
+    maps = {"relevance": spec(Relevance), "salient": spec(SalientRelevance, side_px=24)}
+    return localised.small(maps, examples=100)

@@ -10,11 +10,10 @@ rest, and the comparison.
 ``small`` is a small CNN on the digits that ship, three rounds of 40 steps.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -30,22 +29,22 @@ from vision.scenario.stages import Scenario, Stage
 from vision.weights.init_from import InitFrom
 
 
-def get_config(mode: str = "cifar10"):
-    if mode == "cifar10":
-        steps = 2 * 50_000 // 256
-        return scenario(
-            train=spec(Tfds, name="cifar10", split="train"),
-            test=spec(Tfds, name="cifar10", split="test"),
-            batch_size=256,
-            augment=[spec(RandomCrop, padding=4), spec(RandomFlip)],
-            model=spec(ResNet, depth=18, stem="cifar"),
-            optimizer=sgd_of(0.1),
-            tuned=sgd_of(0.01),
-            totals=("182 epochs", "10 epochs"),
-            search={"rounds": 20, "steps": steps, "batch_size": 256},
-        )
-    if mode != "small":
-        raise ConfigError(f"{mode!r}: cifar10 or small")
+def get_config() -> Config:
+    steps = 2 * 50_000 // 256
+    return scenario(
+        train=spec(Tfds, name="cifar10", split="train"),
+        test=spec(Tfds, name="cifar10", split="test"),
+        batch_size=256,
+        augment=[spec(RandomCrop, padding=4), spec(RandomFlip)],
+        model=spec(ResNet, depth=18, stem="cifar"),
+        optimizer=sgd_of(0.1),
+        tuned=sgd_of(0.01),
+        totals=("182 epochs", "10 epochs"),
+        search={"rounds": 20, "steps": steps, "batch_size": 256},
+    )
+
+
+def small() -> Config:
     return scenario(
         train=spec(Digits, split="train"),
         test=spec(Digits, split="test"),

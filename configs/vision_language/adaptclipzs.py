@@ -21,7 +21,7 @@ from configs.parts import pairs
 from configs.parts.small_pairs import experiment, train, transformer, words
 from vision.blocks.contrast import Softmax
 from vision.blocks.scale import Scale
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.data import ops
@@ -62,7 +62,7 @@ def tower():
 PLAIN = {"sizes": ("large",), "rotation_deg": 0.0, "view_zoom": (1.3, 1.3)}
 
 
-def base():
+def base() -> Config:
     """A dual encoder of short captions."""
     world = {"num_objects": (1, 2), **PLAIN}
     return experiment(train(tokens(), "caption", world=world), tower(), 150, {})
@@ -108,7 +108,7 @@ def novel(source):
     )
 
 
-def small(described=True):
+def small(described: bool = True) -> Config:
     """The small config; `described=False` is its baseline, tuned by names alone."""
     config: Any = experiment(
         spec(
@@ -131,9 +131,7 @@ def small(described=True):
     return config
 
 
-def get_config(paths: str = "data/cub"):
-    if paths in ("base", "small"):
-        return base() if paths == "base" else small()
+def get_config(paths: str = "data/cub") -> Config:
     tokenizer = pairs.clip_tokenizer()
     said = spec(ops.SayLabel, file=f"{paths}.json", templates=("a photo of a {} bird.",))
     labels = {"label": spec(ClassLabel)}

@@ -15,7 +15,7 @@ from configs.parts.pairs import clip_tokenizer, source
 from configs.parts.small_pairs import experiment, retrieval, scenes, tokenizer, transformer
 from vision.blocks.contrast import Softmax
 from vision.blocks.scale import Scale
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer
 from vision.core.precision import Precision
@@ -42,7 +42,7 @@ def objective(initial=1.0, **more):
     return spec(Contrast, criterion=criterion, **more)
 
 
-def small(num_examples=8000, noise=NOISE):
+def small(num_examples: int = 8000, noise: float = NOISE) -> Config:
     """The small config, with so many pairs of which so many are wrong."""
     tokens = tokenizer()
     wrong = {"caption_noise": noise, "caption_noise_kind": "other"}
@@ -62,9 +62,7 @@ def small(num_examples=8000, noise=NOISE):
     )
 
 
-def get_config(paths: str = "pairs/*.parquet"):
-    if paths == "small":
-        return small()
+def get_config(paths: str = "pairs/*.parquet") -> Config:
     half = spec(Precision, compute="bfloat16")
     return spec(
         Experiment,

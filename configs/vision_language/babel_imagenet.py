@@ -19,7 +19,7 @@ on. `small_adapter` goes on from there with the third.
 from typing import Any
 
 from configs.parts import pairs, small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
@@ -44,7 +44,7 @@ def adapter_only():
     return [frozen, *(spec(Rule, **vars(rule)) for rule in DECAY_KERNELS)]
 
 
-def small() -> Any:
+def small() -> Config:
     tokens = small_pairs.tokenizer(languages=tuple(LANGUAGES.values()))
     told = spec(Speak, feature=CAPTION, languages=SHARES)
     tests = {
@@ -74,8 +74,8 @@ def small() -> Any:
     )
 
 
-def small_adapter(base) -> Any:
-    config = small()
+def small_adapter(base: str = "workdirs/babel") -> Config:
+    config: Any = small()
     tokens = config.evaluators["languages"].tokenizer
     language = max(LANGUAGES.values())
     # Both languages of one caption: the foreign one is what the adapter reads.
@@ -92,11 +92,7 @@ def small_adapter(base) -> Any:
     return config
 
 
-def get_config(paths: str = "data/captions-SI.parquet"):
-    if paths == "small":
-        return small()
-    if paths == "small_adapter":
-        return small_adapter("workdirs/babel")
+def get_config(paths: str = "data/captions-SI.parquet") -> Config:
     tokens = pairs.clip_tokenizer()
     data: Any = pairs.train(paths, tokens, batch_size=512)
     data.source.columns.caption_translated = spec(Captions)

@@ -21,7 +21,7 @@ them, the last things late. `small_words` teaches its text tower hidden words, a
 from typing import Any
 
 from configs.parts import pairs, small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
@@ -49,7 +49,7 @@ BERT = {
 }
 
 
-def small(context=64) -> Any:
+def small(context: int = 64) -> Config:
     tokens: Any = small_pairs.tokenizer(length=context, languages=(DOMAIN,))
     say = [spec(Speak, feature="caption_long", languages=(DOMAIN,))]
     text = small_pairs.transformer(
@@ -69,8 +69,8 @@ def small(context=64) -> Any:
     )
 
 
-def small_words() -> Any:
-    config = small()
+def small_words() -> Config:
+    config: Any = small()
     tokens = config.data.ops[-1].tokenizer
     config.data.source.features = ("caption_long",)
     config.data.batch_ops = ()
@@ -80,19 +80,13 @@ def small_words() -> Any:
     return config
 
 
-def small_pretrained(words) -> Any:
-    config = small()
+def small_pretrained(words: str = "workdirs/biomedclip_words") -> Config:
+    config: Any = small()
     config.init_from = spec(InitFrom, source=f"workdir:{words}", into="text")
     return config
 
 
-def get_config(paths: str = "data/pmc-train-*.parquet"):
-    if paths == "small":
-        return small()
-    if paths == "small_words":
-        return small_words()
-    if paths == "small_pretrained":
-        return small_pretrained("workdirs/biomedclip_words")
+def get_config(paths: str = "data/pmc-train-*.parquet") -> Config:
     tokens = spec(HuggingFaceTokenizer, path="data/pubmedbert.json", length=256)
     return spec(
         Experiment,

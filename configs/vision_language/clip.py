@@ -12,7 +12,7 @@ never seen.
 
 from configs import clip_vit_b16
 from configs.parts import small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.evaluators.zero_shot import ZeroShot
@@ -42,9 +42,11 @@ def zero_shot(tokens, label, pairs):
     )
 
 
-def get_config(paths: str = "pairs/*.parquet"):
-    if paths != "small":
-        return clip_vit_b16.get_config(paths)
+def get_config(paths: str = "pairs/*.parquet") -> Config:
+    return clip_vit_b16.get_config(paths)
+
+
+def small() -> Config:
     long = {"caption": "caption_long"}
     tokens = small_pairs.tokenizer(length=44)
     seen = {**WORLD, "label": "shape_colour", "pairs": "seen"}

@@ -12,7 +12,7 @@ scene, and a test in which four of five scenes differ from another in one thing 
 """
 
 from configs.parts import pairs, small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
@@ -42,21 +42,7 @@ def gallery(paths, tokens):
     return spec(ImageTextRetrieval, data=data, tokenizer=tokens)
 
 
-def get_config(paths: str = "data/coco"):
-    if paths == "small":
-        one = {"num_objects": (1, 1)}
-        alike = {**one, "duplicates": 0.8, "duplicate_kind": "attribute"}
-        tokens = small_pairs.tokenizer(length=18)
-        long = {"caption": "caption_long"}
-        return small_pairs.experiment(
-            small_pairs.train(tokens, least_told=0.7, world=one, **long),
-            small_pairs.transformer(tokens),
-            steps=600,
-            evaluators={
-                "random": small_pairs.retrieval(tokens, examples=1000, world=one, **long),
-                "look_alikes": small_pairs.retrieval(tokens, examples=1000, world=alike, **long),
-            },
-        )
+def get_config(paths: str = "data/coco") -> Config:
     tokens = pairs.clip_tokenizer()
     return spec(
         Experiment,
@@ -75,5 +61,21 @@ def get_config(paths: str = "data/coco"):
         evaluators={
             "coco": gallery(f"{paths}-test.parquet", tokens),
             "coco_fg": gallery(f"{paths}-fg.parquet", tokens),
+        },
+    )
+
+
+def small() -> Config:
+    one = {"num_objects": (1, 1)}
+    alike = {**one, "duplicates": 0.8, "duplicate_kind": "attribute"}
+    tokens = small_pairs.tokenizer(length=18)
+    long = {"caption": "caption_long"}
+    return small_pairs.experiment(
+        small_pairs.train(tokens, least_told=0.7, world=one, **long),
+        small_pairs.transformer(tokens),
+        steps=600,
+        evaluators={
+            "random": small_pairs.retrieval(tokens, examples=1000, world=one, **long),
+            "look_alikes": small_pairs.retrieval(tokens, examples=1000, world=alike, **long),
         },
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.parts import pairs, small_pairs
 from vision.blocks.grouping import Grouping
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
@@ -29,50 +29,15 @@ GROUNDS = ("paper", "stone", "night")
 PAINT = ("instances", "attributes", "background")
 
 
+def grouped():
+    return spec(Contrast, grouping=spec(Grouping), duplicates="ignore")
+
+
 def tokenize(tokens, count):
     return spec(ops.Tokenize, tokenizer=tokens, captions=count, pick="first", empty="mask")
 
 
-def get_config(paths: str = "data/cc3m-*.parquet"):
-    grouped = spec(Contrast, grouping=spec(Grouping), duplicates="ignore")
-    if paths == "small":
-        tokens = small_pairs.tokenizer(length=18)
-        drawn: Any = small_pairs.train(
-            tokens,
-            "caption",
-            say=[spec(ops.SubCaptions, count=TEXTS)],
-            read=tokenize(tokens, TEXTS),
-            world=THREE,
-        )
-        drawn.source.features = ("image", "caption", "caption_long")
-        segments = spec(
-            EvalData,
-            source=small_pairs.scenes("test", 256, ("image", *PAINT), **THREE),
-            batch_size=256,
-            ops=[
-                spec(ops.ValueRange, low=-1, high=1),
-                spec(Painted, backgrounds=GROUNDS, colours=small_pairs.COLOURS),
-            ],
-        )
-        return small_pairs.experiment(
-            drawn,
-            small_pairs.transformer(tokens),
-            steps=200,
-            evaluators={
-                "retrieval": small_pairs.retrieval(tokens, caption="caption", world=THREE),
-                "segments": spec(
-                    PatchSegmentation,
-                    data=segments,
-                    tokenizer=tokens,
-                    texts=(
-                        *(f"the background is {ground}" for ground in GROUNDS),
-                        *(f"a {colour} thing" for colour in small_pairs.COLOURS),
-                    ),
-                ),
-            },
-            objective=grouped,
-            tokens=True,
-        )
+def get_config(paths: str = "data/cc3m-*.parquet") -> Config:
     tokens = pairs.clip_tokenizer()
     data: Any = pairs.train(paths, tokens, batch_size=4096)
     data.source.columns.caption_long = spec(Captions)
@@ -81,7 +46,7 @@ def get_config(paths: str = "data/cc3m-*.parquet"):
         Experiment,
         data=data,
         model=pairs.towers("mean", width=512, text={}, tokens=True),
-        objective=grouped,
+        objective=grouped(),
         optimizer=spec(
             Optimizer,
             method=spec(adamw, b2=0.98, eps=1e-6),
@@ -90,4 +55,44 @@ def get_config(paths: str = "data/cc3m-*.parquet"):
             weight_decay=0.5,
         ),
         total="32 epochs",
+    )
+
+
+def small() -> Config:
+    tokens = small_pairs.tokenizer(length=18)
+    drawn: Any = small_pairs.train(
+        tokens,
+        "caption",
+        say=[spec(ops.SubCaptions, count=TEXTS)],
+        read=tokenize(tokens, TEXTS),
+        world=THREE,
+    )
+    drawn.source.features = ("image", "caption", "caption_long")
+    segments = spec(
+        EvalData,
+        source=small_pairs.scenes("test", 256, ("image", *PAINT), **THREE),
+        batch_size=256,
+        ops=[
+            spec(ops.ValueRange, low=-1, high=1),
+            spec(Painted, backgrounds=GROUNDS, colours=small_pairs.COLOURS),
+        ],
+    )
+    return small_pairs.experiment(
+        drawn,
+        small_pairs.transformer(tokens),
+        steps=200,
+        evaluators={
+            "retrieval": small_pairs.retrieval(tokens, caption="caption", world=THREE),
+            "segments": spec(
+                PatchSegmentation,
+                data=segments,
+                tokenizer=tokens,
+                texts=(
+                    *(f"the background is {ground}" for ground in GROUNDS),
+                    *(f"a {colour} thing" for colour in small_pairs.COLOURS),
+                ),
+            ),
+        },
+        objective=grouped(),
+        tokens=True,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 from configs.parts import pairs, small_pairs
 from vision.blocks.similarity import LateInteraction
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
@@ -21,18 +21,7 @@ from vision.methods.vision_language.filip import LateRetrieval
 from vision.objectives.contrast import Contrast
 
 
-def get_config(paths: str = "pairs/*.parquet"):
-    if paths == "small":
-        tokens, two = small_pairs.tokenizer(), {"num_objects": (2, 2)}
-        data = small_pairs.unseen(tokens, world=two)
-        return small_pairs.experiment(
-            small_pairs.train(tokens, world=two),
-            small_pairs.transformer(tokens),
-            steps=300,
-            evaluators={"retrieval": spec(LateRetrieval, data=data)},
-            objective=spec(Contrast, similarity=spec(LateInteraction), duplicates="ignore"),
-            tokens=True,
-        )
+def get_config(paths: str = "pairs/*.parquet") -> Config:
     model: Any = pairs.towers("mean", width=256, text={}, tokens=True)
     model.image.variant = "B/32"
     late = spec(LateInteraction, keep=0.25, compute="bfloat16")
@@ -49,4 +38,17 @@ def get_config(paths: str = "pairs/*.parquet"):
             weight_decay=3e-2,
         ),
         total="30 epochs",
+    )
+
+
+def small() -> Config:
+    tokens, two = small_pairs.tokenizer(), {"num_objects": (2, 2)}
+    data = small_pairs.unseen(tokens, world=two)
+    return small_pairs.experiment(
+        small_pairs.train(tokens, world=two),
+        small_pairs.transformer(tokens),
+        steps=300,
+        evaluators={"retrieval": spec(LateRetrieval, data=data)},
+        objective=spec(Contrast, similarity=spec(LateInteraction), duplicates="ignore"),
+        tokens=True,
     )

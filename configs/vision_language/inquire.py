@@ -12,11 +12,14 @@ learns from two things in a scene, of which captions tell a part.
 
 from configs import clip_vit_b16
 from configs.parts import small_pairs
+from vision.core.config import Config
 
 
-def get_config(paths: str = "pairs/*.parquet"):
-    if paths != "small":
-        return clip_vit_b16.get_config(paths)
+def get_config(paths: str = "pairs/*.parquet") -> Config:
+    return clip_vit_b16.get_config(paths)
+
+
+def small() -> Config:
     two, long = {"num_objects": (2, 2)}, {"caption": "caption_long"}
     tokens = small_pairs.tokenizer(length=44)
     return small_pairs.experiment(

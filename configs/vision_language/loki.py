@@ -8,11 +8,10 @@ distances are those of their mean features. ``line`` observes 0, 3, 6 and 9, and
 apart as they differ.
 """
 
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.core.schema import ConfigError
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -23,14 +22,20 @@ from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 
 
-def get_config(mode: str = "small"):
-    if mode not in ("small", "line"):
-        raise ConfigError(f"{mode!r}: small or line")
-    observed = (0, 1, 2, 4, 6, 7) if mode == "small" else (0, 3, 6, 9)
-    if mode == "small":
-        where = {"means": read("train")}
-    else:
-        where = {"positions": tuple((float(digit),) for digit in range(10))}
+def get_config() -> Config:
+    return small()
+
+
+def small() -> Config:
+    return experiment(observed=(0, 1, 2, 4, 6, 7), means=read("train"))
+
+
+def line() -> Config:
+    """Observes 0, 3, 6 and 9; digits lie as far apart as they differ."""
+    return experiment(observed=(0, 3, 6, 9), positions=tuple((float(i),) for i in range(10)))
+
+
+def experiment(observed, **where):
     return spec(
         Experiment,
         data=spec(

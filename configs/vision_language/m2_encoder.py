@@ -13,29 +13,14 @@ CLIP's byte pairs read Chinese too, a token for every byte or two: hence the lon
 """
 
 from configs.parts import pairs, small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.evaluators.retrieval import ImageTextRetrieval
 from vision.methods.vision_language.m2_encoder import Speak
 from vision.objectives.contrast import Contrast
 
 
-def get_config(paths: str = "data/bm6b-*.parquet"):
-    if paths == "small":
-        tokens = small_pairs.tokenizer(languages=(0, 1))
-        speak = {n: spec(Speak, feature="caption_medium", languages=(n,)) for n in (0, 1)}
-        both = spec(Speak, feature="caption_medium", languages=(0, 1))
-        tests = {n: small_pairs.unseen(tokens, say=[said]) for n, said in speak.items()}
-        return small_pairs.experiment(
-            small_pairs.train(tokens, say=[both]),
-            small_pairs.transformer(tokens),
-            steps=240,
-            evaluators={
-                "english": spec(ImageTextRetrieval, data=tests[0], tokenizer=tokens),
-                "foreign": spec(ImageTextRetrieval, data=tests[1], tokenizer=tokens),
-            },
-            objective=spec(Contrast, duplicates="ignore", groups=2),
-        )
+def get_config(paths: str = "data/bm6b-*.parquet") -> Config:
     return spec(
         Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(length=128), batch_size=32_768),
@@ -44,4 +29,21 @@ def get_config(paths: str = "data/bm6b-*.parquet"):
         optimizer=pairs.long_warmup(weight_decay=0.05),
         accumulate=2,
         total="1 epochs",
+    )
+
+
+def small() -> Config:
+    tokens = small_pairs.tokenizer(languages=(0, 1))
+    speak = {n: spec(Speak, feature="caption_medium", languages=(n,)) for n in (0, 1)}
+    both = spec(Speak, feature="caption_medium", languages=(0, 1))
+    tests = {n: small_pairs.unseen(tokens, say=[said]) for n, said in speak.items()}
+    return small_pairs.experiment(
+        small_pairs.train(tokens, say=[both]),
+        small_pairs.transformer(tokens),
+        steps=240,
+        evaluators={
+            "english": spec(ImageTextRetrieval, data=tests[0], tokenizer=tokens),
+            "foreign": spec(ImageTextRetrieval, data=tests[1], tokenizer=tokens),
+        },
+        objective=spec(Contrast, duplicates="ignore", groups=2),
     )

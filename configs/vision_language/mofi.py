@@ -15,7 +15,7 @@ nothing filters them.
 
 from configs.parts import pairs
 from configs.parts.small_pairs import WIDTH, experiment, tokenizer, transformer
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.mesh import ShardingRule
 from vision.data import ops
@@ -66,7 +66,11 @@ def noisy():
     return scenes("train", 6000, features, **noise)
 
 
-def small(source=None, link=True, **tasks):
+def small() -> Config:
+    return of_entities(noisy())
+
+
+def of_entities(source, link=True, **tasks):
     """The small config: of `source`, whose labels `link` takes from captions, by the rest of the
     arguments of `EntityTasks`."""
     tokens = tokenizer(length=16)
@@ -78,7 +82,7 @@ def small(source=None, link=True, **tasks):
     return experiment(
         spec(
             TrainData,
-            source=noisy() if source is None else source,
+            source=source,
             batch_size=64,
             ops=[*linked, say, spec(ops.Tokenize, tokenizer=tokens)],
             batch_ops=[spec(ValueRange, low=-1, high=1)],
@@ -103,9 +107,7 @@ def small(source=None, link=True, **tasks):
     )
 
 
-def get_config(paths: str = "data"):
-    if paths == "small":
-        return small()
+def get_config(paths: str = "data") -> Config:
     tokenizer = pairs.clip_tokenizer()
     half_the_time = spec(
         ops.SayLabel, file=f"{paths}/entities.json", templates=("{}",), described=0.5

@@ -17,7 +17,7 @@ from typing import Any
 
 from configs.parts import pairs
 from configs.parts.small_pairs import SHAPES, experiment, tokenizer, transformer
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.precision import Precision
 from vision.data import ops
@@ -90,7 +90,7 @@ def zero_shot(tokenizer, cluttered, colours):
     )
 
 
-def small(conditioned=True):
+def small(conditioned: bool = True) -> Config:
     """The small config; `conditioned=False` is its baseline, where both sources read alike."""
     words: Any = tokenizer(length=16)
     tokenizers = {
@@ -125,9 +125,7 @@ def small(conditioned=True):
     )
 
 
-def get_config(paths: str = "data"):
-    if paths == "small":
-        return small()
+def get_config(paths: str = "data") -> Config:
     tokenizer = pairs.clip_tokenizer()
     half = spec(Precision, compute="bfloat16")
     return spec(

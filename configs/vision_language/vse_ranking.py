@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.parts import pairs, small_pairs
 from vision.blocks.contrast import Ranking
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.models.bags import BagOfWords
@@ -24,18 +24,8 @@ from vision.objectives.contrast import Contrast
 from vision.weights.init_from import InitFrom
 
 
-def get_config(paths: str = "data/flickr30k-train.parquet"):
+def get_config(paths: str = "data/flickr30k-train.parquet") -> Config:
     ranking = spec(Contrast, criterion=spec(Ranking), duplicates="ignore")
-    if paths == "small":
-        tokens: Any = small_pairs.tokenizer()
-        sizes = {"width": small_pairs.WIDTH, "hidden": 96}
-        return small_pairs.experiment(
-            small_pairs.train(tokens),
-            spec(BagOfWords, vocab_size=4 + len(tokens.words), **sizes),
-            steps=200,
-            evaluators={"retrieval": small_pairs.retrieval(tokens, examples=512)},
-            objective=ranking,
-        )
     read = pairs.clip_tokenizer()
     frozen = spec(Rule, pattern="model/image/", learning_rate=0)
     return spec(
@@ -56,4 +46,17 @@ def get_config(paths: str = "data/flickr30k-train.parquet"):
             rules=[frozen, *(spec(Rule, **vars(rule)) for rule in DECAY_KERNELS)],
         ),
         total="30 epochs",
+    )
+
+
+def small() -> Config:
+    ranking = spec(Contrast, criterion=spec(Ranking), duplicates="ignore")
+    tokens: Any = small_pairs.tokenizer()
+    sizes = {"width": small_pairs.WIDTH, "hidden": 96}
+    return small_pairs.experiment(
+        small_pairs.train(tokens),
+        spec(BagOfWords, vocab_size=4 + len(tokens.words), **sizes),
+        steps=200,
+        evaluators={"retrieval": small_pairs.retrieval(tokens, examples=512)},
+        objective=ranking,
     )

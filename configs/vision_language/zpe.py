@@ -13,7 +13,7 @@ shapes, a size and places of other images. Nothing is trained for ZPE; the model
 """
 
 from configs.parts import pairs, small_pairs
-from vision.core.config import spec
+from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.data import ops
@@ -31,11 +31,7 @@ MISLEADING = tuple(
 )
 
 
-def get_config(folder: str = "data/imagenet"):
-    return small() if folder == "small" else large(folder)
-
-
-def large(folder):
+def get_config(folder: str = "data/imagenet") -> Config:
     tokens = pairs.clip_tokenizer()
     values = [
         spec(ops.Decode),
@@ -69,7 +65,7 @@ def large(folder):
     )
 
 
-def small():
+def small() -> Config:
     tokens = small_pairs.tokenizer(length=20)
     one = {"num_objects": (1, 1)}
 

@@ -172,7 +172,7 @@ def test_load_errors_name_file_and_line(tmp_path: Path):
     good = tmp_path / "good.py"
     good.write_text(
         "from vision.core.config import spec\nfrom vision.core.optim import Rule\n"
-        "def get_config(mode=''):\n    return spec(Rule, pattern=mode or 'x')\n"
+        "def get_config(pattern: str = 'x'):\n    return spec(Rule, pattern=pattern)\n"
     )
     assert c.build(c.load(f"{good}:small")).pattern == "small"
     assert c.build(c.load(str(good), {"weight_decay": "2"})).weight_decay == 2

@@ -1,6 +1,6 @@
 """Trains papers twice, once killed in the middle; prints what each time ended with, as JSON.
 
-    python -m tests.methods.killed_papers learning/g_simclr:small learning/cil_survey:small,wa@4 ...
+    python -m tests.methods.killed_papers learning/cil_survey:small,learner=wa@4 ...
 
 A number after an @ is how many stages of a scenario are gone through; all without it.
 This process imports what training needs and touches no device, so that it can fork a child per

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # What each has to remember: files of works, and slots of a run's state.
 PAPERS: dict[str, dict[str, str]] = {
     "learning/g_simclr:small": {"clusters/clusters.npy": ""},
-    "learning/cil_survey:small,wa@4": {
+    "learning/cil_survey:small,learner=wa@4": {
         "memory0/keys.txt": "",
         "memory1/classes.json": "",
         "task1 slots": "teacher",

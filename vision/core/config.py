@@ -5,8 +5,9 @@ included, in an ``ml_collections.ConfigDict``; ``build`` calls the constructor. 
 the schema: a key it does not have, a value of another type or a missing argument is an error that
 names the key, the place and the nearest valid key, before anything is compiled.
 
-A config file defines ``get_config()`` (or ``get_config(mode: str)``, called with the text after
-the colon in ``--config=configs/x.py:small``) and returns ``spec(Experiment, ...)``.
+A config file defines ``get_config()``, which returns ``spec(Experiment, ...)``, and more such
+functions where it has variants: ``--config=configs/x.py:small,rival=cutmix`` calls
+``small(rival="cutmix")`` (``vision.core.modes``).
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from typing import Any
 
 import ml_collections
 
-from vision.core import config_files
+from vision.core import config_files, modes
 from vision.core.hints import CONSTRUCTOR, is_spec, misfit
+from vision.core.modes import Config
 from vision.core.old_names import current_parameter
 from vision.core.schema import (
     ConfigError,
@@ -39,14 +41,22 @@ from vision.core.schema import (
 )
 
 
-def spec(constructor: Callable[..., Any], /, **kwargs: Any) -> ml_collections.ConfigDict:
+def spec(constructor: Callable[..., Any], /, *positional: Any, **kwargs: Any) -> Config:
     """The config node that ``build`` turns into ``constructor(**kwargs)``.
 
     Raises:
-      ConfigError: an unknown keyword, or a value of a wrong type.
+      ConfigError: an unknown keyword, a value of a wrong type, an argument without its name, or
+        something else than a class or function.
     """
     where = _caller()
+    if not hasattr(constructor, "__qualname__"):
+        raise ConfigError(
+            f"{where}: spec() takes a class or function first, not {kind(constructor)}"
+        )
     accepted = parameters(constructor)
+    if positional:
+        names = ", ".join(f"{key}=..." for key in list(accepted)[: len(positional)])
+        raise ConfigError(f"{where}: spec({constructor.__name__}, {names}): arguments need names")
     name = constructor.__name__
     for key, value in kwargs.items():
         if key not in accepted:
@@ -183,7 +193,8 @@ def load(reference: str, overrides: Mapping[str, str] | None = None) -> ml_colle
     """Reads ``configs/x.py`` or ``configs/x.py:mode`` and applies command-line overrides.
 
     Args:
-      reference: path of the config file, optionally followed by ``:mode``.
+      reference: path of the config file, optionally followed by a colon and a call of one of its
+        functions, ``small,rival=cutmix``; see ``vision.core.modes``.
       overrides: ``{"model.variant": "B/16", "data.ops[1].size": "192"}``.
     """
     file, _, mode = reference.partition(":")
@@ -196,17 +207,12 @@ def load(reference: str, overrides: Mapping[str, str] | None = None) -> ml_colle
         raise ConfigError(f"config file {file} does not exist{hint}")
     try:
         with config_files.reading(path) as module:
-            get_config = getattr(module, "get_config", None)
-            if get_config is None:
-                raise ConfigError(f"{file} has no function get_config()")
-            config = get_config(mode) if mode else get_config()
+            config = modes.call(module, mode, file)
     except ConfigError:
         raise
     except Exception as error:
         line = _line_in(error, path)
         raise ConfigError(f"{file}{line}: {type(error).__name__}: {error}") from error
-    if not is_spec(config):
-        raise ConfigError(f"{file}: get_config() returns a spec(...), not {kind(config)}")
     for key, text in (overrides or {}).items():
         override(config, key, text, source=file)
     return config

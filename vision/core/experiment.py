@@ -158,9 +158,11 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
     accumulate: Any = config.accumulate
     if accumulate < 1:
         raise ConfigError(f"{source}: config.accumulate is {accumulate}; at least 1")
-    evaluators = list(config.evaluators or {})
-    if not isinstance(config.evaluate_every, str):
-        for name in config.evaluate_every or {}:
+    chosen: Any = config.evaluators
+    distances: Any = config.evaluate_every
+    evaluators = list(chosen or {})
+    if not isinstance(distances, str):
+        for name in distances or {}:
             if name not in evaluators:
                 raise ConfigError(
                     f"{source}: config.evaluate_every has {name!r}, which is no evaluator"

@@ -4,8 +4,9 @@
     python train.py --config=configs/digits_vit.py --workdir=/tmp/x --config.model.width=96
 
 Any value of a config can be set with --config.<key>=<value>, also inside lists:
---config.data.ops[1].size=192. Texts after the config's name choose one of its modes:
---config=configs/vit_s16_i1k.py:small. A config of several stages has a folder for each.
+--config.data.ops[1].size=192. What stands after a colon calls a function of the config file,
+--config=configs/learning/cutmix.py:small,rival=cutout; a first word that is none of its functions
+is the first argument of get_config. A config of several stages has a folder for each.
 
 On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
 GKE, Open MPI or on TPU VMs; on one machine by python -m vision.launch.local.
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
         arguments,
         __doc__ or "",
         required=("config", "workdir"),
-        config="config file, optionally followed by :mode",
+        config="config file, optionally followed by :function,name=value",
         workdir="folder of the run: checkpoints, metrics, resolved config",
         accept_config_change="go on in a workdir that was made with another config",
         distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",

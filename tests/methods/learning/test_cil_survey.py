@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs.learning.cil_survey import LEARNERS, SMALL_FLOATS, get_config
+from configs.learning.cil_survey import LEARNERS, SMALL_FLOATS, Name, small
 from vision.adapt.herding import herd
 from vision.core.config import build
 from vision.core.net import count_params
@@ -147,7 +147,7 @@ def test_numbers_of_the_protocol():
 
 def test_memory_is_counted_as_the_survey_does():
     assert worth_in_examples(463_504, 32 * 32 * 3) == 603
-    config: Any = get_config("small,joint")
+    config: Any = small("joint")
     tower = build(config.stages[0].do.model)
     tower = dataclasses.replace(tower, num_classes=10)
     params = jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
@@ -164,8 +164,8 @@ def test_records_of_some_classes():
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_every_learner_is_a_scenario(name: str):
-    config: Any = get_config(f"small,{name}")
+def test_every_learner_is_a_scenario(name: Name):
+    config: Any = small(name)
     stages.check(config)
     names = [stage.name for stage in config.stages]
     assert names[-1] == "protocol"
