@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from absl import flags
 
 from vision.core import config, config_files
 from vision.core.schema import ConfigError, public_path
@@ -214,3 +215,28 @@ def test_local_classes_are_refused():
 
     with pytest.raises(ConfigError, match="not importable"):
         public_path(Local)
+
+
+@pytest.mark.slow
+def test_worker_processes_run_ops_of_a_config_file(tmp_path: Path):
+    (tmp_path / "helper.py").write_text("def half(image):\n    return image // 2\n")
+    file = tmp_path / "config.py"
+    file.write_text(
+        "import dataclasses\nimport helper\nimport vision as v\nfrom vision import spec\n"
+        "@dataclasses.dataclass(frozen=True)\nclass Half:\n"
+        "    def __call__(self, example, rng):\n"
+        "        return {**example, 'image': helper.half(example['image'])}\n"
+        "def get_config(workers: int = 0):\n"
+        "    source = spec(v.Digits, split='train')\n"
+        "    return spec(v.TrainData, source=source, batch_size=4, ops=[spec(Half)],\n"
+        "                workers=workers, threads=1)\n"
+    )
+    flags.FLAGS(sys.argv[:1])  # as every program of ours does: Grain's workers read them
+    images = []
+    for reference in (str(file), f"{file}:workers=1"):
+        data = config.build(config.load(reference))
+        loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
+        images.append(next(loader)["image"])
+        loader.close()
+    assert images[0].max() > 0
+    assert (images[0] == images[1]).all()
