@@ -39,7 +39,7 @@ def parse(
     for argument in arguments:
         name, equals, value = argument.removeprefix("--").partition("=")
         if argument in ("-h", "--help"):
-            width = max(map(len, flags))
+            width = max(map(len, flags), default=0)
             print(usage.strip() + "\n")
             print("\n".join(f"  --{flag.ljust(width)}  {text}" for flag, text in flags.items()))
             raise SystemExit(0)
