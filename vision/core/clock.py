@@ -31,20 +31,19 @@ class Stopwatch:
     def __init__(self, seconds: Mapping[str, float] | None = None):
         self.seconds: dict[str, float] = dict(seconds or {})
 
-    @classmethod
-    def resumed(cls, cursor: RunCursor, alive: Mapping[str, Any] | None, age_s: float) -> Stopwatch:
-        """The stopwatch of a run that goes on.
+    def resume(self, cursor: RunCursor, alive: Mapping[str, Any] | None, age_s: float) -> None:
+        """Adds what earlier starts of the run took, and the time between them and this one.
 
         Args:
           cursor: of the checkpoint, or of a run that begins.
           alive: the last heartbeat before this start.
           age_s: how long this program has been running.
         """
-        watch = cls(cursor.seconds)
+        for activity, seconds in cursor.seconds.items():
+            self.add(activity, seconds)
         if cursor.time and alive:
-            watch.add("lost", alive["time"] - cursor.time)
-            watch.add("down", time.time() - age_s - max(alive["time"], cursor.time))
-        return watch
+            self.add("lost", alive["time"] - cursor.time)
+            self.add("down", time.time() - age_s - max(alive["time"], cursor.time))
 
     @contextlib.contextmanager
     def __call__(self, activity: str) -> Iterator[None]:

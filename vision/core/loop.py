@@ -19,6 +19,7 @@ from vision.core import cluster, faults
 from vision.core.checkpoint import CheckpointStore
 from vision.core.clock import StepClock, Stopwatch, last_heartbeat
 from vision.core.compile import Compiled, compile_step
+from vision.core.cost import Cost, cost_of
 from vision.core.cursor import RunCursor
 from vision.core.evaluator import Stopped, evaluate
 from vision.core.journal import Journal
@@ -28,7 +29,6 @@ from vision.core.prepare import Prepared, prepare
 from vision.core.restore import restore_or_init
 from vision.core.signals import Signals, catch_signals
 from vision.core.state import State
-from vision.core.summary import summary, utilisation
 from vision.core.trace import Trace
 from vision.core.workdir import DATA_SPEC, open_workdir
 
@@ -83,35 +83,31 @@ def train(
         stack.enter_context(
             open_workdir(workdir, config, accept_config_change=accept_config_change)
         )
-        started = time.perf_counter() - spent_s
-        prepared = prepare(config)
-        prepared.data_spec.save(workdir / DATA_SPEC)
-        start_s = time.perf_counter() - started
-
-        compiling = time.perf_counter()
-        rules = prepared.experiment.sharding
-        compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
-        flops = prepared.step.flops(compiled.abstract, prepared.batch)  # pyright: ignore[reportArgumentType] - shapes do
-        described = summary(prepared, compiled, flops)
-        compile_s = time.perf_counter() - compiling
+        started, watch = time.perf_counter() - spent_s, Stopwatch({"start": spent_s})
+        with watch("start"):
+            prepared = prepare(config)
+            prepared.data_spec.save(workdir / DATA_SPEC)
+        with watch("compile"):
+            rules = prepared.experiment.sharding
+            compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
+            cost = cost_of(prepared, compiled)
+        compile_s = watch.seconds["compile"]
 
         store = CheckpointStore(workdir, prepared.experiment.checkpoints)
         stack.callback(store.close)
-        restoring, alive = time.perf_counter(), last_heartbeat(workdir)
-        state, cursor = restore_or_init(store, prepared, compiled.abstract)
-        watch = Stopwatch.resumed(cursor, alive, time.perf_counter() - started)
-        stream = None if cluster.is_main() else io.StringIO()
-        progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
-        begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
-        loop = _Loop(prepared, compiled, flops, state, begun, store, workdir, watch, progress)
-        stack.callback(loop.close)
-        watch.add("restore", time.perf_counter() - restoring)
-        watch.add("compile", compile_s)
-        watch.add("start", start_s)
+        with watch("restore"):
+            alive = last_heartbeat(workdir)
+            state, cursor = restore_or_init(store, prepared, compiled.abstract)
+            watch.resume(cursor, alive, time.perf_counter() - started)
+            stream = None if cluster.is_main() else io.StringIO()
+            progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
+            begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
+            loop = _Loop(prepared, compiled, cost, state, begun, store, workdir, watch, progress)
+            stack.callback(loop.close)
 
         signals = stack.enter_context(catch_signals())
         progress.say(
-            f"{described}; ready in {time.perf_counter() - started:.1f} s, "
+            f"{cost.summary}; ready in {time.perf_counter() - started:.1f} s, "
             f"{compile_s:.1f} s of it compiling"
         )
         if cursor.time:
@@ -137,7 +133,7 @@ class _Loop:
         self,
         prepared: Prepared,
         compiled: Compiled,
-        flops: int,
+        cost: Cost,
         state: State,
         cursor: RunCursor,
         store: CheckpointStore,
@@ -149,7 +145,7 @@ class _Loop:
         self.store, self.workdir, self.watch, self.progress = store, workdir, watch, progress
         self.evaluators = dict(prepared.experiment.evaluators or {})
         self.batch_size, self.total = prepared.experiment.data.batch_size, prepared.total_steps
-        self.row_meter = Meter(self.batch_size, utilisation(prepared, flops))
+        self.row_meter = Meter(self.batch_size, cost.mfu)
         self.line_meter = Meter(self.batch_size)
         self.clock = StepClock(watch, self.row_meter, self.line_meter)
         self.last: dict[str, float] = {}
