@@ -110,7 +110,7 @@ class Tuned(NamedTuple):
 def tuned(folder: Path, lora: Path) -> Tuned:
     """A plain run from that run, on three other classes at 16 and 32 px; its rate is zero."""
     command = [
-        f"{FINETUNE}:{digits(folder / 'three', range(3))},tower=vit_s16,size=16+32",
+        f"{FINETUNE}:{digits(folder / 'three', range(3))},tower=vit_s16,size=(16,32)",
         f"--config.init_from.source=workdir:{lora}",
         *RUN,
         *narrow("model"),

@@ -15,15 +15,13 @@ not at all.
 
 from typing import Literal
 
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from vision.blocks.token_reduction import Attended, Gathered, Merged
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.folder import Folder
 from vision.evaluators.classification import Classification
@@ -70,7 +68,7 @@ def get_config(folder: str = "images") -> Config:
             kept=[r"registers"],
         ),
         objective=spec(CLCA),
-        optimizer=adam(1e-4, "5 epochs"),
+        optimizer=adamw_cosine(1e-4, "5 epochs"),
         total="50 epochs",
         evaluators={
             "val": spec(
@@ -98,36 +96,14 @@ def small(
     if rival:
         reduced = {"keep": 1.0} if rival == "full" else {"rule": RULES[rival]}
         objective = spec(CLCA, blocks=(1,), cache=False, aggregate=False, **reduced)
-    values = [spec(ops.ValueRange, low=-1, high=1)]
     test = scenes("test", 800, ("image", "label"), **WORLD)
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 2400, ("image", "label"), **WORLD),
-            batch_size=32,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(scenes("train", 2400, ("image", "label"), **WORLD), 32),
         model=spec(ViT, width=32, depth=3, heads=4, patch=4, pool="cls", registers=1),
         objective=objective,
-        optimizer=adam(3e-3, "20 steps"),
+        optimizer=adamw_cosine(3e-3),
         total="200 steps",
-        evaluators={
-            "test": spec(
-                Classification, data=spec(EvalData, source=test, batch_size=400, ops=values)
-            )
-        },
+        evaluators={"test": spec(Classification, data=eval_data(test, 400))},
         log_every="50 steps",
-    )
-
-
-def adam(learning_rate: float, warmup: str):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.05,
-        clip_norm=1.0,
     )

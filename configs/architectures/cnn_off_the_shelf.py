@@ -11,12 +11,11 @@ weights nobody reads any more. Trained further, only its head would move.
 from 20 images of each.
 """
 
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Cosine
+from vision.core.optim import Optimizer, Rule, sgd
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.folder import Folder
 from vision.data.sources.scenes import Scenes
@@ -84,32 +83,18 @@ def scenes(split, examples, shapes):
 
 
 def unseen(split, examples, shapes):
-    values = [spec(ops.ValueRange, low=-1, high=1)]
     source = scenes(split, examples, shapes)
-    return spec(EvalData, source=source, batch_size=250, ops=values)
+    return eval_data(source, 250)
 
 
 def small() -> Config:
     train, test = unseen("val", 20 * len(NEW), NEW), unseen("test", 1000, NEW)
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 6000, SEEN),
-            batch_size=64,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(scenes("train", 6000, SEEN), 64),
         model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-            clip_norm=1.0,
-        ),
+        optimizer=adamw_cosine(3e-3),
         total="250 steps",
         evaluators={
             "seen": spec(Classification, data=unseen("test", 1000, SEEN)),

@@ -10,13 +10,14 @@ ScheduledDropPath that keeps 0.6 at the end. Not here: the auxiliary head.
 How cells of a search are told apart: ``vision.methods.architectures.functional_hash``.
 """
 
+from configs.parts.small import eval_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.digits import Digits
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.classification import Classification
@@ -76,7 +77,6 @@ def small() -> Config:
 
 def experiment(*, sources, batch_size, cut, augment, model, optimizer, total):
     train, test = sources
-    values = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
         Experiment,
         data=spec(
@@ -90,9 +90,5 @@ def experiment(*, sources, batch_size, cut, augment, model, optimizer, total):
         objective=spec(Classify),
         optimizer=optimizer,
         total=total,
-        evaluators={
-            "test": spec(
-                Classification, data=spec(EvalData, source=test, batch_size=360, ops=values)
-            )
-        },
+        evaluators={"test": spec(Classification, data=eval_data(test, 360))},
     )

@@ -12,14 +12,12 @@ row and column at the same side and does not know the direction of its steps.
 from typing import Literal
 
 from configs.parts import imagenet
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import MixupCutMix, RandomCrop, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.batch_ops import MixupCutMix, RandomCrop
 from vision.data.sources.digits import Digits
 from vision.evaluators.classification import Classification
 from vision.models.plain_mamba import PlainMamba
@@ -43,7 +41,7 @@ def get_config() -> Config:
             precision=spec(Precision, compute="bfloat16"),
         ),
         objective=spec(Classify, label_smoothing=0.1),
-        optimizer=adam(2e-3, "15 epochs", clip_norm=5.0),
+        optimizer=adamw_cosine(2e-3, "15 epochs", clip_norm=5.0),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
         evaluate_every=imagenet.EVALUATE_EVERY,
@@ -54,15 +52,8 @@ def small(order: Literal["snake", "raster"] = "snake") -> Config:
     snake = order == "snake"
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
-            batch_size=32,
-            batch_ops=[
-                spec(ValueRange, low=-1, high=1),
-                spec(RandomCrop, padding=1, fill="edge"),
-            ],
-            threads=0,
+        data=train_data(
+            spec(Digits, split="train"), 32, spec(RandomCrop, padding=1, fill="edge"), threads=0
         ),
         model=spec(
             PlainMamba,
@@ -77,29 +68,13 @@ def small(order: Literal["snake", "raster"] = "snake") -> Config:
             sequential=True,
         ),
         objective=spec(Classify),
-        optimizer=adam(8e-3, "20 steps", clip_norm=1.0),
+        optimizer=adamw_cosine(8e-3),
         total="900 steps",
         evaluators={
             "test": spec(
                 Classification,
-                data=spec(
-                    EvalData,
-                    source=spec(Digits, split="test"),
-                    batch_size=360,
-                    ops=[spec(ops.ValueRange, low=-1, high=1)],
-                ),
+                data=eval_data(spec(Digits, split="test"), 360),
             ),
         },
         log_every="50 steps",
-    )
-
-
-def adam(learning_rate: float, warmup: str, clip_norm: float):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.05,
-        clip_norm=clip_norm,
     )

@@ -12,15 +12,13 @@ epochs, batches of 1,024.
 from typing import Literal
 
 from configs.parts import imagenet
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import MixupCutMix, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.batch_ops import MixupCutMix
 from vision.evaluators.classification import Classification
 from vision.methods.architectures.smmix import SMMix
 from vision.models.vit import ViT
@@ -56,7 +54,7 @@ def get_config() -> Config:
             precision=spec(Precision, compute="bfloat16"),
         ),
         objective=spec(SMMix),
-        optimizer=adam(1e-3, "5 epochs"),
+        optimizer=adamw_cosine(1e-3, "5 epochs"),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
         evaluate_every=imagenet.EVALUATE_EVERY,
@@ -69,35 +67,15 @@ def small(rival: Literal["", "cutmix", "plain"] = "") -> Config:
         objective = spec(Classify, label_smoothing=0.1)
     mixing = [spec(MixupCutMix, num_classes=len(COLOURS))] if rival == "cutmix" else []
     test = scenes("test", 1000, ("image", "label", "masks"), **WORLD)
-    values = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 30 * len(COLOURS), ("image", "label"), **WORLD),
-            batch_size=32,
-            batch_ops=[spec(ValueRange, low=-1, high=1), *mixing],
-            threads=1,
+        data=train_data(
+            scenes("train", 30 * len(COLOURS), ("image", "label"), **WORLD), 32, *mixing
         ),
         model=spec(ViT, width=48, depth=2, heads=4, patch=4, pool="cls"),
         objective=objective,
-        optimizer=adam(3e-3, "20 steps"),
+        optimizer=adamw_cosine(3e-3),
         total="300 steps",
-        evaluators={
-            "test": spec(
-                Classification, data=spec(EvalData, source=test, batch_size=500, ops=values)
-            )
-        },
+        evaluators={"test": spec(Classification, data=eval_data(test, 500))},
         log_every="50 steps",
-    )
-
-
-def adam(learning_rate: float, warmup: str):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.05,
-        clip_norm=1.0,
     )

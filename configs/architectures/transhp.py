@@ -13,14 +13,13 @@ the coarse head without the prompting, ``rival=plain`` has neither.
 
 from typing import Literal
 
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import MixupCutMix, ValueRange
+from vision.data.batch_ops import MixupCutMix
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.scenes.vocabulary import FAMILIES, FAMILY_OF
 from vision.data.sources.tfds import Tfds
@@ -70,7 +69,7 @@ def get_config() -> Config:
         objective=spec(
             TransHP, levels=[spec(Level, block=8, ancestors=CIFAR)], label_smoothing=0.1
         ),
-        optimizer=adam(1e-3, "5 epochs"),
+        optimizer=adamw_cosine(1e-3, "5 epochs"),
         total="300 epochs",
         evaluators={
             "test": spec(
@@ -95,35 +94,13 @@ def small(rival: Literal["", "apart", "plain"] = "") -> Config:
         absorb=not rival,
     )
     test = scenes("test", 600, ("image", "label"), **WORLD)
-    values = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 60 * len(FAMILY), ("image", "label"), **WORLD),
-            batch_size=32,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(scenes("train", 60 * len(FAMILY), ("image", "label"), **WORLD), 32),
         model=spec(ViT, width=48, depth=3, heads=4, patch=6, pool="cls"),
         objective=spec(Classify, label_smoothing=0.1) if rival == "plain" else prompting,
-        optimizer=adam(2e-3, "20 steps"),
+        optimizer=adamw_cosine(2e-3),
         total="240 steps",
-        evaluators={
-            "test": spec(
-                Classification, data=spec(EvalData, source=test, batch_size=300, ops=values)
-            )
-        },
+        evaluators={"test": spec(Classification, data=eval_data(test, 300))},
         log_every="50 steps",
-    )
-
-
-def adam(learning_rate: float, warmup: str):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.05,
-        clip_norm=1.0,
     )

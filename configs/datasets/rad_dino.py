@@ -12,16 +12,15 @@ hidden patches and, from the same start, without them; its crops are made on the
 change nothing but place and size.
 """
 
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.batch_views import Crops, Normalize, RandomResizedCrop
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
 from vision.data.sources.scenes.vocabulary import SHAPES
 from vision.evaluators.linear_heads import FindingsProbe, PatchProbe
@@ -73,7 +72,7 @@ def get_config(folder: str = "films") -> Config:
         ),
         init_from=spec(InitFrom, source="timm:timm/vit_base_patch14_dinov2.lvd142m"),
         objective=spec(SelfDistill),
-        optimizer=adam(1e-3, "10 epochs"),
+        optimizer=adamw_cosine(1e-3, "10 epochs", weight_decay=0.04, clip_norm=3.0),
         total="100 epochs",
     )
 
@@ -89,21 +88,16 @@ def small() -> Config:
     def learn(prepared, objective, **more):
         return spec(
             Experiment,
-            data=spec(
-                TrainData,
-                source=scenes("train", 2000, ("image",), **world),
-                batch_size=32,
+            data=train_data(
+                scenes("train", 2000, ("image",), **world),
+                32,
+                crops(24, (0.5, 1.0), "image/global"),
+                crops(12, (0.2, 0.5), "image/local"),
                 ops=[*prepared, spec(ops.BlockPatchMasks, grid=(6, 6), least=2)],
-                batch_ops=[
-                    spec(ValueRange, low=-1, high=1),
-                    crops(24, (0.5, 1.0), "image/global"),
-                    crops(12, (0.2, 0.5), "image/local"),
-                ],
-                threads=1,
             ),
             model=spec(ViT, width=32, depth=2, heads=4, patch=4, num_classes=0),
             objective=objective,
-            optimizer=adam(2e-3, "20 steps"),
+            optimizer=adamw_cosine(2e-3, weight_decay=0.04, clip_norm=3.0),
             total="200 steps",
             evaluators=heads(world, film),
             log_every="50 steps",
@@ -126,15 +120,11 @@ def heads(world, film):
     """Findings and what patches show, of films."""
 
     def read(split, examples):
-        return spec(
-            EvalData,
-            source=scenes(split, examples, ("image", "segmentation"), **world),
-            batch_size=250,
-            ops=[
-                film,
-                spec(Findings, codes=[1 + SHAPES.index(kind) for kind in KINDS]),
-                spec(ops.ValueRange, low=-1, high=1),
-            ],
+        return eval_data(
+            scenes(split, examples, ("image", "segmentation"), **world),
+            250,
+            film,
+            spec(Findings, codes=[1 + SHAPES.index(kind) for kind in KINDS]),
         )
 
     both = {"train": read("val", 1000), "test": read("test", 1000)}
@@ -142,14 +132,3 @@ def heads(world, film):
         "findings": spec(FindingsProbe, **both),
         "patches": spec(PatchProbe, classes=1 + len(KINDS), **both),
     }
-
-
-def adam(learning_rate: float, warmup: str):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.04,
-        clip_norm=3.0,
-    )

@@ -10,10 +10,10 @@ with a ResNet-50 of ImageNet. TFDS has one split; the last fifth is measured.
 their own 8 px and at 16, 32 and 64.
 """
 
+from configs.parts.small import adamw_cosine
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Cosine
+from vision.core.optim import Optimizer, Rule, sgd
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -78,14 +78,7 @@ def small() -> Config:
         ),
         model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-            clip_norm=1.0,
-        ),
+        optimizer=adamw_cosine(3e-3),
         total="200 steps",
         evaluators={
             "seen": spec(

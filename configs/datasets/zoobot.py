@@ -14,12 +14,11 @@ fixed number of epochs, not by patience.
 
 from typing import Literal
 
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
-from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.columns import Number
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.parquet import Parquet
@@ -113,34 +112,15 @@ def small(likelihood: Literal["dirichlet", "multinomial"] = "dirichlet") -> Conf
     tally = spec(Tally, answers=len(SHAPES))
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 4000),
-            batch_size=64,
-            ops=[tally],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(scenes("train", 4000), 64, ops=[tally]),
         model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean", num_classes=len(SHAPES)),
         objective=spec(Votes, questions=(len(SHAPES),), likelihood=likelihood),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-            clip_norm=1.0,
-        ),
+        optimizer=adamw_cosine(3e-3),
         total="400 steps",
         evaluators={
             "votes": spec(
                 VoteLikelihood,
-                data=spec(
-                    EvalData,
-                    source=scenes("test", 1000),
-                    batch_size=250,
-                    ops=[tally, spec(ops.ValueRange, low=-1, high=1)],
-                ),
+                data=eval_data(scenes("test", 1000), 250, tally),
                 questions=(len(SHAPES),),
             ),
         },

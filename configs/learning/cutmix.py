@@ -13,14 +13,14 @@ keeps the label; ``rival=plain`` does neither.
 from typing import Literal
 
 from configs.parts import imagenet
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.optim import Optimizer, sgd
 from vision.core.precision import Precision
-from vision.core.schedule import Cosine, Staircase
+from vision.core.schedule import Staircase
 from vision.data import ops
-from vision.data.batch_ops import CutMix, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.batch_ops import CutMix
 from vision.data.sources.digits import Digits
 from vision.evaluators.classification import Classification
 from vision.models.plain_conv import PlainConv
@@ -60,32 +60,19 @@ def small(rival: Literal["", "cutout", "plain"] = "") -> Config:
     erase = spec(
         ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
     )
-    values = [spec(ops.ValueRange, low=-1, high=1)]
-    test = spec(
-        EvalData, source=spec(Digits, split="test", **FEW), batch_size=360, ops=values, threads=0
-    )
+    test = eval_data(spec(Digits, split="test", **FEW), 360, threads=0)
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=spec(Digits, split="train", **FEW),
-            batch_size=64,
+        data=train_data(
+            spec(Digits, split="train", **FEW),
+            64,
+            *([spec(CutMix, num_classes=10)] if not rival else ()),
             ops=[erase] if rival == "cutout" else (),
-            batch_ops=[
-                spec(ValueRange, low=-1, high=1),
-                *([spec(CutMix, num_classes=10)] if not rival else ()),
-            ],
             threads=0,
         ),
         model=spec(PlainConv, width=16, depth=2),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=1e-2,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-        ),
+        optimizer=adamw_cosine(1e-2, clip_norm=None),
         total="500 steps",
         evaluators={"test": spec(Classification, data=test)},
         log_every="50 steps",

@@ -8,13 +8,11 @@ images per class; ``config.objective.per_class`` and, for 100 and more, a learni
 ``small,attention=false`` matches mean features only.
 """
 
+from configs.parts.small import eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, sgd
-from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.class_samplers import PxK
-from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.taught import TaughtBySynthetic
@@ -52,18 +50,10 @@ def small(attention: bool = True) -> Config:
 
 
 def distilled(*, train, test, net, objective, learning_rate, total, taught):
-    values = [spec(ops.ValueRange, low=-1, high=1)]
-    read = spec(EvalData, source=test, batch_size=360, ops=values)
+    read = eval_data(test, 360)
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=train,
-            batch_size=640,
-            sampler=spec(PxK, classes=10, instances=64),
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(train, 640, sampler=spec(PxK, classes=10, instances=64)),
         model=spec(PlainConv, **net),
         objective=objective,
         optimizer=spec(

@@ -19,6 +19,7 @@ fine-tunes from workdirs/soup/start on a few in textures and noise; minutes for 
 from typing import Literal
 
 from configs.parts import imagenet
+from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
@@ -26,8 +27,7 @@ from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import Mixup, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.batch_ops import Mixup
 from vision.evaluators.classification import Classification
 from vision.methods.learning.model_soups import recipe
 from vision.models.vit import ViT
@@ -91,13 +91,11 @@ def small(run: int | Literal["start"] = "start") -> Config:
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 1000 if of else 8000, ("image", "label"), **world),
-            batch_size=64,
+        data=train_data(
+            scenes("train", 1000 if of else 8000, ("image", "label"), **world),
+            64,
+            *mixed(of, len(COLOURS)),
             ops=[augment] if of else (),
-            batch_ops=[spec(ValueRange, low=-1, high=1), *mixed(of, len(COLOURS))],
-            threads=1,
         ),
         model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
         init_from=spec(InitFrom, source=START, head="read") if of else None,
@@ -125,9 +123,4 @@ def mixed(of, num_classes):
 
 
 def unseen(split, examples, world):
-    return spec(
-        EvalData,
-        source=scenes(split, examples, ("image", "label"), **world),
-        batch_size=500,
-        ops=[spec(ops.ValueRange, low=-1, high=1)],
-    )
+    return eval_data(scenes(split, examples, ("image", "label"), **world), 500)

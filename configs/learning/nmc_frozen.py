@@ -12,10 +12,10 @@ time. ``small,finetuned=true`` is what the means are compared with: the same net
 task after the other.
 """
 
+from configs.parts.small import adamw_cosine
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Cosine
+from vision.core.optim import Optimizer, Rule, sgd
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import EvalData, TrainData
@@ -93,13 +93,7 @@ def run(data, total, evaluators, **more):
         data=spec(TrainData, batch_size=64, batch_ops=[spec(ValueRange, low=-1, high=1)], **data),
         model=spec(PlainConv, width=24, depth=2),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="10 steps"),
-            weight_decay=0.05,
-        ),
+        optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total=total,
         evaluators=evaluators,
         log_every="50 steps",

@@ -12,15 +12,14 @@ M = 0..10, and ``magnitude=none`` no augmentation.
 """
 
 from configs.parts import imagenet
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.optim import Optimizer, sgd
 from vision.core.precision import Precision
 from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.ops.auto import RAND_AUGMENT_PAPER_OPS
-from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
 from vision.evaluators.classification import Classification
 from vision.models.plain_conv import PlainConv
@@ -59,32 +58,13 @@ def get_config() -> Config:
 def small(magnitude: int | None = 4) -> Config:
     augment = [] if magnitude is None else [paper(2, magnitude, fill=(0, 0, 0))]
     frame = spec(ops.CenterPad, size=(SIDE, SIDE), fill=(0,))
-    test = spec(
-        EvalData,
-        source=spec(Digits, split="test"),
-        batch_size=360,
-        ops=[frame, spec(ops.ValueRange, low=-1, high=1)],
-        threads=0,
-    )
+    test = eval_data(spec(Digits, split="test"), 360, frame, threads=0)
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
-            batch_size=64,
-            ops=[frame, *augment],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(spec(Digits, split="train"), 64, ops=[frame, *augment]),
         model=spec(PlainConv, width=16, depth=2),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=1e-2,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-        ),
+        optimizer=adamw_cosine(1e-2, clip_norm=None),
         total="400 steps",
         evaluators={"test": spec(Classification, data=test)},
         log_every="50 steps",

@@ -12,13 +12,13 @@ and trained here, by squared errors alone.
 fine-tuning without pre-training, a ViT of all labels on tokens, and one on pixels.
 """
 
+from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.ops.codes import FromCodes
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.npz import Npz
@@ -92,20 +92,10 @@ def small() -> Config:
         "train": scenes("train", 2000, ("image", "label"), **names),
         "test": scenes("test", 500, ("image", "label"), **names),
     }
-    values = [spec(ops.ValueRange, low=-1, high=1)]
-    read = {
-        name: spec(EvalData, source=source, batch_size=500, ops=values, threads=1)
-        for name, source in world.items()
-    }
+    read = {name: eval_data(source, 500, threads=1) for name, source in world.items()}
 
     def pixels(batch_size):
-        return spec(
-            TrainData,
-            source=world["train"],
-            batch_size=batch_size,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        )
+        return train_data(world["train"], batch_size)
 
     sizes = {"width": 48, "depth": 2, "heads": 4, "pool": "mean", "num_classes": len(COLOURS)}
     model = spec(ViT, patch=2, **sizes)

@@ -8,9 +8,10 @@ ResNet for small images stands for the paper's 20-layer one. ``small`` has six b
 sessions of two.
 """
 
+from configs.parts.small import adamw_cosine
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.optim import Optimizer, sgd
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
@@ -56,13 +57,7 @@ def small() -> Config:
         batch_size=64,
         batch_ops=[spec(RandomCrop, padding=1, fill="edge")],
         tower=spec(PlainConv, width=24, depth=2),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="10 steps"),
-            weight_decay=0.05,
-        ),
+        optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total="200 steps",
     )
 

@@ -13,9 +13,10 @@ same classes. `small,dirichlet=true` takes the network's ten logits, trained on 
 those of a zero-shot model.
 """
 
+from configs.parts.small import adamw_cosine
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw, sgd
+from vision.core.optim import Optimizer, sgd
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
@@ -93,13 +94,7 @@ def small(dirichlet: bool = False) -> Config:
         data=spec(TrainData, source=known, batch_size=64, batch_ops=[spec(ValueRange, **values)]),
         model=spec(PlainConv, width=24, depth=2),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="10 steps"),
-            weight_decay=0.05,
-        ),
+        optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total="30 steps" if dirichlet else "150 steps",
         evaluators={
             "tasks": spec(

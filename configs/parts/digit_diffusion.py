@@ -1,13 +1,11 @@
 """A diffusion model of the digits that ship: a U-Net of 180,000 parameters, 400 steps."""
 
+from configs.parts.small import eval_data, train_data
 from vision.blocks.diffusion import Diffusion
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.data import ops
-from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
 from vision.models.unet import UNet
 from vision.objectives.denoise import Denoise
@@ -21,23 +19,11 @@ def diffusion():
 
 def digits(split):
     """Every record once, scaled to -1..1."""
-    return spec(
-        EvalData,
-        source=spec(Digits, split=split),
-        batch_size=360,
-        ops=[spec(ops.ValueRange, low=-1, high=1)],
-        threads=0,
-    )
+    return eval_data(spec(Digits, split=split), 360, threads=0)
 
 
 def train(batch_size, *augment):
-    return spec(
-        TrainData,
-        source=spec(Digits, split="train"),
-        batch_size=batch_size,
-        batch_ops=[spec(ValueRange, low=-1, high=1), *augment],
-        threads=0,
-    )
+    return train_data(spec(Digits, split="train"), batch_size, *augment, threads=0)
 
 
 def denoise(evaluators=None):

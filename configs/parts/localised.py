@@ -10,14 +10,14 @@ background later.
 """
 
 from configs.parts import imagenet
+from configs.parts.small import eval_data, train_data
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine, Staircase
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.columns import ClassLabel
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import EvalData
 from vision.data.regions import Boxes
 from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes import Scenes
@@ -84,20 +84,12 @@ def scenes(split, examples, features=("image", "label"), **more):
 
 def small(maps, biased=False, examples=300, **more):
     seen = scenes("test", examples, ("image", "label", "boxes", "masks"))
-    data = spec(
-        EvalData, source=seen, batch_size=100, ops=[spec(ops.ValueRange, low=-1, high=1)], threads=0
-    )
+    data = eval_data(seen, 100, threads=0)
     given = {"target": "predicted", "masks": "masks", "tolerance_px": 2, **more}
     explained = {"maps": spec(Attribution, data=data, maps=maps, **given)} if maps else {}
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=scenes("train", 2000, spurious=1.0 if biased else 0.0),
-            batch_size=64,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(scenes("train", 2000, spurious=1.0 if biased else 0.0), 64),
         model=spec(PlainConv, width=16, depth=3, norm="none", pool="mean"),
         objective=spec(Classify),
         optimizer=spec(

@@ -3,13 +3,13 @@
 Scenes are drawn on the fly; a run is a minute or two on two cores.
 """
 
+from configs.parts.small import train_data
 from vision.core.config import spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import EvalData
 from vision.data.sources.scenes import Scenes, translate
 from vision.data.sources.scenes.languages import lexicon
 from vision.data.tokenizers import WordTokenizer
@@ -56,17 +56,14 @@ def train(tokens, caption="caption_medium", least_told=1.0, say=(), world=None, 
     """
     less = [spec(ops.SayLess, feature=caption, output=caption, share=(least_told, 1.0))]
     source = scenes("train", 8000, ("image", caption), **(world or {}))
-    return spec(
-        TrainData,
-        source=source,
-        batch_size=64,
+    return train_data(
+        source,
+        64,
         ops=[
             *(less if least_told < 1 else ()),
             *say,
             read or spec(ops.Tokenize, tokenizer=tokens, feature=caption),
         ],
-        batch_ops=[spec(ValueRange, low=-1, high=1)],
-        threads=1,
     )
 
 

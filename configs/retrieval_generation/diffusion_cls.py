@@ -12,12 +12,13 @@ that its block 24 of 37 is our 18 of 31; the sweep goes around it.
 """
 
 from configs.parts import digit_diffusion
+from configs.parts.small import eval_data
 from vision.blocks.diffusion import Diffusion
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Ema, Optimizer, adamw
 from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.probe import LinearProbe
 from vision.methods.retrieval_generation.diffusion_cls import DiffusionProbe
@@ -31,7 +32,7 @@ def get_config() -> Config:
 
     def read(split):
         source = spec(Tfds, name="imagenet2012", split=split)
-        return spec(EvalData, source=source, batch_size=128, ops=[*shape, *values])
+        return eval_data(source, 128, *shape)
 
     diffusion = spec(Diffusion, steps=1000)
     return spec(

@@ -12,6 +12,7 @@ and by the classifier as it is, judged by a wider network that led nothing.
 """
 
 from configs.parts import digit_diffusion, imagenet
+from configs.parts.small import train_data
 from vision.blocks.adapters import Lora
 from vision.blocks.diffusion import Diffusion
 from vision.core.config import Config, spec
@@ -19,8 +20,7 @@ from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw, sgd
 from vision.core.schedule import Cosine, Linear
 from vision.data import ops
-from vision.data.batch_ops import RandomCrop, ValueRange
-from vision.data.pipeline import TrainData
+from vision.data.batch_ops import RandomCrop
 from vision.data.sources.npz import Npz
 from vision.evaluators.classification import Classification
 from vision.methods.retrieval_generation.ppap import CONVOLUTIONS, NoiseExperts
@@ -124,13 +124,7 @@ def classified(model, total):
 def experts(count, net, noise, lora, batch_size, total, learning_rate):
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=spec(Npz, path="stage:images/images.npz"),
-            batch_size=batch_size,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=0,
-        ),
+        data=train_data(spec(Npz, path="stage:images/images.npz"), batch_size, threads=0),
         model=net,
         init_from=spec(InitFrom, source="workdir:stage:classifier", head="read"),
         objective=spec(NoiseExperts, diffusion=noise, experts=count, adapters=[lora]),

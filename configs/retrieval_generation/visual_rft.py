@@ -9,13 +9,13 @@ policy is a captioner of this repository on scenes of up to three objects, 8 ans
 then on 16 scenes either rewards or more of the same, each for 150 steps.
 """
 
+from configs.parts.small import train_data
 from vision.blocks.box_answers import BoxAnswers
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import EvalData
 from vision.data.sources.scenes import Scenes
 from vision.methods.retrieval_generation.visual_rft import RewardsOf, VisualRft
 from vision.models.captioner import Captioner
@@ -77,14 +77,7 @@ def scenario(*, scenes, language, image, text, sft, rft):
         total, batch_size, _, learning_rate = recipe
         return spec(
             Experiment,
-            data=spec(
-                TrainData,
-                source=source,
-                batch_size=batch_size,
-                ops=[language],
-                batch_ops=[spec(ValueRange, low=-1, high=1)],
-                threads=0,
-            ),
+            data=train_data(source, batch_size, ops=[language], threads=0),
             model=model,
             objective=objective,
             optimizer=spec(

@@ -17,10 +17,10 @@ seconds each.
 from typing import Literal
 
 from configs.parts import imagenet
+from configs.parts.small import adamw_cosine
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
-from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
-from vision.core.schedule import Cosine
+from vision.core.optim import DECAY_KERNELS, Rule
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.digits import Digits
@@ -37,14 +37,8 @@ SLIDERS = ("fog", "snow", "blur", "noise", "contrast", "clutter")  # digits have
 
 
 def optimizer(learning_rate, warmup):
-    return spec(
-        Optimizer,
-        method=spec(adamw),
-        learning_rate=learning_rate,
-        schedule=spec(Cosine, warmup=warmup),
-        weight_decay=0.05,
-        clip_norm=1.0,
-        rules=[spec(Rule, **vars(rule)) for rule in DECAY_KERNELS],
+    return adamw_cosine(
+        learning_rate, warmup, rules=[spec(Rule, **vars(rule)) for rule in DECAY_KERNELS]
     )
 
 

@@ -11,14 +11,14 @@ trace, and six other generators that are never trained on; ``small,augmenters=0`
 classifier without augmenters.
 """
 
+from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import scenes
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.schedule import Constant, Staircase
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
 from vision.evaluators.classification import Classification
 from vision.evaluators.out_of_distribution import OutOfDistribution
@@ -35,7 +35,7 @@ def get_config(folder: str = "osma") -> Config:
 
     def read(part: str, source: str):
         of = spec(Folder, root=f"{folder}/{source}", part=part, fraction=0.1)
-        return spec(EvalData, source=of, batch_size=64, ops=[*prepared, *values])
+        return eval_data(of, 64, *prepared)
 
     return spec(
         Experiment,
@@ -65,13 +65,7 @@ def small(augmenters: int = 6) -> Config:
         del optimizers["expand"]
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=marked("train", KNOWN, 4000),
-            batch_size=32,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        data=train_data(marked("train", KNOWN, 4000), 32),
         model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
         objective=spec(Pose, augmenters=augmenters, width=8),
         optimizer=optimizers,
@@ -103,8 +97,7 @@ def marked(split: str, seeds: tuple[int, ...], examples: int, **more):
 
 
 def held(source):
-    values = [spec(ops.ValueRange, low=-1, high=1)]
-    return spec(EvalData, source=source, batch_size=300, ops=values)
+    return eval_data(source, 300)
 
 
 def evaluation(known, unknown):

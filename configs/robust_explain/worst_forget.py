@@ -10,13 +10,13 @@ rest, and the comparison.
 ``small`` is a small CNN on the digits that ship, three rounds of 40 steps.
 """
 
+from configs.parts.small import eval_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw, sgd
 from vision.core.schedule import Cosine
-from vision.data import ops
 from vision.data.batch_ops import RandomCrop, RandomFlip, ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.combine import Subset
 from vision.data.sources.digits import Digits
 from vision.data.sources.tfds import Tfds
@@ -74,10 +74,9 @@ def adam_of(learning_rate):
 
 
 def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, totals, search):
-    values = [spec(ops.ValueRange, low=-1, high=1)]
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=360, ops=values)
+        return eval_data(source, 360)
 
     def classifier(source, optimizer, total, **begin):
         return spec(

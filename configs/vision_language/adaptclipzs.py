@@ -17,7 +17,8 @@ have names that mean nothing, each a colour and a shape; twelve are for tuning, 
 
 from typing import Any
 
-from configs.parts import pairs
+from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import experiment, train, transformer, words
 from vision.blocks.contrast import Softmax
 from vision.blocks.scale import Scale
@@ -25,11 +26,9 @@ from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.columns import ClassLabel
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.parquet import Parquet
-from vision.data.sources.scenes import Scenes
 from vision.data.tokenizers import WordTokenizer
 from vision.methods.vision_language.adaptclipzs import DescribedZeroShot, WarmRestarts
 from vision.objectives.contrast import Contrast, SameKey
@@ -70,23 +69,10 @@ def base() -> Config:
 
 def scenes(split, num_examples, classes):
     """Scenes of one thing; the label is its number in `NAMES`."""
-    return spec(
-        Scenes,
-        split=split,
-        num_examples=num_examples,
-        features=("image", "label"),
-        label="shape_colour",
-        image_size=24,
-        num_objects=(1, 1),
-        shapes=SHAPES,
-        colours=COLOURS,
-        **PLAIN,
-        backgrounds=("paper", "stone", "night"),
-        variants=("solid",),
-        textures=("plain",),
-        held_out=tuple(" ".join(PAIRS[i]) for i in NOVEL),
-        pairs=classes,
-    )
+    world = {"label": "shape_colour", "num_objects": (1, 1), "shapes": SHAPES, "colours": COLOURS}
+    held_out = tuple(" ".join(PAIRS[i]) for i in NOVEL)
+    world |= {"held_out": held_out, "pairs": classes, **PLAIN}
+    return small_pairs.scenes(split, num_examples, ("image", "label"), **world)
 
 
 def say(described=True):
@@ -98,9 +84,7 @@ def say(described=True):
 def novel(source):
     return spec(
         DescribedZeroShot,
-        data=spec(
-            EvalData, source=source, batch_size=200, ops=[spec(ops.ValueRange, low=-1, high=1)]
-        ),
+        data=eval_data(source, 200),
         tokenizer=tokens(),
         say=say(),
         among=NOVEL,
@@ -111,13 +95,10 @@ def novel(source):
 def small(described: bool = True) -> Config:
     """The small config; `described=False` is its baseline, tuned by names alone."""
     config: Any = experiment(
-        spec(
-            TrainData,
-            source=scenes("train", 4000, "seen"),
-            batch_size=64,
+        train_data(
+            scenes("train", 4000, "seen"),
+            64,
             ops=[say(described), spec(ops.Tokenize, tokenizer=tokens())],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
         ),
         tower(),
         steps=60,

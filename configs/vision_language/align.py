@@ -12,6 +12,7 @@ WordPiece ids, ours pre-norm with CLIP's. The decay of 1e-5 is in `lamb`.
 """
 
 from configs.parts.pairs import clip_tokenizer, source
+from configs.parts.small import train_data
 from configs.parts.small_pairs import experiment, retrieval, scenes, tokenizer, transformer
 from vision.blocks.contrast import Softmax
 from vision.blocks.scale import Scale
@@ -21,7 +22,6 @@ from vision.core.optim import Optimizer
 from vision.core.precision import Precision
 from vision.core.schedule import Linear
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import TrainData
 from vision.data.tokenizers import ClipTokenizer
 from vision.methods.vision_language.align import lamb
@@ -47,13 +47,10 @@ def small(num_examples: int = 8000, noise: float = NOISE) -> Config:
     tokens = tokenizer()
     wrong = {"caption_noise": noise, "caption_noise_kind": "other"}
     return experiment(
-        spec(
-            TrainData,
-            source=scenes("train", num_examples, ("image", CAPTION), **WORLD, **wrong),
-            batch_size=64,
+        train_data(
+            scenes("train", num_examples, ("image", CAPTION), **WORLD, **wrong),
+            64,
             ops=[spec(ops.Tokenize, tokenizer=tokens, feature=CAPTION)],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
         ),
         transformer(tokens),
         steps=150,

@@ -19,13 +19,13 @@ on. `small_adapter` goes on from there with the third.
 from typing import Any
 
 from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
 from vision.core.schedule import Cosine
 from vision.data import ops
 from vision.data.descriptions import Captions
-from vision.data.pipeline import EvalData
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.retrieval import ImageTextRetrieval
 from vision.evaluators.zero_shot import MultilingualZeroShot
@@ -52,12 +52,7 @@ def small() -> Config:
         for name, n in LANGUAGES.items()
     }
     one = {"num_objects": (1, 1), "label": "colour"}
-    things = spec(
-        EvalData,
-        source=small_pairs.scenes("test", 512, ("image", "label"), **one),
-        batch_size=256,
-        ops=[spec(ops.ValueRange, low=-1, high=1)],
-    )
+    things = eval_data(small_pairs.scenes("test", 512, ("image", "label"), **one), 256)
     return small_pairs.experiment(
         small_pairs.train(tokens, CAPTION, least_told=0.5, say=[told]),
         small_pairs.transformer(tokens),
@@ -101,16 +96,12 @@ def get_config(paths: str = "data/captions-SI.parquet") -> Config:
         spec(ops.Tokenize, tokenizer=tokens, pick="first", output="text_english"),
         spec(ops.Tokenize, tokenizer=tokens, pick="first", feature="caption_translated"),
     )
-    classes = spec(
-        EvalData,
-        source=spec(Tfds, name="imagenet2012", split="validation"),
-        batch_size=512,
-        ops=[
-            spec(ops.Decode),
-            spec(ops.Resize, size=256),
-            spec(ops.CenterCrop, size=224),
-            spec(ops.ValueRange, low=-1, high=1),
-        ],
+    classes = eval_data(
+        spec(Tfds, name="imagenet2012", split="validation"),
+        512,
+        spec(ops.Decode),
+        spec(ops.Resize, size=256),
+        spec(ops.CenterCrop, size=224),
     )
     return spec(
         Experiment,

@@ -12,9 +12,8 @@ never seen.
 
 from configs import clip_vit_b16
 from configs.parts import small_pairs
+from configs.parts.small import eval_data
 from vision.core.config import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData
 from vision.evaluators.zero_shot import ZeroShot
 
 PAIRS = zip(small_pairs.COLOURS, small_pairs.SHAPES, strict=True)
@@ -31,12 +30,7 @@ def zero_shot(tokens, label, pairs):
     things = {**WORLD, "label": label, "pairs": pairs, "num_objects": (1, 1)}
     return spec(
         ZeroShot,
-        data=spec(
-            EvalData,
-            source=small_pairs.scenes("test", 512, ("image", "label"), **things),
-            batch_size=256,
-            ops=[spec(ops.ValueRange, low=-1, high=1)],
-        ),
+        data=eval_data(small_pairs.scenes("test", 512, ("image", "label"), **things), 256),
         tokenizer=tokens,
         templates=("a {}", "a picture of a {}", "there is a {}", "we see a {}"),
     )

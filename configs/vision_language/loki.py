@@ -8,13 +8,11 @@ distances are those of their mean features. ``line`` observes 0, 3, 6 and 9, and
 apart as they differ.
 """
 
+from configs.parts.small import eval_data, train_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
 from vision.core.schedule import Cosine
-from vision.data import ops
-from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.combine import Relabel
 from vision.data.sources.digits import Digits
 from vision.methods.vision_language.loki import GeometricAnswers
@@ -38,16 +36,14 @@ def line() -> Config:
 def experiment(observed, **where):
     return spec(
         Experiment,
-        data=spec(
-            TrainData,
-            source=spec(
+        data=train_data(
+            spec(
                 Relabel,
                 source=spec(Digits, split="train"),
                 mapping=[(str(digit), str(digit)) for digit in observed],
                 unmapped="drop",
             ),
-            batch_size=64,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            64,
             threads=0,
         ),
         model=spec(ViT, width=48, depth=2, heads=4, patch=2, pool="mean"),
@@ -67,5 +63,4 @@ def experiment(observed, **where):
 
 
 def read(split: str):
-    values = [spec(ops.ValueRange, low=-1, high=1)]
-    return spec(EvalData, source=spec(Digits, split=split), batch_size=360, ops=values)
+    return eval_data(spec(Digits, split=split), 360)

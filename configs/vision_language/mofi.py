@@ -13,18 +13,17 @@ Batch, learning rate, number of sampled entities and length are not confirmed; t
 nothing filters them.
 """
 
-from configs.parts import pairs
+from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import WIDTH, experiment, tokenizer, transformer
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.mesh import ShardingRule
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
 from vision.data.columns import ClassLabel
 from vision.data.ops.entities import Gazetteer, Link
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import TrainData
 from vision.data.sources.parquet import Parquet
-from vision.data.sources.scenes import Scenes
 from vision.evaluators.zero_shot import ZeroShot
 from vision.methods.vision_language.mofi import EntityTasks
 
@@ -39,24 +38,9 @@ COUNT = 2_000_000
 
 def scenes(split, num_examples, features, **more):
     """Scenes of one large thing, any of the entities."""
-    return spec(
-        Scenes,
-        split=split,
-        num_examples=num_examples,
-        features=features,
-        label="shape_colour",
-        image_size=24,
-        num_objects=(1, 1),
-        shapes=SHAPES,
-        colours=COLOURS,
-        sizes=("large",),
-        variants=("solid",),
-        textures=("plain",),
-        backgrounds=("paper", "stone", "night"),
-        rotation_deg=0.0,
-        view_zoom=(1.3, 1.3),
-        **more,
-    )
+    world = {"label": "shape_colour", "num_objects": (1, 1), "shapes": SHAPES, "colours": COLOURS}
+    large = {"sizes": ("large",), "rotation_deg": 0.0, "view_zoom": (1.3, 1.3)}
+    return small_pairs.scenes(split, num_examples, features, **world, **large, **more)
 
 
 def noisy():
@@ -80,25 +64,13 @@ def of_entities(source, link=True, **tasks):
     )
     sizes = {"num_entities": len(ENTITIES), "width": WIDTH}
     return experiment(
-        spec(
-            TrainData,
-            source=source,
-            batch_size=64,
-            ops=[*linked, say, spec(ops.Tokenize, tokenizer=tokens)],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=1,
-        ),
+        train_data(source, 64, ops=[*linked, say, spec(ops.Tokenize, tokenizer=tokens)]),
         transformer(tokens),
         steps=120,
         evaluators={
             "zero_shot": spec(
                 ZeroShot,
-                data=spec(
-                    EvalData,
-                    source=scenes("test", 600, ("image", "label")),
-                    batch_size=200,
-                    ops=[spec(ops.ValueRange, low=-1, high=1)],
-                ),
+                data=eval_data(scenes("test", 600, ("image", "label")), 200),
                 tokenizer=tokens,
                 templates=("{}",),
             )

@@ -15,7 +15,8 @@ of six of these colours on plain paper.
 
 from typing import Any
 
-from configs.parts import pairs
+from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data
 from configs.parts.small_pairs import SHAPES, experiment, tokenizer, transformer
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
@@ -24,11 +25,9 @@ from vision.data import ops
 from vision.data.batch_ops import ValueRange
 from vision.data.columns import ClassLabel
 from vision.data.mixture import Mixture, Part
-from vision.data.pipeline import EvalData
 from vision.data.prompts import SHORT
 from vision.data.sources.combine import Relabel
 from vision.data.sources.parquet import Parquet
-from vision.data.sources.scenes import Scenes
 from vision.data.sources.scenes.vocabulary import COLOURS
 from vision.data.tokenizers import ClipTokenizer
 from vision.evaluators.zero_shot import ZeroShot
@@ -60,31 +59,16 @@ def two_sources(captions, labelled, tokenizers, say, read=(), **more):
 
 def scenes(split, num_examples, features, cluttered, colours, **more):
     """Scenes of one thing, whose colour is the class."""
-    return spec(
-        Scenes,
-        split=split,
-        num_examples=num_examples,
-        features=features,
-        label="colour",
-        image_size=24,
-        num_objects=(1, 1),
-        shapes=SHAPES,
-        colours=colours,
-        variants=("solid",),
-        textures=("plain",),
-        backgrounds=CLUTTERED if cluttered else ("paper",),
-        clutter=4 if cluttered else 0,
-        **more,
-    )
+    world = {"label": "colour", "num_objects": (1, 1), "shapes": SHAPES, "colours": colours}
+    world |= {"backgrounds": CLUTTERED, "clutter": 4} if cluttered else {"backgrounds": ("paper",)}
+    return small_pairs.scenes(split, num_examples, features, **world, **more)
 
 
 def zero_shot(tokenizer, cluttered, colours):
     source = scenes("test", 1000, ("image", "label"), cluttered, colours)
     return spec(
         ZeroShot,
-        data=spec(
-            EvalData, source=source, batch_size=250, ops=[spec(ops.ValueRange, low=-1, high=1)]
-        ),
+        data=eval_data(source, 250),
         tokenizer=tokenizer,
         templates=TEMPLATES,
     )

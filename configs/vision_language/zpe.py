@@ -13,6 +13,7 @@ shapes, a size and places of other images. Nothing is trained for ZPE; the model
 """
 
 from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data
 from vision.core.config import Config, spec
 from vision.core.experiment import Experiment
 from vision.core.optim import Optimizer, adamw
@@ -71,8 +72,7 @@ def small() -> Config:
 
     def read(split, examples, features, **world):
         source = small_pairs.scenes(split, examples, features, **{**one, **world})
-        values = [spec(ops.ValueRange, low=-1, high=1)]
-        return spec(EvalData, source=source, batch_size=256, ops=values)
+        return eval_data(source, 256)
 
     asked = {"shapes": ("circle", "triangle", "square", "star"), "sizes": ("large",)}
     return small_pairs.experiment(
