@@ -10,53 +10,32 @@ import ml_collections
 import numpy as np
 
 from claims.common import Run
+from configs.parts import small_pairs
+from configs.parts.small import train_data
 from vision.blocks.contrast import Softmax
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.core.config import build, spec
 from vision.data import ops
 from vision.data.batch_ops import ValueRange
-from vision.data.pipeline import EvalData, TrainData
+from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
-from vision.data.sources.scenes import Scene, Scenes, render, translate
-from vision.data.sources.scenes.languages import lexicon
+from vision.data.sources.scenes import Scene, Scenes, render
 from vision.data.tokenizers import WordTokenizer
 from vision.methods.vision_language.m2_encoder import Speak
-from vision.models.dual import Dual
-from vision.models.text import TextTransformer
-from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 
 SIZE_PX = 24
-SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower", "arrow")
-COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
-SIZES = ("small", "medium", "large")
-BACKGROUNDS = ("paper", "stone", "night")
 
 
 def world(split: str, num_examples: int, num_objects: tuple[int, int], caption: str) -> Scenes:
     """Scenes of plain things, with a caption of every one."""
-    return Scenes(
-        split=split,
-        num_examples=num_examples,
-        num_objects=num_objects,
-        features=("image", caption),
-        image_size=SIZE_PX,
-        shapes=SHAPES,
-        colours=COLOURS,
-        sizes=SIZES,
-        backgrounds=BACKGROUNDS,
-        variants=("solid",),
-        textures=("plain",),
-    )
+    scenes = small_pairs.scenes(split, num_examples, ("image", caption), num_objects=num_objects)
+    return build(scenes)
 
 
 @functools.cache
 def tokenizer(length: int) -> WordTokenizer:
     """Every word of captions, in English and in the first foreign language."""
-    words = [translate(word, language) for language in (0, 1) for word in lexicon()]
-    return WordTokenizer(words=tuple(dict.fromkeys(words)), length=length)
+    return build(small_pairs.tokenizer(length, languages=(0, 1)))
 
 
 @functools.cache
@@ -93,17 +72,6 @@ def pairs(
     return Arrays(arrays, f"{split} scenes")
 
 
-def text_transformer(tokens: WordTokenizer) -> ml_collections.ConfigDict:
-    return spec(
-        TextTransformer,
-        vocab_size=tokens.vocab_size,
-        width=48,
-        depth=1,
-        heads=4,
-        context=tokens.length,
-    )
-
-
 def dual(
     source: ml_collections.ConfigDict,
     text: ml_collections.ConfigDict,
@@ -119,33 +87,8 @@ def dual(
       **objective: fields of ``Contrast``.
     """
     given: dict[str, Any] = {"criterion": spec(Softmax), "duplicates": "ignore", **objective}
-    return spec(
-        Experiment,
-        data=spec(
-            TrainData,
-            source=source,
-            batch_size=64,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
-            threads=0,
-        ),
-        model=spec(
-            Dual,
-            image=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
-            text=text,
-            width=48,
-        ),
-        objective=spec(Contrast, **given),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98),
-            learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-            weight_decay=0.05,
-            clip_norm=1.0,
-        ),
-        total=f"{steps} steps",
-        log_every="100 steps",
-    )
+    data = train_data(source, 64, threads=0)
+    return small_pairs.experiment(data, text, steps, None, objective=spec(Contrast, **given))
 
 
 def read(source: Arrays) -> EvalData:

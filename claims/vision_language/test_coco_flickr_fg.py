@@ -33,10 +33,10 @@ from claims.vision_language.small import (
     embed,
     images,
     pairs,
-    text_transformer,
     tokenizer,
     world,
 )
+from configs.parts.small_pairs import transformer
 from vision.blocks import ranking
 from vision.core.config import spec
 from vision.data.sources.scenes import Scene, Scenes, agrees, apply, caption, describe
@@ -50,7 +50,7 @@ ONE = {"caption": "caption_long", "num_objects": (1, 1)}
 
 def trained(seed: int) -> Run:
     source = spec(pairs, split="train", num_examples=8000, length=LENGTH, least_told=0.7, **ONE)
-    return train(dual(source, text_transformer(tokenizer(LENGTH)), steps=600), seed)
+    return train(dual(source, transformer(tokenizer(LENGTH)), steps=600), seed)
 
 
 def near_duplicate(scenes: Scenes, index: int, kind: str) -> Scene:

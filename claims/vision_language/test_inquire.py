@@ -29,16 +29,13 @@ from sklearn.metrics import average_precision_score, ndcg_score
 
 from claims.common import SEEDS, Measured, Parity, Recorder, Side, train
 from claims.vision_language.small import (
-    COLOURS,
-    SHAPES,
-    SIZES,
     dual,
     embed,
     images,
-    text_transformer,
     tokenizer,
     world,
 )
+from configs.parts.small_pairs import COLOURS, SHAPES, SIZES, transformer
 from vision.blocks.ranking import Places, rank
 from vision.core.config import spec
 from vision.data import ops
@@ -112,7 +109,7 @@ def test_relations_are_harder_than_things(record: Recorder):
     found = []
     for seed in SEEDS:
         data = spec(stories, split="train", num_examples=8000)
-        run = train(dual(data, text_transformer(tokenizer(LENGTH)), STEPS), seed)
+        run = train(dual(data, transformer(tokenizer(LENGTH)), STEPS), seed)
         embedded = embed(run, "text", ids), embed(run, "image", pictures)
         found.append(full_rank(*embedded, relevant, categories))
 

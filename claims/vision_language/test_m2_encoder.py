@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
-from claims.vision_language.small import dual, embed, pairs, read, text_transformer, tokenizer
+from claims.vision_language.small import dual, embed, pairs, read, tokenizer
+from configs.parts.small_pairs import transformer
 from vision.blocks import ranking
 from vision.blocks.contrast import Softmax
 from vision.blocks.sharded_contrast import Side as Rows
@@ -31,7 +32,7 @@ CAPTIONS = {"caption": "caption_medium", "length": LENGTH}
 
 def trained(languages: tuple[int, ...], seed: int) -> Run:
     source = spec(pairs, split="train", num_examples=8000, languages=languages, **CAPTIONS)
-    config = dual(source, text_transformer(tokenizer(LENGTH)), STEPS * len(languages))
+    config = dual(source, transformer(tokenizer(LENGTH)), STEPS * len(languages))
     return train(config, seed)
 
 

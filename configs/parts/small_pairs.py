@@ -21,6 +21,7 @@ from vision.objectives.contrast import Contrast
 
 SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower", "arrow")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+SIZES = ("small", "medium", "large")
 WIDTH = 48
 
 
@@ -40,7 +41,7 @@ def scenes(split, num_examples, features, **more):
         "image_size": 24,
         "shapes": SHAPES,
         "colours": COLOURS,
-        "sizes": ("small", "medium", "large"),
+        "sizes": SIZES,
         "backgrounds": ("paper", "stone", "night"),
         "variants": ("solid",),
         "textures": ("plain",),
