@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from tests.papers.tree import header, repository, result
+from vision.core import config, config_files
+from vision.core.schema import ConfigError
 from vision.papers import Paper, discover
 from vision.papers.discover import PaperError
 from vision.papers.results import ResultError, write
@@ -93,7 +95,7 @@ def test_papers_are_found_with_their_files_and_results(tmp_path: Path):
         discover.all_papers(tmp_path / "nothing")
 
 
-def test_a_paper_is_a_slug_or_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_paper_is_a_slug_or_a_folder(tmp_path: Path):
     folder = repository(tmp_path)
     outside = tmp_path / "elsewhere" / "mine"
     outside.mkdir(parents=True)
@@ -106,12 +108,34 @@ def test_a_paper_is_a_slug_or_a_folder(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(PaperError, match=r"elsewhere has no __init__\.py"):
         discover.locate(str(outside.parent), tmp_path)
 
-    assert discover.config_file("margin", tmp_path) == folder / "config.py"
+
+def test_a_config_is_named_by_a_path_a_folder_or_a_slug(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = repository(tmp_path / "root")
+    (folder / "config.py").write_text(
+        "import vision as v\n\n\ndef get_config(seed: int = 0) -> v.Config:\n"
+        "    return v.spec(v.Digits, split='train')\n\n\nsmall = get_config\n"
+    )
+    monkeypatch.setattr(config_files, "recipes", lambda: tmp_path / "root")
     monkeypatch.chdir(tmp_path)
-    assert discover.config_file("margin", tmp_path) == Path("papers/margin/config.py")
-    assert discover.config_file("papers/margin", tmp_path) == Path("papers/margin/config.py")
-    for other in ("magrin", str(outside), "papers/margin/config.py", "configs/small.py", ""):
-        assert discover.config_file(other, tmp_path) is None
+    relative = Path("root/papers/margin/config.py")
+    assert config_files.find(str(relative)) == relative
+    assert config_files.find("root/papers/margin") == relative
+    assert config_files.find("margin") == relative
+    assert (
+        config.load("margin") == config.load(f"{folder}:get_config") == config.load(f"{relative}")
+    )
+    with pytest.raises(
+        ConfigError, match=r"config file magrin does not exist; did you mean margin\?"
+    ):
+        config.load("magrin:small")
+    for other in ("magrin", "root", "configs/margin.py", "mar/gin", ""):
+        assert config_files.find(other) is None
+    # A folder of this name that lies here is the nearer one.
+    (tmp_path / "margin").mkdir()
+    (tmp_path / "margin" / "config.py").touch()
+    assert config_files.find("margin") == Path("margin/config.py")
 
 
 def test_papers_are_chosen_by_words_tag_and_outcome(tmp_path: Path):

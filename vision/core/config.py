@@ -190,21 +190,22 @@ def validate(
 
 
 def load(reference: str, overrides: Mapping[str, str] | None = None) -> ml_collections.ConfigDict:
-    """Reads ``configs/x.py`` or ``configs/x.py:mode`` and applies command-line overrides.
+    """Reads ``configs/x.py``, ``x.py:mode`` or ``slug:mode`` and applies command-line overrides.
 
     Args:
-      reference: path of the config file, optionally followed by a colon and a call of one of its
-        functions, ``small,rival=cutmix``; see ``vision.core.modes``.
+      reference: path of the config file, or the folder or slug of a paper (``config_files.find``),
+        optionally followed by a colon and a call of one of its functions,
+        ``small,rival=cutmix``; see ``vision.core.modes``.
       overrides: ``{"model.variant": "B/16", "data.ops[1].size": "192"}``.
     """
     file, _, mode = reference.partition(":")
-    path = Path(file)
-    if not path.is_file():
-        near = difflib.get_close_matches(
-            str(path), [str(p) for p in sorted(path.parent.glob("*.py"))], n=1
-        )
+    path = config_files.find(file)
+    if path is None:
+        known = [*map(str, sorted(Path(file).parent.glob("*.py"))), *config_files.slugs()]
+        near = difflib.get_close_matches(str(Path(file)), known, n=1)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(f"config file {file} does not exist{hint}")
+    file = str(path)
     try:
         with config_files.reading(path) as module:
             config = modes.call(module, mode, file)

@@ -51,11 +51,37 @@ def recipes_importable() -> None:
     They stand beside ``vision`` in a checkout and in ``vision/_recipes`` of an installation, where
     two names as common as these would be in everybody's way. Last on the path: others go first.
     """
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_recipes"
-    root = str(installed if installed.is_dir() else package.parent)
+    root = str(recipes())
     if root not in sys.path:
         sys.path.append(root)
+
+
+def recipes() -> Path:
+    """The folder that holds ``configs`` and ``papers``."""
+    package = Path(__file__).resolve().parents[1]
+    installed = package / "_recipes"
+    return installed if installed.is_dir() else package.parent
+
+
+def slugs() -> list[str]:
+    """Papers that have a config, by name: ``smmix`` for ``papers/smmix/config.py``."""
+    return sorted(path.parent.name for path in (recipes() / "papers").glob("*/config.py"))
+
+
+def find(name: str) -> Path | None:
+    """The config file that a command line means; None where there is none.
+
+    Args:
+      name: its path; or the folder of a paper, or its slug (``smmix``), for its ``config.py``.
+    """
+    path = Path(name)
+    if path.is_file():
+        return path
+    folders = [path] if name else []
+    folders += [recipes() / "papers" / name] if name.isidentifier() else []
+    found = next((each / "config.py" for each in folders if (each / "config.py").is_file()), None)
+    here = Path.cwd()
+    return found.relative_to(here) if found and found.is_relative_to(here) else found
 
 
 @contextlib.contextmanager

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vision.core import config_files
 from vision.core.errors import UserError
-from vision.papers.ledger import CLAIM, RESULT, ROOT
+from vision.papers.ledger import CLAIM, RESULT
 from vision.papers.paper import Paper
 from vision.papers.results import Result, read
 
@@ -75,8 +76,8 @@ class Entry:
 def home() -> Path:
     """The folder that holds ``papers/``: the checkout; of an installation ``vision/_recipes``,
     or where it is run."""
-    candidates = (ROOT, ROOT / "vision" / "_recipes")
-    return next((each for each in candidates if (each / "papers").is_dir()), Path.cwd())
+    root = config_files.recipes()
+    return root if (root / "papers").is_dir() else Path.cwd()
 
 
 def slugs(root: Path) -> list[str]:
@@ -113,36 +114,16 @@ def locate(name: str, root: Path) -> Path:
     Raises:
       PaperError: there is none; the message has the nearest slugs.
     """
+    folder = Path(name)
+    if (folder / "__init__.py").is_file():
+        return folder.resolve()
     if name in slugs(root):
         return root / "papers" / name
-    folder = Path(name)
     if folder.is_dir():
-        if (folder / "__init__.py").is_file():
-            return folder.resolve()
         raise PaperError(f"{folder} has no __init__.py with PAPER = Paper(...)")
     near = difflib.get_close_matches(name, slugs(root), n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "see python -m vision.papers list"
     raise PaperError(f"there is no paper {name!r}: {hint}")
-
-
-def config_file(name: str, root: Path | None = None) -> Path | None:
-    """``config.py`` of a paper, from what stands in the place of a config's path.
-
-    Args:
-      name: a slug, or the path of a paper's folder; without ``:mode``.
-      root: of the repository; the one there is by default.
-
-    Returns:
-      The file, from the working folder where it lies in it; None where the name is something
-      else, such as a path of a config.
-    """
-    root = root or home()
-    folder = root / "papers" / name if name.isidentifier() else Path(name)
-    path = folder / "config.py"
-    if name.endswith(".py") or not path.is_file():
-        return None
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
 
 
 def read_paper(path: Path) -> Paper:

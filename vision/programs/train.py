@@ -29,7 +29,7 @@ def main(arguments: list[str]) -> int:
         arguments,
         __doc__ or "",
         required=("config", "workdir"),
-        config="config file, optionally followed by :function,name=value",
+        config="config file, or slug of a paper, optionally followed by :function,name=value",
         workdir="folder of the run: checkpoints, metrics, resolved config",
         accept_config_change="go on in a workdir that was made with another config",
         distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
