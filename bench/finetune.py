@@ -37,8 +37,8 @@ def needs(tune: str, accumulate: int) -> dict[str, Any]:
     prepared = prepare(config, data_spec)
     step, shapes = dataclasses.replace(prepared.step, batch_ops=()), prepared.batch
     compiled = compile_step(step, shapes, Mesh().build(jax.devices()[:1]))
-    (player,) = step.players(compiled.abstract.params)
-    rates = player.optimizer.multipliers(compiled.abstract.params)
+    (update,) = step.phase_updates(compiled.abstract.params)
+    rates = update.optimizer.multipliers(compiled.abstract.params)
     leaves = jax.tree.leaves(compiled.abstract.params)
     pairs = zip(leaves, jax.tree.leaves(rates), strict=True)
     remembered = jax.tree.leaves(compiled.abstract.opt_state)

@@ -116,7 +116,7 @@ def get_config(
             rules=rules,
         ),
         total="20 epochs",
-        batch_form=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
+        batch_shapes=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
         evaluators={"val": held_out(folder, largest, [*values])},
         evaluate_every="5 epochs",
         log_every="10 steps",

@@ -187,7 +187,7 @@ def test_modes_of_the_config():
         experiments.check(configs.load(f"{file}:images,tower={tower},tune={tune},size=56"))
     config: Any = configs.load(f"{file}:images,tower=swin_t,size=(160,224)")
     experiments.check(config)
-    assert build(config.batch_form).sizes == (160, 224)
+    assert build(config.batch_shapes).sizes == (160, 224)
     assert build(config.evaluators.val.data.ops)[-3].size == 224
     config = configs.load(f"{file}:images,tower=resnet50,tune=head")
     params, _ = abstract_variables(build(config.model, num_classes=3), (1, 32, 32, 3))

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from vision.core.experiment import Experiment as Experiment
     from vision.core.faults import Nonfinite as Nonfinite
     from vision.core.mesh import Mesh as Mesh, ShardingRule as ShardingRule
+    from vision.core.objective import (
+        BatchCoupled as BatchCoupled,
+        Objective as Objective,
+        apply as apply,
+        averaged as averaged,
+    )
     from vision.core.optim import (
         DECAY_KERNELS as DECAY_KERNELS,
         Ema as Ema,
@@ -189,6 +195,7 @@ _NAMES = {
     "vision.core.experiment": ("Experiment",),
     "vision.core.faults": ("Nonfinite",),
     "vision.core.mesh": ("Mesh", "ShardingRule"),
+    "vision.core.objective": ("BatchCoupled", "Objective", "apply", "averaged"),
     "vision.core.optim": (
         "DECAY_KERNELS",
         "Ema",

@@ -21,6 +21,7 @@ from claims.vision_language.drawn import drawn
 from configs.architectures.clca import small
 from vision.core.config import build
 from vision.core.flops import count
+from vision.core.objective import Context, Variables
 from vision.methods.architectures.clca import CLCA
 from vision.models.vit import ViT
 
@@ -32,12 +33,13 @@ def share_of_flops() -> float:
     images = {"image": jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)}
 
     def flops(objective: CLCA) -> int:
-        found = jax.eval_shape(objective.init, jax.random.key(0), images)
+        variables = jax.eval_shape(objective.init, jax.random.key(0), images)
 
-        def call(params: Any, state: Any, image: jax.Array) -> jax.Array:
-            return objective.answer(params, state, image)[0]
+        def call(variables: Variables, image: jax.Array) -> jax.Array:
+            ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+            return objective.answer(variables, image, ctx)[0]
 
-        return count(call, found.params, found.model_state, images["image"])
+        return count(call, variables, images["image"])
 
     model = ViT(variant="S/16", num_classes=100, registers=1)
     return flops(CLCA(model)) / flops(CLCA(model, keep=1.0, cache=False, aggregate=False))

@@ -23,6 +23,7 @@ from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
 from configs.architectures.smmix import small
 from vision.core.config import build
+from vision.core.objective import Context
 from vision.methods.architectures.smmix import SMMix, regions
 
 MARGIN = 0.01
@@ -31,8 +32,12 @@ SQUARE = 2
 
 def on_things(run: Run, objective: SMMix, data: Any) -> tuple[float, float]:
     """Share of a square's pixels on things: of the most attended one, and of all."""
-    params, state = run.variables.params["model"], run.variables.model_state["model"]
-    look = jax.jit(lambda image: regions(objective.look(params, state, image)[1], SQUARE)[1])
+    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+
+    @jax.jit
+    def look(image: jax.Array) -> jax.Array:
+        return regions(objective.look(run.variables, image, ctx)[1], SQUARE)[1]
+
     chosen, anywhere = [], []
     for batch in data.loader():
         thing = batch["masks"].any(1).reshape(-1, 6, 4, 6, 4).mean((2, 4))

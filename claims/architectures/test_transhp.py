@@ -21,6 +21,7 @@ from claims.common import SEEDS, Measured, Recorder, Run, Side, measure, train
 from claims.vision_language.drawn import drawn
 from configs.architectures.transhp import FAMILY, small
 from vision.core.config import build
+from vision.core.objective import Context, Variables
 from vision.methods.architectures.transhp import TransHP
 
 OVER_PLAIN, OVER_APART, DROP = 0.02, 0.01, 0.10
@@ -29,14 +30,15 @@ OVER_PLAIN, OVER_APART, DROP = 0.02, 0.01, 0.10
 def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
     """Accuracy with the right family's prompt in the place of all, and with wrong ones."""
 
-    def answer(params: Any, image: jax.Array, family: jax.Array) -> jax.Array:
-        return objective.answer(params, {}, image, told=(family,))[0].argmax(-1)
+    def answer(variables: Variables, image: jax.Array, family: jax.Array) -> jax.Array:
+        ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+        return objective.answer(variables, image, ctx, told=(family,))[0].argmax(-1)
 
     call, right = jax.jit(answer), {0: [], 1: []}
     for batch in data.loader():
         family = jnp.asarray(FAMILY)[batch["label"]]
         for shift, rows in right.items():
-            said = call(run.variables.params, batch["image"], (family + shift) % 4)
+            said = call(run.variables, batch["image"], (family + shift) % 4)
             rows.append(np.asarray(said) == batch["label"])
     return {shift: float(np.concatenate(rows).mean()) for shift, rows in right.items()}
 

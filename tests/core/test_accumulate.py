@@ -15,8 +15,8 @@ import pytest
 
 from vision.core.accumulate import AccumulationError, loss_and_gradient
 from vision.core.mesh import Mesh, batch_sharding, to_device
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.net import forward, initialise
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Objective, Variables
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
@@ -63,7 +63,7 @@ def run(objective: Any, accumulate: int = 1, devices: int = 1, batch: Any = None
     mesh = Mesh().build(jax.devices()[:devices])
     compiled = compute(objective, accumulate, devices, shapes_of(batch))
     with jax.set_mesh(mesh):
-        return compiled(*start(objective), to_device(batch, mesh))
+        return compiled(start(objective), to_device(batch, mesh))
 
 
 def shapes_of(batch: Any) -> tuple[tuple[str, tuple[int, ...], str], ...]:
@@ -71,26 +71,25 @@ def shapes_of(batch: Any) -> tuple[tuple[str, tuple[int, ...], str], ...]:
 
 
 @functools.cache
-def start(objective: Any) -> tuple[Any, Any, Any]:
+def start(objective: Any) -> Variables:
     one = {name: x[:1] for name, x in a_batch().items()}
-    variables = jax.jit(objective.init)(jax.random.key(0), one)
-    return jax.device_get((variables.params, variables.model_state, variables.slots))
+    return jax.device_get(jax.jit(objective.init)(jax.random.key(0), one))
 
 
 @functools.cache
 def compute(objective: Any, accumulate: int, devices: int, shapes: Any) -> Any:
     """``loss_and_gradient`` of an objective, compiled for a number of devices."""
 
-    def fn(params: Any, model_state: Any, slots: Any, batch: Any):
+    def fn(variables: Variables, batch: Any):
         key = jax.random.wrap_key_data(KEY)
-        ctx = Context(model_state, jnp.zeros([], jnp.int32), 10, True, key)
-        return loss_and_gradient(objective, params, slots, batch, ctx, accumulate)
+        ctx = Context(jnp.zeros([], jnp.int32), 10, True, key)
+        return loss_and_gradient(objective, variables.params, variables, batch, ctx, accumulate)
 
     mesh = Mesh().build(jax.devices()[:devices])
     rows = batch_sharding(mesh)
     batch = {n: jax.ShapeDtypeStruct(shape, dtype, sharding=rows) for n, shape, dtype in shapes}
     with jax.set_mesh(mesh):
-        return jax.jit(fn).lower(*start(objective), batch).compile()
+        return jax.jit(fn).lower(start(objective), batch).compile()
 
 
 def assert_close(tree: Any, expected: Any, atol: float = 2e-6) -> None:
@@ -138,18 +137,19 @@ def test_no_row_leaves_its_device():
 
 
 @dataclasses.dataclass(frozen=True)
-class Remember:
+class Remember(Objective):
     """A linear regression that hands features and averages to ``after_update``."""
 
+    model: Any = None
     weighted: bool = False
     misplaced: bool = False
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         return Variables({"model": {"kernel": jax.random.normal(key, (192,))}}, {}, {})
 
-    def loss(self, params: Any, slots: Any, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         features = batch["image"].reshape(-1, 192)
-        error = (features @ params["model"]["kernel"] - batch["_index"]) ** 2
+        error = (features @ variables.params["model"]["kernel"] - batch["_index"]) ** 2
         weight = batch["_mask"] * (1.0 + batch["_index"] * self.weighted)
         total = jnp.maximum(weight.sum(), 1)
         centre = weight @ features / total
@@ -163,9 +163,9 @@ class Remember:
 
 @pytest.mark.parametrize("weighted", [False, True])
 def test_rows_come_back_in_order_and_averages_as_averages(weighted: bool):
-    loss, aux, grads = run(Remember(weighted))
+    loss, aux, grads = run(Remember(weighted=weighted))
     for devices in (1, 8):
-        cut_loss, cut, cut_grads = run(Remember(weighted), 4, devices)
+        cut_loss, cut, cut_grads = run(Remember(weighted=weighted), 4, devices)
         assert_close((cut_loss, cut_grads, cut.metrics), (loss, grads, aux.metrics), atol=1e-4)
         assert_close(cut.means, aux.means)
         np.testing.assert_array_equal(cut.carry["features"], aux.carry["features"])
@@ -182,9 +182,10 @@ def test_batch_norm_averages_run_over_the_micro_batches_in_order():
     objective = Classify(model)
     batch = a_batch()
     loss, aux, _ = run(objective, 2, batch=batch)
-    params, model_state, _ = start(objective)
-    net = jax.jit(functools.partial(forward, model, params["model"], train=True))
-    losses, counts, state = [], [], model_state["model"]
+    model_state = start(objective).model_state["model"]
+    params = start(objective).params["model"]
+    net = jax.jit(functools.partial(forward, model, params, train=True))
+    losses, counts, state = [], [], model_state
     for m in range(2):
         micro = {name: x[m::2] for name, x in batch.items()}
         _, out, state = net(state, micro["image"])
@@ -194,19 +195,14 @@ def test_batch_norm_averages_run_over_the_micro_batches_in_order():
         counts.append(valid.sum())
     assert_close(loss, np.average(losses, weights=counts))
     assert_close(aux.model_state["model"], state)
-    _, _, whole = net(model_state["model"], batch["image"])
+    _, _, whole = net(model_state, batch["image"])
     stats = [jax.tree.leaves(tree)[0] for tree in (state, whole)]
     assert float(jnp.abs(stats[0] - stats[1]).max()) > 1e-3
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrast:
+class Contrast(BatchCoupled):
     """InfoNCE between images and texts with a learned temperature (Radford et al., 2021)."""
-
-    model: Tower
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         params, _ = initialise(self.model, key, batch["image"])
@@ -214,7 +210,8 @@ class Contrast:
         scale = {"log": jnp.asarray(1.5)}
         return Variables({"image": params, "text": text, "scale": scale}, {}, {})
 
-    def embed(self, params: Any, slots: Any, batch: Batch, ctx: Context) -> tuple[Any, Aux]:
+    def encode(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[Any, Aux]:
+        params = variables.params
         image, _, _ = forward(
             self.model, params["image"], {}, batch["image"], train=True, key=ctx.rng("dropout")
         )
@@ -224,11 +221,11 @@ class Contrast:
         embedded = {"image": _unit(image), "text": _unit(text)}
         return embedded, Aux(metrics={"text_size": mean_size}, carry={"index": batch["_index"]})
 
-    def couple(
-        self, params: Any, embedded: Any, slots: Any, batch: Batch, ctx: Context
+    def loss_from_embeddings(
+        self, variables: Variables, embeddings: Any, batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
-        valid = batch["_mask"]
-        logits = embedded["image"] @ embedded["text"].T * jnp.exp(params["scale"]["log"])
+        valid, scale = batch["_mask"], jnp.exp(variables.params["scale"]["log"])
+        logits = embeddings["image"] @ embeddings["text"].T * scale
         logits = jnp.where(valid[:, None] & valid[None], logits, -1e9)
         log_p = jax.nn.log_softmax(logits, 0) + jax.nn.log_softmax(logits, 1)
         count = jnp.maximum(valid.sum(), 1)
@@ -254,20 +251,19 @@ def test_contrastive_loss_equals_the_large_batch(devices: int):
 def test_both_passes_of_a_coupled_loss_draw_the_same_noise():
     objective = Contrast(Perceptron(dropout=0.3))
     batch = {name: jnp.asarray(x) for name, x in a_batch().items()}
-    params, _, _ = start(objective)
     key = jax.random.wrap_key_data(KEY)
-    ctx = Context({}, jnp.zeros([], jnp.int32), 10, True, key)
+    ctx = Context(jnp.zeros([], jnp.int32), 10, True, key)
 
     def uncut(params: Any) -> jax.Array:
-        parts = []
+        parts, given = [], Variables(params, {}, {})
         for m in range(2):
             inner = dataclasses.replace(ctx, key=jax.random.fold_in(key, m))
             micro = {name: x[m::2] for name, x in batch.items()}
-            parts.append(objective.embed(params, {}, micro, inner)[0])
+            parts.append(objective.encode(given, micro, inner)[0])
         rows = jax.tree.map(lambda a, b: jnp.stack([a, b], 1).reshape(ROWS, -1), *parts)
-        return objective.couple(params, rows, {}, batch, ctx)[0]
+        return objective.loss_from_embeddings(given, rows, batch, ctx)[0]
 
-    expected = jax.jit(jax.value_and_grad(uncut))(params)
+    expected = jax.jit(jax.value_and_grad(uncut))(start(objective).params)
     loss, _, grads = run(objective, 2)
     assert_close((loss, grads), expected)
     assert float(run(objective)[0]) != float(loss)
@@ -290,7 +286,7 @@ def test_errors_say_what_to_do():
         run(Classify(Perceptron(5)), 3)
     with pytest.raises(AccumulationError, match=r"the 4 rows .* 8 devices .* a multiple of 64"):
         run(Classify(Perceptron(5)), 8, devices=8)
-    with pytest.raises(AccumulationError, match=r"Uncut compares the rows .* embed and couple"):
+    with pytest.raises(AccumulationError, match=r"Uncut compares the rows .* encode and loss"):
         run(Uncut(Perceptron(5)), 2)
     with pytest.raises(ValueError, match=r"the batch has 'scale' of shape \(1,\)"):
         run(Classify(Perceptron(5)), 2, batch={**a_batch(), "scale": np.ones(1)})

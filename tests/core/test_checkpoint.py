@@ -260,6 +260,24 @@ def test_matching_arrays_are_taken_from_another_run(tmp_path: Path):
         )
 
 
+def test_a_checkpoint_with_old_names_of_arrays_is_read_by_todays(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    teacher = {"kernel": jnp.arange(6.0).reshape(2, 3)}
+    old = tree(2) | {"slots": {"teacher": teacher}}
+    new = tree(2) | {"extra_state": {"teacher": teacher}}
+    store = saved(tmp_path, {3: old})
+    restored = store.restore(shapes(new))
+    store.close()
+    assert restored is not None
+    assert digest(restored[0]) == digest(new)
+    assert digest(load_state(tmp_path)[1]) == digest(flatten(new))
+    _, report = load_matching(tmp_path, r"^extra_state\.", {"extra_state": new["extra_state"]})
+    assert report.taken == ("extra_state.teacher.kernel",)
+    assert main(["verify", str(tmp_path)]) == 0
+    assert capsys.readouterr().out == "3  ok\n"
+
+
 def test_verify_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved(tmp_path, {1: tree(1), 2: tree(2)}).close()
     assert main(["verify", str(tmp_path)]) == 0
@@ -280,13 +298,13 @@ def test_verify_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     state = tree(2) | {"model_state": {"model": {"mean": jnp.ones(3)}}}
-    state["slots"] = {
+    state["extra_state"] = {
         "ema": {
             name: jax.tree.map(lambda x: x + 1, state[name]) for name in ("params", "model_state")
         }
     }
     state["params"]["model"]["bias"] = jnp.ones(2, jnp.bfloat16)
-    state["slots"]["ema"]["params"]["model"]["bias"] = jnp.zeros(2, jnp.bfloat16)
+    state["extra_state"]["ema"]["params"]["model"]["bias"] = jnp.zeros(2, jnp.bfloat16)
     saved(tmp_path, {4: state}).close()
     out = tmp_path / "model.safetensors"
     assert main(["export", str(tmp_path), f"--out={out}"]) == 0
@@ -295,7 +313,7 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     expected = {
         f"{part}.{name}": x
         for part in ("params", "model_state")
-        for name, x in flatten(state["slots"]["ema"][part]).items()
+        for name, x in flatten(state["extra_state"]["ema"][part]).items()
     }
     assert digest(written) == digest(expected)
     with safe_open(out, "numpy") as file:

@@ -73,11 +73,11 @@ def test_totals_are_sums_of_leaves(config: str, capsys: pytest.CaptureFixture[st
     whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     tree = {
         "params": jax.ShapeDtypeStruct((16, 3), "float32", sharding=split),
-        "slots": [jax.ShapeDtypeStruct((5,), "bfloat16", sharding=whole)] * 2,
+        "extra_state": [jax.ShapeDtypeStruct((5,), "bfloat16", sharding=whole)] * 2,
     }
     found = layout.leaves(tree)
-    assert [leaf.path for leaf in found] == ["params", "slots/0", "slots/1"]
-    assert layout.totals(found) == {"params": (1, 192, 24), "slots": (2, 20, 20)}
+    assert [leaf.path for leaf in found] == ["extra_state/0", "extra_state/1", "params"]
+    assert layout.totals(found) == {"params": (1, 192, 24), "extra_state": (2, 20, 20)}
     assert layout.size(1536) == "1.50 KiB"
     assert layout.size(1023) == "1023 B"
 

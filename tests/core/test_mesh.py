@@ -119,13 +119,13 @@ def test_statistics_follow_their_parameter_where_they_have_its_shape():
         "params": {"model": arrays(kernel=(8, 4))},
         "opt_state": {"mu": {"model": arrays(kernel=(8, 4))}},
         "factored": {"model": arrays(kernel=(3,))},
-        "slots": {"ema": {"params": {"model": arrays(kernel=(8, 4))}}},
+        "extra_state": {"ema": {"params": {"model": arrays(kernel=(8, 4))}}},
     }
     found = specs(tree, Mesh(data=1, fsdp=4, tensor=2), ShardingRule("kernel", ("fsdp", "tensor")))
     split = P("fsdp", "tensor")
     assert found["params"]["model"]["kernel"] == split
     assert found["opt_state"]["mu"]["model"]["kernel"] == split
-    assert found["slots"]["ema"]["params"]["model"]["kernel"] == split
+    assert found["extra_state"]["ema"]["params"]["model"]["kernel"] == split
     assert found["factored"]["model"]["kernel"] == P()
 
 

@@ -333,8 +333,8 @@ def test_what_the_contrastive_objective_predicts_is_what_evaluators_read() -> No
     variables = objective.init(jax.random.key(0), batch)
 
     def predicted(_: Any, batch: Any) -> dict[str, jax.Array]:
-        ctx = Context({"model": {}}, jax.numpy.int32(0), 1, train=False)
-        return objective.predict(variables.params, {}, batch, ctx)
+        ctx = Context(jax.numpy.int32(0), 1, train=False)
+        return objective.predict(variables, batch, ctx)
 
     got = run(ImageTextRetrieval(given, TOKENIZER), 8, predicted)
     embedded = predicted(None, {"image": image.reshape(20, 3, 4, 1), "text": ids_of(texts)})

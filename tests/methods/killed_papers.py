@@ -114,7 +114,8 @@ def ends(workdir: Path) -> dict[str, str]:
                 name = str(run.relative_to(workdir))
                 found[name] = f"{digest(state)} at {step}"
                 found[f"{name} losses"] = hashlib.sha256(repr(losses).encode()).hexdigest()
-                found[f"{name} slots"] = " ".join(sorted({n for n in state if "slots" in str(n)}))
+                kept = sorted({n for n in state if "extra_state" in str(n)})
+                found[f"{name} extra_state"] = " ".join(kept)
             for path in sorted(workdir.rglob("*")):
                 works = {".npy", ".npz", ".txt", ".json"}
                 inside = any(run in path.parents for run in runs) or path.parent == workdir

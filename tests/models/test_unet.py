@@ -10,7 +10,7 @@ from tower_cases import quick_jit
 
 from vision.blocks.diffusion import Diffusion
 from vision.core.net import Tap, count_params, forward
-from vision.core.objective import Context
+from vision.core.objective import Context, Variables
 from vision.models.unet import UNet, folded, time_embedding, unfolded
 from vision.objectives.denoise import Denoise
 
@@ -114,15 +114,13 @@ def test_wrong_sizes_are_named():
 
 def test_at_the_start_nothing_is_noise_and_masked_rows_do_not_count(fresh, params):
     batch = {"image": IMAGE, "_mask": jnp.array([True, False])}
-    ctx = Context({"model": {}}, jnp.int32(0), 1, train=True, key=jax.random.key(5))
+    ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(5))
 
     @quick_jit
     def loss(params, batch):
-        return OBJECTIVE.loss({"model": params}, {}, batch, ctx)[0]
+        return OBJECTIVE.loss(Variables({"model": params}, {"model": {}}, {}), batch, ctx)[0]
 
-    key = ctx.rng("noise")
-    assert key is not None
-    noise = jax.random.normal(key, IMAGE.shape)
+    noise = jax.random.normal(ctx.rng("noise"), IMAGE.shape)
     np.testing.assert_allclose(loss(fresh, batch), (noise[0] ** 2).mean(), rtol=1e-5)
     other = {**batch, "image": IMAGE.at[1].set(9.0)}
     np.testing.assert_allclose(loss(params, batch), loss(params, other), rtol=1e-6)

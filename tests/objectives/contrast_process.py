@@ -39,8 +39,10 @@ CASES: dict[str, tuple[Contrast, int]] = {
 def leaves(name: str, data: Any, accumulate: int) -> list[jax.Array]:
     """Loss, and gradient of every parameter. Traceable."""
     objective = CASES[name][0]
-    params, context = start(objective, batch())
-    loss, _, gradient = loss_and_gradient(objective, params, {}, data, context, accumulate)
+    variables, context = start(objective, batch())
+    loss, _, gradient = loss_and_gradient(
+        objective, variables.params, variables, data, context, accumulate
+    )
     return [loss, *jax.tree.leaves(gradient)]
 
 

@@ -60,20 +60,17 @@ def batch(captions: int | None = None, seed: int = 0) -> dict[str, Any]:
 
 def start(objective: Contrast, data: Any):
     variables = objective.init(jax.random.key(0), data)
-    context = Context(
-        model_state=variables.model_state, step=jnp.int32(0), total_steps=10, train=True
-    )
-    return variables.params, context
+    return variables, Context(step=jnp.int32(0), total_steps=10, train=True)
 
 
 def run(objective: Contrast, data: Any, accumulate: int = 1):
-    params, context = start(objective, data)
+    variables, context = start(objective, data)
 
     @jax.jit
-    def step(params, data):
-        return loss_and_gradient(objective, params, {}, data, context, accumulate)
+    def step(variables, data):
+        return loss_and_gradient(objective, variables.params, variables, data, context, accumulate)
 
-    return step(params, data)
+    return step(variables, data)
 
 
 def equal(a, b) -> None:
@@ -158,17 +155,17 @@ def test_a_batch_of_one_class_teaches_nothing_wrong():
 def test_pairs_are_learned():
     objective = Contrast(Dual(width=16, text_width=16), Softmax())
     data = batch()
-    params, context = start(objective, data)
+    variables, context = start(objective, data)
 
     @jax.jit
     def many(params):
         def step(params, _):
-            loss, aux, grads = loss_and_gradient(objective, params, {}, data, context)
+            loss, aux, grads = loss_and_gradient(objective, params, variables, data, context)
             return jax.tree.map(lambda p, g: p - 0.5 * g, params, grads), (loss, aux.metrics)
 
         return jax.lax.scan(step, params, None, length=150)
 
-    _, (losses, metrics) = many(params)
+    _, (losses, metrics) = many(variables.params)
     assert losses[0] > 2
     assert losses[-1] < 0.5
     assert metrics["accuracy_image_to_text"][-1] > 0.9
@@ -176,8 +173,8 @@ def test_pairs_are_learned():
 
 
 def test_ranking_learns_nothing_of_its_own_and_sigmoid_a_bias():
-    params, _ = start(Contrast(Dual(), Ranking()), batch())
-    assert set(params) == {"model"}
+    variables, _ = start(Contrast(Dual(), Ranking()), batch())
+    assert set(variables.params) == {"model"}
     _, aux, _ = run(Contrast(Dual(), Sigmoid()), batch())
     assert float(aux.metrics["bias"]) == -10
     assert float(aux.metrics["temperature"]) == pytest.approx(0.1)
@@ -186,10 +183,10 @@ def test_ranking_learns_nothing_of_its_own_and_sigmoid_a_bias():
 def test_predictions_of_one_side_need_no_other():
     data = batch()
     objective = Contrast(Dual())
-    params, context = start(objective, data)
+    variables, context = start(objective, data)
 
     def predict(*names: str):
-        return objective.predict(params, {}, {n: jnp.asarray(data[n]) for n in names}, context)
+        return objective.predict(variables, {n: jnp.asarray(data[n]) for n in names}, context)
 
     both = predict("image", "text")
     assert set(predict("text")) == {"text/embedding"}
@@ -205,14 +202,15 @@ def test_grouping_compares_every_caption_with_the_patches_that_it_selects():
     plain = Contrast(Dual())
     with_groups = dataclasses.replace(plain, grouping=grouping)
     without_weight = dataclasses.replace(plain, grouping=dataclasses.replace(grouping, weight=0.0))
-    params, context = start(with_groups, data)
+    variables, context = start(with_groups, data)
+    params = variables.params
     assert set(params["grouping"]) == {"log_scale", "bias"}
 
     @jax.jit
-    def losses(params, data):
-        return [o.loss(params, {}, data, context) for o in (plain, with_groups, without_weight)]
+    def losses(variables, data):
+        return [o.loss(variables, data, context) for o in (plain, with_groups, without_weight)]
 
-    (loss, _), (both, aux), (off, _) = losses(params, data)
+    (loss, _), (both, aux), (off, _) = losses(variables, data)
     equal(both, loss + 0.5 * aux.metrics["grouping_loss"])
     equal(off, loss)
 
@@ -236,9 +234,9 @@ def test_captions_that_lost_tokens_are_counted():
     present = jnp.asarray(there & data["_mask"][:, None])
     assert float(share_cut(jnp.asarray(cut), present)) == pytest.approx(2 / 29)
     objective = Contrast(Dual(), Ranking())
-    params, context = start(objective, batch())
+    variables, context = start(objective, batch())
     some = {**batch(), "text_cut": cut[:, 0]}
-    metrics = jax.jit(lambda p, b: objective.loss(p, {}, b, context)[1].metrics)(params, some)
+    metrics = jax.jit(lambda v, b: objective.loss(v, b, context)[1].metrics)(variables, some)
     assert float(metrics["text_cut"]) == pytest.approx(2 / 15)
 
 

@@ -47,8 +47,8 @@ def texts(rows: int = ROWS, words: int = LENGTH - 2, seed: int = 0) -> np.ndarra
     return TOKENIZER.encode(rows_of)
 
 
-def context(model_state: Any, seed: int = 1) -> Context:
-    return Context(model_state, jnp.int32(0), 10, train=True, key=jax.random.key(seed))
+def context(seed: int = 1) -> Context:
+    return Context(jnp.int32(0), 10, train=True, key=jax.random.key(seed))
 
 
 def test_which_tokens_are_hidden_and_by_what():
@@ -91,15 +91,13 @@ def test_the_loss_is_that_of_the_hidden_tokens_only():
     # Zero biases and tiny tables would hide what is not used.
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape), variables.params)
-    ctx = context(variables.model_state)
+    ctx = context()
 
     @jax.jit
     def run(params, batch):
-        key = ctx.rng("masked_language")
-        assert key is not None
-        hidden = OBJECTIVE.hide(batch["text"], key)
+        hidden = OBJECTIVE.hide(batch["text"], ctx.rng("masked_language"))
         out = forward(TEXT, params["model"], {}, hidden[0], train=False)[1]
-        return OBJECTIVE.loss(params, {}, batch, ctx), hidden, out
+        return OBJECTIVE.loss(variables.merge(params=params), batch, ctx), hidden, out
 
     (loss, aux), (_, positions, chosen), out = run(params, batch)
     kept = np.asarray(chosen) & batch["_mask"][:, None]
@@ -128,10 +126,8 @@ def test_hidden_words_are_learned_from_their_neighbours():
     def many(params):
         def step(carry, i):
             params, speed = carry
-            ctx = dataclasses.replace(
-                context(variables.model_state), key=jax.random.fold_in(jax.random.key(2), i)
-            )
-            _, aux, grads = loss_and_gradient(objective, params, {}, data, ctx)
+            ctx = dataclasses.replace(context(), key=jax.random.fold_in(jax.random.key(2), i))
+            _, aux, grads = loss_and_gradient(objective, params, variables, data, ctx)
             speed = jax.tree.map(lambda s, g: 0.9 * s + g, speed, grads)
             params = jax.tree.map(lambda p, s: p - 0.1 * s, params, speed)
             return (params, speed), aux.metrics["masked_accuracy"]
@@ -153,10 +149,9 @@ def test_a_dual_encoder_takes_the_text_tower_along(tmp_path: Path):
     }
     variables = jax.jit(objective.init)(jax.random.key(0), batch)
     assert set(variables.params["model"]) == {"text", "text_projection"}
-    ctx = context(variables.model_state)
-    loss, aux = jax.eval_shape(lambda p: objective.loss(p, {}, batch, ctx), variables.params)
+    loss, aux = jax.eval_shape(lambda v: objective.loss(v, batch, context()), variables)
     assert (loss.shape, aux.metrics["masked_accuracy"].shape) == ((), ())
-    predicted = jax.eval_shape(lambda p: objective.predict(p, {}, batch, ctx), variables.params)
+    predicted = jax.eval_shape(lambda v: objective.predict(v, batch, context()), variables)
     assert predicted["text/embedding"].shape == (2 * ROWS, 8)
 
     store = CheckpointStore(tmp_path, Checkpoints())
@@ -194,7 +189,7 @@ def test_what_does_not_fit_is_said():
 
         def run() -> Any:
             variables = objective.init(jax.random.key(0), batch)
-            return objective.loss(variables.params, {}, batch, context(variables.model_state))[0]
+            return objective.loss(variables, batch, context())[0]
 
         jax.eval_shape(run)
 

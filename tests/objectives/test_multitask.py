@@ -26,12 +26,12 @@ BATCH = {
     "shape": np.array([3, -1, -1, -1, -1, 0]),
 }
 VARIABLES = OBJECTIVE.init(jax.random.key(0), BATCH)
-CTX = Context(VARIABLES.model_state, jnp.zeros((), jnp.int32), 1, train=True, key=jax.random.key(1))
+CTX = Context(jnp.zeros((), jnp.int32), 1, train=True, key=jax.random.key(1))
 
 
 @jax.jit
 def loss(logits: jax.Array, batch: dict[str, Any]) -> jax.Array:
-    return OBJECTIVE.couple({}, logits, {}, batch, CTX)[0]
+    return OBJECTIVE.loss_from_embeddings(VARIABLES, logits, batch, CTX)[0]
 
 
 def logits() -> jax.Array:
@@ -51,7 +51,9 @@ def test_the_loss_is_the_sum_of_means_over_labelled_examples():
 
 def test_a_head_without_labels_gets_a_gradient_of_exactly_zero():
     batch = {**BATCH, "count": np.full(6, -1)}
-    gradient = jax.jit(jax.grad(lambda p: OBJECTIVE.loss(p, {}, batch, CTX)[0]))(VARIABLES.params)
+    gradient = jax.jit(
+        jax.grad(lambda p: OBJECTIVE.loss(VARIABLES.merge(params=p), batch, CTX)[0])
+    )(VARIABLES.params)
     leaves = jax.tree.leaves(jax.tree.map(np.asarray, gradient))
     heads = [leaf for leaf in leaves if leaf.shape[-1:] == (9,)]
     assert len(heads) == 2  # kernel and bias
@@ -76,7 +78,7 @@ def test_missing_labels_hold_back_what_is_not_finite_and_no_labels_are_no_loss()
 
 def test_what_evaluators_read_and_bad_arguments():
     found = jax.eval_shape(
-        lambda p: OBJECTIVE.predict(p, {}, {"image": jnp.asarray(IMAGE)}, CTX), VARIABLES.params
+        lambda of: OBJECTIVE.predict(of, {"image": jnp.asarray(IMAGE)}, CTX), VARIABLES
     )
     assert {name: x.shape for name, x in found.items() if name != "embedding"} == {
         "logits/colour": (6, 3),
@@ -85,7 +87,8 @@ def test_what_evaluators_read_and_bad_arguments():
     }
     with pytest.raises(ValueError, match=r"config\.model\.num_classes=9"):
         OBJECTIVE.split(jnp.zeros((2, 8)))
+    without = {k: v for k, v in BATCH.items() if k != "shape"}
     with pytest.raises(ValueError, match="no 'shape'"):
-        OBJECTIVE.couple({}, logits(), {}, {k: v for k, v in BATCH.items() if k != "shape"}, CTX)
+        OBJECTIVE.loss_from_embeddings(VARIABLES, logits(), without, CTX)
     with pytest.raises(ValueError, match="two classes or more"):
         MultiTask(MODEL, {"one": 1})

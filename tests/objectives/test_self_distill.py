@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from tests.patch_tower import PatchTower
 from vision.blocks.prototypes import cosines, koleo, sinkhorn
 from vision.core.accumulate import loss_and_gradient
 from vision.core.net import forward
-from vision.core.objective import Context
+from vision.core.objective import Context, Variables
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.core.schedule import TrainLength
 from vision.core.step import Step
@@ -45,41 +46,41 @@ def batch() -> Any:
 
 
 @functools.cache
-def variables() -> Any:
+def variables() -> Variables:
     """Fresh ones, the teacher not quite the student and a token that hides."""
     made = jax.jit(distill().init)(jax.random.key(0), batch())
-    teacher = jax.tree.map(lambda x: x + 0.1 * jnp.sin(x), made.slots["teacher"])
+    teacher = jax.tree.map(lambda x: x + 0.1 * jnp.sin(x), made.extra_state["teacher"])
     params = {**made.params, "hidden": {"token": jnp.linspace(-1, 1, 16)}}
-    return params, made.model_state, {"teacher": teacher}
+    return made.merge(params=params, extra_state={"teacher": teacher})
 
 
 @functools.cache
 def compiled(objective: SelfDistill, accumulate: int = 1) -> Any:
-    params, state, slots = variables()
+    given = variables()
+    if not objective.patch_weight:
+        params = {name: given.params[name] for name in ("model", "view_head")}
+        given = dataclasses.replace(given, params=params)
 
     def run(batch: Any) -> Any:
-        ctx = Context(state, jnp.int32(4), 10, True, jax.random.key(1))
-        mine = params
-        if not objective.patch_weight:
-            mine = {name: x for name, x in params.items() if name in ("model", "view_head")}
-        return loss_and_gradient(objective, mine, slots, batch, ctx, accumulate)
+        ctx = Context(jnp.int32(4), 10, True, jax.random.key(1))
+        return loss_and_gradient(objective, given.params, given, batch, ctx, accumulate)
 
     return jax.jit(run)
 
 
 def test_the_losses_are_what_they_say():
     """From the embedded rows, over the five valid rows one by one."""
-    objective, (params, state, slots) = distill(most_hidden=1.0), variables()
-    ctx = Context(state, jnp.int32(4), 10, True, jax.random.key(1))
+    objective, given = distill(most_hidden=1.0), variables()
+    ctx = Context(jnp.int32(4), 10, True, jax.random.key(1))
 
     @jax.jit
     def both() -> Any:
-        rows, _ = objective.embed(params, slots, batch(), ctx)
-        return rows, objective.couple(params, rows, slots, batch(), ctx)[1].metrics
+        rows, _ = objective.encode(given, batch(), ctx)
+        return rows, objective.loss_from_embeddings(given, rows, batch(), ctx)[1].metrics
 
     rows, metrics = jax.device_get(both())
     valid, mask = batch()["_mask"], batch()["mask"].reshape(ROWS, 2, -1)
-    teacher = slots["teacher"]
+    params, teacher = given.params, given.extra_state["teacher"]
 
     @functools.partial(jax.jit, static_argnums=0)
     def scored(name: str) -> Any:
@@ -128,9 +129,10 @@ def test_the_losses_are_those_of_lightly():
 
     @jax.jit
     def coupled(embedded: Any) -> Any:
-        ctx = Context({}, jnp.int32(9), 10, True, jax.random.key(1))
+        ctx = Context(jnp.int32(9), 10, True, jax.random.key(1))
         batch = {"mask": jnp.asarray(mask), "_mask": jnp.ones(6, bool)}
-        return objective.couple(heads, embedded, {"teacher": heads}, batch, ctx)[1].metrics
+        given = Variables(heads, {}, {"teacher": heads})
+        return objective.loss_from_embeddings(given, embedded, batch, ctx)[1].metrics
 
     found = coupled(embedded)
     for name in ("view_loss", "patch_loss", "koleo"):
@@ -162,12 +164,12 @@ def test_masked_rows_say_nothing():
 
 
 def test_hidden_patches_have_a_token_in_the_place_of_their_pixels():
-    objective, (params, state, slots) = distill(), variables()
-    ctx = Context(state, jnp.int32(0), 10, True, jax.random.key(1))
+    objective, given = distill(), variables()
+    params, ctx = given.params, Context(jnp.int32(0), 10, True, jax.random.key(1))
 
     @jax.jit
     def student(params: Any, batch: Any) -> Any:
-        rows = objective.embed(params, slots, batch, ctx)[0]
+        rows = objective.encode(given.merge(params=params), batch, ctx)[0]
         return {name: x for name, x in rows.items() if not name.startswith("teacher")}
 
     pixels = np.repeat(np.repeat(batch()["mask"], 4, 2), 4, 3)[..., None]
@@ -197,7 +199,7 @@ def test_the_teacher_begins_as_the_student_and_follows_ever_more_slowly():
     state = jax.jit(lambda: step.init_from_batch(step.init(batch()), batch()))()
     jax.tree.map(
         np.testing.assert_array_equal,
-        state.slots["teacher"],
+        state.extra_state["teacher"],
         {name: x for name, x in state.params.items() if name != "hidden"},
     )
     update = jax.jit(step.update)
@@ -208,13 +210,15 @@ def test_the_teacher_begins_as_the_student_and_follows_ever_more_slowly():
             lambda old, new, now, m=momentum: np.testing.assert_allclose(
                 now, m * old + (1 - m) * new, atol=1e-6
             ),
-            state.slots["teacher"],
+            state.extra_state["teacher"],
             {name: x for name, x in after.params.items() if name != "hidden"},
-            after.slots["teacher"],
+            after.extra_state["teacher"],
         )
         state = after
     image = batch()["image/global"][:, 0]
     answer = jax.jit(step.predict)(state.variables, {"image": image})
-    embedding, out, _ = forward(MODEL, state.slots["teacher"]["model"], {}, image, train=False)
+    embedding, out, _ = forward(
+        MODEL, state.extra_state["teacher"]["model"], {}, image, train=False
+    )
     np.testing.assert_allclose(answer["embedding"], embedding, atol=1e-5)
     np.testing.assert_allclose(answer["map"], out["map"], atol=1e-5)

@@ -163,7 +163,7 @@ def test_of_a_run_that_keeps_an_average_this_is_read(tmp_path):
     state = {
         "params": {"model": raw, "contrast": jax.tree.map(jnp.zeros_like, learned)},
         "model_state": {"model": {}},
-        "slots": {
+        "extra_state": {
             "ema": {
                 "params": {"model": average, "contrast": learned},
                 "model_state": {"model": {}},
@@ -253,7 +253,7 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     assert model["head"]["kernel"].shape == (16, 10)
     assert "params.head.kernel" in caplog.text
     assert "config.evaluators.test.data.ops normalises with mean (0.5,)" in caplog.text
-    averaged = flatten(state.slots["ema"])
+    averaged = flatten(state.extra_state["ema"])
     for name, value in flatten({"params": state.params}).items():
         (copy,) = [x for other, x in averaged.items() if other.endswith(name)]
         np.testing.assert_array_equal(copy, value)

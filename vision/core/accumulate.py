@@ -6,8 +6,8 @@ every device splits the rows it has, and none travels. One ``lax.scan`` runs the
 A plain objective's micro-batches give the loss, the averages and (summed in float32) the gradient
 of the whole batch, each weighted by ``Aux.weight``. A batch-coupled objective takes two passes
 (Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", 2021):
-embed all micro-batches without keeping anything for a backward pass; differentiate the coupling
-with respect to the embedded rows and the parameters; embed each micro-batch again, with the same
+encode all micro-batches without keeping anything for a backward pass; differentiate the loss of the
+embeddings with respect to them and the parameters; encode each micro-batch again, with the same
 randomness, and pull its rows' gradient back.
 
 What is equal to the whole batch, up to rounding: everything that treats rows one by one. What is
@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,7 +28,7 @@ import jax.numpy as jnp
 
 from vision.core.errors import UserError
 from vision.core.mesh import BATCH_AXES, constrain_batch
-from vision.core.objective import Aux, Batch, Context, Coupled, Objective, join
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Objective, Variables, join
 
 Tree = Any
 Params = dict[str, Tree]
@@ -39,109 +40,125 @@ class AccumulationError(UserError):
 
 def loss_and_gradient(
     objective: Objective,
-    params: Params,
-    slots: dict[str, Tree],
+    trained: Params,
+    variables: Variables,
     batch: Batch,
     ctx: Context,
     accumulate: int = 1,
 ) -> tuple[jax.Array, Aux, Params]:
-    """Loss, ``Aux`` and gradient with respect to ``params`` of one batch. Traceable.
+    """Loss, ``Aux`` and gradient with respect to ``trained`` of one batch. Traceable.
 
     Args:
       objective: what is differentiated.
-      params: where; the gradient has the same dtypes.
-      slots: given to the objective.
+      trained: the part of ``variables.params`` that the gradient is of; it has the same dtypes.
+      variables: where.
       batch: every array has the rows of ``_mask``.
-      ctx: of the whole batch. A micro-batch gets the model state that the one before it left,
-        and a key of its own.
+      ctx: of the whole batch. A micro-batch gets a key of its own, and the model state that the
+        one before it left.
       accumulate: number of micro-batches.
 
     Raises:
       AccumulationError: ``accumulate`` does not divide the rows of the batch, or those on one
-        device; or the objective is batch-coupled and has no ``embed`` and ``couple``.
+        device; or the objective is batch-coupled and no ``BatchCoupled``.
       ValueError: an array that should have a row per row of the batch has not.
     """
     rows = batch["_mask"].shape[0]
     if accumulate == 1:
-        gradient = jax.value_and_grad(objective.loss, has_aux=True)
-        (loss, aux), grads = gradient(params, slots, batch, ctx)
+        (loss, aux), grads = _gradient(objective)(trained, variables, batch, ctx)
         _check_rows(aux.carry, rows, "Aux.carry")
         return loss, aux, grads
     _check_divides(rows, accumulate)
     _check_rows(dict(batch), rows, "the batch")
-    if not getattr(objective, "batch_coupled", False):
-        return _averaged(objective, params, slots, batch, ctx, accumulate)
-    if not (hasattr(objective, "embed") and hasattr(objective, "couple")):
+    if not objective.batch_coupled:
+        return _averaged(objective, trained, variables, batch, ctx, accumulate)
+    if not isinstance(objective, BatchCoupled):
         raise AccumulationError(
             f"config.accumulate={accumulate}, but {type(objective).__name__} compares the rows of "
-            "a batch with each other and lacks the methods embed and couple, which accumulation "
-            "needs: write them as vision.core.objective.Coupled says, or set config.accumulate=1"
+            "a batch with each other and lacks the methods encode and loss_from_embeddings, which "
+            "accumulation needs: write them as vision.core.objective.BatchCoupled says, or set "
+            "config.accumulate=1"
         )
-    return _cached(objective, params, slots, batch, ctx, accumulate)  # pyright: ignore[reportArgumentType]
+    return _cached(objective, trained, variables, batch, ctx, accumulate)
+
+
+def _gradient(objective: Objective) -> Callable[..., tuple[tuple[jax.Array, Aux], Params]]:
+    def loss(trained: Params, variables: Variables, batch: Batch, ctx: Context):
+        return objective.loss(variables.merge(params=trained), batch, ctx)
+
+    return jax.value_and_grad(loss, has_aux=True)
 
 
 def _averaged(
     objective: Objective,
-    params: Params,
-    slots: dict[str, Tree],
+    trained: Params,
+    variables: Variables,
     batch: Batch,
     ctx: Context,
     accumulate: int,
 ) -> tuple[jax.Array, Aux, Params]:
-    gradient = jax.value_and_grad(objective.loss, has_aux=True)
+    gradient = _gradient(objective)
 
     def body(carried: tuple[Tree, Tree], item: tuple[jax.Array, Batch]):
         total, model_state = carried
-        micro, inner = _micro(item, ctx, model_state)
-        (loss, aux), grads = gradient(params, slots, micro, inner)
+        micro, inner = _micro(item, ctx)
+        given = variables.merge(model_state=model_state)
+        (loss, aux), grads = gradient(trained, given, micro, inner)
         aux = _with_weight(aux, micro)
         total = jax.tree.map(lambda t, g: t + aux.weight * g.astype(jnp.float32), total, grads)
         return (total, {**model_state, **aux.model_state}), (loss, _without_state(aux))
 
-    start = _zeros(params), dict(ctx.model_state)
+    start = _zeros(trained), dict(variables.model_state)
     (total, model_state), (losses, auxes) = jax.lax.scan(body, start, _items(batch, accumulate))
     whole = _gather(auxes, model_state)
     scale = 1 / _positive(whole.weight)
-    grads = jax.tree.map(lambda t, p: (t * scale).astype(p.dtype), total, params)
+    grads = jax.tree.map(lambda t, p: (t * scale).astype(p.dtype), total, trained)
     return _average(losses, auxes.weight), whole, grads
 
 
 def _cached(
-    objective: Coupled,
-    params: Params,
-    slots: dict[str, Tree],
+    objective: BatchCoupled,
+    trained: Params,
+    variables: Variables,
     batch: Batch,
     ctx: Context,
     accumulate: int,
 ) -> tuple[jax.Array, Aux, Params]:
     items = _items(batch, accumulate)
 
-    def embed(model_state: Tree, item: tuple[jax.Array, Batch]):
-        micro, inner = _micro(item, ctx, model_state)
-        embedded, aux = objective.embed(params, slots, micro, inner)
-        _check_rows(embedded, micro["_mask"].shape[0], "what embed returns")
-        return {**model_state, **aux.model_state}, embedded
+    def encode(params: Params, model_state: Tree, item: tuple[jax.Array, Batch]):
+        micro, inner = _micro(item, ctx)
+        given = variables.merge(params=params, model_state=model_state)
+        embeddings, aux = objective.encode(given, micro, inner)
+        aux = _with_weight(aux, micro)
+        return embeddings, (aux, {**model_state, **aux.model_state})
 
-    _, embedded = jax.lax.scan(embed, dict(ctx.model_state), items)
-    couple = jax.value_and_grad(objective.couple, argnums=(0, 1), has_aux=True)
-    (loss, outer), (direct, cotangents) = couple(params, _merge(embedded), slots, batch, ctx)
-    _check_rows(outer.carry, batch["_mask"].shape[0], "Aux.carry of couple")
+    def first(model_state: Tree, item: tuple[jax.Array, Batch]):
+        embeddings, (_, model_state) = encode(trained, model_state, item)
+        _check_rows(embeddings, item[1]["_mask"].shape[0], "what encode returns")
+        return model_state, embeddings
 
-    def body(carried: tuple[Tree, Tree], item: tuple[tuple[jax.Array, Batch], Tree]):
+    def loss_from(params: Params, embeddings: Tree):
+        given = variables.merge(params=params)
+        return objective.loss_from_embeddings(given, embeddings, batch, ctx)
+
+    _, embeddings = jax.lax.scan(first, dict(variables.model_state), items)
+    gradient = jax.value_and_grad(loss_from, argnums=(0, 1), has_aux=True)
+    (loss, outer), (direct, cotangents) = gradient(trained, _merge(embeddings))
+    _check_rows(outer.carry, batch["_mask"].shape[0], "Aux.carry of loss_from_embeddings")
+
+    def second(carried: tuple[Tree, Tree], item: tuple[tuple[jax.Array, Batch], Tree]):
         total, model_state = carried
-        micro, inner = _micro(item[0], ctx, model_state)
-        _, pull, aux = jax.vjp(
-            lambda p: objective.embed(p, slots, micro, inner), params, has_aux=True
+        _, pull, (aux, model_state) = jax.vjp(
+            lambda p: encode(p, model_state, item[0]), trained, has_aux=True
         )
         (grads,) = pull(item[1])
         total = jax.tree.map(lambda t, g: t + g.astype(jnp.float32), total, grads)
-        aux = _with_weight(aux, micro)
-        return (total, {**model_state, **aux.model_state}), _without_state(aux)
+        return (total, model_state), _without_state(aux)
 
-    start = _zeros(params), dict(ctx.model_state)
+    start = _zeros(trained), dict(variables.model_state)
     cut = _split(cotangents, accumulate)
-    (total, model_state), auxes = jax.lax.scan(body, start, (items, cut))
-    grads = jax.tree.map(lambda t, d, p: (t + d).astype(p.dtype), total, direct, params)
+    (total, model_state), auxes = jax.lax.scan(second, start, (items, cut))
+    grads = jax.tree.map(lambda t, d, p: (t + d).astype(p.dtype), total, direct, trained)
     return loss, join(_gather(auxes, model_state), outer), grads
 
 
@@ -149,13 +166,10 @@ def _items(batch: Batch, accumulate: int) -> tuple[jax.Array, Batch]:
     return jnp.arange(accumulate), _split(dict(batch), accumulate)
 
 
-def _micro(
-    item: tuple[jax.Array, Batch], ctx: Context, model_state: Tree
-) -> tuple[dict[str, jax.Array], Context]:
+def _micro(item: tuple[jax.Array, Batch], ctx: Context) -> tuple[dict[str, jax.Array], Context]:
     index, rows = item
     key = None if ctx.key is None else jax.random.fold_in(ctx.key, index)
-    micro = jax.tree.map(constrain_batch, dict(rows))
-    return micro, dataclasses.replace(ctx, model_state=model_state, key=key)
+    return jax.tree.map(constrain_batch, dict(rows)), dataclasses.replace(ctx, key=key)
 
 
 def _split(tree: Tree, accumulate: int) -> Tree:

@@ -199,7 +199,7 @@ class CheckpointStore:
             if not any(gather(problem)) and manifest is not None:
                 compare(manifest.leaves, target, path)
                 try:
-                    arrays = read(path, target)
+                    arrays = read(path, target, manifest.stored_names)
                 except Exception as error:
                     problem = f"unreadable ({first_line(error)})"
                 # Checksums of sharded arrays are made by all processes, or by none.

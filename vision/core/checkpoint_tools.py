@@ -157,15 +157,15 @@ def exported(
       CheckpointError: no valid checkpoint, or nothing in it that is asked for.
     """
     folder = folder_of(workdir)
-    inside = r"^(slots\.[^.]+\.)?(params|model_state)\."
+    inside = r"^(extra_state\.[^.]+\.)?(params|model_state)\."
     found, state = load_state(workdir, step, inside)
-    slots = {name.split(".")[1] for name in state if name.startswith("slots.")}
+    slots = {name.split(".")[1] for name in state if name.startswith("extra_state.")}
     if slot is None:
         slot = "ema" if "ema" in slots else "none"
     if slot != "none" and slot not in slots:
         has = ", ".join(["none", *sorted(slots)])
         raise CheckpointError(f"{folder / str(found)} has no slot {slot!r}; it has {has}")
-    prefix = "" if slot == "none" else f"slots.{slot}."
+    prefix = "" if slot == "none" else f"extra_state.{slot}."
     arrays = {
         name.removeprefix(prefix): np.ascontiguousarray(value)
         for name, value in state.items()

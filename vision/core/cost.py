@@ -37,9 +37,9 @@ def cost_of(prepared: Prepared, compiled: Compiled) -> Cost:
 
     kinds = ", ".join(f"{count} {kind}" for kind, count in compiled.collectives.items())
     memory = compiled.memory.get("arguments", 0) + compiled.memory.get("temporaries", 0)
-    players = {player.name: player for player in step.players(params)}
     described = {
-        name: player.optimizer.describe(player.of(params)) for name, player in players.items()
+        update.phase: update.optimizer.describe(update.trained(params))
+        for update in step.phase_updates(params)
     }
     trained = "; ".join(f"{name} {text}".strip() for name, text in described.items() if text)
     summary = (

@@ -73,7 +73,7 @@ class EvalContext:
     """What an evaluator may use besides ``predict``.
 
     Attributes:
-      variables: parameters (or their average), model state and slots to evaluate.
+      variables: parameters (or their average), model state and extra state to evaluate.
       step: training step they come from.
       batches: reads an ``EvalData`` as dicts of global arrays split over the mesh.
       store: keeps what is read on the host; None for nothing.

@@ -21,7 +21,7 @@ from vision.core.net import Tower, Tree
 from vision.core.objective import Objective
 from vision.core.optim import Ema, Optimizer
 from vision.core.schema import ConfigError, locate, nearest
-from vision.core.step import BatchForm, BatchOp
+from vision.core.step import BatchOp, BatchShapes
 from vision.core.workdir import write_text
 
 
@@ -82,7 +82,7 @@ class Experiment:
       evaluators: name to what is measured; all of them run at the end.
       evaluate_every: distance between evaluations while training: one for all evaluators, or a
         mapping from the names of some to theirs. None: only at the end.
-      batch_form: forms of the training batch, one per step: several image sizes within one run,
+      batch_shapes: shapes of the training batch, one per step: several image sizes within one run,
         ``vision.data.batch_views.MixedResolution``. None for the one that the data has.
       ema: keep an average of the parameters and evaluate it; None for none.
       mesh: shape of the device mesh.
@@ -103,7 +103,7 @@ class Experiment:
     init_from: InitialWeights | None = None
     evaluators: Mapping[str, Evaluator] | None = None
     evaluate_every: str | Mapping[str, str] | None = None
-    batch_form: BatchForm | None = None
+    batch_shapes: BatchShapes | None = None
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
     sharding: tuple[ShardingRule, ...] = ()

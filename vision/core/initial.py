@@ -34,9 +34,9 @@ def init_state(prepared: Prepared, abstract: State) -> State:
     """The state before the first update of a run, laid out as ``abstract``.
 
     Its variables are random; the weights of ``config.init_from`` are put into them, if that is
-    set; then the objective sees the first training batch, if it has a method for that. What is
-    derived from parameters, the optimizer's state and their average, is derived from those. The
-    other networks of the objective are as the weights leave them, and its slots as it made them.
+    set; then the objective sees the first training batch, if it uses it. What is derived from
+    parameters, the optimizer's state and their average, is derived from those. The other networks
+    of the objective are as the weights leave them, and its extra state as it made it.
 
     Args:
       prepared: with its training data.
@@ -53,11 +53,11 @@ def init_state(prepared: Prepared, abstract: State) -> State:
         loaded = _load(experiment, weights, state)
 
         def fill(state: State, loaded: Mapping[str, Tree]) -> State:
-            return step.init_state(state, _filled(state, loaded))
+            return step.init_state(_filled(state, loaded))
 
         with jax.set_mesh(prepared.mesh):
             state = jax.jit(fill, out_shardings=shardings)(state, loaded)
-    if hasattr(experiment.objective, "begin"):
+    if experiment.objective.uses_first_batch:
         batch = _first_batch(prepared)
         with jax.set_mesh(prepared.mesh):
             state = jax.jit(step.init_from_batch, out_shardings=shardings)(state, batch)
@@ -123,8 +123,8 @@ def _filled(state: State, loaded: Mapping[str, Tree]) -> Variables:
     model_state = dict(state.model_state)
     if _NETWORK in model_state:
         model_state[_NETWORK] = loaded["model_state"]
-    slots = {name: x for name, x in state.slots.items() if name != "ema"}
-    return Variables(params, model_state, slots)
+    extra_state = {name: x for name, x in state.extra_state.items() if name != "ema"}
+    return Variables(params, model_state, extra_state)
 
 
 def _evaluations(experiment: Experiment) -> dict[str, tuple[Any, ...]]:

@@ -215,10 +215,10 @@ def main(arguments: list[str]) -> int:
     axes = " x ".join(f"{name} {length}" for name, length in mesh.shape.items())
     print(f"{mesh.size} device(s), {mesh.devices.flat[0].device_kind}: {axes}\n")
     print(show_leaves(found, largest), show_totals(found), sep="\n\n")
-    for player in {player.name: player for player in step.players(abstract.params)}.values():
-        rates = player.optimizer.table(player.of(abstract.params))
+    for update in {each.phase: each for each in step.phase_updates(abstract.params)}.values():
+        rates = update.optimizer.table(update.trained(abstract.params))
         if len(rates) > 1:
-            head = f"learning rate of {player.name} x" if player.name else "learning rate x"
+            head = f"learning rate of {update.phase} x" if update.phase else "learning rate x"
             print("\n" + _align([(head, "parameters", "the first"), *rates], "<><"))
     used = {axis for leaf in found for axis in leaf.layout}
     for axis in (a for a in PARAMETER_AXES if mesh.shape[a] > 1 and a not in used):

@@ -17,6 +17,7 @@ from orbax.checkpoint import future
 
 from vision.core import cluster
 from vision.core.checksum import Sums, as_text, checksum, total
+from vision.core.old_names import current_array
 
 ITEM, _FILE = "manifest", "manifest.json"
 
@@ -36,10 +37,17 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """Name to array, and whatever the loop stored beside the state."""
+    """What stands beside the arrays of a checkpoint.
+
+    Attributes:
+      leaves: name to array.
+      meta: whatever the loop stored beside the state.
+      stored_names: name to what the checkpoint calls it, where that is an older name.
+    """
 
     leaves: Mapping[str, Leaf]
     meta: Mapping[str, Any]
+    stored_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, step_folder: Path) -> Manifest:
@@ -52,11 +60,13 @@ class Manifest:
         if seal != hashlib.sha256(body).hexdigest().encode():
             raise DamagedError(f"{ITEM}/{_FILE} is not what was written")
         plain = json.loads(body)
-        leaves = {
-            name: Leaf(dtype, tuple(shape), sums)
-            for name, (dtype, shape, sums) in plain["leaves"].items()
-        }
-        return cls(leaves, plain["meta"])
+        names = {current_array(name): name for name in plain["leaves"]}
+        leaves = {}
+        for name, stored_name in names.items():
+            dtype, shape, sums = plain["leaves"][stored_name]
+            leaves[name] = Leaf(dtype, tuple(shape), sums)
+        older = {name: old for name, old in names.items() if name != old}
+        return cls(leaves, plain["meta"], older)
 
     def encode(self) -> bytes:
         """A line with the SHA-256 of what follows, then JSON."""

@@ -165,7 +165,7 @@ def state_shardings(
 ) -> Tree:
     """A ``NamedSharding`` per leaf of ``abstract`` (a tree of ``jax.ShapeDtypeStruct``).
 
-    The first rule whose pattern is found in a leaf's path decides; optimizer moments and slots
+    The first rule whose pattern is found in a leaf's path decides; optimizer moments and averages
     hold parameter paths inside theirs, so they follow their parameters. Without a rule a leaf is
     replicated.
 

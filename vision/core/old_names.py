@@ -1,9 +1,10 @@
 """Names that stand in old workdirs, and what they are called today.
 
-Workdirs keep the import paths and the parameters of constructors. When code moves or a parameter
-gets another name, a line here keeps what was written before readable and resumable; nothing else
-in the code knows old names. The right side is always today's name: when it changes again, change
-it here too, in the same line (``tests/core/test_old_names.py`` imports every one).
+Workdirs keep the import paths and the parameters of constructors, and checkpoints the names of
+arrays. When code moves, or a parameter or an array gets another name, a line here keeps what was
+written before readable and resumable; nothing else in the code knows old names. The right side is
+always today's name: when it changes again, change it here too, in the same line
+(``tests/core/test_old_names.py`` imports every constructor).
 """
 
 from __future__ import annotations
@@ -13,7 +14,12 @@ PATHS: tuple[tuple[str, str], ...] = ()
 
 # (constructors, old, new): a parameter of whatever lies at or below a path of today. None: it is
 # gone, and what it said is not read.
-PARAMETERS: tuple[tuple[str, str, str | None], ...] = ()
+PARAMETERS: tuple[tuple[str, str, str | None], ...] = (
+    ("vision.core.experiment.Experiment", "batch_form", "batch_shapes"),
+)
+
+# (old, new): an array of a checkpoint, or the beginning of the names of several, up to a dot.
+ARRAYS: tuple[tuple[str, str], ...] = (("slots", "extra_state"),)
 
 
 def current_path(path: str) -> str:
@@ -29,6 +35,14 @@ def current_parameter(constructor: str, name: str) -> str | None:
     for place, old, new in sorted(PARAMETERS, key=lambda line: -len(line[0])):
         if old == name and _below(constructor, place):
             return new
+    return name
+
+
+def current_array(name: str) -> str:
+    """Today's name of an array such as ``params.model.head.kernel``."""
+    for old, new in ARRAYS:
+        if _below(name, old):
+            return new + name[len(old) :]
     return name
 
 

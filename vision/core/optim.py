@@ -338,7 +338,7 @@ class Ema:
     warmup: bool = True
 
     def init(self, params: Tree, model_state: Tree) -> Tree:
-        # A copy: a slot that aliased its parameter would be donated twice.
+        # A copy: an average that aliased its parameter would be donated twice.
         return jax.tree.map(jnp.copy, {"params": params, "model_state": model_state})
 
     def update(self, average: Tree, params: Tree, model_state: Tree, step: jax.Array) -> Tree:

@@ -93,7 +93,7 @@ def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None
         optimizer=experiment.optimizer,
         train_length=length,
         batch_ops=build(batches.batch_ops) if data is None else batches.batch_ops,
-        batch_form=experiment.batch_form,
+        batch_shapes=experiment.batch_shapes,
         ema=experiment.ema,
         accumulate=experiment.accumulate,
         skip_nonfinite=experiment.nonfinite.action == "skip",

@@ -26,7 +26,7 @@ class State:
       params: network name to parameters.
       model_state: network name to BatchNorm statistics and the like.
       opt_state: the optimizer's.
-      slots: what the method remembers between steps; ``ema`` is the parameter average.
+      extra_state: what the method remembers between steps; ``ema`` is the parameter average.
       key: uint32 key data, constant over a run; step ``t`` draws from ``fold_in(key, t)``.
     """
 
@@ -34,19 +34,23 @@ class State:
     params: dict[str, Tree]
     model_state: dict[str, Tree]
     opt_state: Tree
-    slots: dict[str, Tree]
+    extra_state: dict[str, Tree]
     key: jax.Array
 
     @property
     def variables(self) -> Variables:
-        return Variables(self.params, self.model_state, self.slots)
+        return Variables(self.params, self.model_state, self.extra_state)
 
     @property
     def averaged(self) -> Variables:
         """Variables for evaluation: the parameter average where the run keeps one."""
-        if "ema" not in self.slots:
+        if "ema" not in self.extra_state:
             return self.variables
-        return Variables(self.slots["ema"]["params"], self.slots["ema"]["model_state"], self.slots)
+        return Variables(
+            self.extra_state["ema"]["params"],
+            self.extra_state["ema"]["model_state"],
+            self.extra_state,
+        )
 
 
 def digest(tree: Tree) -> str:

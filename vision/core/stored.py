@@ -62,12 +62,17 @@ def complete(folder: Path) -> list[int]:
     )
 
 
-def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -> dict[str, Any]:
+def read(
+    step_folder: Path,
+    target: Mapping[str, jax.ShapeDtypeStruct | None],
+    stored_names: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
     """Arrays of a checkpoint by name, unverified; others are not read.
 
     Args:
       step_folder: ``checkpoints/<step>``.
       target: name to shape, dtype and sharding, or to None for a NumPy array.
+      stored_names: of its ``Manifest``, for checkpoints that have older names.
 
     Raises:
       DamagedError: an array is not there.
@@ -75,8 +80,9 @@ def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -
     """
     if not target:
         return {}
+    stored = {name: (stored_names or {}).get(name, name) for name in target}
     arguments = {
-        name: ocp.RestoreArgs(restore_type=np.ndarray)
+        stored[name]: ocp.RestoreArgs(restore_type=np.ndarray)
         if wanted is None
         else ocp.ArrayRestoreArgs(
             sharding=wanted.sharding, global_shape=wanted.shape, dtype=wanted.dtype
@@ -88,15 +94,15 @@ def read(step_folder: Path, target: Mapping[str, jax.ShapeDtypeStruct | None]) -
     arrays = ocp.PyTreeCheckpointHandler().restore(
         epath.Path(step_folder.absolute() / STATE),
         args=ocp.args.PyTreeRestore(
-            item={name: jax.ShapeDtypeStruct((), np.float32) for name in target},
+            item={name: jax.ShapeDtypeStruct((), np.float32) for name in arguments},
             restore_args=arguments,
             partial_restore=True,
         ),
     )
+    arrays = {name: arrays.get(old) for name, old in stored.items()}
     # Of what its own description does not list, Orbax gives back the template.
     kinds = (np.ndarray, jax.Array)
-    missing = [name for name in target if not isinstance(arrays.get(name), kinds)]
-    if missing:
+    if missing := [name for name, x in arrays.items() if not isinstance(x, kinds)]:
         raise DamagedError(_named(dict.fromkeys(missing, "missing")))
     return arrays
 
@@ -109,18 +115,20 @@ def read_verified(step_folder: Path, manifest: Manifest, pattern: str = "") -> d
     """
     names = [name for name in manifest.leaves if re.search(pattern, name)]
     try:
-        arrays = read(step_folder, dict.fromkeys(names))
+        arrays = read(step_folder, dict.fromkeys(names), manifest.stored_names)
     except Exception as error:
-        bad = {name: problem for name in names if (problem := _unreadable(step_folder, name))}
+        bad = {
+            name: problem for name in names if (problem := _unreadable(step_folder, manifest, name))
+        }
         raise DamagedError(_named(bad) if bad else first_line(error)) from error
     if differing := manifest.differing(arrays):
         raise DamagedError(_named(dict.fromkeys(differing, "not what was saved")))
     return arrays
 
 
-def _unreadable(step_folder: Path, name: str) -> str | None:
+def _unreadable(step_folder: Path, manifest: Manifest, name: str) -> str | None:
     try:
-        read(step_folder, {name: None})
+        read(step_folder, {name: None}, manifest.stored_names)
     except Exception as error:
         return f"unreadable ({first_line(error)})"
     return None

@@ -175,7 +175,7 @@ class TokenMask:
 
 @dataclasses.dataclass(frozen=True)
 class MixedResolution:
-    """Every step sees its images in one of several sizes: a ``vision.core.step.BatchForm``.
+    """Every step sees its images in one of several sizes: ``vision.core.step.BatchShapes``.
 
     The loader gives the largest size, the device shrinks it, antialiased: a network meets things
     at several scales, and small images cost less. ViTs resample their positions to every grid.
@@ -222,18 +222,18 @@ class MixedResolution:
             where = step / total_steps
         return jnp.searchsorted(bounds, where, side="right")
 
-    def shape(self, batch: Batch, form: int) -> dict[str, jax.Array]:
-        found = [name for name in self.image_keys if name in batch]
-        if not found:
+    def reshape(self, batch: Batch, shape: int) -> dict[str, jax.Array]:
+        images = [name for name in self.image_keys if name in batch]
+        if not images:
             raise ValueError(
                 f"MixedResolution: the batch has none of {', '.join(self.image_keys)}; it has "
                 f"{', '.join(sorted(batch))}"
             )
-        return {**batch, **{name: self._resized(batch[name], form) for name in found}}
+        return {**batch, **{name: self._resized(batch[name], shape) for name in images}}
 
-    def _resized(self, image: jax.Array, form: int) -> jax.Array:
+    def _resized(self, image: jax.Array, shape: int) -> jax.Array:
         count, rows, columns, channels = image.shape
-        to = _sides(self.sizes[form])
+        to = _sides(self.sizes[shape])
         if to == (rows, columns):
             return image
         out = jax.image.resize(

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Classify:
+class Classify(Objective):
     """Cross-entropy between a tower's logits and labels.
 
     ``batch["label"]`` is int (B,), with -1 for "no label" (masked out), or float (B, K): soft
@@ -30,7 +29,6 @@ class Classify:
         of both targets from 0 and 1, doubled (sigmoid).
     """
 
-    model: Tower
     loss_type: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: float = 0.0
 
@@ -38,49 +36,19 @@ class Classify:
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        return Variables({"model": params}, {"model": model_state}, {})
-
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            batch["image"],
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        out, state = apply(self.model, variables, batch["image"], ctx)
         logits = out["logits"].astype(jnp.float32)
-        targets, valid = to_targets(batch["label"], logits.shape[-1])
-        valid = valid & batch["_mask"]
+        targets, labelled = to_targets(batch["label"], logits.shape[-1])
         losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing)
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
-        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        return jnp.sum(losses * weight), Aux(
-            metrics={"top1": jnp.sum(correct * weight)},
-            model_state={"model": state},
-            weight=count,
-        )
+        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return averaged(losses, labelled & batch["_mask"], state, top1=right)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
-        """``logits``, ``log_probabilities`` (B, K) and ``embedding`` (B, D), all float32."""
-        embedding, out, _ = forward(
-            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
-        )
-        logits = out["logits"].astype(jnp.float32)
-        log = jax.nn.log_softmax if self.loss_type == "softmax" else jax.nn.log_sigmoid
-        return {"logits": logits, "log_probabilities": log(logits), "embedding": embedding}
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
+        predictions = super().predict(variables, batch, ctx)
+        if self.loss_type == "sigmoid":
+            predictions["log_probabilities"] = jax.nn.log_sigmoid(predictions["logits"])
+        return predictions
 
 
 def to_targets(label: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:

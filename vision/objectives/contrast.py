@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,8 @@ from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.grouping import Grouping
 from vision.blocks.sharded_contrast import Side, compare, fingerprint
 from vision.blocks.similarity import ContrastError, Dot, Features, Similarity
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.net import initialise
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
 
 Tree = Any
 INPUTS = ("image", "text")
@@ -77,7 +77,7 @@ class SoftLabels:
 
 
 @dataclasses.dataclass(frozen=True)
-class Contrast:
+class Contrast(BatchCoupled):
     """Images and texts that belong together end up close, others apart.
 
     The batch has ``image`` and ``text``, int32 ids (B, T), or (B, C, T) with C captions per
@@ -105,16 +105,12 @@ class Contrast:
         ``image/tokens``. None: only whole images and texts.
     """
 
-    model: Tower
     criterion: Loss = Softmax()  # noqa: RUF009 - frozen
     similarity: Similarity = Dot()  # noqa: RUF009 - frozen
     targets: Targets = OwnPair()
     duplicates: Literal["negative", "ignore"] = "negative"
     groups: int = 1
     grouping: Grouping | None = None
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def __post_init__(self) -> None:
         if self.duplicates not in ("negative", "ignore"):
@@ -130,37 +126,29 @@ class Contrast:
                 networks[name] = learned
         return Variables(networks, {"model": model_state}, {})
 
-    def embed(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    def encode(
+        self, variables: Variables, batch: Batch, ctx: Context
     ) -> tuple[dict[str, jax.Array], Aux]:
         """What the similarity reads, float32, by its name in ``out``."""
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            inputs(batch, INPUTS),
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
-        embedded = read(out, self.similarity.reads, f"similarity={self.similarity}")
+        out, state = apply(self.model, variables, inputs(batch, INPUTS), ctx)
+        embeddings = read(out, self.similarity.reads, f"similarity={self.similarity}")
         if self.grouping is not None:
-            found = read(out, ("image/tokens", "text/embedding"), f"grouping={self.grouping}")
-            tokens, text = found["image/tokens"], found["text/embedding"]
+            parts = read(out, ("image/tokens", "text/embedding"), f"grouping={self.grouping}")
+            tokens, text = parts["image/tokens"], parts["text/embedding"]
             text = text if text.ndim == 3 else text[:, None]
-            embedded["group/image"] = self.grouping.gather(tokens, text)
-            embedded["group/text"] = text
-        return embedded, Aux(model_state={"model": state})
+            embeddings["group/image"] = self.grouping.gather(tokens, text)
+            embeddings["group/text"] = text
+        return embeddings, Aux(model_state=state)
 
-    def couple(
+    def loss_from_embeddings(
         self,
-        params: dict[str, Tree],
-        embedded: dict[str, jax.Array],
-        slots: dict[str, Tree],
+        variables: Variables,
+        embeddings: dict[str, jax.Array],
         batch: Batch,
         ctx: Context,
     ) -> tuple[jax.Array, Aux]:
-        coefficients = self.criterion.coefficients(params.get("contrast", {}))
-        found = self._compare(coefficients, embedded, batch)
+        coefficients = self.criterion.coefficients(variables.params.get("contrast", {}))
+        found = self._compare(coefficients, embeddings, batch)
         loss, valid, present = found.loss, batch["_mask"], present_captions(batch)
         with_text = valid & jnp.any(present, 1)
         metrics = {
@@ -177,37 +165,24 @@ class Contrast:
         if "text_cut" in batch:
             metrics["text_cut"] = share_cut(batch["text_cut"], present & valid[:, None])
         if self.grouping is not None:
-            groups = self._group(params.get("grouping", {}), embedded, batch)
+            groups = self._group(variables.params.get("grouping", {}), embeddings, batch)
             loss = loss + self.grouping.weight * groups.loss
             metrics["grouping_loss"] = groups.loss
             metrics["accuracy_group_to_text"] = groups.to_text
         return loss, Aux(metrics=metrics)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """Of a batch with ``image``, ``text`` or both, float32: ``image/embedding``,
         ``text/embedding`` and whatever else similarity and grouping read of them; the image's
         also as ``embedding``."""
         given = tuple(name for name in INPUTS if name in batch)
-        _, out, _ = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            inputs(batch, given),
-            train=False,
-        )
+        out, _ = apply(self.model, variables, inputs(batch, given), ctx)
         names = {"image/embedding", "text/embedding", *self.similarity.reads}
         names |= {"image/tokens"} if self.grouping is not None else set()
-        found = {n: out[n].astype(jnp.float32) for n in sorted(names & out.keys())}
-        if "image/embedding" in found:
-            found["embedding"] = found["image/embedding"]
-        return found
+        features = {n: out[n].astype(jnp.float32) for n in sorted(names & out.keys())}
+        if "image/embedding" in features:
+            features["embedding"] = features["image/embedding"]
+        return features
 
     def _criteria(self) -> dict[str, Loss]:
         """By the name of the network that holds what they learn."""

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.diffusion import Diffusion
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Denoise:
+class Denoise(Objective):
     """Mean squared error between the noise in x_t and what the tower takes for it.
 
     ``batch["image"]`` is float (B, H, W, C), about -1..1. Of every image and step, the time is
@@ -28,7 +28,6 @@ class Denoise:
       diffusion: its noise.
     """
 
-    model: Tower
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
@@ -36,36 +35,16 @@ class Denoise:
         params, model_state = initialise(self.model, key, batch["image"], time)
         return Variables({"model": params}, {"model": model_state}, {})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        image, k_time, k_noise = batch["image"], ctx.rng("time"), ctx.rng("noise")
-        assert k_time is not None
-        assert k_noise is not None
-        time = jax.random.randint(k_time, (len(image),), 0, self.diffusion.steps)
-        noise = jax.random.normal(k_noise, image.shape, image.dtype)
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            self.diffusion.noised(image, time, noise),
-            time,
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        image = batch["image"]
+        time = jax.random.randint(ctx.rng("time"), (len(image),), 0, self.diffusion.steps)
+        noise = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
+        noised = self.diffusion.noised(image, time, noise)
+        out, state = apply(self.model, variables, noised, ctx, time=time)
         error = jnp.mean((out["noise"].astype(jnp.float32) - noise) ** 2, axis=(1, 2, 3))
-        mask = batch["_mask"]
-        loss = jnp.sum(error * mask) / jnp.maximum(mask.sum(), 1)
-        return loss, Aux(model_state={"model": state})
+        return averaged(error, batch["_mask"], state)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """All that the tower gives of ``batch["image"]`` at ``batch["time"]``.
 
         The images are taken as they are, x_t: nothing is added. ``time`` is int (B,) or (); without
@@ -73,6 +52,4 @@ class Denoise:
         """
         image = batch["image"]
         time = jnp.broadcast_to(jnp.asarray(batch.get("time", 0), jnp.int32), image.shape[:1])
-        return forward(
-            self.model, params["model"], ctx.model_state["model"], image, time, train=False
-        )[1]
+        return apply(self.model, variables, image, ctx, time=time)[0]

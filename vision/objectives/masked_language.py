@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,8 +12,8 @@ import numpy as np
 import optax
 
 from vision.core.errors import UserError
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.data.tokenize import Tokenizer
 
 Tree = Any
@@ -25,7 +24,7 @@ class MaskedLanguageError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedLanguage:
+class MaskedLanguage(Objective):
     r"""BERT's masked language model (Devlin et al., 2019), without its sentence pairs.
 
     Of every text a share of the tokens is chosen anew in every step, at least one; padding, bos and
@@ -50,7 +49,6 @@ class MaskedLanguage:
       mask_id: of the mask; None: the first id beyond the tokenizer's.
     """
 
-    model: Tower
     tokenizer: Tokenizer
     dual: bool = False
     field: str = "text"
@@ -79,40 +77,27 @@ class MaskedLanguage:
             params, model_state = initialise(self.model, key, ids)
         return Variables({"model": params}, {"model": model_state}, {})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        ids, key = self._ids(batch), ctx.rng("masked_language")
-        assert key is not None
-        hidden, positions, chosen = self.hide(ids, key)
-        out, state = self._call(params, ctx, hidden, positions)
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        ids = self._ids(batch)
+        hidden, positions, chosen = self.hide(ids, ctx.rng("masked_language"))
+        out, state = self._encode(variables, ctx, hidden, positions)
         logits = out["token_logits"].astype(jnp.float32)
         self._check_vocabulary(logits.shape[-1])
         chosen &= jnp.repeat(batch["_mask"], len(ids) // len(batch["_mask"]))[:, None]
         true = jnp.take_along_axis(ids, positions, 1)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, true)
-        count = jnp.sum(chosen)
-        weight = chosen / jnp.maximum(count, 1)
-        right = jnp.argmax(logits, -1) == true
-        return jnp.sum(losses * weight), Aux(
-            metrics={
-                "masked_accuracy": jnp.sum(right * weight),
-                "masked_tokens": count / jnp.maximum(jnp.sum(batch["_mask"]), 1),
-            },
-            model_state={"model": state},
-            weight=count,
+        return averaged(
+            losses,
+            chosen,
+            state,
+            masked_accuracy=jnp.argmax(logits, -1) == true,
+            masked_tokens=jnp.sum(chosen) / jnp.maximum(jnp.sum(batch["_mask"]), 1),
         )
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``text/embedding`` and the same as ``embedding``, (B, D) or (B C, D) float32."""
-        embedding = self._call(params, ctx, self._ids(batch))[0]["embedding"].astype(jnp.float32)
+        out, _ = self._encode(variables, ctx, self._ids(batch))
+        embedding = out["embedding"].astype(jnp.float32)
         return {"embedding": embedding, "text/embedding": embedding}
 
     def hide(self, ids: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -165,30 +150,16 @@ class MaskedLanguage:
         ids = batch[self.field]
         return ids.reshape(-1, ids.shape[-1])
 
-    def _call(
-        self,
-        params: dict[str, Tree],
-        ctx: Context,
-        ids: jax.Array,
-        positions: jax.Array | None = None,
-    ) -> tuple[dict[str, jax.Array], Mapping[str, Tree]]:
-        """The text tower's ``out``, and its state."""
-        given: Any = {"text": ids} if self.dual else ids
-        asked: dict[str, Any] = {} if positions is None else {"positions": positions}
-        if self.dual and positions is not None:
-            given, asked = {**given, "text_positions": positions}, {}
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            given,
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-            **asked,
-        )
-        if self.dual:
-            out = {name.removeprefix("text/"): value for name, value in out.items()}
-        return out, state
+    def _encode(
+        self, variables: Variables, ctx: Context, ids: jax.Array, positions: jax.Array | None = None
+    ) -> tuple[dict[str, jax.Array], dict[str, Tree]]:
+        """The text tower's ``out``, and the model's new state."""
+        if not self.dual:
+            asked: Any = {} if positions is None else {"positions": positions}
+            return apply(self.model, variables, ids, ctx, **asked)
+        given = {"text": ids} if positions is None else {"text": ids, "text_positions": positions}
+        out, state = apply(self.model, variables, given, ctx)
+        return {name.removeprefix("text/"): value for name, value in out.items()}, state
 
     def _check_vocabulary(self, size: int) -> None:
         if size <= self._mask_id:

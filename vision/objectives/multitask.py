@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiTask:
+class MultiTask(BatchCoupled):
     """Sum over tasks of the mean cross-entropy of the examples that have a label of the task.
 
     The head gives ``sum of tasks`` logits; those of a task lie where the numbers of classes before
@@ -32,44 +31,22 @@ class MultiTask:
       tasks: entry of the batch to its number of classes, 2 or more, in the order of the logits.
     """
 
-    model: Tower
     tasks: Mapping[str, int]
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def __post_init__(self) -> None:
         if not self.tasks or min(self.tasks.values()) < 2:
             raise ValueError(f"tasks={dict(self.tasks)}: at least one, of two classes or more each")
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        return Variables({"model": params}, {"model": model_state}, {})
-
-    def embed(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def encode(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         """Logits of all tasks, float32 (B, sum of classes)."""
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            batch["image"],
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
-        return out["logits"].astype(jnp.float32), Aux(model_state={"model": state})
+        out, state = apply(self.model, variables, batch["image"], ctx)
+        return out["logits"].astype(jnp.float32), Aux(model_state=state)
 
-    def couple(
-        self,
-        params: dict[str, Tree],
-        embedded: jax.Array,
-        slots: dict[str, Tree],
-        batch: Batch,
-        ctx: Context,
+    def loss_from_embeddings(
+        self, variables: Variables, embeddings: jax.Array, batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
         total, metrics = jnp.zeros(()), {}
-        for task, logits in self.split(embedded).items():
+        for task, logits in self.split(embeddings).items():
             if task not in batch:
                 raise ValueError(f"a batch has no {task!r}; it has {', '.join(sorted(batch))}")
             label = batch[task]
@@ -96,20 +73,11 @@ class MultiTask:
             )
         return dict(zip(self.tasks, jnp.split(logits, ends[:-1], -1), strict=True))
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``logits/<task>`` (B, C) of every task and ``embedding`` (B, D), float32."""
-        embedding, out, _ = forward(
-            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
-        )
-        found = self.split(out["logits"].astype(jnp.float32))
+        out, _ = apply(self.model, variables, batch["image"], ctx)
+        logits = self.split(out["logits"].astype(jnp.float32))
         return {
-            "embedding": embedding.astype(jnp.float32),
-            **{f"logits/{task}": logits for task, logits in found.items()},
+            "embedding": out["embedding"].astype(jnp.float32),
+            **{f"logits/{task}": logits[task] for task in logits},
         }

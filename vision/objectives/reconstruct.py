@@ -8,14 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class Reconstruct:
+class Reconstruct(Objective):
     """Mean squared error of ``out["reconstruction"]`` against ``batch["image"]``, in 0..1.
 
     Attributes:
@@ -25,50 +24,22 @@ class Reconstruct:
         2008); 0 for none.
     """
 
-    model: Tower
     noise: float = 0.0
 
     def __post_init__(self) -> None:
         if self.noise < 0:
             raise ValueError(f"noise={self.noise}, but it is 0 or positive")
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        return Variables({"model": params}, {"model": model_state}, {})
-
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        image = batch["image"]
-        seen = image
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        seen = image = batch["image"]
         if self.noise and ctx.train:
-            key = ctx.rng("noise")
-            assert key is not None
-            seen = image + self.noise * jax.random.normal(key, image.shape, image.dtype)
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            seen,
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+            drawn = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
+            seen = image + self.noise * drawn
+        out, state = apply(self.model, variables, seen, ctx)
         gap = (out["reconstruction"].astype(jnp.float32) - image.astype(jnp.float32)) ** 2
-        weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
-        loss = jnp.sum(gap.reshape(len(gap), -1).mean(1) * weight)
-        return loss, Aux(model_state={"model": state})
+        return averaged(gap.reshape(len(gap), -1).mean(1), batch["_mask"], state)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) and ``reconstruction`` (B, H, W, C), float32."""
-        embedding, out, _ = forward(
-            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
-        )
-        found = {"embedding": embedding, "reconstruction": out["reconstruction"]}
-        return {name: x.astype(jnp.float32) for name, x in found.items()}
+        out, _ = apply(self.model, variables, batch["image"], ctx)
+        return {name: out[name].astype(jnp.float32) for name in ("embedding", "reconstruction")}

@@ -17,15 +17,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.ema import cosine, follow
 from vision.blocks.prototypes import cosines, koleo, sinkhorn
-from vision.core.net import Tap, Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.net import Tap, forward, initialise
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
 from vision.models.projector import Projector
 
 Tree = Any
@@ -33,7 +33,7 @@ GLOBAL, LOCAL = "image/global", "image/local"
 
 
 @dataclasses.dataclass(frozen=True)
-class SelfDistill:
+class SelfDistill(BatchCoupled):
     """See the module.
 
     Training batches have ``image/global`` (B, G, H, W, C) and, where there are small crops,
@@ -57,7 +57,6 @@ class SelfDistill:
       iterations: of Sinkhorn.
     """
 
-    model: Tower
     widths: tuple[int, ...] = (2048, 2048, 256)
     prototypes: int = 65536
     patch_weight: float = 1.0
@@ -68,9 +67,6 @@ class SelfDistill:
     warmup: float = 0.3
     momentum: float = 0.994
     iterations: int = 3
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def __post_init__(self) -> None:
         if not self.widths or self.prototypes < 2 or self.iterations < 0:
@@ -106,63 +102,59 @@ class SelfDistill:
             networks["hidden"] = {"token": jnp.zeros(out["stem"].shape[-1])}
         return Variables(networks, {"model": model_state}, {"teacher": _teacher(networks)})
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """The teacher is a copy of the student, which ``init_from`` may have filled."""
-        return dataclasses.replace(variables, slots={"teacher": _teacher(variables.params)})
+        return variables.merge(extra_state={"teacher": _teacher(variables.params)})
 
-    def embed(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    def encode(
+        self, variables: Variables, batch: Batch, ctx: Context
     ) -> tuple[dict[str, jax.Array], Aux]:
         """By student and teacher: ``view`` (B, crops, D) and ``patch`` (B, G, M, D) before the
         prototypes, and ``embedding`` (B, G, C) of the student."""
-        image, state, key = batch[GLOBAL], ctx.model_state["model"], ctx.rng("dropout")
-        mask = self._mask(batch)
-        teacher = jax.lax.stop_gradient(slots["teacher"])
-        taught, taught_map, _ = self._look(teacher, image, state, None, None)
-        embedding, patches, state = self._look(params, image, state, mask, (ctx.train, key))
+        mask, params = self._mask(batch), variables.params
+        teacher = jax.lax.stop_gradient(variables.extra_state["teacher"])
+        still = dataclasses.replace(ctx, train=False)
+        of_teacher = self._look(variables.merge(params=teacher), batch[GLOBAL], still)
+        embedding, patches, state = self._look(variables, batch[GLOBAL], ctx, mask)
         views = [embedding]
         if LOCAL in batch:
-            small = None if key is None else jax.random.fold_in(key, 1)
-            found, _, state = self._look(params, batch[LOCAL], state, None, (ctx.train, small))
-            views.append(found)
-        embedded = {
+            key = jax.random.fold_in(ctx.rng("dropout"), 1) if ctx.key is not None else None
+            student = variables.merge(model_state=state)
+            local, _, state = self._look(student, batch[LOCAL], ctx, key=key)
+            views.append(local)
+        embeddings = {
             "student/view": self._head(params["view_head"], jnp.concatenate(views, 1)),
-            "teacher/view": self._head(teacher["view_head"], taught),
+            "teacher/view": self._head(teacher["view_head"], of_teacher[0]),
             "embedding": embedding.astype(jnp.float32),
         }
         if mask is not None:
             places, _ = self._places(mask)
             for name, network, seen in (
                 ("student", params, patches),
-                ("teacher", teacher, taught_map),
+                ("teacher", teacher, of_teacher[1]),
             ):
                 chosen = jnp.take_along_axis(seen, places[..., None], axis=2)
-                embedded[f"{name}/patch"] = self._head(network["patch_head"], chosen)
-        return embedded, Aux(model_state={"model": state})
+                embeddings[f"{name}/patch"] = self._head(network["patch_head"], chosen)
+        return embeddings, Aux(model_state=state)
 
-    def couple(
-        self,
-        params: dict[str, Tree],
-        embedded: dict[str, jax.Array],
-        slots: dict[str, Tree],
-        batch: Batch,
-        ctx: Context,
+    def loss_from_embeddings(
+        self, variables: Variables, embeddings: dict[str, jax.Array], batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
         valid = batch["_mask"]
         weight = valid / jnp.maximum(valid.sum(), 1)
-        target, said = self._assigned(params, embedded, slots, "view", valid[:, None], ctx)
+        target, said = self._assigned(variables, embeddings, "view", valid[:, None], ctx)
         pairs = -jnp.einsum("btk,bsk->bts", target, said)
         large, crops = target.shape[1], said.shape[1]
         other = ~jnp.eye(large, crops, dtype=bool)
         views = jnp.sum(pairs * other, (1, 2)) / max(large * crops - large, 1)
         metrics = {"view_loss": jnp.sum(views * weight)}
-        spread = [koleo(embedded["embedding"][:, g], valid) for g in range(large)]
+        spread = [koleo(embeddings["embedding"][:, g], valid) for g in range(large)]
         metrics["koleo"] = sum(spread[1:], spread[0])
         loss = metrics["view_loss"] + self.koleo_weight * metrics["koleo"]
         if (mask := self._mask(batch)) is not None:
             _, there = self._places(mask)
             there = there & valid[:, None, None]
-            target, said = self._assigned(params, embedded, slots, "patch", there, ctx)
+            target, said = self._assigned(variables, embeddings, "patch", there, ctx)
             each = -jnp.sum(target * said, -1) * there
             patches = jnp.sum(each / jnp.maximum(there.sum(2, keepdims=True), 1), 2).mean(1)
             metrics["patch_loss"] = jnp.sum(patches * weight)
@@ -171,12 +163,12 @@ class SelfDistill:
 
     def _look(
         self,
-        params: Mapping[str, Tree],
+        variables: Variables,
         image: jax.Array,
-        state: Tree,
-        mask: jax.Array | None,
-        train: tuple[bool, jax.Array | None] | None,
-    ) -> tuple[jax.Array, jax.Array, Tree]:
+        ctx: Context,
+        mask: jax.Array | None = None,
+        key: jax.Array | None = None,
+    ) -> tuple[jax.Array, jax.Array, dict[str, Tree]]:
         """Embeddings (B, V, D) and patches (B, V, N, C) of crops (B, V, H, W, C), and the state."""
         rows, crops = image.shape[:2]
         image = image.reshape(rows * crops, *image.shape[2:])
@@ -186,7 +178,7 @@ class SelfDistill:
             side = image.shape[1] // hidden.shape[1], image.shape[2] // hidden.shape[2]
             pixels = jnp.repeat(jnp.repeat(hidden, side[0], 1), side[1], 2)
             image = jnp.where(pixels[..., None], 0.0, image)
-            flat, token = hidden.reshape(len(hidden), -1, 1), params["hidden"]["token"]
+            flat, token = hidden.reshape(len(hidden), -1, 1), variables.params["hidden"]["token"]
 
             def replace(_: str, x: jax.Array) -> jax.Array:
                 # What has no pixels is a bias and its position; with the token it is "hidden".
@@ -194,17 +186,9 @@ class SelfDistill:
                 return x.at[:, last:].add((flat * token).astype(x.dtype))
 
             tap = Tap(replace, sites="stem")
-        embedding, out, state = forward(
-            self.model,
-            params["model"],
-            state,
-            image,
-            train=bool(train and train[0]),
-            key=train[1] if train else None,
-            tap=tap,
-        )
+        out, state = apply(self.model, variables, image, ctx, key=key, tap=tap)
         patches = out["map"].reshape(rows, crops, -1, out["map"].shape[-1])
-        return embedding.reshape(rows, crops, -1), patches, state
+        return out["embedding"].reshape(rows, crops, -1), patches, state
 
     def _head(self, params: Tree, x: jax.Array) -> jax.Array:
         flat = x.reshape(-1, x.shape[-1])
@@ -213,22 +197,24 @@ class SelfDistill:
 
     def _assigned(
         self,
-        params: dict[str, Tree],
-        embedded: dict[str, jax.Array],
-        slots: dict[str, Tree],
+        variables: Variables,
+        embeddings: dict[str, jax.Array],
         name: str,
         there: jax.Array,
         ctx: Context,
     ) -> tuple[jax.Array, jax.Array]:
         """The teacher's distributions and the student's logarithms, (..., K) over prototypes."""
-        teacher = slots["teacher"][f"{name}_head"]["prototypes"]["kernel"]
-        scores = cosines(embedded[f"teacher/{name}"], teacher)
+        student, teacher = (
+            params[f"{name}_head"]["prototypes"]["kernel"]
+            for params in (variables.params, variables.extra_state["teacher"])
+        )
+        scores = cosines(embeddings[f"teacher/{name}"], teacher)
         rows = jnp.broadcast_to(there, scores.shape[:-1]).reshape(-1)
         low, high = self.teacher_temperature
         done = jnp.clip(ctx.step / max(self.warmup * ctx.total_steps, 1), 0.0, 1.0)
         flat = scores.reshape(-1, scores.shape[-1])
         target = sinkhorn(flat, rows, low + (high - low) * done, self.iterations)
-        said = cosines(embedded[f"student/{name}"], params[f"{name}_head"]["prototypes"]["kernel"])
+        said = cosines(embeddings[f"student/{name}"], student)
         logs = jax.nn.log_softmax(said / self.student_temperature)
         return jax.lax.stop_gradient(target.reshape(scores.shape)), logs
 
@@ -249,20 +235,16 @@ class SelfDistill:
         places = jnp.argsort(~flat, axis=-1, stable=True)[..., :room]
         return places, jnp.take_along_axis(flat, places, axis=-1)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
+    def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
         momentum = cosine(self.momentum, 1.0, ctx.step, ctx.total_steps)
-        return {**slots, "teacher": follow(slots["teacher"], _taught(params), momentum)}
+        teacher, student = variables.extra_state["teacher"], _taught(variables.params)
+        return {**variables.extra_state, "teacher": follow(teacher, student, momentum)}
 
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """The teacher's ``embedding`` (B, D) and ``map`` (B, h, w, C), float32."""
-        teacher, state = slots["teacher"]["model"], ctx.model_state["model"]
-        embedding, out, _ = forward(self.model, teacher, state, batch["image"], train=False)
-        found = {"embedding": embedding, "map": out["map"]}
-        return {name: x.astype(jnp.float32) for name, x in found.items()}
+        teacher = variables.extra_state["teacher"]["model"]
+        out, _ = apply(self.model, variables, batch["image"], ctx, params=teacher)
+        return {name: out[name].astype(jnp.float32) for name in ("embedding", "map")}
 
 
 def _taught(params: Mapping[str, Tree]) -> dict[str, Tree]:

@@ -6,20 +6,20 @@ Chen et al., A Simple Framework for Contrastive Learning of Visual Representatio
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.net import forward, initialise
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, averaged
 from vision.models.projector import Projector
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class TwoViews:
+class TwoViews(BatchCoupled):
     """NT-Xent between projections of two views: see ``nt_xent``.
 
     Training batches have ``image`` (B, 2, H, W, C), as ``vision.data.ops.Views`` makes it; others
@@ -31,12 +31,8 @@ class TwoViews:
       temperature: of the softmax over cosines.
     """
 
-    model: Tower
     projection: tuple[int, ...] = (256, 128, 50)
     temperature: float = 0.1
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def __post_init__(self) -> None:
         if self.temperature <= 0:
@@ -48,60 +44,42 @@ class TwoViews:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_projector = jax.random.split(key)
-        params, model_state = initialise(self.model, k_model, batch["image"][:, 0])
+        image = batch["image"][:, 0]
+        params, model_state = initialise(self.model, k_model, image)
         seen = jax.eval_shape(
-            lambda: forward(self.model, params, model_state, batch["image"][:, 0], train=False)[0]
+            lambda: forward(self.model, params, model_state, image, train=False)[0]
         )
         projector, _ = initialise(self.projector, k_projector, jnp.zeros(seen.shape, seen.dtype))
         return Variables({"model": params, "projector": projector}, {"model": model_state}, {})
 
-    def embed(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def encode(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         """Projections (B, 2, D) float32."""
         image = batch["image"]
-        embedding, _, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            image.reshape(-1, *image.shape[2:]),
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
-        projected, _, _ = forward(
-            self.projector, params["projector"], {}, embedding, train=ctx.train
-        )
+        flat = image.reshape(-1, *image.shape[2:])
+        out, state = apply(self.model, variables, flat, ctx)
+        projected = self._project(variables, out["embedding"], ctx)["embedding"]
         rows = projected.reshape(*image.shape[:2], -1).astype(jnp.float32)
-        return rows, Aux(model_state={"model": state})
+        return rows, Aux(model_state=state)
 
-    def couple(
-        self,
-        params: dict[str, Tree],
-        embedded: jax.Array,
-        slots: dict[str, Tree],
-        batch: Batch,
-        ctx: Context,
-    ) -> tuple[jax.Array, Aux]:
-        losses, found = nt_xent(embedded, batch["_mask"], self.temperature)
-        weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
-        return jnp.sum(losses * weight), Aux({"top1": jnp.sum(found * weight)})
-
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    def _project(
+        self, variables: Variables, embedding: jax.Array, ctx: Context
     ) -> dict[str, jax.Array]:
+        return apply(self.projector, variables, embedding, ctx, network="projector")[0]
+
+    def loss_from_embeddings(
+        self, variables: Variables, embeddings: jax.Array, batch: Batch, ctx: Context
+    ) -> tuple[jax.Array, Aux]:
+        losses, right = nt_xent(embeddings, batch["_mask"], self.temperature)
+        return averaged(losses, batch["_mask"], top1=right)
+
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) of the tower, and the projector's layers ``projector/block00``..
         and ``projector/embedding``, float32."""
-        embedding, _, _ = forward(
-            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
-        )
-        _, out, _ = forward(self.projector, params["projector"], {}, embedding, train=False)
-        found = {f"projector/{name}": x for name, x in out.items()} | {"embedding": embedding}
-        return {name: x.astype(jnp.float32) for name, x in found.items()}
+        embedding = apply(self.model, variables, batch["image"], ctx)[0]["embedding"]
+        projected = self._project(variables, embedding, ctx)
+        features = {f"projector/{name}": x for name, x in projected.items()}
+        features["embedding"] = embedding
+        return {name: x.astype(jnp.float32) for name, x in features.items()}
 
 
 def nt_xent(

@@ -29,7 +29,7 @@ from vision.core.stored import flatten, load_state
 from vision.core.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
 
 Arrays = dict[str, np.ndarray]
-_AVERAGE = "slots.ema."
+_AVERAGE = "extra_state.ema."
 _COLLECTIONS = ("params.", "model_state.")
 
 
@@ -147,11 +147,11 @@ def arrays_of(variables: Variables) -> Arrays:
 
 
 def variables_of(arrays: Arrays, like: Variables) -> Variables:
-    """Inverse of ``arrays_of``: laid out as ``like``, whose slots stay."""
+    """Inverse of ``arrays_of``: laid out as ``like``, whose extra state stays."""
     template = _averaged(like)
     leaves = [jax.device_put(arrays[key], leaf.sharding) for key, leaf in flatten(template).items()]
     tree = jax.tree.unflatten(jax.tree.structure(template), leaves)
-    return Variables(tree["params"], tree["model_state"], like.slots)
+    return Variables(tree["params"], tree["model_state"], like.extra_state)
 
 
 def _averaged(variables: Variables) -> dict[str, Any]:

@@ -28,7 +28,7 @@ _SCHEMES = (*LIBRARIES, "workdir", "safetensors")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
 # Where a run keeps the average of its parameters, below their own names.
-_AVERAGE = "slots.ema."
+_AVERAGE = "extra_state.ema."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +149,7 @@ class InitFrom:
         # A loss that learned less or more than this one.
         entries = [e for e in names.entries if e.ours[:9] != "objective" or e.theirs[0] in tensors]
         rest = {
-            r"(opt_state|slots)\..*|step|key": "not of the model but of its training",
+            r"(opt_state|extra_state)\..*|step|key": "not of the model but of its training",
             rf"params\.{_LOSS}\..*": "of the loss of that run; the one here does not learn it",
         }
         return tensors, Names(tuple(entries), rest), source
@@ -171,7 +171,7 @@ class InitFrom:
 
 
 def _evaluated(folder: Path, step: int | None, wanted: str) -> tuple[int, Mapping[str, np.ndarray]]:
-    """The step of a run and what it evaluates there, by names without the slot of an average."""
+    """The step of a run and what it evaluates there, by names without the prefix of an average."""
     step, averaged = load_state(folder, step, rf"^{re.escape(_AVERAGE)}({wanted})")
     if not averaged:
         return load_state(folder, step, f"^({wanted})")

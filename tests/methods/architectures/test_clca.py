@@ -14,7 +14,7 @@ from tests.models.tower_cases import quick_jit
 from vision.blocks.token_reduction import Attended, Gathered, Merged
 from vision.core.flops import count
 from vision.core.net import forward
-from vision.core.objective import Context
+from vision.core.objective import Context, Variables
 from vision.methods.architectures.clca import CLCA
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
@@ -38,17 +38,20 @@ def variables() -> Any:
     return quick_jit(CACHED.init)(KEY, batch())
 
 
-def context(variables: Any) -> Context:
-    return Context(variables.model_state, jnp.zeros([], jnp.int32), 10, True, KEY)
+CTX = Context(jnp.zeros([], jnp.int32), 10, True, KEY)
+STILL = dataclasses.replace(CTX, train=False, key=None)
 
 
 def test_all_kept_without_cache_and_head_is_the_plain_vit_bit_for_bit(variables: Any):
     off = CLCA(MODEL, blocks=(1, 2), keep=1.0, cache=False, aggregate=False)
-    params, ctx = {"model": variables.params["model"]}, context(variables)
+    params, state = {"model": variables.params["model"]}, variables.model_state
 
     def program(objective: Any) -> str:
+        def loss(params: Any) -> jax.Array:
+            return objective.loss(Variables(params, state, {}), batch(), CTX)[0]
+
         def step(params: Any) -> Any:
-            return jax.value_and_grad(lambda p: objective.loss(p, {}, batch(), ctx)[0])(params)
+            return jax.value_and_grad(loss)(params)
 
         return jax.jit(step).lower(params).as_text()
 
@@ -64,8 +67,7 @@ def test_tokens_are_counted_at_every_block(rule: Any, adds: int, cache: bool):
     objective = CLCA(model, rule, blocks=(1, 3), keep=0.3, cache=cache)
 
     def out(key: jax.Array) -> Any:
-        found = objective.init(key, batch())
-        return objective.answer(found.params, found.model_state, batch()["image"])[1]
+        return objective.answer(objective.init(key, batch()), batch()["image"], STILL)[1]
 
     shapes = jax.eval_shape(out, KEY)
     seen = [shapes[f"block{i:02d}"].shape[1] for i in range(6)]
@@ -86,7 +88,8 @@ def test_the_cache_brings_back_means_and_carriers(variables: Any):
 
     @quick_jit
     def outs(params: Any) -> Any:
-        cached = objective.answer(params, variables.model_state, batch()["image"])[1]
+        given = dataclasses.replace(variables, params=params)
+        cached = objective.answer(given, batch()["image"], STILL)[1]
         return cached, forward(MODEL, params["model"], {}, batch()["image"], train=False)[1]
 
     out, plain = outs({k: v for k, v in variables.params.items() if k != "rule"})
@@ -100,11 +103,12 @@ def test_the_cache_brings_back_means_and_carriers(variables: Any):
 
 
 def test_every_network_learns_and_masked_rows_do_not(variables: Any):
-    ctx = context(variables)
-
     @quick_jit
     def step(params: Any, batch: Any) -> Any:
-        return jax.value_and_grad(CACHED.loss, has_aux=True)(params, {}, batch, ctx)
+        def loss(params: Any) -> Any:
+            return CACHED.loss(variables.merge(params=params), batch, CTX)
+
+        return jax.value_and_grad(loss, has_aux=True)(params)
 
     (loss, aux), gradient = step(variables.params, batch())
     assert float(aux.weight) == 3
@@ -122,12 +126,12 @@ def test_every_network_learns_and_masked_rows_do_not(variables: Any):
 def test_a_tenth_of_the_tokens_costs_less_than_half():
     def flops(objective: CLCA) -> int:
         images = {"image": jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)}
-        found = jax.eval_shape(objective.init, KEY, images)
+        variables = jax.eval_shape(objective.init, KEY, images)
 
-        def call(params: Any, state: Any, image: jax.Array) -> jax.Array:
-            return objective.answer(params, state, image)[0]
+        def call(variables: Variables, image: jax.Array) -> jax.Array:
+            return objective.answer(variables, image, STILL)[0]
 
-        return count(call, found.params, found.model_state, images["image"])
+        return count(call, variables, images["image"])
 
     model = ViT(variant="S/16", num_classes=100, registers=1)
     plain = CLCA(model, keep=1.0, cache=False, aggregate=False)

@@ -29,9 +29,9 @@ def batch(rows: int = 8) -> dict[str, Any]:
     }
 
 
-def context(model_state: Any, step: Any = 0) -> Context:
+def context(step: Any = 0) -> Context:
     key = jax.random.fold_in(jax.random.key(1), step)
-    return Context(model_state, jnp.asarray(step, jnp.int32), 10, True, key)
+    return Context(jnp.asarray(step, jnp.int32), 10, True, key)
 
 
 def smmix(**changes: Any) -> SMMix:
@@ -79,44 +79,52 @@ def test_pasted_patches_are_the_partners_and_their_share_is_exact():
 
 def test_a_square_of_nothing_leaves_a_classifier_with_two_heads(variables: Any):
     objective = smmix(sides=(0.0, 0.0))
-    ctx = context(variables.model_state)
+    ctx = context()
     classifier = Classify(MODEL, label_smoothing=SMOOTH)
 
     @jax.jit
-    def both(params: Any) -> Any:
-        _, out = answer(params["model"], batch()["image"])
-        head = params["token_head"]
+    def both(variables: Any) -> Any:
+        _, out = answer(variables.params["model"], batch()["image"])
+        head = variables.params["token_head"]
         tokens = out["map"].mean((1, 2)) @ head["kernel"] + head["bias"]
         targets = jax.nn.one_hot(batch()["label"], 5)
         own = cross_entropy(tokens, targets, "softmax", SMOOTH).mean()
-        pair = (each.loss(params, {}, batch(), ctx) for each in (objective, classifier))
+        pair = (each.loss(variables, batch(), ctx) for each in (objective, classifier))
         return *pair, own
 
-    (loss, aux), (plain, found), own = both(variables.params)
+    (loss, aux), (plain, found), own = both(variables)
     np.testing.assert_allclose(loss, plain + 0.5 * own, rtol=1e-5)
     np.testing.assert_allclose(aux.metrics["top1"], found.metrics["top1"])
 
 
 def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
     objective, image = smmix(), batch()["image"]
-    params, state = variables.params["model"], variables.model_state["model"]
-    z, seen = jax.jit(objective.look)(params, state, image)
-    _, out = jax.jit(answer)(params, image)
+
+    def look(objective: SMMix, variables: Any) -> Any:
+        return objective.look(variables, image, context())
+
+    z, seen = jax.jit(look, static_argnums=0)(objective, variables)
+    _, out = jax.jit(answer)(variables.params["model"], image)
     np.testing.assert_allclose(z, out["logits"], atol=1e-5)
     assert seen.shape == (8, 4, 4)
     assert float(seen.std()) > 0
     assert 0.5 < float(seen.sum((1, 2)).max()) < 1  # the rest looks at the prefix
-    gradient = jax.jit(jax.grad(lambda p: objective.look(p, state, image)[0].sum()))(params)
+
+    def total(params: Any) -> jax.Array:
+        return look(objective, variables.merge(params=params))[0].sum()
+
+    gradient = jax.jit(jax.grad(total))(variables.params)
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
     told = dataclasses.replace(objective, attention="block00/attention")
-    np.testing.assert_allclose(jax.jit(told.look)(params, state, image)[1], seen, atol=1e-6)
+    seen_again = jax.jit(look, static_argnums=0)(told, variables)[1]
+    np.testing.assert_allclose(seen_again, seen, atol=1e-6)
     with pytest.raises(ValueError, match="matches none of"):
-        dataclasses.replace(objective, attention="block09/attention").look(params, state, image)
+        look(dataclasses.replace(objective, attention="block09/attention"), variables)
 
 
 def test_masked_rows_say_nothing_and_are_not_pasted(variables: Any):
-    objective, ctx = smmix(), context(variables.model_state)
-    loss = jax.jit(lambda b: objective.loss(variables.params, {}, b, ctx)[0])
+    objective, ctx = smmix(), context()
+    loss = jax.jit(lambda b: objective.loss(variables, b, ctx)[0])
     masked = {**batch(), "_mask": np.arange(8) != 2}
     poisoned = {**masked, "image": masked["image"].copy()}
     poisoned["image"][2] = 1e3
@@ -124,7 +132,7 @@ def test_masked_rows_say_nothing_and_are_not_pasted(variables: Any):
     np.testing.assert_allclose(loss(poisoned), found, rtol=1e-6)
     assert abs(float(found) - float(loss(batch()))) > 1e-4
     with pytest.raises(ValueError, match="even batch_size"):
-        objective.loss(variables.params, {}, batch(7), ctx)
+        objective.loss(variables, batch(7), ctx)
 
 
 def test_a_coin_chooses_and_the_side_is_drawn(variables: Any):
@@ -132,8 +140,8 @@ def test_a_coin_chooses_and_the_side_is_drawn(variables: Any):
 
     @jax.jit
     def found(step: jax.Array) -> Any:
-        ctx = context(variables.model_state, step)
-        loss, aux, grads = loss_and_gradient(objective, variables.params, {}, batch(), ctx)
+        params, ctx = variables.params, context(step)
+        loss, aux, grads = loss_and_gradient(objective, params, variables, batch(), ctx)
         return loss, aux.metrics["pasting"], jnp.any(grads["token_head"]["bias"] != 0)
 
     losses, pasting, moved = map(np.array, zip(*map(found, range(24)), strict=True))

@@ -42,21 +42,23 @@ def variables() -> Any:
     return dataclasses.replace(found, params={**found.params, "prompts": louder})
 
 
-def context(variables: Any) -> Context:
-    return Context(variables.model_state, jnp.zeros([], jnp.int32), 10, True, jax.random.key(1))
+CTX = Context(jnp.zeros([], jnp.int32), 10, True, jax.random.key(1))
 
 
 def test_shut_out_and_unpaid_prompts_leave_the_plain_vit_and_its_gradient(variables: Any):
     silent = tuple(dataclasses.replace(level, weight=0.0) for level in LEVELS)
     objective = dataclasses.replace(OBJECTIVE, levels=silent, absorb=False)
     plain = Classify(MODEL, label_smoothing=0.1)
-    ctx = context(variables)
 
     @quick_jit
     def both(params: Any) -> Any:
-        own = jax.value_and_grad(lambda p: objective.loss(p, {}, batch(), ctx)[0])(params)
-        given = {"model": params["model"]}
-        return own, jax.value_and_grad(lambda p: plain.loss(p, {}, batch(), ctx)[0])(given)
+        def of(objective: Any, params: Any) -> Any:
+            def loss(params: Any) -> jax.Array:
+                return objective.loss(variables.merge(params=params), batch(), CTX)[0]
+
+            return jax.value_and_grad(loss)(params)
+
+        return of(objective, params), of(plain, {"model": params["model"]})
 
     (loss, gradient), (expected, wanted) = both(variables.params)
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -73,8 +75,8 @@ def test_a_prompting_block_is_the_block_on_the_tokens_and_the_prompts(variables:
 
     @quick_jit
     def both(model: Any) -> Any:
-        params = {"model": model, "prompts": {"level0": own}}
-        coarse = objective.answer(params, {}, batch()["image"])[1]
+        given = variables.merge(params={"model": model, "prompts": {"level0": own}})
+        coarse = objective.answer(given, batch()["image"], CTX)[1]
         out = forward(MODEL, model, {}, batch()["image"], train=False)[1]
         block = Block(2, 64, 0.0, None, True, MODEL.precision, None)
         prompts = jnp.broadcast_to(own["tokens"], (4, 2, 16))
@@ -87,14 +89,12 @@ def test_a_prompting_block_is_the_block_on_the_tokens_and_the_prompts(variables:
 
 
 def test_the_loss_adds_every_level_and_masks_what_has_no_label(variables: Any):
-    ctx = context(variables)
-
     @quick_jit
-    def both(params: Any) -> Any:
-        loss, aux = OBJECTIVE.loss(params, {}, batch(), ctx)
-        return loss, aux, OBJECTIVE.predict(params, {}, batch(), ctx)
+    def both(variables: Any) -> Any:
+        loss, aux = OBJECTIVE.loss(variables, batch(), CTX)
+        return loss, aux, OBJECTIVE.predict(variables, batch(), CTX)
 
-    loss, aux, said = both(variables.params)
+    loss, aux, said = both(variables)
     expected = 0.0
     names = ("logits", "logits/level0", "logits/level1")
     classes = (np.arange(6), np.array(LEVELS[0].ancestors), np.array(FINE))
@@ -113,7 +113,7 @@ def test_what_the_image_is_told_changes_its_answer(variables: Any):
     @quick_jit
     def told(first: jax.Array) -> Any:
         known = (first, jnp.zeros(4, jnp.int32))
-        return OBJECTIVE.answer(variables.params, {}, image, told=known)[0]
+        return OBJECTIVE.answer(variables, image, CTX, told=known)[0]
 
     zeros, ones = jnp.zeros(4, jnp.int32), jnp.ones(4, jnp.int32)
     change = jnp.abs(told(zeros) - told(zeros.at[2].set(1))).max(-1)

@@ -75,9 +75,9 @@ def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
     for kind in ("dirichlet", "multinomial"):
         objective = Votes(tower, (3, 2), kind)
         variables = objective.init(jax.random.key(0), batch)
-        ctx = Context(variables.model_state, jnp.zeros([], int), 1, True, key=jax.random.key(1))
-        loss, aux = objective.loss(variables.params, {}, batch, ctx)
-        said = objective.predict(variables.params, {}, batch, ctx)
+        ctx = Context(jnp.zeros([], int), 1, True, key=jax.random.key(1))
+        loss, aux = objective.loss(variables, batch, ctx)
+        said = objective.predict(variables, batch, ctx)
         np.testing.assert_allclose(np.asarray(said["shares"][:, :3].sum(1)), 1, atol=1e-5)
         # The head starts at zero: every answer alike.
         if kind == "dirichlet":
@@ -93,9 +93,9 @@ def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
             assert loss == pytest.approx(np.dot(asked, sizes) / 2, abs=1e-4)
         assert aux.weight == 2
         without = {name: x for name, x in batch.items() if name != "votes"}
-        assert "vote_nll" not in objective.predict(variables.params, {}, without, ctx)
+        assert "vote_nll" not in objective.predict(variables, without, ctx)
     with pytest.raises(ValueError, match=r"config\.model\.num_classes=6"):
-        Votes(tower, (3, 3)).predict(variables.params, {}, batch, ctx)
+        Votes(tower, (3, 3)).predict(variables, batch, ctx)
     bad: Any = {"questions": (1,)}, {"likelihood": "poisson"}, {"ceiling": 0.0}
     for arguments in bad:
         with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -32,29 +32,27 @@ LABEL = jnp.array([3, 1, 2, 0])
 BATCH = {"image": IMAGE, "label": LABEL, "_mask": jnp.ones(4, bool)}
 
 
-def context(variables: Any) -> Context:
-    return Context(variables.model_state, jnp.int32(0), 1, train=True, key=jax.random.key(2))
+CTX = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
 
 
 def begun(**options: Any) -> tuple[Incremental, Any]:
     objective = Incremental(TOWER, TASKS, **options)
     variables = objective.init(jax.random.key(1), BATCH)
-    return objective, objective.begin(variables, BATCH, jax.random.key(3))
+    return objective, objective.init_from_batch(variables, BATCH, jax.random.key(3))
 
 
 def test_one_task_of_all_classes_is_classification():
     all_at_once = Incremental(TOWER, ((0, 1, 2, 3, 4),))
     variables = all_at_once.init(jax.random.key(1), BATCH)
-    ctx = context(variables)
-    ours, aux = all_at_once.loss(variables.params, {}, BATCH, ctx)
-    plain, expected = Classify(TOWER).loss(variables.params, {}, BATCH, ctx)
+    ours, aux = all_at_once.loss(variables, BATCH, CTX)
+    plain, expected = Classify(TOWER).loss(variables, BATCH, CTX)
     assert float(ours) == pytest.approx(float(plain), rel=1e-6)
     assert aux.metrics == expected.metrics
 
 
 def test_classes_to_come_have_no_share():
     objective, variables = begun(stage=0)
-    said = objective.predict(variables.params, {}, BATCH, context(variables))
+    said = objective.predict(variables, BATCH, CTX)
     probabilities = np.exp(said["log_probabilities"])
     np.testing.assert_allclose(probabilities[:, [1, 3]].sum(1), 1, rtol=1e-6)
     assert (probabilities[:, [0, 2, 4]] == 0).all()
@@ -63,21 +61,19 @@ def test_classes_to_come_have_no_share():
 def test_a_student_that_is_its_teacher_has_the_teachers_entropy_to_pay():
     """And no gradient from it; ``shared`` weights both by the share of the classes."""
     plain, variables = begun(stage=1)
-    assert not variables.slots
-    ctx = context(variables)
-    alone, _ = plain.loss(variables.params, {}, BATCH, ctx)
+    assert not variables.extra_state
+    alone, _ = plain.loss(variables, BATCH, CTX)
     for distil, own, kept in (("added", 1.0, 1.0), ("shared", 0.5, 0.5)):
         objective, with_teacher = begun(stage=1, distil=distil)
-        logits = Classify(TOWER).predict(variables.params, {}, BATCH, ctx)["logits"][:, (3, 1)]
+        logits = Classify(TOWER).predict(variables, BATCH, CTX)["logits"][:, (3, 1)]
         softened = jax.nn.softmax(logits / 2)
         entropy = float(-jnp.mean(jnp.sum(softened * jnp.log(softened), -1)))
-        loss, _ = objective.loss(with_teacher.params, with_teacher.slots, BATCH, ctx)
+        loss, _ = objective.loss(with_teacher, BATCH, CTX)
         assert float(loss) == pytest.approx(own * float(alone) + kept * entropy, rel=1e-5)
-        teacher = with_teacher.slots["teacher"]["params"]
+        teacher = with_teacher.extra_state["teacher"]["params"]
         assert jax.tree.all(jax.tree.map(jnp.array_equal, teacher, with_teacher.params["model"]))
-    first, variables = begun(stage=0, distil="added")
-    assert not variables.slots
-    assert not first.after_update({}, {"ema": 1}, None, ctx)  # pyright: ignore
+    _, variables = begun(stage=0, distil="added")
+    assert not variables.extra_state
 
 
 def test_aligned_rows_are_as_long_as_the_old_ones():
@@ -98,9 +94,9 @@ def test_the_next_stage_begins_with_what_the_last_one_answered_with():
     make = {"align": True, "distil": "added"}
     second, third = (Incremental(TOWER, tasks, stage=n, **make) for n in (1, 2))
     variables = second.init(jax.random.key(1), BATCH)
-    after = third.begin(third.init(jax.random.key(1), BATCH), BATCH, jax.random.key(0))
+    after = third.init_from_batch(third.init(jax.random.key(1), BATCH), BATCH, jax.random.key(0))
     answered = aligned(variables.params["model"], (3,), (1,))
-    for place in (after.params["model"], after.slots["teacher"]["params"]):
+    for place in (after.params["model"], after.extra_state["teacher"]["params"]):
         assert jax.tree.all(jax.tree.map(jnp.array_equal, place, answered))
 
 

@@ -33,13 +33,13 @@ def batch() -> dict[str, Any]:
 
 @functools.partial(jax.jit, static_argnums=0)
 def loss(objective: DataDam, pixels: Any, data: Any) -> tuple[Any, Any]:
-    ctx = Context({}, jnp.int32(0), 1, train=True, key=jax.random.key(4))
-    return objective.loss({"images": {"pixels": pixels}}, {}, data, ctx)
+    ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(4))
+    return objective.loss(Variables({"images": {"pixels": pixels}}, {}, {}), data, ctx)
 
 
 def test_it_begins_with_real_images_and_those_have_nothing_to_learn():
     data = batch()
-    begun = DAM.begin(DAM.init(jax.random.key(0), data), data, jax.random.key(1))
+    begun = DAM.init_from_batch(DAM.init(jax.random.key(0), data), data, jax.random.key(1))
     pixels = begun.params["images"]["pixels"]
     np.testing.assert_array_equal(pixels.reshape(6, 8, 8, 3), data["image"][:6])
     value, aux = loss(DAM, pixels, data)
@@ -59,7 +59,7 @@ def test_classes_that_a_batch_lacks_do_not_pull():
     slope = jax.grad(lambda x: loss(DAM, x, data)[0])(jnp.ones((3, 2, 8, 8, 3)) * 0.1)
     assert not np.any(slope[2])
     noise = DAM.init(jax.random.key(0), data)
-    begun = DAM.begin(noise, data, jax.random.key(1)).params["images"]["pixels"]
+    begun = DAM.init_from_batch(noise, data, jax.random.key(1)).params["images"]["pixels"]
     np.testing.assert_array_equal(begun[2], noise.params["images"]["pixels"][2])
 
 

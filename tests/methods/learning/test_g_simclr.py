@@ -13,7 +13,7 @@ import pytest
 
 from vision.blocks.kmeans import kmeans, lloyd, seeds
 from vision.core.net import forward, initialise
-from vision.core.objective import Context
+from vision.core.objective import Context, Variables
 from vision.data.pipeline import TrainData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
@@ -148,14 +148,14 @@ def test_views_of_a_batch_meet_in_the_objective():
     image = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4, 1))
     batch = {"image": image, "_mask": jnp.ones(4, bool)}
     variables = objective.init(jax.random.key(1), batch)
-    ctx = Context(variables.model_state, jnp.int32(0), 1, train=True, key=jax.random.key(2))
-    loss, aux = objective.loss(variables.params, {}, batch, ctx)
+    ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+    loss, aux = objective.loss(variables, batch, ctx)
     same = {**batch, "image": image[:, :1].repeat(2, 1)}
-    easier, found = objective.loss(variables.params, {}, same, ctx)
+    easier, found = objective.loss(variables, same, ctx)
     assert float(easier) < float(loss)
     assert float(found.metrics["top1"]) == 1
     assert set(aux.metrics) == {"top1"}
-    said = objective.predict(variables.params, {}, {**batch, "image": image[:, 0]}, ctx)
+    said = objective.predict(variables, {**batch, "image": image[:, 0]}, ctx)
     assert {name: x.shape for name, x in said.items()} == {
         "embedding": (4, 16),
         "projector/block00": (4, 6),
@@ -174,7 +174,8 @@ def test_an_autoencoder_gives_the_image_back_at_its_size():
         initialise(tower, jax.random.key(1), image[:, :6])
     objective = Reconstruct(tower, noise=0.5)
     batch = {"image": image, "_mask": jnp.array([True, False])}
-    ctx = Context({"model": state}, jnp.int32(0), 1, train=False)
-    loss, _ = objective.loss({"model": params}, {}, batch, ctx)
+    ctx = Context(jnp.int32(0), 1, train=False)
+    variables = Variables({"model": params}, {"model": state}, {})
+    loss, _ = objective.loss(variables, batch, ctx)
     expected = float(jnp.mean((out["reconstruction"][0] - image[0]) ** 2))
     assert float(loss) == pytest.approx(expected, rel=1e-5)

@@ -69,7 +69,7 @@ def test_with_nothing_hidden_it_is_the_plain_network():
     """
     made, classifier = step(MhimMil(MODEL, **PLAIN), sgd), step(Classify(MODEL), sgd)
     state = made.init(batch())
-    other = dataclasses.replace(state, slots={})
+    other = dataclasses.replace(state, extra_state={})
     ours, theirs = jax.jit(made.update), jax.jit(classifier.update)
     for _ in range(2):
         state, found = ours(state, batch())
@@ -110,7 +110,7 @@ def test_the_student_takes_one_layer_and_the_teacher_follows_slowly():
     made = step(MhimMil(MODEL, momentum=0.75, random=0.9))
     begun = jax.jit(made.init_from_batch)(made.init(batch()), batch())
     given = made.init(batch()).params["model"]
-    jax.tree.map(np.testing.assert_array_equal, begun.slots["teacher"], given)
+    jax.tree.map(np.testing.assert_array_equal, begun.extra_state["teacher"], given)
     student = begun.params["model"]
     np.testing.assert_array_equal(student["fc"]["kernel"], given["fc"]["kernel"])
     assert not np.allclose(student["head"]["kernel"], given["head"]["kernel"])
@@ -120,7 +120,7 @@ def test_the_student_takes_one_layer_and_the_teacher_follows_slowly():
         lambda old, new, now: np.testing.assert_allclose(now, 0.75 * old + 0.25 * new, atol=1e-6),
         given,
         after.params["model"],
-        after.slots["teacher"],
+        after.extra_state["teacher"],
     )
     same = step(MhimMil(MODEL, fresh=False))
     again = jax.jit(same.init_from_batch)(made.init(batch()), batch())

@@ -18,7 +18,7 @@ from vision.blocks.adapters import Lora
 from vision.blocks.diffusion import Diffusion
 from vision.core.config import spec
 from vision.core.experiment import Experiment
-from vision.core.objective import Context
+from vision.core.objective import Context, Variables
 from vision.core.optim import Optimizer, Rule, adamw
 from vision.data.batch_ops import ValueRange
 from vision.data.pipeline import TrainData
@@ -51,49 +51,51 @@ def begun() -> Any:
     model = jax.tree.map(
         lambda x: x + 0.3 * RNG.normal(size=x.shape).astype(np.float32), variables.params["model"]
     )
-    params = {**variables.params, "model": model}
-    return PPAP.begin(
-        type(variables)(params, variables.model_state, {}), batch(), jax.random.key(1)
-    )
+    given = variables.merge(params={"model": model})
+    return PPAP.init_from_batch(given, batch(), jax.random.key(1))
 
 
 @functools.cache
 def context() -> Context:
-    return Context({"model": {}}, jnp.int32(0), 1, train=True, key=jax.random.key(4))
+    return Context(jnp.int32(0), 1, train=True, key=jax.random.key(4))
 
 
 @jax.jit
 def loss(params: Any, data: Any) -> Any:
-    return PPAP.loss(params, {}, data, context())[0]
+    return PPAP.loss(Variables(params, {"model": {}}, {}), data, context())[0]
 
 
 def test_every_expert_is_the_classifier_at_the_start(begun: Any):
-    data, ctx = batch(), Context({"model": {}}, jnp.int32(0), 1, train=False)
-    said = jax.jit(lambda params: Classify(NET).predict(params, {}, data, ctx)["logits"])
-    teacher = said({"model": begun.params["model"]})
+    data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
+
+    @jax.jit
+    def said(model: Any) -> jax.Array:
+        return Classify(NET).predict(begun.merge(params={"model": model}), data, ctx)["logits"]
+
+    teacher = said(begun.params["model"])
     assert np.std(teacher) > 0.1
     for n in range(3):
         learned = jax.tree.map(lambda x, n=n: x[n], begun.params["experts"])
         weights = PPAP.weights(begun.params, learned)
         jax.tree.map(np.testing.assert_array_equal, weights, begun.params["model"])
-        np.testing.assert_array_equal(said({"model": weights}), teacher)
+        np.testing.assert_array_equal(said(weights), teacher)
 
 
 def test_the_step_decides_which_expert_answers(begun: Any):
-    data, ctx = batch(), Context({"model": {}}, jnp.int32(0), 1, train=False)
+    data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
     own = begun.params["experts"]["own"]
     own = {**own, "head": {"bias": jnp.arange(9.0).reshape(3, 3)}}
-    params = {**begun.params, "experts": {**begun.params["experts"], "own": own}}
+    changed = begun.merge(params={"experts": {**begun.params["experts"], "own": own}})
 
     @jax.jit
     def logits(time: jax.Array) -> jax.Array:
-        return PPAP.predict(params, {}, {**data, "time": time}, ctx)["logits"]
+        return PPAP.predict(changed, {**data, "time": time}, ctx)["logits"]
 
     first = logits(jnp.int32(0))
     for time, expert in ((33, 0), (34, 1), (66, 1), (67, 2), (99, 2)):
         np.testing.assert_allclose(logits(jnp.int32(time)) - first, 3.0 * expert, atol=1e-5)
     with pytest.raises(ValueError, match="one step at a time"):
-        PPAP.predict(params, {}, {**data, "time": jnp.zeros(6, jnp.int32)}, ctx)
+        PPAP.predict(changed, {**data, "time": jnp.zeros(6, jnp.int32)}, ctx)
 
 
 def test_only_experts_learn_and_masked_rows_teach_nothing(begun: Any):
@@ -109,7 +111,7 @@ def test_only_experts_learn_and_masked_rows_teach_nothing(begun: Any):
     np.testing.assert_allclose(loss(begun.params, data), loss(begun.params, other), rtol=1e-6)
     assert loss(begun.params, data) > 0
     with pytest.raises(ValueError, match="batch_size=5"):
-        PPAP.loss(begun.params, {}, {k: x[:5] for k, x in data.items()}, context())
+        PPAP.loss(begun, {k: x[:5] for k, x in data.items()}, context())
 
 
 def test_each_expert_sees_noise_of_its_range_only():

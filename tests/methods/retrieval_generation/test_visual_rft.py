@@ -140,11 +140,11 @@ def stepped() -> Any:
     @quick_jit
     def run(key: jax.Array) -> Any:
         variables = objective.init(key, batch)
-        ctx = Context(variables.model_state, jnp.zeros((), jnp.int32), 10, True, key)
-        some = jax.grad(lambda p: objective.loss(p, variables.slots, batch, ctx)[0])
+        ctx = Context(jnp.zeros((), jnp.int32), 10, True, key)
+        some = jax.grad(lambda p: objective.loss(variables.merge(params=p), batch, ctx)[0])
         # No reward at all is a constant one.
         none = dataclasses.replace(objective, rewards=())
-        constant = jax.grad(lambda p: none.loss(p, variables.slots, batch, ctx)[0])
+        constant = jax.grad(lambda p: none.loss(variables.merge(params=p), batch, ctx)[0])
         weights, state = variables.params["model"], variables.model_state["model"]
         prefix = forward(MODEL, weights, state, batch["image"], train=False, method="see")[1]
         ids, said = sample(

@@ -28,10 +28,10 @@ BATCH = {
 
 
 def value(objective: Any, of: Variables) -> tuple[float, Any]:
-    ctx = Context(of.model_state, jnp.zeros([], jnp.int32), 1, train=True, key=jax.random.key(0))
+    ctx = Context(jnp.zeros([], jnp.int32), 1, train=True, key=jax.random.key(0))
 
     def loss(params: Any) -> Any:
-        return objective.loss(params, {}, BATCH, ctx)[0]
+        return objective.loss(of.merge(params=params), BATCH, ctx)[0]
 
     found, slope = jax.jit(jax.value_and_grad(loss))(of.params)
     return float(found), slope
@@ -55,8 +55,8 @@ def test_at_temperature_one_labels_give_cross_entropy():
     params["head"] = jax.tree.map(lambda x: 8 * x, params["head"])
     scaled = Variables({"model": params}, start.model_state, {})
     assert value(hot, scaled)[0] == pytest.approx(value(cold, start)[0], rel=1e-5)
-    ctx = Context(start.model_state, jnp.zeros([], jnp.int32), 1, train=False)
-    said = hot.predict(scaled.params, {}, BATCH, ctx)
+    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+    said = hot.predict(scaled, BATCH, ctx)
     assert np.allclose(said["tempered_logits"] * 8, said["logits"])
 
 

@@ -69,7 +69,7 @@ def test_an_epoch_moves_and_stores_its_own_augmenter(run: list[Any]):
     begun, middle, end = run[0], run[2], run[4]
     for name in ("first", "second"):
         params = [state.params["augmenters"][name] for state in (begun, middle, end)]
-        stored = [state.slots["stored"][name] for state in (begun, middle, end)]
+        stored = [state.extra_state["stored"][name] for state in (begun, middle, end)]
         assert not np.allclose(params[0][0], params[1][0])
         np.testing.assert_array_equal(params[0][1], params[1][1])
         assert not np.allclose(params[1][1], params[2][1])
@@ -88,7 +88,7 @@ def test_without_augmenters_it_is_a_classifier():
     plain = dataclasses.replace(
         made, objective=Classify(MODEL), optimizer=made.optimizer["attribute"]
     )
-    start = dataclasses.replace(state, opt_state=plain.start_optimizers(state.params))
+    start = dataclasses.replace(state, opt_state=plain.init_optimizers(state.params))
     _, found = jax.jit(made.update)(state, data)
     _, cold = jax.jit(plain.update)(start, data)
     assert found["attribute_top1"] == cold["top1"]

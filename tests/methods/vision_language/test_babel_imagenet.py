@@ -58,8 +58,7 @@ def variables() -> Variables:
     return jax.jit(OBJECTIVE.init)(jax.random.key(0), BATCH)
 
 
-def context(variables: Variables) -> Context:
-    return Context(variables.model_state, jnp.int32(0), 10, train=False)
+CTX = Context(jnp.int32(0), 10, train=False)
 
 
 def test_a_fresh_adapter_is_the_base_and_sits_at_every_place(variables: Variables):
@@ -67,22 +66,18 @@ def test_a_fresh_adapter_is_the_base_and_sits_at_every_place(variables: Variable
     found = jax.eval_shape(AdaptText(real, width=4).init, jax.random.key(0), BATCH)
     assert sorted(found.params["adapter"]) == ["text_block00", "text_block01", "text_stem"]
     assert found.params["adapter"]["text_block01"]["down"]["kernel"].shape == (16, 4)
-    ctx = context(variables)
     adapted, plain = (
-        jax.jit(lambda adapted=adapted: OBJECTIVE.texts(variables.params, ctx, FOREIGN, adapted))()
+        jax.jit(lambda adapted=adapted: OBJECTIVE.texts(variables, CTX, FOREIGN, adapted))()
         for adapted in (True, False)
     )
     np.testing.assert_allclose(adapted, plain, rtol=1e-5, atol=1e-6)  # two programs
 
 
 def test_it_learns_the_language(variables: Variables):
-    ctx = context(variables)
-
     @jax.jit
     def update(adapter: Any) -> tuple[Any, jax.Array]:
         def loss(adapter: Any) -> jax.Array:
-            params = {**variables.params, "adapter": adapter}
-            return OBJECTIVE.loss(params, {}, BATCH, ctx)[0]
+            return OBJECTIVE.loss(variables.merge(params={"adapter": adapter}), BATCH, CTX)[0]
 
         value, gradient = jax.value_and_grad(loss)(adapter)
         return jax.tree.map(lambda w, g: w - 0.5 * g, adapter, gradient), value
@@ -92,20 +87,19 @@ def test_it_learns_the_language(variables: Variables):
         adapter, value = update(adapter)
         losses.append(float(value))
     assert losses[-1] < 0.5 * losses[0]
-    params = {**variables.params, "adapter": adapter}
+    learned = variables.merge(params={"adapter": adapter})
     # Row 2 is masked: whatever stands there, the loss is the same.
     masked = {**BATCH, "text": FOREIGN.at[2].set(FOREIGN[0])}
-    loss = jax.jit(lambda batch: OBJECTIVE.loss(params, {}, batch, ctx)[0])
+    loss = jax.jit(lambda batch: OBJECTIVE.loss(learned, batch, CTX)[0])
     same = [float(loss(each)) for each in (BATCH, masked)]
     assert same[0] == pytest.approx(same[1], abs=1e-6)
 
 
 def test_predictions_of_one_side_need_no_other(variables: Variables):
-    ctx = context(variables)
     predict = OBJECTIVE.predict
     for name, given in (("image/embedding", "image"), ("text/embedding", "text")):
         batch = {given: BATCH[given]}
-        found = jax.eval_shape(lambda b=batch: predict(variables.params, {}, b, ctx))
+        found = jax.eval_shape(lambda b=batch: predict(variables, b, CTX))
         assert found.keys() - {"embedding"} == {name}
         assert found[name].shape == (3, 8)
 

@@ -108,12 +108,11 @@ def test_the_tasks_add_up_and_the_batch_may_have_rows_without_an_entity():
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 0.5)):
         objective = EntityTasks(Tiny(), CLASSES, 4, *weights, sampled=3)
         variables = objective.init(jax.random.key(0), batch)
-        ctx = Context(variables.model_state, jnp.int32(0), 10, True, jax.random.key(3))
-        step = jax.jit(lambda params, o=objective, c=ctx: o.loss(params, {}, batch, c))
-        value, aux = step(variables.params)
+        ctx = Context(jnp.int32(0), 10, True, jax.random.key(3))
+        value, aux = jax.jit(lambda v, o=objective, c=ctx: o.loss(v, batch, c))(variables)
         found[weights] = float(value)
         assert ("entity_loss" in aux.metrics) == (weights[0] > 0)
-        predicted = objective.predict(variables.params, {}, {"image": batch["image"]}, ctx)
+        predicted = objective.predict(variables, {"image": batch["image"]}, ctx)
         main = "entity/embedding" if weights[0] else "image/embedding"
         np.testing.assert_array_equal(predicted["embedding"], predicted[main])
     assert found[2.0, 0.5] == pytest.approx(2 * found[1.0, 0.0] + 0.5 * found[0.0, 1.0], rel=1e-5)

@@ -20,15 +20,14 @@ not start as the class token. DynamicViT, ATS, DPC-KNN and SiT, which they also 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.token_reduction import Attended, Rule, number_kept
-from vision.core.net import Tap, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import Tap, initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.models.depth_head import DepthHead
 from vision.models.vit import ViT
 from vision.objectives.classify import cross_entropy, to_targets
@@ -37,7 +36,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class CLCA:
+class CLCA(Objective):
     """See the module. ``batch["image"]``, ``batch["label"]`` as ``Classify`` has them.
 
     Attributes:
@@ -98,8 +97,7 @@ class CLCA:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_rule, k_head = jax.random.split(key, 3)
-        params, model_state = initialise(self.model, k_model, batch["image"])
-        variables = Variables({"model": params}, {"model": model_state}, {})
+        variables = super().init(k_model, batch)
         size = self.model.resolved()
         height, width = (side // size.patch for side in batch["image"].shape[1:3])
         before = [self.prefix + height * width, *self.tokens(height * width)]
@@ -111,12 +109,11 @@ class CLCA:
                 k_block = jax.random.fold_in(k_rule, block)
                 learned[f"at{block}"] = self.rule.init(k_block, size.width, kept)
         if jax.tree.leaves(learned):
-            variables.params["rule"] = learned
+            variables = variables.merge(params={"rule": learned})
         if self.aggregate:
             depths = jnp.zeros((1, len(self._read()), size.width))
-            variables.params["head"], variables.model_state["head"] = initialise(
-                self._head, k_head, depths
-            )
+            head, state = initialise(self._head, k_head, depths)
+            variables = variables.merge(params={"head": head}, model_state={"head": state})
         return variables
 
     @property
@@ -128,31 +125,19 @@ class CLCA:
         return tuple(sorted({*self.blocks, self.model.resolved().depth - 1}))
 
     def answer(
-        self,
-        params: dict[str, Tree],
-        model_state: Mapping[str, Tree],
-        image: jax.Array,
-        train: bool = False,
-        key: jax.Array | None = None,
+        self, variables: Variables, image: jax.Array, ctx: Context
     ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
         """Logits (B, K) float32, the model's ``out``, and the new state of both networks."""
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            model_state["model"],
-            image,
-            train=train,
-            key=key,
-            tap=self._tap(params.get("rule", {})),
-        )
-        states = {"model": state}
+        tap = self._tap(variables.params.get("rule", {}))
+        out, states = apply(self.model, variables, image, ctx, tap=tap)
         logits = out["logits"]
         if self.aggregate:
             depths = jnp.stack([out[f"block{i:02d}"][:, 0] for i in self._read()], axis=1)
-            given = {"params": params["head"], **model_state["head"]}
-            mutable = list(model_state["head"]) if train else []
-            logits, updated = self._head.apply(given, depths, train=train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
-            states["head"] = {**model_state["head"], **updated}
+            state = variables.model_state["head"]
+            given = {"params": variables.params["head"], **state}
+            mutable = list(state) if ctx.train else []
+            logits, updated = self._head.apply(given, depths, train=ctx.train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
+            states["head"] = {**state, **updated}
         return logits.astype(jnp.float32), out, states
 
     def _tap(self, learned: Tree) -> Tap | None:
@@ -194,29 +179,15 @@ class CLCA:
 
         return Tap(edit, "|".join(sites))
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        key = ctx.rng("dropout")
-        logits, _, state = self.answer(params, ctx.model_state, batch["image"], ctx.train, key)
-        targets, valid = to_targets(batch["label"], logits.shape[-1])
-        valid = valid & batch["_mask"]
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        logits, _, state = self.answer(variables, batch["image"], ctx)
+        targets, labelled = to_targets(batch["label"], logits.shape[-1])
         losses = cross_entropy(logits, targets, "softmax", self.label_smoothing)
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
-        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        metrics = {"top1": jnp.sum(correct * weight)}
-        return jnp.sum(losses * weight), Aux(metrics, state, weight=count)
+        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return averaged(losses, labelled & batch["_mask"], state, top1=right)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
-        logits, out, _ = self.answer(params, ctx.model_state, batch["image"])
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
+        logits, out, _ = self.answer(variables, batch["image"], ctx)
         log = jax.nn.log_softmax(logits)
         embedding = out["embedding"].astype(jnp.float32)
         return {"logits": logits, "log_probabilities": log, "embedding": embedding}

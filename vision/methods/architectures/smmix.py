@@ -23,22 +23,30 @@ batch: so micro-batches keep pairs together where their number divides half the 
 from __future__ import annotations
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import Tap, Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import Tap
+from vision.core.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Variables,
+    apply,
+    averaged,
+    output_shapes,
+)
 from vision.data.batch_ops import Mixup
-from vision.objectives.classify import Classify, cross_entropy, to_targets
+from vision.objectives.classify import cross_entropy, to_targets
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class SMMix:
+class SMMix(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, B even; ``batch["label"]`` int (B,).
 
     Attributes:
@@ -51,7 +59,6 @@ class SMMix:
       label_smoothing: of every cross-entropy.
     """
 
-    model: Tower
     attention: str | None = None
     sides: tuple[float, float] = (0.25, 0.75)
     probability: float = 0.5
@@ -66,42 +73,36 @@ class SMMix:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_head = jax.random.split(key)
-        params, model_state = initialise(self.model, k_model, batch["image"])
-        out = self._shapes(params, model_state, batch["image"])
+        variables = super().init(k_model, batch)
+        out = output_shapes(self.model, variables, batch["image"])
         shape = (out["map"].shape[-1], out["logits"].shape[-1])
         kernel = 0.02 * jax.random.truncated_normal(k_head, -2, 2, shape)
         head = {"kernel": kernel, "bias": jnp.zeros(shape[1])}
-        return Variables({"model": params, "token_head": head}, {"model": model_state}, {})
+        return variables.merge(params={"token_head": head})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         if len(batch["image"]) % 2:
             raise ValueError(f"a batch of {len(batch['image'])} has no pairs: an even batch_size")
-        coin, draw = ctx.rng("coin"), ctx.rng("draw")
-        assert coin is not None
-        assert draw is not None
-        chosen = jax.random.bernoulli(coin, self.probability)
+        draw = ctx.rng("draw")
+        chosen = jax.random.bernoulli(ctx.rng("coin"), self.probability)
         losses, right, state, valid = jax.lax.cond(
             chosen,
-            lambda: self._pasted(params, batch, draw, ctx),
-            lambda: self._blended(params, batch, draw, ctx),
+            lambda: self._pasted(variables, batch, draw, ctx),
+            lambda: self._blended(variables, batch, draw, ctx),
         )
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
-        metrics = {"top1": jnp.sum(right * weight), "pasting": chosen.astype(jnp.float32)}
-        return jnp.sum(losses * weight), Aux(metrics, {"model": state}, weight=count)
+        pasting = chosen.astype(jnp.float32)
+        return averaged(losses, valid, state, top1=right, pasting=pasting)
 
     def _pasted(
-        self, params: dict[str, Tree], batch: Batch, key: jax.Array, ctx: Context
-    ) -> tuple[jax.Array, jax.Array, Tree, jax.Array]:
+        self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context
+    ) -> tuple[jax.Array, jax.Array, dict[str, Tree], jax.Array]:
         """Losses (B,), whether the answer is right, the model's new state, and which rows count."""
         image, half = batch["image"], len(batch["image"]) // 2
 
         def partner(x: jax.Array) -> jax.Array:
             return jnp.roll(x, half, axis=0)
 
-        z, seen = self.look(params["model"], ctx.model_state["model"], image)
+        z, seen = self.look(variables, image, ctx)
         soft, labelled = to_targets(batch["label"], z.shape[-1])
         valid = labelled & batch["_mask"]
         both = valid & partner(valid)
@@ -112,7 +113,8 @@ class SMMix:
         mixed = jnp.where(both[:, None, None, None], mixed, image)
         there = there & both[:, None, None]
         own = 1 - there.mean((1, 2))[:, None]
-        logits, out, state = self._forward(params, mixed, ctx)
+        out, state = apply(self.model, variables, mixed, ctx)
+        logits, head = out["logits"].astype(jnp.float32), variables.params["token_head"]
 
         def entropy(said: jax.Array, target: jax.Array) -> jax.Array:
             return cross_entropy(said, target, "softmax", self.label_smoothing)
@@ -120,7 +122,7 @@ class SMMix:
         def of(part: jax.Array) -> jax.Array:
             tokens = out["map"].astype(jnp.float32) * part[..., None]
             mean = tokens.sum((1, 2)) / jnp.maximum(part.sum((1, 2)), 1)[:, None]
-            return mean @ params["token_head"]["kernel"] + params["token_head"]["bias"]
+            return mean @ head["kernel"] + head["bias"]
 
         targets = own * soft + (1 - own) * partner(soft)
         groups = entropy(of(~there), soft)
@@ -131,37 +133,30 @@ class SMMix:
         return losses, jnp.argmax(logits, -1) == jnp.argmax(targets, -1), state, valid
 
     def _blended(
-        self, params: dict[str, Tree], batch: Batch, key: jax.Array, ctx: Context
-    ) -> tuple[jax.Array, jax.Array, Tree, jax.Array]:
-        classes = params["token_head"]["bias"].shape[0]
+        self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context
+    ) -> tuple[jax.Array, jax.Array, dict[str, Tree], jax.Array]:
+        classes = variables.params["token_head"]["bias"].shape[0]
         valid = batch["_mask"] & to_targets(batch["label"], classes)[1]
         given = {"image": batch["image"], "label": batch["label"], "_mask": valid}
         mixed = Mixup(classes, self.mixup_alpha)(given, key)
-        logits, _, state = self._forward(params, mixed["image"], ctx)
+        out, state = apply(self.model, variables, mixed["image"], ctx)
+        logits = out["logits"].astype(jnp.float32)
         losses = cross_entropy(logits, mixed["label"], "softmax", self.label_smoothing)
         right = jnp.argmax(logits, -1) == jnp.argmax(mixed["label"], -1)
         return losses, right, state, valid
 
-    def _forward(
-        self, params: dict[str, Tree], image: jax.Array, ctx: Context
-    ) -> tuple[jax.Array, dict[str, jax.Array], Tree]:
-        state, key = ctx.model_state["model"], ctx.rng("dropout")
-        given = self.model, params["model"], state, image
-        _, out, state = forward(*given, train=ctx.train, key=key)
-        return out["logits"].astype(jnp.float32), out, state
-
     def look(
-        self, params: Tree, model_state: Tree, image: jax.Array
+        self, variables: Variables, image: jax.Array, ctx: Context
     ) -> tuple[jax.Array, jax.Array]:
         """Logits (B, K) and attention (B, h, w), float32, of the model as it would answer."""
-        params = jax.lax.stop_gradient(params)
         where = self.attention
         if where is None:
-            names = self._shapes(params, model_state, image)
+            names = output_shapes(self.model, variables, image)
             blocks = [name.partition("/")[0] for name in names if name.startswith("block")]
             where = f"{max(blocks)}/attention"
+        params = jax.lax.stop_gradient(variables.params["model"])
         tap = Tap(lambda _, x: x, sites=where)
-        _, out, _ = forward(self.model, params, model_state, image, train=False, tap=tap)
+        out, _ = apply(self.model, variables, image, ctx, params=params, train=False, tap=tap)
         sites = [name for name in out if tap.wants(name)]
         if not sites:
             raise ValueError(f"attention: {where!r} matches none of {sorted(out)}")
@@ -171,21 +166,6 @@ class SMMix:
         maps = [out[name][..., -patches:, -patches:].mean((1, 2)) for name in sites]
         attention = jnp.mean(jnp.stack(maps), 0).reshape(-1, *grid)
         return out["logits"].astype(jnp.float32), attention
-
-    def _shapes(self, params: Tree, model_state: Tree, image: jax.Array) -> dict[str, Any]:
-        """``out`` of the model, shapes only."""
-        call = functools.partial(forward, self.model, train=False)
-        return jax.eval_shape(call, params, model_state, image)[1]
-
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
-        return Classify(self.model).predict(params, slots, batch, ctx)
 
 
 def regions(attention: jax.Array, side: jax.Array | int) -> tuple[jax.Array, jax.Array]:

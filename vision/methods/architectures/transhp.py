@@ -24,8 +24,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import Tap, Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import Tap
+from vision.core.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Variables,
+    apply,
+    averaged,
+    output_shapes,
+)
 from vision.objectives.classify import cross_entropy, to_targets
 
 Tree = Any
@@ -67,7 +76,7 @@ class Level:
 
 
 @dataclasses.dataclass(frozen=True)
-class TransHP:
+class TransHP(Objective):
     """See the module. ``batch["image"]``, ``batch["label"]`` as ``Classify`` has them.
 
     ``params["prompts"]`` has ``level0``.. with ``tokens`` and ``weights``, both (n, D).
@@ -79,7 +88,6 @@ class TransHP:
       absorb: whether the image's tokens attend to the prompts.
     """
 
-    model: Tower
     levels: tuple[Level, ...]
     label_smoothing: float = 0.0
     absorb: bool = True
@@ -93,12 +101,8 @@ class TransHP:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_prompts = jax.random.split(key)
-        params, model_state = initialise(self.model, k_model, batch["image"])
-
-        def shapes(params: Tree, image: jax.Array) -> dict[str, jax.Array]:
-            return forward(self.model, params, model_state, image, train=False)[1]
-
-        out = jax.eval_shape(shapes, params, batch["image"])
+        variables = super().init(k_model, batch)
+        out = output_shapes(self.model, variables, batch["image"])
         prompts = {}
         for i, level in enumerate(self.levels):
             if level.site not in out:
@@ -109,69 +113,54 @@ class TransHP:
             shape = (2, level.classes, out["stem"].shape[-1])
             drawn = jax.random.truncated_normal(jax.random.fold_in(k_prompts, i), -2, 2, shape)
             prompts[f"level{i}"] = {"tokens": 0.02 * drawn[0], "weights": 0.02 * drawn[1]}
-        return Variables({"model": params, "prompts": prompts}, {"model": model_state}, {})
+        return variables.merge(params={"prompts": prompts})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        logits, coarse, _, state = self.answer(
-            params, ctx.model_state["model"], batch["image"], ctx.train, ctx.rng("dropout")
-        )
-        targets, valid = to_targets(batch["label"], logits.shape[-1])
-        valid = valid & batch["_mask"]
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        logits, coarse, _, state = self.answer(variables, batch["image"], ctx)
+        targets, labelled = to_targets(batch["label"], logits.shape[-1])
+        valid = labelled & batch["_mask"]
 
-        def mean(said: jax.Array, target: jax.Array) -> tuple[jax.Array, jax.Array]:
-            losses = cross_entropy(said, target, "softmax", self.label_smoothing)
-            right = jnp.argmax(said, -1) == jnp.argmax(target, -1)
-            return jnp.sum(losses * weight), jnp.sum(right * weight)
+        def compared(logits: jax.Array, targets: jax.Array, name: str) -> tuple[jax.Array, Aux]:
+            losses = cross_entropy(logits, targets, "softmax", self.label_smoothing)
+            right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+            return averaged(losses, valid, state, **{name: right})
 
-        total, right = mean(logits, targets)
-        metrics = {"top1": right}
+        total, aux = compared(logits, targets, "top1")
         for i, (level, scores) in enumerate(zip(self.levels, coarse, strict=True)):
             above = targets @ jax.nn.one_hot(jnp.array(level.ancestors), level.classes)
-            loss, metrics[f"level{i}_top1"] = mean(scores, above)
+            loss, of_level = compared(scores, above, f"level{i}_top1")
             total += level.weight * loss
-        return total, Aux(metrics, {"model": state}, weight=count)
+            aux.metrics.update(of_level.metrics)
+        return total, aux
 
     def answer(
         self,
-        params: dict[str, Tree],
-        model_state: Tree,
+        variables: Variables,
         image: jax.Array,
-        train: bool = False,
-        key: jax.Array | None = None,
+        ctx: Context,
         told: tuple[jax.Array, ...] | None = None,
-    ) -> tuple[jax.Array, list[jax.Array], jax.Array, Tree]:
+    ) -> tuple[jax.Array, list[jax.Array], jax.Array, dict[str, Tree]]:
         """Fine logits (B, K), coarse ones (B, n) per level, the embedding, and the model's state.
 
         ``told``: int (B,) per level, a coarse class whose prompt stands in the place of all.
         """
+        prompts = variables.params["prompts"]
         tokens = []
         for i in range(len(self.levels)):
-            own = params["prompts"][f"level{i}"]["tokens"]
+            own = prompts[f"level{i}"]["tokens"]
             rows = jnp.broadcast_to(own, (len(image), *own.shape))
             if told is not None:
                 rows = jnp.broadcast_to(own[told[i]][:, None], (len(image), *own.shape))
             tokens.append(rows)
-        embedding, out, state = forward(
-            self.model,
-            params["model"],
-            model_state,
-            image,
-            train=train,
-            key=key,
-            tap=self._tap(tokens),
-        )
+        out, state = apply(self.model, variables, image, ctx, tap=self._tap(tokens))
         coarse = []
         for i, (level, rows) in enumerate(zip(self.levels, tokens, strict=True)):
             # The residual stream behind the prompts, which the tap has dropped from the block's.
             added = (out[f"{level.site}/{part}"][:, -level.classes :] for part in ("attn", "mlp"))
             seen = sum((each.astype(jnp.float32) for each in added), rows.astype(jnp.float32))
-            weights = params["prompts"][f"level{i}"]["weights"]
+            weights = prompts[f"level{i}"]["weights"]
             coarse.append(jnp.einsum("bnd,nd->bn", seen, weights))
-        return out["logits"].astype(jnp.float32), coarse, embedding, state
+        return out["logits"].astype(jnp.float32), coarse, out["embedding"], state
 
     def _tap(self, tokens: list[jax.Array]) -> Tap:
         joins = {level.before: rows for level, rows in zip(self.levels, tokens, strict=True)}
@@ -191,16 +180,9 @@ class TransHP:
 
         return Tap(edit, "|".join({**joins, **leaves, **apart}))
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """What ``Classify`` predicts, and ``logits/level0``.. (B, n), all float32."""
-        logits, coarse, embedding, _ = self.answer(params, ctx.model_state["model"], batch["image"])
+        logits, coarse, embedding, _ = self.answer(variables, batch["image"], ctx)
         return {
             "logits": logits,
             "log_probabilities": jax.nn.log_softmax(logits),

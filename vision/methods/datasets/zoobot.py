@@ -34,8 +34,7 @@ from vision.adapt.whitening import fit_whitening
 from vision.blocks.nearest import nearest
 from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.core.figures import Figure
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.data.ops.base import Example
 from vision.evaluators.embeddings import embed, finite, normalised
 
@@ -63,7 +62,7 @@ def multinomial(counts: jax.Array, log_p: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class Votes:
+class Votes(Objective):
     """Predicts votes. A batch has ``votes`` (B, sum of ``questions``), counts of 0 or more.
 
     Attributes:
@@ -74,7 +73,6 @@ class Votes:
       ceiling: concentrations lie between 1 and 1 more than this.
     """
 
-    model: Tower
     questions: tuple[int, ...]
     likelihood: Likelihood = "dirichlet"
     ceiling: float = 100.0
@@ -87,47 +85,22 @@ class Votes:
         if not self.ceiling > 0:
             raise ValueError(f"ceiling={self.ceiling}: must be positive")
 
-    def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        return Variables({"model": params}, {"model": model_state}, {})
-
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            batch["image"],
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        out, state = apply(self.model, variables, batch["image"], ctx)
         votes = batch["votes"].astype(jnp.float32)
-        loss = jnp.zeros(len(votes))
+        losses = jnp.zeros(len(votes))
         for k, z in self._split(votes, out["logits"]):
             if self.likelihood == "dirichlet":
-                loss += dirichlet_multinomial(k, self._concentrations(z))
+                losses += dirichlet_multinomial(k, self._concentrations(z))
             else:
                 shares = k / jnp.maximum(k.sum(-1, keepdims=True), 1)
-                loss -= jnp.sum(shares * jax.nn.log_softmax(z), -1)
-        valid = batch["_mask"]
-        count = valid.sum()
-        mean = jnp.sum(jnp.where(valid, loss, 0)) / jnp.maximum(count, 1)
-        return mean, Aux(model_state={"model": state}, weight=count)
+                losses -= jnp.sum(shares * jax.nn.log_softmax(z), -1)
+        return averaged(losses, batch["_mask"], state)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``shares`` (B, A) that are expected, 1 for each question, ``embedding``, ``logits``,
         and, where the batch has ``votes``, ``vote_nll`` (B,) nats, as if each came in turn."""
-        embedding, out, _ = forward(
-            self.model, params["model"], ctx.model_state["model"], batch["image"], train=False
-        )
+        out, _ = apply(self.model, variables, batch["image"], ctx)
         logits = out["logits"].astype(jnp.float32)
         votes = batch.get("votes", jnp.zeros(logits.shape)).astype(jnp.float32)
         nll, shares = jnp.zeros(len(logits)), []
@@ -139,8 +112,9 @@ class Votes:
             else:
                 shares.append(jax.nn.softmax(z))
                 nll += multinomial(k, jax.nn.log_softmax(z))
-        found = {"shares": jnp.concatenate(shares, -1), "embedding": embedding, "logits": logits}
-        return {**found, "vote_nll": nll} if "votes" in batch else found
+        predictions = {"shares": jnp.concatenate(shares, -1), "logits": logits}
+        predictions["embedding"] = out["embedding"]
+        return {**predictions, "vote_nll": nll} if "votes" in batch else predictions
 
     def _concentrations(self, logits: jax.Array) -> jax.Array:
         return 1 + self.ceiling * jax.nn.sigmoid(logits.astype(jnp.float32))

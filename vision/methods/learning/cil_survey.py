@@ -33,8 +33,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import forward
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 NEVER = -1e30
@@ -42,7 +42,7 @@ TEMPERATURE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
-class Incremental:
+class Incremental(Objective):
     """One stage. ``batch["label"]`` int (B,), classes of the tasks so far only.
 
     Attributes:
@@ -54,7 +54,6 @@ class Incremental:
       align: scale the head's new rows, when answering and before the next stage.
     """
 
-    model: Tower
     tasks: tuple[tuple[int, ...], ...]
     stage: int = 0
     distil: Literal["none", "added", "shared"] = "none"
@@ -70,53 +69,40 @@ class Incremental:
             raise ValueError(f"distil={self.distil!r}: 'none', 'added' or 'shared'")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        return self._with_teacher({"model": params}, {"model": model_state})
+        return self._with_teacher(super().init(key, batch))
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """The teacher is what the stage before left, aligned as it answers."""
-        params = dict(variables.params)
         if self.align and self.stage:
             old, new = self.classes(self.stage - 1)
-            params["model"] = aligned(params["model"], old, new)
-        return self._with_teacher(params, variables.model_state)
+            student = aligned(variables.params["model"], old, new)
+            variables = variables.merge(params={"model": student})
+        return self._with_teacher(variables)
 
     def classes(self, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Old and new ones at a stage."""
         return tuple(c for task in self.tasks[:stage] for c in task), self.tasks[stage]
 
-    def _with_teacher(self, params: dict[str, Tree], model_state: dict[str, Tree]) -> Variables:
-        slots = {}
-        if self.distil != "none" and self.stage:
-            copied = {"params": params["model"], "model_state": model_state["model"]}
-            slots["teacher"] = jax.tree.map(jnp.copy, copied)
-        return Variables(params, model_state, slots)
+    def _with_teacher(self, variables: Variables) -> Variables:
+        if self.distil == "none" or not self.stage:
+            return variables
+        params, state = variables.params["model"], variables.model_state["model"]
+        teacher = jax.tree.map(jnp.copy, {"params": params, "model_state": state})
+        return variables.merge(extra_state={"teacher": teacher})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            batch["image"],
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        out, state = apply(self.model, variables, batch["image"], ctx)
         old, new = self.classes(self.stage)
         logits = out["logits"].astype(jnp.float32)
-        said = jax.nn.log_softmax(among(logits, (*old, *new)))
-        losses = -jnp.take_along_axis(said, batch["label"][:, None], 1)[:, 0]
-        if "teacher" in slots:
-            kept = self._distillation(logits, slots["teacher"], batch["image"])
+        log = jax.nn.log_softmax(among(logits, (*old, *new)))
+        losses = -jnp.take_along_axis(log, batch["label"][:, None], 1)[:, 0]
+        if "teacher" in variables.extra_state:
+            kept = self._distillation(logits, variables.extra_state["teacher"], batch["image"])
             share = len(old) / len((*old, *new))
             mixed = (1 - share) * losses + share * kept
             losses = losses + kept if self.distil == "added" else mixed
-        weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
-        right = jnp.argmax(said, -1) == batch["label"]
-        return jnp.sum(losses * weight), Aux(
-            metrics={"top1": jnp.sum(right * weight)}, model_state={"model": state}
-        )
+        right = jnp.argmax(log, -1) == batch["label"]
+        return averaged(losses, batch["_mask"], state, top1=right)
 
     def _distillation(self, logits: jax.Array, teacher: Tree, image: jax.Array) -> jax.Array:
         """(B,) cross-entropy of the old classes' softened answers."""
@@ -127,23 +113,16 @@ class Incremental:
         target = jax.nn.softmax(out["logits"].astype(jnp.float32)[:, old] / TEMPERATURE)
         return -jnp.sum(target * jax.nn.log_softmax(logits[:, old] / TEMPERATURE), -1)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return {name: slots[name] for name in slots if name == "teacher"}
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``logits``, ``log_probabilities`` (B, K), classes to come having none, ``embedding``."""
         old, new = self.classes(self.stage)
-        model = aligned(params["model"], old, new) if self.align else params["model"]
-        embedding, out, _ = forward(
-            self.model, model, ctx.model_state["model"], batch["image"], train=False
-        )
-        logits = among(out["logits"].astype(jnp.float32), (*old, *new))
-        found = {"logits": logits, "log_probabilities": jax.nn.log_softmax(logits)}
-        return {**found, "embedding": embedding.astype(jnp.float32)}
+        if self.align:
+            model = aligned(variables.params["model"], old, new)
+            variables = variables.merge(params={"model": model})
+        predictions = super().predict(variables, batch, ctx)
+        logits = among(predictions["logits"], (*old, *new))
+        log = jax.nn.log_softmax(logits)
+        return {**predictions, "logits": logits, "log_probabilities": log}
 
 
 def among(logits: jax.Array, classes: tuple[int, ...]) -> jax.Array:

@@ -27,15 +27,15 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.siamese import STRATEGIES, siamese_augment
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import forward, initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables
 
 Tree = Any
 IMAGES = "images"
 
 
 @dataclasses.dataclass(frozen=True)
-class DataDam:
+class DataDam(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, ``batch["label"]`` int (B,).
 
     Every batch should have many images of every class: ``vision.data.class_samplers.PxK``.
@@ -53,7 +53,6 @@ class DataDam:
 
     batch_coupled: ClassVar[bool] = True
 
-    model: Tower
     num_classes: int
     per_class: int = 1
     power: float = 4.0
@@ -67,7 +66,7 @@ class DataDam:
         images = jax.random.normal(key, shape)
         return Variables({IMAGES: {"pixels": images}}, {}, {})
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """Real images of every class; noise stays where the first batch has too few."""
         order = jnp.argsort(~batch["_mask"], stable=True)
         image, label = batch["image"][order], batch["label"][order]
@@ -83,13 +82,9 @@ class DataDam:
         pixels = jax.vmap(of_class)(jnp.arange(self.num_classes), noise)
         return dataclasses.replace(variables, params={IMAGES: {"pixels": pixels}})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         k_net, k_look = ctx.rng("network"), ctx.rng("augmentation")
-        assert k_net is not None
-        assert k_look is not None
-        pixels = params[IMAGES]["pixels"]
+        pixels = variables.params[IMAGES]["pixels"]
         made = pixels.reshape(-1, *pixels.shape[2:])
         weights, state = initialise(self.model, k_net, made[:1])
         own = jnp.repeat(jnp.arange(self.num_classes), self.per_class)
@@ -124,14 +119,7 @@ class DataDam:
         belongs = jax.nn.one_hot(label, self.num_classes).T
         return belongs @ x / jnp.maximum(belongs.sum(1, keepdims=True), 1)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """Nothing: the images are in the parameters. See ``vision.evaluators.taught``."""
         return {}
 

@@ -28,15 +28,15 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.ema import cosine, follow
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
-from vision.objectives.classify import Classify, cross_entropy, to_targets
+from vision.core.net import initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.objectives.classify import cross_entropy, to_targets
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
-class MhimMil:
+class MhimMil(Objective):
     """See the module. ``batch["image"]`` (B, N, ...) float, ``batch["label"]`` int (B,).
 
     ``batch["valid"]`` (B, N) bool, where there is one, says which instances there are.
@@ -53,7 +53,6 @@ class MhimMil:
       fresh: the student begins anew but for the layer ``fc``; else it begins as the teacher.
     """
 
-    model: Tower
     high: float = 0.01
     high_share: float = 0.5
     random: float = 0.5
@@ -71,54 +70,37 @@ class MhimMil:
             raise ValueError("high_share: in (0, 1]; temperature: positive; alpha: not negative")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        params, model_state = initialise(self.model, key, batch["image"])
-        teacher = jax.tree.map(jnp.copy, params)
-        return Variables({"model": params}, {"model": model_state}, {"teacher": teacher})
+        variables = super().init(key, batch)
+        teacher = jax.tree.map(jnp.copy, variables.params["model"])
+        return variables.merge(extra_state={"teacher": teacher})
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """The teacher is what ``init_from`` gave, and the student shares its first layer."""
-        given = variables.params["model"]
-        student = given
+        student = given = variables.params["model"]
         if self.fresh:
             student = {**initialise(self.model, key, batch["image"])[0], "fc": given["fc"]}
-        return dataclasses.replace(
-            variables,
-            params={"model": student},
-            slots={"teacher": jax.tree.map(jnp.copy, given)},
-        )
+        teacher = jax.tree.map(jnp.copy, given)
+        return variables.merge(params={"model": student}, extra_state={"teacher": teacher})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        image, state, key = batch["image"], ctx.model_state["model"], ctx.rng("hide")
-        assert key is not None
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        image, teacher = batch["image"], variables.extra_state["teacher"]
         there = batch.get("valid", jnp.ones(image.shape[:2], bool))
-        _, taught, _ = forward(self.model, slots["teacher"], state, image, train=False, mask=there)
-        high = cosine(self.high, 0.0, ctx.step, ctx.total_steps)
-        kept = there & ~self.hidden(taught["attention"], there, high, key)
-        kept = jnp.where(kept.any(1, keepdims=True), kept, there)
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            state,
-            image,
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-            mask=kept,
+        taught, _ = apply(
+            self.model, variables, image, ctx, params=teacher, train=False, mask=there
         )
+        high = cosine(self.high, 0.0, ctx.step, ctx.total_steps)
+        kept = there & ~self.hidden(taught["attention"], there, high, ctx.rng("hide"))
+        kept = jnp.where(kept.any(1, keepdims=True), kept, there)
+        out, state = apply(self.model, variables, image, ctx, mask=kept)
         logits = out["logits"].astype(jnp.float32)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
-        valid = labelled & batch["_mask"]
         target = jax.nn.softmax(taught["pooled"].astype(jnp.float32) / self.temperature)
-        said = jax.nn.log_softmax(out["pooled"].astype(jnp.float32))
+        log = jax.nn.log_softmax(out["pooled"].astype(jnp.float32))
         losses = cross_entropy(logits, targets, "softmax", 0.0)
-        losses = losses - self.alpha * jnp.sum(target * said, -1)
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
+        losses = losses - self.alpha * jnp.sum(target * log, -1)
         right = jnp.argmax(logits, -1) == batch["label"]
         shown = kept.sum(1) / jnp.maximum(there.sum(1), 1)
-        metrics = {"top1": jnp.sum(right * weight), "shown": jnp.sum(shown * weight)}
-        return jnp.sum(losses * weight), Aux(metrics, {"model": state}, weight=count)
+        return averaged(losses, labelled & batch["_mask"], state, top1=right, shown=shown)
 
     def hidden(
         self, attention: jax.Array, there: jax.Array, high: jax.Array | float, key: jax.Array
@@ -139,12 +121,6 @@ class MhimMil:
         chosen = first(jax.random.uniform(k_random, there.shape), there, instances * self.random)
         return telling | chosen | first(attention, there, instances * self.low)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return {**slots, "teacher": follow(slots["teacher"], params["model"], self.momentum)}
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
-        return Classify(self.model).predict(params, slots, batch, ctx)
+    def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
+        teacher, student = variables.extra_state["teacher"], variables.params["model"]
+        return {**variables.extra_state, "teacher": follow(teacher, student, self.momentum)}

@@ -35,8 +35,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vision.core.net import Tap, Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import Tap, Tower, initialise
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.data.ops.codes import read_codebook
 from vision.models.unet import folded
 
@@ -45,7 +45,7 @@ MASKING, DECODER = "masking", "decoder"
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedTokens:
+class MaskedTokens(Objective):
     """See the module. ``batch``: ``ids`` int (B, h, w) and ``image`` (B, h, w, d), their vectors.
 
     Attributes:
@@ -56,7 +56,6 @@ class MaskedTokens:
       dropped: share of the places that the ViT does not see at all, and the least that is masked.
     """
 
-    model: Tower
     decoder: Tower
     codebook: str
     mean: float = 0.45
@@ -78,42 +77,33 @@ class MaskedTokens:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         keys = jax.random.split(key, 3)
-        params, model_state = initialise(self.model, keys[0], batch["image"])
+        variables = super().init(keys[0], batch)
         _, rows, columns = batch["ids"].shape
-        width, size = params["pos_embed"].shape[-1], rows * columns // self._patch**2
+        width = variables.params["model"]["pos_embed"].shape[-1]
+        size = rows * columns // self._patch**2
         seen = jnp.zeros((1, size, width)), jnp.zeros((1, size), jnp.int32)
         decoder, decoder_state = initialise(self.decoder, keys[1], *seen)
         masking = {
             "token": 0.02 * jax.random.normal(keys[2], (width,)),
             "bias": jnp.zeros(len(self.vectors)),
         }
-        return Variables(
-            {"model": params, DECODER: decoder, MASKING: masking},
-            {"model": model_state, DECODER: decoder_state},
-            {},
+        return variables.merge(
+            params={DECODER: decoder, MASKING: masking}, model_state={DECODER: decoder_state}
         )
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        k_order, k_share = ctx.rng("order"), ctx.rng("share")
-        assert k_order is not None
-        assert k_share is not None
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         truth = folded(batch["ids"][..., None], self._patch)
         truth = truth.reshape(len(truth), -1, self._patch**2)
-        order = jnp.argsort(jax.random.uniform(k_order, truth.shape[:2]))
-        masked = jnp.argsort(order) < self.count(k_share, order.shape[1])
-        logits, state = self.told(params, batch["image"], order, masked, ctx)
+        order = jnp.argsort(jax.random.uniform(ctx.rng("order"), truth.shape[:2]))
+        masked = jnp.argsort(order) < self.count(ctx.rng("share"), order.shape[1])
+        logits, state = self.told(variables, batch["image"], order, masked, ctx)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
-        counts = masked & batch["_mask"][:, None]
-        weight = counts / jnp.maximum(counts.sum(), 1)
-        right = jnp.mean(jnp.argmax(logits, -1) == truth, -1)
-        return jnp.sum(losses.mean(-1) * weight), Aux(
-            metrics={
-                "masked_accuracy": jnp.sum(right * weight),
-                "masked_share": jnp.mean(masked.astype(jnp.float32)),
-            },
-            model_state=state,
+        return averaged(
+            losses.mean(-1),
+            masked & batch["_mask"][:, None],
+            state,
+            masked_accuracy=jnp.mean(jnp.argmax(logits, -1) == truth, -1),
+            masked_share=jnp.mean(masked.astype(jnp.float32)),
         )
 
     def count(self, key: jax.Array, places: int) -> jax.Array:
@@ -128,7 +118,7 @@ class MaskedTokens:
 
     def told(
         self,
-        params: dict[str, Tree],
+        variables: Variables,
         image: jax.Array,
         order: jax.Array,
         masked: jax.Array,
@@ -142,8 +132,8 @@ class MaskedTokens:
           masked: bool (B, N), by place.
         """
         places = order[:, self.hidden(order.shape[1]) :]
-        position = params["model"]["pos_embed"].reshape(1, order.shape[1], -1)
-        replacement = params[MASKING]["token"] + position
+        params, masking = variables.params["model"], variables.params[MASKING]
+        replacement = masking["token"] + params["pos_embed"].reshape(1, order.shape[1], -1)
 
         def hide(_: str, x: jax.Array) -> jax.Array:
             prefix = x.shape[1] - order.shape[1]
@@ -151,34 +141,19 @@ class MaskedTokens:
             kept = jnp.take_along_axis(patches, places[..., None], axis=1)
             return jnp.concatenate([x[:, :prefix], kept], axis=1)
 
-        model, state = params["model"], ctx.model_state["model"]
-        key, tap = ctx.rng("dropout"), Tap(hide, "stem")
-        out, state = forward(self.model, model, state, image, train=ctx.train, key=key, tap=tap)[1:]
-        found, decoder_state = forward(
-            self.decoder,
-            params[DECODER],
-            ctx.model_state[DECODER],
-            out["tokens"],
-            places,
-            train=ctx.train,
-        )[1:]
+        out, state = apply(self.model, variables, image, ctx, tap=Tap(hide, "stem"))
+        decoded, decoder_state = apply(
+            self.decoder, variables, out["tokens"], ctx, network=DECODER, places=places
+        )
         book = jnp.asarray(self.vectors)
-        values = found["values"].astype(jnp.float32)
+        values = decoded["values"].astype(jnp.float32)
         values = values.reshape(*order.shape, -1, book.shape[1])
-        return values @ book.T + params[MASKING]["bias"], {"model": state, DECODER: decoder_state}
+        return values @ book.T + masking["bias"], state | decoder_state
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) of the whole image."""
-        state = ctx.model_state["model"]
-        found = forward(self.model, params["model"], state, batch["image"], train=False)[0]
-        return {"embedding": found}
+        out, _ = apply(self.model, variables, batch["image"], ctx)
+        return {"embedding": out["embedding"]}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,9 +36,7 @@ import jax.numpy as jnp
 
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
 from vision.blocks.diffusion import Diffusion
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
-from vision.objectives.classify import Classify
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 EXPERTS = "experts"
@@ -46,7 +44,7 @@ CONVOLUTIONS = Lora(pattern=r"conv[^/]*/kernel$", rank=16, alpha=8.0)
 
 
 @dataclasses.dataclass(frozen=True)
-class NoiseExperts:
+class NoiseExperts(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, -1..1; B is a multiple of N.
 
     The classifier comes through ``init_from``. What is learned is ``experts``, N stacked trees::
@@ -61,7 +59,6 @@ class NoiseExperts:
       temperature: of the classifier's logits.
     """
 
-    model: Tower
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
     experts: int = 5
     adapters: tuple[Lora, ...] = (CONVOLUTIONS,)
@@ -76,19 +73,17 @@ class NoiseExperts:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_experts = jax.random.split(key)
-        params, model_state = initialise(self.model, k_model, batch["image"])
+        variables = super().init(k_model, batch)
+        params = variables.params["model"]
         added = jax.vmap(lambda k: init_adapters(self.adapters, params, k))(
             jax.random.split(k_experts, self.experts)
         )
-        learned = {"adapters": added, "own": self._copies(params)}
-        return Variables({"model": params, EXPERTS: learned}, {"model": model_state}, {})
+        return variables.merge(params={EXPERTS: {"adapters": added, "own": self._copies(params)}})
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """Every expert starts with the norms and biases of the classifier that was read."""
-        params = variables.params
-        own = self._copies(params["model"])
-        learned = {**params[EXPERTS], "own": own}
-        return dataclasses.replace(variables, params={**params, EXPERTS: learned})
+        own = self._copies(variables.params["model"])
+        return variables.merge(params={EXPERTS: {**variables.params[EXPERTS], "own": own}})
 
     def _copies(self, params: Tree) -> Tree:
         return jax.tree.map(lambda x: jnp.stack([x] * self.experts), apart(params))
@@ -102,49 +97,36 @@ class NoiseExperts:
         base = jax.lax.stop_gradient(params["model"])
         return put(merge_adapters(self.adapters, base, learned["adapters"]), learned["own"])
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         image, count = batch["image"], self.experts
         if len(image) % count:
             raise ValueError(f"config.data.batch_size={len(image)}: a multiple of experts={count}")
-        state = ctx.model_state["model"]
 
         def logits(weights: Tree, x: jax.Array) -> jax.Array:
-            found = forward(self.model, weights, state, x, train=False)[1]["logits"]
-            return found.astype(jnp.float32)
+            out, _ = apply(self.model, variables, x, ctx, params=weights, train=False)
+            return out["logits"].astype(jnp.float32)
 
-        clean = logits(jax.lax.stop_gradient(params["model"]), image)
+        clean = logits(jax.lax.stop_gradient(variables.params["model"]), image)
         target = jax.lax.stop_gradient(jax.nn.log_softmax(clean / self.temperature))
-        k_time, k_noise = ctx.rng("time"), ctx.rng("noise")
-        assert k_time is not None
-        assert k_noise is not None
         steps, number = self.diffusion.steps, jnp.arange(count)
         low, high = (-(-(number + i) * steps // count) for i in (0, 1))
-        time = jax.random.randint(k_time, (count, len(image) // count), low[:, None], high[:, None])
-        noise = jax.random.normal(k_noise, image.shape, image.dtype)
+        shape = (count, len(image) // count)
+        time = jax.random.randint(ctx.rng("time"), shape, low[:, None], high[:, None])
+        noise = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
         seen = self.diffusion.noised(image, time.reshape(-1), noise)
 
         def one(part: tuple[Tree, jax.Array]) -> jax.Array:
             learned, x = part
-            return logits(self.weights(params, learned), x)
+            return logits(self.weights(variables.params, learned), x)
 
         # One after the other: convolutions by several kernels at once are grouped, and slow.
         shared = seen.reshape(count, -1, *image.shape[1:])
-        said = jax.lax.map(one, (params[EXPERTS], shared)).reshape(len(image), -1)
+        said = jax.lax.map(one, (variables.params[EXPERTS], shared)).reshape(len(image), -1)
         losses = jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(said)), -1)
-        weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
         agreed = jnp.argmax(said, -1) == jnp.argmax(clean, -1)
-        return jnp.sum(losses * weight), Aux({"agreement": jnp.sum(agreed * weight)})
+        return averaged(losses, batch["_mask"], agreement=agreed)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """What ``Classify`` gives, by the expert of ``batch["time"]``, int (); without one, 0.
 
         Raises:
@@ -154,9 +136,9 @@ class NoiseExperts:
         if time.ndim:
             raise ValueError(f"time is {time.shape}: experts answer for one step at a time, ()")
         place = self.range_of(time)
-        learned = jax.tree.map(lambda x: x[place], params[EXPERTS])
-        expert = {"model": self.weights(params, learned)}
-        return Classify(self.model).predict(expert, slots, batch, ctx)
+        learned = jax.tree.map(lambda x: x[place], variables.params[EXPERTS])
+        expert = self.weights(variables.params, learned)
+        return super().predict(variables.merge(params={"model": expert}), batch, ctx)
 
 
 def apart(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,7 @@ import numpy as np
 from vision.blocks.box_answers import BOS, EOS, PAD, BoxAnswers
 from vision.core.evaluator import EvalContext, Predict
 from vision.core.figures import Figure
-from vision.core.net import forward
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.data.pipeline import EvalData
 from vision.evaluators.embeddings import embed
 from vision.models.captioner import Captioner, sample
@@ -51,7 +50,7 @@ def advantages(rewards: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class VisualRft:
+class VisualRft(Objective):
     """See the module. ``batch`` as ``BoxAnswers`` makes it: ``image``, ``label``, ``boxes``,
     ``valid``, ``text``, of which only the length is read.
 
@@ -84,35 +83,39 @@ class VisualRft:
             )
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        fresh = Caption(self.model).init(key, batch)
-        return dataclasses.replace(fresh, slots=self._reference(fresh.params))
+        return self._with_reference(Caption(self.model).init(key, batch))
 
-    def begin(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
+    def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """The reference is what the policy begins with."""
-        slots = {**variables.slots, **self._reference(variables.params)}
-        return dataclasses.replace(variables, slots=slots)
+        return self._with_reference(variables)
 
-    def _reference(self, params: dict[str, Tree]) -> dict[str, Tree]:
-        return {"reference": jax.tree.map(jnp.array, params["model"])}
+    def _with_reference(self, variables: Variables) -> Variables:
+        reference = jax.tree.map(jnp.array, variables.params["model"])
+        return variables.merge(extra_state={"reference": reference})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        key, state, length = ctx.rng("answers"), ctx.model_state["model"], batch["text"].shape[1]
-        assert key is not None
-        policy, reference = params["model"], jax.lax.stop_gradient(slots["reference"])
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        length, policy = batch["text"].shape[1], variables.params["model"]
+        reference = jax.lax.stop_gradient(variables.extra_state["reference"])
 
         def seen(weights: Tree) -> jax.Array:
-            out = forward(self.model, weights, state, batch["image"], train=False, method="see")[1]
+            out, _ = apply(
+                self.model,
+                variables,
+                batch["image"],
+                ctx,
+                params=weights,
+                train=False,
+                method="see",
+            )
             return jnp.repeat(out["prefix"], self.group, 0)
 
         prefix = seen(policy)
         ids, _ = sample(
             self.model,
             jax.lax.stop_gradient(policy),
-            state,
+            variables.model_state["model"],
             jax.lax.stop_gradient(prefix),
-            key,
+            ctx.rng("answers"),
             length=length,
             begin=BOS,
             end=EOS,
@@ -123,7 +126,8 @@ class VisualRft:
         reward = sum((found[name] for name in self.rewards), jnp.zeros_like(found["format"]))
 
         def log_probability(weights: Tree, prefix: jax.Array) -> jax.Array:
-            out = forward(self.model, weights, state, prefix, ids, train=False, method="write")[1]
+            write: Any = {"params": weights, "train": False, "method": "write", "ids": ids}
+            out, _ = apply(self.model, variables, prefix, ctx, **write)
             log = jax.nn.log_softmax(out["token_logits"][:, :-1].astype(jnp.float32))
             return jnp.take_along_axis(log, ids[:, 1:, None], 2)[..., 0]
 
@@ -134,15 +138,12 @@ class VisualRft:
         losses, k3 = policy_losses(lp, lp_ref, advantages(reward), self.beta)
 
         def mean(x: jax.Array) -> jax.Array:
-            """Over tokens, answers and examples."""
-            each = (x * told).sum(2) / jnp.maximum(told.sum(2), 1)
-            weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
-            return jnp.sum(weight * each.mean(1))
+            """(B, G, T) to (B,), over tokens and answers."""
+            return ((x * told).sum(2) / jnp.maximum(told.sum(2), 1)).mean(1)
 
-        weight = batch["_mask"] / jnp.maximum(batch["_mask"].sum(), 1)
-        metrics = {name: jnp.sum(weight * found[name].mean(1)) for name in REWARDS}
-        metrics |= {"reward": jnp.sum(weight * reward.mean(1)), "kl": mean(k3)}
-        return mean(losses), Aux(metrics)
+        metrics: dict[str, Any] = {name: found[name].mean(1) for name in REWARDS}
+        metrics |= {"reward": reward.mean(1), "kl": mean(k3)}
+        return averaged(mean(losses), batch["_mask"], **metrics)
 
     def rewarded(self, ids: jax.Array, batch: Batch) -> dict[str, jax.Array]:
         """Rewards (B, G) of the answers (B G, T)."""
@@ -152,16 +153,9 @@ class VisualRft:
         found = self.language.rewards(ids, label, boxes, valid)
         return {name: x.reshape(-1, self.group) for name, x in found.items()}
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """As ``Caption``: ``ids``, the likeliest answer, and ``embedding``."""
-        return Caption(self.model, EOS, PAD).predict(params, slots, batch, ctx)
+        return Caption(self.model, EOS, PAD).predict(variables, batch, ctx)
 
 
 def policy_losses(

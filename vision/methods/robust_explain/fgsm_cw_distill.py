@@ -39,8 +39,8 @@ import jax.numpy as jnp
 import optax
 
 from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
-from vision.objectives.classify import Classify, to_targets
+from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.objectives.classify import to_targets
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 
@@ -49,7 +49,7 @@ TEACHER = "teacher"
 
 
 @dataclasses.dataclass(frozen=True)
-class DefensiveDistillation:
+class DefensiveDistillation(Objective):
     """Cross-entropy at a temperature with labels, or with what a frozen teacher says at the same.
 
     The teacher is the network ``teacher`` of the state, filled by ``TaughtBy``; it sees the
@@ -64,7 +64,6 @@ class DefensiveDistillation:
         where it says none.
     """
 
-    model: Tower
     temperature: float = 20.0
     taught: bool = False
     teacher: Tower | None = None
@@ -76,61 +75,38 @@ class DefensiveDistillation:
             raise ValueError("teacher is set, but taught is not: set taught=True")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
-        found = Classify(self.model).init(key, batch)
+        variables = super().init(key, batch)
         if not self.taught:
-            return found
+            return variables
         params, state = initialise(_teacher(self.model, self.teacher), key, batch["image"])
         # A teacher that nobody filled has to stop the run at its first loss.
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), {**state, "params": params})
-        return Variables({**found.params, TEACHER: blank}, found.model_state, {})
+        return variables.merge(params={TEACHER: blank})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        _, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            batch["image"],
-            train=ctx.train,
-            key=ctx.rng("dropout"),
-        )
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        out, state = apply(self.model, variables, batch["image"], ctx)
         logits = out["logits"].astype(jnp.float32)
-        labels, valid = to_targets(batch["label"], logits.shape[-1])
-        targets = labels
+        targets, valid = to_targets(batch["label"], logits.shape[-1])
         if self.taught:
-            told = self._taught(params, batch["image"])
+            told = self._taught(variables.params, batch["image"])
             targets, valid = jax.nn.softmax(told / self.temperature), jnp.ones_like(valid)
         valid = valid & batch["_mask"]
         losses = optax.safe_softmax_cross_entropy(logits / self.temperature, targets)
-        count = valid.sum()
-        weight = valid / jnp.maximum(count, 1)
         right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        return jnp.sum(jnp.where(valid, losses, 0) * weight), Aux(
-            metrics={"agreement" if self.taught else "top1": jnp.sum(right * weight)},
-            model_state={"model": state},
-            weight=count,
-        )
+        metrics = {"agreement" if self.taught else "top1": right}
+        return averaged(jnp.where(valid, losses, 0), valid, state, **metrics)
 
     def _taught(self, params: Mapping[str, Tree], image: jax.Array) -> jax.Array:
         variables = jax.lax.stop_gradient(dict(params[TEACHER]))
         weights = variables.pop("params")
         tower = _teacher(self.model, self.teacher)
-        return forward(tower, weights, variables, image, train=False)[1]["logits"].astype(
-            jnp.float32
-        )
+        out = forward(tower, weights, variables, image, train=False)[1]
+        return out["logits"].astype(jnp.float32)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """What ``Classify`` gives, all at temperature 1, and ``tempered_logits`` (B, K)."""
-        found = Classify(self.model).predict(params, slots, batch, ctx)
-        return {**found, "tempered_logits": found["logits"] / self.temperature}
+        predictions = super().predict(variables, batch, ctx)
+        return {**predictions, "tempered_logits": predictions["logits"] / self.temperature}
 
 
 @dataclasses.dataclass(frozen=True)

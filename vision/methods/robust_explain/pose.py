@@ -32,16 +32,25 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.triplet import batch_hard_triplet
-from vision.core.net import Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Phase, Variables
-from vision.objectives.classify import Classify, cross_entropy, to_targets
+from vision.core.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Phase,
+    Variables,
+    apply,
+    averaged,
+    masked_mean,
+)
+from vision.objectives.classify import cross_entropy, to_targets
 
 Tree = Any
 EXPAND, ATTRIBUTE = "expand", "attribute"
 
 
 @dataclasses.dataclass(frozen=True)
-class Pose:
+class Pose(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, ``batch["label"]`` int (B,).
 
     Attributes:
@@ -56,7 +65,6 @@ class Pose:
 
     batch_coupled: ClassVar[bool] = True
 
-    model: Tower
     augmenters: int = 30
     width: int = 32
     temperature: float = 0.1
@@ -75,9 +83,9 @@ class Pose:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_one, k_two = jax.random.split(key, 3)
-        params, model_state = initialise(self.model, k_model, batch["image"])
+        variables = super().init(k_model, batch)
         if not self.augmenters:
-            return Variables({"model": params}, {"model": model_state}, {})
+            return variables
         channels, count = batch["image"].shape[-1], self.augmenters
 
         def kernels(key: jax.Array, into: int, out: int) -> jax.Array:
@@ -89,28 +97,24 @@ class Pose:
             "second": kernels(k_two, self.width, channels),
         }
         stored = jax.tree.map(jnp.zeros_like, stack)
-        return Variables(
-            {"model": params, "augmenters": stack}, {"model": model_state}, {"stored": stored}
-        )
+        return variables.merge(params={"augmenters": stack}, extra_state={"stored": stored})
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         if not self.augmenters:
-            return self._attribute(params, batch, ctx, [])
+            return self._attribute(variables, batch, ctx, [])
         epoch = ctx.step * self.augmenters // ctx.total_steps
-        present = augment(at(params["augmenters"], epoch), batch["image"])
-        chance = ctx.rng("previous")
-        assert chance is not None
-        earlier = at(slots["stored"], jax.random.randint(chance, (), 0, jnp.maximum(epoch, 1)))
-        past, known = augment(earlier, batch["image"]), epoch > 0
+        present = augment(at(variables.params["augmenters"], epoch), batch["image"])
+        place = jax.random.randint(ctx.rng("previous"), (), 0, jnp.maximum(epoch, 1))
+        past = augment(at(variables.extra_state["stored"], place), batch["image"])
+        known = epoch > 0
         if ctx.phase == EXPAND:
-            return self._expand(params, batch, ctx, present, past, known)
-        return self._attribute(params, batch, ctx, [(present, jnp.array(True)), (past, known)])
+            return self._expand(variables, batch, ctx, present, past, known)
+        made = [(present, jnp.array(True)), (past, known)]
+        return self._attribute(variables, batch, ctx, made)
 
     def _expand(
         self,
-        params: dict[str, Tree],
+        variables: Variables,
         batch: Batch,
         ctx: Context,
         present: jax.Array,
@@ -118,15 +122,12 @@ class Pose:
         known: jax.Array,
     ) -> tuple[jax.Array, Aux]:
         images = [batch["image"], present, past]
-        features, _, _ = self._features(params, images, ctx, train=False)
+        features, _, _ = self._features(variables, images, ctx, train=False)
         own, made, before = features
         mask = batch["_mask"]
-
-        def mean(x: jax.Array) -> jax.Array:
-            return jnp.sum(x * mask) / jnp.maximum(mask.sum(), 1)
-
-        change = mean(jnp.mean((present - batch["image"]) ** 2, axis=(1, 2, 3)))
-        near, alike = mean(jnp.sum(own * made, -1)), mean(jnp.sum(made * before, -1))
+        change = masked_mean(jnp.mean((present - batch["image"]) ** 2, axis=(1, 2, 3)), mask)
+        near = masked_mean(jnp.sum(own * made, -1), mask)
+        alike = masked_mean(jnp.sum(made * before, -1), mask)
         one, two, three = self.weights
         far = jnp.maximum(1 - near, 1 - self.similarity)
         loss = one * change + two * far + three * jnp.where(known, alike, 0.0)
@@ -134,40 +135,32 @@ class Pose:
 
     def _attribute(
         self,
-        params: dict[str, Tree],
+        variables: Variables,
         batch: Batch,
         ctx: Context,
         made: list[tuple[jax.Array, jax.Array]],
     ) -> tuple[jax.Array, Aux]:
         images = [batch["image"], *(image for image, _ in made)]
-        features, logits, state = self._features(params, images, ctx, train=True)
+        features, logits, state = self._features(variables, images, ctx, train=True)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         valid = labelled & batch["_mask"]
         losses = cross_entropy(logits / self.temperature, targets, "softmax", 0.0)
-        count = jnp.maximum(valid.sum(), 1)
-        loss = jnp.sum(losses * valid) / count
+        right = jnp.argmax(logits, -1) == batch["label"]
+        loss, aux = averaged(losses, valid, state, top1=right)
         labels = jnp.concatenate([batch["label"], batch["label"] + logits.shape[-1]])
         for (_, there), feature in zip(made, features[1:], strict=True):
             pair = jnp.concatenate([features[0], feature])
             rows = jnp.concatenate([valid, valid])
             apart = batch_hard_triplet(pair, labels, rows, self.margin)
             loss = loss + jnp.where(there, apart, 0.0)
-        right = jnp.argmax(logits, -1) == batch["label"]
-        return loss, Aux({"top1": jnp.sum(right * valid) / count}, {"model": state}, weight=count)
+        return loss, aux
 
     def _features(
-        self, params: dict[str, Tree], images: list[jax.Array], ctx: Context, train: bool
-    ) -> tuple[list[jax.Array], jax.Array, Tree]:
+        self, variables: Variables, images: list[jax.Array], ctx: Context, train: bool
+    ) -> tuple[list[jax.Array], jax.Array, dict[str, Tree]]:
         """Unit features of each (B, D), logits of the first, and the model's new state."""
-        embedding, out, state = forward(
-            self.model,
-            params["model"],
-            ctx.model_state["model"],
-            jnp.concatenate(images),
-            train=train,
-            key=ctx.rng("dropout") if train else None,
-        )
-        embedding = embedding.astype(jnp.float32)
+        out, state = apply(self.model, variables, jnp.concatenate(images), ctx, train=train)
+        embedding = out["embedding"].astype(jnp.float32)
         length = jnp.maximum(jnp.sqrt(jnp.sum(embedding**2, -1, keepdims=True)), 1e-6)
         rows = len(images[0])
         return (
@@ -176,22 +169,14 @@ class Pose:
             state,
         )
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
+    def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
         """What this epoch's augmenter has become is stored; those of others stay."""
         if ctx.phase != EXPAND:
-            return slots
+            return variables.extra_state
         epoch = ctx.step * self.augmenters // ctx.total_steps
-        stored = jax.tree.map(
-            lambda old, new: old.at[epoch].set(new[epoch]), slots["stored"], params["augmenters"]
-        )
-        return {**slots, "stored": stored}
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
-        return Classify(self.model).predict(params, slots, batch, ctx)
+        old, new = variables.extra_state["stored"], variables.params["augmenters"]
+        stored = jax.tree.map(lambda old, new: old.at[epoch].set(new[epoch]), old, new)
+        return {**variables.extra_state, "stored": stored}
 
 
 def at(stack: Tree, place: jax.Array) -> Tree:

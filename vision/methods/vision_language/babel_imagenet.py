@@ -28,8 +28,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.net import Tap, Tower, forward, initialise
-from vision.core.objective import Aux, Batch, Context, Variables
+from vision.core.net import Tap, initialise
+from vision.core.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Variables,
+    apply,
+    averaged,
+    output_shapes,
+)
 from vision.data.ops.base import Example
 from vision.data.source import DataError
 from vision.data.sources.scenes import translate
@@ -68,7 +77,7 @@ class Translated:
 
 
 @dataclasses.dataclass(frozen=True)
-class AdaptText:
+class AdaptText(Objective):
     """An adapter in a frozen text tower, taught by translations; see the module.
 
     The batch has ``text``, int ids (B, T) in the language, and ``text_english`` of the same
@@ -83,7 +92,6 @@ class AdaptText:
       sites: regular expression of the places in the text tower that have one.
     """
 
-    model: Tower
     width: int = 16
     sites: str = r"text/(stem|block\d+)"
 
@@ -95,25 +103,21 @@ class AdaptText:
         inputs: Any = {"image": batch["image"], "text": batch["text"]}
         first, second = jax.random.split(key)
         params, model_state = initialise(self.model, first, inputs)
-        found: dict[str, int] = {}
+        variables = Variables({"model": params}, {"model": model_state}, {})
+        widths: dict[str, int] = {}
 
         def see(name: str, x: jax.Array) -> jax.Array:
-            found[name] = x.shape[-1]
+            widths[name] = x.shape[-1]
             return x
 
-        def run() -> Any:
-            text: Any = {"text": batch["text"]}
-            tap = Tap(see, self.sites)
-            return forward(self.model, params, model_state, text, train=False, tap=tap)[0]
-
-        jax.eval_shape(run)
-        if not found:
+        output_shapes(self.model, variables, {"text": batch["text"]}, tap=Tap(see, self.sites))
+        if not widths:
             raise ValueError(f"sites={self.sites!r} is no place in the text tower")
         adapter = {
-            name.replace("/", "_"): self._fresh(jax.random.fold_in(second, i), width)
-            for i, (name, width) in enumerate(sorted(found.items()))
+            name.replace("/", "_"): self._fresh(jax.random.fold_in(second, i), widths[name])
+            for i, name in enumerate(sorted(widths))
         }
-        return Variables({"model": params, "adapter": adapter}, {"model": model_state}, {})
+        return variables.merge(params={"adapter": adapter})
 
     def _fresh(self, key: jax.Array, width: int) -> Tree:
         down = jax.random.normal(key, (width, self.width)) * width**-0.5
@@ -122,46 +126,33 @@ class AdaptText:
             "up": {"kernel": jnp.zeros((self.width, width)), "bias": jnp.zeros(width)},
         }
 
-    def texts(
-        self, params: dict[str, Tree], ctx: Context, ids: jax.Array, adapted: bool
-    ) -> jax.Array:
+    def texts(self, variables: Variables, ctx: Context, ids: jax.Array, adapted: bool) -> jax.Array:
         """Unit vectors (B, D) float32 of texts, through the adapter or past it."""
-        text: Any = {"text": ids}
-        tap = Tap(functools.partial(adapt, params["adapter"]), self.sites) if adapted else None
-        state = ctx.model_state["model"]
-        embedding = forward(self.model, params["model"], state, text, train=False, tap=tap)[0]
-        return embedding.astype(jnp.float32)
+        adapter = functools.partial(adapt, variables.params["adapter"])
+        tap = Tap(adapter, self.sites) if adapted else None
+        out, _ = apply(self.model, variables, {"text": ids}, ctx, train=False, tap=tap)
+        return out["embedding"].astype(jnp.float32)
 
-    def loss(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> tuple[jax.Array, Aux]:
-        said = self.texts(params, ctx, batch["text"], adapted=True)
-        meant = jax.lax.stop_gradient(self.texts(params, ctx, batch["text_english"], adapted=False))
-        weight = batch["_mask"] / jnp.maximum(jnp.sum(batch["_mask"]), 1)
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        said = self.texts(variables, ctx, batch["text"], adapted=True)
+        meant = jax.lax.stop_gradient(
+            self.texts(variables, ctx, batch["text_english"], adapted=False)
+        )
         distance = jnp.sum(jnp.square(said - meant), -1)
         similarity = jnp.sum(said * meant, -1)
-        return jnp.sum(distance * weight), Aux({"similarity": jnp.sum(similarity * weight)})
+        return averaged(distance, batch["_mask"], similarity=similarity)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return slots
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``image/embedding`` and ``text/embedding`` of what the batch has; the image's also as
         ``embedding``."""
-        found: dict[str, jax.Array] = {}
+        features: dict[str, jax.Array] = {}
         if "image" in batch:
-            image: Any = {"image": batch["image"]}
-            state = ctx.model_state["model"]
-            out = forward(self.model, params["model"], state, image, train=False)[1]
-            found["image/embedding"] = out["image/embedding"].astype(jnp.float32)
-            found["embedding"] = found["image/embedding"]
+            out, _ = apply(self.model, variables, {"image": batch["image"]}, ctx)
+            features["image/embedding"] = out["image/embedding"].astype(jnp.float32)
+            features["embedding"] = features["image/embedding"]
         if "text" in batch:
-            found["text/embedding"] = self.texts(params, ctx, batch["text"], adapted=True)
-        return found
+            features["text/embedding"] = self.texts(variables, ctx, batch["text"], adapted=True)
+        return features
 
 
 def adapt(adapter: Tree, name: str, x: jax.Array) -> jax.Array:

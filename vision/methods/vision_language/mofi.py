@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,8 +37,7 @@ from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.cosine_softmax import cosine_softmax
 from vision.blocks.scale import Scale
 from vision.blocks.similarity import Dot, unit
-from vision.core.net import Tower
-from vision.core.objective import Aux, Batch, Context, Variables, coupled_loss
+from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables
 from vision.objectives.contrast import Contrast, entry
 
 Tree = Any
@@ -67,7 +66,7 @@ class _Pooled(Dot):
 
 
 @dataclasses.dataclass(frozen=True)
-class EntityTasks:
+class EntityTasks(BatchCoupled):
     """Entities by a cosine classifier and by their texts, on one image tower; see the module.
 
     The batch has ``image``, ``text`` and ``label`` int (B,), the entity; -1: none, such a row
@@ -85,7 +84,6 @@ class EntityTasks:
       criterion: of the contrast, in which rows with the same text are no negatives.
     """
 
-    model: Tower
     num_entities: int
     width: int = 512
     entity_weight: float = 1.0
@@ -94,9 +92,6 @@ class EntityTasks:
     scale: Scale = Scale(20.0, 100.0)  # noqa: RUF009 - frozen
     margin: float = 0.0
     criterion: Loss = Softmax()  # noqa: RUF009 - frozen
-
-    batch_coupled: ClassVar[bool] = True
-    loss = coupled_loss
 
     def __post_init__(self) -> None:
         if self.num_entities < 1 or self.width < 1:
@@ -113,39 +108,38 @@ class EntityTasks:
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = self.contrast.init(key, batch)
-        ctx = Context(variables.model_state, jnp.int32(0), 1, train=False)
-        embedded, _ = jax.eval_shape(lambda: self.embed(variables.params, {}, batch, ctx))
-        features = embedded[POOLED].shape[-1]
+        ctx = Context(jnp.int32(0), 1, train=False)
+        embeddings, _ = jax.eval_shape(lambda: self.encode(variables, batch, ctx))
+        features = embeddings[POOLED].shape[-1]
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]
         entities = {
             "projection": {"kernel": _normal(keys[0], (features, self.width), features)},
             "classes": _normal(keys[1], (self.num_entities, self.width), self.width),
             **{name: jnp.float32(x) for name, x in self.scale.parameters().items()},
         }
-        return dataclasses.replace(variables, params={**variables.params, "entities": entities})
+        return variables.merge(params={"entities": entities})
 
-    def embed(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
+    def encode(
+        self, variables: Variables, batch: Batch, ctx: Context
     ) -> tuple[dict[str, jax.Array], Aux]:
-        return self.contrast.embed(params, slots, batch, ctx)
+        return self.contrast.encode(variables, batch, ctx)
 
-    def couple(
+    def loss_from_embeddings(
         self,
-        params: dict[str, Tree],
-        embedded: dict[str, jax.Array],
-        slots: dict[str, Tree],
+        variables: Variables,
+        embeddings: dict[str, jax.Array],
         batch: Batch,
         ctx: Context,
     ) -> tuple[jax.Array, Aux]:
         loss, metrics = jnp.float32(0), {}
         if self.contrast_weight:
-            contrast, aux = self.contrast.couple(params, embedded, slots, batch, ctx)
+            contrast, aux = self.contrast.loss_from_embeddings(variables, embeddings, batch, ctx)
             loss = self.contrast_weight * contrast
             metrics = {**aux.metrics, "contrast_loss": contrast}
         if self.entity_weight:
-            learned, label = params["entities"], entry(batch, "label")
+            learned, label = variables.params["entities"], entry(batch, "label")
             entities, hits = cosine_softmax(
-                _project(embedded[POOLED], learned),
+                _project(embeddings[POOLED], learned),
                 learned["classes"],
                 label,
                 batch["_mask"] & (label >= 0),
@@ -157,28 +151,21 @@ class EntityTasks:
             metrics |= {"entity_loss": entities, "entity_accuracy": hits}
         return loss, Aux(metrics=metrics)
 
-    def after_update(
-        self, params: dict[str, Tree], slots: dict[str, Tree], aux: Aux, ctx: Context
-    ) -> dict[str, Tree]:
-        return self.contrast.after_update(params, slots, aux, ctx)
-
-    def predict(
-        self, params: dict[str, Tree], slots: dict[str, Tree], batch: Batch, ctx: Context
-    ) -> dict[str, jax.Array]:
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """As ``Contrast``; with images also ``entity/embedding``, unit vectors (B, width) of the
         classifier, which are the image's ``embedding`` where the classifier is trained."""
-        found = self.contrast.predict(params, slots, batch, ctx)
-        if POOLED in found:
-            found["entity/embedding"] = _project(found.pop(POOLED), params["entities"])
+        features = self.contrast.predict(variables, batch, ctx)
+        if POOLED in features:
+            learned = variables.params["entities"]
+            features["entity/embedding"] = _project(features.pop(POOLED), learned)
             if self.entity_weight:
-                found["embedding"] = found["entity/embedding"]
-        return found
+                features["embedding"] = features["entity/embedding"]
+        return features
 
     def _sample(self, ctx: Context) -> jax.Array:
         if self.sampled is None:
             return jnp.arange(self.num_entities)
         key = ctx.rng("entities")
-        assert key is not None, "a loss that samples needs a key"
         return jax.random.choice(key, self.num_entities, (self.sampled,), replace=False)
 
 

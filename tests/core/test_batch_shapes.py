@@ -23,11 +23,11 @@ ROWS, TOTAL = 8, 12
 MIXED = MixedResolution(sizes=(8, 16), weights=(1.0, 2.0))
 
 
-def make(form: MixedResolution | None) -> Step:
+def make(shapes: MixedResolution | None) -> Step:
     model = ViT(width=16, depth=2, heads=2, patch=4, num_classes=5, pool="mean")
     optimizer = Optimizer(sgd(), 0.1, Constant())
     train_length = TrainLength(num_examples=160, batch_size=ROWS, total_steps=TOTAL)
-    return Step(Classify(model), optimizer, train_length, batch_form=form)
+    return Step(Classify(model), optimizer, train_length, batch_shapes=shapes)
 
 
 def batch(number: int = 0) -> dict[str, np.ndarray]:
@@ -40,9 +40,9 @@ def batch(number: int = 0) -> dict[str, np.ndarray]:
     }
 
 
-def compiled(form: MixedResolution | None, devices: int = 1):
+def compiled(sizes: MixedResolution | None, devices: int = 1):
     shapes = {n: jax.ShapeDtypeStruct(x.shape, x.dtype) for n, x in batch().items()}
-    return compile_step(make(form), shapes, Mesh().build(jax.devices()[:devices]))
+    return compile_step(make(sizes), shapes, Mesh().build(jax.devices()[:devices]))
 
 
 @pytest.fixture(scope="module")
@@ -51,16 +51,16 @@ def mixed():
 
 
 def drawn(key: jax.Array, step: int) -> int:
-    k_form = jax.random.fold_in(jax.random.split(step_key(key, jnp.int32(step)))[0], 0)
-    return int(MIXED.choose(k_form, jnp.int32(step), TOTAL))
+    k_shape = jax.random.fold_in(jax.random.split(step_key(key, jnp.int32(step)))[0], 0)
+    return int(MIXED.choose(k_shape, jnp.int32(step), TOTAL))
 
 
 def test_a_step_is_that_of_the_size_it_drew(mixed):
     state, sizes = mixed.init(), set()
     for number in range(5):
-        form = drawn(state.key, number)
-        sizes.add(form)
-        shaped = MIXED.shape({n: jnp.asarray(x) for n, x in batch(number).items()}, form)
+        shape = drawn(state.key, number)
+        sizes.add(shape)
+        shaped = MIXED.reshape({n: jnp.asarray(x) for n, x in batch(number).items()}, shape)
         alone, metrics = jax.jit(make(None).update)(state, shaped)
         state, found = mixed.update(state, batch(number))
         np.testing.assert_allclose(found["loss"], metrics["loss"], rtol=1e-5)
@@ -98,8 +98,8 @@ def test_eight_devices_draw_alike(mixed):
 
 
 def test_flops_are_the_mean_over_sizes_by_their_shares(mixed):
-    def work(form: MixedResolution | None) -> int:
-        return make(form).flops(mixed.abstract, batch())  # pyright: ignore[reportArgumentType]
+    def work(sizes: MixedResolution | None) -> int:
+        return make(sizes).flops(mixed.abstract, batch())  # pyright: ignore[reportArgumentType]
 
     alone = [work(MixedResolution(sizes=(size,))) for size in MIXED.sizes]
     assert alone[0] < alone[1] == work(None)
@@ -118,15 +118,15 @@ def test_sizes_are_drawn_by_their_weights_or_come_in_turn():
 def test_bytes_stay_bytes_and_other_features_stay():
     image = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3)).astype(np.uint8)
     given = {"image": jnp.asarray(image), "label": jnp.arange(2)}
-    small = MIXED.shape(given, 0)
+    small = MIXED.reshape(given, 0)
     assert small["image"].shape == (2, 8, 8, 3)
     assert small["image"].dtype == jnp.uint8
     assert small["label"] is given["label"]
-    constant = MIXED.shape({"image": jnp.full((1, 16, 16, 3), 77, jnp.uint8)}, 0)["image"]
+    constant = MIXED.reshape({"image": jnp.full((1, 16, 16, 3), 77, jnp.uint8)}, 0)["image"]
     assert (constant == 77).all()
-    assert MIXED.shape(given, 1)["image"] is given["image"]
+    assert MIXED.reshape(given, 1)["image"] is given["image"]
     with pytest.raises(ValueError, match="none of image; it has label"):
-        MIXED.shape({"label": given["label"]}, 0)
+        MIXED.reshape({"label": given["label"]}, 0)
 
 
 @pytest.mark.parametrize(
