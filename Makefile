@@ -4,7 +4,7 @@
 # make claims-sample   a few of them, others for every commit; records nothing
 # make test-isa   some tests with another instruction set and thread count at every commit
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
-#   NEWEST_TESTS="tests/core/test_step.py ..." for some of it
+#   NEWEST_TESTS="tests/train/test_step.py ..." for some of it
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -48,7 +48,7 @@ claims: $(VENV)/.installed-test
 	$(RUN) -m vision.report.methods
 
 claims-sample: $(VENV)/.installed-test
-	files=$$($(RUN) -m claims.sample) && $(RUN) -m pytest $$files
+	files=$$($(RUN) -m vision.papers.sample) && $(RUN) -m pytest $$files
 
 test-isa: $(VENV)/.installed-test
 	$(RUN) -m tests.instruction_sets

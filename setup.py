@@ -2,7 +2,7 @@
 
 ``configs`` and ``papers`` are importable under these names, and would be in everybody's way in
 site-packages: an installation has them in ``vision/_recipes``, which is put on the path's end when
-a config or a run is read (``vision.core.config_files.recipes_importable``). An editable install
+a config or a run is read (``vision.config.config_files.recipes_importable``). An editable install
 takes them from the checkout.
 """
 

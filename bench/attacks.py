@@ -34,14 +34,14 @@ import numpy as np
 
 from bench.common import Peer, ratio, record
 from bench.compare import in_turn
-from configs.learning.model_soups import small
-from vision.blocks.attack import Attack, State, init, run, updates
+from papers.model_soups.config import small
+from vision.blocks.attack import Attack, AttackState, init, run, updates
 from vision.blocks.attack_rules import APGD, PGD, CarliniWagner, fgsm
-from vision.blocks.square import Square
-from vision.core import loop
-from vision.core.config import build
-from vision.core.restore import Run, load_run
-from vision.core.workdir import write_text
+from vision.config.specs import build
+from vision.evaluators.robustness.square import Square
+from vision.run import loop
+from vision.run.restore import Run, load_run
+from vision.run.workdir import write_text
 from vision.weights.configs import config_of
 from vision.weights.export import library_tensors
 from vision.weights.preprocessing import Preprocessing
@@ -116,7 +116,7 @@ class Ours:
     def attack(self, attack: Attack, image: np.ndarray, label: np.ndarray) -> tuple[Any, float]:
         """What runs it and gives the best images, and the seconds to compile."""
 
-        def whole(image: jax.Array, label: jax.Array) -> State:
+        def whole(image: jax.Array, label: jax.Array) -> AttackState:
             state = init(attack, jax.random.key(0), image, label)
             return run(attack, self._logits, state, updates(attack))
 

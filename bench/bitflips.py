@@ -24,9 +24,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.common import record
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.state import digest
-from vision.core.stored import flatten, read
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import flatten, read
+from vision.train.state import digest
 
 
 def make_state(seed: int) -> dict[str, object]:

@@ -25,9 +25,9 @@ from jax.sharding import PartitionSpec as P
 
 from bench.common import record
 from vision.blocks.contrast import Loss, Sigmoid, Softmax
-from vision.blocks.sharded_contrast import Side, compare
+from vision.blocks.sharded_contrast import Modality, compare
 from vision.blocks.similarity import Dot
-from vision.core.mesh import BATCH_AXES, Mesh
+from vision.parallel.mesh import BATCH_AXES, Mesh
 
 WIDTH = 256
 BATCHES = tuple(1024 * 2**i for i in range(6))
@@ -43,7 +43,7 @@ def temporary_bytes(loss: Loss, form: str, rows: int) -> int:
 
     def total(image: jax.Array, text: jax.Array) -> jax.Array:
         key, valid = jnp.arange(rows), jnp.ones(rows, bool)
-        images, texts = (Side({"embedding": x}, key, valid) for x in (image, text))
+        images, texts = (Modality({"embedding": x}, key, valid) for x in (image, text))
         coefficients = loss.coefficients(loss.parameters())
         return compare(loss, FORMS[form], coefficients, images, texts).loss
 

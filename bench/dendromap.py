@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from bench.common import record
-from vision.report.dendromap import Images, write_dendromap
+from papers.dendromap.treemap import Images, write_dendromap
 
 # The driver of the tests, which are no package.
 sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "report"))

@@ -2,7 +2,7 @@
 
     python -m bench.end_to_end [--rounds 5]
 
-The run is ``vision.core.loop.train`` on a config: reading, decoding, the step, rows in
+The run is ``vision.run.loop.train`` on a config: reading, decoding, the step, rows in
 ``metrics.jsonl`` and TensorBoard, no evaluation and no checkpoint but the last. Its time is from
 the request for batch 8 to the request for the last one, so compilation is not in it. The bare
 step is the same compiled function, called with the same batch again and again. Both run in turn
@@ -33,14 +33,14 @@ from bench.common import ratio, record
 from bench.input import photographs
 from bench.stamps import STAMPS
 from configs import digits_vit, folder_vit
-from vision.core import experiment, loop
-from vision.core.cli import cache_compilations
-from vision.core.compile import compile_step
-from vision.core.config import spec
-from vision.core.mesh import to_device
-from vision.core.prepare import prepare
+from vision.config.cli import cache_compilations
+from vision.config.specs import spec
 from vision.data import ops
 from vision.models.vit import ViT
+from vision.parallel.mesh import to_device
+from vision.run import experiment, loop
+from vision.run.compile import compile_step
+from vision.run.prepare import prepare
 
 FIRST = 8  # steps until everything is warm
 

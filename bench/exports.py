@@ -26,13 +26,13 @@ import numpy as np
 from PIL import Image
 
 from bench.common import Peer, record
-from vision.core.net import forward, initialise
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.efficientnet import EfficientNet
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
+from vision.train.tower import forward, initialise
 from vision.weights.configs import config_of
 from vision.weights.export import library_tensors
 from vision.weights.preprocessing import Preprocessing

@@ -26,16 +26,16 @@ import numpy as np
 
 from bench.common import record
 from configs.digits_vit import get_config
-from vision.core import loop
-from vision.core.config import spec
-from vision.core.evaluator import context
-from vision.core.restore import Run, load_run
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.digits import Digits
-from vision.evaluators.embeddings import embed
-from vision.evaluators.features import FeatureStore
+from vision.evaluate.evaluator import context
+from vision.evaluators.features.store import FeatureStore
+from vision.evaluators.image_text.embeddings import embed
+from vision.run import loop
+from vision.run.restore import Run, load_run
 
 COUNT, SIZE, BATCH = 50_000, 32, 500
 

@@ -17,12 +17,12 @@ import jax
 import numpy as np
 
 from bench.common import record
-from vision.core import config as configs
-from vision.core import experiment as experiments
-from vision.core.compile import compile_step
-from vision.core.layout import described
-from vision.core.mesh import Mesh
-from vision.core.prepare import prepare
+from vision.config import specs as configs
+from vision.parallel.mesh import Mesh
+from vision.programs.layout import described
+from vision.run import experiment as experiments
+from vision.run.compile import compile_step
+from vision.run.prepare import prepare
 
 BATCH = 8
 TUNED = ("all", "head", "bias", "lora", "dora", "prompts")

@@ -41,7 +41,7 @@ def shapes():
     import jax
     import numpy as np
 
-    from vision.core.net import initialise
+    from vision.train.tower import initialise
 
     images = jax.ShapeDtypeStruct((1, 224, 224, 3), np.float32)
     made = jax.eval_shape(functools.partial(initialise, tower()), jax.random.key(0), images)
@@ -68,7 +68,7 @@ def read(folder: Path, devices: int) -> None:
     import jax
     import numpy as np
 
-    from vision.core.mesh import Mesh, ShardingRule, state_shardings
+    from vision.parallel.mesh import Mesh, ShardingRule, state_shardings
     from vision.weights.init_from import InitFrom
 
     mesh = Mesh(fsdp=devices).build()

@@ -5,7 +5,7 @@
 Every contender is a fresh Python in each round, in turn; CPU seconds (user and system), which
 hardly depend on what else the machine does, and wall seconds. Compiled bytecode is in place. The
 ratio is to ``import jax`` in the same round. With ``--heaviest`` it also lists the packages that
-``vision.core.loop`` imports, by the time that is spent in each itself.
+``vision.run.loop`` imports, by the time that is spent in each itself.
 
 Written to bench/results/import_time.csv.
 """
@@ -31,8 +31,8 @@ OURS = {
     JAX: ["-c", "import jax"],
     "train.py --help": ["train.py", "--help"],
     "evaluate.py --help": ["evaluate.py", "--help"],
-    "import vision.core.config": ["-c", "import vision.core.config"],
-    "import vision.core.loop": ["-c", "import vision.core.loop"],
+    "import vision.config.specs": ["-c", "import vision.config.specs"],
+    "import vision.run.loop": ["-c", "import vision.run.loop"],
     "import vision.data.pipeline": ["-c", "import vision.data.pipeline"],
     "import vision.models.vit": ["-c", "import vision.models.vit"],
     "config of the demo": ["-c", "from configs.digits_vit import get_config; get_config()"],
@@ -103,7 +103,7 @@ def main() -> None:
         )
     record("import_time", rows)
     if arguments.heaviest:
-        heaviest("vision.core.loop", arguments.heaviest)
+        heaviest("vision.run.loop", arguments.heaviest)
 
 
 if __name__ == "__main__":

@@ -20,16 +20,16 @@ import jax
 import numpy as np
 
 from bench.common import ratio, record
-from vision.core.compile import compile_step
-from vision.core.mesh import Mesh, to_device
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Constant, TrainLength
-from vision.core.step import Step
-from vision.data.mixture import Mixture, Part
+from vision.data.mixture import Mixture, MixturePart
 from vision.data.pipeline import TrainData
 from vision.data.sources.arrays import Arrays
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.parallel.mesh import Mesh, to_device
+from vision.run.compile import compile_step
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Constant, TrainLength
+from vision.train.step import Step
 
 BATCH = 128
 COUNT = 50_000
@@ -99,7 +99,7 @@ def main() -> None:
     variants = {
         "ours": ours(TrainData(source, BATCH, threads=0), 1500),
         "ours, two sources mixed": ours(
-            Mixture((Part(half[0], 3), Part(half[1], 1)), BATCH, threads=0), 1000
+            Mixture((MixturePart(half[0], 3), MixturePart(half[1], 1)), BATCH, threads=0), 1000
         ),
         "grain.DataLoader(worker_count=0)": grain_loader(source, 12),
         "train step of a small ViT": small_step(source, 5),

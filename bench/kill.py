@@ -67,7 +67,8 @@ def start(workdir: Path, cache: Path) -> int:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        from vision.core import config, experiment, loop
+        from vision.config import specs as config
+        from vision.run import experiment, loop
 
         path = str(_ROOT / "configs" / "digits_vit.py")
         loaded = config.load(path, _OVERRIDES)
@@ -124,8 +125,8 @@ def end_of(workdir: Path) -> tuple[str, list[int]]:
     child = os.fork()
     if not child:
         try:
-            from vision.core.state import digest
-            from vision.core.stored import load_state
+            from vision.checkpoint.stored import load_state
+            from vision.train.state import digest
 
             step, state = load_state(workdir)
             os.write(writer, f"{digest(state)} at {step}".encode())
@@ -135,7 +136,7 @@ def end_of(workdir: Path) -> tuple[str, list[int]]:
     with os.fdopen(reader) as pipe:
         found = pipe.read()
     os.waitpid(child, 0)
-    from vision.core.log import read_rows
+    from vision.run.log import read_rows
 
     return found, [int(row["step"]) for row in read_rows(workdir / "metrics.jsonl")]
 
@@ -182,7 +183,7 @@ def kill(workdir: Path, cache: Path, times: tuple[float, float], generator) -> K
 def main(kills: int = 100, kills_per_run: int = 1, seed: int = 0, *, store: bool = True) -> int:
     """Returns how many runs did not end as the undisturbed one."""
     # Whatever a run needs is imported before forking; none of it starts a device.
-    for module in ("configs.digits_vit", "vision.core.loop", "sklearn.datasets"):
+    for module in ("configs.digits_vit", "vision.run.loop", "sklearn.datasets"):
         importlib.import_module(module)
 
     generator = np.random.default_rng(seed)

@@ -25,15 +25,15 @@ import jax
 import numpy as np
 
 from bench.common import alternate, ratio, record
-from vision.core import config as configs
-from vision.core.compile import Compiled, compile_step
-from vision.core.mesh import to_device
-from vision.core.optim import DECAY_KERNELS, Optimizer
-from vision.core.prepare import prepare
-from vision.core.step import Step
-from vision.core.workdir import read_config
+from vision.config import specs as configs
 from vision.objectives.classify import Classify
+from vision.parallel.mesh import to_device
+from vision.run.compile import Compiled, compile_step
+from vision.run.prepare import prepare
+from vision.run.workdir import read_config
 from vision.scenario import stages
+from vision.train.optim import DECAY_KERNELS, Optimizer
+from vision.train.step import Step
 
 _ROOT = Path(__file__).resolve().parents[1]
 STEPS, PAIRS = 10, 8

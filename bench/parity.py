@@ -147,7 +147,7 @@ def measure(name: str, folder: Path) -> Row:
     import jax
     import numpy as np
 
-    from vision.core.net import count_params, forward, initialise
+    from vision.train.tower import count_params, forward, initialise
     from vision.weights.init_from import InitFrom
     from vision.weights.mapping import save
     from vision.weights.names import names_of

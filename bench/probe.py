@@ -20,7 +20,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from bench.common import record
-from vision.adapt.linear import fit_logistic
+from vision.probes.linear import fit_logistic
 
 COUNT, WIDTH, CLASSES = 50_000, 768, 100
 

@@ -21,11 +21,11 @@ import numpy as np
 from bench.common import record
 from bench.input import photographs
 from vision.data.class_samplers import ClassBalanced, PxK
-from vision.data.mixture import Mixture, Part
+from vision.data.mixture import Mixture, MixturePart
 from vision.data.ops.geometry import RandomFlip, RandomResizedCrop
 from vision.data.ops.values import Decode
 from vision.data.pipeline import TrainData
-from vision.data.samplers import Weighted
+from vision.data.samplers import WeightedSampler
 from vision.data.sources.arrays import Arrays
 
 BATCH = 32
@@ -55,7 +55,7 @@ def main() -> None:
     parser.add_argument("--repetitions", type=int, default=5)
     arguments = parser.parse_args()
     large, small = pictures(90, "large"), pictures(32, "small")
-    parts = (Part(large, 0.9, OPS), Part(small, 0.1, OPS))
+    parts = (MixturePart(large, 0.9, OPS), MixturePart(small, 0.1, OPS))
     plain = TrainData(large, BATCH, OPS, threads=1)
     weights = tuple(np.linspace(0, 1, len(large)).tolist())
     variants: dict[str, Mixture | TrainData] = {
@@ -64,7 +64,7 @@ def main() -> None:
         "shuffle": plain,
         "class-balanced": dataclasses.replace(plain, sampler=ClassBalanced()),
         "P x K": dataclasses.replace(plain, sampler=PxK(8, 4)),
-        "weighted": dataclasses.replace(plain, sampler=Weighted(weights)),
+        "weighted": dataclasses.replace(plain, sampler=WeightedSampler(weights)),
     }
     rows = []
     for name, data in variants.items():

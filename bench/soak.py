@@ -21,7 +21,7 @@ from absl import flags
 
 from bench.common import record
 from bench.input import photographs
-from vision.data.mixture import Mixture, Part
+from vision.data.mixture import Mixture, MixturePart
 from vision.data.ops.geometry import RandomFlip, RandomResizedCrop
 from vision.data.ops.values import Decode
 from vision.data.source import DataError
@@ -70,8 +70,10 @@ def main() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (400, 96, 96, 3), np.uint8)
     crop = (RandomResizedCrop(64), RandomFlip())
     parts = (
-        Part(Arrays({"image": encoded, "label": label[:64]}, "jpeg"), 0.5, (Decode(), *crop)),
-        Part(Patchy({"image": pixels, "label": label}, "patchy"), 0.5, crop),
+        MixturePart(
+            Arrays({"image": encoded, "label": label[:64]}, "jpeg"), 0.5, (Decode(), *crop)
+        ),
+        MixturePart(Patchy({"image": pixels, "label": label}, "patchy"), 0.5, crop),
     )
     data = Mixture(parts, 64, on_error="mask", threads=arguments.threads, workers=arguments.workers)
     start, samples, done, bad, loaders = time.monotonic(), [], 0, 0, 0

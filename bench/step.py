@@ -18,14 +18,14 @@ import numpy as np
 import optax
 
 from bench.common import alternate, ratio, record
-from vision.core.compile import compile_step
-from vision.core.mesh import Mesh, to_device
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine, TrainLength
-from vision.core.step import Step
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.parallel.mesh import Mesh, to_device
+from vision.run.compile import compile_step
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine, TrainLength
+from vision.train.step import Step
 
 STEPS, PAIRS = 10, 12
 

@@ -10,5 +10,5 @@ budget and seeds), and ends with one call of the fixture ``record``. The file st
 what was seen in its docstring and numbers; margins come from the paper or its card, before the
 first run, and are not moved to what was measured. An outcome other than the stated one fails.
 
-What was found stands in ``results/<slug>.json`` (``claims.ledger``) and ``docs/methods.md``.
+What was found stands in ``results/<slug>.json`` (``vision.papers.ledger``) and ``docs/methods.md``.
 """

@@ -14,7 +14,7 @@ os.environ.setdefault(
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
-from claims.common import Recorder
+from vision.papers.claims import Recorder
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

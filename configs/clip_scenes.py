@@ -9,22 +9,22 @@ colour and shape, or a sentence of a longer one: place and background tell scene
 easily than shapes, so that shapes would be learned last. `bench.clip_scenes` has what comes out.
 """
 
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import Config, spec
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
+from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.scenes import Scenes
 from vision.data.sources.scenes.vocabulary import POSITIONS
 from vision.data.tokenizers import WordTokenizer
-from vision.evaluators.retrieval import ImageTextRetrieval
-from vision.evaluators.zero_shot import ZeroShot
+from vision.evaluators.image_text.retrieval import ImageTextRetrieval
+from vision.evaluators.image_text.zero_shot import ZeroShot
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine
 
 SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
@@ -100,7 +100,7 @@ def get_config() -> Config:
                 spec(ops.SubCaptions, count=2),
                 spec(ops.Tokenize, tokenizer=tokenizer),
             ],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            batch_ops=[spec(BatchValueRange, low=-1, high=1)],
             threads=1,
         ),
         model=spec(

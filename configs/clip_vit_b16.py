@@ -10,11 +10,11 @@ LayerNorm before the blocks and a position for the class token, which our ViT ha
 """
 
 from configs.parts import pairs
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import Config, spec
 from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine
 
 
 def get_config(paths: str = "pairs/*.parquet") -> Config:

@@ -6,15 +6,15 @@
 """
 
 from configs.parts import imagenet
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Ema, Optimizer, adamw
-from vision.core.precision import Precision
-from vision.core.schedule import Cosine
+from vision.config.specs import Config, spec
 from vision.data import ops
 from vision.data.batch_ops import MixupCutMix
 from vision.models.convnext import ConvNeXt
 from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import Ema, Optimizer, adamw
+from vision.train.precision import Precision
+from vision.train.schedule import Cosine
 
 
 def get_config() -> Config:

@@ -18,8 +18,8 @@ def get_config() -> v.Config:
             source=spec(v.Digits, split="train"),
             batch_size=64,
             batch_ops=[
-                spec(batch_ops.ValueRange, low=-1, high=1),
-                spec(batch_ops.RandomCrop, padding=1, fill="edge"),
+                spec(batch_ops.BatchValueRange, low=-1, high=1),
+                spec(batch_ops.BatchRandomCrop, padding=1, fill="edge"),
             ],
             threads=0,
         ),

@@ -14,21 +14,21 @@ from typing import Any, Literal
 
 from configs.parts.own_images import held_out
 from vision.blocks.adapters import Lora
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import Config, spec
 from vision.data import ops
 from vision.data.batch_views import MixedResolution
 from vision.data.pipeline import TrainData
 from vision.data.sources.folder import Folder
+from vision.models.adapted import AdaptedTower, Prompts
 from vision.models.convnext import ConvNeXt
 from vision.models.efficientnet import EfficientNet
 from vision.models.resnet import ResNet
 from vision.models.swin import Swin
-from vision.models.tuned import Prompts, Tuned
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
+from vision.train.schedule import Cosine
 from vision.weights.init_from import InitFrom
 
 Tower = Literal[
@@ -78,14 +78,14 @@ def get_config(
     pattern, rate, added = TUNED[tune]
     model, into = spec(constructor, **fields), ""
     if added is not None:
-        model, into = spec(Tuned, tower=model, frozen_statistics=True, **added), "tower"
-    head = spec(Rule, pattern="/head/kernel$")
+        model, into = spec(AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"
+    head = spec(ParameterRule, pattern="/head/kernel$")
     if pattern == "":
-        rules = [spec(Rule, **vars(rule)) for rule in DECAY_KERNELS]
+        rules = [spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS]
     else:
         rest = "|".join(filter(None, ["/head/", pattern]))
-        chosen = spec(Rule, pattern=rest, weight_decay=0.0)
-        rules = [head, chosen, spec(Rule, pattern=".*", learning_rate=0.0)]
+        chosen = spec(ParameterRule, pattern=rest, weight_decay=0.0)
+        rules = [head, chosen, spec(ParameterRule, pattern=".*", learning_rate=0.0)]
     decay = 0.75 if constructor is ViT else 0.9  # the others have more, smaller blocks
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
     return spec(

@@ -9,16 +9,16 @@ learns little.
 """
 
 from configs.parts import pairs
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import DECAY_KERNELS, Rule
+from vision.config.specs import Config, spec
 from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import DECAY_KERNELS, ParameterRule
 
 
 def get_config(paths: str = "pairs/*.parquet") -> Config:
     rules = [
-        spec(Rule, pattern="model/image/", learning_rate=0),
-        *(spec(Rule, **vars(rule)) for rule in DECAY_KERNELS),
+        spec(ParameterRule, pattern="model/image/", learning_rate=0),
+        *(spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS),
     ]
     text = {"width": 768, "heads": 12}
     return spec(

@@ -7,14 +7,14 @@ here follows later practice. We have not trained it at full length.
 """
 
 from configs.parts import imagenet
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, sgd
-from vision.core.precision import Precision
-from vision.core.schedule import Cosine
+from vision.config.specs import Config, spec
 from vision.data import ops
 from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, sgd
+from vision.train.precision import Precision
+from vision.train.schedule import Cosine
 
 
 def get_config() -> Config:

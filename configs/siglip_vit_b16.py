@@ -10,9 +10,9 @@ full length.
 
 from configs.parts import pairs
 from vision.blocks.contrast import Sigmoid
-from vision.core.config import Config, spec
-from vision.core.experiment import Experiment
+from vision.config.specs import Config, spec
 from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
 
 
 def get_config(paths: str = "pairs/*.parquet") -> Config:

@@ -16,7 +16,7 @@ import pytest
 from tests.fast_compilation import with_devices
 
 if TYPE_CHECKING:
-    from vision.core.restore import Run
+    from vision.run.restore import Run
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = with_devices(8)

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from claims.sample import commit
+from vision.papers.sample import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 # What XLA, numpy and OpenBLAS call them; each is a bound, of no effect on an older processor.

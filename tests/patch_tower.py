@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import touch, wants
+from vision.train.tower import apply_tap, wants
 
 
 class PatchTower(nn.Module):
@@ -30,12 +30,12 @@ class PatchTower(nn.Module):
         x = nn.Dense(self.width, name="patches")(x.reshape(rows, grid[0] * grid[1], -1))
         first = self.param("prefix", nn.initializers.normal(), (1, self.prefix, self.width))
         x = jnp.concatenate([jnp.broadcast_to(first, (rows, *first.shape[1:])), x], 1)
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         q, k, v = jnp.split(nn.Dense(3 * self.width, name="qkv")(x), 3, -1)
         weights = jax.nn.softmax(q @ k.swapaxes(1, 2) / self.width**0.5)[:, None]
         if wants(tap, "block00/attention"):
-            weights = out["block00/attention"] = touch(tap, "block00/attention", weights)
+            weights = out["block00/attention"] = apply_tap(tap, "block00/attention", weights)
         x = out["block00"] = x + jnp.tanh(weights[:, 0] @ v)
         out["map"] = x[:, self.prefix :].reshape(rows, *grid, self.width)
         embedding = out["embedding"] = x[:, 0]

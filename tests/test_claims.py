@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from vision.papers.sample import sample
 
-from claims.common import Recorder
-from claims.ledger import (
+from vision.papers.claims import Recorder
+from vision.papers.ledger import (
     ROOT,
     LedgerError,
     Measured,
@@ -24,12 +25,11 @@ from claims.ledger import (
     read,
     write,
 )
-from claims.sample import sample
 from vision.report.methods import DOCUMENT, collect, document
 
 MEASURED = (Measured("R@1", Side("new", (0.5, 0.6, 0.7)), Side("old", (0.1, 0.2, 0.3))),)
 CLAIM = """
-import vision.core.step
+import vision.train.step
 from configs.small import get_config
 from vision.data.source import Source
 from vision.objectives.loss import Loss
@@ -42,7 +42,7 @@ def root(tmp_path: Path) -> Path:
     files = {
         "claims/pairs/test_margin.py": CLAIM,
         "configs/small.py": "from vision.models.tower import Tower\n\ndef get_config(): ...\n",
-        "vision/core/step.py": "STEP = 1\n",
+        "vision/train/step.py": "STEP = 1\n",
         "vision/data/source.py": "SOURCE = 1\n",
         "vision/models/tower.py": "class Tower: ...\n",
         "vision/objectives/loss.py": "from vision.blocks import sums\n\nLoss = sums.total\n",

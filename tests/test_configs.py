@@ -21,17 +21,17 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.goldens import to_text
-from vision.core import config as configs
-from vision.core import experiment as experiments
-from vision.core.compile import compile_step, lay_out
-from vision.core.hints import CONSTRUCTOR, is_spec
-from vision.core.mesh import Mesh, to_device
-from vision.core.prepare import prepare
-from vision.core.schema import locate
+from vision.config import specs as configs
+from vision.config.hints import CONSTRUCTOR, is_spec
+from vision.config.schema import locate
 from vision.data.source import Source, SourceInfo
 from vision.data.sources.fake import Fake
 from vision.data.tokenizers import WordTokenizer
-from vision.evaluators.classification import Classification
+from vision.evaluators.accuracy.classification import Classification
+from vision.parallel.mesh import Mesh, to_device
+from vision.run import experiment as experiments
+from vision.run.compile import compile_step, lay_out
+from vision.run.prepare import prepare
 from vision.scenario import stages
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -11,9 +11,9 @@ import pytest
 
 import evaluate
 import train
-from vision.core.cli import run_main
-from vision.core.schema import ConfigError
-from vision.core.stored import load_state
+from vision.checkpoint.stored import load_state
+from vision.config.cli import run_main
+from vision.config.schema import ConfigError
 from vision.programs.compare import CompareError, compare, distinct_names, outcome
 from vision.programs.suite import SUITES
 from vision.programs.workdir import evaluate_workdir

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import vision
-from vision.core.schema import locate, public_path
+from vision.config.schema import locate, public_path
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = ROOT / "vision" / "__init__.py"

@@ -18,16 +18,16 @@ import evaluate
 import train
 from tests.models.tower_cases import abstract_variables, random_variables
 from vision.blocks.adapters import Lora, merge_adapters
-from vision.core import config as configs
-from vision.core import experiment as experiments
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.cli import run_main
-from vision.core.config import build
-from vision.core.optim import match_rules
-from vision.core.schema import ConfigError
-from vision.core.stored import flatten, load_state
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import flatten, load_state
+from vision.config import specs as configs
+from vision.config.cli import run_main
+from vision.config.schema import ConfigError
+from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.models.vit import ViT
+from vision.run import experiment as experiments
+from vision.train.optim import match_rules
 from vision.weights.average import AverageError, average, greedy, mean
 from vision.weights.families.vit import timm_vit
 from vision.weights.fit import fit_positions

@@ -97,7 +97,7 @@ def test_an_editable_install(tmp_path: Path):
             (source / part).symlink_to(ROOT / part)
     install(tmp_path / "env", "--editable", str(source))
     code = (
-        "import vision; from vision.core.config import load; print(vision.__file__)\n"
+        "import vision; from vision.config.specs import load; print(vision.__file__)\n"
         f"print(load({str(ROOT / 'configs' / 'folder_vit.py')!r}).total)"
     )
     said = checked([str(tmp_path / "env" / "bin" / "python"), "-c", code], tmp_path)

@@ -11,9 +11,9 @@ from PIL import Image
 
 import evaluate
 import train
-from vision.core.cli import run_main
-from vision.core.log import read_rows
+from vision.config.cli import run_main
 from vision.programs.workdir import evaluate_workdir
+from vision.run.log import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = f"--config={ROOT}/configs/folder_vit.py"

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from tests import toyclip as cache
-from vision.core.restore import Run
+from vision.run.restore import Run
 
 
 @pytest.fixture(scope="module")

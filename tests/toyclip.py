@@ -17,9 +17,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from vision.core import config as configs
-from vision.core import experiment
-from vision.core.restore import Run, load_run
+from vision.config import specs as configs
+from vision.run import experiment
+from vision.run.restore import Run, load_run
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "clip_scenes.py"

@@ -19,40 +19,40 @@ if TYPE_CHECKING:
     from vision.blocks.adapters import Lora as Lora
     from vision.blocks.contrast import Ranking as Ranking, Sigmoid as Sigmoid, Softmax as Softmax
     from vision.blocks.diffusion import Diffusion as Diffusion
-    from vision.core.checkpoint import Checkpoints as Checkpoints
-    from vision.core.config import build as build, spec as spec
-    from vision.core.experiment import Experiment as Experiment
-    from vision.core.faults import Nonfinite as Nonfinite
-    from vision.core.mesh import Mesh as Mesh, ShardingRule as ShardingRule
-    from vision.core.objective import (
+    from vision.checkpoint.store import Checkpoints as Checkpoints
+    from vision.config.specs import build as build, spec as spec
+    from vision.run.experiment import Experiment as Experiment
+    from vision.run.nonfinite import Nonfinite as Nonfinite
+    from vision.parallel.mesh import Mesh as Mesh, ShardingRule as ShardingRule
+    from vision.train.objective import (
         BatchCoupled as BatchCoupled,
         Objective as Objective,
         apply as apply,
         averaged as averaged,
     )
-    from vision.core.optim import (
+    from vision.train.optim import (
         DECAY_KERNELS as DECAY_KERNELS,
         Ema as Ema,
         Optimizer as Optimizer,
-        Rule as Rule,
+        ParameterRule as ParameterRule,
         adafactor as adafactor,
         adamw as adamw,
         lion as lion,
         muon as muon,
         sgd as sgd,
     )
-    from vision.core.precision import Precision as Precision
-    from vision.core.restore import load_run as load
-    from vision.core.schedule import (
+    from vision.train.precision import Precision as Precision
+    from vision.run.restore import load_run as load
+    from vision.train.schedule import (
         Constant as Constant,
         Cosine as Cosine,
-        Linear as Linear,
+        LinearDecay as LinearDecay,
         Rsqrt as Rsqrt,
         Staircase as Staircase,
         WarmupStableDecay as WarmupStableDecay,
     )
-    from vision.core.modes import Config as Config
-    from vision.core.schema import ConfigError as ConfigError
+    from vision.config.modes import Config as Config
+    from vision.config.schema import ConfigError as ConfigError
     from vision.data import (
         batch_ops as batch_ops,
         batch_views as batch_views,
@@ -61,22 +61,21 @@ if TYPE_CHECKING:
     )
     from vision.data.class_samplers import (
         ClassBalanced as ClassBalanced,
-        Episodes as Episodes,
+        EpisodeSampler as EpisodeSampler,
         PxK as PxK,
     )
     from vision.data.columns import ClassLabel as ClassLabel, Number as Number
     from vision.data.descriptions import Captions as Captions
-    from vision.data.mixture import Mixture as Mixture, Part as Part
+    from vision.data.mixture import Mixture as Mixture, MixturePart as MixturePart
     from vision.data.pipeline import EvalData as EvalData, TrainData as TrainData
     from vision.data.samplers import (
         InOrder as InOrder,
         Repeated as Repeated,
         Shuffle as Shuffle,
-        Weighted as Weighted,
+        WeightedSampler as WeightedSampler,
     )
     from vision.data.sources.array_record import ArrayRecord as ArrayRecord
     from vision.data.sources.arrays import Arrays as Arrays
-    from vision.data.sources.bags import Bags as Bags
     from vision.data.sources.combine import (
         Concat as Concat,
         Joined as Joined,
@@ -101,49 +100,56 @@ if TYPE_CHECKING:
         SentencePieceTokenizer as SentencePieceTokenizer,
         WordTokenizer as WordTokenizer,
     )
-    from vision.evaluators.adversarial import Adversarial as Adversarial
+    from vision.evaluators.robustness.adversarial import Adversarial as Adversarial
     from vision.evaluators.attribution import Attribution as Attribution
-    from vision.evaluators.calibration import Calibration as Calibration
-    from vision.evaluators.classification import Classification as Classification
-    from vision.evaluators.composed import ComposedRetrieval as ComposedRetrieval
-    from vision.evaluators.corruptions import Corruptions as Corruptions
+    from vision.evaluators.accuracy.calibration import Calibration as Calibration
+    from vision.evaluators.accuracy.classification import Classification as Classification
+    from vision.evaluators.image_text.composed import ComposedRetrieval as ComposedRetrieval
+    from vision.evaluators.robustness.corruptions import Corruptions as Corruptions
     from vision.evaluators.cost import Cost as Cost
-    from vision.evaluators.few_shot import FewShot as FewShot
-    from vision.evaluators.graders import GradedLabels as GradedLabels
-    from vision.evaluators.groups import GroupedAccuracy as GroupedAccuracy, LongTail as LongTail
-    from vision.evaluators.hierarchy import Hierarchical as Hierarchical
-    from vision.evaluators.instances import InstanceRetrieval as InstanceRetrieval
-    from vision.evaluators.labelsets import LabelSets as LabelSets
-    from vision.evaluators.linear_heads import (
+    from vision.evaluators.features.few_shot import FewShot as FewShot
+    from vision.evaluators.accuracy.annotators import GradedLabels as GradedLabels
+    from vision.evaluators.accuracy.groups import (
+        GroupedAccuracy as GroupedAccuracy,
+        LongTail as LongTail,
+    )
+    from vision.evaluators.accuracy.hierarchy import Hierarchical as Hierarchical
+    from vision.evaluators.features.instances import InstanceRetrieval as InstanceRetrieval
+    from vision.evaluators.accuracy.label_sets import LabelSets as LabelSets
+    from vision.evaluators.features.linear_heads import (
         FindingsProbe as FindingsProbe,
         PatchProbe as PatchProbe,
     )
-    from vision.evaluators.mistakes import Mistakes as Mistakes
-    from vision.evaluators.odin import Odin as Odin
-    from vision.evaluators.ordinal import Ordinal as Ordinal, Regression as Regression
-    from vision.evaluators.out_of_distribution import OutOfDistribution as OutOfDistribution
-    from vision.evaluators.pairs import CaptionChoice as CaptionChoice, CrossedPairs as CrossedPairs
-    from vision.evaluators.probe import (
+    from vision.evaluators.accuracy.mistakes import Mistakes as Mistakes
+    from vision.evaluators.robustness.odin import Odin as Odin
+    from vision.evaluators.accuracy.ordinal import Ordinal as Ordinal, Regression as Regression
+    from vision.evaluators.robustness.out_of_distribution import (
+        OutOfDistribution as OutOfDistribution,
+    )
+    from vision.evaluators.image_text.pairs import (
+        CaptionChoice as CaptionChoice,
+        CrossedPairs as CrossedPairs,
+    )
+    from vision.evaluators.features.probe import (
         LinearProbe as LinearProbe,
         NearestNeighbours as NearestNeighbours,
         RidgeProbe as RidgeProbe,
         SgdProbe as SgdProbe,
     )
-    from vision.evaluators.representation import Representation as Representation
-    from vision.evaluators.retrieval import (
+    from vision.evaluators.features.representation import Representation as Representation
+    from vision.evaluators.image_text.retrieval import (
         ImageRetrieval as ImageRetrieval,
         ImageTextRetrieval as ImageTextRetrieval,
     )
-    from vision.evaluators.severity import Severity as Severity
-    from vision.evaluators.shifts import NaturalShift as NaturalShift
-    from vision.evaluators.translation import Translation as Translation
-    from vision.evaluators.zero_shot import (
+    from vision.evaluators.robustness.severity import Severity as Severity
+    from vision.evaluators.robustness.shifts import NaturalShift as NaturalShift
+    from vision.evaluators.robustness.translation import Translation as Translation
+    from vision.evaluators.image_text.zero_shot import (
         MultilingualZeroShot as MultilingualZeroShot,
         ZeroShot as ZeroShot,
     )
-    from vision.models.attention_mil import AttentionMIL as AttentionMIL
     from vision.models.autoencoder import ConvAutoencoder as ConvAutoencoder
-    from vision.models.bags import BagOfWords as BagOfWords
+    from vision.models.bag_of_words import BagOfWords as BagOfWords
     from vision.models.bit import BiT as BiT
     from vision.models.captioner import Captioner as Captioner
     from vision.models.convnext import ConvNeXt as ConvNeXt
@@ -155,11 +161,10 @@ if TYPE_CHECKING:
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
     from vision.models.nasnet import NasNet as NasNet
     from vision.models.plain_conv import PlainConv as PlainConv
-    from vision.models.plain_mamba import PlainMamba as PlainMamba
     from vision.models.resnet import ResNet as ResNet
     from vision.models.swin import Swin as Swin
     from vision.models.text import TextCNN as TextCNN, TextTransformer as TextTransformer
-    from vision.models.tuned import Prompts as Prompts, Tuned as Tuned
+    from vision.models.adapted import Prompts as Prompts, AdaptedTower as AdaptedTower
     from vision.models.unet import UNet as UNet
     from vision.models.vgg import VGG as VGG
     from vision.models.vit import ViT as ViT
@@ -189,44 +194,43 @@ _NAMES = {
     "vision.blocks.adapters": ("Lora",),
     "vision.blocks.contrast": ("Ranking", "Sigmoid", "Softmax"),
     "vision.blocks.diffusion": ("Diffusion",),
-    "vision.core.checkpoint": ("Checkpoints",),
-    "vision.core.config": ("build", "spec"),
-    "vision.core.modes": ("Config",),
-    "vision.core.experiment": ("Experiment",),
-    "vision.core.faults": ("Nonfinite",),
-    "vision.core.mesh": ("Mesh", "ShardingRule"),
-    "vision.core.objective": ("BatchCoupled", "Objective", "apply", "averaged"),
-    "vision.core.optim": (
+    "vision.checkpoint.store": ("Checkpoints",),
+    "vision.config.specs": ("build", "spec"),
+    "vision.config.modes": ("Config",),
+    "vision.run.experiment": ("Experiment",),
+    "vision.run.nonfinite": ("Nonfinite",),
+    "vision.parallel.mesh": ("Mesh", "ShardingRule"),
+    "vision.train.objective": ("BatchCoupled", "Objective", "apply", "averaged"),
+    "vision.train.optim": (
         "DECAY_KERNELS",
         "Ema",
         "Optimizer",
-        "Rule",
+        "ParameterRule",
         "adafactor",
         "adamw",
         "lion",
         "muon",
         "sgd",
     ),
-    "vision.core.precision": ("Precision",),
-    "vision.core.restore": ("load_run as load",),
-    "vision.core.schedule": (
+    "vision.train.precision": ("Precision",),
+    "vision.run.restore": ("load_run as load",),
+    "vision.train.schedule": (
         "Constant",
         "Cosine",
-        "Linear",
+        "LinearDecay",
         "Rsqrt",
         "Staircase",
         "WarmupStableDecay",
     ),
-    "vision.core.schema": ("ConfigError",),
-    "vision.data.class_samplers": ("ClassBalanced", "Episodes", "PxK"),
+    "vision.config.schema": ("ConfigError",),
+    "vision.data.class_samplers": ("ClassBalanced", "EpisodeSampler", "PxK"),
     "vision.data.columns": ("ClassLabel", "Number"),
     "vision.data.descriptions": ("Captions",),
-    "vision.data.mixture": ("Mixture", "Part"),
+    "vision.data.mixture": ("Mixture", "MixturePart"),
     "vision.data.pipeline": ("EvalData", "TrainData"),
-    "vision.data.samplers": ("InOrder", "Repeated", "Shuffle", "Weighted"),
+    "vision.data.samplers": ("InOrder", "Repeated", "Shuffle", "WeightedSampler"),
     "vision.data.sources.array_record": ("ArrayRecord",),
     "vision.data.sources.arrays": ("Arrays",),
-    "vision.data.sources.bags": ("Bags",),
     "vision.data.sources.combine": ("Concat", "Joined", "Relabel", "Subset"),
     "vision.data.sources.computed": ("Computed",),
     "vision.data.sources.digits": ("Digits",),
@@ -246,35 +250,39 @@ _NAMES = {
         "SentencePieceTokenizer",
         "WordTokenizer",
     ),
-    "vision.evaluators.adversarial": ("Adversarial",),
+    "vision.evaluators.robustness.adversarial": ("Adversarial",),
     "vision.evaluators.attribution": ("Attribution",),
-    "vision.evaluators.calibration": ("Calibration",),
-    "vision.evaluators.classification": ("Classification",),
-    "vision.evaluators.composed": ("ComposedRetrieval",),
-    "vision.evaluators.corruptions": ("Corruptions",),
+    "vision.evaluators.accuracy.calibration": ("Calibration",),
+    "vision.evaluators.accuracy.classification": ("Classification",),
+    "vision.evaluators.image_text.composed": ("ComposedRetrieval",),
+    "vision.evaluators.robustness.corruptions": ("Corruptions",),
     "vision.evaluators.cost": ("Cost",),
-    "vision.evaluators.few_shot": ("FewShot",),
-    "vision.evaluators.graders": ("GradedLabels",),
-    "vision.evaluators.groups": ("GroupedAccuracy", "LongTail"),
-    "vision.evaluators.hierarchy": ("Hierarchical",),
-    "vision.evaluators.instances": ("InstanceRetrieval",),
-    "vision.evaluators.labelsets": ("LabelSets",),
-    "vision.evaluators.linear_heads": ("FindingsProbe", "PatchProbe"),
-    "vision.evaluators.mistakes": ("Mistakes",),
-    "vision.evaluators.odin": ("Odin",),
-    "vision.evaluators.ordinal": ("Ordinal", "Regression"),
-    "vision.evaluators.out_of_distribution": ("OutOfDistribution",),
-    "vision.evaluators.pairs": ("CaptionChoice", "CrossedPairs"),
-    "vision.evaluators.probe": ("LinearProbe", "NearestNeighbours", "RidgeProbe", "SgdProbe"),
-    "vision.evaluators.representation": ("Representation",),
-    "vision.evaluators.retrieval": ("ImageRetrieval", "ImageTextRetrieval"),
-    "vision.evaluators.severity": ("Severity",),
-    "vision.evaluators.shifts": ("NaturalShift",),
-    "vision.evaluators.translation": ("Translation",),
-    "vision.evaluators.zero_shot": ("MultilingualZeroShot", "ZeroShot"),
-    "vision.models.attention_mil": ("AttentionMIL",),
+    "vision.evaluators.features.few_shot": ("FewShot",),
+    "vision.evaluators.accuracy.annotators": ("GradedLabels",),
+    "vision.evaluators.accuracy.groups": ("GroupedAccuracy", "LongTail"),
+    "vision.evaluators.accuracy.hierarchy": ("Hierarchical",),
+    "vision.evaluators.features.instances": ("InstanceRetrieval",),
+    "vision.evaluators.accuracy.label_sets": ("LabelSets",),
+    "vision.evaluators.features.linear_heads": ("FindingsProbe", "PatchProbe"),
+    "vision.evaluators.accuracy.mistakes": ("Mistakes",),
+    "vision.evaluators.robustness.odin": ("Odin",),
+    "vision.evaluators.accuracy.ordinal": ("Ordinal", "Regression"),
+    "vision.evaluators.robustness.out_of_distribution": ("OutOfDistribution",),
+    "vision.evaluators.image_text.pairs": ("CaptionChoice", "CrossedPairs"),
+    "vision.evaluators.features.probe": (
+        "LinearProbe",
+        "NearestNeighbours",
+        "RidgeProbe",
+        "SgdProbe",
+    ),
+    "vision.evaluators.features.representation": ("Representation",),
+    "vision.evaluators.image_text.retrieval": ("ImageRetrieval", "ImageTextRetrieval"),
+    "vision.evaluators.robustness.severity": ("Severity",),
+    "vision.evaluators.robustness.shifts": ("NaturalShift",),
+    "vision.evaluators.robustness.translation": ("Translation",),
+    "vision.evaluators.image_text.zero_shot": ("MultilingualZeroShot", "ZeroShot"),
     "vision.models.autoencoder": ("ConvAutoencoder",),
-    "vision.models.bags": ("BagOfWords",),
+    "vision.models.bag_of_words": ("BagOfWords",),
     "vision.models.bit": ("BiT",),
     "vision.models.captioner": ("Captioner",),
     "vision.models.convnext": ("ConvNeXt",),
@@ -286,11 +294,10 @@ _NAMES = {
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
     "vision.models.nasnet": ("NasNet",),
     "vision.models.plain_conv": ("PlainConv",),
-    "vision.models.plain_mamba": ("PlainMamba",),
     "vision.models.resnet": ("ResNet",),
     "vision.models.swin": ("Swin",),
     "vision.models.text": ("TextCNN", "TextTransformer"),
-    "vision.models.tuned": ("Prompts", "Tuned"),
+    "vision.models.adapted": ("Prompts", "AdaptedTower"),
     "vision.models.unet": ("UNet",),
     "vision.models.vgg": ("VGG",),
     "vision.models.vit": ("ViT",),

@@ -27,7 +27,7 @@ VIT = {"embed_dim": 16, "num_heads": 2, "depth": 3, "img_size": 32, "num_classes
 
 
 def towers() -> dict[str, torch.nn.Module]:
-    """Those of tests/core/test_layer_decay.py."""
+    """Those of tests/train/test_layer_decay.py."""
     vit = vision_transformer.VisionTransformer
     sizes = {"depths": (1, 2), "num_heads": (2, 4), "num_classes": CLASSES}
     stages = {"depths": (1, 2, 1, 1), "dims": (8, 16, 24, 32), "num_classes": CLASSES}

@@ -24,9 +24,9 @@ import jax
 import numpy as np
 from our_step import tower  # beside this file
 
-from vision.core.net import count_params, forward, initialise
 from vision.models import convolution
 from vision.models.vit import ViT
+from vision.train.tower import count_params, forward, initialise
 from vision.weights.init_from import InitFrom
 
 

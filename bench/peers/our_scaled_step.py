@@ -24,15 +24,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import jax
 
 from bench.step import fake_batch
-from vision.core.compile import compile_step
-from vision.core.mesh import Mesh, ShardingRule, to_device
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import TrainLength
-from vision.core.step import Step
 from vision.models import convolution
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.parallel.mesh import Mesh, ShardingRule, to_device
+from vision.run.compile import compile_step
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import TrainLength
+from vision.train.step import Step
 
 MODELS = {
     "ViT d4 w192 p4 @32": ViT(width=192, depth=4, heads=4, patch=4, pool="mean", num_classes=100),

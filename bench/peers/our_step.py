@@ -27,17 +27,17 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import jax
 
 from bench.step import fake_batch
-from vision.core.compile import compile_step
-from vision.core.mesh import Mesh, to_device
-from vision.core.net import Tower, count_params
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import TrainLength
-from vision.core.step import Step
 from vision.models import convolution
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.parallel.mesh import Mesh, to_device
+from vision.run.compile import compile_step
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import TrainLength
+from vision.train.step import Step
+from vision.train.tower import Tower, count_params
 
 
 def tower(name: str) -> Tower:

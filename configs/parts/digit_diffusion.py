@@ -2,13 +2,13 @@
 
 from configs.parts.small import eval_data, train_data
 from vision.blocks.diffusion import Diffusion
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Ema, Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import spec
 from vision.data.sources.digits import Digits
 from vision.models.unet import UNet
 from vision.objectives.denoise import Denoise
+from vision.run.experiment import Experiment
+from vision.train.optim import Ema, Optimizer, adamw
+from vision.train.schedule import Cosine
 
 STEPS = 1000
 

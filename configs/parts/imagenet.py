@@ -4,11 +4,11 @@ TFDS reads what `tfds build imagenet2012 --file_format=array_record` prepared in
 (default: $TFDS_DATA_DIR or ~/tensorflow_datasets); no TensorFlow is needed to read it.
 """
 
-from vision.core.config import spec
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.tfds import Tfds
-from vision.evaluators.classification import Classification
+from vision.evaluators.accuracy.classification import Classification
 
 NUM_CLASSES = 1000
 # How often those of ``evaluation`` run.

@@ -11,21 +11,21 @@ background later.
 
 from configs.parts import imagenet
 from configs.parts.small import eval_data, train_data
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, Rule, adamw, sgd
-from vision.core.schedule import Cosine, Staircase
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.columns import ClassLabel
 from vision.data.pipeline import EvalData
 from vision.data.regions import Boxes
 from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes import Scenes
+from vision.evaluators.accuracy.classification import Classification
 from vision.evaluators.attribution import Attribution
-from vision.evaluators.classification import Classification
 from vision.models.plain_conv import PlainConv
 from vision.models.vgg import VGG
 from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
+from vision.train.schedule import Cosine, Staircase
 
 MAX_BOXES = 20
 NORMALISED = [spec(ops.ValueRange), spec(ops.Normalize)]
@@ -97,7 +97,10 @@ def small(maps, biased=False, examples=300, **more):
             method=spec(adamw),
             learning_rate=5e-3,
             schedule=spec(Cosine, warmup="20 steps"),
-            rules=[spec(Rule, pattern="/kernel$"), spec(Rule, pattern=".*", weight_decay=0.0)],
+            rules=[
+                spec(ParameterRule, pattern="/kernel$"),
+                spec(ParameterRule, pattern=".*", weight_decay=0.0),
+            ],
         ),
         total="250 steps",
         evaluators={"unseen": spec(Classification, data=data), **explained},

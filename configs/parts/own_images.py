@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from vision.core.config import spec
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.folder import Folder
-from vision.evaluators.classification import Classification
+from vision.evaluators.accuracy.classification import Classification
 
 
 def held_out(root: str, size: int, values: list[Any]) -> Any:

@@ -1,9 +1,6 @@
 """What the configs of large dual encoders have in common: pairs, towers, a recipe."""
 
-from vision.core.config import spec
-from vision.core.optim import Optimizer, adamw
-from vision.core.precision import Precision
-from vision.core.schedule import Cosine
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.descriptions import Captions
 from vision.data.pipeline import TrainData
@@ -13,6 +10,9 @@ from vision.data.tokenizers import ClipTokenizer
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
+from vision.train.optim import Optimizer, adamw
+from vision.train.precision import Precision
+from vision.train.schedule import Cosine
 
 
 def clip_tokenizer(length=77):

@@ -1,16 +1,16 @@
 """What configs that run in seconds to minutes have in common: images in -1..1, AdamW, a cosine."""
 
-from vision.core.config import spec
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import spec
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
+from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import EvalData, TrainData
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine
 
 
 def train_data(source, batch_size, *batch_ops, threads=1, **more):
     """Images are brought to -1..1 on the device, then come ``batch_ops``."""
-    values = spec(ValueRange, low=-1, high=1)
+    values = spec(BatchValueRange, low=-1, high=1)
     return spec(
         TrainData,
         source=source,

@@ -4,20 +4,20 @@ Scenes are drawn on the fly; a run is a minute or two on two cores.
 """
 
 from configs.parts.small import train_data
-from vision.core.config import spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.schedule import Cosine
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.scenes import Scenes, translate
 from vision.data.sources.scenes.languages import lexicon
 from vision.data.tokenizers import WordTokenizer
-from vision.evaluators.retrieval import ImageTextRetrieval
+from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine
 
 SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower", "arrow")
 COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
@@ -55,7 +55,7 @@ def train(tokens, caption="caption_medium", least_told=1.0, say=(), world=None, 
 
     `say` are ops on the text, between; `read` replaces the op that makes tokens.
     """
-    less = [spec(ops.SayLess, feature=caption, output=caption, share=(least_told, 1.0))]
+    less = [spec(ops.ShortenCaption, feature=caption, output=caption, share=(least_told, 1.0))]
     source = scenes("train", 8000, ("image", caption), **(world or {}))
     return train_data(
         source,

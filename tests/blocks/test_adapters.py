@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
-from vision.core.schema import ConfigError
+from vision.config.schema import ConfigError
 
 SHAPES = {
     "blocks": {"attn": {"qkv": {"kernel": (2, 4, 12), "bias": (2, 12)}}},

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 
-from vision.blocks.attack import State, fooled, init, margins, run, update, updates
+from vision.blocks.attack import AttackState, fooled, init, margins, run, update, updates
 from vision.blocks.attack_rules import (
     APGD,
     PGD,
@@ -22,7 +22,7 @@ from vision.blocks.attack_rules import (
     difference_of_logits_ratio,
     fgsm,
 )
-from vision.blocks.square import Square, _pyramids
+from vision.evaluators.robustness.square import Square, _pyramids
 
 COUNT, SHAPE, CLASSES = 12, (8, 7, 2), 5
 RNG = np.random.default_rng(0)
@@ -53,16 +53,16 @@ ATTACKS = {
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def go(attack: Any, logits_fn: Any, state: State, until: int) -> State:
+def go(attack: Any, logits_fn: Any, state: AttackState, until: int) -> AttackState:
     return run(attack, logits_fn, state, until)
 
 
-def whole(attack: Any, logits_fn: Any = network, **arguments: Any) -> State:
+def whole(attack: Any, logits_fn: Any = network, **arguments: Any) -> AttackState:
     given: Any = {"image": IMAGES, "label": LABELS, **arguments}
     return go(attack, logits_fn, init(attack, jax.random.key(1), **given), updates(attack))
 
 
-def distances(state: State) -> dict[str, np.ndarray]:
+def distances(state: AttackState) -> dict[str, np.ndarray]:
     delta = np.asarray(state.best - state.image, np.float64).reshape(len(state.best), -1)
     return {"linf": np.abs(delta).max(1), "l2": np.linalg.norm(delta, axis=1)}
 

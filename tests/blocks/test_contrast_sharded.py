@@ -13,9 +13,9 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vision.blocks.contrast import Ranking, Sigmoid, Softmax, contrast
-from vision.blocks.sharded_contrast import Side, compare, pairs_of
+from vision.blocks.sharded_contrast import Modality, compare, pairs_of
 from vision.blocks.similarity import BestPart, ContrastError, Dot, LateInteraction, unit
-from vision.core.mesh import BATCH_AXES, Mesh
+from vision.parallel.mesh import BATCH_AXES, Mesh
 
 ROWS = 32
 MESHES = {
@@ -38,8 +38,8 @@ def batch(name: str, rows: int = ROWS):
     return image, text, jax.tree.map(jnp.asarray, rest)
 
 
-def sides(name: str, image, text, rest) -> tuple[Side, Side]:
-    return Side({name: image}, **rest), Side({name: text}, **rest)
+def sides(name: str, image, text, rest) -> tuple[Modality, Modality]:
+    return Modality({name: image}, **rest), Modality({name: text}, **rest)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -89,7 +89,7 @@ def test_a_ring_gives_the_loss_and_gradients_of_one_matrix(loss, similarity, nam
     def plain(params, image, text):
         # Normalising tokens is part of late interaction, and of its gradient.
         features = similarity.prepare({name: image}, {name: text})
-        images, texts = (Side(side, **data[2]) for side in features)
+        images, texts = (Modality(side, **data[2]) for side in features)
         found = contrast(loss, params, pairs_of(similarity, images, texts))
         return found.loss, found
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from vision.blocks.contrast import Softmax
-from vision.blocks.sharded_contrast import Side, compare, fingerprint, share_caption
+from vision.blocks.sharded_contrast import Modality, compare, fingerprint, share_caption
 from vision.blocks.similarity import (
     BestPart,
     ContrastError,
@@ -116,7 +116,9 @@ def sides(image, text):
     rows = len(image)
     mask = jnp.arange(text.shape[1]) < 1 + jnp.arange(rows)[:, None] % text.shape[1]
     key, valid = jnp.arange(rows), jnp.ones(rows, bool)
-    return Side({"tokens": image}, key, valid), Side({"tokens": text, "mask": mask}, key, valid)
+    return Modality({"tokens": image}, key, valid), Modality(
+        {"tokens": text, "mask": mask}, key, valid
+    )
 
 
 def test_chunks_give_the_same_loss_and_gradients_in_less_memory():

@@ -10,12 +10,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vision.data.batch_ops import (
+    BatchRandomCrop,
+    BatchRandomFlip,
+    BatchValueRange,
     CutMix,
     Mixup,
     MixupCutMix,
-    RandomCrop,
-    RandomFlip,
-    ValueRange,
     apply,
     cutmix_weight,
     mix,
@@ -188,11 +188,11 @@ def test_mixing_a_sharded_batch_changes_nothing(batch):
 
 def test_random_flip(batch):
     image = np.asarray(batch["image"])
-    np.testing.assert_array_equal(jitted(RandomFlip(0.0), batch)["image"], image)
-    once = jitted(RandomFlip(1.0), batch)
+    np.testing.assert_array_equal(jitted(BatchRandomFlip(0.0), batch)["image"], image)
+    once = jitted(BatchRandomFlip(1.0), batch)
     np.testing.assert_array_equal(once["image"], image[:, :, ::-1])
-    np.testing.assert_array_equal(jitted(RandomFlip(1.0), once)["image"], image)
-    some = np.asarray(jitted(RandomFlip(0.5), batch, 1)["image"])
+    np.testing.assert_array_equal(jitted(BatchRandomFlip(1.0), once)["image"], image)
+    some = np.asarray(jitted(BatchRandomFlip(0.5), batch, 1)["image"])
     flipped = [np.array_equal(a, b[:, ::-1]) for a, b in zip(some, image, strict=True)]
     kept = [np.array_equal(a, b) for a, b in zip(some, image, strict=True)]
     assert all(f != k for f, k in zip(flipped, kept, strict=True))
@@ -204,7 +204,7 @@ def test_random_crop_cuts_each_example_out_of_its_padding(fill, batch):
     image = np.asarray(batch["image"])
     wide = ((0, 0), (2, 2), (2, 2), (0, 0))
     padded = np.pad(image, wide, mode="constant" if fill == "zero" else fill)
-    out = np.asarray(jitted(RandomCrop(2, fill=fill), batch)["image"])
+    out = np.asarray(jitted(BatchRandomCrop(2, fill=fill), batch)["image"])
     places = []
     for i in range(B):
         found = [
@@ -219,35 +219,37 @@ def test_random_crop_cuts_each_example_out_of_its_padding(fill, batch):
 
 
 def test_random_crop_identity_and_size(batch):
-    np.testing.assert_array_equal(jitted(RandomCrop(0), batch)["image"], batch["image"])
+    np.testing.assert_array_equal(jitted(BatchRandomCrop(0), batch)["image"], batch["image"])
     pixels = {"image": (batch["image"] * 255).astype(jnp.uint8)}
-    out = jitted(RandomCrop(0, size=(5, 7)), pixels)["image"]
+    out = jitted(BatchRandomCrop(0, size=(5, 7)), pixels)["image"]
     assert out.shape == (B, 5, 7, 3)
     assert out.dtype == jnp.uint8
     with pytest.raises(ValueError, match=r"size=\(20, 5\) does not fit into 12x16 images"):
-        jitted(RandomCrop(3, size=(20, 5)), batch)
+        jitted(BatchRandomCrop(3, size=(20, 5)), batch)
 
 
 def test_device_ops_agree_with_host_ops():
     image = np.random.default_rng(0).integers(0, 256, (2, 6, 7, 3), np.uint8)
     rng = np.random.default_rng(0)
     for low, high in ((0.0, 1.0), (-1.0, 1.0)):
-        device = jitted(ValueRange(low, high), {"image": jnp.asarray(image)})["image"]
+        device = jitted(BatchValueRange(low, high), {"image": jnp.asarray(image)})["image"]
         host = values.ValueRange(low, high)({"image": image[0]}, rng)["image"]
         assert device.dtype == jnp.float32
         np.testing.assert_allclose(device[0], host, atol=1e-6)
-    device = jitted(RandomFlip(1.0), {"image": jnp.asarray(image)})["image"]
+    device = jitted(BatchRandomFlip(1.0), {"image": jnp.asarray(image)})["image"]
     np.testing.assert_array_equal(
         device[1], geometry.RandomFlip(1.0)({"image": image[1]}, rng)["image"]
     )
 
 
 def test_apply_gives_every_op_its_own_key(batch):
-    run = jax.jit(functools.partial(apply, (RandomCrop(2), RandomFlip(), RandomFlip())))
+    run = jax.jit(
+        functools.partial(apply, (BatchRandomCrop(2), BatchRandomFlip(), BatchRandomFlip()))
+    )
     out, same = (run(batch, jax.random.key(0)) for _ in range(2))
     np.testing.assert_array_equal(out["image"], same["image"])
     # One key for both would always flip twice: nothing would ever change.
-    twice = jax.jit(functools.partial(apply, (RandomFlip(), RandomFlip())))
+    twice = jax.jit(functools.partial(apply, (BatchRandomFlip(), BatchRandomFlip())))
     images = [twice(batch, jax.random.key(seed))["image"] for seed in range(4)]
     assert any(not np.array_equal(image, batch["image"]) for image in images)
     assert apply((), batch, jax.random.key(0)) == batch
@@ -258,9 +260,9 @@ def test_apply_gives_every_op_its_own_key(batch):
     [
         (Mixup(K), {"image": jnp.zeros((B, 2, 2, 3), jnp.uint8)}, "put ValueRange before"),
         (CutMix(K + 1), {"label": jnp.zeros((B, K))}, r"float32\[8, 5\].*\(B, 6\)"),
-        (ValueRange(), {}, "expected uint8"),
-        (RandomFlip(image_key="picture"), {}, "no feature 'picture' among"),
-        (RandomFlip(image_key="label"), {}, r"expected \[B, H, W, C\]"),
+        (BatchValueRange(), {}, "expected uint8"),
+        (BatchRandomFlip(image_key="picture"), {}, "no feature 'picture' among"),
+        (BatchRandomFlip(image_key="label"), {}, r"expected \[B, H, W, C\]"),
     ],
 )
 def test_wrong_batches_say_what_to_do(op, change, message, batch):
@@ -275,9 +277,9 @@ def test_wrong_batches_say_what_to_do(op, change, message, batch):
         (lambda: CutMix(K, alpha=0.0), "alpha=0.0"),
         (lambda: MixupCutMix(K, cutmix_alpha=-1.0), "cutmix_alpha=-1.0"),
         (lambda: MixupCutMix(K, switch_probability=2.0), "switch_probability=2.0"),
-        (lambda: RandomCrop(-1), "padding=-1"),
-        (lambda: RandomCrop(fill="mirror"), "fill='mirror'"),  # pyright: ignore
-        (lambda: ValueRange(1.0, 0.0), "low must be less"),
+        (lambda: BatchRandomCrop(-1), "padding=-1"),
+        (lambda: BatchRandomCrop(fill="mirror"), "fill='mirror'"),  # pyright: ignore
+        (lambda: BatchValueRange(1.0, 0.0), "low must be less"),
     ],
 )
 def test_arguments_are_checked(make, message):

@@ -13,8 +13,8 @@ from PIL import Image
 
 from vision.data import ops
 from vision.data.descriptions import Captions
-from vision.data.mixture import Mixture, Part
-from vision.data.ops import SayLess, Tokenize
+from vision.data.mixture import Mixture, MixturePart
+from vision.data.ops import ShortenCaption, Tokenize
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
@@ -127,7 +127,7 @@ def test_prefixes_tell_the_parts_of_a_mixture():
     sources = captions("a red star", "blue"), captions("red", "a circle")
     tokenizers = [Prefixed(WORDS, source=i) for i in range(2)]
     parts = tuple(
-        Part(source, ops=(Tokenize(tokenizer),), name=str(i))
+        MixturePart(source, ops=(Tokenize(tokenizer),), name=str(i))
         for i, (source, tokenizer) in enumerate(zip(sources, tokenizers, strict=True))
     )
     with Mixture(parts, 8, threads=0).loader(seed=0) as loader:
@@ -191,7 +191,7 @@ def test_less_is_said_and_all_of_it_is_true():
     lengths, shares = [], []
     for i in range(300):
         example = source[i]
-        out = SayLess(share=(0.1, 1.0))(example, rng(i))
+        out = ShortenCaption(share=(0.1, 1.0))(example, rng(i))
         assert set(out) == {"caption", "_draws"}
         meaning = parse(out["caption"])
         assert agrees(meaning, source.scene(i)), out["caption"]
@@ -201,18 +201,18 @@ def test_less_is_said_and_all_of_it_is_true():
     assert min(lengths) < 0.2
     assert max(lengths) > 0.9
     assert np.corrcoef(lengths, shares)[0, 1] > 0.6
-    whole = SayLess(share=(1.0, 1.0))(source[3], rng())
+    whole = ShortenCaption(share=(1.0, 1.0))(source[3], rng())
     assert parse(whole["caption"]) == parse(source[3]["caption_long"])
-    assert SayLess()(source[3], rng(4)) == SayLess()(source[3], rng(4))
+    assert ShortenCaption()(source[3], rng(4)) == ShortenCaption()(source[3], rng(4))
 
 
 def test_what_cannot_be_said_less_is_named():
     with pytest.raises(DataError, match="outside the grammar"):
-        SayLess()({"caption_long": "two dogs in the snow"}, rng())
+        ShortenCaption()({"caption_long": "two dogs in the snow"}, rng())
     with pytest.raises(ValueError, match="no feature 'caption_long' among image"):
-        SayLess()({"image": 1}, rng())
+        ShortenCaption()({"image": 1}, rng())
     with pytest.raises(ValueError, match="share="):
-        SayLess(share=(0.5, 0.1))
+        ShortenCaption(share=(0.5, 0.1))
     with pytest.raises(ValueError, match="captions=0"):
         Tokenize(WORDS, captions=0)
     with pytest.raises(ValueError, match="valid policies are 'error' and 'mask'"):

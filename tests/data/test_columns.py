@@ -8,7 +8,7 @@ from PIL import Image
 from table_files import from_rows, write
 
 from vision.data import columns as typed
-from vision.data.descriptions import Attributes, Captions, Hierarchy, Text
+from vision.data.descriptions import Attributes, Captions, HierarchyText, Text
 from vision.data.ops.geometry import CenterCrop
 from vision.data.ops.values import Decode, Drop
 from vision.data.pipeline import EvalData
@@ -34,7 +34,7 @@ COLUMNS = {
     "masks": Masks(2),
     "captions": Captions(),
     "looks": Attributes({"colour": ("red", "blue"), "size": ("big", "small")}),
-    "tree": Hierarchy(3),
+    "tree": HierarchyText(3),
     "patient": typed.Group(),
     "_meta": typed.Metadata("meta"),
 }
@@ -172,8 +172,8 @@ BAD_CELLS = [
     (Captions(), [1.5, {}], "is not a text"),
     (Text(), "", "is missing"),
     (typed.Group(), None, "every record needs a group"),
-    (Hierarchy(1), "a/b", "is deeper than levels=1"),
-    (Hierarchy(3), "a//b", "has an empty name"),
+    (HierarchyText(1), "a/b", "is deeper than levels=1"),
+    (HierarchyText(3), "a//b", "has an empty name"),
     (Attributes({"hue": ("red",)}), {"size": "big"}, "'size' is none of the attributes"),
     (Attributes({"hue": ("red",)}), {"hue": "Red"}, "only in case"),
     (Boxes(1), [[0, 0, 7, 4]], "reaches outside the image of 4 x 6 pixels"),
@@ -198,7 +198,7 @@ BAD_CELLS = [
 
 @pytest.mark.parametrize(("column", "cell", "message"), BAD_CELLS)
 def test_bad_cells_are_refused_with_file_line_and_column(tmp_path, column, cell, message):
-    good = {"x": "a"} if isinstance(column, Hierarchy | typed.Group) else {}
+    good = {"x": "a"} if isinstance(column, HierarchyText | typed.Group) else {}
     source = from_rows(tmp_path, {"x": column}, {**good, "y": 1}, {"x": cell})
     with pytest.raises(DataError, match=message) as error:
         source[1]
@@ -309,7 +309,7 @@ def test_run_lengths_compressed_and_not():
         (lambda: Boxes(0), "max_boxes=0"),
         (lambda: made(Boxes, 1, order="zz"), "order='zz': valid values are"),
         (lambda: Boxes(1, label_column="x"), "names=()"),
-        (lambda: Hierarchy(2, nodes=(("a",),)), "nodes has 1 levels"),
+        (lambda: HierarchyText(2, nodes=(("a",),)), "nodes has 1 levels"),
     ],
 )
 def test_arguments_are_checked(call, message):

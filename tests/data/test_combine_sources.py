@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from table_files import png
 
-from vision.core.config import build, spec
+from vision.config.specs import build, spec
 from vision.data.columns import ClassLabel, Group, Metadata, Number
 from vision.data.ops.values import Decode
 from vision.data.pipeline import TrainData
@@ -17,7 +17,7 @@ from vision.data.sources.arrays import Arrays
 from vision.data.sources.combine import Concat, Joined, Relabel, Subset
 from vision.data.sources.folder import Folder
 from vision.data.sources.manifest import Manifest
-from vision.data.sources.splits import Chronological, GroupHash, Split, Stratified
+from vision.data.sources.splits import Chronological, GroupHash, Split, StratifiedSplit
 from vision.data.whole import feature_of
 
 NAMES = ("cat", "dog", "fox")
@@ -178,7 +178,7 @@ def three(source: Source, rule: Any) -> list[set[str]]:
 
 
 @pytest.mark.parametrize(
-    "rule", [Stratified(), Stratified(by=""), GroupHash("label"), Chronological("x")]
+    "rule", [StratifiedSplit(), StratifiedSplit(by=""), GroupHash("label"), Chronological("x")]
 )
 def test_parts_are_disjoint_complete_and_do_not_depend_on_order(rule):
     source = animals(90, names=tuple(map(str, range(30))))
@@ -195,9 +195,9 @@ def test_stratified_shares_hold_in_every_class_and_are_stable():
     parts = [Split(source, name, THREE) for name, _ in THREE]
     counts = [np.bincount(part.column("label")).tolist() for part in parts]
     assert counts == [[21] * 3, [6] * 3, [3] * 3]
-    more = three(animals(96), Stratified())
-    assert len(three(source, Stratified())[0] - more[0]) <= 3
-    assert three(source, Stratified(seed=1)) != three(source, Stratified())
+    more = three(animals(96), StratifiedSplit())
+    assert len(three(source, StratifiedSplit())[0] - more[0]) <= 3
+    assert three(source, StratifiedSplit(seed=1)) != three(source, StratifiedSplit())
     few = [Split(animals(9), name, THREE) for name, _ in THREE]
     assert [np.bincount(part.column("label")).tolist() for part in few] == [[1] * 3] * 3
 

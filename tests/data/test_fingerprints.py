@@ -30,7 +30,7 @@ from vision.data.sources.frames import Frames
 from vision.data.sources.manifest import Manifest
 from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes import Scenes
-from vision.data.sources.splits import Chronological, Split, Stratified
+from vision.data.sources.splits import Chronological, Split, StratifiedSplit
 from vision.data.sources.webdataset import WebDataset
 from vision.data.whole import feature_of
 
@@ -139,7 +139,7 @@ def test_arguments_tell(here):
         Subset(folder(), indices=(0, 1)),
         Subset(folder(), indices=(1, 0)),
         Split(folder(), "train", shares),
-        Split(folder(), "train", shares, Stratified(seed=1)),
+        Split(folder(), "train", shares, StratifiedSplit(seed=1)),
         Split(Joined(folder(), ages()), "train", shares, Chronological("age")),
         Relabel(folder(), (("cat", "a"), ("dog", "b"))),
         Relabel(folder(), (("cat", "b"), ("dog", "a"))),

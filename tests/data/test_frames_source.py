@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from table_files import png
 
-from vision.core.config import build, spec
+from vision.config.specs import build, spec
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError, Source
 from vision.data.sources.frames import Frames

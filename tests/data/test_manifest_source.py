@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from table_files import from_rows, png, write
 
-from vision.core.config import build, spec
+from vision.config.specs import build, spec
 from vision.data import columns as typed
 from vision.data.ops.values import Decode
 from vision.data.pipeline import EvalData

@@ -14,7 +14,7 @@ import pytest
 from absl import flags, logging
 
 from vision.data.class_samplers import PxK
-from vision.data.mixture import Mixture, Part, part_seed
+from vision.data.mixture import Mixture, MixturePart, part_seed
 from vision.data.ops.geometry import RandomCrop, RandomFlip
 from vision.data.ops.values import Keep, ValueRange
 from vision.data.pipeline import TrainData
@@ -59,9 +59,9 @@ class Patchy:
 
 def three(**options) -> Mixture:
     parts = (
-        Part(numbered(7, 0, "a"), 0.5, (ValueRange(),)),
-        Part(numbered(11, 100, "b"), 0.3, OPS, InOrder()),
-        Part(numbered(5, 200, "c"), 0.2, OPS),
+        MixturePart(numbered(7, 0, "a"), 0.5, (ValueRange(),)),
+        MixturePart(numbered(11, 100, "b"), 0.3, OPS, InOrder()),
+        MixturePart(numbered(5, 200, "c"), 0.2, OPS),
     )
     return Mixture(**{"parts": parts, "batch_size": 12, "threads": 0, **options})
 
@@ -178,7 +178,7 @@ def test_resume_at_a_billion():
 
 def test_one_part_is_plain_training_data():
     source = numbered(23, 0, "a")
-    mixture = take(Mixture((Part(source, 2.0, OPS),), 8, threads=0), 7, first_batch=2)
+    mixture = take(Mixture((MixturePart(source, 2.0, OPS),), 8, threads=0), 7, first_batch=2)
     plain = take(TrainData(source, 8, OPS, threads=0), 7, first_batch=2)
     for batch in mixture:
         assert not batch.pop("_source").any()
@@ -187,7 +187,7 @@ def test_one_part_is_plain_training_data():
 
 def test_gathered_parts_and_equal_parts():
     """Without ops whole batches are gathered; equally long parts are shuffled differently."""
-    parts = (Part(numbered(40, 0, "a")), Part(numbered(40, 100, "b")))
+    parts = (MixturePart(numbered(40, 0, "a")), MixturePart(numbered(40, 100, "b")))
     gathered = take(Mixture(parts, 16, threads=0), 5)
     keep = (Keep(("image", "label")),)
     single = tuple(dataclasses.replace(part, ops=keep) for part in parts)
@@ -214,7 +214,7 @@ def test_global_batch_for_any_number_of_processes(pure):
 def test_pure_batches():
     labels = np.arange(200, 240)
     groups = Arrays({"image": np.zeros((40, 4, 4, 1), np.uint8), "label": labels // 8}, "groups")
-    parts = (Part(numbered(11, 0, "a"), 3, OPS), Part(groups, 1, OPS, PxK(3, 4)))
+    parts = (MixturePart(numbered(11, 0, "a"), 3, OPS), MixturePart(groups, 1, OPS, PxK(3, 4)))
     data = Mixture(parts, 12, pure=True, threads=0)
     batches = take(data, 12)
     sources = [b["_source"] for b in batches]
@@ -235,7 +235,7 @@ def test_pure_batches():
 
 def test_same_order_for_workers_and_a_killed_worker_is_named():
     """0, 1 and 3 workers give the same batches and bad records; SIGKILL ends in an error."""
-    parts = (Part(Patchy(23, "a"), 2, OPS), Part(numbered(9, 50, "b"), 1, OPS))
+    parts = (MixturePart(Patchy(23, "a"), 2, OPS), MixturePart(numbered(9, 50, "b"), 1, OPS))
     data = Mixture(parts, 6, on_error="mask", threads=1)
     if not flags.FLAGS.is_parsed():
         with pytest.raises(ValueError, match="parsed absl flags"):
@@ -268,12 +268,12 @@ def test_same_order_for_workers_and_a_killed_worker_is_named():
 def test_a_stalled_source_is_reported(threads, monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
-    slow = Part(Patchy(4, "slow", pause_s=0.5), 1, OPS, InOrder())
+    slow = MixturePart(Patchy(4, "slow", pause_s=0.5), 1, OPS, InOrder())
     data = Mixture((slow,), 3, threads=threads, stall_s=0.2)
     take(data, 1)
     assert any(re.search(r"slow: waiting for batch 0 .*record slow/\d since", x) for x in lines)
     lines.clear()
-    quick = dataclasses.replace(data, parts=(Part(numbered(9, 0, "quick"), 1, OPS),))
+    quick = dataclasses.replace(data, parts=(MixturePart(numbered(9, 0, "quick"), 1, OPS),))
     take(quick, 20)
     assert not lines
 
@@ -282,20 +282,20 @@ def test_a_stalled_source_is_reported(threads, monkeypatch):
     ("make", "error", "message"),
     [
         (lambda: Mixture((), 4), ValueError, "parts is empty"),
-        (lambda: Part(numbered(3, 0, "a"), 0.0), ValueError, "weight=0.0: must be finite"),
+        (lambda: MixturePart(numbered(3, 0, "a"), 0.0), ValueError, "weight=0.0: must be finite"),
         (lambda: take(three(), 1, process_count=5), ValueError, "batch_size=12 is not divisible"),
-        (lambda: take(Mixture((Part(numbered(3, 0, "a")),) * 2, 4), 1), DataError,
+        (lambda: take(Mixture((MixturePart(numbered(3, 0, "a")),) * 2, 4), 1), DataError,
          "several are 'a'; set name"),
-        (lambda: take(Mixture((Part(numbered(3, 0, "a")), Part(numbered(0, 0, "b"))), 4), 1),
-         DataError, "b: the source has no records"),
-        (lambda: take(Mixture((Part(numbered(3, 0, "a")),
-                               Part(numbered(3, 0, "b"), ops=(ValueRange(),))), 4), 1),
+        (lambda: take(Mixture((MixturePart(numbered(3, 0, "a")), MixturePart(numbered(0, 0, "b"))),
+         4), 1), DataError, "b: the source has no records"),
+        (lambda: take(Mixture((MixturePart(numbered(3, 0, "a")),
+                               MixturePart(numbered(3, 0, "b"), ops=(ValueRange(),))), 4), 1),
          DataError, r"'image' is uint8\[4, 4, 1\] in 'a' but float32\[4, 4, 1\] in 'b'"),
-        (lambda: take(Mixture((Part(numbered(3, 0, "a")),
-                               Part(numbered(3, 0, "b"), ops=(Keep(("image",)),))), 4), 1),
+        (lambda: take(Mixture((MixturePart(numbered(3, 0, "a")),
+                               MixturePart(numbered(3, 0, "b"), ops=(Keep(("image",)),))), 4), 1),
          DataError, r"'label' is int32\[\] in 'a' but missing in 'b'"),
-        (lambda: Mixture((Part(numbered(2, 0, "a", class_names=("x", "y"))),
-                          Part(numbered(2, 0, "b", class_names=("y", "x")))), 4).source,
+        (lambda: Mixture((MixturePart(numbered(2, 0, "a", class_names=("x", "y"))),
+                          MixturePart(numbered(2, 0, "b", class_names=("y", "x")))), 4).source,
          DataError, "b and a have different classes"),
     ],
 )  # fmt: skip

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from table_files import png
 
-from vision.core.config import build, spec
+from vision.config.specs import build, spec
 from vision.data.columns import ClassLabel, Group, Metadata, MultiLabel, Number
 from vision.data.descriptions import Captions
 from vision.data.ops.values import Decode

@@ -163,7 +163,7 @@ def test_torch_family_agrees_with_its_kin():
 def test_device_crop_normalise_and_mask():
     batch = {"image": jnp.asarray(np.stack([PHOTO] * 4))}
     key = jax.random.key(0)
-    op = batch_views.RandomResizedCrop(24)
+    op = batch_views.BatchRandomResizedCrop(24)
     out = jax.jit(op)(batch, key)["image"]
     assert out.shape == (4, 24, 24, 3)
     assert out.dtype == jnp.uint8
@@ -172,11 +172,13 @@ def test_device_crop_normalise_and_mask():
     assert (boxes[:, :2] >= 0).all()
     assert (boxes[:, 0] + boxes[:, 2]).max() < 72.01
     assert abs((boxes[:, 2] * boxes[:, 3]).mean() / (72 * 107) - 0.54) < 0.06
-    same = batch_views.RandomResizedCrop((24, 36), (1.0, 1.0), (1.5, 1.5))
+    same = batch_views.BatchRandomResizedCrop((24, 36), (1.0, 1.0), (1.5, 1.5))
     floats = jnp.float32(batch["image"][:, :48, :72])
     row = resize(np.asarray(floats[0]), 24, 36, "tf_bilinear_aa")
     np.testing.assert_allclose(jax.jit(same)({"image": floats}, key)["image"][0], row, atol=0.05)
-    normal = jax.jit(batch_views.Normalize())({"image": jnp.full((1, 2, 2, 3), 0.5)}, key)["image"]
+    normal = jax.jit(batch_views.BatchNormalize())({"image": jnp.full((1, 2, 2, 3), 0.5)}, key)[
+        "image"
+    ]
     np.testing.assert_allclose(normal[0, 0, 0], (0.5 - np.array([0.485, 0.456, 0.406]))
                                / np.array([0.229, 0.224, 0.225]), rtol=1e-5)  # fmt: skip
     masks = np.asarray(jax.jit(batch_views.TokenMask(49))(batch, key)["mask"])
@@ -186,7 +188,7 @@ def test_device_crop_normalise_and_mask():
 
 def test_crops_on_the_device_differ_by_view_and_are_mirrored():
     key, batch = jax.random.key(0), {"image": jnp.asarray(np.stack([PHOTO[:40, :40]] * 16))}
-    whole = batch_views.RandomResizedCrop(40, (1.0, 1.0), (1.0, 1.0))
+    whole = batch_views.BatchRandomResizedCrop(40, (1.0, 1.0), (1.0, 1.0))
     out = jax.jit(batch_views.Crops(whole, 3, "image/local"))(batch, key)
     np.testing.assert_array_equal(out["image"], batch["image"])
     views = np.asarray(out["image/local"])
@@ -196,7 +198,7 @@ def test_crops_on_the_device_differ_by_view_and_are_mirrored():
     kept = np.array([np.array_equal(view, plain) for view in views.reshape(-1, 40, 40, 3)])
     assert (flips != kept).all()
     assert 12 < flips.sum() < 36
-    cut = jax.jit(batch_views.Crops(batch_views.RandomResizedCrop(12), 2))(batch, key)
+    cut = jax.jit(batch_views.Crops(batch_views.BatchRandomResizedCrop(12), 2))(batch, key)
     small = np.asarray(cut["image/global"]).astype(int)
     assert np.abs(small[:, 0] - small[:, 1]).max() > 20
 

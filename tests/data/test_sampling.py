@@ -6,9 +6,9 @@ import itertools
 import numpy as np
 import pytest
 
-from vision.data.class_samplers import ClassBalanced, Episodes, PxK, Stratified
+from vision.data.class_samplers import ClassBalanced, EpisodeSampler, PxK, StratifiedSampler
 from vision.data.pipeline import TrainData
-from vision.data.samplers import InOrder, Repeated, Shuffle, Weighted, bound, permute_each
+from vision.data.samplers import InOrder, Repeated, Shuffle, WeightedSampler, bound, permute_each
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
 from vision.data.whole import labels_of
@@ -114,13 +114,13 @@ def test_class_balanced():
 
 def test_stratified_is_complete_and_even():
     source = labelled((20, 300, 80))
-    records = epoch_of(Stratified(), source)
+    records = epoch_of(StratifiedSampler(), source)
     assert sorted(records) == list(range(400))
     labels = source.arrays["label"][records]
     for start in range(0, 400, 40):
         np.testing.assert_allclose(np.bincount(labels[start : start + 40]), (2, 30, 8), atol=3)
     named = Arrays({"domain": np.array(["x", "y"] * 20), "label": np.zeros(40, int)})
-    assert sorted(epoch_of(Stratified("domain"), named)) == list(range(40))
+    assert sorted(epoch_of(StratifiedSampler("domain"), named)) == list(range(40))
 
 
 def test_p_by_k():
@@ -152,7 +152,7 @@ def test_p_by_k():
 def test_episodes():
     source = labelled((6, 8, 7, 9, 10, 6, 2))
     labels = source.arrays["label"]
-    sampler = Episodes(ways=4, shots=2, queries=3, scarce="leave_out")
+    sampler = EpisodeSampler(ways=4, shots=2, queries=3, scarce="leave_out")
     query, way = sampler.rows()
     assert query.sum() == 12
     assert np.bincount(way).tolist() == [5, 5, 5, 5]
@@ -170,7 +170,7 @@ def test_episodes():
     counts = np.array(list(pairs.values()))
     assert ((counts - counts.mean()) ** 2 / counts.mean()).sum() < 21  # no class is favoured
     with pytest.raises(DataError, match=r"shots \+ queries = 5, but 1 of 7 classes.*6 \(2\)"):
-        bound(Episodes(4, 2, 3), source)
+        bound(EpisodeSampler(4, 2, 3), source)
 
 
 def test_repeated():
@@ -187,11 +187,11 @@ def test_weighted(tmp_path):
     weights = np.concatenate([np.zeros(20), np.linspace(0.1, 5, 80)])
     np.save(tmp_path / "hard.npy", weights)
     for given in (weights, tuple(weights.tolist()), str(tmp_path / "hard.npy")):
-        counts = np.bincount(epoch_of(Weighted(given, length=500), source), minlength=100)
+        counts = np.bincount(epoch_of(WeightedSampler(given, length=500), source), minlength=100)
         exact = 500 * weights / weights.sum()
         assert (counts >= np.floor(exact - 1e-9)).all()
         assert (counts <= np.ceil(exact + 1e-9)).all()
-    mean = np.mean([epoch_of(Weighted(weights), source, epoch=e) == 99 for e in range(300)])
+    mean = np.mean([epoch_of(WeightedSampler(weights), source, epoch=e) == 99 for e in range(300)])
     assert abs(mean - weights[99] / weights.sum()) < 0.003
     np.save(tmp_path / "odd.npy", np.array([{}]), allow_pickle=True)
     for wrong, message in (
@@ -203,7 +203,7 @@ def test_weighted(tmp_path):
         (str(tmp_path / "odd.npy"), r"odd.npy: no readable \.npy"),
     ):
         with pytest.raises(DataError, match=message):
-            bound(Weighted(wrong), source)
+            bound(WeightedSampler(wrong), source)
 
 
 class Slow:
@@ -236,7 +236,7 @@ def test_labels_are_read_from_any_source():
         with pytest.raises(ValueError, match="read-only"):
             read[0] = 1
     with pytest.raises(DataError, match="slow/0 has no feature 'domain' but label"):
-        bound(Stratified("domain"), Slow(labels))
+        bound(StratifiedSampler("domain"), Slow(labels))
     with pytest.raises(DataError, match="one integer or string for each of the 5"):
         labels_of(Slow(labels / 2))
     with pytest.raises(DataError, match="slow/1 has label -1, which is no class"):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision.core.config import build, spec
+from vision.config.specs import build, spec
 from vision.data.ops import Tokenize
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.samplers import InOrder

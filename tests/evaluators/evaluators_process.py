@@ -1,6 +1,6 @@
 """What many evaluators say of one model, over the devices of all processes.
 
-    python -m vision.launch.local --processes 2 --devices 2 -- evaluators_process.py FILE
+    python -m vision.programs.launch --processes 2 --devices 2 -- evaluators_process.py FILE
 
 writes every number into FILE, as JSON.
 """
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision.core import cluster
+from vision.parallel import cluster
 
 if __name__ == "__main__":
     cluster.join(detect=False)
@@ -23,19 +23,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from tests.evaluators.linear_dual import WIDTH, data
-from vision.core.evaluator import Evaluator, evaluate
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
-from vision.evaluators.calibration import Calibration
-from vision.evaluators.classification import Classification
-from vision.evaluators.few_shot import FewShot
-from vision.evaluators.groups import GroupedAccuracy
-from vision.evaluators.instances import InstanceRetrieval
-from vision.evaluators.multilabel import MultiLabel
-from vision.evaluators.out_of_distribution import OutOfDistribution
-from vision.evaluators.probe import LinearProbe, NearestNeighbours, RidgeProbe, SgdProbe
-from vision.evaluators.representation import Representation
-from vision.evaluators.retrieval import ImageRetrieval
+from vision.evaluate.evaluator import Evaluator, evaluate
+from vision.evaluators.accuracy.calibration import Calibration
+from vision.evaluators.accuracy.classification import Classification
+from vision.evaluators.accuracy.groups import GroupedAccuracy
+from vision.evaluators.accuracy.multilabel import MultiLabelClassification
+from vision.evaluators.features.few_shot import FewShot
+from vision.evaluators.features.instances import InstanceRetrieval
+from vision.evaluators.features.probe import LinearProbe, NearestNeighbours, RidgeProbe, SgdProbe
+from vision.evaluators.features.representation import Representation
+from vision.evaluators.image_text.retrieval import ImageRetrieval
+from vision.evaluators.robustness.out_of_distribution import OutOfDistribution
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 # No multiple of the batch size, 16, so that the last batch is filled up.
 TRAIN, TEST, STRANGERS = 101, 83, 37
@@ -84,7 +84,7 @@ def evaluators() -> dict[str, Evaluator]:
             test, {"far": strangers}, train, scores, neighbours=5, head="head"
         ),
         "groups": GroupedAccuracy(extra),
-        "multilabel": MultiLabel(extra),
+        "multilabel": MultiLabelClassification(extra),
         "linear": LinearProbe(train, test),
         "ridge": RidgeProbe(train, test),
         "sgd": SgdProbe(train, test, rates=(0.03, 0.1), epochs=2),

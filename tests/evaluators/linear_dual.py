@@ -9,12 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.evaluator import Evaluator, evaluate
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.data.tokenizers import BytePairTokenizer
+from vision.evaluate.evaluator import Evaluator, evaluate
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 WIDTH = 12
 TOKENIZER = BytePairTokenizer(merges=(), length=32)

@@ -13,17 +13,17 @@ import pytest
 
 from tests.evaluators.linear_dual import data
 from vision.blocks.attack_rules import APGD, PGD, CarliniWagner, fgsm
-from vision.blocks.square import Square
-from vision.core.evaluator import evaluate
-from vision.core.figures import Curve
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
-from vision.core.workdir import WorkdirError
 from vision.data.source import DataError
-from vision.evaluators import attacked
-from vision.evaluators.adversarial import Adversarial
-from vision.evaluators.features import FeatureStore, identity
-from vision.measures.arrays import MeasureError
+from vision.evaluate.evaluator import evaluate
+from vision.evaluate.figures import Curve
+from vision.evaluators.features.store import FeatureStore, identity
+from vision.evaluators.robustness import attacks as attacked
+from vision.evaluators.robustness.adversarial import Adversarial
+from vision.evaluators.robustness.square import Square
+from vision.metrics.arrays import MetricError
+from vision.parallel.mesh import Mesh
+from vision.run.workdir import WorkdirError
+from vision.train.objective import Variables
 
 COUNT, PIXELS = 21, 12
 RNG = np.random.default_rng(0)
@@ -172,7 +172,7 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_bad_data_is_named():
     with pytest.raises(DataError, match="pixels reach from -"):
         measured(adversarial("fgsm", mean=(0.0,), std=(1.0,)))
-    with pytest.raises(MeasureError, match="labels of made: 1 of 8 are out of range"):
+    with pytest.raises(MetricError, match="labels of made: 1 of 8 are out of range"):
         measured(adversarial("fgsm", data=images(label=np.where(LABELS == -1, 2, LABELS))))
     with pytest.raises(DataError, match="no labelled records"):
         measured(adversarial("fgsm", data=images(label=np.full(COUNT, -1, np.int32))))

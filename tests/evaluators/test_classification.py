@@ -16,12 +16,12 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from PIL import Image
 
-from vision.core.evaluator import EvalContext
-from vision.core.figures import ConfusionMatrix, Gallery, Reliability
-from vision.core.objective import Variables
 from vision.data.source import DataError, SourceInfo
-from vision.evaluators.classification import Classification
+from vision.evaluate.evaluator import EvalContext
+from vision.evaluate.figures import ConfusionMatrix, Gallery, Reliability
+from vision.evaluators.accuracy.classification import Classification
 from vision.evaluators.thumbnail import thumbnail
+from vision.train.objective import Variables
 
 CLASSES, BATCH = 7, 16
 EIGHT = "--xla_force_host_platform_device_count=8"

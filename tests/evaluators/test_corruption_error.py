@@ -10,18 +10,18 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import run
-from vision.core.evaluator import context
-from vision.core.figures import Curve
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.altered import answers, last_uint8
-from vision.evaluators.corruptions import Corruptions
-from vision.evaluators.features import FeatureStore
-from vision.measures.robustness import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
+from vision.evaluate.evaluator import context
+from vision.evaluate.figures import Curve
+from vision.evaluators.features.store import FeatureStore
+from vision.evaluators.robustness.corruptions import Corruptions
+from vision.evaluators.robustness.perturbed import answers, last_uint8
+from vision.metrics.robustness import ALEXNET_CLEAN_ERROR, ALEXNET_ERRORS
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 RNG = np.random.default_rng(0)
 GREY = np.asarray([40, 120, 200])

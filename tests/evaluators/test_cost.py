@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 
-from vision.core.evaluator import evaluate
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
+from vision.evaluate.evaluator import evaluate
 from vision.evaluators.cost import Cost
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 WEIGHTS = np.ones((12, 4), np.float32)
 VARIABLES = Variables({"model": {"kernel": WEIGHTS, "bias": np.zeros(4, np.float32)}}, {}, {})

@@ -12,15 +12,15 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import TOKENIZER, WIDTH, WORDS, predict
-from vision.core.evaluator import EvalContext, context
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.source import SourceInfo
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.embeddings import IMAGE, TEXT, embed
-from vision.evaluators.features import FeatureStore, identity
+from vision.evaluate.evaluator import EvalContext, context
+from vision.evaluators.features.store import FeatureStore, identity
+from vision.evaluators.image_text.embeddings import IMAGE, TEXT, embed
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 COUNT = 21
 

@@ -10,10 +10,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.neighbors import NearestCentroid
 
 from tests.evaluators.linear_dual import WIDTH, data, run
-from vision.adapt.episodes import centroids, draw_episodes, logistic, ridge
-from vision.adapt.linear import FitError
-from vision.adapt.ridge import signs
-from vision.evaluators.few_shot import FewShot
+from vision.evaluators.features.few_shot import FewShot
+from vision.probes.episodes import centroids, draw_episodes, logistic, ridge
+from vision.probes.linear import FitError
+from vision.probes.ridge import signs
 
 LABELS = np.random.default_rng(0).permutation(np.repeat([0, 3, 4, 7, 9], [30, 9, 12, 20, 5]))
 

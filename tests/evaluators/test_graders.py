@@ -10,9 +10,9 @@ import pytest
 
 from tests.evaluators.linear_dual import data, run
 from vision.data.source import DataError
-from vision.evaluators.graders import GradedLabels
-from vision.measures.arrays import MeasureError
-from vision.measures.graders import graded, grader_weights
+from vision.evaluators.accuracy.annotators import GradedLabels
+from vision.metrics.annotators import graded, grader_weights
+from vision.metrics.arrays import MetricError
 
 NAMES = ("eczema", "acne", "hives")
 
@@ -27,7 +27,7 @@ def test_weights_fall_with_the_rank_and_add_up_over_graders():
     other = grader_weights([{"burn": 5, "acne": 4}], NAMES)
     np.testing.assert_allclose(other, [0, 1, 0])
     assert not grader_weights([{"burn": 5}, {}], NAMES).any()
-    with pytest.raises(MeasureError, match="grader 1 has a confidence"):
+    with pytest.raises(MetricError, match="grader 1 has a confidence"):
         grader_weights([{"acne": 1}, {"acne": float("nan")}], NAMES)
 
 
@@ -66,7 +66,7 @@ def test_the_evaluator_counts_who_has_no_label_or_no_answer(devices: int):
 
 def test_what_is_no_distribution_is_named():
     weights = np.array([[1, 0, 0], [0.5, 0.2, 0]])
-    with pytest.raises(MeasureError, match=r"first row 1, which adds up to 0\.7"):
+    with pytest.raises(MetricError, match=r"first row 1, which adds up to 0\.7"):
         graded(np.zeros((2, 3)), weights)
     with pytest.raises(ValueError, match="each from 1 to the 3 classes"):
         graded(np.zeros((2, 3)), np.eye(3)[:2], (4,))

@@ -10,12 +10,12 @@ import pytest
 from sklearn.metrics import average_precision_score, balanced_accuracy_score
 
 from tests.evaluators.linear_dual import data, run
-from vision.core.figures import Curve
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.groups import GroupedAccuracy, LongTail
-from vision.evaluators.multilabel import MultiLabel
-from vision.measures.arrays import MeasureError
+from vision.evaluate.figures import Curve
+from vision.evaluators.accuracy.groups import GroupedAccuracy, LongTail
+from vision.evaluators.accuracy.multilabel import MultiLabelClassification
+from vision.metrics.arrays import MetricError
 
 CLASSES = 4
 
@@ -63,7 +63,7 @@ def test_groups_without_names_and_without_examples():
     assert got["top1_0"] == got["top1_2"] == 1
     with pytest.raises(DataError, match="no labelled example has a 'group'"):
         run(GroupedAccuracy(data(**fields, group=np.full(4, -1, np.int32))), 1, predict)
-    with pytest.raises(MeasureError):
+    with pytest.raises(MetricError):
         run(
             GroupedAccuracy(data(**fields, group=np.array([0, 0, 2, 2], np.int32)), names=("a",)),
             1,
@@ -96,7 +96,7 @@ def test_several_labels_known_in_part():
     labels[:5] = 0
     unknown = rng.random((60, CLASSES)) < 0.1
     labels[unknown] = -1
-    got = run(MultiLabel(data(image=image, labels=labels)), 1, predict)
+    got = run(MultiLabelClassification(data(image=image, labels=labels)), 1, predict)
     scores = image[:, :CLASSES].astype(np.float32)
     exact = [
         average_precision_score(labels[known, k], scores[known, k])
@@ -112,5 +112,5 @@ def test_several_labels_known_in_part():
     assert got["examples_without_labels"] == (~some).sum()
     image[7, 0] = np.nan
     labels[7, 0] = 1
-    with pytest.raises(MeasureError, match="NaN scores"):
-        run(MultiLabel(data(image=image, labels=labels)), 1, predict)
+    with pytest.raises(MetricError, match="NaN scores"):
+        run(MultiLabelClassification(data(image=image, labels=labels)), 1, predict)

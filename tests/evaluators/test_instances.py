@@ -13,7 +13,7 @@ from vision.blocks.ranking import RankingError
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.instances import InstanceRetrieval
+from vision.evaluators.features.instances import InstanceRetrieval
 
 RNG = np.random.default_rng(0)
 COUNT, ASKED = 50, 9

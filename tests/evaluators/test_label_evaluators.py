@@ -11,15 +11,15 @@ import pytest
 from sklearn.metrics import cohen_kappa_score, f1_score
 
 from tests.evaluators.linear_dual import data, run
-from vision.core.figures import Curve, Table
 from vision.data.source import DataError
 from vision.data.sources.scenes.paths import class_paths
-from vision.evaluators.hierarchy import Hierarchical
-from vision.evaluators.labelsets import LabelSets
-from vision.evaluators.mistakes import Mistakes
-from vision.evaluators.multitask import MultiTask
-from vision.evaluators.ordinal import Ordinal, Regression
-from vision.measures.arrays import MeasureError
+from vision.evaluate.figures import Curve, Table
+from vision.evaluators.accuracy.hierarchy import Hierarchical
+from vision.evaluators.accuracy.label_sets import LabelSets
+from vision.evaluators.accuracy.mistakes import Mistakes
+from vision.evaluators.accuracy.multitask import MultiTaskAccuracy
+from vision.evaluators.accuracy.ordinal import Ordinal, Regression
+from vision.metrics.arrays import MetricError
 
 NAMES = ("dog", "cat", "car", "bus")
 PATHS = {"dog": ("animal",), "cat": ("animal",), "car": ("vehicle",), "bus": ("vehicle",)}
@@ -82,7 +82,7 @@ def test_hierarchy_of_scenes_and_bad_ones():
         run(Hierarchical(data(class_names=NAMES, **made()), paths), 1, predict)
     bad = made()
     bad["label"][4] = 4
-    with pytest.raises(MeasureError, match="out of range"):
+    with pytest.raises(MetricError, match="out of range"):
         run(Hierarchical(data(class_names=NAMES, **bad), PATHS), 1, predict)
 
 
@@ -123,7 +123,7 @@ def test_several_tasks_with_missing_labels():
     arrays, rng = made(), np.random.default_rng(5)
     arrays["colour"] = rng.integers(-1, 3, 60).astype(np.int32)
     arrays["size"] = np.full(60, -1, np.int32)
-    got = run(MultiTask(data(**arrays), ("colour", "size")), 8, predict)
+    got = run(MultiTaskAccuracy(data(**arrays), ("colour", "size")), 8, predict)
     keep, best = arrays["colour"] >= 0, arrays["image"][:, 4:7].argmax(1)
     expected = f1_score(arrays["colour"][keep], best[keep], average="weighted")
     assert got["colour_f1"] == got["mean_f1"] == pytest.approx(expected)
@@ -132,10 +132,10 @@ def test_several_tasks_with_missing_labels():
     assert "size_accuracy" not in got
     assert isinstance(got["by_task"], Table)
     with pytest.raises(ValueError, match="logits/label"):
-        run(MultiTask(data(**arrays), ("label",)), 1, predict)
+        run(MultiTaskAccuracy(data(**arrays), ("label",)), 1, predict)
     arrays["size"][3] = 2
     with pytest.raises(DataError, match="size: labels: 1 of 60 are out of range"):
-        run(MultiTask(data(**arrays), ("colour", "size")), 1, predict)
+        run(MultiTaskAccuracy(data(**arrays), ("colour", "size")), 1, predict)
 
 
 def test_label_sets_and_what_a_drop_is_made_of():

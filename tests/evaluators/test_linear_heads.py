@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from vision.core.evaluator import evaluate
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.linear_heads import FindingsProbe, PatchProbe
+from vision.evaluate.evaluator import evaluate
+from vision.evaluators.features.linear_heads import FindingsProbe, PatchProbe
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 
 def predict(variables: Any, batch: Any) -> dict[str, jax.Array]:

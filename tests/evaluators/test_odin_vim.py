@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import data
-from vision.core.evaluator import evaluate
-from vision.core.mesh import Mesh
-from vision.core.objective import Variables
 from vision.data.source import DataError
-from vision.evaluators.odin import MOVED, Moved, Odin
-from vision.evaluators.out_of_distribution import OutOfDistribution
-from vision.measures.detection import auroc
-from vision.measures.outliers import fit_virtual_logit, max_softmax
+from vision.evaluate.evaluator import evaluate
+from vision.evaluators.robustness.odin import MOVED, Moved, Odin
+from vision.evaluators.robustness.out_of_distribution import OutOfDistribution
+from vision.metrics.detection import auroc
+from vision.metrics.out_of_distribution import fit_virtual_logit, max_softmax
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
 
 RNG = np.random.default_rng(0)
 FIRST = RNG.normal(size=(12, 8)).astype(np.float32)

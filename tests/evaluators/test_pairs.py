@@ -9,7 +9,7 @@ import pytest
 
 from tests.evaluators.linear_dual import TOKENIZER, WIDTH, data, run, texts_of
 from vision.data.source import DataError
-from vision.evaluators.pairs import CaptionChoice, CrossedPairs
+from vision.evaluators.image_text.pairs import CaptionChoice, CrossedPairs
 
 
 def crossed(count: int, noise: float) -> tuple[np.ndarray, list[str]]:

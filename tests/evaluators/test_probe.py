@@ -11,10 +11,10 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.preprocessing import StandardScaler
 
 from tests.evaluators.linear_dual import WIDTH, data, run
-from vision.adapt.linear import FitError
-from vision.core.figures import Curve
 from vision.data.source import DataError
-from vision.evaluators.probe import LinearProbe, NearestNeighbours, RidgeProbe, SgdProbe
+from vision.evaluate.figures import Curve
+from vision.evaluators.features.probe import LinearProbe, NearestNeighbours, RidgeProbe, SgdProbe
+from vision.probes.linear import FitError
 
 
 def classes(count: int, seed: int, noise: float) -> dict[str, Any]:

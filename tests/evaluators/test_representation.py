@@ -11,8 +11,8 @@ import pytest
 
 from tests.evaluators.linear_dual import WIDTH, data, run
 from vision.data.source import DataError
-from vision.evaluators.representation import Representation
-from vision.measures.representation import alignment, linear_cka, uniformity
+from vision.evaluators.features.representation import Representation
+from vision.metrics.representation import alignment, linear_cka, uniformity
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(size=(43, WIDTH)).astype(np.float32)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import TOKENIZER, WIDTH, data, predict, run, texts_of, unit
-from vision.core.figures import Gallery
-from vision.core.objective import Context
 from vision.data.source import DataError
-from vision.evaluators.composed import ComposedRetrieval
-from vision.evaluators.retrieval import ImageRetrieval, ImageTextRetrieval
-from vision.evaluators.zero_shot import ZeroShot
+from vision.evaluate.figures import Gallery
+from vision.evaluators.image_text.composed import ComposedRetrieval
+from vision.evaluators.image_text.retrieval import ImageRetrieval, ImageTextRetrieval
+from vision.evaluators.image_text.zero_shot import ZeroShot
 from vision.objectives.contrast import Contrast
+from vision.train.objective import Context
 
 NAMES = ("r1", "r5", "r10", "median_rank", "mean_rank", "map", "map50", "ndcg", "r_precision")
 

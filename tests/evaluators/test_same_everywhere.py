@@ -49,7 +49,15 @@ def test_eight_devices_say_what_one_says(alone: Numbers) -> None:
 @pytest.mark.timeout(150)
 def test_two_processes_say_what_one_says(alone: Numbers, tmp_path: Path) -> None:
     path = tmp_path / "found.json"
-    launcher = [sys.executable, "-m", "vision.launch.local", "--processes", "2", "--devices", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "vision.programs.launch",
+        "--processes",
+        "2",
+        "--devices",
+        "2",
+    ]
     done = subprocess.run(
         [*launcher, "--", str(HERE / "evaluators_process.py"), str(path)],
         cwd=ROOT,

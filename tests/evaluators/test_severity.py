@@ -10,14 +10,14 @@ import pytest
 from scipy.stats import spearmanr
 
 from tests.evaluators.linear_dual import run
-from vision.core.figures import Curve
 from vision.data import ops
 from vision.data.ops.sliders import Slider
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.severity import Severity
-from vision.measures.arrays import MeasureError
-from vision.measures.severity import (
+from vision.evaluate.figures import Curve
+from vision.evaluators.robustness.severity import Severity
+from vision.metrics.arrays import MetricError
+from vision.metrics.severity import (
     failure_points,
     fit_thresholds,
     on_class,
@@ -94,7 +94,7 @@ def test_ranks_along_scales():
     assert found[0, 1] == pytest.approx(spearmanr(*accuracy.T[[0, 1]])[0])
     assert swapped_pairs(accuracy) == 2  # the first two, and the last two
     assert swapped_pairs(accuracy[:, :1]) == 0
-    with pytest.raises(MeasureError):
+    with pytest.raises(MetricError):
         swapped_pairs(np.asarray([[0.1, np.nan], [0.2, 0.3]]))
 
 
@@ -117,7 +117,7 @@ def test_pictures_that_lost_their_class():
     assert on_class(scores, fit_thresholds(scores, good, 0.0)).all()
     assert not on_class(scores, fit_thresholds(scores, good, 1.0))[~good].any()
     assert not on_class(np.full((1, 4), np.nan), np.zeros(4)).any()
-    with pytest.raises(MeasureError, match="no picture is off class"):
+    with pytest.raises(MetricError, match="no picture is off class"):
         fit_thresholds(scores, np.ones(400, bool))
     with pytest.raises(ValueError, match="least=5"):
         on_class(scores, np.zeros(4), 5)

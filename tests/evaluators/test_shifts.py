@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import data, run
-from vision.core.figures import Curve
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.scenes import Scenes
-from vision.evaluators.shifts import NaturalShift, read_references
-from vision.measures.robustness import fit_robustness_line
+from vision.evaluate.figures import Curve
+from vision.evaluators.robustness.shifts import NaturalShift, read_references
+from vision.metrics.robustness import fit_robustness_line
 
 CLASSES = 4
 STANDARD = (0.5, 0.6, 0.7, 0.8)

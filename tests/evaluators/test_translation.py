@@ -14,7 +14,7 @@ from vision.data.ops.shift import Shift
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
-from vision.evaluators.translation import Translation, neighbours
+from vision.evaluators.robustness.translation import Translation, neighbours
 
 SIDE, WINDOW, COUNT = 12, 6, 18
 PICTURES: np.ndarray = np.random.default_rng(0).integers(0, 256, (COUNT, SIDE, SIDE, 1), np.uint8)

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import data, run
-from vision.core.figures import Curve, Reliability
 from vision.data.source import DataError
-from vision.evaluators.calibration import Calibration
-from vision.evaluators.out_of_distribution import OutOfDistribution
-from vision.measures.calibration import expected_calibration_error
-from vision.measures.detection import auroc
-from vision.measures.outliers import fit_neighbours
+from vision.evaluate.figures import Curve, Reliability
+from vision.evaluators.accuracy.calibration import Calibration
+from vision.evaluators.robustness.out_of_distribution import OutOfDistribution
+from vision.metrics.calibration import expected_calibration_error
+from vision.metrics.detection import auroc
+from vision.metrics.out_of_distribution import fit_neighbours
 
 SHARPNESS = 3.0
 

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from tests.evaluators.linear_dual import TOKENIZER, WIDTH, data, predict, run, texts_of
-from vision.core.figures import ConfusionMatrix, Curve
 from vision.data.prompts import (
     PLAIN,
     SHORT,
@@ -24,7 +23,8 @@ from vision.data.prompts import (
 )
 from vision.data.source import DataError
 from vision.data.tokenizers import Prefixed
-from vision.evaluators.zero_shot import MultilingualZeroShot, ZeroShot
+from vision.evaluate.figures import ConfusionMatrix, Curve
+from vision.evaluators.image_text.zero_shot import MultilingualZeroShot, ZeroShot
 
 NAMES = ("cat", "dog", "gnu", "yak", "emu", "ibis", "newt")
 TEMPLATES = ("a {}.", "two {}s on a {c}", "{}")

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables, run
 
-from vision.core.net import Tap, count_params, forward
-from vision.core.precision import Precision
 from vision.models.bit import BiT, standardised_convolve
 from vision.models.convnext import ConvNeXt, GlobalResponse
 from vision.models.densenet import DenseNet
 from vision.models.resnet import ResNet
 from vision.models.vgg import VGG, at_least
+from vision.train.precision import Precision
+from vision.train.tower import Tap, count_params, forward
 
 TINY_DENSE = DenseNet(layers=(1, 2), growth=4, stem="cifar", num_classes=5)
 DENSE_SHAPE = (2, 4, 6, 3)

@@ -9,10 +9,10 @@ import pytest
 from flax.errors import InvalidRngError
 from tower_cases import abstract_variables, identity, quick_jit, random_variables, run
 
-from vision.core.mesh import Mesh, ShardingRule, batch_sharding, state_shardings
-from vision.core.net import Tap, count_params, forward
-from vision.core.precision import Precision
 from vision.models.convnext import ConvNeXt, ConvNeXtBlock
+from vision.parallel.mesh import Mesh, ShardingRule, batch_sharding, state_shardings
+from vision.train.precision import Precision
+from vision.train.tower import Tap, count_params, forward
 
 SHAPE = (8, 8, 12, 3)
 CLASSES = 5

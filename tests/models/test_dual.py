@@ -11,17 +11,17 @@ import pytest
 from tower_cases import quick_jit
 
 from vision.blocks.similarity import LateInteraction
-from vision.core.flops import count
-from vision.core.mesh import Mesh, ShardingRule, path_of, state_shardings
-from vision.core.net import Tap, forward, initialise
-from vision.core.optim import DECAY_KERNELS, Optimizer, Rule, adamw
-from vision.core.schedule import TrainLength
-from vision.core.step import Step
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.models.vit import TENSOR_PARALLEL, ViT
 from vision.objectives.contrast import Contrast
+from vision.parallel.mesh import Mesh, ShardingRule, path_of, state_shardings
+from vision.train.flops import count
+from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
+from vision.train.schedule import TrainLength
+from vision.train.step import Step
+from vision.train.tower import Tap, forward, initialise
 
 ROWS, TOKENS, VOCAB = 8, 6, 20
 IMAGE = ViT(width=16, depth=2, heads=2, patch=4, pool="mean")
@@ -134,14 +134,14 @@ def test_widths_have_to_agree():
     assert set(params) == {"image", "text", "text_projection"}
 
 
-def the_step(objective: Any, *rules: Rule) -> Step:
+def the_step(objective: Any, *rules: ParameterRule) -> Step:
     optimizer = Optimizer(adamw(), 1e-2, rules=(*rules, *DECAY_KERNELS))
     return Step(objective, optimizer, TrainLength(ROWS, ROWS, total_steps=10))
 
 
 def test_lit_freezes_the_image_tower_by_a_rule_alone():
     """Not a bit of it moves, and its backward pass is not computed."""
-    frozen = the_step(Contrast(DUAL), Rule("model/image/", learning_rate=0))
+    frozen = the_step(Contrast(DUAL), ParameterRule("model/image/", learning_rate=0))
     trained = the_step(Contrast(DUAL))
     compiled = {}
     for name, step in (("frozen", frozen), ("trained", trained)):

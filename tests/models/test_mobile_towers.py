@@ -9,9 +9,6 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables, run
 
-from vision.core.mesh import Mesh, state_shardings
-from vision.core.net import Tap, count_params, forward
-from vision.core.precision import Precision
 from vision.models.efficientnet import EfficientNet
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
@@ -19,6 +16,9 @@ from vision.models.inverted_residual import divisible, scaled_repeats
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
 from vision.models.swin import Swin, from_windows, shift_mask, to_windows
 from vision.models.vit import TENSOR_PARALLEL
+from vision.parallel.mesh import Mesh, state_shardings
+from vision.train.precision import Precision
+from vision.train.tower import Tap, count_params, forward
 
 # timm's, which count no running statistics. Sites of ``out`` at the smallest image.
 PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {

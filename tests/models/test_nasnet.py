@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from tests.models.tower_cases import abstract_variables, quick_jit, random_variables
-from vision.core.net import count_params, forward
-from vision.core.precision import Precision
 from vision.models.nasnet import NASNET_A, Cell, CellLayer, Genotype, NasNet
+from vision.train.precision import Precision
+from vision.train.tower import count_params, forward
 
 SMALL = Genotype(
     Cell(("max3(0)+identity(1)", "avg3(2)+sep3(1)")), Cell(("identity(0)+avg3(1)",), (1, 2))

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables
 
-from vision.core.jax_internals import equations
-from vision.core.net import forward
-from vision.core.precision import Precision
 from vision.models.attention import attention_weights
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
+from vision.parallel.jax_internals import equations
+from vision.train.precision import Precision
+from vision.train.tower import forward
 
 SHAPE = (8, 16, 16, 3)
 TOKENS, HEADS = 16, 2

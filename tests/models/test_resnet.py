@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, identity, quick_jit, random_variables, run
 
-from vision.core.mesh import Mesh, batch_sharding
-from vision.core.net import Tap, count_params, forward
-from vision.core.precision import Precision
 from vision.models.resnet import ResidualBlock, ResNet
+from vision.parallel.mesh import Mesh, batch_sharding
+from vision.train.precision import Precision
+from vision.train.tower import Tap, count_params, forward
 
 SHAPE = (16, 16, 12, 3)
 CLASSES = 5

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from tower_cases import assert_same, identity, quick_jit, run
 
-from vision.core.net import Tap, forward, initialise
-from vision.core.precision import Precision
 from vision.models.attention import attend, attention_weights
-from vision.models.bags import BagOfWords, HashedNgrams, ngrams
+from vision.models.bag_of_words import BagOfWords, HashedNgrams, ngrams
 from vision.models.layers import activate
 from vision.models.text import TextCNN, TextTransformer, real_tokens
 from vision.models.transformer import clip_init
 from vision.models.vit import stack_blocks, unstack_blocks
+from vision.train.precision import Precision
+from vision.train.tower import Tap, forward, initialise
 
 WIDTH, TOKENS, VOCAB = 16, 7, 24
 Tiny = functools.partial(

@@ -12,25 +12,25 @@ import pytest
 
 from tests.models.tower_cases import abstract_variables, quick_jit, random_variables
 from vision.blocks.adapters import Lora
-from vision.core.compile import memory as bytes_of
-from vision.core.net import Tap, forward, initialise
-from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import TrainLength
-from vision.core.schema import ConfigError
-from vision.core.step import Step
-from vision.core.stored import flatten
+from vision.checkpoint.stored import flatten
+from vision.config.schema import ConfigError
+from vision.models.adapted import AdaptedTower, Prompts, merged
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
-from vision.models.tuned import Prompts, Tuned, merged
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.run.compile import memory as bytes_of
+from vision.train.optim import Optimizer, ParameterRule, adamw
+from vision.train.schedule import TrainLength
+from vision.train.step import Step
+from vision.train.tower import Tap, forward, initialise
 
 Tiny = functools.partial(ViT, width=16, depth=2, heads=2, patch=8, mlp_dim=24, num_classes=3)
 SHAPE = (4, 16, 16, 3)
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=SHAPE), jnp.float32)
 LORA, DORA = Lora(rank=2), Lora(rank=2, magnitude=True)
-HEAD = (Rule("/head/"), Rule(".*", learning_rate=0.0))
+HEAD = (ParameterRule("/head/"), ParameterRule(".*", learning_rate=0.0))
 
 
 def call(tower: Any, variables: Any, **kwargs: Any) -> Any:
@@ -39,7 +39,7 @@ def call(tower: Any, variables: Any, **kwargs: Any) -> Any:
     return run(variables, IMAGES)
 
 
-def fresh(tower: Tuned) -> Any:
+def fresh(tower: AdaptedTower) -> Any:
     """The tuned tower as at the start of a run that read all of its tower from a file."""
     params, state = jax.jit(functools.partial(initialise, tower))(jax.random.key(0), IMAGES)
     base, inner = random_variables(tower.tower, SHAPE)
@@ -49,7 +49,7 @@ def fresh(tower: Tuned) -> Any:
 
 @pytest.mark.parametrize("adapter", [LORA, DORA])
 def test_adapters_start_as_nothing_and_merge_into_a_plain_tower(adapter: Lora):
-    tuned = Tuned(Tiny(), (adapter,))
+    tuned = AdaptedTower(Tiny(), (adapter,))
     params, state = fresh(tuned)
     plain = call(tuned.tower, (params["tower"], {}))[0]
     out = call(tuned, (params, state))[0]
@@ -75,8 +75,8 @@ def test_only_the_head_is_trained_and_remembered():
     found: dict[str, Any] = {}
     batch = {"image": IMAGES, "label": jnp.asarray([0, 1, 2, 0]), "_mask": jnp.ones(4, bool)}
     for name, tower, rules in (
-        ("all", Tiny(), (Rule(".*"),)),
-        ("head", Tuned(Tiny()), HEAD),
+        ("all", Tiny(), (ParameterRule(".*"),)),
+        ("head", AdaptedTower(Tiny()), HEAD),
     ):
         optimizer = Optimizer(adamw(), 0.1, weight_decay=0.1, rules=rules)
         step = Step(Classify(tower), optimizer, TrainLength(4, 4, total_steps=2))
@@ -103,7 +103,7 @@ def test_only_the_head_is_trained_and_remembered():
 
 def test_shallow_prompts_are_tokens_without_a_position():
     """As the registers of the same ViT, which stand elsewhere but that makes no difference."""
-    tower = Tuned(Tiny(), prompts=Prompts(3, deep=False))
+    tower = AdaptedTower(Tiny(), prompts=Prompts(3, deep=False))
     params, _ = fresh(tower)
     out = call(tower, (params, {}))[0]
     with_registers = {**params["tower"], "registers": params["prompts"]}
@@ -114,7 +114,7 @@ def test_shallow_prompts_are_tokens_without_a_position():
 
 
 def test_deep_prompts_are_new_before_every_block():
-    tower = Tuned(Tiny(), prompts=Prompts(3))
+    tower = AdaptedTower(Tiny(), prompts=Prompts(3))
     params, _ = fresh(tower)
     assert params["prompts"].shape == (2, 3, 16)
     seen = {}
@@ -132,7 +132,7 @@ def test_deep_prompts_are_new_before_every_block():
     assert {"stem", "block00", "block00/attention", "tokens", "logits"} <= seen.keys()
     for i, site in enumerate(("stem", "block00")):
         np.testing.assert_array_equal(out[site][:, -3:], jnp.stack([params["prompts"][i]] * 4))
-    shallow = Tuned(Tiny(), prompts=Prompts(3, deep=False))
+    shallow = AdaptedTower(Tiny(), prompts=Prompts(3, deep=False))
     first = {**params, "prompts": params["prompts"][:1]}
     assert np.abs(call(shallow, (first, {}))[0]["logits"] - out["logits"]).max() > 1e-3
     assert (np.abs(grad).max((1, 2)) > 0).all()
@@ -140,14 +140,14 @@ def test_deep_prompts_are_new_before_every_block():
 
 def test_frozen_statistics_are_used_and_stay():
     tower = ResNet(depth=10, width_multiplier=1 / 16, stem="cifar", num_classes=3)
-    tuned = Tuned(tower, frozen_statistics=True)
+    tuned = AdaptedTower(tower, frozen_statistics=True)
     params, state = fresh(tuned)
     out, after = call(tuned, (params, state), train=True)
     jax.tree.map(np.testing.assert_array_equal, after, state)
     inner = {"batch_stats": state["batch_stats"]["tower"]}
     plain, same = call(tower, (params["tower"], inner))
     np.testing.assert_allclose(out["logits"], plain["logits"], atol=1e-5)
-    free = Tuned(tower)
+    free = AdaptedTower(tower)
     other, moved = call(free, (params, state), train=True)
     assert np.abs(other["logits"] - plain["logits"]).max() > 0.01
     expected = call(tower, (params["tower"], inner), train=True)[1]["batch_stats"]
@@ -159,7 +159,9 @@ def test_frozen_statistics_are_used_and_stay():
 def test_parts_of_dual_encoders_and_convolutions():
     text = TextTransformer(vocab_size=5, width=8, depth=2, heads=2, context=4)
     dual = Dual(Tiny(num_classes=None), text, width=8)
-    tuned = Tuned(dual, (Lora(pattern="^image/.*qkv/kernel", rank=2),), Prompts(2, side="image/"))
+    tuned = AdaptedTower(
+        dual, (Lora(pattern="^image/.*qkv/kernel", rank=2),), Prompts(2, side="image/")
+    )
     given = {
         "image": jax.ShapeDtypeStruct(SHAPE, jnp.float32),
         "text": jax.ShapeDtypeStruct((4, 4), jnp.int32),
@@ -173,28 +175,28 @@ def test_parts_of_dual_encoders_and_convolutions():
     out = jax.eval_shape(lambda p, x: forward(tuned, p, state, x, train=False)[1], params, given)
     assert out["image/embedding"].shape == out["text/embedding"].shape == (4, 8)
     assert out["image/stem"].shape == (4, 7, 16)
-    within = Dual(Tuned(Tiny(num_classes=None), (LORA,)), text, width=8)
+    within = Dual(AdaptedTower(Tiny(num_classes=None), (LORA,)), text, width=8)
     params, state = jax.eval_shape(functools.partial(initialise, within), jax.random.key(0), given)
     assert params["image"].keys() == {"tower", "adapters"}
     out = jax.eval_shape(lambda p, x: forward(within, p, state, x, train=False)[1], params, given)
     assert out["image/embedding"].shape == (4, 8)
     tower = ResNet(depth=10, width_multiplier=1 / 16, num_classes=3)
-    params, _ = abstract_variables(Tuned(tower, (Lora(pattern="conv2/", rank=2),)), SHAPE)
+    params, _ = abstract_variables(AdaptedTower(tower, (Lora(pattern="conv2/", rank=2),)), SHAPE)
     assert params["adapters"]["block00"]["conv2"]["lora_a"].shape == (3, 3, 4, 2)
 
 
 def test_the_number_of_classes_reaches_the_tower():
-    assert Tuned(Tiny(num_classes=None), num_classes=7).tower.num_classes == 7
-    assert Tuned(Tiny(num_classes=5), num_classes=7).tower.num_classes == 5
+    assert AdaptedTower(Tiny(num_classes=None), num_classes=7).tower.num_classes == 7
+    assert AdaptedTower(Tiny(num_classes=5), num_classes=7).tower.num_classes == 5
 
 
 def test_mistakes_are_named():
     tower = ResNet(depth=10, width_multiplier=1 / 16, num_classes=3)
     with pytest.raises(ValueError, match="but stem of ResNet has none"):
-        abstract_variables(Tuned(tower, prompts=Prompts()), SHAPE)
+        abstract_variables(AdaptedTower(tower, prompts=Prompts()), SHAPE)
     with pytest.raises(ConfigError, match="decides for no kernel of the tower"):
-        abstract_variables(Tuned(tower, (LORA,)), SHAPE)
+        abstract_variables(AdaptedTower(tower, (LORA,)), SHAPE)
     with pytest.raises(ValueError, match="prompts cannot be merged"):
-        merged(Tuned(Tiny(), prompts=Prompts()), {"params": {}, "model_state": {}})
+        merged(AdaptedTower(Tiny(), prompts=Prompts()), {"params": {}, "model_state": {}})
     with pytest.raises(ValueError, match="tokens=0, but it is at least 1"):
         Prompts(0)

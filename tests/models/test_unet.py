@@ -9,10 +9,10 @@ import pytest
 from tower_cases import quick_jit
 
 from vision.blocks.diffusion import Diffusion
-from vision.core.net import Tap, count_params, forward
-from vision.core.objective import Context, Variables
 from vision.models.unet import UNet, folded, time_embedding, unfolded
 from vision.objectives.denoise import Denoise
+from vision.train.objective import Context, Variables
+from vision.train.tower import Tap, count_params, forward
 
 TINY = UNet(width=4, multipliers=(1, 2), depth=1, attention=(1,), groups=2)
 IMAGE = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32)

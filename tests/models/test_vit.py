@@ -17,12 +17,12 @@ from tower_cases import (
     run,
 )
 
-from vision.core.net import Tap, count_params, forward, initialise
-from vision.core.precision import Precision
 from vision.models import vit as vit_module
 from vision.models.posemb import resample_posemb
 from vision.models.transformer import Block
 from vision.models.vit import ViT, resolve_size, stack_blocks, unstack_blocks
+from vision.train.precision import Precision
+from vision.train.tower import Tap, count_params, forward, initialise
 
 SHAPE = (2, 8, 12, 3)
 GRID = (2, 3)

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.mesh import path_of
-from vision.core.net import Tap, forward, initialise
+from vision.parallel.mesh import path_of
+from vision.train.tower import Tap, forward, initialise
 
 
 def quick_jit(function: Callable[..., Any], **kwargs: Any) -> Any:

@@ -1,6 +1,6 @@
 """Losses and gradients of contrastive objectives, over the devices of all processes.
 
-    python -m vision.launch.local --processes 2 --devices 2 -- contrast_process.py FILE
+    python -m vision.programs.launch --processes 2 --devices 2 -- contrast_process.py FILE
 
 writes an array per leaf into FILE.npz; the first of every case's leaves is the loss.
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from vision.core import cluster
+from vision.parallel import cluster
 
 sys.path.insert(0, str(Path(__file__).parent))
 if __name__ == "__main__":
@@ -25,9 +25,9 @@ from test_contrast import Dual, batch, start
 
 from vision.blocks.contrast import Sigmoid
 from vision.blocks.grouping import Grouping
-from vision.core.accumulate import loss_and_gradient
-from vision.core.mesh import Mesh, batch_share, to_device
 from vision.objectives.contrast import Contrast, SameKey
+from vision.parallel.mesh import Mesh, batch_share, to_device
+from vision.train.accumulate import loss_and_gradient
 
 # Objective, and micro-batches. The ring of a group of two devices stays within a process.
 CASES: dict[str, tuple[Contrast, int]] = {

@@ -14,12 +14,12 @@ import pytest
 from vision.blocks.contrast import Ranking, Sigmoid, Softmax
 from vision.blocks.grouping import Grouping
 from vision.blocks.similarity import BestPart, ContrastError, LateInteraction, unit
-from vision.core import config
-from vision.core.accumulate import loss_and_gradient
-from vision.core.mesh import Mesh, to_device
-from vision.core.net import forward
-from vision.core.objective import Context
+from vision.config import specs as config
 from vision.objectives.contrast import Contrast, OwnPair, SameKey, SoftLabels, share_cut
+from vision.parallel.mesh import Mesh, to_device
+from vision.train.accumulate import loss_and_gradient
+from vision.train.objective import Context
+from vision.train.tower import forward
 
 ROWS = 16
 

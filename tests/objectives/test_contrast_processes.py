@@ -19,7 +19,15 @@ ROOT = HERE.parents[1]
 @pytest.mark.timeout(150)
 def test_two_processes_give_the_loss_and_gradient_of_one_device(tmp_path: Path):
     path = tmp_path / "found.npz"
-    launcher = [sys.executable, "-m", "vision.launch.local", "--processes", "2", "--devices", "2"]
+    launcher = [
+        sys.executable,
+        "-m",
+        "vision.programs.launch",
+        "--processes",
+        "2",
+        "--devices",
+        "2",
+    ]
     done = subprocess.run(
         [*launcher, "--", str(HERE / "contrast_process.py"), str(path)],
         cwd=ROOT,

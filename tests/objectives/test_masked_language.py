@@ -11,17 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vision.core.accumulate import loss_and_gradient
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.net import forward, initialise
-from vision.core.objective import Context
-from vision.core.stored import load_matching
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import load_matching
 from vision.data.tokenizers import WordTokenizer
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 from vision.objectives.masked_language import MaskedLanguage, MaskedLanguageError
+from vision.train.accumulate import loss_and_gradient
+from vision.train.objective import Context
+from vision.train.tower import forward, initialise
 
 LENGTH, ROWS = 12, 8
 TOKENIZER = WordTokenizer(tuple("abcdefghijklmnopqrst"), length=LENGTH)

@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from vision.core.objective import Context
 from vision.models.vit import ViT
 from vision.objectives.multitask import MultiTask
+from vision.train.objective import Context
 
 TASKS = {"colour": 3, "count": 2, "shape": 4}
 MODEL = ViT(width=8, depth=1, heads=2, patch=4, pool="mean", num_classes=9)

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 
 from tests.patch_tower import PatchTower
-from vision.blocks.prototypes import cosines, koleo, sinkhorn
-from vision.core.accumulate import loss_and_gradient
-from vision.core.net import forward
-from vision.core.objective import Context, Variables
-from vision.core.optim import Optimizer, Rule, adamw
-from vision.core.schedule import TrainLength
-from vision.core.step import Step
+from vision.objectives.prototypes import cosines, koleo, sinkhorn
 from vision.objectives.self_distill import SelfDistill
+from vision.train.accumulate import loss_and_gradient
+from vision.train.objective import Context, Variables
+from vision.train.optim import Optimizer, ParameterRule, adamw
+from vision.train.schedule import TrainLength
+from vision.train.step import Step
+from vision.train.tower import forward
 
 MODEL = PatchTower()
 GOLDEN = Path(__file__).parents[1] / "golden" / "self_distillation.npz"
@@ -195,7 +195,9 @@ def test_without_a_patch_loss_nothing_is_hidden():
 
 def test_the_teacher_begins_as_the_student_and_follows_ever_more_slowly():
     objective = distill()
-    step = Step(objective, Optimizer(adamw(), 1e-2, rules=(Rule(".*"),)), TrainLength(6, 6, 2))
+    step = Step(
+        objective, Optimizer(adamw(), 1e-2, rules=(ParameterRule(".*"),)), TrainLength(6, 6, 2)
+    )
     state = jax.jit(lambda: step.init_from_batch(step.init(batch()), batch()))()
     jax.tree.map(
         np.testing.assert_array_equal,

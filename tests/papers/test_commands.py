@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.papers.tree import finish, header, repository
-from vision.core.cli import run_main
+from vision.config.cli import run_main
 from vision.papers import __main__ as program
 from vision.papers import discover
 

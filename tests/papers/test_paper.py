@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from tests.papers.tree import header, repository, result
-from vision.core import config, config_files
-from vision.core.schema import ConfigError
+from vision.config import config_files
+from vision.config import specs as config
+from vision.config.schema import ConfigError
 from vision.papers import Paper, discover
 from vision.papers.discover import PaperError
 from vision.papers.results import ResultError, write

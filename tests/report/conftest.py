@@ -16,12 +16,12 @@ import sklearn.datasets
 import sklearn.neural_network
 from browser import Browser, browser_in
 
-from vision.core import metrics
-from vision.core.figures import ConfusionMatrix, Figure, Gallery, Picture, to_json
+from vision.evaluate import metrics
+from vision.evaluate.figures import ConfusionMatrix, Figure, Gallery, Picture, to_json
 from vision.evaluators.thumbnail import thumbnail
 
 CONFIG = {
-    "_constructor": "vision.core.experiment.Experiment",
+    "_constructor": "vision.run.experiment.Experiment",
     "data": {
         "_constructor": "vision.data.pipeline.TrainData",
         "source": {"_constructor": "vision.data.sources.digits.Digits", "split": "train"},
@@ -33,8 +33,8 @@ CONFIG = {
     },
     "model": {"_constructor": "vision.models.vit.ViT", "width": 64, "depth": 4, "pool": "mean"},
     "optimizer": {
-        "_constructor": "vision.core.optim.Optimizer",
-        "schedule": {"_constructor": "vision.core.schedule.Cosine", "warmup": "2 epochs"},
+        "_constructor": "vision.train.optim.Optimizer",
+        "schedule": {"_constructor": "vision.train.schedule.Cosine", "warmup": "2 epochs"},
         "weight_decay": 0.0001,
         "clip_norm": None,
         "rules": [],

@@ -15,7 +15,7 @@ from browser import CONTRAST, Browser, needs_browser
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from vision.core.config import spec
+from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.source import SourceInfo
@@ -30,7 +30,7 @@ from vision.report.dataset import main, parts_of, write_dataset_report
 from vision.report.drawing import annotated, pictures_in
 from vision.report.duplicates import MAX_BITS, find, print_of
 from vision.report.numbers import percent
-from vision.report.survey import CARD, Part, lint, survey
+from vision.report.survey import CARD, SourcePart, lint, survey
 
 PHOTOS = [np.ascontiguousarray(photo) for photo in load_sample_images().images]
 
@@ -161,7 +161,7 @@ def test_bad_records_are_those_that_the_pipeline_masks(folder: Path) -> None:
         for _ in loader:
             pass
         masked = [(bad.key, bad.reason) for bad in loader.take_bad()]
-    found = survey(Part("train", source, steps), limit=1000)
+    found = survey(SourcePart("train", source, steps), limit=1000)
     assert [(bad.key, bad.reason) for bad in found.bad] == masked
     assert {Path(key).name for key, _ in masked} == set(BAD)
     assert len(found.sizes) == len(source) - len(BAD)
@@ -171,7 +171,7 @@ def test_bad_records_are_those_that_the_pipeline_masks(folder: Path) -> None:
 
 def test_a_limit_reads_evenly_and_says_so(tmp_path: Path) -> None:
     source = Scenes(num_examples=1000, image_size=16)
-    found = survey(Part("train", source), limit=5)
+    found = survey(SourcePart("train", source), limit=5)
     assert found.indices == (0, 250, 500, 749, 999)
     config = spec(TrainData, source=spec(Scenes, num_examples=1000, image_size=16), batch_size=4)
     write_dataset_report(config, tmp_path / "page.html", limit=5)
@@ -199,7 +199,7 @@ def test_missing_constant_and_mixed_fields_are_named(tmp_path: Path) -> None:
     )
     from vision.report.dataset_page import render
 
-    found = survey(Part("train", source), limit=10)
+    found = survey(SourcePart("train", source), limit=10)
     text, findings = render([found], title="t", card={}, config={}, command="")
     for sentence in (
         "train: field 'note': missing or empty in 2 of 4 records",
@@ -311,7 +311,7 @@ def test_training_and_evaluation_data_are_compared(folder: Path, tmp_path: Path)
 
 
 def test_parts_that_are_the_same_are_shown_once() -> None:
-    from vision.core.config import load
+    from vision.config.specs import load
 
     parts, plain = parts_of(load("configs/digits_vit.py"))
     assert [part.name for part in parts] == ["train", "test"]
@@ -322,7 +322,7 @@ def test_parts_that_are_the_same_are_shown_once() -> None:
 def test_the_command_names_what_is_wrong(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    from vision.core.cli import run_main
+    from vision.config.cli import run_main
 
     config = "--config=configs/digits_vit.py"
     card = tmp_path / "card.json"
@@ -379,7 +379,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     )
     from vision.report.dataset_page import render
 
-    found = survey(Part("train", source), limit=10)
+    found = survey(SourcePart("train", source), limit=10)
     text, _ = render([found], title=evil, card={evil: evil}, config={}, command=evil)
     (tmp_path / "evil.html").write_text(text)
     browser.open(tmp_path / "evil.html")
@@ -395,7 +395,11 @@ def test_many_classes_are_cut_and_shares_are_of_everything(tmp_path: Path) -> No
     names = tuple(f"class {i}" for i in range(100))
     source = Arrays({"label": labels}, "many", names)
     text, findings = render(
-        [survey(Part("train", source), limit=10_000)], title="t", card={}, config={}, command=""
+        [survey(SourcePart("train", source), limit=10_000)],
+        title="t",
+        card={},
+        config={},
+        command="",
     )
     assert "train: 5 rare classes: class 0, class 1, class 2, class 3, class 4" in findings
     assert "The 30 most frequent; 100 classes seen" in text

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 from vision.report.methods import collect, document, render
 
 

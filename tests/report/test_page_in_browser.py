@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import CONTRAST, Browser, needs_browser
 
-from vision.core.figures import ConfusionMatrix, Gallery, Picture, to_json
+from vision.evaluate.figures import ConfusionMatrix, Gallery, Picture, to_json
 from vision.report.run import write_report
 
 pytestmark = needs_browser
@@ -98,7 +98,7 @@ def test_details_and_the_config_tree_open(browser: Browser, report: Path) -> Non
     browser.click(".tree [data-open-all]")
     assert not any(browser.run(states))
     hover = "return document.querySelector('.tree abbr').title"
-    assert browser.run(hover) == "vision.core.experiment.Experiment"
+    assert browser.run(hover) == "vision.run.experiment.Experiment"
 
 
 def test_everything_is_open_on_paper(browser: Browser, report: Path) -> None:

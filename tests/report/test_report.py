@@ -15,7 +15,15 @@ import numpy as np
 import pytest
 from markupsafe import Markup
 
-from vision.core.figures import ConfusionMatrix, Curve, Gallery, Line, Picture, Reliability, to_json
+from vision.evaluate.figures import (
+    ConfusionMatrix,
+    Curve,
+    Gallery,
+    Line,
+    Picture,
+    Reliability,
+    to_json,
+)
 from vision.report import axes
 from vision.report.charts import line_chart, reliability_diagram
 from vision.report.confusion import confusion

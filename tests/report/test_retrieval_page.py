@@ -24,17 +24,14 @@ from browser import CONTRAST, Browser, needs_browser
 from PIL import Image
 
 from vision.blocks.similarity import LateInteraction
-from vision.core.cli import run_main
-from vision.core.config import spec, to_plain
-from vision.core.experiment import Experiment
-from vision.core.loop import train
-from vision.core.optim import Optimizer, adamw
+from vision.config.cli import run_main
+from vision.config.specs import spec, to_plain
 from vision.data import ops
-from vision.data.batch_ops import ValueRange
+from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.scenes import Scenes
 from vision.data.tokenizers import WordTokenizer
-from vision.evaluators.retrieval import ImageTextRetrieval
+from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
@@ -52,6 +49,9 @@ from vision.report.retrieval_server import (
     bind,
     server,
 )
+from vision.run.experiment import Experiment
+from vision.run.loop import train
+from vision.train.optim import Optimizer, adamw
 
 WORDS = ("a", "is", "on", "the", "in", "large", "small", "red", "green", "circle", "square")
 COUNT, GRID = 30, (2, 3)
@@ -78,7 +78,7 @@ def config() -> Any:
             source=scenes("train", 32),
             batch_size=16,
             ops=[tokenize],
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            batch_ops=[spec(BatchValueRange, low=-1, high=1)],
             threads=0,
         ),
         model=spec(

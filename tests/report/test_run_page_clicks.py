@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from browser import Browser, needs_browser
 
-from vision.core.figures import ConfusionMatrix, Gallery, Picture, Table, to_json
+from vision.evaluate.figures import ConfusionMatrix, Gallery, Picture, Table, to_json
 from vision.report.run import write_report
 
 pytestmark = needs_browser

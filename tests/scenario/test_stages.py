@@ -11,23 +11,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vision.core import experiment
-from vision.core.config import build, override, spec
-from vision.core.experiment import Experiment
-from vision.core.optim import Optimizer, adamw
-from vision.core.restore import load_run
-from vision.core.schema import ConfigError
-from vision.core.state import digest
-from vision.core.stored import load_state
-from vision.core.workdir import WorkdirError
-from vision.data.batch_ops import ValueRange
+from vision.checkpoint.stored import load_state
+from vision.config.schema import ConfigError
+from vision.config.specs import build, override, spec
+from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import TrainData
-from vision.data.samplers import Weighted
+from vision.data.samplers import WeightedSampler
 from vision.data.sources.digits import Digits
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.run import experiment
+from vision.run.experiment import Experiment
+from vision.run.restore import load_run
+from vision.run.workdir import WorkdirError
 from vision.scenario import stages
 from vision.scenario.stages import Scenario, Stage
+from vision.train.optim import Optimizer, adamw
+from vision.train.state import digest
 from vision.weights.init_from import InitFrom
 
 
@@ -62,7 +62,7 @@ def run_of(total: str, **data: Any) -> Any:
             TrainData,
             source=spec(Digits, split="train"),
             batch_size=16,
-            batch_ops=[spec(ValueRange, low=-1, high=1)],
+            batch_ops=[spec(BatchValueRange, low=-1, high=1)],
             threads=0,
             **data,
         ),
@@ -75,7 +75,7 @@ def run_of(total: str, **data: Any) -> Any:
 
 
 def scenario(calls: Path, fail: bool = False) -> Any:
-    second = run_of("6 steps", sampler=spec(Weighted, weights="stage:confident/weights.npy"))
+    second = run_of("6 steps", sampler=spec(WeightedSampler, weights="stage:confident/weights.npy"))
     second.init_from = spec(InitFrom, source="workdir:stage:first")
     work = spec(Confident, run_of="stage:first", calls=str(calls), fail=fail)
     return spec(

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vision.core.net import forward, initialise
 from vision.models.bit import BiT
 from vision.models.convnext import ConvNeXt
 from vision.models.densenet import DenseNet
 from vision.models.resnet import ResNet
 from vision.models.vgg import VGG
+from vision.train.tower import forward, initialise
 from vision.weights.families.bit import timm_bit
 from vision.weights.families.convnext import timm_convnext, torchvision_convnext
 from vision.weights.families.densenet import timm_densenet

@@ -14,21 +14,21 @@ import pytest
 from PIL import Image
 
 from vision.blocks.adapters import Lora
-from vision.core import config as configs
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.config import build, spec, to_json
-from vision.core.experiment import check
-from vision.core.net import forward, initialise
-from vision.core.prepare import prepare
-from vision.core.restore import load_run
-from vision.core.state import digest
-from vision.core.stored import flatten
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import flatten
+from vision.config import specs as configs
+from vision.config.specs import build, spec, to_json
+from vision.models.adapted import AdaptedTower
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
-from vision.models.tuned import Tuned
 from vision.models.vit import ViT
+from vision.run.experiment import check
+from vision.run.prepare import prepare
+from vision.run.restore import load_run
+from vision.train.state import digest
+from vision.train.tower import forward, initialise
 from vision.weights import cards, serve_artefact
 from vision.weights.artefact import LABELS, PROGRAM
 from vision.weights.configs import config_of
@@ -48,7 +48,7 @@ def write_run(folder, **overrides):
     sizes["model.posemb"] = "sincos2d"
     config = configs.load(str(ROOT / "configs" / "digits_vit.py"), sizes)
     if overrides:
-        config.model = spec(Tuned, tower=config.model, **overrides)
+        config.model = spec(AdaptedTower, tower=config.model, **overrides)
     check(config)
     prepared = prepare(config)
     rng = np.random.default_rng(0)

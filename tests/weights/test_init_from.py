@@ -17,22 +17,22 @@ import numpy as np
 import pytest
 
 from vision.blocks.adapters import Lora
-from vision.core import config as configs
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.compile import lay_out
-from vision.core.config import spec
-from vision.core.errors import UserError
-from vision.core.experiment import check
-from vision.core.initial import init_state
-from vision.core.mesh import ShardingRule
-from vision.core.net import initialise
-from vision.core.prepare import prepare
-from vision.core.stored import flatten
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import flatten
+from vision.config import specs as configs
+from vision.config.errors import UserError
+from vision.config.specs import spec
+from vision.models.adapted import AdaptedTower
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
-from vision.models.tuned import Tuned
 from vision.models.vit import ViT
+from vision.parallel.mesh import ShardingRule
+from vision.run.compile import lay_out
+from vision.run.experiment import check
+from vision.run.initial import init_state
+from vision.run.prepare import prepare
+from vision.train.tower import initialise
 from vision.weights import hub
 from vision.weights.fit import fit_positions
 from vision.weights.init_from import InitFrom
@@ -174,7 +174,7 @@ def test_of_a_run_that_keeps_an_average_this_is_read(tmp_path):
     store.save(3, state, {"step": 3}, wait=True)
     store.close()
     blank = {"contrast": jax.tree.map(np.zeros_like, learned), "grouping": {"w": np.zeros(2)}}
-    for model, into in ((dual, ""), (Tuned(dual, (Lora(pattern="qkv"),)), "tower")):
+    for model, into in ((dual, ""), (AdaptedTower(dual, (Lora(pattern="qkv"),)), "tower")):
         variables = fresh(dual)
         if into:
             params = {"tower": variables["params"], "adapters": {"a": np.zeros(1)}}

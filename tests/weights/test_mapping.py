@@ -13,7 +13,7 @@ from vision.weights.mapping import (
     CONV,
     LINEAR,
     SAME,
-    Entry,
+    MapEntry,
     Names,
     WeightsError,
     interleaved,
@@ -45,19 +45,19 @@ LAYERS = [
     entry
     for i in range(DEPTH)
     for entry in (
-        Entry("params.blocks.qkv.kernel", (f"b.{i}.qkv.weight",), qkv(2), i),
-        Entry("params.blocks.fc.kernel", (f"b.{i}.fc.weight",), LINEAR, i),
+        MapEntry("params.blocks.qkv.kernel", (f"b.{i}.qkv.weight",), qkv(2), i),
+        MapEntry("params.blocks.fc.kernel", (f"b.{i}.fc.weight",), LINEAR, i),
     )
 ]
 NAMES = Names(
     (
         *LAYERS,
-        Entry("params.conv.kernel", ("conv.weight",), CONV),
-        Entry("params.depthwise.kernel", ("depthwise.weight",), CONV),
-        Entry("params.k.kernel", ("kv",), part("first half", 0, None, 4, LINEAR)),
-        Entry("params.v.kernel", ("kv",), part("second half", 0, 4, None, LINEAR)),
-        Entry("model_state.batch_stats.bn.mean", ("bn.running_mean",)),
-        Entry("params.scale", ("logit_scale",)),
+        MapEntry("params.conv.kernel", ("conv.weight",), CONV),
+        MapEntry("params.depthwise.kernel", ("depthwise.weight",), CONV),
+        MapEntry("params.k.kernel", ("kv",), part("first half", 0, None, 4, LINEAR)),
+        MapEntry("params.v.kernel", ("kv",), part("second half", 0, 4, None, LINEAR)),
+        MapEntry("model_state.batch_stats.bn.mean", ("bn.running_mean",)),
+        MapEntry("params.scale", ("logit_scale",)),
     ),
     {r".*\.num_batches_tracked": "a counter"},
 )
@@ -115,8 +115,8 @@ def test_heads_stand_together():
 def test_parts_of_a_larger_model():
     tower = Names(
         (
-            Entry("params.head.kernel", ("head.weight",), LINEAR),
-            Entry("model_state.batch_stats.bn.mean", ("bn.mean",)),
+            MapEntry("params.head.kernel", ("head.weight",), LINEAR),
+            MapEntry("model_state.batch_stats.bn.mean", ("bn.mean",)),
         ),
         {r"pos\.ids": "numbers"},
     ).within("image", "visual.")
@@ -124,7 +124,7 @@ def test_parts_of_a_larger_model():
         ("params.image.head.kernel", "visual.head.weight"),
         ("model_state.batch_stats.image.bn.mean", "visual.bn.mean"),
     ]
-    both = tower + Names((Entry("params.scale", ("logit_scale",)),))
+    both = tower + Names((MapEntry("params.scale", ("logit_scale",)),))
     tensors = {
         "visual.head.weight": draw(2, 3),
         "visual.bn.mean": draw(3),
@@ -190,7 +190,7 @@ def test_ours_that_nothing_fills():
     del tree["params"]["conv"]
     with pytest.raises(WeightsError, match=r"this model has no params\.conv\.kernel"):
         load(NAMES, THEIRS, tree, kept={"head": "new"})
-    doubled = Names((*NAMES.entries, Entry("params.head", ("kv",), SAME)))
+    doubled = Names((*NAMES.entries, MapEntry("params.head", ("kv",), SAME)))
     tree = load(NAMES, THEIRS, target())
     tree["params"]["head"] = draw(8, 4)
     with pytest.raises(WeightsError, match="entries of the name map write tensor kv"):

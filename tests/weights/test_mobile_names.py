@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vision.core.net import forward, initialise
-from vision.core.stored import flatten
+from vision.checkpoint.stored import flatten
 from vision.models.efficientnet import EfficientNet
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
 from vision.models.swin import Swin
+from vision.train.tower import forward, initialise
 from vision.weights.families.inception import timm_inception_resnet_v2, timm_inception_v4
 from vision.weights.families.mobilenet import timm_mobilenet
 from vision.weights.families.swin import timm_swin

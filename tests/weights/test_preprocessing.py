@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from vision.core.config import build, spec, to_plain
+from vision.config.specs import build, spec, to_plain
 from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.fake import Fake

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 
 from vision.blocks.contrast import Sigmoid, Softmax
-from vision.core import config as configs
-from vision.core.compile import lay_out
-from vision.core.config import spec
-from vision.core.experiment import check
-from vision.core.initial import init_state
-from vision.core.net import forward, initialise
-from vision.core.prepare import prepare
-from vision.core.stored import flatten
+from vision.checkpoint.stored import flatten
+from vision.config import specs as configs
+from vision.config.specs import spec
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.models.vgg import VGG
 from vision.models.vit import ViT
+from vision.run.compile import lay_out
+from vision.run.experiment import check
+from vision.run.initial import init_state
+from vision.run.prepare import prepare
+from vision.train.tower import forward, initialise
 from vision.weights.families.dual import usual
 from vision.weights.families.resnet import timm_resnet
 from vision.weights.families.vgg import torchvision_vgg

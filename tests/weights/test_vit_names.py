@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from vision.core.net import forward, initialise
 from vision.models.vit import ViT
+from vision.train.tower import forward, initialise
 from vision.weights.families import vit
 from vision.weights.fit import fit_patches, fit_positions
 from vision.weights.mapping import WeightsError, load, save

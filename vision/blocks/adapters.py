@@ -22,9 +22,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.depth import STACK
-from vision.core.mesh import path_of
-from vision.core.schema import ConfigError
+from vision.config.schema import ConfigError
+from vision.parallel.mesh import path_of
+from vision.train.depth import STACK
 
 Tree = Any
 

@@ -30,7 +30,7 @@ Norm = Literal["linf", "l2"]
 
 
 @flax.struct.dataclass
-class State:
+class AttackState:
     """An attack under way on a batch.
 
     Attributes:
@@ -107,7 +107,12 @@ class Attack(Protocol):
         ...
 
     def move(
-        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+        self,
+        place: jax.Array,
+        keys: jax.Array,
+        state: AttackState,
+        logits: jax.Array,
+        slope: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         """The next images to look at, from the logits and the gradient at ``state.at``.
 
@@ -127,7 +132,7 @@ def init(
     image: jax.Array,
     label: jax.Array,
     mask: jax.Array | None = None,
-) -> State:
+) -> AttackState:
     """The state before the first update.
 
     Args:
@@ -152,7 +157,7 @@ def init(
         key = _fold(jnp.broadcast_to(key, (count,)), jnp.arange(count))
     at, memory = attack.begin(key, image, {})
     active = jnp.ones(count, bool) if mask is None else mask.astype(bool)
-    return State(
+    return AttackState(
         step=jnp.zeros([], jnp.int32),
         key=jax.random.key_data(key),
         image=image,
@@ -166,7 +171,7 @@ def init(
     )
 
 
-def update(attack: Attack, logits_fn: LogitsFn, state: State) -> State:
+def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackState:
     """Looks at ``state.at``, keeps what is better, and moves on."""
     place = state.step % (attack.moves + 1)
     logits, slope = _look(attack, logits_fn, state, place)
@@ -196,7 +201,9 @@ def update(attack: Attack, logits_fn: LogitsFn, state: State) -> State:
     return dataclasses.replace(seen, at=rows(seen.active, at, seen.at), memory=memory)
 
 
-def run(attack: Attack, logits_fn: LogitsFn, state: State, until: int | jax.Array) -> State:
+def run(
+    attack: Attack, logits_fn: LogitsFn, state: AttackState, until: int | jax.Array
+) -> AttackState:
     """Goes on until so many updates are done, or no image is left to attack."""
     end = jnp.minimum(until, updates(attack))
     return jax.lax.while_loop(
@@ -206,7 +213,7 @@ def run(attack: Attack, logits_fn: LogitsFn, state: State, until: int | jax.Arra
     )
 
 
-def ended(attack: Attack, state: State) -> jax.Array:
+def ended(attack: Attack, state: AttackState) -> jax.Array:
     """Scalar bool: whether ``run`` has nothing left to do."""
     return (state.step >= updates(attack)) | ~state.active.any()
 
@@ -244,7 +251,7 @@ def project(norm: Norm, eps: float, image: jax.Array, moved: jax.Array) -> jax.A
 
 
 def _look(
-    attack: Attack, logits_fn: LogitsFn, state: State, place: jax.Array
+    attack: Attack, logits_fn: LogitsFn, state: AttackState, place: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
     def forward(at: jax.Array) -> tuple[jax.Array, jax.Array]:
         return logits_fn(at).astype(jnp.float32), jnp.zeros_like(at)

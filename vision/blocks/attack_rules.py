@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.blocks.attack import Memory, Norm, State, fooled, length, margins, project, rows
+from vision.blocks.attack import AttackState, Memory, Norm, fooled, length, margins, project, rows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +79,12 @@ class PGD:
         return margin
 
     def move(
-        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+        self,
+        place: jax.Array,
+        keys: jax.Array,
+        state: AttackState,
+        logits: jax.Array,
+        slope: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         step = self.step_size * self.eps * direction(self.norm, slope)
         return project(self.norm, self.eps, state.image, state.at + step), {}
@@ -177,7 +182,12 @@ class APGD:
         return margin
 
     def move(
-        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+        self,
+        place: jax.Array,
+        keys: jax.Array,
+        state: AttackState,
+        logits: jax.Array,
+        slope: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         was, first = state.memory, place == 0
         loss = self.loss(logits, state.label)
@@ -281,7 +291,12 @@ class CarliniWagner:
         return jnp.where(margin <= -self.confidence, length(at - image).ravel(), jnp.inf)
 
     def move(
-        self, place: jax.Array, keys: jax.Array, state: State, logits: jax.Array, slope: jax.Array
+        self,
+        place: jax.Array,
+        keys: jax.Array,
+        state: AttackState,
+        logits: jax.Array,
+        slope: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         was = state.memory
         enough = margins(logits, state.label, self.targeted) <= -self.confidence

@@ -289,7 +289,7 @@ def finish(loss: Loss, stats: Stats) -> dict[str, jax.Array]:
 
 
 @flax.struct.dataclass
-class Contrast:
+class ContrastResult:
     """What a comparison gives, float32 scalars; 0 where no pair counts.
 
     Attributes:
@@ -308,10 +308,10 @@ class Contrast:
 
 def conclude(
     loss: Loss, images: dict[str, jax.Array], texts: dict[str, jax.Array], own: jax.Array
-) -> Contrast:
+) -> ContrastResult:
     """Means from sums over images, over texts, and over similarities of own pairs."""
     first, second = jnp.maximum(images["rows"], 1.0), jnp.maximum(texts["rows"], 1.0)
-    return Contrast(
+    return ContrastResult(
         loss=loss.weights[0] * images["loss"] / first + loss.weights[1] * texts["loss"] / second,
         to_text=images["hits"] / first,
         to_image=texts["hits"] / second,
@@ -330,7 +330,7 @@ def visit(
     return images, texts
 
 
-def contrast(loss: Loss, params: dict[str, Any], pairs: Pairs) -> Contrast:
+def contrast(loss: Loss, params: dict[str, Any], pairs: Pairs) -> ContrastResult:
     """The loss of a whole batch from its matrices of scores; image i and text i are a pair.
 
     Args:

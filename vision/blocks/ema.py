@@ -10,7 +10,7 @@ import jax.numpy as jnp
 Tree = Any
 
 
-def follow(average: Tree, params: Tree, momentum: float | jax.Array) -> Tree:
+def ema_update(average: Tree, params: Tree, momentum: float | jax.Array) -> Tree:
     """``momentum * average + (1 - momentum) * params``, leaf by leaf, in the average's dtypes."""
 
     def one(old: jax.Array, new: jax.Array) -> jax.Array:

@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 _QUERIES = 1024
 _SCORES = 2**22  # of one block on the host: 16 MiB

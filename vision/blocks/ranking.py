@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 NEVER = 2**62
 """The place of an item that is not found at all."""

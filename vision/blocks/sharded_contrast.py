@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from vision.blocks.contrast import (
-    Contrast,
+    ContrastResult,
     Loss,
     Pairs,
     Stats,
@@ -29,13 +29,13 @@ from vision.blocks.contrast import (
     visit,
 )
 from vision.blocks.similarity import ContrastError, Features, Similarity, chunks, unchunk
-from vision.core.mesh import BATCH_AXES
+from vision.parallel.mesh import BATCH_AXES
 
 Coefficients = tuple[jax.Array, jax.Array]
 
 
 @flax.struct.dataclass
-class Side:
+class Modality:
     """The images, or the texts, of a batch: row i of one belongs to row i of the other.
 
     Attributes:
@@ -56,10 +56,10 @@ def compare(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
-    images: Side,
-    texts: Side,
+    images: Modality,
+    texts: Modality,
     groups: int = 1,
-) -> Contrast:
+) -> ContrastResult:
     """The contrast of a batch, split over the mesh in use (``jax.set_mesh``), if there is one.
 
     Args:
@@ -99,8 +99,8 @@ def within(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
-    images: Side,
-    texts: Side,
+    images: Modality,
+    texts: Modality,
     *,
     groups: int = 1,
     ring: int = 1,
@@ -120,8 +120,8 @@ def go_round(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
-    images: Side,
-    texts: Side,
+    images: Modality,
+    texts: Modality,
     *,
     ring: int = 1,
     devices: int = 1,
@@ -158,14 +158,14 @@ def meet(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
-    images: Side,
+    images: Modality,
     image_stats: Stats,
     text_stats: Stats,
-    texts: Side,
+    texts: Modality,
 ) -> tuple[Stats, Stats]:
     """Statistics after all of ``images`` met all of ``texts``, a chunk of texts at a time."""
 
-    def step(image_stats: Stats, some: tuple[Stats, Side]) -> tuple[Stats, Stats]:
+    def step(image_stats: Stats, some: tuple[Stats, Modality]) -> tuple[Stats, Stats]:
         return visit(
             loss, coefficients, image_stats, some[0], pairs_of(similarity, images, some[1])
         )
@@ -179,7 +179,7 @@ def meet(
     return image_stats, unchunk(done, rows)
 
 
-def pairs_of(similarity: Similarity, images: Side, texts: Side) -> Pairs:
+def pairs_of(similarity: Similarity, images: Modality, texts: Modality) -> Pairs:
     """All pairs of some images and some texts."""
     to_text, to_image = similarity(images.features, texts.features)
     affinity = affinities(images.key, texts.key)
@@ -189,7 +189,9 @@ def pairs_of(similarity: Similarity, images: Side, texts: Side) -> Pairs:
     return Pairs(to_text, to_image, jnp.where(keep, affinity, 0.0), keep)
 
 
-def own_scores(similarity: Similarity, images: Side, texts: Side) -> tuple[jax.Array, jax.Array]:
+def own_scores(
+    similarity: Similarity, images: Modality, texts: Modality
+) -> tuple[jax.Array, jax.Array]:
     """(n,) similarities of image i and text i, both ways."""
 
     def one(image: Features, text: Features) -> tuple[jax.Array, jax.Array]:

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.contrast import NEVER
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 Features = dict[str, jax.Array]
 Tree = Any

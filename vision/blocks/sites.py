@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from vision.core.errors import UserError
-from vision.core.net import Tap
+from vision.config.errors import UserError
+from vision.train.tower import Tap
 
 
 class SiteError(UserError):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import ClosedJaxpr
 
-from vision.core import jax_internals
+from vision.parallel import jax_internals
 
 
 @dataclasses.dataclass(eq=False)

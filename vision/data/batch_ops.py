@@ -18,12 +18,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vision.data.ops.base import BatchOp, check_probability
+from vision.data.ops.base import DeviceOp, check_probability
 
 Batch = Mapping[str, jax.Array]
 
 
-def apply(ops: Sequence[BatchOp], batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
+def apply(ops: Sequence[DeviceOp], batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
     """``batch`` after ``ops`` in order; op i draws from ``fold_in(key, i)``."""
     out = dict(batch)
     for i, op in enumerate(ops):
@@ -32,7 +32,7 @@ def apply(ops: Sequence[BatchOp], batch: Batch, key: jax.Array) -> dict[str, jax
 
 
 @dataclasses.dataclass(frozen=True)
-class ValueRange:
+class BatchValueRange:
     """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between.
 
     Also of several views of each image, [B, V, H, W, C].
@@ -55,7 +55,7 @@ class ValueRange:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomFlip:
+class BatchRandomFlip:
     """Mirrors each image left to right with ``probability``."""
 
     probability: float = 0.5
@@ -71,7 +71,7 @@ class RandomFlip:
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomCrop:
+class BatchRandomCrop:
     """Pads every image by ``padding`` pixels and cuts a random box out of it, per example.
 
     Attributes:

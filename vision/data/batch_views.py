@@ -25,7 +25,7 @@ _KERNELS = {
 
 
 @dataclasses.dataclass(frozen=True)
-class RandomResizedCrop:
+class BatchRandomResizedCrop:
     """A box of random area and aspect ratio per example, resized to ``size``.
 
     Areas and ratios are distributed as in ``vision.data.ops.RandomResizedCrop``, with two
@@ -100,7 +100,7 @@ class Crops:
       flip: probability.
     """
 
-    crop: RandomResizedCrop
+    crop: BatchRandomResizedCrop
     views: int = 2
     out: str = "image/global"
     flip: float = 0.5
@@ -118,7 +118,7 @@ class Crops:
 
 
 @dataclasses.dataclass(frozen=True)
-class Normalize:
+class BatchNormalize:
     """float32 (x - mean) / std per channel, in the value range that ``ValueRange`` gave.
 
     The defaults are ImageNet's statistics for RGB in 0..1.
@@ -175,7 +175,7 @@ class TokenMask:
 
 @dataclasses.dataclass(frozen=True)
 class MixedResolution:
-    """Every step sees its images in one of several sizes: ``vision.core.step.BatchShapes``.
+    """Every step sees its images in one of several sizes: ``vision.train.step.BatchShapes``.
 
     The loader gives the largest size, the device shrinks it, antialiased: a network meets things
     at several scales, and small images cost less. ViTs resample their positions to every grid.

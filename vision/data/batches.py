@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from vision.data.collate import Batch, PipelineError, Rows, narrow
+from vision.data.collate import Batch, BatchRows, PipelineError, narrow
 from vision.data.ops.base import Example, Op
 from vision.data.samplers import Sampler
 from vision.data.source import DataError, Source
@@ -55,7 +55,7 @@ class Order(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Endless:
+class Epochs:
     """Epoch after epoch as ``sampler`` says.
 
     A sampler is asked for a block of an epoch at a time and the newest blocks are kept, because a
@@ -104,7 +104,7 @@ class Endless:
 
 
 @dataclasses.dataclass(frozen=True)
-class Once:
+class SinglePass:
     """Every record once, in order, then -1."""
 
     num_examples: int
@@ -199,7 +199,9 @@ class BatchReader:
 
     def _read(self, positions: np.ndarray, indices: np.ndarray) -> dict[str, Any]:
         rng = ExampleRng(self.seed)
-        rows = Rows(len(indices), self.info_name, lambda row: self.source.key(int(indices[row])))
+        rows = BatchRows(
+            len(indices), self.info_name, lambda row: self.source.key(int(indices[row]))
+        )
         bad: list[BadRecord] = []
         order = zip(positions.tolist(), indices.tolist(), strict=True)
         for row, (position, index) in enumerate(order):
@@ -277,7 +279,7 @@ class BatchReader:
                     raise self._refusal(index, error) from error
                 reason = str(error)
                 continue
-            rows = Rows(1, self.info_name, lambda _, index=index: self.source.key(index))
+            rows = BatchRows(1, self.info_name, lambda _, index=index: self.source.key(index))
             rows.put(0, example)
             return {name: np.zeros_like(v[0]) for name, v in rows.batch(dict).items()}
         raise PipelineError(

@@ -115,7 +115,7 @@ class ClassBalanced:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stratified:
+class StratifiedSampler:
     """Every record once per epoch, and every stretch of it with the strata in their proportions.
 
     Of the first n positions of an epoch a stratum has its exact share, up to
@@ -232,7 +232,7 @@ class _PxK:
 
 
 @dataclasses.dataclass(frozen=True)
-class Episodes:
+class EpisodeSampler:
     """Independent N-way K-shot episodes with queries.
 
     An episode is ``ways * (shots + queries)`` neighbouring rows: first the support set, way by

@@ -23,7 +23,7 @@ class PipelineError(DataError):
     """The source, an op, or how the ops fit together is at fault, not a record: never masked."""
 
 
-class Rows:
+class BatchRows:
     """Puts examples into a batch one by one, each as soon as it is made.
 
     An example's memory is free for the next one while the processor still has it in its cache:

@@ -64,7 +64,7 @@ class Captions(SingleColumn):
 
 
 @dataclasses.dataclass(frozen=True)
-class Hierarchy(SingleColumn):
+class HierarchyText(SingleColumn):
     """A path from the root of a tree, ``animal/dog/poodle``: int32[L], -1 below where it ends.
 
     Entry l is the node's place in ``nodes[l]``, where nodes are called by their whole path, so
@@ -95,7 +95,7 @@ class Hierarchy(SingleColumn):
     def learned(self) -> bool:
         return bool(self.nodes)
 
-    def learn(self, cells: Iterable[tuple[str, Cell]]) -> Hierarchy:
+    def learn(self, cells: Iterable[tuple[str, Cell]]) -> HierarchyText:
         found: list[set[str]] = [set() for _ in range(self.levels)]
         for _, cell in cells:
             if not is_missing(cell):

@@ -103,7 +103,7 @@ class Loader:
             self.close()
             if died is not None:
                 raise DataError(
-                    f"{watch.name}: {dead or 'a worker process ' + fate(int(died[1]))} "
+                    f"{watch.name}: {dead or 'a worker process ' + exit_reason(int(died[1]))} "
                     "while it made batches; start again with fewer workers or prefetch_batches if "
                     "memory ran out"
                 ) from error
@@ -154,7 +154,7 @@ class _Watch:
     def dead(self) -> str:
         """The worker processes that died, in words; empty when none is known to have."""
         gone = [p for p in self.workers if p.exitcode is not None]
-        return ", ".join(f"worker process {p.pid} {fate(p.exitcode)}" for p in gone)
+        return ", ".join(f"worker process {p.pid} {exit_reason(p.exitcode)}" for p in gone)
 
     def _look(self) -> None:
         warned = 0.0
@@ -174,7 +174,7 @@ class _Watch:
             )  # fmt: skip
 
 
-def fate(exit_code: int) -> str:
+def exit_reason(exit_code: int) -> str:
     """How a process ended, in words."""
     if exit_code >= 0:
         return f"ended with exit code {exit_code}"

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 
-from vision.data.batches import BAD, Batch, BatchReader, Endless, OnError, PipelineError
+from vision.data.batches import BAD, Batch, BatchReader, Epochs, OnError, PipelineError
 from vision.data.loader import ENDLESS, Loader, Reading
-from vision.data.ops.base import BatchOp, Op
+from vision.data.ops.base import DeviceOp, Op
 from vision.data.pipeline import (
     check_batches,
     check_group,
@@ -39,7 +39,7 @@ from vision.data.sources.combine import Concat
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class MixturePart:
     """One source of a mixture.
 
     Attributes:
@@ -80,9 +80,9 @@ class Mixture:
       on_error, threads, workers, prefetch_batches, stall_s: as in ``TrainData``.
     """
 
-    parts: tuple[Part, ...]
+    parts: tuple[MixturePart, ...]
     batch_size: int
-    batch_ops: tuple[BatchOp, ...] = ()
+    batch_ops: tuple[DeviceOp, ...] = ()
     pure: bool = False
     on_error: OnError = "raise"
     threads: int = 4
@@ -187,7 +187,7 @@ class Mixture:
         return BatchReader(
             source=part.source,
             ops=part.ops,
-            order=Endless(sampler, order_seed, len(part.source)),
+            order=Epochs(sampler, order_seed, len(part.source)),
             seed=seed,
             batch_size=self.batch_size,
             first_row=first_row,

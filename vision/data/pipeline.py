@@ -16,9 +16,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 
-from vision.data.batches import BatchReader, Endless, Once, OnError, Order
+from vision.data.batches import BatchReader, Epochs, OnError, Order, SinglePass
 from vision.data.loader import ENDLESS, Loader, Reading
-from vision.data.ops.base import BatchOp, Op
+from vision.data.ops.base import DeviceOp, Op
 from vision.data.samplers import Sampler, SourceSampler, bound, group_of
 from vision.data.source import DataError, Source, SourceInfo
 
@@ -52,7 +52,7 @@ class TrainData:
     source: Source
     batch_size: int
     ops: tuple[Op, ...] = ()
-    batch_ops: tuple[BatchOp, ...] = ()
+    batch_ops: tuple[DeviceOp, ...] = ()
     sampler: Sampler | SourceSampler | None = None
     on_error: OnError = "raise"
     threads: int = 4
@@ -99,7 +99,7 @@ class TrainData:
           ValueError: process_count does not divide batch_size.
         """
         check_start(seed, first_batch)
-        order = Endless(self._sampler, seed, source_length(self.source))
+        order = Epochs(self._sampler, seed, source_length(self.source))
         reader = _reader(self, order, seed, process_index, process_count)
         return Loader(reader, reader.info_name, first_batch, ENDLESS, self._reading)
 
@@ -138,7 +138,7 @@ class EvalData:
 
     def loader(self, *, process_index: int = 0, process_count: int = 1) -> Loader:
         """This process's rows of every batch; arguments and errors as in ``TrainData.loader``."""
-        order = Once(source_length(self.source))
+        order = SinglePass(source_length(self.source))
         reader = _reader(self, order, 0, process_index, process_count)
         return Loader(reader, reader.info_name, 0, self.num_batches, self._reading)
 

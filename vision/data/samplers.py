@@ -146,7 +146,7 @@ class _Repeated:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Weighted:
+class WeightedSampler:
     """Records as often as their weights say: hard examples, curation scores, importance.
 
     Systematic sampling: of ``n`` positions an epoch, a record of weight w gets ``n w / sum``,

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Protocol, runtime_checkable
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 
 class DataError(UserError):

@@ -65,7 +65,7 @@ PAD, BOS, EOS = 0, 1, 2
 """Special ids of the tokenizers that are made here."""
 
 
-class Rows:
+class TokenRows:
     """``encode`` and ``decode`` for dataclasses that can ``split`` and ``join``.
 
     Without a word of their own on special ids they have ``PAD``, ``BOS`` and ``EOS``.

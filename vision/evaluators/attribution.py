@@ -13,13 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from vision.core.evaluator import EvalContext, Predict
-from vision.core.figures import Curve, Figure, Line
-from vision.core.net import Tap
-from vision.core.objective import Batch, Variables
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
-from vision.measures.localisation import best_iou, energy, near, parts, pixel_auroc, pointing
+from vision.evaluate.evaluator import EvalContext, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.metrics.localisation import best_iou, energy, near, parts, pixel_auroc, pointing
+from vision.train.objective import Batch, Variables
+from vision.train.tower import Tap
 
 Target = Literal["label", "predicted"]
 # Images (B, H, W, C), and a tap, to what is asked about (B,).
@@ -55,7 +55,7 @@ class Attribution:
     """Heat maps against boxes and masks of the object, and against the classifier itself.
 
     Yields ``top1`` and, for every map, ``<map>_pointing`` (the share whose largest value hits the
-    object, see ``vision.measures.localisation``), ``<map>_iou`` (mean overlap of the box around the
+    object, see ``vision.metrics.localisation``), ``<map>_iou`` (mean overlap of the box around the
     map's largest part and the object's), ``<map>_error`` (share with an overlap below 0.5, and, of
     predicted classes, also of wrong ones: the localisation error of ILSVRC), ``<map>_parts`` (mean
     number of connected parts above the threshold); with ``masks`` ``<map>_auroc`` (mean over

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from vision.core.compile import memory
-from vision.core.evaluator import EvalContext, EvalData, Predict
-from vision.core.figures import Curve, Figure, Line
-from vision.core.flops import count
-from vision.core.mesh import MeshError, batch_share, check_batch, replicated, to_device
-from vision.core.net import count_params
-from vision.core.objective import Batch, Variables
 from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.parallel.mesh import MeshError, batch_share, check_batch, replicated, to_device
+from vision.run.compile import memory
+from vision.train.flops import count
+from vision.train.objective import Batch, Variables
+from vision.train.tower import count_params
 
 _QUANTILES = (50, 90, 99)
 
@@ -28,7 +28,7 @@ class Cost:
     """Parameters, FLOPs, activation memory, latency and throughput of ``predict``.
 
     Yields ``parameters``, ``parameter_bytes`` and ``flops`` (of one image, multiply-accumulates
-    counted as two, see ``vision.core.flops``); then for every batch size B ``latency_ms_p50_bB``,
+    counted as two, see ``vision.train.flops``); then for every batch size B ``latency_ms_p50_bB``,
     ``_p90_``, ``_p99_`` (milliseconds per batch), ``images_per_s_bB`` (at the median),
     ``activation_mb_bB`` (10^6 bytes that the compiler reserves on one device beside weights and
     images, where it says) and ``timed_bB`` (how many runs); at last the figure ``throughput``.
@@ -45,7 +45,7 @@ class Cost:
       min_runs: a 99th percentile of few runs is their slowest.
     """
 
-    data: EvalData
+    data: EvaluationData
     batch_sizes: tuple[int, ...] = (1, 8)
     outputs: tuple[str, ...] = ("logits",)
     seconds: float = 2.0
@@ -106,7 +106,7 @@ class Cost:
         return np.array(times)
 
 
-def _first(ctx: EvalContext, data: EvalData) -> tuple[dict[str, np.ndarray], Mesh]:
+def _first(ctx: EvalContext, data: EvaluationData) -> tuple[dict[str, np.ndarray], Mesh]:
     """The first readable record of this process's rows, on the host, and the mesh."""
     for batch in ctx.batches(data):
         sharding: Any = batch["_mask"].sharding

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from vision.core.evaluator import EvalContext, EvalData, Predict
 from vision.data.source import DataError
-from vision.evaluators.embeddings import Rows, embed, finite
-from vision.measures.arrays import MeasureError, whole
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluators.image_text.embeddings import Rows, embed, finite
+from vision.metrics.arrays import MetricError, whole
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class Labelled:
 
 
 def labelled(
-    predict: Predict, ctx: EvalContext, data: EvalData, output: str, label: str
+    predict: Predict, ctx: EvalContext, data: EvaluationData, output: str, label: str
 ) -> Labelled:
     """Reads ``data`` once: the records with a label, -1 being none, and finite features.
 
@@ -42,7 +42,7 @@ def labelled(
         )
     try:
         labels = whole(label, labels, len(x), len(data.source.info.class_names) or None)
-    except MeasureError as error:
+    except MetricError as error:
         raise DataError(f"{name}: {error}") from error
     known, good = labels >= 0, finite(x)
     if not (known & good).any():
@@ -55,7 +55,7 @@ def labelled(
     )
 
 
-def number_of_classes(data: EvalData, train: Labelled, test: Labelled) -> int:
+def number_of_classes(data: EvaluationData, train: Labelled, test: Labelled) -> int:
     """Of the source of ``train``, or one more than the greatest label."""
     return max(len(data.source.info.class_names), *(int(x.labels.max()) + 1 for x in (train, test)))
 

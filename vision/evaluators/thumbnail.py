@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from vision.core.figures import Picture
 from vision.data.decode import decode
 from vision.data.source import DataError, Source
+from vision.evaluate.figures import Picture
 
 
 def thumbnail(record: Mapping[str, Any], feature: str = "image", size_px: int = 128) -> bytes:

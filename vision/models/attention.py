@@ -8,7 +8,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vision.core.precision import Precision
+from vision.train.precision import Precision
 
 Attend = Literal["xla", "cudnn"]
 

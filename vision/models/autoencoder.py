@@ -5,11 +5,11 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import check_images, check_positive
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 
 class ConvAutoencoder(nn.Module):
@@ -53,14 +53,14 @@ class ConvAutoencoder(nn.Module):
         for i, width in enumerate(self.widths):
             site = f"block{i:02d}"
             x = nn.max_pool(block(x, width, f"encoder{i}"), (2, 2), (2, 2))
-            x = out[site] = touch(tap, site, x)
-        x = out["map"] = touch(tap, "map", x)
+            x = out[site] = apply_tap(tap, site, x)
+        x = out["map"] = apply_tap(tap, "map", x)
         vector = x.reshape(len(x), -1).astype(self.precision.output)
-        embedding = out["embedding"] = touch(tap, "embedding", vector)
+        embedding = out["embedding"] = apply_tap(tap, "embedding", vector)
         x = embedding.reshape(x.shape).astype(self.precision.compute)
         for i, width in enumerate(reversed(self.widths)):
             x = block(x.repeat(2, 1).repeat(2, 2), width, f"decoder{i}")
         x = conv(channels, 3, use_bias=True, precision=self.precision, name="out")(x)
         x = nn.sigmoid(x.astype(self.precision.output))
-        out["reconstruction"] = touch(tap, "reconstruction", x)
+        out["reconstruction"] = apply_tap(tap, "reconstruction", x)
         return embedding, out

@@ -8,9 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import conv
 from vision.models.convolution import convolve, max_pool
 from vision.models.layers import (
@@ -24,6 +21,9 @@ from vision.models.layers import (
     spatial_sites,
 )
 from vision.models.resnet import STAGES
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 Depth = Literal[14, 26, 50, 101, 152]
 
@@ -83,7 +83,7 @@ class BiT(nn.Module):
     ``depth=152, width_multiplier=4``.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
     layers. ``map`` is the last block's output after the final norm and ReLU, (B, h, w, C), and
     ``tokens`` the same with its positions flattened. ``pooled``, ``embedding`` and ``logits`` are
     of the output dtype, everything else is of the compute dtype.
@@ -131,7 +131,7 @@ class BiT(nn.Module):
         # rectified yet, so it matters.
         x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
         x = max_pool(x, (3, 3), (2, 2), ((0, 0), (0, 0)))
-        x = touch(tap, "stem", constrain_batch(x))
+        x = apply_tap(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
         block_type = rematerialise(PreActivationBlock, self.remat)
@@ -147,11 +147,11 @@ class BiT(nn.Module):
                     self.precision,
                     name=site,
                 )
-                x = out[site] = touch(tap, site, constrain_batch(block(x)))
+                x = out[site] = apply_tap(tap, site, constrain_batch(block(x)))
                 i += 1
 
         x = _norm(x, self.norm_groups, self.precision, "norm")
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

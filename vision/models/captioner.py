@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, Tower, Tree, forward, touch
-from vision.core.precision import Precision
 from vision.models.layers import as_output, check_positive, dense, layer_norm
 from vision.models.text import check_ids, token_table
 from vision.models.transformer import Block, clip_init, run_blocks
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, Tower, Tree, apply_tap, forward
 
 Out = dict[str, jax.Array]
 
@@ -81,7 +81,7 @@ class Captioner(nn.Module):
     ) -> tuple[jax.Array, Out]:
         """The image alone: ``prefix``."""
         tokens = self.image(image, train=train)[1]["tokens"]  # pyright: ignore[reportCallIssue]
-        prefix = touch(tap, "prefix", constrain_batch(self.image_projection(tokens)))
+        prefix = apply_tap(tap, "prefix", constrain_batch(self.image_projection(tokens)))
         return prefix.mean(1, dtype=jnp.float32), {"prefix": prefix}
 
     def write(
@@ -110,7 +110,7 @@ class Decoder(nn.Module):
         init = nn.initializers.normal(0.01)
         places = self.param("pos_embed", init, shape, self.precision.params)
         x = constrain_batch(x + places[: ids.shape[1]].astype(x.dtype))
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         fields: Mapping[str, Any] = {
             "heads": self.heads,
@@ -128,10 +128,10 @@ class Decoder(nn.Module):
             self, Block, fields, both, depth=self.depth, scan=True, remat="none", tap=tap
         )
         x = layer_norm(both[:, prefix.shape[1] :], self.precision, "norm")
-        x = out["tokens"] = touch(tap, "tokens", x)
+        x = out["tokens"] = apply_tap(tap, "tokens", x)
         small = nn.initializers.normal(0.02)
         logits = dense(x, self.vocab_size, as_output(self.precision), "token_head", small)
-        out["token_logits"] = touch(tap, "token_logits", logits)
+        out["token_logits"] = apply_tap(tap, "token_logits", logits)
         return out
 
 

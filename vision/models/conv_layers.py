@@ -9,9 +9,9 @@ import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec as P
 
-from vision.core.precision import Precision
 from vision.models.convolution import convolve
 from vision.models.layers import Initializer
+from vision.train.precision import Precision
 
 HE_FAN_OUT: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 

@@ -9,9 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import ShardingRule, constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import conv
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
@@ -34,6 +31,9 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import ShardingRule, constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 # name: depths, dims. Liu et al. 2022 from tiny to xlarge; the others Woo et al. (V2), 2023.
 VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -123,7 +123,7 @@ class ConvNeXt(nn.Module):
     V2 (Woo et al., 2023) is ``grn=True, layer_scale=None``.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block17`` for
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block17`` for
     tiny. ``tokens`` is the last block's output with its positions flattened, ``map`` the same as
     (B, h, w, C), and ``embedding`` is ``pooled`` after the final norm. ``pooled``, ``embedding``
     and ``logits`` are of the output dtype, everything else is of the compute dtype.
@@ -215,7 +215,7 @@ class ConvNeXt(nn.Module):
 
         x = reduce(x, dims[0], self.stem_stride, "stem_conv")
         x = layer_norm(x, self.precision, "stem_norm")
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         block_type = rematerialise(ConvNeXtBlock, self.remat)
         i = 0
@@ -226,12 +226,12 @@ class ConvNeXt(nn.Module):
             for _ in range(depth):
                 site = f"block{i:02d}"
                 block = block_type(self.layer_scale, self.precision, self.grn, name=site)
-                x = touch(tap, site, constrain_batch(block(x, keys[i], rates[i])))
+                x = apply_tap(tap, site, constrain_batch(block(x, keys[i], rates[i])))
                 out[site] = x
                 i += 1
 
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         embedding = layer_norm(pooled, as_output(self.precision), "norm")
         return classify(embedding, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -9,9 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch, wants
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
@@ -26,6 +23,9 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap, wants
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -71,8 +71,9 @@ class DenseNet(nn.Module):
     """DenseNet-BC (Huang et al., Densely Connected Convolutional Networks, 2017).
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Layers count through all dense blocks, ``block00`` to ``block57`` for
-    121, and their output is all channels so far: those that went in, then the new ones. ``map`` is
+    ``vision.train.tower`` says. Layers count through all dense blocks, ``block00`` to ``block57``
+    for 121, and their output is all channels so far: those that went in, then the new ones. ``map``
+      is
     the last one's output after the final BatchNorm and ReLU, (B, h, w, C), and ``tokens`` the same
     with its positions flattened. ``pooled``, ``embedding`` and ``logits`` are of the output dtype,
     everything else is of the compute dtype.
@@ -158,7 +159,7 @@ class DenseNet(nn.Module):
         x = nn.relu(batch_norm(x, train, self.precision, "stem_norm"))
         if self.stem == "imagenet":
             x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        x = touch(tap, "stem", constrain_batch(x))
+        x = apply_tap(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
         layer_type = rematerialise(DenseLayer, self.remat, static=(3,))
@@ -179,7 +180,7 @@ class DenseNet(nn.Module):
                 site = f"block{i:02d}"
                 layer = layer_type(growth, self.bottleneck, self.dropout, self.precision, name=site)
                 parts = (*parts, constrain_batch(layer(parts, keys[i], train)))
-                x = out[site] = touch(tap, site, jnp.concatenate(parts, axis=-1))
+                x = out[site] = apply_tap(tap, site, jnp.concatenate(parts, axis=-1))
                 if wants(tap, site):
                     parts = (x,)
                 i += 1
@@ -187,5 +188,5 @@ class DenseNet(nn.Module):
         x = nn.relu(batch_norm(x, train, self.precision, "norm"))
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 
 from vision.blocks.similarity import unit
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, Tower, touch
-from vision.core.precision import Precision
 from vision.models.layers import check_positive
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, Tower, apply_tap
 
 Out = dict[str, jax.Array]
 
@@ -97,7 +97,7 @@ class Dual(nn.Module):
             vectors = found[name].astype(self.precision.output)
             if project is not None:
                 vectors = constrain_batch(project(vectors))
-            found[name] = touch(tap, f"{side}/{name}", unit(vectors))
+            found[name] = apply_tap(tap, f"{side}/{name}", unit(vectors))
         return {f"{side}/{name}": value for name, value in found.items()}
 
     @nn.nowrap

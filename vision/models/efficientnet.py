@@ -7,8 +7,6 @@ from collections.abc import Mapping
 import flax.linen as nn
 import jax
 
-from vision.core.net import Tap
-from vision.core.precision import Precision
 from vision.models.inverted_residual import (
     MobilePlan,
     Padding,
@@ -19,6 +17,8 @@ from vision.models.inverted_residual import (
     run_mobile,
 )
 from vision.models.layers import Remat, check_choice
+from vision.train.precision import Precision
+from vision.train.tower import Tap
 
 # name: width multiplier, depth multiplier. The paper trains them at images of 224, 240, 260, 300,
 # 380, 456, 528 and 600 px.
@@ -48,7 +48,7 @@ class EfficientNet(nn.Module):
     """EfficientNet (Tan and Le, EfficientNet: Rethinking Model Scaling for CNNs, 2019).
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block15`` for B0.
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for B0.
     ``map`` is what is pooled: the result of the last 1x1 convolution, after BatchNorm and SiLU;
     ``tokens`` is the same with its positions flattened. ``embedding`` is ``pooled`` after dropout.
     ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything else is of the

@@ -5,9 +5,6 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.inception_layers import (
     Branches,
     Conv,
@@ -17,6 +14,9 @@ from vision.models.inception_layers import (
     end_tower,
 )
 from vision.models.layers import Remat, rematerialise
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 # Szegedy et al. 2016, figures 3 to 8; figure 3 is the stem. ``(1, 7)`` is one row of seven.
 STEM: tuple[Branches, ...] = (
@@ -72,8 +72,8 @@ class InceptionV4(nn.Module):
     Learning, 2016.
 
     Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
-    it returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is what the first A block
-    is given; A, B and C blocks and the reductions between them count as ``block00`` to
+    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is what the first A
+    block is given; A, B and C blocks and the reductions between them count as ``block00`` to
     ``block15``. ``map`` is the last block's result, ``tokens`` the same with its positions
     flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and ``logits``
     are of the output dtype, everything else is of the compute dtype. BatchNorm's epsilon is 1e-3.
@@ -127,9 +127,9 @@ class InceptionV4(nn.Module):
 
         for i, branches in enumerate(STEM):
             x = mixed(x, branches, f"stem{i}")
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         for i, branches in enumerate(self.blocks()):
             site = f"block{i:02d}"
-            x = out[site] = touch(tap, site, mixed(x, branches, site))
+            x = out[site] = apply_tap(tap, site, mixed(x, branches, site))
         return end_tower(self, x, out, train, tap)

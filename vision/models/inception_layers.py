@@ -9,8 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
@@ -24,6 +22,8 @@ from vision.models.layers import (
     dropout,
     spatial_sites,
 )
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 # Both networks reduce the image by 32 and do so mostly without padding.
 SMALLEST_PX = 75
@@ -173,7 +173,7 @@ def end_tower(
     """Sites from ``tokens`` on, of an Inception tower: mean over positions, dropout, head."""
     x, out = spatial_sites(x, out, tap)
     pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(tower.precision.output)
-    pooled = out["pooled"] = touch(tap, "pooled", pooled)
+    pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
     key = tower.make_rng("dropout") if train and tower.dropout else None
     embedding = dropout(pooled, key, tower.dropout)
     return classify(embedding, out, tap, tower.num_classes, tower.head_zero_init, tower.precision)

@@ -7,9 +7,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.inception_layers import (
     Branches,
     Conv,
@@ -21,6 +18,9 @@ from vision.models.inception_layers import (
     scaled,
 )
 from vision.models.layers import Remat, rematerialise
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 # The sizes are those of the authors' published weights, which differ from the paper's figures.
 STEM: tuple[Branches, ...] = (
@@ -77,7 +77,7 @@ class InceptionResNetV2(nn.Module):
     """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
 
     Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
-    it returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is what the first
+    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is what the first
     residual block is given; residual blocks and the reductions between them count as ``block00``
     to ``block41``. ``map`` is the result of the 1x1 convolution after the last block, ``tokens``
     the same with its positions flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``,
@@ -142,10 +142,10 @@ class InceptionResNetV2(nn.Module):
 
         for i, branches in enumerate(STEM):
             x = mixed(x, ResidualPlan(branches), f"stem{i}")
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         for i, plan in enumerate(self.blocks()):
             site = f"block{i:02d}"
-            x = out[site] = touch(tap, site, mixed(x, plan, site))
+            x = out[site] = apply_tap(tap, site, mixed(x, plan, site))
         x = ConvUnit(HEAD, self.width_multiplier, self.precision, name="last")(x, train)
         return end_tower(self, x, out, train, tap)

@@ -11,9 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import (
     Remat,
@@ -31,6 +28,9 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 Activation = Literal["relu", "relu6", "silu", "hard_swish"]
 Padding = Literal["symmetric", "same"]
@@ -276,7 +276,7 @@ def check_mobile(tower: Any) -> None:
 def run_mobile(
     tower: Any, plan: MobilePlan, x: jax.Array, train: bool, tap: Tap | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What a mobile tower returns, as ``vision.core.net`` says.
+    """What a mobile tower returns, as ``vision.train.tower`` says.
 
     Args:
       tower: the module whose layers these are, with the fields of ``MobileNetV2``.
@@ -295,20 +295,20 @@ def run_mobile(
     rates = drop_path_rates(tower.drop_path, depth)
 
     x = unit(x, train, plan.stem, 3, "stem", 2, activation=plan.activation)
-    x = touch(tap, "stem", constrain_batch(x))
+    x = apply_tap(tap, "stem", constrain_batch(x))
     out = {"stem": x}
     block_type = rematerialise(MobileBlock, tower.remat, static=(2,))
     for i, block_plan in enumerate(plan.blocks):
         site = f"block{i:02d}"
         block = block_type(block_plan, unit, plan.squeeze_activation, plan.hard_gate, name=site)
         x = block(x, train, keys[i], rates[i])
-        x = out[site] = touch(tap, site, constrain_batch(x))
+        x = out[site] = apply_tap(tap, site, constrain_batch(x))
 
     if not plan.pooled_head:
         x = unit(x, train, plan.head, 1, "head", activation=plan.activation)
     x, out = spatial_sites(constrain_batch(x), out, tap)
     pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(precision.output)
-    embedding = out["pooled"] = touch(tap, "pooled", pooled)
+    embedding = out["pooled"] = apply_tap(tap, "pooled", pooled)
     if plan.pooled_head:
         embedding = dense(embedding, plan.head, as_output(precision), "head_dense", _HE_FAN_IN)
         embedding = _ACTIVATIONS[plan.activation](embedding)

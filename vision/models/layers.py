@@ -10,10 +10,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import ShardingRule, constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.convolution import CONVOLUTION
+from vision.parallel.mesh import ShardingRule, constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 Initializer = nn.initializers.Initializer
 Remat = Literal["none", "full", "dots"]
@@ -224,8 +224,8 @@ def spatial_sites(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sites ``tokens`` and ``map`` of a convolutional tower, from its last (B, h, w, C)."""
     batch, height, width, channels = x.shape
-    tokens = touch(tap, "tokens", x.reshape(batch, height * width, channels))
-    x = touch(tap, "map", tokens.reshape(batch, height, width, channels))
+    tokens = apply_tap(tap, "tokens", x.reshape(batch, height * width, channels))
+    x = apply_tap(tap, "map", tokens.reshape(batch, height, width, channels))
     return x, {**out, "tokens": tokens, "map": x}
 
 
@@ -244,10 +244,10 @@ def classify(
     2017).
     """
     # Its gradient comes out of the head's kernel, split as that is: say here that batches are.
-    embedding = constrain_batch(touch(tap, "embedding", embedding.astype(precision.output)))
+    embedding = constrain_batch(apply_tap(tap, "embedding", embedding.astype(precision.output)))
     out = {**out, "embedding": embedding}
     if num_classes:
         init = nn.initializers.zeros if zero_init else nn.initializers.normal(0.01)
         logits = dense(embedding, num_classes, as_output(precision), "head", init)
-        out["logits"] = touch(tap, "logits", logits)
+        out["logits"] = apply_tap(tap, "logits", logits)
     return embedding, out

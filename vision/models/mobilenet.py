@@ -8,8 +8,6 @@ from typing import Literal, get_args
 import flax.linen as nn
 import jax
 
-from vision.core.net import Tap
-from vision.core.precision import Precision
 from vision.models.inverted_residual import (
     MobilePlan,
     Padding,
@@ -20,6 +18,8 @@ from vision.models.inverted_residual import (
     run_mobile,
 )
 from vision.models.layers import Remat, check_choice
+from vision.train.precision import Precision
+from vision.train.tower import Tap
 
 Size = Literal["large", "small"]
 
@@ -64,7 +64,7 @@ class MobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., 2018).
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block16`` at a
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block16`` at a
     depth of 1. ``map`` is what is pooled: the result of the last 1x1 convolution, after BatchNorm
     and ReLU6; ``tokens`` is the same with its positions flattened. ``embedding`` is ``pooled``
     after dropout. ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything
@@ -129,7 +129,7 @@ class MobileNetV3(nn.Module):
     """MobileNetV3 (Howard et al., 2019).
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages, the 1x1 convolution before pooling
+    ``vision.train.tower`` says. Blocks count through all stages, the 1x1 convolution before pooling
     being the last one: ``block00`` to ``block15`` for large, to ``block11`` for small. ``map`` is
     its result, and ``tokens`` the same with its positions flattened. ``embedding`` is a dense
     layer of ``pooled``, after hard swish and dropout. ``pooled``, ``embedding`` and ``logits`` are

@@ -11,9 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
@@ -25,6 +22,9 @@ from vision.models.layers import (
     drop_path,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 OPERATIONS = ("identity", "sep3", "sep5", "sep7", "avg3", "max3")
 _SUMMAND = r"(\w+)\((\d+)\)"
@@ -180,7 +180,7 @@ class NasNet(nn.Module):
         grown, precision = self._grown(train), self.precision
         key = self.make_rng("dropout") if train and self.drop_path else None
         x = conv(self.stem * self.filters, 3, precision=precision, name="stem")(x)
-        x = touch(tap, "stem", _norm(x, train, precision, "norm_stem"))
+        x = apply_tap(tap, "stem", _norm(x, train, precision, "norm_stem"))
         out = {"stem": x}
         before, filters = x, self.filters
         kinds = ([False] * self.depth + [True]) * self.stages
@@ -198,10 +198,10 @@ class NasNet(nn.Module):
             rate = self.drop_path * (number + 1) / len(kinds) * grown
             own = None if key is None else jax.random.fold_in(key, number)
             before, x = x, constrain_batch(cell(x, before, train, own, rate))
-            x = out[site] = touch(tap, site, x)
+            x = out[site] = apply_tap(tap, site, x)
         x, out = spatial_sites(nn.relu(x), out, tap)
         pooled = x.mean((1, 2), dtype=jnp.float32)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(precision.output))
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled.astype(precision.output))
         return classify(pooled, out, tap, self.num_classes, False, precision)
 
     @nn.nowrap

@@ -8,11 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import conv
 from vision.models.layers import check_choice, check_images, check_num_classes, classify
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 
 class PlainConv(nn.Module):
@@ -71,10 +71,10 @@ class PlainConv(nn.Module):
                     name=f"norm{i}",
                 )
                 x = norm(x)
-            x = out[site] = touch(tap, site, constrain_batch(nn.relu(x)))
+            x = out[site] = apply_tap(tap, site, constrain_batch(nn.relu(x)))
             x = nn.avg_pool(x, (2, 2), (2, 2))
         if self.pool == "mean":
             x = x.mean((1, 2), dtype=jnp.float32)
         pooled = x.reshape(len(x), -1).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -7,9 +7,9 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.layers import activate, check_choice, check_positive, dense
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 
 class Projector(nn.Module):
@@ -43,8 +43,8 @@ class Projector(nn.Module):
             site = f"block{i:02d}"
             x = dense(x, width, self.precision, f"fc{i}", he)
             x = nn.relu(x) if self.activation == "relu" else activate(x, self.activation)
-            x = out[site] = touch(tap, site, x)
+            x = out[site] = apply_tap(tap, site, x)
         lecun = nn.initializers.lecun_normal()
         x = dense(x, self.widths[-1], self.precision, f"fc{len(self.widths) - 1}", lecun)
-        x = out["embedding"] = touch(tap, "embedding", x.astype(self.precision.output))
+        x = out["embedding"] = apply_tap(tap, "embedding", x.astype(self.precision.output))
         return x, out

@@ -9,9 +9,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
@@ -24,6 +21,9 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152]
 Stem = Literal["imagenet", "cifar", "deep"]
@@ -99,7 +99,7 @@ class ResNet(nn.Module):
     2016) is ``group_width=128``.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
     layers. ``tokens`` is the last block's output with its positions flattened, and ``map`` the
     same as (B, h, w, C). ``pooled``, ``embedding`` and ``logits`` are of the output dtype,
     everything else is of the compute dtype.
@@ -187,7 +187,7 @@ class ResNet(nn.Module):
             x = nn.relu(batch_norm(x, train, self.precision, f"stem_norm{place}"))
         if self.stem != "cifar":
             x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
-        x = touch(tap, "stem", constrain_batch(x))
+        x = apply_tap(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
         strides = [
@@ -211,9 +211,9 @@ class ResNet(nn.Module):
                 self.downsample == "average",
                 name=site,
             )
-            x = out[site] = touch(tap, site, constrain_batch(block(x, train)))
+            x = out[site] = apply_tap(tap, site, constrain_batch(block(x, train)))
 
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -10,9 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch, wants
-from vision.core.precision import Precision
 from vision.models.convolution import convolve
 from vision.models.layers import (
     Mlp,
@@ -30,6 +27,9 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap, wants
 
 Pair = tuple[int, int]
 
@@ -133,7 +133,7 @@ class WindowAttention(nn.Module):
         weights = jax.nn.softmax(logits, axis=-1)
         out = {}
         if wants(tap, site):
-            weights = out["attention"] = touch(tap, site, weights)
+            weights = out["attention"] = apply_tap(tap, site, weights)
         x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights.astype(v.dtype), v)
         x = constrain_batch(x, tensor=3).reshape(*x.shape[:3], width)
         return dense(x, width, self.precision, "proj", _INIT), out
@@ -176,14 +176,14 @@ class SwinBlock(nn.Module):
         y, out = attention(to_windows(y, window), window, mask, tap, f"{site}/attention")
         y = from_windows(y, window, size)[:, :height, :width]
         y = jnp.roll(y, shift, (1, 2)) if any(shift) else y
-        out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[0], rate))
+        out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[0], rate))
         x = x + out["attn"]
 
         y = layer_norm(x, self.precision, "norm2", epsilon=_EPSILON)
         hidden = int(channels * self.mlp_ratio)
         y = Mlp(hidden, _INIT, self.precision, name="mlp")(y)
-        out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[1], rate))
-        x = out[""] = touch(tap, site, constrain_batch(x + out["mlp"]))
+        out["mlp"] = apply_tap(tap, f"{site}/mlp", drop_path(y, keys[1], rate))
+        x = out[""] = apply_tap(tap, site, constrain_batch(x + out["mlp"]))
         return x, out
 
 
@@ -191,7 +191,7 @@ class Swin(nn.Module):
     """Swin transformer (Liu et al., 2021), with the exact (erf) GELU.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.core.net`` says. Blocks count through all stages: ``block00`` to ``block11`` for T.
+    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block11`` for T.
     ``stem``, the blocks and their two branches are (B, h, w, C), ``blockNN/attention`` is
     (B, windows, heads, N, N); ``map`` is the last block's output after the final norm, ``tokens``
     the same with its positions flattened, and ``embedding`` is ``pooled``. ``pooled``,
@@ -297,7 +297,7 @@ class Swin(nn.Module):
             name="patch_embed",
         )(_padded(x, (self.patch, self.patch)))
         x = layer_norm(constrain_batch(x), self.precision, "stem_norm", epsilon=_EPSILON)
-        x = touch(tap, "stem", x)
+        x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         block_type = rematerialise(SwinBlock, self.remat)
         i = 0
@@ -316,7 +316,7 @@ class Swin(nn.Module):
         x = layer_norm(x, self.precision, "norm", epsilon=_EPSILON)
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
     @nn.nowrap

@@ -1,6 +1,6 @@
 """Text towers: a transformer, and a convolution over words; ``bags`` has those without an order.
 
-All are called with token ids, int (B, T), and return ``(embedding, out)`` as ``vision.core.net``
+All are called with token ids, int (B, T), and return ``(embedding, out)`` as ``vision.train.tower``
 says, with one name more in ``out``: ``mask`` (B, T) bool, true for tokens that count. Those are the
 tokens up to the last one that is not padding, so an id that also stands for a word (CLIP's padding
 is its exclamation mark) is padding only at the end of a row.
@@ -15,9 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.attention import Attend
 from vision.models.layers import (
     Activation,
@@ -33,6 +30,9 @@ from vision.models.layers import (
     rematerialise,
 )
 from vision.models.transformer import XAVIER, Block, MAPHead, clip_init, run_blocks
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 TextPool = Literal["last", "first", "mean", "map"]
 
@@ -158,7 +158,7 @@ class TextTransformer(nn.Module):
         if self.post_norm:
             x = layer_norm(x, self.precision, "norm_stem", self.norm_epsilon)
         x = constrain_batch(dropout(x, stem_key, self.dropout))
-        out = {"stem": touch(tap, "stem", x)}
+        out = {"stem": apply_tap(tap, "stem", x)}
 
         mlp_dim = self.mlp_dim or 4 * self.width
         clip = self.initialisation == "clip"
@@ -192,10 +192,10 @@ class TextTransformer(nn.Module):
         )
         if not self.post_norm:
             x = layer_norm(x, self.precision, "norm", self.norm_epsilon)
-        x = touch(tap, "tokens", x)
+        x = apply_tap(tap, "tokens", x)
         out |= blocks | {"tokens": x, "mask": mask}
         if self.masked_head:
-            out["token_logits"] = touch(tap, "token_logits", self._told(x, positions, table))
+            out["token_logits"] = apply_tap(tap, "token_logits", self._told(x, positions, table))
         if self.pool == "first":
             pooled = x[:, 0]
         elif self.pool == "last":
@@ -291,7 +291,7 @@ class TextCNN(nn.Module):
         check_ids(ids)
         mask = real_tokens(ids, self.pad_id)
         x = embed(ids, self.vocab_size, self.word_width, self.precision)
-        x = touch(tap, "stem", jnp.where(mask[..., None], x, 0))
+        x = apply_tap(tap, "stem", jnp.where(mask[..., None], x, 0))
         out = {"stem": x, "mask": mask}
         convolution = rematerialise(nn.Conv, self.remat)
         found = [
@@ -306,7 +306,7 @@ class TextCNN(nn.Module):
             for size in self.kernels
         ]
         x = constrain_batch(nn.relu(jnp.concatenate(found, -1)))
-        x = out["tokens"] = touch(tap, "tokens", x)
+        x = out["tokens"] = apply_tap(tap, "tokens", x)
         # After the ReLU nothing is below zero: a text without tokens has the maximum zero.
         x = jnp.max(jnp.where(mask[..., None], x, 0), 1)
         key = self.make_rng("dropout") if train and self.dropout else None
@@ -373,6 +373,6 @@ def end(
     pooled: jax.Array, out: Out, tap: Tap | None, precision: Precision
 ) -> tuple[jax.Array, Out]:
     """Ends a tower: sites ``pooled`` and ``embedding``, of the output dtype."""
-    pooled = touch(tap, "pooled", pooled.astype(precision.output))
-    embedding = touch(tap, "embedding", pooled)
+    pooled = apply_tap(tap, "pooled", pooled.astype(precision.output))
+    embedding = apply_tap(tap, "embedding", pooled)
     return embedding, {**out, "pooled": pooled, "embedding": embedding}

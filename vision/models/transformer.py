@@ -11,9 +11,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, Tree, touch, wants
-from vision.core.precision import Precision
 from vision.models.attention import Attend, attend, attention_weights
 from vision.models.layers import (
     Activation,
@@ -28,6 +25,9 @@ from vision.models.layers import (
     layer_norm,
     rematerialise,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, Tree, apply_tap, wants
 
 MlpKind = Literal["gelu", "gelu_tanh", "quick_gelu", "swiglu"]
 
@@ -109,7 +109,7 @@ class Attention(nn.Module):
         if wants(tap, site):
             logits_dtype = self.precision.attention_logits
             weights = attention_weights(q, k, logits_dtype, mask, self.causal)
-            weights = out["attention"] = touch(tap, site, weights)
+            weights = out["attention"] = apply_tap(tap, site, weights)
             x = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
         else:
             x = attend(q, k, v, self.precision, self.implementation, mask, self.causal)
@@ -197,16 +197,16 @@ class Block(nn.Module):
         )
         y, out = attention(y, tap, f"{site}/attention", mask)
         y = scaled(dropout(y, keys[0], self.dropout), "ls1")
-        out["attn"] = touch(tap, f"{site}/attn", drop_path(y, keys[1], rate))
+        out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[1], rate))
         x = normed(x + out["attn"], "norm1", self.post_norm)
         if wants(tap, f"{site}/middle"):
-            x = out["middle"] = touch(tap, f"{site}/middle", x)
+            x = out["middle"] = apply_tap(tap, f"{site}/middle", x)
 
         y = normed(x, "norm2", not self.post_norm)
         y = scaled(self._mlp()(y, keys[2]), "ls2")
-        out["mlp"] = touch(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
+        out["mlp"] = apply_tap(tap, f"{site}/mlp", drop_path(y, keys[3], rate))
         x = normed(constrain_batch(x + out["mlp"]), "norm2", self.post_norm)
-        x = out[""] = touch(tap, site, x)
+        x = out[""] = apply_tap(tap, site, x)
         return x, out
 
     @nn.nowrap

@@ -8,9 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import conv
 from vision.models.layers import (
     as_output,
@@ -22,6 +19,9 @@ from vision.models.layers import (
     spatial_sites,
 )
 from vision.models.transformer import Attention, BlockInit
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 _ZEROS = nn.initializers.zeros
 _LECUN = nn.initializers.lecun_normal()
@@ -110,7 +110,7 @@ class UNet(nn.Module):
             nonlocal number
             name = f"block{number:02d}"
             number += 1
-            out[name] = touch(tap, name, constrain_batch(x))
+            out[name] = apply_tap(tap, name, constrain_batch(x))
             return out[name]
 
         def block(x: jax.Array, level: int) -> jax.Array:
@@ -118,7 +118,7 @@ class UNet(nn.Module):
             return self._attend(x, f"block{number:02d}_attn") if level in self.attention else x
 
         x = self._conv(folded(x, self.patch), self.width, "stem")
-        x = out["stem"] = touch(tap, "stem", x)
+        x = out["stem"] = apply_tap(tap, "stem", x)
         seen = [x]
         for level in range(levels):
             if level:
@@ -146,10 +146,10 @@ class UNet(nn.Module):
             name="noise",
             kernel_init=_ZEROS,
         )(x)
-        out["noise"] = touch(tap, "noise", constrain_batch(unfolded(noise, self.patch)))
+        out["noise"] = apply_tap(tap, "noise", constrain_batch(unfolded(noise, self.patch)))
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        out["pooled"] = touch(tap, "pooled", pooled)
-        out["embedding"] = touch(tap, "embedding", out["pooled"])
+        out["pooled"] = apply_tap(tap, "pooled", pooled)
+        out["embedding"] = apply_tap(tap, "embedding", out["pooled"])
         return out["embedding"], out
 
     @nn.nowrap

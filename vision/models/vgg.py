@@ -10,9 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
@@ -25,6 +22,9 @@ from vision.models.layers import (
     dropout,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 Depth = Literal[11, 13, 16, 19]
 
@@ -75,7 +75,7 @@ class VGG(nn.Module):
     """VGG (Simonyan and Zisserman, 2015), its dense layers as convolutions over the last map.
 
     Called with (B, h, w, C) floating-point images, of 32 px at least, it returns ``(embedding,
-    out)`` as ``vision.core.net`` says. ``stem`` is the first convolution after its ReLU and
+    out)`` as ``vision.train.tower`` says. ``stem`` is the first convolution after its ReLU and
     ``block00`` to ``block11``, for 16 layers, are the others, before max pooling. ``map`` is the
     last pooling's result, ``tokens`` the same with its positions flattened. The two hidden layers
     see it in windows of 7x7 (one, for images of 224 px); ``pooled`` is the mean of what they
@@ -142,7 +142,7 @@ class VGG(nn.Module):
                     self.precision,
                     name=site,
                 )
-                x = out[site] = touch(tap, site, constrain_batch(block(x, train)))
+                x = out[site] = apply_tap(tap, site, constrain_batch(block(x, train)))
             x = max_pool(x, (2, 2), (2, 2), ((0, 0), (0, 0)))
 
         x, out = spatial_sites(x, out, tap)
@@ -159,6 +159,6 @@ class VGG(nn.Module):
         layer = conv(self.hidden, 1, use_bias=True, precision=self.precision, name="fc2")
         x = nn.relu(constrain_batch(layer(x)))
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled)
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         embedding = dropout(pooled, keys[1], self.dropout)
         return classify(embedding, out, tap, self.num_classes, self.head_zero_init, self.precision)

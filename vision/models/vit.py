@@ -10,9 +10,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import ShardingRule, constrain_batch
-from vision.core.net import Tap, Tree, touch
-from vision.core.precision import Precision
 from vision.models.attention import Attend
 from vision.models.convolution import convolve
 from vision.models.layers import (
@@ -29,6 +26,9 @@ from vision.models.layers import (
 )
 from vision.models.posemb import Grid, resample_posemb, sincos2d
 from vision.models.transformer import Block, MAPHead, MlpKind, layer_of, run_blocks
+from vision.parallel.mesh import ShardingRule, constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, Tree, apply_tap
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]
@@ -109,7 +109,7 @@ class ViT(nn.Module):
     """Vision transformer (Dosovitskiy et al., 2021) with pre-norm blocks.
 
     Called with (B, h, w, C) floating-point images whose sides are multiples of the patch, it
-    returns ``(embedding, out)`` as ``vision.core.net`` says. ``stem`` is (B, N, D): patches with
+    returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is (B, N, D): patches with
     their positions, after the prefix: class token, if there is one, and registers.
     ``blockNN/attn`` and ``blockNN/mlp`` are what is added: after layer scale and stochastic depth.
     ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so an edit of ``map``
@@ -229,19 +229,19 @@ class ViT(nn.Module):
 
         x, grid = self._embed(x, size)
         x = constrain_batch(dropout(x, stem_key, self.dropout))
-        out = {"stem": touch(tap, "stem", x)}
+        out = {"stem": apply_tap(tap, "stem", x)}
         x = out["stem"]
         if self.pre_norm:
             x = layer_norm(x, self.precision, "norm_pre", self.norm_epsilon)
         x, out = self._blocks(x, out, size, block_key, tap)
         if not self.norm_pooled:
             x = layer_norm(x, self.precision, "norm", self.norm_epsilon)
-        x = out["tokens"] = touch(tap, "tokens", x)
+        x = out["tokens"] = apply_tap(tap, "tokens", x)
 
         prefix = self.has_class_token() + self.registers
         patches = x[:, prefix:]
         if patches.shape[1] == grid[0] * grid[1]:
-            spatial = touch(tap, "map", patches.reshape(-1, *grid, size.width))
+            spatial = apply_tap(tap, "map", patches.reshape(-1, *grid, size.width))
             out["map"] = spatial
             patches = spatial.reshape(-1, grid[0] * grid[1], size.width)
         if self.pool == "cls":
@@ -263,7 +263,7 @@ class ViT(nn.Module):
             pooled = head(patches)
         if self.norm_pooled:
             pooled = layer_norm(pooled, self.precision, "fc_norm", self.norm_epsilon)
-        pooled = out["pooled"] = touch(tap, "pooled", pooled.astype(self.precision.output))
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled.astype(self.precision.output))
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
     @nn.nowrap

@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.core.mesh import constrain_batch
-from vision.core.net import Tap, touch
-from vision.core.precision import Precision
 from vision.models.conv_layers import conv
 from vision.models.layers import activate, as_output, check_images, check_positive, dense
 from vision.models.unet import folded, unfolded
+from vision.parallel.mesh import constrain_batch
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 _LECUN = nn.initializers.lecun_normal()
 
@@ -71,24 +71,24 @@ class VqAutoencoder(nn.Module):
                     f"patch={self.patch}"
                 )
             x = dense(folded(x, self.patch), self.width, precision, "stem", _LECUN)
-            x = out["stem"] = touch(tap, "stem", x)
+            x = out["stem"] = apply_tap(tap, "stem", x)
             x = self._blocks(x, "encoder")
             latent = dense(activate(x, "gelu"), self.code_dim, precision, "latent", _LECUN)
-            latent = out["latent"] = touch(tap, "latent", unit(latent.astype(jnp.float32)))
+            latent = out["latent"] = apply_tap(tap, "latent", unit(latent.astype(jnp.float32)))
             # Of unit vectors the nearest is that of the largest product.
             out["ids"] = jnp.argmax(latent @ book.T, axis=-1).astype(jnp.int32)
             out["codes"] = book[out["ids"]]
             mapped = latent + jax.lax.stop_gradient(out["codes"] - latent)
-        x = out["map"] = touch(tap, "map", mapped)
+        x = out["map"] = apply_tap(tap, "map", mapped)
         pooled = x.mean((1, 2)).astype(precision.output)
         x = dense(x.astype(precision.compute), self.width, precision, "decode", _LECUN)
         x = self._blocks(x, "decoder")
         size = channels * self.patch**2
         x = dense(activate(x, "gelu"), size, as_output(precision), "pixels", _LECUN)
         pixels = constrain_batch(unfolded(x, self.patch))
-        out["reconstruction"] = touch(tap, "reconstruction", pixels)
-        out["pooled"] = touch(tap, "pooled", pooled)
-        out["embedding"] = touch(tap, "embedding", out["pooled"])
+        out["reconstruction"] = apply_tap(tap, "reconstruction", pixels)
+        out["pooled"] = apply_tap(tap, "pooled", pooled)
+        out["embedding"] = apply_tap(tap, "embedding", out["pooled"])
         return out["embedding"], out
 
     @nn.nowrap

@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.core.net import initialise
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.models.captioner import Captioner, sample
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.tower import initialise
 
 Tree = Any
 

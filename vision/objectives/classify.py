@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 

@@ -9,13 +9,13 @@ from typing import Any, Literal, Protocol
 import jax
 import jax.numpy as jnp
 
-from vision.blocks.contrast import Contrast as Compared
+from vision.blocks.contrast import ContrastResult as Compared
 from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.grouping import Grouping
-from vision.blocks.sharded_contrast import Side, compare, fingerprint
+from vision.blocks.sharded_contrast import Modality, compare, fingerprint
 from vision.blocks.similarity import ContrastError, Dot, Features, Similarity
-from vision.core.net import initialise
-from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.tower import initialise
 
 Tree = Any
 INPUTS = ("image", "text")
@@ -197,10 +197,10 @@ class Contrast(BatchCoupled):
         present = present_captions(batch)
         twins = captions(batch, present) if self.duplicates == "ignore" else None
 
-        def side(name: str) -> Side:
+        def side(name: str) -> Modality:
             vectors = embedded[name]
             rows = vectors.shape[0] * vectors.shape[1]
-            return Side(
+            return Modality(
                 {"embedding": vectors.reshape(rows, -1)},
                 jnp.arange(rows),
                 (present & batch["_mask"][:, None]).reshape(rows),
@@ -220,10 +220,10 @@ class Contrast(BatchCoupled):
         key, valid, present = self.targets.keys(batch), batch["_mask"], present_captions(batch)
         image, text = side_of(embedded, "image/"), side_of(embedded, "text/")
         twins = captions(batch, present) if self.duplicates == "ignore" else None
-        images = Side(image, key, valid & jnp.any(present, 1), twins)
+        images = Modality(image, key, valid & jnp.any(present, 1), twins)
 
         def one(text: Features, present: jax.Array, twins: jax.Array | None) -> Compared:
-            texts = Side(text, key, valid & jnp.any(present, 1), twins)
+            texts = Modality(text, key, valid & jnp.any(present, 1), twins)
             there = dataclasses.replace(images, valid=texts.valid)
             return compare(self.criterion, self.similarity, coefficients, there, texts, self.groups)
 

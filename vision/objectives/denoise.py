@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.diffusion import Diffusion
-from vision.core.net import initialise
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.tower import initialise
 
 Tree = Any
 

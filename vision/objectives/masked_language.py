@@ -11,10 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vision.core.errors import UserError
-from vision.core.net import initialise
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.config.errors import UserError
 from vision.data.tokenize import Tokenizer
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.tower import initialise
 
 Tree = Any
 
@@ -37,7 +37,7 @@ class MaskedLanguage(Objective):
     The tower has ``masked_head=True`` and one id more than the tokenizer, for the mask. To go on
     with a dual encoder, give the same one as in its training and ``dual=True``: its text tower is
     trained alone and its parameters have the names that they will have, so that
-    ``vision.core.stored.load_matching`` takes them by ``params\.model\.text\.(?!masked_)``.
+    ``vision.checkpoint.stored.load_matching`` takes them by ``params\.model\.text\.(?!masked_)``.
 
     Attributes:
       model: a text tower, or a dual encoder; filled in from ``config.model``.

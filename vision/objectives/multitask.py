@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
 
 Tree = Any
 

@@ -8,8 +8,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import forward
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply
+from vision.train.tower import forward
 
 Tree = Any
 

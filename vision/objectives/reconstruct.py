@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 

@@ -22,11 +22,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.blocks.ema import cosine, follow
-from vision.blocks.prototypes import cosines, koleo, sinkhorn
-from vision.core.net import Tap, forward, initialise
-from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.blocks.ema import cosine, ema_update
 from vision.models.projector import Projector
+from vision.objectives.prototypes import cosines, koleo, sinkhorn
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.tower import Tap, forward, initialise
 
 Tree = Any
 GLOBAL, LOCAL = "image/global", "image/local"
@@ -238,7 +238,7 @@ class SelfDistill(BatchCoupled):
     def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
         momentum = cosine(self.momentum, 1.0, ctx.step, ctx.total_steps)
         teacher, student = variables.extra_state["teacher"], _taught(variables.params)
-        return {**variables.extra_state, "teacher": follow(teacher, student, momentum)}
+        return {**variables.extra_state, "teacher": ema_update(teacher, student, momentum)}
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """The teacher's ``embedding`` (B, D) and ``map`` (B, h, w, C), float32."""

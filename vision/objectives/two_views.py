@@ -11,9 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.core.net import forward, initialise
-from vision.core.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, averaged
 from vision.models.projector import Projector
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, averaged
+from vision.train.tower import forward, initialise
 
 Tree = Any
 

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
-from vision.core.cli import UsageError, parse, run_main
+from vision.config.cli import UsageError, parse, run_main
 from vision.papers import discover, ledger
 from vision.papers.run_claims import BUDGET_S, claimed, run, sampled
 from vision.report.numbers import format_table

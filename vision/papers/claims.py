@@ -14,11 +14,11 @@ from pathlib import Path
 
 import ml_collections
 
-from vision.core import experiment, loop
-from vision.core.evaluator import Evaluator, evaluate
-from vision.core.restore import Run, load_run
+from vision.evaluate.evaluator import Evaluator, evaluate
 from vision.papers import ledger
 from vision.papers.results import Measured, Parity, Result, Side, read, write
+from vision.run import experiment, loop
+from vision.run.restore import Run, load_run
 from vision.scenario import stages
 
 __all__ = [

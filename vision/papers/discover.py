@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from vision.core import config_files
-from vision.core.errors import UserError
+from vision.config import config_files
+from vision.config.errors import UserError
 from vision.papers.ledger import CLAIM, RESULT
 from vision.papers.paper import Paper
 from vision.papers.results import Result, read

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 
 class ResultError(UserError):

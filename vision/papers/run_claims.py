@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 from vision.papers.discover import Entry, PaperError
 from vision.papers.ledger import CLAIM, ROOT
 

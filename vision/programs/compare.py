@@ -12,25 +12,25 @@ from typing import Any
 import jax
 import numpy as np
 
-from vision.core.errors import UserError
-from vision.core.evaluator import context, evaluate
-from vision.core.restore import Run, load_run
+from vision.config.errors import UserError
 from vision.data.fingerprint import fingerprint
 from vision.data.source import DataError
-from vision.evaluators.classification import Classification, classification_of
+from vision.evaluate.evaluator import context, evaluate
+from vision.evaluators.accuracy.classification import Classification, classification_of
 from vision.evaluators.cost import Cost
-from vision.evaluators.embeddings import embed, spread
-from vision.evaluators.features import FeatureStore
+from vision.evaluators.features.store import FeatureStore
+from vision.evaluators.image_text.embeddings import embed, spread
 from vision.evaluators.thumbnail import thumbnail
-from vision.measures.arrays import predictions
-from vision.measures.calibration import expected_calibration_error, log_losses
-from vision.measures.significance import (
+from vision.metrics.arrays import predictions
+from vision.metrics.calibration import expected_calibration_error, log_losses
+from vision.metrics.significance import (
     bootstrap_interval,
     changes,
     mcnemar,
     paired_bootstrap,
     rank_correlation,
 )
+from vision.run.restore import Run, load_run
 
 Outcome = Mapping[str, np.ndarray]
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import sys
 
-from vision.core.cli import parse, run_main
+from vision.config.cli import parse, run_main
 
 
 def main(arguments: list[str]) -> int:
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
         average_by="what greedy looks at: evaluator/metric, such as val/top1",
         distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
     )
-    from vision.core import cluster
+    from vision.parallel import cluster
     from vision.programs.evaluation import run
 
     cluster.join(detect=bool(options.distributed))

@@ -8,15 +8,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vision.core import cluster, config, experiment
-from vision.core.cli import UsageError, cache_compilations, whole_number
-from vision.core.initial import init_run
-from vision.core.workdir import write_text
+from vision.config import specs as config
+from vision.config.cli import UsageError, cache_compilations, whole_number
+from vision.parallel import cluster
 from vision.programs.compare import compare
 from vision.programs.workdir import evaluate_workdir
 from vision.report.compare import write_comparison
 from vision.report.numbers import format_table, metric
 from vision.report.run import write_report
+from vision.run import experiment
+from vision.run.initial import init_run
+from vision.run.workdir import write_text
 from vision.scenario.stages import run_folders
 from vision.weights.average import average
 

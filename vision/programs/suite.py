@@ -14,27 +14,27 @@ from pathlib import Path
 from typing import Any
 
 from vision.blocks.attack_rules import APGD, PGD, fgsm
-from vision.core.config import build
-from vision.core.errors import UserError
-from vision.core.evaluator import Evaluator
-from vision.core.restore import Run
-from vision.core.schema import ConfigError, nearest
-from vision.core.workdir import read_config
+from vision.config.errors import UserError
+from vision.config.schema import ConfigError, nearest
+from vision.config.specs import build
 from vision.data.ops.geometry import CenterCrop
 from vision.data.ops.values import Normalize, UniformNoise, ValueRange
 from vision.data.pipeline import EvalData
-from vision.evaluators.adversarial import Adversarial
-from vision.evaluators.altered import last_uint8, with_op
-from vision.evaluators.calibration import Calibration
-from vision.evaluators.classification import Classification
-from vision.evaluators.corruptions import Corruptions
+from vision.evaluate.evaluator import Evaluator
+from vision.evaluators.accuracy.calibration import Calibration
+from vision.evaluators.accuracy.classification import Classification
+from vision.evaluators.accuracy.groups import LongTail
 from vision.evaluators.cost import Cost
-from vision.evaluators.groups import LongTail
-from vision.evaluators.out_of_distribution import OutOfDistribution
-from vision.evaluators.probe import LinearProbe, NearestNeighbours, RidgeProbe
-from vision.evaluators.representation import Representation
-from vision.evaluators.severity import Severity
-from vision.evaluators.translation import Translation
+from vision.evaluators.features.probe import LinearProbe, NearestNeighbours, RidgeProbe
+from vision.evaluators.features.representation import Representation
+from vision.evaluators.robustness.adversarial import Adversarial
+from vision.evaluators.robustness.corruptions import Corruptions
+from vision.evaluators.robustness.out_of_distribution import OutOfDistribution
+from vision.evaluators.robustness.perturbed import last_uint8, with_op
+from vision.evaluators.robustness.severity import Severity
+from vision.evaluators.robustness.translation import Translation
+from vision.run.restore import Run
+from vision.run.workdir import read_config
 
 _OF_LOGITS = ("msp", "max_logit", "energy")
 _OF_FEATURES = ("mahalanobis", "knn")

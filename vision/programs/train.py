@@ -5,11 +5,11 @@
 
 Any value of a config can be set with --config.<key>=<value>, also inside lists:
 --config.data.ops[1].size=192. What stands after a colon calls a function of the config file,
---config=configs/learning/cutmix.py:small,rival=cutout; a first word that is none of its functions
+--config=papers/cutmix/config.py:small,rival=cutout; a first word that is none of its functions
 is the first argument of get_config. A config of several stages has a folder for each.
 
 On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
-GKE, Open MPI or on TPU VMs; on one machine by python -m vision.launch.local.
+GKE, Open MPI or on TPU VMs; on one machine by python -m vision.programs.launch.
 
 Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
 SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
@@ -20,7 +20,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from vision.core.cli import cache_compilations, parse, run_main, whole_number
+from vision.config.cli import cache_compilations, parse, run_main, whole_number
 
 
 def main(arguments: list[str]) -> int:
@@ -36,11 +36,12 @@ def main(arguments: list[str]) -> int:
         profile="write a trace of so many steps into the workdir, for TensorBoard",
     )
     workdir = Path(options.workdir)
-    from vision.core import cluster, config
+    from vision.config import specs as config
+    from vision.parallel import cluster
 
     cluster.join(detect=bool(options.distributed))
     cache_compilations(workdir / "compilation_cache")
-    from vision.core.clock import process_age_s
+    from vision.run.clock import process_age_s
     from vision.scenario import stages
 
     loaded = config.load(options.config, options.overrides)

@@ -15,14 +15,15 @@ from typing import Any
 
 import jax
 
-from vision.core import cluster, figures
-from vision.core.errors import UserError
-from vision.core.evaluator import Evaluator, evaluate
-from vision.core.restore import Run, load_run
-from vision.core.schema import ConfigError, nearest
-from vision.core.workdir import write_text
-from vision.evaluators.features import FeatureStore
+from vision.config.errors import UserError
+from vision.config.schema import ConfigError, nearest
+from vision.evaluate import figures
+from vision.evaluate.evaluator import Evaluator, evaluate
+from vision.evaluators.features.store import FeatureStore
+from vision.parallel import cluster
 from vision.programs.suite import Missing, members
+from vision.run.restore import Run, load_run
+from vision.run.workdir import write_text
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")

@@ -16,7 +16,7 @@ from vision.report.page import Content, note, tag
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class ImageCard:
     """One picture with its words.
 
     Attributes:
@@ -30,7 +30,7 @@ class Card:
     score: float = math.nan
 
 
-def cards(shown: Sequence[Card], *, name: str, score: str = "", none: str = "") -> Markup:
+def cards(shown: Sequence[ImageCard], *, name: str, score: str = "", none: str = "") -> Markup:
     """Cards side by side, and above them a choice per facet and bounds of the score.
 
     Without a script all cards are there and the controls are not.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
-from vision.core.figures import Curve, Line, Reliability
+from vision.evaluate.figures import Curve, Line, Reliability
 from vision.report.axes import LARGEST, Axis, fit, thin, trailing_mean
 from vision.report.numbers import is_share, metric, number, percent
 from vision.report.page import Content, data_block, disclosure, join, note, table, tag

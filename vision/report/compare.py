@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vision.report.cards import Card, cards, image, words
+from vision.report.cards import ImageCard, cards, image, words
 from vision.report.files import write_page
 from vision.report.numbers import MISSING, is_share, metric, number, percent, title
 from vision.report.page import Content, code, disclosure, exact, note, page, table, tag
@@ -225,7 +225,7 @@ def _changed(changed: Sequence[Mapping[str, Any]]) -> Content:
             "true class": label,
         }
         content = (image(each.get("png") or "", alt), words(rows, str(each["key"])))
-        shown.append(Card(content, facets))
+        shown.append(ImageCard(content, facets))
     counts = [card.facets["change"] for card in shown]
     gained = percent(counts.count(GAINED) / len(counts))
     text = f"A sample of the examples on which two runs differ; {gained} of these are gained by b."

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from markupsafe import Markup
 
-from vision.core.figures import ConfusionMatrix
+from vision.evaluate.figures import ConfusionMatrix
 from vision.report.numbers import percent
 from vision.report.page import Content, data_block, join, note, scrolling, table, tag
 

@@ -19,18 +19,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from vision.core.cli import UsageError, parse, run_main
-from vision.core.config import build, load, to_plain, validate
-from vision.core.hints import CONSTRUCTOR, is_spec
-from vision.core.schema import ConfigError
+from vision.config.cli import UsageError, parse, run_main
+from vision.config.hints import CONSTRUCTOR, is_spec
+from vision.config.schema import ConfigError
+from vision.config.specs import build, load, to_plain, validate
 from vision.report.dataset_page import render
 from vision.report.files import ReportError
-from vision.report.survey import Part, survey
+from vision.report.survey import SourcePart, survey
 
 LIMIT = 2000
 
 
-def parts_of(config: Any) -> tuple[list[Part], dict[str, Any]]:
+def parts_of(config: Any) -> tuple[list[SourcePart], dict[str, Any]]:
     """The data of a config: training data, and that of every evaluator that has some.
 
     Args:
@@ -49,7 +49,7 @@ def parts_of(config: Any) -> tuple[list[Part], dict[str, Any]]:
                 nodes[name] = node.data
     if not nodes:
         raise ConfigError("this config has no data: neither config.data nor config.source")
-    parts: list[Part] = []
+    parts: list[SourcePart] = []
     plain: dict[str, Any] = {}
     for name, node in nodes.items():
         own = to_plain(node)
@@ -58,7 +58,7 @@ def parts_of(config: Any) -> tuple[list[Part], dict[str, Any]]:
             continue
         data = build(node)
         later = [str(op[CONSTRUCTOR]).rsplit(".", 1)[-1] for op in own.get("batch_ops") or ()]
-        parts.append(Part(name, data.source, data.ops, tuple(later)))
+        parts.append(SourcePart(name, data.source, data.ops, tuple(later)))
         plain[name] = own
     return parts, plain
 

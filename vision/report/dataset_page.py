@@ -198,7 +198,7 @@ def _duplicates(surveys: Sequence[Survey], findings: Findings) -> Content:
     prints = [survey.prints[index] for survey, index in places]
     groups, skipped = duplicates.find(prints)
 
-    def kinds(group: duplicates.Group) -> tuple[bool, bool]:
+    def kinds(group: duplicates.DuplicateGroup) -> tuple[bool, bool]:
         members = [places[i] for i in group.members]
         labels = {survey.label_of.get(index) for survey, index in members} - {None}
         return len({id(survey) for survey, _ in members}) > 1, len(labels) > 1
@@ -243,7 +243,7 @@ def _duplicates(surveys: Sequence[Survey], findings: Findings) -> Content:
     return tag("div", explained, tag("div", *shown, class_="cards"), more, class_="stack")
 
 
-def _group(group: duplicates.Group, members: Sequence[tuple[Survey, int]]) -> Markup:
+def _group(group: duplicates.DuplicateGroup, members: Sequence[tuple[Survey, int]]) -> Markup:
     figures = []
     for survey, index in members[:MOST_MEMBERS]:
         key = survey.part.source.key(index)

@@ -41,7 +41,7 @@ class Print:
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
+class DuplicateGroup:
     """Pictures that are linked by pairs of duplicates; ``exact`` when all pixels are equal."""
 
     members: tuple[int, ...]
@@ -61,7 +61,9 @@ def print_of(pixels: np.ndarray) -> Print:
     return Print(bands, np.asarray(small), digest)
 
 
-def find(prints: list[Print], max_difference: float = MAX_DIFFERENCE) -> tuple[list[Group], int]:
+def find(
+    prints: list[Print], max_difference: float = MAX_DIFFERENCE
+) -> tuple[list[DuplicateGroup], int]:
     """Groups of duplicates, in the order of their first members, and how many pairs were skipped.
 
     Pictures that share a band with more than ``MAX_BUCKET`` others are compared with the nearest
@@ -98,7 +100,8 @@ def find(prints: list[Print], max_difference: float = MAX_DIFFERENCE) -> tuple[l
         groups.setdefault(root(i), []).append(i)
     found = [members for members in groups.values() if len(members) > 1]
     return [
-        Group(tuple(members), len({prints[i].digest for i in members}) == 1) for members in found
+        DuplicateGroup(tuple(members), len({prints[i].digest for i in members}) == 1)
+        for members in found
     ], skipped
 
 

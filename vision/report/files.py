@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 
 CONFIG, METRICS, EVALUATION = "config.json", "metrics.jsonl", "evaluation.json"
 

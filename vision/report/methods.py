@@ -16,8 +16,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vision.core.cli import parse, run_main
-from vision.core.errors import UserError
+from vision.config.cli import parse, run_main
+from vision.config.errors import UserError
 from vision.report.files import write_page
 from vision.report.page import disclosure, exact, join, note, page, table, tag
 

@@ -21,20 +21,20 @@ from typing import Any
 
 import jax
 
-from vision.core.cli import UsageError, parse, run_main, whole_number
-from vision.core.errors import UserError
-from vision.core.restore import Run, load_run
+from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.config.errors import UserError
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.combine import Subset
 from vision.data.tokenize import Tokenizer
-from vision.evaluators.embeddings import spread
-from vision.evaluators.retrieval import ImageTextRetrieval
+from vision.evaluators.image_text.embeddings import spread
+from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.objectives.contrast import Contrast
 from vision.report.retrieval_index import Index
 from vision.report.retrieval_page import render
-from vision.report.retrieval_pictures import Folder, Prepare
+from vision.report.retrieval_pictures import ImageFolder, Prepare
 from vision.report.retrieval_server import address_of, application, bind, is_loopback, server
+from vision.run.restore import Run, load_run
 
 PORT, LIMIT, MAX_LIMIT = 8008, 5000, 200_000
 
@@ -72,7 +72,9 @@ def open_index(
     prepare = Prepare.like(own.source, own.ops, feature)
     files = bool(data) and data not in (run.experiment.evaluators or {})
     if files:
-        own = dataclasses.replace(own, source=Folder.below(Path(data), prepare), on_error="mask")
+        own = dataclasses.replace(
+            own, source=ImageFolder.below(Path(data), prepare), on_error="mask"
+        )
     notes = []
     total = len(own.source)
     if total > limit:

@@ -14,16 +14,16 @@ import numpy as np
 from vision.blocks.nearest import nearest
 from vision.blocks.ranking import rank
 from vision.blocks.similarity import LateInteraction, Similarity, chunks, unchunk, unit
-from vision.core.evaluator import Predict, context
-from vision.core.mesh import BATCH_AXES
-from vision.core.net import forward
-from vision.core.restore import Run
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
 from vision.data.tokenize import Tokenizer, content, room
-from vision.evaluators.embeddings import embed
+from vision.evaluate.evaluator import Predict, context
+from vision.evaluators.image_text.embeddings import embed
+from vision.parallel.mesh import BATCH_AXES
 from vision.report.retrieval_pictures import Given, Prepare
+from vision.run.restore import Run
+from vision.train.tower import forward
 
 Features = dict[str, Any]  # arrays with one row per item, on the host
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 from vision.blocks.similarity import LateInteraction
-from vision.evaluators.embeddings import spread
+from vision.evaluators.image_text.embeddings import spread
 from vision.report.page import data_block, join, note, tag
 from vision.report.retrieval_index import Index
 from vision.report.retrieval_server import LIMITS

@@ -143,7 +143,7 @@ class Given:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Folder:
+class ImageFolder:
     """JPEG and PNG files below a folder, in the order of their paths, as records of a source.
 
     Hidden files are left out. Links that lead out of the folder are not followed.
@@ -159,7 +159,7 @@ class Folder:
     prepare: Prepare
 
     @classmethod
-    def below(cls, root: Path, prepare: Prepare) -> Folder:
+    def below(cls, root: Path, prepare: Prepare) -> ImageFolder:
         found = []
         for folder, folders, names in os.walk(root):
             folders[:] = sorted(name for name in folders if not name.startswith("."))

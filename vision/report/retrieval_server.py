@@ -32,7 +32,7 @@ try:
 except ImportError as error:
     raise ImportError("serving a page needs more packages: pip install 'vision[serve]'") from error
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 from vision.data.source import DataError
 from vision.report.retrieval_index import Index, Query, Ranked
 from vision.report.retrieval_pictures import MAX_PIXELS, kind_of

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from vision.core.figures import (
+from vision.evaluate.figures import (
     ConfusionMatrix,
     Curve,
     Gallery,
@@ -25,7 +25,7 @@ from vision.core.figures import (
     Table,
     from_json,
 )
-from vision.report.cards import Card, cards, empty, heading, image, words
+from vision.report.cards import ImageCard, cards, empty, heading, image, words
 from vision.report.charts import line_chart, reliability_diagram
 from vision.report.confusion import confusion, is_wide
 from vision.report.files import (
@@ -284,7 +284,7 @@ def gallery(name: str, figure: Gallery) -> Markup:
     return heading(said, note(order), chosen)
 
 
-def _card(item: Picture, sure: bool) -> Card:
+def _card(item: Picture, sure: bool) -> ImageCard:
     encoded = base64.b64encode(item.png).decode("ascii")
     picture = image(encoded, f"{item.key}: {item.label}, predicted {item.prediction}", item.note)
     score = percent(item.score) if sure else f"{item.score:.3f}"
@@ -293,7 +293,7 @@ def _card(item: Picture, sure: bool) -> Card:
     if item.group:
         rows.append(("group", item.group, False))
     facets = {"true": item.label, "predicted": item.prediction, "group": item.group}
-    return Card((picture, words(rows, item.key)), facets, item.score if sure else math.nan)
+    return ImageCard((picture, words(rows, item.key)), facets, item.score if sure else math.nan)
 
 
 def _config(files: RunFiles) -> Content:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vision.data.batches import BadRecord, BatchReader, ExampleRng, Once
+from vision.data.batches import BadRecord, BatchReader, ExampleRng, SinglePass
 from vision.data.collate import PipelineError
 from vision.data.decode import decode
 from vision.data.ops.base import Example, Op
@@ -22,7 +22,7 @@ MOST_DISTINCT = 1000
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
+class SourcePart:
     """One source with its ops, as a config has it.
 
     Attributes:
@@ -106,7 +106,7 @@ class Survey:
       samples: indices of readable records to show, evenly spread.
     """
 
-    part: Part
+    part: SourcePart
     info: SourceInfo
     indices: tuple[int, ...]
     fields: dict[str, Field]
@@ -128,7 +128,7 @@ class Survey:
         return names[label] if 0 <= label < len(names) else str(label)
 
 
-def survey(part: Part, limit: int, samples: int = 24, seed: int = 0) -> Survey:
+def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Survey:
     """Reads at most ``limit`` records, evenly spread over the source, before and after the ops.
 
     A record is bad exactly when the input pipeline with ``on_error="mask"`` would mask it.
@@ -190,18 +190,18 @@ def survey(part: Part, limit: int, samples: int = 24, seed: int = 0) -> Survey:
     )
 
 
-def reader_of(part: Part, seed: int = 0) -> BatchReader:
+def reader_of(part: SourcePart, seed: int = 0) -> BatchReader:
     """The input pipeline's reader over a part, for single examples."""
-    order = Once(len(part.source))
+    order = SinglePass(len(part.source))
     return BatchReader(part.source, part.ops, order, seed, 1, 0, 1, "mask")
 
 
-def example_of(part: Part, index: int, seed: int = 0) -> Example:
+def example_of(part: SourcePart, index: int, seed: int = 0) -> Example:
     """Record ``index`` after the ops, with the randomness that ``survey`` used."""
     return reader_of(part, seed).example(index, ExampleRng(seed).at(index))
 
 
-def _bad(part: Part, index: int, error: DataError) -> BadRecord:
+def _bad(part: SourcePart, index: int, error: DataError) -> BadRecord:
     return BadRecord(part.source.info.name, part.source.key(index), index, index, str(error))
 
 

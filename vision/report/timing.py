@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 from markupsafe import Markup
 
-from vision.core.log import duration
 from vision.report.numbers import percent
 from vision.report.page import share_bar, table
+from vision.run.log import duration
 
 PREFIX = "seconds/"
 _MEANING = {

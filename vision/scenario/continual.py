@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vision.adapt.herding import herd
-from vision.core.net import count_params
-from vision.core.restore import load_run
 from vision.data.pipeline import EvalData
-from vision.evaluators.embeddings import normalised
-from vision.measures.continual import continual
+from vision.evaluators.image_text.embeddings import normalised
+from vision.metrics.continual import continual
+from vision.probes.herding import herd
+from vision.run.restore import load_run
 from vision.scenario.features import features_of
+from vision.train.tower import count_params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Exemplars:
 
 
 @dataclasses.dataclass(frozen=True)
-class Protocol:
+class ContinualEvaluation:
     """What each stage knows of each task: ``matrix.json`` and the numbers of ``continual``.
 
     Attributes:

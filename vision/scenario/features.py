@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.kmeans import kmeans
-from vision.core.evaluator import context
-from vision.core.restore import Run, load_run
 from vision.data.pipeline import EvalData
-from vision.evaluators.embeddings import Rows, embed
+from vision.evaluate.evaluator import context
+from vision.evaluators.image_text.embeddings import Rows, embed
+from vision.run.restore import Run, load_run
 
 
 def features_of(

@@ -37,22 +37,22 @@ from typing import Any, Protocol
 import jax
 import ml_collections
 
-from vision.core import experiment
-from vision.core.config import build, validate
-from vision.core.experiment import Experiment
-from vision.core.hints import CONSTRUCTOR, is_spec
-from vision.core.log import duration
-from vision.core.loop import Outcome
-from vision.core.loop import train as train_run
-from vision.core.schema import ConfigError, locate, nearest
-from vision.core.workdir import WorkdirError, open_workdir, read_config, write_text
+from vision.config.hints import CONSTRUCTOR, is_spec
+from vision.config.schema import ConfigError, locate, nearest
+from vision.config.specs import build, validate
+from vision.run import experiment
+from vision.run.experiment import Experiment
+from vision.run.log import duration
+from vision.run.loop import Outcome
+from vision.run.loop import train as train_run
+from vision.run.workdir import WorkdirError, open_workdir, read_config, write_text
 
 CURSOR = "stages.json"
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _REFERENCE = re.compile(rf"\bstage:({_NAME})")
 
 
-class Work(Protocol):
+class Job(Protocol):
     """What is computed between runs: clusters, exemplars, pseudo-labels, samples.
 
     A frozen dataclass whose fields are numbers, texts and other parts of a config. It is a
@@ -80,7 +80,7 @@ class Stage:
     """
 
     name: str
-    do: Experiment | Work
+    do: Experiment | Job
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,7 +110,7 @@ def runs(config: Any) -> dict[str, ml_collections.ConfigDict]:
 
 
 def check(config: Any, source: str = "config") -> None:
-    """``vision.core.experiment.check`` of a scenario or an experiment.
+    """``vision.run.experiment.check`` of a scenario or an experiment.
 
     Raises:
       ConfigError: what that raises, names of stages that are wrong or stand twice, or a text that
@@ -165,7 +165,7 @@ def train(
     """Goes through the stages of a checked scenario; trains a checked experiment.
 
     Stages that are finished are passed over. Arguments and errors as in
-    ``vision.core.loop.train``, which every run of a scenario is given.
+    ``vision.run.loop.train``, which every run of a scenario is given.
 
     Returns:
       The steps of all runs; their metrics and those of works under ``"NAME/"``; the signal where
@@ -215,7 +215,7 @@ def _is_run(stage: Any) -> bool:
     return is_spec(stage.do) and locate(stage.do[CONSTRUCTOR]) is Experiment
 
 
-def _compute(work: Work, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
+def _compute(work: Job, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
     started = time.perf_counter()
     partial = folder.with_name(folder.name + ".partial")
     for leftover in (partial, folder):  # of a work that was broken off, maybe before its row

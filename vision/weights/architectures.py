@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from vision.core.net import Tower
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
+from vision.train.tower import Tower
 from vision.weights.families.convnext import timm_convnext
 from vision.weights.families.units import POINTWISE
 from vision.weights.mapping import WeightsError

@@ -13,8 +13,8 @@ import jax.export
 import jax.numpy as jnp
 import numpy as np
 
-from vision.core.evaluator import Predict
-from vision.core.objective import Variables
+from vision.evaluate.evaluator import Predict
+from vision.train.objective import Variables
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Preprocessing
 

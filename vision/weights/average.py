@@ -16,17 +16,17 @@ from typing import Any
 import jax
 import numpy as np
 
-from vision.core import cluster
-from vision.core.checkpoint import Checkpoints, CheckpointStore
-from vision.core.config import differences, to_plain
-from vision.core.errors import UserError
-from vision.core.evaluator import evaluate
-from vision.core.hints import CONSTRUCTOR
-from vision.core.objective import Variables
-from vision.core.restore import load_run
-from vision.core.schema import nearest
-from vision.core.stored import flatten, load_state
-from vision.core.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
+from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.checkpoint.stored import flatten, load_state
+from vision.config.errors import UserError
+from vision.config.hints import CONSTRUCTOR
+from vision.config.schema import nearest
+from vision.config.specs import differences, to_plain
+from vision.evaluate.evaluator import evaluate
+from vision.parallel import cluster
+from vision.run.restore import load_run
+from vision.run.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
+from vision.train.objective import Variables
 
 Arrays = dict[str, np.ndarray]
 _AVERAGE = "extra_state.ema."

@@ -37,7 +37,7 @@ _CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757771
 
 
 @dataclasses.dataclass(frozen=True)
-class Card:
+class CardObject:
     """An object in a JSON file, for messages that name the file and the key.
 
     Attributes:
@@ -50,12 +50,12 @@ class Card:
     values: Mapping[str, Any]
     within: str = ""
 
-    def part(self, key: str) -> Card:
+    def part(self, key: str) -> CardObject:
         """The object under a key; empty where there is none."""
         values = self.values.get(key) or {}
         if not isinstance(values, dict):
             raise self.error(key, "is not an object")
-        return Card(self.path, values, f"{self.within}{key}.")
+        return CardObject(self.path, values, f"{self.within}{key}.")
 
     def error(self, key: str, what: str) -> WeightsError:
         value = json.dumps(self.values.get(key))
@@ -112,7 +112,7 @@ def read(source: str) -> tuple[Preprocessing, Path] | None:
     return None if path is None else (_READERS[scheme](read_card(path)), path)
 
 
-def read_card(path: Path) -> Card:
+def read_card(path: Path) -> CardObject:
     """A JSON file that holds an object."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -120,7 +120,7 @@ def read_card(path: Path) -> Card:
         raise WeightsError(f"{path} is not JSON: {error}") from error
     if not isinstance(values, dict):
         raise WeightsError(f"{path} does not hold a JSON object")
-    return Card(path, values)
+    return CardObject(path, values)
 
 
 _TIMM_OTHERS = (
@@ -134,7 +134,7 @@ _TIMM_OTHERS = (
 _TIMM_MODES: Mapping[str, str] = {"center": "shortest", "squash": "squash", "border": "longest"}
 
 
-def _timm(card: Card) -> Preprocessing:
+def _timm(card: CardObject) -> Preprocessing:
     card = card.part("pretrained_cfg") if "pretrained_cfg" in card.values else card
     read_here = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
     card.check_keys((*_TIMM_OTHERS, *read_here))
@@ -152,7 +152,7 @@ def _timm(card: Card) -> Preprocessing:
     return _made(card, (height, width), resized, mode, method, mean, std, fill)
 
 
-def _open_clip(card: Card) -> Preprocessing:
+def _open_clip(card: CardObject) -> Preprocessing:
     images = card.part("preprocess_cfg")
     images.check_keys(("size", "mode", "mean", "std", "interpolation", "resize_mode", "fill_color"))
     images.choice("mode", {"RGB": "RGB"}, "RGB")
@@ -199,7 +199,7 @@ _HF_OTHERS = (
 )
 
 
-def _transformers(card: Card) -> Preprocessing:
+def _transformers(card: CardObject) -> Preprocessing:
     values = card.values
     card.check_keys((*_HF_OTHERS, "do_pad"))
     kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
@@ -226,9 +226,9 @@ def _transformers(card: Card) -> Preprocessing:
         size = {"shortest_edge": size} if default.shortest else {"height": size, "width": size}
     shortest = isinstance(size, dict) and size.keys() == {"shortest_edge"}
     if shortest:
-        resized = Card(card.path, size, f"{card.within}size.").sides("shortest_edge", 0)
+        resized = CardObject(card.path, size, f"{card.within}size.").sides("shortest_edge", 0)
     else:
-        resized = Card(card.path, {"size": size}, card.within).sides("size", 0)
+        resized = CardObject(card.path, {"size": size}, card.within).sides("size", 0)
     if name == "ConvNext":
         return _convnext(card, resized, method, mean, std)
     mode: Mode = "shortest" if shortest else "squash"
@@ -242,7 +242,11 @@ def _transformers(card: Card) -> Preprocessing:
 
 
 def _convnext(
-    card: Card, size: tuple[int, int], method: Any, mean: tuple[float, ...], std: tuple[float, ...]
+    card: CardObject,
+    size: tuple[int, int],
+    method: Any,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
 ) -> Preprocessing:
     # From 384 pixels on pictures are squashed there instead of cropped.
     (ratio,) = card.numbers("crop_pct", (224 / 256,), 1)
@@ -252,7 +256,7 @@ def _convnext(
     return _made(card, size, resized, "shortest", method, mean, std, (0, 0, 0))
 
 
-def _ours(card: Card) -> Preprocessing:
+def _ours(card: CardObject) -> Preprocessing:
     fields = {f.name for f in dataclasses.fields(Preprocessing)}
     card.check_keys(fields)
     given: dict[str, Any] = {
@@ -273,7 +277,7 @@ _READERS = {
 
 
 def _made(
-    card: Card,
+    card: CardObject,
     size: tuple[int, int],
     resized: tuple[int, int],
     mode: Mode,

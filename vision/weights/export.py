@@ -24,17 +24,17 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from vision.core.checkpoint_tools import exported
-from vision.core.cli import UsageError, parse, run_main, whole_number
-from vision.core.config import to_plain
-from vision.core.restore import Run, load_run
-from vision.core.state import digest
-from vision.core.stored import flatten
-from vision.core.workdir import read_config, write_text
+from vision.checkpoint.commands import exported
+from vision.checkpoint.stored import flatten
+from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.config.specs import to_plain
+from vision.models.adapted import AdaptedTower, merged
 from vision.models.dual import Dual
 from vision.models.posemb import sincos2d
-from vision.models.tuned import Tuned, merged
 from vision.models.vit import ViT
+from vision.run.restore import Run, load_run
+from vision.run.workdir import read_config, write_text
+from vision.train.state import digest
 from vision.weights.artefact import LABELS, PROGRAM, make_artefact
 from vision.weights.cards import OURS, written
 from vision.weights.configs import config_of
@@ -179,7 +179,7 @@ def _plain_model(run: Run) -> tuple[Any, dict[str, Tree]]:
         "params": variables.params["model"],
         "model_state": variables.model_state.get("model", {}),
     }
-    if isinstance(model, Tuned):
+    if isinstance(model, AdaptedTower):
         try:
             model, trees = merged(model, trees)
         except ValueError as error:
@@ -191,7 +191,7 @@ def _plain_model(run: Run) -> tuple[Any, dict[str, Tree]]:
 def _plain_config(workdir: Path, run: Run) -> Any:
     """The resolved config, of the tower alone where adapters were merged into it."""
     config = to_plain(read_config(workdir))
-    if isinstance(run.experiment.model, Tuned):
+    if isinstance(run.experiment.model, AdaptedTower):
         config["model"] = config["model"]["tower"]
     return config
 

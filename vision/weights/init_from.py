@@ -11,10 +11,10 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from vision.core.net import Tower
-from vision.core.stored import flatten, load_state
+from vision.checkpoint.stored import flatten, load_state
+from vision.models.adapted import AdaptedTower
 from vision.models.dual import Dual
-from vision.models.tuned import Tuned
+from vision.train.tower import Tower
 from vision.weights import cards, hub
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
@@ -136,7 +136,7 @@ class InitFrom:
             if "objective" in target:
                 wanted += rf"|params\.{_LOSS}\."
             found, tensors = _evaluated(Path(folder), int(step) if step else None, wanted)
-            if not isinstance(tower, Tuned):
+            if not isinstance(tower, AdaptedTower):
                 tensors = merged_state(Path(folder), tensors)
             source = f"{folder} at step {found}"
         else:
@@ -181,7 +181,7 @@ def _evaluated(folder: Path, step: int | None, wanted: str) -> tuple[int, Mappin
 
 def _is_dual(tower: Any) -> bool:
     """Whether it is an image-text model, tuned or not."""
-    return isinstance(tower, Dual) or (isinstance(tower, Tuned) and _is_dual(tower.tower))
+    return isinstance(tower, Dual) or (isinstance(tower, AdaptedTower) and _is_dual(tower.tower))
 
 
 def _unfilled(names: Names, target: Tree) -> list[str]:

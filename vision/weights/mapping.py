@@ -13,8 +13,8 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from vision.core.errors import UserError
-from vision.core.stored import flatten
+from vision.checkpoint.stored import flatten
+from vision.config.errors import UserError
 
 Tree = Any
 Index = tuple[slice, ...]
@@ -122,7 +122,7 @@ def qkv(heads: int, parts: int = 1) -> Form:
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
+class MapEntry:
     """One array of ours and where it comes from.
 
     Attributes:
@@ -153,7 +153,7 @@ class Names:
         tensor has no place here.
     """
 
-    entries: tuple[Entry, ...]
+    entries: tuple[MapEntry, ...]
     ignored: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def within(self, ours: str, theirs: str = "") -> Names:
@@ -209,7 +209,7 @@ def load(
     """
     kept = kept or {}
     leaves = flatten(target)
-    by_leaf: dict[str, list[Entry]] = defaultdict(list)
+    by_leaf: dict[str, list[MapEntry]] = defaultdict(list)
     for entry in names.entries:
         by_leaf[entry.ours].append(entry)
     keeps = {ours for ours in leaves if any(re.search(pattern, ours) for pattern in kept)}
@@ -226,7 +226,7 @@ def load(
 
 def _problems(
     names: Names,
-    by_leaf: Mapping[str, Sequence[Entry]],
+    by_leaf: Mapping[str, Sequence[MapEntry]],
     tensors: Mapping[str, Tensor],
     leaves: Mapping[str, Any],
     keeps: set[str],
@@ -259,7 +259,7 @@ def _problems(
 
 
 def misfits(
-    entries: Sequence[Entry], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
+    entries: Sequence[MapEntry], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
 ) -> list[str]:
     """What of ``entries`` is missing or has another shape, in words; nothing is read."""
     problems = []
@@ -271,7 +271,7 @@ def misfits(
     return problems
 
 
-def _misfit(entry: Entry, tensors: Mapping[str, Tensor], wanted: tuple[int, ...]) -> str | None:
+def _misfit(entry: MapEntry, tensors: Mapping[str, Tensor], wanted: tuple[int, ...]) -> str | None:
     if missing := [name for name in entry.theirs if name not in tensors]:
         return f"tensor {missing[0]} is missing; {entry.ours} of shape {wanted} comes from it"
     found = [tensors[name] for name in entry.theirs]
@@ -301,7 +301,7 @@ def is_floating(dtype: Any) -> bool:
     return dtype == ml_dtypes.bfloat16 or dtype.kind == "f"
 
 
-def _fill(entries: Sequence[Entry], tensors: Mapping[str, Tensor], leaf: Any) -> Any:
+def _fill(entries: Sequence[MapEntry], tensors: Mapping[str, Tensor], leaf: Any) -> Any:
     shape, dtype = tuple(leaf.shape), leaf.dtype
     sharding = getattr(leaf, "sharding", None)
     if sharding is None:
@@ -318,7 +318,7 @@ def _fill(entries: Sequence[Entry], tensors: Mapping[str, Tensor], leaf: Any) ->
 
 
 def _piece(
-    entries: Sequence[Entry],
+    entries: Sequence[MapEntry],
     tensors: Mapping[str, Tensor],
     shape: tuple[int, ...],
     dtype: Any,
@@ -345,7 +345,7 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 
 
 def _read(
-    entry: Entry, tensors: Mapping[str, Tensor], shape: tuple[int, ...], index: Index
+    entry: MapEntry, tensors: Mapping[str, Tensor], shape: tuple[int, ...], index: Index
 ) -> np.ndarray:
     found = [tensors[name] for name in entry.theirs]
     axes = entry.form.axes

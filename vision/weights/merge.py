@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision.core.config import build
-from vision.core.hints import CONSTRUCTOR
-from vision.core.schema import locate
-from vision.core.stored import flatten
-from vision.core.workdir import CONFIG, read_config
-from vision.models.tuned import Tuned, merged
+from vision.checkpoint.stored import flatten
+from vision.config.hints import CONSTRUCTOR
+from vision.config.schema import locate
+from vision.config.specs import build
+from vision.models.adapted import AdaptedTower, merged
+from vision.run.workdir import CONFIG, read_config
 from vision.weights.mapping import Tensor, WeightsError
 
 _PARAMS, _STATE = "params.model.", "model_state.model."
@@ -31,7 +31,7 @@ def merged_state(workdir: Path, tensors: Mapping[str, Any]) -> Mapping[str, Tens
     if not (workdir / CONFIG).exists():
         return tensors
     node: Any = read_config(workdir).get("model")
-    if node is None or locate(node[CONSTRUCTOR]) is not Tuned:
+    if node is None or locate(node[CONSTRUCTOR]) is not AdaptedTower:
         return tensors
     rest = {k: x for k, x in tensors.items() if not k.startswith((_PARAMS, _STATE))}
     variables = {"params": _nested(tensors, _PARAMS), "model_state": _nested(tensors, _STATE)}

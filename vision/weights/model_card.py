@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from vision.core.config import to_plain
-from vision.core.hints import CONSTRUCTOR
-from vision.core.restore import Run
-from vision.core.workdir import read_config
+from vision.config.hints import CONSTRUCTOR
+from vision.config.specs import to_plain
+from vision.run.restore import Run
+from vision.run.workdir import read_config
 
 _USE = {
     "ours": 'init_from = spec(InitFrom, source="safetensors:<this folder>")  # in a config',

@@ -7,16 +7,16 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-from vision.core.net import Tower
-from vision.core.schema import locate
-from vision.core.stored import flatten
+from vision.checkpoint.stored import flatten
+from vision.config.schema import locate
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
+from vision.train.tower import Tower
 from vision.weights.families import text, vit
 from vision.weights.families.dual import joint_names
 from vision.weights.fit import fit_patches, fit_positions
-from vision.weights.mapping import Entry, Names, Tensor, WeightsError
+from vision.weights.mapping import MapEntry, Names, Tensor, WeightsError
 
 LIBRARIES = ("timm", "torchvision", "open_clip", "transformers", "big_vision")
 Side = Literal["image", "text"]
@@ -193,5 +193,5 @@ def own_names(tower: Tower, target: Any, prefix: Mapping[str, str]) -> Names:
     entries = []
     for ours in flatten(target):
         root, _, rest = ours.partition(".")
-        entries.append(Entry(ours, (f"{prefix[root]}.{rest}",), fit=fits.get(ours)))
+        entries.append(MapEntry(ours, (f"{prefix[root]}.{rest}",), fit=fits.get(ours)))
     return Names(tuple(entries))

@@ -17,8 +17,8 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from vision.core.cli import UsageError
-from vision.core.errors import UserError
+from vision.config.cli import UsageError
+from vision.config.errors import UserError
 from vision.data import ops
 from vision.data.ops.base import Op
 from vision.data.ops.resizing import Method, check_method

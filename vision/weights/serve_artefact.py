@@ -15,7 +15,7 @@ from pathlib import Path
 import jax.export
 import numpy as np
 
-from vision.core.errors import UserError
+from vision.config.errors import UserError
 from vision.data.decode import DecodeError, decode
 from vision.weights.artefact import LABELS, PROGRAM
 from vision.weights.cards import read

@@ -10,7 +10,7 @@ from vision.data.tokenizers.canonical import Canonical
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
 from vision.weights import hub
-from vision.weights.cards import Card, read_card
+from vision.weights.cards import CardObject, read_card
 from vision.weights.mapping import WeightsError
 
 _CONFIG, _VOCABULARY = "tokenizer_config.json", "tokenizer.json"
@@ -119,7 +119,7 @@ def _hugging_face(scheme: str, text: str, length: int) -> Tokenizer:
     return found
 
 
-def _kind(card: Card) -> str:
+def _kind(card: CardObject) -> str:
     name = card.values.get("tokenizer_class")
     kind = name.removesuffix("Fast") if isinstance(name, str) else ""
     if kind not in _FRAMES:
@@ -136,7 +136,7 @@ def _numbered(vocabulary: Path, number: int) -> str:
     return found
 
 
-def _token(card: Card, key: str) -> str:
+def _token(card: CardObject, key: str) -> str:
     value: Any = card.values.get(key)
     if isinstance(value, dict):
         value = value.get("content")

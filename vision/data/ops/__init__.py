@@ -1,8 +1,8 @@
 """Per-example ops on the host, in numpy, under one name: ``ops.Decode``, ``ops.RandomFlip``."""
 
 from vision.data.ops.auto import RandAugment
-from vision.data.ops.captions import SayLess
-from vision.data.ops.classes import SayLabel
+from vision.data.ops.captions import ShortenCaption
+from vision.data.ops.classes import LabelToCaption
 from vision.data.ops.colour import (
     ColorJitter,
     GaussianBlur,
@@ -43,6 +43,7 @@ __all__ = [
     "GaussianBlur",
     "JpegCompression",
     "Keep",
+    "LabelToCaption",
     "MultiCrop",
     "Normalize",
     "PatchMask",
@@ -55,8 +56,7 @@ __all__ = [
     "RandomSolarize",
     "Resize",
     "ResizeInto",
-    "SayLabel",
-    "SayLess",
+    "ShortenCaption",
     "SubCaptions",
     "ThreeAugment",
     "ToRgb",

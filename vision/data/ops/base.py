@@ -35,7 +35,7 @@ class Op(Protocol):
     def __call__(self, example: Example, rng: np.random.Generator) -> Example: ...
 
 
-class BatchOp(Protocol):
+class DeviceOp(Protocol):
     """Changes a whole batch inside the compiled step: traced, on ``jax.Array``."""
 
     def __call__(self, batch: Mapping[str, Any], key: Any) -> dict[str, Any]: ...

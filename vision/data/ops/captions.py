@@ -23,7 +23,7 @@ _DETAILS = (*FIELDS, "position")
 
 
 @dataclasses.dataclass(frozen=True)
-class SayLess:
+class ShortenCaption:
     """Replaces a scene's caption by one that says a part of it, in other words.
 
     A share is drawn for every caption; every attribute, relation, the background, and every object

@@ -13,7 +13,7 @@ from vision.data.source import DataError
 
 
 @dataclasses.dataclass(frozen=True)
-class SayLabel:
+class LabelToCaption:
     """Puts a label into words: a prompt with the class name, and perhaps a description after it.
 
     The label stays. ``_draws`` notes which template it was (``template``) and which description

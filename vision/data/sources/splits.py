@@ -27,7 +27,7 @@ class SplitRule(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Stratified:
+class StratifiedSplit:
     """The same shares of every class; within a class by the hash of the records' keys.
 
     A class of P records or more has at least one in each of the P parts. A record that is added
@@ -174,7 +174,7 @@ class Split(Selected):
 
     @functools.cached_property
     def chosen(self) -> np.ndarray:
-        rule = Stratified() if self.rule is None else self.rule
+        rule = StratifiedSplit() if self.rule is None else self.rule
         assigned = rule(self.source, np.asarray([share for _, share in self.parts]))
         number = [name for name, _ in self.parts].index(self.part)
         chosen = np.flatnonzero(assigned == number)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from vision.data.source import DataError, Source
-from vision.data.tokenize import Rows, captions_of, check_length
+from vision.data.tokenize import TokenRows, captions_of, check_length
 from vision.data.tokenizers.merges import merge
 
 FIRST_BYTE = 3
@@ -28,7 +28,7 @@ _PIECES = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class BytePairTokenizer(Rows):
+class BytePairTokenizer(TokenRows):
     """Byte-level byte pairs: any text, nothing unknown, nothing lost.
 
     ``join(split(text)) == text``. Ids are 0 pad, 1 bos, 2 eos, the 256 bytes, then one per

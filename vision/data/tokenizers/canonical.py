@@ -6,13 +6,13 @@ import dataclasses
 import string
 from collections.abc import Sequence
 
-from vision.data.tokenize import Rows, Tokenizer
+from vision.data.tokenize import Tokenizer, TokenRows
 
 _WITHOUT_PUNCTUATION = str.maketrans("_", " ", string.punctuation.replace("_", ""))
 
 
 @dataclasses.dataclass(frozen=True)
-class Canonical(Rows):
+class Canonical(TokenRows):
     """Another tokenizer's rows of texts in lower case, without ASCII punctuation.
 
     Underscores become spaces, and runs of whitespace one space, as in big_vision and open_clip;

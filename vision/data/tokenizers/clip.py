@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from vision.data.source import DataError
-from vision.data.tokenize import Rows, check_length
+from vision.data.tokenize import TokenRows, check_length
 from vision.data.tokenizers.merges import merge
 
 VOCABULARY = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
@@ -30,7 +30,7 @@ _SPECIAL = re.compile(rf"{_BOS}|{_EOS}|'(?:s|t|re|ve|m|ll|d)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
-class ClipTokenizer(Rows):
+class ClipTokenizer(TokenRows):
     """CLIP's tokenizer: lower case, 49,408 ids, padded with 0.
 
     Text is mended with ftfy, HTML entities are resolved, whitespace is collapsed, case is lost.

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from vision.data.source import DataError
-from vision.data.tokenize import Rows, check_length, load_model
+from vision.data.tokenize import TokenRows, check_length, load_model
 
 
 @dataclasses.dataclass(frozen=True)
-class HuggingFaceTokenizer(Rows):
+class HuggingFaceTokenizer(TokenRows):
     """Tokens of a ``tokenizer.json``; nothing is ever looked up on a hub.
 
     Rows are framed here, by the names below: truncation, padding and the template of special

@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from vision.data.tokenize import Rows, Tokenizer
+from vision.data.tokenize import Tokenizer, TokenRows
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefixed(Rows):
+class Prefixed(TokenRows):
     """Another tokenizer's rows, beginning with a token of the text's source: ``[source] ids ...``.
 
     The token stands in place of ``bos``, beyond the other tokenizer's ids, so its vector is learned

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from vision.data.source import DataError
-from vision.data.tokenize import Rows, check_length, load_model
+from vision.data.tokenize import TokenRows, check_length, load_model
 
 
 @dataclasses.dataclass(frozen=True)
-class SentencePieceTokenizer(Rows):
+class SentencePieceTokenizer(TokenRows):
     """Tokens of a SentencePiece ``.model`` file.
 
     Source: Kudo and Richardson, SentencePiece: A simple and language independent subword

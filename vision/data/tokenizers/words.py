@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Sequence
 
-from vision.data.tokenize import Rows, check_length
+from vision.data.tokenize import TokenRows, check_length
 
 UNKNOWN = 3
 _SPECIALS = ("<pad>", "<bos>", "<eos>", "<unknown>")
@@ -15,7 +15,7 @@ _WORDS = re.compile(r"\w+")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class WordTokenizer(Rows):
+class WordTokenizer(TokenRows):
     """Words in lower case, without punctuation; every word beyond the vocabulary is one id.
 
     Ids are 0 pad, 1 bos, 2 eos, 3 unknown, then the words in order.

@@ -6,12 +6,12 @@ from vision.models.bit import BiT
 from vision.models.resnet import STAGES
 from vision.weights.families.heads import head
 from vision.weights.families.units import POINTWISE, layer, norm
-from vision.weights.mapping import CONV, Entry, Names
+from vision.weights.mapping import CONV, MapEntry, Names
 
 
 def timm_bit(tower: BiT) -> Names:
     """timm's ``resnetv2_*_bit``, with ``width_multiplier`` its factor behind the x."""
-    entries: list[Entry] = [*layer("stem_conv", "stem.conv", CONV, bias=False)]
+    entries: list[MapEntry] = [*layer("stem_conv", "stem.conv", CONV, bias=False)]
     block = 0
     for stage, count in enumerate(STAGES[tower.depth]):
         for place in range(count):

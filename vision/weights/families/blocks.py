@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vision.weights.mapping import LINEAR, SAME, Entry, Form, interleaved, qkv
+from vision.weights.mapping import LINEAR, SAME, Form, MapEntry, interleaved, qkv
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Stacked(Protocol):
     def layer_scale(self) -> float | None: ...
 
 
-def block(tower: Stacked, naming: Layers, i: int, heads: int, gated: int = 0) -> list[Entry]:
+def block(tower: Stacked, naming: Layers, i: int, heads: int, gated: int = 0) -> list[MapEntry]:
     """Entries of block ``i``; ``gated`` is the number of gated units of its MLP, 0 without."""
     ours, layer = ("blocks", i) if tower.scan else (f"block{i:02d}", None)
     theirs = naming.block.format(i=i)
@@ -111,23 +111,23 @@ def block(tower: Stacked, naming: Layers, i: int, heads: int, gated: int = 0) ->
     form = _flax_qkv(heads) if naming.flax else qkv(heads, len(naming.qkv))
     names = tuple(theirs + name for name in naming.qkv)
     kernel, bias = (tuple(n + end for n in names) for end in (naming.kernel, "bias"))
-    entries.append(Entry(f"params.{ours}.attn.qkv.kernel", kernel, form))
+    entries.append(MapEntry(f"params.{ours}.attn.qkv.kernel", kernel, form))
     if tower.qkv_bias:
-        entries.append(Entry(f"params.{ours}.attn.qkv.bias", bias, form))
+        entries.append(MapEntry(f"params.{ours}.attn.qkv.bias", bias, form))
     for entry in dense(f"{ours}.mlp.fc1", theirs + naming.fc1, naming):
         form = interleaved(2, gated) if gated else entry.form
         entries.append(dataclasses.replace(entry, form=form))
     if tower.layer_scale is not None:
         for name, gamma in zip(("ls1", "ls2"), naming.scales, strict=True):
-            entries.append(Entry(f"params.{ours}.{name}.gamma", (theirs + gamma,)))
+            entries.append(MapEntry(f"params.{ours}.{name}.gamma", (theirs + gamma,)))
     return [dataclasses.replace(entry, layer=layer) for entry in entries]
 
 
-def map_pool(naming: Layers, heads: int) -> list[Entry]:
+def map_pool(naming: Layers, heads: int) -> list[MapEntry]:
     """Entries of attention pooling."""
     # Names and rows of q, k and v where they are parts of one tensor.
     tensors = (naming.q, *naming.kv) if len(naming.kv) == 2 else (naming.q, *naming.kv * 2)
-    entries = [Entry("params.map_pool.probe", (naming.probe,))]
+    entries = [MapEntry("params.map_pool.probe", (naming.probe,))]
     for place, (name, tensor) in enumerate(zip("qkv", tensors, strict=True)):
         alike = tensors.count(tensor)
         row = place - tensors.index(tensor)
@@ -137,7 +137,7 @@ def map_pool(naming: Layers, heads: int) -> list[Entry]:
             elif alike > 1:
                 form = _rows(row, alike, form)
             ours = f"params.map_pool.{name}.{'bias' if end == 'bias' else 'kernel'}"
-            entries.append(Entry(ours, (tensor + end,), form))
+            entries.append(MapEntry(ours, (tensor + end,), form))
     entries += heads_out("map_pool.proj", naming.pool_proj, naming, heads)
     entries += norm("map_pool.norm", naming.pool_norm, naming)
     entries += dense("map_pool.mlp.fc1", naming.pool_fc1, naming)
@@ -145,23 +145,23 @@ def map_pool(naming: Layers, heads: int) -> list[Entry]:
     return entries
 
 
-def norm(ours: str, theirs: str, naming: Layers) -> list[Entry]:
+def norm(ours: str, theirs: str, naming: Layers) -> list[MapEntry]:
     scale, bias = naming.norm_ends
     return [
-        Entry(f"params.{ours}.scale", (theirs + scale,)),
-        Entry(f"params.{ours}.bias", (theirs + bias,)),
+        MapEntry(f"params.{ours}.scale", (theirs + scale,)),
+        MapEntry(f"params.{ours}.bias", (theirs + bias,)),
     ]
 
 
-def dense(ours: str, theirs: str, naming: Layers) -> list[Entry]:
+def dense(ours: str, theirs: str, naming: Layers) -> list[MapEntry]:
     form = SAME if naming.flax else LINEAR
     return [
-        Entry(f"params.{ours}.kernel", (theirs + naming.kernel,), form),
-        Entry(f"params.{ours}.bias", (theirs + "bias",)),
+        MapEntry(f"params.{ours}.kernel", (theirs + naming.kernel,), form),
+        MapEntry(f"params.{ours}.bias", (theirs + "bias",)),
     ]
 
 
-def heads_out(ours: str, theirs: str, naming: Layers, heads: int) -> list[Entry]:
+def heads_out(ours: str, theirs: str, naming: Layers, heads: int) -> list[MapEntry]:
     """A dense layer that reads heads: with flax its kernel is (heads, D / heads, D)."""
     kernel, bias = dense(ours, theirs, naming)
     if naming.flax:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vision.models.convnext import ConvNeXt
 from vision.weights.families.heads import head
 from vision.weights.families.units import POINTWISE, layer, norm
-from vision.weights.mapping import CONV, LINEAR, Entry, Names, reshaped
+from vision.weights.mapping import CONV, LINEAR, MapEntry, Names, reshaped
 
 # Variants whose MLPs timm writes as 1x1 convolutions.
 _POINTWISE = ("atto", "femto", "pico", "nano")
@@ -22,7 +22,7 @@ def timm_convnext(tower: ConvNeXt, pointwise: bool | None = None) -> Names:
     if pointwise is None:
         pointwise = tower.variant in _POINTWISE
     dense = POINTWISE if pointwise else LINEAR
-    entries: list[Entry] = [*layer("stem_conv", "stem.0", CONV), *norm("stem_norm", "stem.1")]
+    entries: list[MapEntry] = [*layer("stem_conv", "stem.0", CONV), *norm("stem_norm", "stem.1")]
     block = 0
     depths, _ = tower.resolved()
     for stage, count in enumerate(depths):
@@ -37,10 +37,10 @@ def timm_convnext(tower: ConvNeXt, pointwise: bool | None = None) -> Names:
                 entries += layer(f"{ours}.mlp.{fc}", f"{theirs}.mlp.{fc}", dense)
             if tower.grn:
                 grn = f"params.{ours}.mlp.grn"
-                entries.append(Entry(f"{grn}.gamma", (f"{theirs}.mlp.grn.weight",)))
-                entries.append(Entry(f"{grn}.beta", (f"{theirs}.mlp.grn.bias",)))
+                entries.append(MapEntry(f"{grn}.gamma", (f"{theirs}.mlp.grn.weight",)))
+                entries.append(MapEntry(f"{grn}.beta", (f"{theirs}.mlp.grn.bias",)))
             if tower.layer_scale is not None:
-                entries.append(Entry(f"params.{ours}.ls.gamma", (f"{theirs}.gamma",)))
+                entries.append(MapEntry(f"params.{ours}.ls.gamma", (f"{theirs}.gamma",)))
             block += 1
     entries += norm("norm", "head.norm")
     return Names(tuple(entries)) + head(tower.num_classes, "head.fc")
@@ -49,7 +49,7 @@ def timm_convnext(tower: ConvNeXt, pointwise: bool | None = None) -> Names:
 def torchvision_convnext(tower: ConvNeXt) -> Names:
     """torchvision's ``convnext_tiny`` to ``convnext_large``."""
     channels = reshaped("layer scale (C, 1, 1)", (-1,), (-1, 1, 1))
-    entries: list[Entry] = [
+    entries: list[MapEntry] = [
         *layer("stem_conv", "features.0.0", CONV),
         *norm("stem_norm", "features.0.1"),
     ]
@@ -65,7 +65,7 @@ def torchvision_convnext(tower: ConvNeXt) -> Names:
             entries += norm(f"{ours}.norm", f"{theirs}.block.2")
             entries += layer(f"{ours}.mlp.fc1", f"{theirs}.block.3")
             entries += layer(f"{ours}.mlp.fc2", f"{theirs}.block.5")
-            scale = Entry(f"params.{ours}.ls.gamma", (f"{theirs}.layer_scale",), channels)
+            scale = MapEntry(f"params.{ours}.ls.gamma", (f"{theirs}.layer_scale",), channels)
             entries.append(scale)
             block += 1
     entries += norm("norm", "classifier.0")

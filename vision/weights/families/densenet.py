@@ -5,13 +5,13 @@ from __future__ import annotations
 from vision.models.densenet import DenseNet
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, batch_norm, conv_norm
-from vision.weights.mapping import Entry, Names
+from vision.weights.mapping import MapEntry, Names
 
 
 def timm_densenet(tower: DenseNet) -> Names:
     """timm's ``densenet121`` to ``densenet201``, which are torchvision's too."""
     layers, _ = tower.resolved()
-    entries: list[Entry] = [
+    entries: list[MapEntry] = [
         *conv_norm(("stem_conv", "stem_norm"), ("features.conv0", "features.norm0"))
     ]
     place = 0

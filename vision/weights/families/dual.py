@@ -18,7 +18,7 @@ import numpy as np
 
 from vision.models.dual import Dual
 from vision.models.vit import ViT
-from vision.weights.mapping import LINEAR, SAME, Entry, Form, Names, Tensor, reshaped
+from vision.weights.mapping import LINEAR, SAME, Form, MapEntry, Names, Tensor, reshaped
 
 # Library and side to the names that its projection may have. Those that end in a dot or a slash are
 # of a layer; another is a matrix (in, out).
@@ -56,7 +56,7 @@ def joint_names(
       learned: what the loss learns: ``log_scale``, ``bias``. What of it the file does not have
         has no entry.
     """
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     for side in ("image", "text"):
         if dual.width is not None and (side == "text" or dual.image_projection):
             entries += _projection(dual, f"{side}_projection", _PROJECTIONS[library, side], tensors)
@@ -67,20 +67,20 @@ def joint_names(
             ignored[theirs] = "of a loss that learns it; the one here does not"
         elif theirs in tensors:
             form = reshaped("a number", (), tuple(tensors[theirs].shape))
-            entries.append(Entry(f"objective.contrast.{name}", (theirs,), form))
+            entries.append(MapEntry(f"objective.contrast.{name}", (theirs,), form))
     return Names(tuple(entries), ignored)
 
 
 def _projection(
     dual: Dual, ours: str, candidates: tuple[str, ...], tensors: Mapping[str, Tensor]
-) -> list[Entry]:
+) -> list[MapEntry]:
     kernels = {_kernel(name)[0]: name for name in candidates}
     layer = kernels[_first(tuple(kernels), tensors)]
     kernel, form = _kernel(layer)
-    entries = [Entry(f"params.{ours}.kernel", (kernel,), form)]
+    entries = [MapEntry(f"params.{ours}.kernel", (kernel,), form)]
     if dual.bias:
         bias = layer + ("bias" if layer[-1] in "./" else ".bias")
-        entries.append(Entry(f"params.{ours}.bias", (bias,)))
+        entries.append(MapEntry(f"params.{ours}.bias", (bias,)))
     return entries
 
 

@@ -8,12 +8,12 @@ from vision.models.inception_layers import Branches, convolutions
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, conv_norm, layer
-from vision.weights.mapping import CONV, Entry, Names
+from vision.weights.mapping import CONV, MapEntry, Names
 
 
 def timm_inception_v4(tower: InceptionV4) -> Names:
     """timm's ``inception_v4``."""
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     stem = [f"stem{i}" for i in range(len(inception.STEM))]
     blocks = [f"block{i:02d}" for i in range(len(tower.blocks()))]
     modules = zip((*stem, *blocks), (*inception.STEM, *tower.blocks()), strict=True)
@@ -24,7 +24,7 @@ def timm_inception_v4(tower: InceptionV4) -> Names:
 
 def timm_inception_resnet_v2(tower: InceptionResNetV2) -> Names:
     """timm's ``inception_resnet_v2``."""
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     # Empty where ours pools and theirs has a layer without parameters.
     stem = ("conv2d_1a", "conv2d_2a", "conv2d_2b", "", "conv2d_3b", "conv2d_4a", "", "mixed_5b")
     for i, (theirs, branches) in enumerate(zip(stem, inception_resnet.STEM, strict=True)):
@@ -47,10 +47,10 @@ def timm_inception_resnet_v2(tower: InceptionResNetV2) -> Names:
     return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "classif")
 
 
-def _mixed(ours: str, theirs: str, branches: Branches) -> list[Entry]:
+def _mixed(ours: str, theirs: str, branches: Branches) -> list[MapEntry]:
     """Convolutions of one module of branches."""
     found = convolutions(branches)
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     for i, j, fork in found:
         forked = any(other[0] == i and other[2] for other in found)
         if len(branches) == 1:

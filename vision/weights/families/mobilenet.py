@@ -6,7 +6,7 @@ from vision.models.efficientnet import EfficientNet
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, POINTWISE, conv_norm, layer
-from vision.weights.mapping import Entry, Names
+from vision.weights.mapping import MapEntry, Names
 
 # Kind of block to the layers of theirs: our convolution and norm, their convolution and norm.
 _UNITS = {
@@ -26,7 +26,7 @@ def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet) -> Names:
     Those whose names begin with ``tf_`` need ``padding="same"`` and ``norm_epsilon=1e-3``.
     """
     plan = tower.resolved()
-    entries: list[Entry] = [*conv_norm(("stem_conv", "stem_norm"), ("conv_stem", "bn1"))]
+    entries: list[MapEntry] = [*conv_norm(("stem_conv", "stem_norm"), ("conv_stem", "bn1"))]
     stage, place = 0, 0
     for i, block in enumerate(plan.blocks):
         place = place + 1 if block.stage == stage and i > 0 else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from vision.models.resnet import BASIC, STAGES, ResNet
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, conv_norm
-from vision.weights.mapping import Entry, Names
+from vision.weights.mapping import MapEntry, Names
 
 
 def timm_resnet(tower: ResNet) -> Names:
@@ -17,7 +17,7 @@ def timm_resnet(tower: ResNet) -> Names:
         stem = (("1", "conv1.0", "conv1.1"), ("2", "conv1.3", "conv1.4"), ("3", "conv1.6", "bn1"))
     else:
         stem = (("", "conv1", "bn1"),)
-    entries: list[Entry] = []
+    entries: list[MapEntry] = []
     for place, conv, norm in stem:
         entries += conv_norm((f"stem_conv{place}", f"stem_norm{place}"), (conv, norm))
     basic = tower.depth in BASIC

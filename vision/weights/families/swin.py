@@ -12,7 +12,7 @@ from vision.models.posemb import resample_posemb
 from vision.models.swin import Swin
 from vision.weights.families.heads import head
 from vision.weights.families.units import layer, norm
-from vision.weights.mapping import CONV, LINEAR, Entry, Names, qkv
+from vision.weights.mapping import CONV, LINEAR, MapEntry, Names, qkv
 
 
 def timm_swin(tower: Swin) -> Names:
@@ -20,7 +20,7 @@ def timm_swin(tower: Swin) -> Names:
 
     A bias table of another window is resampled (bicubic, antialiased).
     """
-    entries: list[Entry] = [
+    entries: list[MapEntry] = [
         *layer("patch_embed", "patch_embed.proj", CONV),
         *norm("stem_norm", "patch_embed.norm"),
     ]
@@ -38,7 +38,7 @@ def timm_swin(tower: Swin) -> Names:
                 for entry in layer(f"{ours}.attn.qkv", f"{theirs}.attn.qkv")
             ]
             table = f"{theirs}.attn.relative_position_bias_table"
-            entries.append(Entry(f"params.{ours}.attn.bias_table", (table,), fit=_fit_table))
+            entries.append(MapEntry(f"params.{ours}.attn.bias_table", (table,), fit=_fit_table))
             entries += layer(f"{ours}.attn.proj", f"{theirs}.attn.proj")
             entries += norm(f"{ours}.norm2", f"{theirs}.norm2")
             entries += layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.fc1")

@@ -30,7 +30,7 @@ from vision.weights.families.blocks import (
     dense,
     norm,
 )
-from vision.weights.mapping import SAME, Entry, Form, Names, Tensor, WeightsError
+from vision.weights.mapping import SAME, Form, MapEntry, Names, Tensor, WeightsError
 
 _LEADING = Form("positions (1, T, D)", lambda tensors: tensors[0][0], lambda array: (array[None],))
 
@@ -141,11 +141,11 @@ def _names(
             f"{here}-norm blocks: set post_norm={not tower.post_norm}"
         )
     entries = [
-        Entry("params.token_embed.embedding", (naming.table,)),
-        Entry("params.pos_embed", (naming.pos,), _LEADING if naming.flax else SAME),
+        MapEntry("params.token_embed.embedding", (naming.table,)),
+        MapEntry("params.pos_embed", (naming.pos,), _LEADING if naming.flax else SAME),
     ]
     if tower.segments:
-        entries.append(Entry("params.segment_embed", (naming.segments,)))
+        entries.append(MapEntry("params.segment_embed", (naming.segments,)))
     for i in range(tower.depth):
         entries += block(tower, naming, i, tower.heads)
     ours, theirs = ("norm_stem", naming.norm_stem) if tower.post_norm else ("norm", naming.norm)
@@ -155,5 +155,5 @@ def _names(
     if tower.masked_head:
         entries += dense("masked_dense", naming.masked_dense, naming)
         entries += norm("masked_norm", naming.masked_norm, naming)
-        entries.append(Entry("params.masked_bias", (naming.masked_bias,)))
+        entries.append(MapEntry("params.masked_bias", (naming.masked_bias,)))
     return Names(tuple(entries), ignored or {})

@@ -9,7 +9,7 @@ import numpy as np
 from vision.models.vgg import STAGES, VGG
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, batch_norm, layer
-from vision.weights.mapping import CONV, Entry, Form, Names
+from vision.weights.mapping import CONV, Form, MapEntry, Names
 
 
 def timm_vgg(tower: VGG) -> Names:
@@ -29,8 +29,8 @@ def torchvision_vgg(tower: VGG) -> Names:
     return Names(entries, COUNTERS) + head(tower.num_classes, "classifier.6")
 
 
-def _features(tower: VGG) -> list[Entry]:
-    entries: list[Entry] = []
+def _features(tower: VGG) -> list[MapEntry]:
+    entries: list[MapEntry] = []
     block, place = -1, 0
     for count in STAGES[tower.depth]:
         for _ in range(count):

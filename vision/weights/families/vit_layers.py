@@ -12,7 +12,7 @@ import numpy as np
 from vision.models.vit import ViT
 from vision.weights.families.blocks import Layers, block, dense, map_pool, norm
 from vision.weights.fit import fit_patches, fit_positions
-from vision.weights.mapping import CONV, SAME, Entry, Form, Names, part, reshaped
+from vision.weights.mapping import CONV, SAME, Form, MapEntry, Names, part, reshaped
 
 _VECTOR = reshaped("a vector", (1, 1, -1), (-1,))
 
@@ -60,21 +60,21 @@ def vit_names(tower: ViT, naming: Naming, ignored: Mapping[str, str] | None = No
     return Names(tuple(entries), ignored)
 
 
-def _embedding(tower: ViT, naming: Naming) -> list[Entry]:
+def _embedding(tower: ViT, naming: Naming) -> list[MapEntry]:
     form = SAME if naming.flax else CONV
     if naming.flat_patches:
         form = _flat(tower.resolved().patch)
     name = f"{naming.patch}{naming.kernel}"
-    entries = [Entry("params.patch_embed.kernel", (name,), form, fit=fit_patches)]
+    entries = [MapEntry("params.patch_embed.kernel", (name,), form, fit=fit_patches)]
     if tower.pre_norm:
         entries += norm("norm_pre", naming.norm_pre, naming)
     else:
-        entries.append(Entry("params.patch_embed.bias", (f"{naming.patch}bias",)))
+        entries.append(MapEntry("params.patch_embed.bias", (f"{naming.patch}bias",)))
     if tower.has_class_token():
         flat = naming.cls.endswith("class_embedding")
-        entries.append(Entry("params.cls_token", (naming.cls,), _VECTOR if flat else SAME))
+        entries.append(MapEntry("params.cls_token", (naming.cls,), _VECTOR if flat else SAME))
     if tower.registers:
-        entries.append(Entry("params.registers", (naming.registers,)))
+        entries.append(MapEntry("params.registers", (naming.registers,)))
     if tower.posemb == "learned":
         entries += _positions(tower, naming)
     return entries
@@ -92,7 +92,7 @@ def _flat(patch: int) -> Form:
     return Form(f"dense layer (out, {patch} x {patch} x channels)", read, write)
 
 
-def _positions(tower: ViT, naming: Naming) -> list[Entry]:
+def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
     axis = 0 if naming.joined else 1
     lead = () if naming.joined else (1,)
     classed = "with one" if tower.class_position else "without one (class_position=True has one)"
@@ -107,11 +107,11 @@ def _positions(tower: ViT, naming: Naming) -> list[Entry]:
 
     grid = Form(f"positions of a square grid, and for a class token {classed}", read, write)
     if not tower.class_position:
-        return [Entry("params.pos_embed", (naming.pos,), grid, fit=fit_positions)]
+        return [MapEntry("params.pos_embed", (naming.pos,), grid, fit=fit_positions)]
     vector = reshaped("a position", (1, 1, -1), (*lead, 1, -1))
     return [
-        Entry("params.cls_pos_embed", (naming.pos,), part("class", axis, 0, 1, vector)),
-        Entry(
+        MapEntry("params.cls_pos_embed", (naming.pos,), part("class", axis, 0, 1, vector)),
+        MapEntry(
             "params.pos_embed",
             (naming.pos,),
             part(grid.name, axis, 1, None, grid),

@@ -15,7 +15,7 @@ import numpy as np
 from vision.data.source import SourceInfo
 from vision.data.sources.scenes.draws import choice, turn
 from vision.data.sources.scenes.labels import LABELS
-from vision.data.sources.scenes.reader import CARD, Reader
+from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Object, Scene, cos_sin
 from vision.data.sources.scenes.renderer import render
 from vision.data.sources.scenes.vocabulary import one_of
@@ -98,8 +98,8 @@ def film(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Clips(Reader):
-    """Clips as a source; the fields not named here are those of ``World`` and ``Reader``.
+class Clips(SceneReader):
+    """Clips as a source; the fields not named here are those of ``World`` and ``SceneReader``.
 
     An example holds, for T frames and K objects at most: ``video`` uint8[T, H, W, 3],
     ``instances`` uint8[T, H, W] (0 background, k + 1 object k), ``boxes`` int32[T, K, 4],

@@ -21,7 +21,7 @@ Names = tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class Wish:
+class SceneConstraint:
     """What may be drawn. Shapes to sizes and the quadrant hold for the subject only.
 
     ``quadrants``, ``glyphs``, ``artefacts`` (kind and seed) and ``companions`` (colours) are the
@@ -53,8 +53,8 @@ class Label:
       read: the class name that is true of a scene.
     """
 
-    names: Callable[[Wish], Names]
-    narrow: Callable[[Wish, str], Wish]
+    names: Callable[[SceneConstraint], Names]
+    narrow: Callable[[SceneConstraint, str], SceneConstraint]
     read: Callable[[Scene], str]
 
 
@@ -67,27 +67,27 @@ def _plain(field: str, read: Callable[[Scene], str]) -> Label:
     )
 
 
-def _families(free: Wish) -> Names:
+def _families(free: SceneConstraint) -> Names:
     present = {words.FAMILY_OF[shape] for shape in free.shapes}
     return tuple(family for family in words.FAMILIES if family in present)
 
 
-def _of_family(free: Wish, name: str) -> Wish:
+def _of_family(free: SceneConstraint, name: str) -> SceneConstraint:
     kept = tuple(shape for shape in free.shapes if words.FAMILY_OF[shape] == name)
     return dataclasses.replace(free, shapes=kept)
 
 
-def _leaf(free: Wish, name: str) -> Wish:
+def _leaf(free: SceneConstraint, name: str) -> SceneConstraint:
     variant, shape = name.split()
     return dataclasses.replace(free, variants=(variant,), shapes=(shape,))
 
 
-def _pair(free: Wish, name: str) -> Wish:
+def _pair(free: SceneConstraint, name: str) -> SceneConstraint:
     colour, shape = name.split()
     return dataclasses.replace(free, colours=(colour,), shapes=(shape,))
 
 
-def _identities(free: Wish) -> Names:
+def _identities(free: SceneConstraint) -> Names:
     parts = (free.variants, free.textures, free.colours, free.shapes)
     total = math.prod(map(len, parts))
     offset, step = turn(0, "identity", 0, total)
@@ -101,7 +101,7 @@ def _identities(free: Wish) -> Names:
     return tuple(chosen)
 
 
-def _identity(free: Wish, name: str) -> Wish:
+def _identity(free: SceneConstraint, name: str) -> SceneConstraint:
     variant, texture, colour, shape = name.split()
     return dataclasses.replace(
         free, variants=(variant,), textures=(texture,), colours=(colour,), shapes=(shape,)
@@ -117,20 +117,20 @@ def _read_identity(scene: Scene) -> str:
     return f"{thing.variant} {thing.texture} {thing.colour} {thing.shape}"
 
 
-def _count(free: Wish, name: str) -> Wish:
+def _count(free: SceneConstraint, name: str) -> SceneConstraint:
     return dataclasses.replace(free, num_objects=(int(name), int(name)))
 
 
-def _glyph(free: Wish, name: str) -> Wish:
+def _glyph(free: SceneConstraint, name: str) -> SceneConstraint:
     return dataclasses.replace(free, glyphs=(int(name.removeprefix("glyph ")),))
 
 
-def _artefact(free: Wish, name: str) -> Wish:
+def _artefact(free: SceneConstraint, name: str) -> SceneConstraint:
     kept = tuple(trace for trace in free.artefacts if trace[0] == name)
     return dataclasses.replace(free, artefacts=kept)
 
 
-def _generator(free: Wish, name: str) -> Wish:
+def _generator(free: SceneConstraint, name: str) -> SceneConstraint:
     kept = tuple(trace for trace in free.artefacts if name == f"{trace[0]} {trace[1]}")
     return dataclasses.replace(free, artefacts=kept)
 

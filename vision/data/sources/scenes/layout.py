@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import between, choice
-from vision.data.sources.scenes.labels import Wish
+from vision.data.sources.scenes.labels import SceneConstraint
 from vision.data.sources.scenes.record import Object
 from vision.data.sources.scenes.shapes import inner_radius
 
@@ -37,7 +37,7 @@ class Layout:
 
 
 def draw_objects(
-    aim: Wish, free: Wish, count: int, u: Sequence[float], layout: Layout
+    aim: SceneConstraint, free: SceneConstraint, count: int, u: Sequence[float], layout: Layout
 ) -> tuple[Object, ...]:
     """``count`` objects: the subject as ``aim`` says, the others as ``free`` says.
 
@@ -82,7 +82,9 @@ def draw_objects(
     return tuple(objects)
 
 
-def _sizes(aim: Wish, free: Wish, blocks: list[Sequence[float]], as_drawn: bool) -> list[float]:
+def _sizes(
+    aim: SceneConstraint, free: SceneConstraint, blocks: list[Sequence[float]], as_drawn: bool
+) -> list[float]:
     """Radii; a crowd has no large things, and the subject gets the largest radius."""
     fitting = words.SIZES[: 3 if len(blocks) < 4 else 2 if len(blocks) < 7 else 1]
     others = tuple(name for name in free.sizes if name in fitting) or free.sizes

@@ -21,7 +21,7 @@ CARD = {
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Reader(World):
+class SceneReader(World):
     """A world read as ``num_examples`` examples; see ``World`` for the other fields.
 
     Attributes:

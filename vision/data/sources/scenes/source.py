@@ -14,18 +14,18 @@ from vision.data.source import SourceInfo
 from vision.data.sources.scenes import draws, noise, pen
 from vision.data.sources.scenes.features import FEATURES, Example
 from vision.data.sources.scenes.labels import LABELS
-from vision.data.sources.scenes.reader import CARD, Reader
+from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Background, Scene, cos_sin
 from vision.data.sources.scenes.vocabulary import one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Scenes(Reader):
+class Scenes(SceneReader):
     """Images of a world's scenes with everything that is true of them; nothing is stored.
 
     Example i is a pure function of the fields and i; splits are independent streams. A scene
     does not depend on ``num_examples``, ``image_size``, the shape of its picture or ``features``.
-    The fields not named here are those of ``World`` and ``Reader``.
+    The fields not named here are those of ``World`` and ``SceneReader``.
 
     Attributes:
       features: what every example holds, names from ``features.FEATURES``.

@@ -27,7 +27,7 @@ from vision.data.sources.scenes.edits import (
     write_modifier,
 )
 from vision.data.sources.scenes.layout import find_place, possible_pairs
-from vision.data.sources.scenes.reader import CARD, Reader
+from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Object, Scene
 from vision.data.sources.scenes.renderer import render
 from vision.data.sources.scenes.vocabulary import one_of
@@ -220,11 +220,11 @@ def _distractor(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Triplets(Reader):
+class Triplets(SceneReader):
     """Triplets as a source. An example holds ``reference`` and ``target`` uint8[H, W, 3],
     ``distractors`` uint8[D, H, W, 3], ``modifier`` (text) and ``vague`` (bool).
 
-    The fields are those of ``World``, ``Reader`` and ``triplet``.
+    The fields are those of ``World``, ``SceneReader`` and ``triplet``.
     """
 
     num_edits: int = 1

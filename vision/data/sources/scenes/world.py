@@ -9,7 +9,7 @@ from typing import Any
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import between, choice, spread, turn, uniforms
-from vision.data.sources.scenes.labels import LABELS, Wish
+from vision.data.sources.scenes.labels import LABELS, SceneConstraint
 from vision.data.sources.scenes.layout import (
     PER_OBJECT,
     Layout,
@@ -189,9 +189,9 @@ class World:
         return LABELS[self.label].names(self._free)
 
     @functools.cached_property
-    def _free(self) -> Wish:
+    def _free(self) -> SceneConstraint:
         """What this world allows before a class is chosen."""
-        return Wish(
+        return SceneConstraint(
             **{field: getattr(self, field) for field in _VOCABULARIES if field != "artefacts"},
             num_objects=self.num_objects,
             num_identities=self.num_identities,
@@ -200,7 +200,7 @@ class World:
         )
 
     @functools.cached_property
-    def _wishes(self) -> tuple[Wish, ...]:
+    def _wishes(self) -> tuple[SceneConstraint, ...]:
         """What may be drawn for every class."""
         return tuple(LABELS[self.label].narrow(self._free, name) for name in self.class_names)
 

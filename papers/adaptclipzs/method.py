@@ -1,0 +1,135 @@
+"""A dual encoder is tuned on labelled images with sentences about their classes, for other classes.
+
+Saha et al., Improved Zero-Shot Classification by Adapting VLMs with Text Descriptions, 2024.
+Headline: 4 to 5 % more accuracy on novel birds and flowers after tuning on iNaturalist; CUB
+zero-shot 56.8 % with ViT-B/16.
+
+Sentences of a language model describe a class, not a picture: which of them is visible is unknown.
+Every image meets a random one of its class, "a photo of a <name>. <sentence>" (``LabelToCaption``),
+and all texts of its class in the batch are right, P(i) = {j : y_j = y_i}:
+
+    L = -mean_i 1/|P(i)| sum_{j in P(i)} [log softmax_j(s x_i . t_j) + log softmax_j(s t_i . x_j)]
+
+which is ``Contrast(targets=SameKey())`` with weights (1, 1); the scale s starts at half of CLIP's
+and learns fast, everything else very slowly (rules of the optimizer), by cosines that restart
+(``WarmRestarts``). A new class y with sentences S(y) is told by the mean probability of its texts
+among those of all classes (``DescribedZeroShot``):
+
+    p(y | x) = 1/|S(y)| sum_{t in S(y)} softmax_t(s x . t)
+
+Facts from the authors' code; there the rate changes after epochs, here after steps, and s is CLIP's
+scale over a temperature, here one number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vision.data.ops.classes import LabelToCaption
+from vision.data.source import DataError
+from vision.data.tokenize import Tokenizer
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import IMAGE, check_sizes, embed, embed_texts
+from vision.evaluators.image_text.zero_shot import per_class
+from vision.train.schedule import TrainLength
+
+
+@dataclasses.dataclass(frozen=True)
+class WarmRestarts:
+    """Half a cosine from 1 to 0 again and again, each ``factor`` times as long as the last.
+
+    Loshchilov and Hutter, SGDR, 2017.
+    """
+
+    first: str = "10 epochs"
+    factor: float = 2.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.factor < math.inf:
+            raise ValueError(f"factor={self.factor}: at least 1")
+
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        length = max(train_length.steps(self.first, "optimizer.schedule.first"), 1)
+        cycle, start, end = jnp.float32(length), jnp.float32(0), length
+        while end < train_length.total_steps:  # a handful: every one is longer, or as long
+            past = step >= end
+            start = jnp.where(past, end, start)
+            length = round(length * self.factor)
+            cycle = jnp.where(past, length, cycle)
+            end += length
+        return 0.5 * (1 + jnp.cos(jnp.pi * (step - start) / cycle))
+
+
+def mean_probability(
+    images: np.ndarray, texts: np.ndarray, owner: np.ndarray, scale: float = 100.0
+) -> np.ndarray:
+    """Mean over a class's texts of their softmax probability among all texts, float64 (N, K).
+
+    Args:
+      images: unit vectors (N, D).
+      texts: unit vectors (M, D).
+      owner: int (M,), the class of a text; every class 0..K - 1 has one.
+      scale: of the cosines.
+    """
+    logits = scale * (images @ texts.T).astype(np.float64)
+    chances = np.exp(logits - logits.max(1, keepdims=True))
+    chances /= chances.sum(1, keepdims=True)
+    counts = np.bincount(owner)
+    return chances @ (np.eye(len(counts)) / counts)[owner]
+
+
+@dataclasses.dataclass(frozen=True)
+class DescribedZeroShot:
+    """Classifies images by all sentences about the classes: ``mean_probability``.
+
+    Yields ``top1``, ``macro`` (mean over classes that occur of their accuracy), ``examples`` and
+    ``texts``. Images of classes that are left out do not count.
+
+    Attributes:
+      data: what is read; batches need ``label``, int (B,).
+      tokenizer: of the texts.
+      say: the classes, in label order, and what is said of them.
+      among: labels to choose between; empty for all.
+      scale: of the softmax.
+      text_batch: texts that are embedded at a time; a multiple of the devices.
+    """
+
+    data: EvaluationData
+    tokenizer: Tokenizer
+    say: LabelToCaption
+    among: tuple[int, ...] = ()
+    scale: float = 100.0
+    text_batch: int = 256
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no records of these classes, or a label in ``among`` that is no class.
+        """
+        texts = self.say.texts
+        among = self.among or tuple(range(len(texts)))
+        if bad := [label for label in among if not 0 <= label < len(texts)]:
+            raise DataError(f"among: {bad[0]} is not a class in 0..{len(texts) - 1}")
+        told = [text for label in among for text in texts[label]]
+        owner = np.repeat(np.arange(len(among)), [len(texts[label]) for label in among])
+        found = embed(predict, ctx, self.data, (IMAGE,), ("label",))
+        place = {label: i for i, label in enumerate(among)}
+        label = np.asarray([place.get(int(x), -1) for x in found["label"]])
+        if not (label >= 0).any():
+            raise DataError(f"{self.data.source.info.name}: no image of the {len(among)} classes")
+        bank = embed_texts(predict, ctx, self.tokenizer, told, self.text_batch)
+        check_sizes(found[IMAGE], bank)
+        images, label = found[IMAGE][label >= 0], label[label >= 0]
+        right = mean_probability(images, bank, owner, self.scale).argmax(1) == label
+        yield "top1", float(right.mean())
+        yield "macro", float(np.nanmean(per_class(label, ~right, len(among))))
+        yield "examples", len(label)
+        yield "texts", len(told)

@@ -1,0 +1,192 @@
+"""Classes that come in tasks: replay, distillation and prototypes in one protocol.
+
+    python train.py --config=papers/cil_survey/config.py:wa --workdir=workdirs/wa
+
+Zhou et al., Deep Class-Incremental Learning: A Survey, 2023: CIFAR-100 in ten tasks, class order of
+seed 1993, 2000 exemplars; an 18-layer ResNet for small images stands for the survey's 32-layer one.
+``learner`` is one of ``LEARNERS``; ``small``, or ``small,learner=replay``, takes the digits that
+ship, in five tasks. The numbers of the protocol are in ``stages.json`` of the workdir.
+"""
+
+import dataclasses
+from typing import Literal
+
+import numpy as np
+
+from papers.cil_survey.method import Incremental
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.combine import Concat, Subset
+from vision.data.sources.digits import Digits
+from vision.data.sources.splits import OfClasses
+from vision.data.sources.tfds import Tfds
+from vision.metrics.continual import worth_in_examples
+from vision.models.plain_conv import PlainConv
+from vision.models.resnet import ResNet
+from vision.run.experiment import Experiment
+from vision.scenario.continual import ContinualEvaluation, Exemplars
+from vision.scenario.stages import Scenario, Stage
+from vision.train.optim import Optimizer, sgd
+from vision.train.schedule import Cosine, Staircase
+from vision.weights.init_from import InitFrom
+
+
+@dataclasses.dataclass(frozen=True)
+class Learner:
+    """What distinguishes the baselines.
+
+    Attributes:
+      replays: keeps exemplars.
+      distil: see ``Incremental``; then a copy of the network is carried along.
+      align: see ``Incremental``.
+      answers: ``head``, or ``exemplars`` or ``class means`` that are nearest.
+      equal_bytes: exemplars in the place of the copy that it does not carry.
+    """
+
+    replays: bool = False
+    distil: str = "none"
+    align: bool = False
+    answers: str = "head"
+    equal_bytes: bool = False
+
+
+Name = Literal[
+    "finetune", "replay", "replay_equal_bytes", "lwf", "icarl", "wa", "prototypes", "joint"
+]
+LEARNERS: dict[Name, Learner] = {
+    "finetune": Learner(),
+    "replay": Learner(replays=True),
+    "replay_equal_bytes": Learner(replays=True, equal_bytes=True),
+    "lwf": Learner(distil="added"),
+    "icarl": Learner(replays=True, distil="added", answers="exemplars"),
+    "wa": Learner(replays=True, distil="shared", align=True),
+    "prototypes": Learner(answers="class means"),
+    "joint": Learner(),
+}
+# Parameters of the small tower; a test counts them.
+SMALL_FLOATS = 6_514
+
+
+def get_config(learner: Name = "wa") -> Config:
+    order = np.random.RandomState(1993).permutation(100).tolist()
+    return stream(
+        learner,
+        train=spec(Tfds, name="cifar100", split="train"),
+        test=spec(Tfds, name="cifar100", split="test"),
+        tasks=[order[i : i + 10] for i in range(0, 100, 10)],
+        exemplars=2000,
+        floats=11_220_132,
+        example_bytes=32 * 32 * 3,
+        run={
+            "model": spec(ResNet, depth=18, stem="cifar"),
+            "optimizer": spec(
+                Optimizer,
+                method=spec(sgd, momentum=0.9),
+                learning_rate=0.1,
+                schedule=spec(Staircase, factor=0.1, every="60 epochs"),
+                weight_decay=5e-4,
+            ),
+            "total": "170 epochs",
+        },
+        batch_size=128,
+        batch_ops=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
+    )
+
+
+def small(learner: Name = "wa") -> Config:
+    return stream(
+        learner,
+        train=spec(Digits, split="train"),
+        test=spec(Digits, split="test"),
+        tasks=[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]],
+        exemplars=100,
+        floats=SMALL_FLOATS,
+        example_bytes=8 * 8,
+        run={
+            "model": spec(PlainConv, width=24, depth=2),
+            "optimizer": spec(
+                Optimizer,
+                method=spec(sgd, momentum=0.9),
+                learning_rate=0.05,
+                schedule=spec(Cosine),
+                weight_decay=5e-4,
+            ),
+            "total": "600 steps" if learner == "joint" else "120 steps",  # of each task
+        },
+        batch_size=32,
+        batch_ops=[spec(BatchRandomCrop, padding=1, fill="edge")],
+    )
+
+
+def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batch_size, batch_ops):
+    """The stages of a learner: a run and then its memory per task, and the test of them all."""
+    learner = LEARNERS[name]
+    if learner.equal_bytes:
+        exemplars += worth_in_examples(floats, example_bytes)
+    if name == "joint":
+        tasks = [[label for task in tasks for label in task]]
+    values = {"low": 0, "high": 1}
+
+    def read(source):
+        return spec(EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)])
+
+    def memory(stage):
+        return spec(Subset, source=train, keys_file=f"stage:memory{stage}/keys.txt")
+
+    stages, means = [], []
+    for number, task in enumerate(tasks):
+        if name == "prototypes":
+            so_far = [label for one in tasks[: number + 1] for label in one]
+            means.append(read(spec(OfClasses, source=train, classes=so_far)))
+            if number:
+                continue
+        own = spec(OfClasses, source=train, classes=task)
+        source = own
+        if learner.replays and number:
+            source = spec(Concat, sources=[own, memory(number - 1)])
+        before = spec(InitFrom, source=f"workdir:stage:task{number - 1}")
+        experiment = spec(
+            Experiment,
+            data=spec(
+                TrainData,
+                source=source,
+                batch_size=batch_size,
+                batch_ops=[spec(BatchValueRange, **values), *batch_ops],
+                threads=0,
+            ),
+            objective=spec(
+                Incremental,
+                tasks=tasks,
+                stage=number,
+                distil=learner.distil,
+                align=learner.align,
+            ),
+            init_from=before if number else None,
+            **run,
+        )
+        stages.append(spec(Stage, name=f"task{number}", do=experiment))
+        if learner.replays:
+            kept = spec(
+                Exemplars,
+                run_of=f"stage:task{number}",
+                data=read(own),
+                total=exemplars,
+                earlier=f"stage:memory{number - 1}" if number else "",
+            )
+            stages.append(spec(Stage, name=f"memory{number}", do=kept))
+            if learner.answers == "exemplars":
+                means.append(read(memory(number)))
+    last = len(tasks) - 1
+    protocol = spec(
+        ContinualEvaluation,
+        runs=[f"stage:task{0 if name == 'prototypes' else i}" for i in range(len(tasks))],
+        test=read(test),
+        tasks=tasks,
+        means=means,
+        teacher=learner.distil != "none",
+        exemplars=f"stage:memory{last}" if learner.replays else "",
+        example_bytes=example_bytes,
+    )
+    return spec(Scenario, stages=[*stages, spec(Stage, name="protocol", do=protocol)])

@@ -1,0 +1,168 @@
+"""Streams of tasks: the stage's loss, alignment, herding, the protocol's numbers and memory."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from papers.cil_survey.config import LEARNERS, SMALL_FLOATS, Name, small
+from papers.cil_survey.method import Incremental, aligned
+from vision.config.specs import build
+from vision.data.sources.digits import Digits
+from vision.data.sources.splits import OfClasses
+from vision.metrics.arrays import MetricError
+from vision.metrics.continual import continual, worth_in_examples
+from vision.models.plain_conv import PlainConv
+from vision.objectives.classify import Classify
+from vision.probes.herding import herd
+from vision.scenario import stages
+from vision.train.objective import Context
+from vision.train.tower import count_params
+
+TASKS = ((3, 1), (0, 2))
+TOWER = PlainConv(width=4, depth=1, num_classes=5)
+IMAGE = jax.random.uniform(jax.random.key(0), (4, 4, 4, 1))
+LABEL = jnp.array([3, 1, 2, 0])
+BATCH = {"image": IMAGE, "label": LABEL, "_mask": jnp.ones(4, bool)}
+
+
+CTX = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+
+
+def begun(**options: Any) -> tuple[Incremental, Any]:
+    objective = Incremental(TOWER, TASKS, **options)
+    variables = objective.init(jax.random.key(1), BATCH)
+    return objective, objective.init_from_batch(variables, BATCH, jax.random.key(3))
+
+
+def test_one_task_of_all_classes_is_classification():
+    all_at_once = Incremental(TOWER, ((0, 1, 2, 3, 4),))
+    variables = all_at_once.init(jax.random.key(1), BATCH)
+    ours, aux = all_at_once.loss(variables, BATCH, CTX)
+    plain, expected = Classify(TOWER).loss(variables, BATCH, CTX)
+    assert float(ours) == pytest.approx(float(plain), rel=1e-6)
+    assert aux.metrics == expected.metrics
+
+
+def test_classes_to_come_have_no_share():
+    objective, variables = begun(stage=0)
+    said = objective.predict(variables, BATCH, CTX)
+    probabilities = np.exp(said["log_probabilities"])
+    np.testing.assert_allclose(probabilities[:, [1, 3]].sum(1), 1, rtol=1e-6)
+    assert (probabilities[:, [0, 2, 4]] == 0).all()
+
+
+def test_a_student_that_is_its_teacher_has_the_teachers_entropy_to_pay():
+    """And no gradient from it; ``shared`` weights both by the share of the classes."""
+    plain, variables = begun(stage=1)
+    assert not variables.extra_state
+    alone, _ = plain.loss(variables, BATCH, CTX)
+    for distil, own, kept in (("added", 1.0, 1.0), ("shared", 0.5, 0.5)):
+        objective, with_teacher = begun(stage=1, distil=distil)
+        logits = Classify(TOWER).predict(variables, BATCH, CTX)["logits"][:, (3, 1)]
+        softened = jax.nn.softmax(logits / 2)
+        entropy = float(-jnp.mean(jnp.sum(softened * jnp.log(softened), -1)))
+        loss, _ = objective.loss(with_teacher, BATCH, CTX)
+        assert float(loss) == pytest.approx(own * float(alone) + kept * entropy, rel=1e-5)
+        teacher = with_teacher.extra_state["teacher"]["params"]
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, teacher, with_teacher.params["model"]))
+    _, variables = begun(stage=0, distil="added")
+    assert not variables.extra_state
+
+
+def test_aligned_rows_are_as_long_as_the_old_ones():
+    params = {"head": {"kernel": jnp.arange(1.0, 16).reshape(3, 5), "bias": jnp.ones(5)}}
+    after = aligned(params, (0, 1), (2, 4))["head"]
+    lengths = np.linalg.norm(after["kernel"], axis=0)
+    assert lengths[[2, 4]].mean() == pytest.approx(lengths[[0, 1]].mean(), rel=1e-6)
+    assert (after["kernel"][:, [0, 1, 3]] == params["head"]["kernel"][:, [0, 1, 3]]).all()
+    assert (after["bias"] == 1).all()
+    again = aligned({"head": after}, (0, 1), (2, 4))["head"]["kernel"]
+    np.testing.assert_allclose(again, after["kernel"], rtol=1e-6)
+    assert aligned(params, (), (2, 4)) is params
+
+
+def test_the_next_stage_begins_with_what_the_last_one_answered_with():
+    """The aligned head of stage 1 is the teacher of stage 2."""
+    tasks = ((3,), (1,), (0,))
+    make = {"align": True, "distil": "added"}
+    second, third = (Incremental(TOWER, tasks, stage=n, **make) for n in (1, 2))
+    variables = second.init(jax.random.key(1), BATCH)
+    after = third.init_from_batch(third.init(jax.random.key(1), BATCH), BATCH, jax.random.key(0))
+    answered = aligned(variables.params["model"], (3,), (1,))
+    for place in (after.params["model"], after.extra_state["teacher"]["params"]):
+        assert jax.tree.all(jax.tree.map(jnp.array_equal, place, answered))
+
+
+def test_a_stage_refuses_tasks_that_share_a_class():
+    with pytest.raises(ValueError, match="none twice"):
+        Incremental(TOWER, ((1,), (1, 2)))
+    with pytest.raises(ValueError, match="stage=2 of 2"):
+        Incremental(TOWER, TASKS, stage=2)
+
+
+def test_herding_follows_the_mean_as_no_other_choice_does():
+    x = np.random.default_rng(0).normal(size=(30, 4))
+    chosen = herd(x, 8)
+    assert len(set(chosen.tolist())) == 8
+    assert (herd(x, 3) == chosen[:3]).all()
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    mean = unit.mean(0)
+    for k in range(1, 9):  # brute force of every greedy choice
+        gaps = [
+            float(np.linalg.norm(mean - unit[[*chosen[: k - 1], i]].mean(0)))
+            if i not in chosen[: k - 1]
+            else math.inf
+            for i in range(30)
+        ]
+        assert chosen[k - 1] == int(np.argmin(gaps))
+    with pytest.raises(ValueError, match="count=31"):
+        herd(x, 31)
+
+
+def test_numbers_of_the_protocol():
+    right = np.array([[10, 9, 9], [6, 8, 9], [4, 6, 5]])
+    found = continual(right, np.array([10, 10, 5]))
+    assert found["last"] == 15 / 25
+    assert found["average"] == pytest.approx((1 + 14 / 20 + 15 / 25) / 3)
+    assert found["forgetting"] == pytest.approx(((1 - 0.4) + (0.8 - 0.6)) / 2)
+    assert continual(np.array([[3]]), np.array([4])) == {
+        "last": 0.75,
+        "average": 0.75,
+        "forgetting": 0.0,
+    }
+    with pytest.raises(MetricError):
+        continual(right, np.array([1, 2]))
+
+
+def test_memory_is_counted_as_the_survey_does():
+    assert worth_in_examples(463_504, 32 * 32 * 3) == 603
+    config: Any = small("joint")
+    tower = build(config.stages[0].do.model)
+    tower = dataclasses.replace(tower, num_classes=10)
+    params = jax.eval_shape(tower.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)))["params"]
+    assert count_params(params) == SMALL_FLOATS
+
+
+def test_records_of_some_classes():
+    some = OfClasses(Digits(split="test"), classes=(7, 2))
+    labels = np.asarray(some.column("label"))
+    assert set(labels.tolist()) == {2, 7}
+    assert len(some) == 71 == some.info.num_examples
+    assert some.info.class_names == tuple("0123456789")
+    assert some[0]["label"] == labels[0]
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_learner_is_a_scenario(name: Name):
+    config: Any = small(name)
+    stages.check(config)
+    names = [stage.name for stage in config.stages]
+    assert names[-1] == "protocol"
+    assert ("memory0" in names) == LEARNERS[name].replays

@@ -1,0 +1,71 @@
+"""Tiny marks named from a tenth of the tokens: with the cache and the head, and without.
+
+A mark of 6 pixels, one of eight kinds, stands somewhere in scenes of 24: 36 patches. ViTs of three
+blocks train 200 steps on 2,400 scenes, three seeds. ``r = 1`` keeps all tokens; EViT leaves a tenth
+of them in the second block; CLCA does so too, with its cache and its head.
+
+It did not hold, since there is nothing to bring back: after so short a training EViT, which throws
+the background away, names more marks (92.1 %) than all tokens do (88.1 %). CLCA names most: 99.3 %,
+at 33 % of the FLOPs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from configs.parts.drawn import drawn
+from papers.clca.config import small
+from papers.clca.method import CLCA
+from vision.config.specs import build
+from vision.models.vit import ViT
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.train.flops import count
+from vision.train.objective import Context, Variables
+
+NAMES: dict[Any, str] = {"": "CLCA", "evit": "EViT", "full": "r = 1"}
+
+
+def share_of_flops() -> float:
+    """CLCA's at r = 0.1 of the plain ViT-S/16's, both of one image of 448 pixels."""
+    images = {"image": jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)}
+
+    def flops(objective: CLCA) -> int:
+        variables = jax.eval_shape(objective.init, jax.random.key(0), images)
+
+        def call(variables: Variables, image: jax.Array) -> jax.Array:
+            ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+            return objective.answer(variables, image, ctx)[0]
+
+        return count(call, variables, images["image"])
+
+    model = ViT(variant="S/16", num_classes=100, registers=1)
+    return flops(CLCA(model)) / flops(CLCA(model, keep=1.0, cache=False, aggregate=False))
+
+
+def test_a_cache_and_a_deep_head_bring_back_what_reduction_loses(record: Recorder):
+    top1: dict[str, Side] = {}
+    for rival, name in NAMES.items():
+        config: Any = drawn(small(rival))
+        evaluator = build(config.evaluators)["test"]
+        rows = [measure(train(config, seed), evaluator)["top1"] for seed in SEEDS]
+        top1[name] = Side(name, tuple(rows))
+    own, evit, full = top1["CLCA"], top1["EViT"], top1["r = 1"]
+    share = share_of_flops()
+    lost = full.mean - evit.mean
+    record(
+        card=101,
+        paper="Cross-layer cache aggregation for token reduction in ultra-fine-grained image "
+        "recognition, 2024",
+        claim="With a tenth of the tokens EViT loses accuracy on tiny marks, and CLCA brings back "
+        "at least half of it, at less than 45 % of the FLOPs (ViT-S/16 at 448 pixels).",
+        expected=False,
+        holds=lost > 0 and own.mean - evit.mean >= lost / 2 and share < 0.45,
+        measured=[
+            Measured("top-1 of 8 marks", own, evit),
+            Measured("top-1 of 8 marks", own, full),
+            Measured("share of FLOPs at r = 0.1", Side("CLCA", (share,))),
+        ],
+    )

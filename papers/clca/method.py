@@ -1,0 +1,193 @@
+"""CLCA: what was thrown away with the tokens is cached between layers, and the head reads depths.
+
+Reducing tokens in a vision transformer saves most of its work and loses detail. After attention in
+a few blocks a rule (EViT, Top-K, ToMe, PatchMerger) leaves a share r of the patch tokens. And:
+
+    cache   after every block, [mean of the patch tokens; CLR], where CLR is a learned token that no
+            rule touches, is stored; after each reducing block and after the block before the last
+            all that was stored joins the tokens, and the store is empty
+    head    class tokens after each reducing block and after the last, without the final norm:
+            BatchNorm, two depthwise sums over depths per channel, BatchNorm, GELU, linear
+
+With r = 1 and neither of them it is the plain transformer, bit for bit.
+
+Rios et al., Cross-Layer Cache Aggregation for Token Reduction in Ultra-Fine-Grained Image
+Recognition, 2024. Headline: near the best accuracy at r = 0.1 (values only in figures). The
+authors' code lets CLR be pruned; here it is the model's last register, part of the prefix, and does
+not start as the class token. DynamicViT, ATS, DPC-KNN and SiT, which they also wrap, are left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from papers.clca.depth_head import DepthHead
+from papers.clca.token_reduction import Attended, ReductionRule, number_kept
+from vision.models.vit import ViT
+from vision.objectives.classify import cross_entropy, to_targets
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.tower import Tap, initialise
+
+Tree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class CLCA(Objective):
+    """See the module. ``batch["image"]``, ``batch["label"]`` as ``Classify`` has them.
+
+    Attributes:
+      model: a ViT with ``pool="cls"``, a head, ``remat="none"`` and, for the cache, a register.
+      rule: how tokens become fewer.
+      blocks: numbers, from 0, of the blocks that reduce.
+      keep: r, the share of the tokens behind the prefix that a reducing block leaves.
+      cache: whether there is a cache.
+      aggregate: whether the head reads several depths; else the model's own head answers.
+      label_smoothing: of the cross-entropy.
+    """
+
+    model: ViT
+    rule: ReductionRule = Attended()  # noqa: RUF009 - frozen
+    blocks: tuple[int, ...] = (3, 6, 9)
+    keep: float = 0.1
+    cache: bool = True
+    aggregate: bool = True
+    label_smoothing: float = 0.0
+
+    def __post_init__(self) -> None:
+        depth, blocks = self.model.resolved().depth, self.blocks
+        if not blocks or list(blocks) != sorted(set(blocks)) or not blocks[0] >= 0:
+            raise ValueError(f"blocks={blocks}: at least one, rising")
+        if blocks[-1] >= depth:
+            raise ValueError(f"blocks={blocks}, but the model has {depth}, from 0")
+        if not 0 < self.keep <= 1:
+            raise ValueError(f"keep={self.keep}, but it is above 0 and at most 1")
+        if self.model.pool != "cls" or self.model.remat != "none":
+            raise ValueError("the model needs pool='cls' and remat='none'")
+        if self.cache and not self.model.registers:
+            raise ValueError("cache=True needs a token to carry it: registers=1 in the model")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
+
+    @property
+    def prefix(self) -> int:
+        return 1 + self.model.registers
+
+    @property
+    def recoveries(self) -> tuple[int, ...]:
+        """The blocks after which the cache joins the tokens."""
+        if not self.cache:
+            return ()
+        return tuple(sorted({*self.blocks, max(self.model.resolved().depth - 2, 0)}))
+
+    def tokens(self, patches: int) -> list[int]:
+        """How many tokens every block leaves, prefix included, of an image of so many patches."""
+        found, others, stored = [], patches, 0
+        for block in range(self.model.resolved().depth):
+            if block in self.blocks and (kept := number_kept(others, self.keep)) < others:
+                others = kept + self.rule.adds
+            if block in self.recoveries:
+                others, stored = others + 2 * stored, 0
+            stored += 1
+            found.append(self.prefix + others)
+        return found
+
+    def init(self, key: jax.Array, batch: Batch) -> Variables:
+        k_model, k_rule, k_head = jax.random.split(key, 3)
+        variables = super().init(k_model, batch)
+        size = self.model.resolved()
+        height, width = (side // size.patch for side in batch["image"].shape[1:3])
+        before = [self.prefix + height * width, *self.tokens(height * width)]
+        learned = {}
+        for block in self.blocks:
+            others = before[block] - self.prefix
+            kept = number_kept(others, self.keep)
+            if kept < others:
+                k_block = jax.random.fold_in(k_rule, block)
+                learned[f"at{block}"] = self.rule.init(k_block, size.width, kept)
+        if jax.tree.leaves(learned):
+            variables = variables.merge(params={"rule": learned})
+        if self.aggregate:
+            depths = jnp.zeros((1, len(self._read()), size.width))
+            head, state = initialise(self._head, k_head, depths)
+            variables = variables.merge(params={"head": head}, model_state={"head": state})
+        return variables
+
+    @property
+    def _head(self) -> DepthHead:
+        return DepthHead(self.model.num_classes or 0, precision=self.model.precision)
+
+    def _read(self) -> tuple[int, ...]:
+        """The blocks whose class tokens the head reads."""
+        return tuple(sorted({*self.blocks, self.model.resolved().depth - 1}))
+
+    def answer(
+        self, variables: Variables, image: jax.Array, ctx: Context
+    ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
+        """Logits (B, K) float32, the model's ``out``, and the new state of both networks."""
+        tap = self._tap(variables.params.get("rule", {}))
+        out, states = apply(self.model, variables, image, ctx, tap=tap)
+        logits = out["logits"]
+        if self.aggregate:
+            depths = jnp.stack([out[f"block{i:02d}"][:, 0] for i in self._read()], axis=1)
+            state = variables.model_state["head"]
+            given = {"params": variables.params["head"], **state}
+            mutable = list(state) if ctx.train else []
+            logits, updated = self._head.apply(given, depths, train=ctx.train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
+            states["head"] = {**state, **updated}
+        return logits.astype(jnp.float32), out, states
+
+    def _tap(self, learned: Tree) -> Tap | None:
+        """Reduces within blocks, stores and recovers between them; one tap is for one call."""
+        sites = []
+        if self.keep < 1:
+            parts = ["attention", "middle"] if self.rule.reads_attention else ["middle"]
+            sites += [f"block{block:02d}/{part}" for block in self.blocks for part in parts]
+        if self.cache:
+            sites += [f"block{block:02d}" for block in range(self.recoveries[-1] + 1)]
+        if not sites:
+            return None
+        attention: dict[int, jax.Array] = {}
+        stored: list[jax.Array] = []
+        pooled: list[int | None] = [None]
+
+        def edit(name: str, x: jax.Array) -> jax.Array:
+            site, _, part = name.partition("/")
+            block = int(site.removeprefix("block"))
+            if part == "attention":
+                attention[block] = x
+                return x
+            if part == "middle":
+                others = x.shape[1] - self.prefix
+                kept = number_kept(others, self.keep)
+                if kept == others:
+                    return x
+                own = learned.get(f"at{block}", ())
+                return self.rule(own, x, attention.get(block), self.prefix, kept)
+            if block in self.recoveries:
+                # The mean is over what a block itself has, until the cache joins again.
+                pooled[0] = x.shape[1]
+                x = jnp.concatenate([x, *stored], axis=1)
+                stored.clear()
+            if block < self.recoveries[-1]:
+                mean = x[:, self.prefix : pooled[0]].mean(1, keepdims=True)
+                stored.append(jnp.concatenate([mean, x[:, self.prefix - 1 : self.prefix]], 1))
+            return x
+
+        return Tap(edit, "|".join(sites))
+
+    def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
+        logits, _, state = self.answer(variables, batch["image"], ctx)
+        targets, labelled = to_targets(batch["label"], logits.shape[-1])
+        losses = cross_entropy(logits, targets, "softmax", self.label_smoothing)
+        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return averaged(losses, labelled & batch["_mask"], state, top1=right)
+
+    def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
+        logits, out, _ = self.answer(variables, batch["image"], ctx)
+        log = jax.nn.log_softmax(logits)
+        embedding = out["embedding"].astype(jnp.float32)
+        return {"logits": logits, "log_probabilities": log, "embedding": embedding}

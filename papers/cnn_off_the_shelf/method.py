@@ -1,0 +1,194 @@
+"""CNN Features off-the-shelf: an Astounding Baseline for Recognition, 2014.
+
+The activations of a network trained for something else, and a linear classifier or a distance,
+are what any recognition method has to beat.
+
+- Classification: features of length 1, a linear support vector machine per class (squared hinge),
+  C chosen on a tenth of the training records. With ``augment`` 16 views of every image (itself, the
+  four corners and the centre at 4/9 of its area, turned by 10 degrees to both sides, and all of
+  them mirrored) are examples of their own, and in the test their scores are added:
+  ``score_k(x) = sum_v w_k f(v(x)) / |f(v(x))| + b_k``.
+- Retrieval: ``f -> |.| = 1 -> PCA -> whitened -> |.| = 1 -> sign(f) sqrt|f|``, and, where things
+  stand anywhere in a picture, the mean over the query's patches of the distance to the nearest of
+  the reference's.
+
+By Razavian, Azizpour, Sullivan and Carlsson, with OverFeat. Their headline: mean AP 77.2 on VOC07,
+69.0 % on MIT-67, 61.8 % on CUB, with views. Any tower stands for OverFeat here, its embedding for
+the first fully connected layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.ndimage import map_coordinates
+
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import normalised
+from vision.evaluators.labelled import Labelled, counts, labelled, number_of_classes, split
+from vision.metrics.multilabel import mean_average_precision
+from vision.probes.linear import LinearClassifier
+from vision.probes.svm import fit_svm
+from vision.probes.whitening import Whitening, fit_whitening, signed_root
+from vision.train.objective import Batch, Variables
+
+VIEWS = 16
+_TURN_DEG, _SIDE = 10.0, 2 / 3
+
+
+def views(image: jax.Array) -> jax.Array:
+    """Images (B, h, w, C) to (B, 16, h, w, C), the image itself first. Traceable."""
+    height, width = image.shape[1:3]
+    rows, columns = round(_SIDE * height), round(_SIDE * width)
+    tops = (0, 0, height - rows, height - rows, (height - rows) // 2)
+    lefts = (0, width - columns, 0, width - columns, (width - columns) // 2)
+    found = [image]
+    for top, left in zip(tops, lefts, strict=True):
+        part = image[:, top : top + rows, left : left + columns]
+        found.append(jax.image.resize(part, image.shape, "bilinear"))
+    found += [_turned(image, np.deg2rad(angle)) for angle in (-_TURN_DEG, _TURN_DEG)]
+    return jnp.stack([*found, *(each[:, :, ::-1] for each in found)], 1)
+
+
+def _turned(image: jax.Array, angle: float) -> jax.Array:
+    """About the centre; what comes in at the edges repeats them."""
+    middle = (np.asarray(image.shape[1:3]) - 1) / 2
+    y, x = np.indices(image.shape[1:3]) - middle[:, None, None]
+    at = [np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x]
+    at = [jnp.asarray(each + centre) for each, centre in zip(at, middle, strict=True)]
+    turn = functools.partial(map_coordinates, coordinates=at, order=1, mode="nearest")
+    planes = jax.vmap(turn)(jnp.moveaxis(image, 3, 1).reshape(-1, *image.shape[1:3]))
+    planes = planes.reshape(image.shape[0], image.shape[3], *image.shape[1:3])
+    return jnp.moveaxis(planes, 1, 3)
+
+
+@dataclasses.dataclass(frozen=True)
+class Viewed:
+    """``predict`` with the features of the views one after the other, (B, 16 D)."""
+
+    predict: Predict
+    output: str
+
+    def __call__(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        def alone(image: jax.Array) -> jax.Array:
+            return self.predict(variables, {**batch, "image": image})[self.output]
+
+        found = jax.lax.map(alone, jnp.moveaxis(views(batch["image"]), 1, 0))
+        return {self.output: jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OffTheShelf:
+    """A linear support vector machine on the features of ``train``, measured on ``test``.
+
+    Yields ``top1``, ``class_accuracy`` (mean over classes), ``map`` (mean over classes of the
+    average precision of the scores), ``c``, ``held_out_top1`` and what
+    ``vision.evaluators.labelled.counts`` counts; records of ``test`` without finite features
+    count as wrong in ``top1`` only.
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      augment: whether the 16 views are used.
+      c: to choose from, on every tenth record of ``train``; of equally good ones the smallest.
+      power: of the signed power transform after scaling to length 1; 1 for none.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    augment: bool = False
+    c: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
+    power: float = 1.0
+    output: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if not self.c or min(self.c) <= 0:
+            raise ValueError(f"c={self.c}: at least one, all positive")
+        if not self.power > 0:
+            raise ValueError(f"power={self.power}: must be positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as of ``LinearProbe``."""
+        asked = Viewed(predict, self.output) if self.augment else predict
+        train = labelled(asked, ctx, self.train, self.output, self.label)
+        test = labelled(asked, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        fit, held_out = split(train)
+        x, labels = self._prepared(train), train.labels
+        tried = {}
+        for c in sorted(self.c):
+            model = self._fitted(x[fit], labels[fit], classes, c)
+            said = _scores(model, x[held_out]).argmax(1)
+            tried[c] = float(np.mean(said == labels[held_out]))
+        c = max(tried, key=lambda each: tried[each])
+        scores = _scores(self._fitted(x, labels, classes, c), self._prepared(test))
+        right = scores.argmax(1) == test.labels
+        count = len(right) + test.nonfinite
+        present = np.unique(test.labels)
+        yield "top1", float(right.sum()) / count
+        yield "class_accuracy", float(np.mean([right[test.labels == k].mean() for k in present]))
+        own = (test.labels[:, None] == np.arange(classes)).astype(np.int64)
+        yield "map", mean_average_precision(scores, own).value
+        yield "c", c
+        yield "held_out_top1", tried[c]
+        yield from counts(count, train, test)
+
+    def _prepared(self, given: Labelled) -> np.ndarray:
+        """Features (N, V, D) of length 1, after the power transform of length 1 again."""
+        x = given.x.reshape(len(given.x), VIEWS if self.augment else 1, -1)
+        x = np.nan_to_num(normalised(x))
+        return x if self.power == 1 else np.nan_to_num(normalised(signed_root(x, self.power)))
+
+    def _fitted(
+        self, x: np.ndarray, labels: np.ndarray, classes: int, c: float
+    ) -> LinearClassifier:
+        flat = x.reshape(-1, x.shape[-1])
+        return fit_svm(flat, np.repeat(labels, x.shape[1]), classes, c)
+
+
+def _scores(model: LinearClassifier, x: np.ndarray) -> np.ndarray:
+    """(N, K), summed over views."""
+    flat = model.logits(x.reshape(-1, x.shape[-1]))
+    return flat.reshape(*x.shape[:2], -1).sum(1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Descriptor:
+    """The pipeline of retrieval; fitted on images that are not searched."""
+
+    whitening: Whitening
+
+    @classmethod
+    def fit(cls, x: np.ndarray, dimension: int = 500) -> Descriptor:
+        """Of features (N, D) that have a direction."""
+        return cls(fit_whitening(normalised(x), dimension))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """(..., D) to (..., dimension)."""
+        return signed_root(normalised(self.whitening(normalised(x))))
+
+
+def patch_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
+    """Mean over a query's patches of the distance to the nearest patch of a reference.
+
+    Args:
+      queries: (Q, P, D) descriptors of P patches each.
+      references: (R, S, D).
+
+    Returns:
+      (Q, R).
+    """
+    found = np.empty((len(queries), len(references)), np.float32)
+    for i, query in enumerate(queries):
+        away = np.square(query[None, :, None] - references[:, None]).sum(-1)
+        found[i] = np.sqrt(away.min(2)).mean(1)
+    return found

@@ -1,0 +1,70 @@
+"""A few synthetic images per class that teach a network (DataDAM).
+
+    python train.py --config=papers/datadam/config.py --workdir=workdirs/datadam
+
+Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, 2023: CIFAR-10, ten
+images per class; ``config.objective.per_class`` and, for 100 and more, a learning rate of 10.
+``small`` distils the digits that ship, one image per class, which the augmentation does not flip;
+``small,attention=false`` matches mean features only.
+"""
+
+from configs.parts.small import eval_data, train_data
+from papers.datadam.evaluator import TaughtBySynthetic
+from papers.datadam.method import DataDam
+from vision.config.specs import Config, spec
+from vision.data.class_samplers import PxK
+from vision.data.sources.digits import Digits
+from vision.data.sources.tfds import Tfds
+from vision.models.plain_conv import PlainConv
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, ParameterRule, sgd
+
+UPRIGHT = ("colour", "crop", "cutout", "scale", "rotate")
+
+
+def get_config() -> Config:
+    net = {"width": 128, "depth": 3, "num_classes": 10}
+    return distilled(
+        train=spec(Tfds, name="cifar10", split="train"),
+        test=spec(Tfds, name="cifar10", split="test"),
+        net=net,
+        objective=spec(DataDam, num_classes=10, per_class=10),
+        learning_rate=1.0,
+        total="20_000 steps",
+        taught={"networks": 10, "steps": 1800},
+    )
+
+
+def small(attention: bool = True) -> Config:
+    return distilled(
+        train=spec(Digits, split="train"),
+        test=spec(Digits, split="test"),
+        net={"width": 8, "depth": 2, "num_classes": 10},
+        objective=spec(
+            DataDam, num_classes=10, per_class=1, attention=attention, strategies=UPRIGHT
+        ),
+        learning_rate=0.1,
+        total="120 steps",
+        taught={"networks": 3, "steps": 300, "strategies": UPRIGHT, "learning_rate": 0.03},
+    )
+
+
+def distilled(*, train, test, net, objective, learning_rate, total, taught):
+    read = eval_data(test, 360)
+    return spec(
+        Experiment,
+        data=train_data(train, 640, sampler=spec(PxK, classes=10, instances=64)),
+        model=spec(PlainConv, **net),
+        objective=objective,
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, momentum=0.5),
+            learning_rate=learning_rate,
+            rules=[spec(ParameterRule, pattern="images/pixels")],
+        ),
+        total=total,
+        evaluators={
+            "test": spec(TaughtBySynthetic, data=read, model=spec(PlainConv, **net), **taught)
+        },
+        log_every="20 steps",
+    )

@@ -1,0 +1,131 @@
+"""What networks learn from synthetic images alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from papers.datadam.siamese import STRATEGIES, siamese_augment
+from vision.data.pipeline import EvalData
+from vision.evaluate.evaluator import EvalContext, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.robustness.perturbed import answers
+from vision.objectives.classify import Classify
+from vision.train.optim import Optimizer, sgd
+from vision.train.schedule import Cosine, TrainLength
+from vision.train.state import State
+from vision.train.step import Step
+from vision.train.tower import Tower
+
+
+@dataclasses.dataclass(frozen=True)
+class SiameseAugment:
+    """``papers.datadam.siamese`` as a batch op."""
+
+    strategies: tuple[str, ...] = STRATEGIES
+
+    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        return {**batch, "image": siamese_augment(batch["image"], key, self.strategies)}
+
+
+@dataclasses.dataclass(frozen=True)
+class TaughtBySynthetic:
+    """Fresh networks, each trained on the synthetic images of a run, and tested on real ones.
+
+    The ordinary step trains them, all images in every batch, SGD with momentum 0.9 and a cosine.
+    Yields ``top1`` (the mean over networks), ``top1_deviation`` (over networks, with N - 1),
+    ``networks`` and ``examples``, and, only where there are any, ``nonfinite``.
+
+    Attributes:
+      data: real test images.
+      model: a tower with a head of as many classes as there are synthetic ones.
+      networks: how many, with seeds 0, 1, ...
+      steps: of each.
+      learning_rate: peak.
+      weight_decay: coupled.
+      strategies: of the augmentation while they learn; empty for none.
+      images: network of the objective whose ``pixels`` (K, n, H, W, C) are the images.
+      label: name of the labels of ``data``.
+    """
+
+    data: EvalData
+    model: Tower
+    networks: int = 5
+    steps: int = 300
+    learning_rate: float = 0.01
+    weight_decay: float = 5e-4
+    strategies: tuple[str, ...] = STRATEGIES
+    images: str = "images"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if self.networks < 1 or self.steps < 1:
+            raise ValueError("networks and steps: at least 1")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once per network.
+
+        Raises:
+          ValueError: the run has no such images.
+        """
+        if self.images not in ctx.variables.params:
+            raise ValueError(
+                f"TaughtBySynthetic needs a network {self.images!r} in the run's parameters; it "
+                f"has {', '.join(ctx.variables.params)}"
+            )
+        batch = synthetic_batch(ctx.variables.params[self.images]["pixels"])
+        step = self._step(len(batch["label"]))
+        teach = jax.jit(lambda seed, batch: self._taught(step, seed, batch))
+        says = functools.partial(step.predict)
+        scores, found = [], None
+        for seed in range(self.networks):
+            state = teach(jnp.asarray(seed), batch)
+            taught = dataclasses.replace(ctx, variables=state.variables, store=None)
+            found = answers(says, taught, self.data, "logits", self.label)
+            scores.append(float(found.right.mean()))
+        yield "top1", float(np.mean(scores))
+        if len(scores) > 1:
+            yield "top1_deviation", float(np.std(scores, ddof=1))
+        yield "networks", len(scores)
+        assert found is not None
+        yield "examples", int((found.labels >= 0).sum())
+        if found.nonfinite:
+            yield "nonfinite", found.nonfinite
+
+    def _step(self, rows: int) -> Step:
+        optimizer = Optimizer(
+            sgd(0.9),
+            self.learning_rate,
+            Cosine(),
+            weight_decay=self.weight_decay,
+            decay="coupled",
+        )
+        ops = (SiameseAugment(self.strategies),) if self.strategies else ()
+        train_length = TrainLength(rows, rows, total_steps=self.steps)
+        return Step(Classify(self.model), optimizer, train_length, batch_ops=ops)
+
+    def _taught(self, step: Step, seed: jax.Array, batch: Mapping[str, Any]) -> State:
+        state = dataclasses.replace(step, seed=seed).init(batch)  # pyright: ignore - it may be traced
+
+        def one(state: State, _: None) -> tuple[State, None]:
+            return step.update(state, batch)[0], None
+
+        return jax.lax.scan(one, state, None, length=self.steps)[0]
+
+
+def synthetic_batch(pixels: jax.Array) -> dict[str, jax.Array]:
+    """(K, n, H, W, C) as a training batch of K n rows."""
+    classes, per_class = pixels.shape[:2]
+    rows = classes * per_class
+    return {
+        "image": pixels.reshape(rows, *pixels.shape[2:]),
+        "label": jnp.repeat(jnp.arange(classes, dtype=jnp.int32), per_class),
+        "_mask": jnp.ones(rows, bool),
+        "_index": jnp.arange(rows, dtype=jnp.int32),
+    }

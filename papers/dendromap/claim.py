@@ -1,0 +1,74 @@
+"""Ward's tree of digits by their pixels, its treemap, and a style on which a classifier fails.
+
+Half of the digits teach a logistic regression; of the other half every tenth is shown as a
+negative, a style that it has never seen. The tree is that of the pixels of this half.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import sklearn.datasets
+import sklearn.linear_model
+import sklearn.metrics
+
+from papers.dendromap.treemap import treemap
+from papers.dendromap.ward import ORDERS, ward, worst_subgroup
+from vision.papers.claims import SEEDS, Measured, Recorder, Side
+
+
+def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Recorder):
+    digits: Any = sklearn.datasets.load_digits()
+    pixels, labels = digits.data / 16, digits.target
+    tree = ward(pixels)
+    information = sklearn.metrics.normalized_mutual_info_score(labels, tree.labels(10))
+    largest = 0.0
+    for by in ORDERS:
+        for k in (24, len(pixels)):
+            boxes = treemap(tree, tree.cut(k, by=by))
+            areas = np.asarray([w * h for _, _, w, h in boxes.values()])
+            largest = max(
+                largest, float(np.abs(areas * len(pixels) / tree.count[[*boxes]] - 1).max())
+            )
+    single = tree.cut(len(pixels), by="max_node_count")
+    once = single == list(range(len(pixels)))
+    rows = []
+    for seed in SEEDS:
+        order = np.random.default_rng(seed).permutation(len(pixels))
+        train, test = np.split(order, [len(order) // 2])
+        shown = pixels[test].copy()
+        planted = np.arange(len(test)) % 10 == 0
+        shown[planted] = 1 - shown[planted]
+        model = sklearn.linear_model.LogisticRegression(max_iter=300)
+        said = model.fit(pixels[train], labels[train]).predict(shown)
+        right = said == labels[test]
+        found = ward(shown)
+        node, share = worst_subgroup(found, right, 20)
+        points, start = found.order()
+        held = points[start[node] : start[node] + found.count[node]]
+        by_class = [1 - right[labels[test] == c].mean() for c in range(10)]
+        rows.append((1 - share, 1 - right.mean(), max(by_class), planted[held].mean()))
+    worst, mean, classes, style = (
+        tuple(float(v) for v in each) for each in zip(*rows, strict=True)
+    )
+    record(
+        card=157,
+        paper="DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine Learning "
+        "with Treemaps, 2022",
+        claim="Ward's tree of the pixels of digits, cut at 10, shares at least 0.85 of its "
+        "information with the classes; areas are counts to 1e-6 and every image is shown once; "
+        "the worst subgroup of 20 has twice the mean error where a style fails.",
+        expected=True,
+        holds=information >= 0.85
+        and largest < 1e-6
+        and once
+        and all(a >= 2 * b for a, b in zip(worst, mean, strict=True)),
+        measured=[
+            Measured("normalized mutual information", Side("Ward cut at 10", (information,))),
+            Measured("relative error of an area", Side("largest of six treemaps", (largest,))),
+            Measured("error", Side("worst subgroup", worst), Side("mean", mean)),
+            Measured("error", Side("worst subgroup", worst), Side("worst class", classes)),
+            Measured("share of the planted style", Side("in the worst subgroup", style)),
+        ],
+    )

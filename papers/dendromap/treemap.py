@@ -1,0 +1,295 @@
+"""An explorer of a set of images: ``python -m papers.dendromap.treemap --workdir=W
+--out=map.html``.
+
+Features are clustered by Ward's criterion and the tree is drawn as a treemap: the area of a cell
+is the number of its images. A click zooms, and classes, mistakes and single records can be found
+in it. Bertucci et al., "DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine
+Learning with Treemaps", 2022. Beyond 5,000 images the finest clusters are those of bisecting
+2-means (see ``papers.dendromap.ward``), and a bounded sample of the images has a thumbnail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import dataclasses
+import io
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from markupsafe import Markup
+from PIL import Image
+
+from papers.dendromap.ward import ORDERS, Tree, ward, worst_subgroup
+from vision.config.errors import UserError
+from vision.evaluate.evaluator import context
+from vision.evaluators.accuracy.classification import classification_of
+from vision.evaluators.features.store import FeatureStore
+from vision.evaluators.image_text.embeddings import embed
+from vision.evaluators.thumbnail import thumbnail
+from vision.metrics import arrays
+from vision.report.files import write_page
+from vision.report.numbers import percent
+from vision.report.page import data_block, exact, note, page, table, tag
+from vision.run.restore import load_run
+
+SIDE_PX = 32
+COLUMNS = 32  # thumbnails in a row of a sheet
+SAMPLE = 2048
+LEAST = 20  # images of a subgroup
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Images:
+    """What is shown.
+
+    Attributes:
+      features: (N, D), what is clustered.
+      keys: N names of records; None for their numbers.
+      labels: (N,) int, true classes, -1 for none; None where they are not known.
+      predictions: (N,) int, predicted classes; None where there are none.
+      class_names: by label; the numbers where it is empty.
+      picture: of a record, [H, W] or [H, W, C], or its encoded file; None for no thumbnails.
+    """
+
+    features: np.ndarray
+    keys: Sequence[str] | None = None
+    labels: np.ndarray | None = None
+    predictions: np.ndarray | None = None
+    class_names: Sequence[str] = ()
+    picture: Callable[[int], np.ndarray | bytes] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("keys", "labels", "predictions"):
+            value = getattr(self, name)
+            if value is not None and len(value) != len(self.features):
+                raise UserError(
+                    f"{name} has {len(value):,} entries for {len(self.features):,} features"
+                )
+
+
+def treemap(
+    tree: Tree, nodes: Sequence[int], root: int | None = None
+) -> dict[int, tuple[float, float, float, float]]:
+    """Rectangles (x, y, width, height) in the unit square, of areas proportional to counts.
+
+    Slice and dice: the two children of a node share its rectangle side by side, or one above the
+    other, whichever leaves them closer to squares.
+
+    Args:
+      tree: the hierarchy.
+      nodes: a cut of ``tree`` below ``root``, as ``Tree.cut`` gives it.
+      root: the node that fills the square; None for all.
+    """
+    wanted, found = set(nodes), {}
+    waiting = [(tree.root if root is None else root, (0.0, 0.0, 1.0, 1.0))]
+    while waiting:
+        node, (x, y, width, height) = waiting.pop()
+        if node in wanted or node < tree.leaves:
+            found[node] = (x, y, width, height)
+            continue
+        left, right = tree.children[node - tree.leaves].tolist()
+        part = tree.count[left] / tree.count[node]
+        if width >= height:
+            waiting.append((left, (x, y, width * part, height)))
+            waiting.append((right, (x + width * part, y, width * (1 - part), height)))
+        else:
+            waiting.append((left, (x, y, width, height * part)))
+            waiting.append((right, (x, y + height * part, width, height * (1 - part))))
+    return found
+
+
+def write_dendromap(images: Images, out: Path, *, title: str = "Images by likeness") -> Path:
+    """Writes the explorer as one file that needs no other, and returns ``out``.
+
+    Raises:
+      UserError: features that are not finite or not (N, D), or a place that cannot be written.
+    """
+    tree = ward(images.features)
+    order, start = tree.order()
+    body = [("map", "", _map(images, tree, order, start))]
+    if images.labels is not None:
+        body.append(("classes", "Classes", _classes(images)))
+    n = len(order)
+    subtitle = f"{n:,} images, {tree.leaves:,} finest clusters"
+    return write_page(out, page(title, subtitle, body, parts=("page", "dendromap")))
+
+
+def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Markup:
+    n = len(order)
+    sheets, places = _sheets(images, order)
+    right = _right(images)
+    data = {
+        "leaves": tree.leaves,
+        "children": tree.children.tolist(),
+        "distance": [float(f"{d:.6g}") for d in tree.distance.tolist()],
+        "count": tree.count.tolist(),
+        "start": start.tolist(),
+        "keys": [str(images.keys[i]) if images.keys else str(i) for i in order.tolist()],
+        "labels": None if images.labels is None else images.labels[order].tolist(),
+        "predictions": None if right is None else np.asarray(images.predictions)[order].tolist(),
+        "names": list(images.class_names),
+        "sample": places,
+        "side": SIDE_PX,
+        "columns": COLUMNS,
+        "perSheet": COLUMNS * COLUMNS,
+        "worst": None,
+    }
+    if right is not None and n >= LEAST:
+        data["worst"] = worst_subgroup(tree, right, LEAST)[0]
+    style = "".join(
+        f".sheet{i}{{background-image:url(data:image/jpeg;base64,{sheet})}}"
+        for i, sheet in enumerate(sheets)
+    )
+    options = [tag("option", by.replace("_", " "), value=by) for by in ORDERS]
+    shades = [tag("option", "nothing", value="")]
+    if images.labels is not None:
+        shades.append(tag("option", "most frequent class", value="class"))
+    if right is not None:
+        shades.append(tag("option", "mistakes", value="error"))
+    cells = {"type": "range", "min": "2", "max": "120", "value": "24"}
+    controls = [
+        tag("label", "cells ", tag("input", id="cells", **cells), tag("output", "24")),
+        tag("label", "split first ", tag("select", *options, id="by")),
+        tag("label", "colour ", tag("select", *shades, id="shade")),
+        tag("label", "find ", tag("input", id="find", type="search", placeholder="id or class")),
+    ]
+    if data["worst"] is not None:
+        controls.append(tag("button", "Worst subgroup", type="button", id="worst"))
+    remark = f"Thumbnails of {len(places):,} of {n:,} images, evenly over the tree."
+    return tag(
+        "div",
+        tag("style", Markup(style)),
+        tag("div", *controls, class_="filters"),
+        tag("nav", id="path", aria_label="Zoomed into"),
+        tag("p", id="status", role="status", class_="readout"),
+        tag("div", id="treemap", class_="treemap"),
+        note(remark if places else "No thumbnails were given."),
+        tag("div", id="members", class_="members"),
+        data_block(data),
+        class_="dendromap",
+    )
+
+
+def _right(images: Images) -> np.ndarray | None:
+    if images.labels is None or images.predictions is None:
+        return None
+    return np.asarray(images.labels) == np.asarray(images.predictions)
+
+
+def _sheets(images: Images, order: np.ndarray) -> tuple[list[str], list[int]]:
+    """JPEG sheets in base64, and places in the order of the tree of the thumbnails on them."""
+    if images.picture is None:
+        return [], []
+    count = min(SAMPLE, len(order))
+    places = np.unique(np.linspace(0, len(order) - 1, count).round().astype(int)).tolist()
+    sheets, size = [], COLUMNS * COLUMNS
+    for first in range(0, len(places), size):
+        part = places[first : first + size]
+        rows = -(-len(part) // COLUMNS)
+        sheet = Image.new("RGB", (COLUMNS * SIDE_PX, rows * SIDE_PX), (128, 128, 128))
+        for i, place in enumerate(part):
+            png = thumbnail({"image": images.picture(int(order[place]))}, size_px=256)
+            with Image.open(io.BytesIO(png)) as small:
+                fitted = small.convert("RGB").resize((SIDE_PX, SIDE_PX), Image.Resampling.BILINEAR)
+            sheet.paste(fitted, (i % COLUMNS * SIDE_PX, i // COLUMNS * SIDE_PX))
+        file = io.BytesIO()
+        sheet.save(file, "JPEG", quality=85)
+        sheets.append(base64.b64encode(file.getvalue()).decode())
+    return sheets, places
+
+
+def _classes(images: Images) -> Markup:
+    labels = np.asarray(images.labels)
+    predictions = None if images.predictions is None else np.asarray(images.predictions)
+    rows = []
+    for k in np.unique(labels[labels >= 0]).tolist():
+        own = labels == k
+        name = images.class_names[k] if k < len(images.class_names) else str(k)
+        row = [name, f"{own.sum():,}"]
+        if predictions is not None:
+            share = float((predictions[own] == k).mean())
+            row += [f"{(predictions == k).sum():,}", exact(percent(share), share)]
+        rows.append(row)
+    heads = ["class", "true"] + (["predicted", "accuracy"] if predictions is not None else [])
+    return table(heads, rows, numeric=range(1, len(heads)))
+
+
+def of_run(workdir: Path, evaluator: str | None = None, kept: Path | None = None) -> Images:
+    """The evaluation data of a run, by the features of its model.
+
+    Args:
+      workdir: folder of a run of a classifier, its newest checkpoint.
+      evaluator: name of a ``Classification`` in its config; None for the first.
+      kept: folder of a feature store (``evaluate.py --features``); None to compute them.
+
+    Raises:
+      UserError: no run there, or no such evaluator.
+    """
+    run = load_run(workdir)
+    _, of = classification_of(run.experiment.evaluators, workdir, evaluator)
+    store = FeatureStore.of(run, workdir, kept) if kept else None
+    with jax.set_mesh(run.mesh):
+        ctx = context(run.variables, run.step, run.mesh, store=store)
+        rows = embed(run.predict, ctx, of.data, ("embedding", "logits"), (of.label,))
+    source, places = of.data.source, rows["_index"]
+    return Images(
+        rows["embedding"],
+        keys=[str(source.key(int(i))) for i in places],
+        labels=rows[of.label],
+        predictions=arrays.predictions(rows["logits"]),
+        class_names=source.info.class_names,
+        picture=lambda i: source[int(places[i])][of.image],
+    )
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m papers.dendromap.treemap")
+    parser.add_argument("--workdir", type=Path, help="run whose evaluation data is shown")
+    parser.add_argument("--evaluator", help="of the run; its first Classification by default")
+    parser.add_argument("--kept", type=Path, help="folder of evaluate.py --features, for a run")
+    parser.add_argument("--features", type=Path, help="without a run: .npy, (N, D)")
+    parser.add_argument("--labels", type=Path, help=".npy, (N,) whole numbers")
+    parser.add_argument("--predictions", type=Path, help=".npy, (N,) whole numbers")
+    parser.add_argument("--images", type=Path, help=".npy, (N, H, W[, C]), for thumbnails")
+    parser.add_argument("--keys", type=Path, help="text file, a name per line")
+    parser.add_argument("--out", required=True, type=Path, help="HTML file")
+    options = parser.parse_args(arguments)
+    if (options.workdir is None) == (options.features is None):
+        parser.error("give --workdir, a run, or --features, an array: one of them")
+    try:
+        if options.workdir is not None:
+            images = of_run(options.workdir, options.evaluator, options.kept)
+        else:
+            images = _of_files(options)
+        print(write_dendromap(images, options.out))
+    except (UserError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _of_files(options: argparse.Namespace) -> Images:
+    loaded = [_load(getattr(options, n)) for n in ("features", "labels", "predictions")]
+    features, labels, predictions = loaded
+    pictures = _load(options.images)
+    keys = options.keys.read_text(encoding="utf-8").splitlines() if options.keys else None
+    assert features is not None
+    picture = None if pictures is None else (lambda i: pictures[i])
+    return Images(features, keys, labels, predictions, picture=picture)
+
+
+def _load(path: Path | None) -> np.ndarray | None:
+    if path is None:
+        return None
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except ValueError as error:
+        raise UserError(f"{path} is no .npy file: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,98 @@
+"""A caption and sentences of longer ones, each also against the patches that it selects.
+
+    python train.py --config=papers/dreamlip/config.py --workdir=...
+    python train.py --config=papers/dreamlip/config.py:small --workdir=...
+
+Zheng et al., DreamLIP: Language-Image Pre-training with Long Captions, 2024: ViT-B/16 on CC3M.
+`data/cc3m-*.parquet` has the columns `image`, `caption` and `caption_long`, a list of what several
+captioners said, which is split into sentences. Texts per image, batch, learning rate and decay are
+not confirmed or given as ranges; these are ours, within them.
+"""
+
+from typing import Any
+
+from configs.parts import pairs, small_pairs
+from papers.dreamlip.method import Painted, PatchSegmentation
+from vision.blocks.grouping import Grouping
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.descriptions import Captions
+from vision.data.pipeline import EvalData
+from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, adamw
+from vision.train.schedule import Cosine
+
+TEXTS = 4
+THREE = {"num_objects": (3, 3)}
+GROUNDS = ("paper", "stone", "night")
+PAINT = ("instances", "attributes", "background")
+
+
+def grouped():
+    return spec(Contrast, grouping=spec(Grouping), duplicates="ignore")
+
+
+def tokenize(tokens, count):
+    return spec(ops.Tokenize, tokenizer=tokens, captions=count, pick="first", empty="mask")
+
+
+def get_config(paths: str = "data/cc3m-*.parquet") -> Config:
+    tokens = pairs.clip_tokenizer()
+    data: Any = pairs.train(paths, tokens, batch_size=4096)
+    data.source.columns.caption_long = spec(Captions)
+    data.ops = (*data.ops[:-1], spec(ops.SubCaptions, count=TEXTS), tokenize(tokens, TEXTS))
+    return spec(
+        Experiment,
+        data=data,
+        model=pairs.towers("mean", width=512, text={}, tokens=True),
+        objective=grouped(),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw, b2=0.98, eps=1e-6),
+            learning_rate=5e-4,
+            schedule=spec(Cosine, warmup="2_000 steps"),
+            weight_decay=0.5,
+        ),
+        total="32 epochs",
+    )
+
+
+def small() -> Config:
+    tokens = small_pairs.tokenizer(length=18)
+    drawn: Any = small_pairs.train(
+        tokens,
+        "caption",
+        say=[spec(ops.SubCaptions, count=TEXTS)],
+        read=tokenize(tokens, TEXTS),
+        world=THREE,
+    )
+    drawn.source.features = ("image", "caption", "caption_long")
+    segments = spec(
+        EvalData,
+        source=small_pairs.scenes("test", 256, ("image", *PAINT), **THREE),
+        batch_size=256,
+        ops=[
+            spec(ops.ValueRange, low=-1, high=1),
+            spec(Painted, backgrounds=GROUNDS, colours=small_pairs.COLOURS),
+        ],
+    )
+    return small_pairs.experiment(
+        drawn,
+        small_pairs.transformer(tokens),
+        steps=200,
+        evaluators={
+            "retrieval": small_pairs.retrieval(tokens, caption="caption", world=THREE),
+            "segments": spec(
+                PatchSegmentation,
+                data=segments,
+                tokenizer=tokens,
+                texts=(
+                    *(f"the background is {ground}" for ground in GROUNDS),
+                    *(f"a {colour} thing" for colour in small_pairs.COLOURS),
+                ),
+            ),
+        },
+        objective=grouped(),
+        tokens=True,
+    )

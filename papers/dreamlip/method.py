@@ -1,0 +1,162 @@
+"""Long captions as many short ones: segmentation by the patches that class names select.
+
+Zheng et al., DreamLIP: Language-Image Pre-training with Long Captions, 2024. Headline: with 30
+million pairs on a par with, or above, CLIP with 400 million in retrieval and segmentation.
+
+Of an image with a caption t_1 and sentences t_2 .. t_K drawn from longer ones, all unit vectors,
+x the image and v_p its patches,
+
+    L = 1/K sum_k InfoNCE(x, t_k)  +  InfoNCE over all B K pairs (u_k, t_k)
+    u_k = normalise(sum_p w_kp v_p),   w_k = t_k . v, stretched to 0..1, cut below 0.1, divided by
+                                       its sum
+
+All of it is elsewhere: ``ops.SubCaptions`` draws, ``Contrast(grouping=Grouping())`` of
+``vision.objectives.contrast`` is the loss, ``Grouping`` of ``vision.blocks.grouping`` the second
+half. Here is what the second half is good for, pixels named without a head: with the unit vector
+c_k of class k, a patch belongs to argmax_k v_p . c_k, and a pixel to its patch's class.
+
+Not here: the paper's circle and transport losses, which are off in its code, and its captioners.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from vision.data.ops.base import Example
+from vision.data.source import DataError
+from vision.data.sources.scenes import ATTRIBUTES
+from vision.data.sources.scenes.vocabulary import BACKGROUNDS, COLOURS
+from vision.data.tokenize import Tokenizer
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import embed, normalised
+from vision.evaluators.image_text.zero_shot import text_bank
+
+PATCHES = "image/tokens"
+
+
+@dataclasses.dataclass(frozen=True)
+class Painted:
+    """The class of every pixel of a scene: the background's kind, or the thing's colour.
+
+    Replaces ``instances``, ``attributes`` and ``background`` of a ``Scenes`` source by
+    ``segmentation``, int32 (H, W): first come the backgrounds, then the colours.
+
+    Attributes:
+      backgrounds, colours: in label order; pixels of any other are -1.
+    """
+
+    backgrounds: tuple[str, ...] = BACKGROUNDS
+    colours: tuple[str, ...] = COLOURS
+
+    def __call__(self, example: Example, rng: np.random.Generator) -> Example:
+        reads = ("instances", "attributes", "background")
+        if missing := [name for name in reads if name not in example]:
+            raise ValueError(f"Painted: no feature {missing[0]!r}; put it into Scenes.features")
+        ground, first = BACKGROUNDS[int(example["background"])], len(self.backgrounds)
+        codes = [_place(self.backgrounds, ground, 0)]
+        for colour in example["attributes"][:, ATTRIBUTES.index("colour")].tolist():
+            codes.append(-1 if colour < 0 else _place(self.colours, COLOURS[colour], first))
+        rest = {name: value for name, value in example.items() if name not in reads}
+        return rest | {"segmentation": np.asarray(codes, np.int32)[example["instances"]]}
+
+
+def _place(names: tuple[str, ...], name: str, first: int) -> int:
+    return first + names.index(name) if name in names else -1
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchSegmentation:
+    """Pixels take the class whose text is most like their patch.
+
+    Yields ``miou`` (mean over classes that occur of intersection over union, of all pixels of all
+    images), ``pixels`` (share that is right) and ``iou/NAME``.
+
+    ``predict`` has to give ``image/tokens`` (B, P, D), of square grids of patches, and
+    ``text/embedding`` of texts.
+
+    Attributes:
+      data: what is read; batches have ``image`` and ``label``.
+      tokenizer: of the texts.
+      texts: what stands for every class, in label order, such as "a red thing".
+      label: name of the true classes in a batch, int (B, H, W), -1 where none is asked for.
+      prefix: tokens of the image tower before its patches: 1 for a class token.
+    """
+
+    data: EvaluationData
+    tokenizer: Tokenizer
+    texts: tuple[str, ...]
+    label: str = "segmentation"
+    prefix: int = 0
+
+    def __post_init__(self) -> None:
+        if len(self.texts) < 2:
+            raise ValueError(f"texts={self.texts}: at least two classes")
+        if self.prefix < 0:
+            raise ValueError(f"prefix={self.prefix}: a number of tokens, at least 0")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no records, or labels that are no class.
+          ValueError: ``predict`` or the batches lack what is needed, or sizes do not fit.
+        """
+        rows = embed(predict, ctx, self.data, (PATCHES,), (self.label,))
+        bank = text_bank(predict, ctx, self.tokenizer, ("{}",), self.texts, len(self.texts))
+        true = rows[self.label]
+        if true.ndim != 3 or true.dtype.kind not in "iu":
+            raise ValueError(f"{self.label!r} is {true.dtype}{list(true.shape)}, not int (B, H, W)")
+        said = segment(rows[PATCHES][:, self.prefix :], bank, (true.shape[1], true.shape[2]))
+        union = intersection_over_union(said, true, self.texts)
+        yield "miou", float(np.nanmean(union))
+        yield "pixels", float(np.mean((said == true)[true >= 0]))
+        for name, value in zip(self.texts, union.tolist(), strict=True):
+            if not np.isnan(value):
+                yield f"iou/{name}", value
+
+
+def segment(patches: np.ndarray, bank: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The class of every pixel, int64 (N, H, W).
+
+    Args:
+      patches: (N, P, D) of any length, row by row of a square grid.
+      bank: unit vectors (K, D) of the classes.
+      size: H and W, multiples of the grid's side.
+
+    Raises:
+      ValueError: no square grid, or one that does not divide the size.
+    """
+    count = patches.shape[1]
+    side = round(count**0.5)
+    if side * side != count or any(length % side for length in size):
+        raise ValueError(
+            f"{count} patches are no square grid over {size[0]} x {size[1]} pixels; set prefix "
+            "where the tower has tokens before its patches"
+        )
+    best = np.argmax(normalised(patches) @ bank.T, -1).reshape(-1, side, side)
+    return best.repeat(size[0] // side, 1).repeat(size[1] // side, 2)
+
+
+def intersection_over_union(said: np.ndarray, true: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Of every class, float64 (K,), NaN for classes that are neither said nor true.
+
+    Args:
+      said: classes (N, H, W), 0..K - 1.
+      true: the same, with -1 for pixels that do not count.
+      names: of the K classes.
+
+    Raises:
+      DataError: a label that is no class.
+    """
+    if bad := int((true < -1).sum() + (true >= len(names)).sum()):
+        raise DataError(f"{bad} pixels have labels outside -1..{len(names) - 1}")
+    asked = true >= 0
+    counts = np.zeros((len(names), len(names)), np.int64)
+    np.add.at(counts, (true[asked], said[asked]), 1)
+    both = np.diagonal(counts)
+    either = counts.sum(0) + counts.sum(1) - both
+    return np.divide(both, either, out=np.full(len(names), np.nan), where=either > 0)

@@ -1,0 +1,89 @@
+"""Defensive distillation under FGSM and Carlini-Wagner, on digits.
+
+A narrow ConvNeXt learns digits from labels at temperature 1; another one at temperature 50, and
+teaches a third at the same. The first 125 test digits are attacked by FGSM with radius 0.15 and by
+Carlini-Wagner, 100 steps for each of five c; the distilled network also by FGSM through its logits
+over the temperature.
+
+Before, with 60 steps for four c, Carlini-Wagner left 9 % of the plain and 16 % of the distilled
+network's answers: it had not come to its end. A ViT of one block did not learn enough at this
+temperature, 60 % without attack, to say anything.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from papers.fgsm_cw_distill.config import small
+from vision.config.specs import build
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.run import loop
+
+
+def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record: Recorder):
+    asked: Any = small().evaluators
+    attacked = dataclasses.replace(build(asked.attacked), epsilons=())
+    tempered = dataclasses.replace(build(asked.tempered), epsilons=())
+    plain: Any = small(taught=False)
+    plain.objective.temperature = 1.0
+    rows: dict[str, list[dict[str, float]]] = {"plain": [], "distilled": [], "tempered": []}
+    for seed in SEEDS:
+        rows["plain"].append(measure(train(plain, seed), attacked))
+        with tempfile.TemporaryDirectory() as folder:
+            teacher: Any = small(taught=False)
+            teacher.seed, teacher.evaluators = seed, None
+            loop.train(teacher, Path(folder) / "teacher", progress_s=math.inf)
+            student: Any = small()
+            student.init_from.source = f"workdir:{folder}/teacher"
+            distilled = train(student, seed)
+        rows["distilled"].append(measure(distilled, attacked))
+        rows["tempered"].append(measure(distilled, tempered))
+
+    def side(name: str, key: str) -> Side:
+        return Side(name, tuple(row[key] for row in rows[name]))
+
+    fgsm = {name: side(name, "fgsm_accuracy").values for name in rows}
+    record(
+        card=193,
+        paper="Evaluating Adversarial Robustness: A Comparison Of FGSM, Carlini-Wagner Attacks, "
+        "And The Role of Distillation as Defense Mechanism, 2024",
+        claim="FGSM leaves a distilled network at least 40 points more accuracy than a plain one; "
+        "through the logits over the temperature the advantage is less than half of that, and "
+        "Carlini-Wagner leaves both less than 5 %: in every seed.",
+        expected=True,
+        holds=all(
+            hidden - bare >= 0.4 and seen - bare < (hidden - bare) / 2
+            for bare, hidden, seen in zip(
+                fgsm["plain"], fgsm["distilled"], fgsm["tempered"], strict=True
+            )
+        )
+        and all(row["cw_accuracy"] < 0.05 for row in rows["plain"] + rows["distilled"]),
+        measured=[
+            Measured("accuracy", side("distilled", "accuracy"), side("plain", "accuracy")),
+            Measured(
+                "accuracy under FGSM of 0.15",
+                side("distilled", "fgsm_accuracy"),
+                side("plain", "fgsm_accuracy"),
+            ),
+            Measured(
+                "accuracy under FGSM of 0.15, through z / T",
+                side("tempered", "fgsm_accuracy"),
+                side("plain", "fgsm_accuracy"),
+            ),
+            Measured(
+                "pictures without any gradient",
+                side("distilled", "zero_gradient"),
+                side("plain", "zero_gradient"),
+            ),
+            Measured(
+                "accuracy under Carlini-Wagner",
+                side("distilled", "cw_accuracy"),
+                side("plain", "cw_accuracy"),
+            ),
+            Measured("L2 of Carlini-Wagner", side("distilled", "cw_l2"), side("plain", "cw_l2")),
+        ],
+    )

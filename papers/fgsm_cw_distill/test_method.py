@@ -1,0 +1,111 @@
+"""Defensive distillation: what it is at temperature 1, its teacher, and where that comes from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from papers.fgsm_cw_distill.method import DefensiveDistillation, TaughtBy
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+from vision.train.objective import Context, Variables
+from vision.weights.mapping import WeightsError
+from vision.weights.reader import write_safetensors
+
+SIZES: Any = {"depth": 1, "heads": 2, "patch": 2, "pool": "mean"}
+TOWER = ViT(width=8, num_classes=4, **SIZES)
+RNG = np.random.default_rng(0)
+BATCH = {
+    "image": jnp.asarray(RNG.normal(size=(6, 4, 4, 1)), jnp.float32),
+    "label": jnp.asarray([0, 1, 2, 3, -1, 2]),
+    "_mask": jnp.asarray([True] * 5 + [False]),
+}
+
+
+def value(objective: Any, of: Variables) -> tuple[float, Any]:
+    ctx = Context(jnp.zeros([], jnp.int32), 1, train=True, key=jax.random.key(0))
+
+    def loss(params: Any) -> Any:
+        return objective.loss(of.merge(params=params), BATCH, ctx)[0]
+
+    found, slope = jax.jit(jax.value_and_grad(loss))(of.params)
+    return float(found), slope
+
+
+def begun(objective: Any, seed: int) -> Variables:
+    """Fresh variables, the head's too, which would start at zero."""
+    found = jax.jit(lambda: objective.init(jax.random.key(seed), BATCH))()
+    head = found.params["model"]["head"]
+    head["kernel"] = jnp.asarray(RNG.normal(size=head["kernel"].shape), jnp.float32)
+    return found
+
+
+def test_at_temperature_one_labels_give_cross_entropy():
+    cold = DefensiveDistillation(TOWER, temperature=1.0)
+    start = begun(cold, 1)
+    assert value(cold, start)[0] == pytest.approx(value(Classify(TOWER), start)[0], rel=1e-6)
+    # A head with T times the weights is at temperature T what it was at 1.
+    hot = DefensiveDistillation(TOWER, temperature=8.0)
+    params = {**start.params["model"]}
+    params["head"] = jax.tree.map(lambda x: 8 * x, params["head"])
+    scaled = Variables({"model": params}, start.model_state, {})
+    assert value(hot, scaled)[0] == pytest.approx(value(cold, start)[0], rel=1e-5)
+    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+    said = hot.predict(scaled, BATCH, ctx)
+    assert np.allclose(said["tempered_logits"] * 8, said["logits"])
+
+
+def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
+    # Another, wider tower, whose head takes its classes from the model.
+    wider = ViT(width=16, **SIZES)
+    taught = DefensiveDistillation(TOWER, temperature=5.0, taught=True, teacher=wider)
+    start = begun(taught, 1)
+    assert np.isnan(value(taught, start)[0])  # nobody has filled it
+    teacher = DefensiveDistillation(wider.clone(num_classes=4), temperature=5.0)
+    learned = begun(teacher, 2)
+    leaves = jax.tree_util.tree_leaves_with_path(learned.params)
+    named = {
+        "params." + jax.tree_util.keystr(path, simple=True, separator="."): np.asarray(leaf)
+        for path, leaf in leaves
+    }
+    write_safetensors(tmp_path / "teacher.safetensors", named, {})
+    source = TaughtBy(f"safetensors:{tmp_path}/teacher.safetensors", wider)
+    fresh = {
+        "params": start.params["model"],
+        "model_state": {},
+        "objective": {"teacher": start.params["teacher"]},
+    }
+    filled = source.load(TOWER, fresh)
+    assert filled["params"] is fresh["params"]
+    params = {"model": filled["params"], **filled["objective"]}
+    for one, other in zip(
+        jax.tree.leaves(params["teacher"]), jax.tree.leaves(learned.params), strict=True
+    ):
+        assert np.array_equal(one, other)
+    loss, slope = value(taught, Variables(params, start.model_state, {}))
+    assert not any(np.any(x) for x in jax.tree.leaves(slope["teacher"]))
+    assert any(np.any(x) for x in jax.tree.leaves(slope["model"]))
+    # A student that is its teacher has only the teacher's own doubt left, unlabelled rows included.
+    same = DefensiveDistillation(wider.clone(num_classes=4), temperature=5.0, taught=True)
+    copied = Variables(
+        {"model": learned.params["model"], "teacher": params["teacher"]}, start.model_state, {}
+    )
+    least, still = value(same, copied)
+    assert least < loss
+    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(still["model"])) < 1e-6
+    with pytest.raises(WeightsError, match="the objective has none"):
+        source.load(TOWER, {**fresh, "objective": {}})
+
+
+def test_bad_arguments():
+    with pytest.raises(ValueError, match="temperature=0"):
+        DefensiveDistillation(TOWER, temperature=0)
+    with pytest.raises(ValueError, match="set taught=True"):
+        DefensiveDistillation(TOWER, teacher=TOWER)
+    with pytest.raises(ValueError, match="starts with one of"):
+        TaughtBy("somewhere")

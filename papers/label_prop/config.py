@@ -1,0 +1,92 @@
+"""ResNet-50 of ImageNet, and how well its features follow things through videos.
+
+    python train.py --config=papers/label_prop/config.py --workdir=W
+    python evaluate.py --workdir=W
+
+McKee et al., Transfer of Representations to Video Label Propagation, 2022. Masks of DAVIS are not
+read here: the clips are drawn, at its resolution, with exact masks. Features are those of the third
+stage, at stride 16. The paper starts from trained weights: set `init_from`.
+
+`small` is a CNN that names colours in scenes of 32 pixels, followed by clips of as many; a minute.
+"""
+
+from typing import Any
+
+from configs.parts import imagenet, localised
+from papers.label_prop.method import LabelPropagation
+from papers.label_prop.propagation import Propagation
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.pipeline import EvalData
+from vision.data.sources.scenes import Clips
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, ParameterRule, sgd
+from vision.train.schedule import Cosine
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def clips(examples, batch_size, **world):
+    given = {
+        "split": "test",
+        "num_examples": examples,
+        "motions": ("left", "right", "up", "down", "grow", "shrink", "orbit"),
+        "others_move": True,
+        **world,
+    }
+    return spec(EvalData, source=spec(Clips, **given), batch_size=batch_size, threads=0)
+
+
+def get_config() -> Config:
+    data = clips(100, 2, num_frames=24, image_size=(480, 856), num_objects=(1, 3))
+    normalised = [spec(ops.ValueRange), spec(ops.Normalize)]
+    given = {"objects": 3, "sites": ("block12",), "boxes": "boxes", "mean": MEAN, "std": STD}
+    factors = spec(Propagation, top_k=10, radius=6.0, context=20, temperature=0.07)
+    return spec(
+        Experiment,
+        data=imagenet.train(batch_size=1024, augment=normalised),
+        model=spec(ResNet, depth=50),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, nesterov=True),
+            learning_rate=0.4,
+            schedule=spec(Cosine, warmup="5 epochs"),
+            weight_decay=1e-4,
+            decay="coupled",
+            rules=[
+                spec(ParameterRule, pattern="/kernel$"),
+                spec(ParameterRule, pattern=".*", weight_decay=0.0),
+            ],
+        ),
+        total="90 epochs",
+        evaluators={
+            **imagenet.evaluation(512, normalised),
+            "clips": spec(LabelPropagation, clips=data, propagation=factors, **given),
+        },
+        evaluate_every=imagenet.EVALUATE_EVERY,
+    )
+
+
+def small() -> Config:
+    config: Any = localised.small(maps={})
+    data = clips(
+        24,
+        8,
+        num_frames=8,
+        image_size=32,
+        num_objects=(2, 2),
+        colours=("red", "yellow", "green", "blue"),
+        sizes=("medium", "large"),
+        backgrounds=("paper", "stone", "night", "brick"),
+        variants=("solid",),
+        textures=("plain",),
+    )
+    given = {"objects": 2, "sites": ("block01",), "mean": (0.5,), "std": (0.5,), "boxes": "boxes"}
+    tuned = spec(Propagation, top_k=5, radius=3.0, context=4, temperature=0.05)
+    naive = spec(Propagation, top_k=None, radius=None, context=1, temperature=0.05, first=False)
+    config.evaluators.tuned = spec(LabelPropagation, clips=data, propagation=tuned, **given)
+    config.evaluators.naive = spec(LabelPropagation, clips=data, propagation=naive, **given)
+    return config

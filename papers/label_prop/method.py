@@ -1,0 +1,211 @@
+"""Label propagation in videos, with every factor of the protocol open.
+
+McKee et al., Transfer of Representations to Video Label Propagation: Implementation Factors Matter,
+2022. Headline: with tuned factors an ImageNet ResNet is about level with the best self-supervised
+video features on DAVIS-2017 (J&F in the high 60s; not confirmed).
+
+The masks of the first frame are given; those of the others follow by the likeness of a frozen
+tower's features (``papers.label_prop.propagation`` has the equation). Which layer, how large the
+pictures are, how many frames and cells are looked at, how far off and how sharply: all these move
+the result as much as the features do, so they are fields here and a comparison of features has to
+fix or tune them. Cues are fused by joining unit features of several sites, each times its weight.
+
+Labels are soft, one-hot in the first frame, brought to pixels (bilinear), and the largest wins.
+Points are followed as heat maps (a Gaussian of half a cell around each), whose peak is taken.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+
+from papers.label_prop.propagation import Propagation, cells_of
+from papers.label_prop.video import boundary, correct_points, decay, recall, region
+from vision.blocks.sites import activations
+from vision.data.pipeline import EvalData
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.train.objective import Batch, Variables
+
+_SIGMA = 0.5  # cells
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelPropagation:
+    """An evaluator: J and F of propagated masks, and PCK of the middles of boxes.
+
+    Yields ``j``, ``f``, ``jf`` (means over objects of their means over frames but the first),
+    ``j_recall``, ``f_recall``, ``j_decay``, ``f_decay``; with ``boxes`` ``pck_10`` and ``pck_20``
+    (of points within 10 and 20 % of the longer side of their first box); ``objects`` and ``clips``,
+    and the figure ``j_by_frame``.
+
+    Attributes:
+      clips: uint8 ``video`` (B, T, H, W, C) and ``instances`` (B, T, H, W), 0 for background
+        and k + 1 for object k. Objects that the first frame does not show are left out.
+      objects: most objects of a clip.
+      sites: of the tower, whose maps (B, h, w, D) are joined; all of one size.
+      weights: of each site's unit features; empty for equal ones.
+      propagation: the factors.
+      boxes: name of (B, T, K, 4) boxes, y0, x0, y1, x1; "" for none.
+      mean, std: of the tower's normalisation of pixels in 0..1: one for all channels, or one each.
+    """
+
+    clips: EvalData
+    objects: int = 10
+    sites: tuple[str, ...] = ("map",)
+    weights: tuple[float, ...] = ()
+    propagation: Propagation = Propagation()  # noqa: RUF009 - frozen
+    boxes: str = ""
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self) -> None:
+        if self.objects < 1:
+            raise ValueError(f"objects={self.objects}: 1 or more")
+        if not self.sites or len(self.weights) not in (0, len(self.sites)):
+            raise ValueError("sites: at least one; weights: one for each, or none")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError("mean, std: one mean and one positive std per channel")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``clips`` once.
+
+        Raises:
+          DataError: no object to follow.
+          SiteError: the tower has no such site.
+          ValueError: the batches lack what is needed.
+        """
+        regions: list[np.ndarray] = []
+        boundaries: list[np.ndarray] = []
+        points: dict[int, list[np.ndarray]] = {10: [], 20: []}
+        count = 0
+        for batch in ctx.batches(self.clips):
+            names = ("video", "instances", *((self.boxes,) if self.boxes else ()))
+            if missing := [name for name in names if name not in batch]:
+                raise ValueError(
+                    f"a batch of {self.clips.source.info.name} has no {missing[0]!r}; it has "
+                    f"{', '.join(sorted(batch))}"
+                )
+            program = _program(predict, _without_clips(self), _whole(batch["_mask"]))
+            found = jax.device_get(program(ctx.variables, dict(batch)))
+            truth = found["instances"]
+            for i in np.flatnonzero(found["_mask"]):
+                count += 1
+                shown = [k for k in range(1, self.objects + 1) if (truth[i, 0] == k).any()]
+                for k in shown:
+                    frames = range(1, truth.shape[1])
+                    pairs = [(found["masks"][i, t] == k, truth[i, t] == k) for t in frames]
+                    regions.append(np.asarray([region(*pair) for pair in pairs]))
+                    boundaries.append(np.asarray([boundary(*pair) for pair in pairs]))
+                if self.boxes and shown:
+                    given = found["boxes"][i].astype(np.float64)[:, np.asarray(shown) - 1]
+                    size = (given[0, :, 2:] - given[0, :, :2]).max(-1)
+                    middle = (given[1:, :, :2] + given[1:, :, 2:] - 1) / 2
+                    mine = found["points"][i, 1:][:, np.asarray(shown) - 1]
+                    for share, right in points.items():
+                        right.append(correct_points(mine, middle, size, share / 100).ravel())
+        if not regions:
+            raise DataError(f"{self.clips.source.info.name}: no object to follow")
+        both = {"j": np.stack(regions), "f": np.stack(boundaries)}
+        yield from ((name, float(x.mean())) for name, x in both.items())
+        yield "jf", float(both["j"].mean() + both["f"].mean()) / 2
+        for name, x in both.items():
+            yield f"{name}_recall", float(np.mean([recall(each) for each in x]))
+            yield f"{name}_decay", float(np.mean([decay(each) for each in x]))
+        for share, right in points.items():
+            if right:
+                yield f"pck_{share}", float(np.concatenate(right).mean())
+        yield "objects", len(regions)
+        yield "clips", count
+        x = np.arange(1, both["j"].shape[1] + 1, dtype=np.float64)
+        lines = tuple(Line(name, x, values.mean(0)) for name, values in both.items())
+        yield "j_by_frame", Curve(lines, "frame", "J and F")
+
+
+def _without_clips(of: LabelPropagation) -> Any:
+    """All that a program is made of."""
+    return dataclasses.replace(of, clips=None)  # pyright: ignore[reportArgumentType]
+
+
+def _whole(x: jax.Array) -> Any:
+    """Whole on every device, so that every process can read it."""
+    if isinstance(x.sharding, NamedSharding):
+        return NamedSharding(x.sharding.mesh, PartitionSpec())
+    return x.sharding
+
+
+@functools.lru_cache(maxsize=32)
+def _program(predict: Predict, of: LabelPropagation, sharding: Any) -> Any:
+    reach: Any = predict
+    classes = of.objects + 1
+
+    def program(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
+        video = batch["video"]
+        clips, frames, height, width, channels = video.shape
+        pixels = video.reshape(clips * frames, height, width, channels).astype(jnp.float32) / 255
+        images = (pixels - jnp.asarray(of.mean)) / jnp.asarray(of.std)
+        found = activations(lambda tap: reach(variables, {"image": images}, tap), of.sites)
+        features = fused(found, of.weights)
+        size: Any = features.shape[1:3]
+        features = features.reshape(clips, frames, *features.shape[1:])
+        first = jax.nn.one_hot(batch["instances"][:, 0].astype(jnp.int32), classes)
+
+        def clip(given: Any) -> dict[str, jax.Array]:
+            features, first, *boxes = given
+            labels = of.propagation(features, cells_of(first, size))
+            large = jax.image.resize(labels, (frames, height, width, classes), "linear")
+            made = {"masks": jnp.argmax(large, -1).astype(jnp.uint8)}
+            if boxes:
+                scale = jnp.asarray([height / size[0], width / size[1]])
+                middles = (boxes[0][0, :, :2] + boxes[0][0, :, 2:]) / 2 / scale - 0.5
+                heat = of.propagation(features, bumps(middles, size))
+                made["points"] = (peaks(heat) + 0.5) * scale - 0.5
+            return made
+
+        given = (features, first, *((batch[of.boxes],) if of.boxes else ()))
+        kept = {"instances": batch["instances"], "_mask": batch["_mask"]}
+        if of.boxes:
+            kept["boxes"] = batch[of.boxes]
+        return {**jax.lax.map(clip, given), **kept}
+
+    return jax.jit(program, out_shardings=sharding)
+
+
+def fused(maps: list[jax.Array], weights: tuple[float, ...]) -> jax.Array:
+    """Unit features of maps (N, h, w, D_s), each times its weight, side by side."""
+    joined = []
+    for x, weight in zip(maps, weights or (1.0,) * len(maps), strict=True):
+        x = x.astype(jnp.float32)
+        length = jnp.sqrt((x**2).sum(-1, keepdims=True))
+        joined.append(math.sqrt(weight) * x / jnp.where(length > 0, length, 1))
+    return jnp.concatenate(joined, -1)
+
+
+def bumps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """Heat maps (h, w, P) with a Gaussian around each of ``points`` (P, 2), in cells."""
+    places = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in size), indexing="ij"), -1)
+    square = ((places[:, :, None] - points) ** 2).sum(-1)
+    return jnp.exp(-square / (2 * _SIGMA**2))
+
+
+def peaks(heat: jax.Array) -> jax.Array:
+    """Of heat maps (T, h, w, P): (T, P, 2), the largest value's place, weighted with its
+    neighbours one cell around."""
+    frames, height, width, count = heat.shape
+    best = jnp.argmax(heat.reshape(frames, -1, count), 1)
+    at = jnp.stack(jnp.unravel_index(best, (height, width)), -1)
+    places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
+    apart = jnp.abs(places[None, :, :, None] - at[:, None, None])
+    near = jnp.where((apart <= 1).all(-1), heat, 0)
+    total = near.sum((1, 2))
+    mean = jnp.einsum("thwp,hwc->tpc", near, places.astype(jnp.float32))
+    return mean / jnp.where(total > 0, total, 1)[..., None]

@@ -1,0 +1,143 @@
+"""Loki: the label that is nearest on average, so that a classifier can name what it never saw.
+
+Labels lie in a metric space: a tree, a line, embeddings of their names. A classifier knows K of N
+labels. Its probabilities weigh the squared distances to those, and the answer is the label of all
+N with the least mean: the Frechet mean instead of the argmax,
+
+    y(x) = argmin_y sum_i p(l_i | x) d(y, l_i)^2.
+
+One product of matrices, no training. A label between likely ones wins although it was never
+observed. Where different labels are all 1 apart and all observed, it is the argmax. Probabilities
+have to be calibrated: too little confidence draws every answer to the middle.
+
+Roberts et al., Geometry-Aware Adaptation for Pretrained Models, 2023. Headline: up to 29.7 % better
+than SimCLR's argmax on ImageNet (relative), 10.5 % on CLIP with a metric from its own text
+embeddings. The trainable variant and the choice of which label to observe next are not here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics.arrays import blocks, matrix, softmax_parts, whole
+
+
+def squared_distances(positions: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """(N, K) squared Euclidean distances of labels at ``positions`` (N, D) to observed ones."""
+    apart = positions[:, None] - positions[None, np.asarray(observed)]
+    return np.sum(np.asarray(apart, np.float64) ** 2, -1)
+
+
+def frechet(probabilities: np.ndarray, squared: np.ndarray) -> np.ndarray:
+    """int64 (B,): of N labels the one with the least mean squared distance, the first of equals.
+
+    Args:
+      probabilities: (B, K) of the observed labels. NaN makes an answer of -1.
+      squared: (N, K) squared distances of all labels to the observed ones.
+
+    Raises:
+      ValueError: shapes that do not fit.
+    """
+    probabilities, squared = matrix("probabilities", probabilities), matrix("squared", squared)
+    if probabilities.shape[1] != squared.shape[1]:
+        raise ValueError(f"{probabilities.shape[1]} probabilities, {squared.shape[1]} distances")
+    best = np.zeros(len(probabilities), np.int64)
+    for rows in blocks(len(probabilities), len(squared)):
+        means = probabilities[rows].astype(np.float64) @ squared.T
+        best[rows] = np.where(np.isnan(means).any(1), -1, means.argmin(1))
+    return best
+
+
+@dataclasses.dataclass(frozen=True)
+class GeometricAnswers:
+    """A classifier of some labels, asked about all of them, by argmax and by Loki.
+
+    Yields for ``argmax`` and ``loki`` ``<rule>_top1``, ``<rule>_squared`` (mean squared distance of
+    answer and label) and ``<rule>_unseen_top1`` (of records whose label was not observed), then
+    ``examples`` and ``unseen``, and, only where there are any, ``unlabelled`` and ``nan_examples``
+    (wrong, and left out of the distances).
+
+    Attributes:
+      data: records of all labels, 0..N - 1.
+      observed: label of each of the K columns of the logits.
+      positions: of all N labels; empty where ``means`` is given.
+      means: records of all labels, the means of whose features are the positions.
+      temperature: that logits are divided by.
+      logits, features: names of (B, K) and (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    data: EvaluationData
+    observed: tuple[int, ...]
+    positions: tuple[tuple[float, ...], ...] = ()
+    means: EvaluationData | None = None
+    temperature: float = 1.0
+    logits: str = "logits"
+    features: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if bool(self.positions) == (self.means is not None):
+            raise ValueError("give positions or means: where labels lie")
+        if not self.temperature > 0 or not self.observed:
+            raise ValueError("temperature: positive; observed: at least one label")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once, and ``means``.
+
+        Raises:
+          DataError: no labelled record, an observed label that is none, a label without records.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        where = self._positions(predict, ctx)
+        rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
+        if rows[self.logits].shape[1] != len(self.observed) or max(self.observed) >= len(where):
+            raise DataError(
+                f"observed={self.observed}: {rows[self.logits].shape[1]} logits, and labels "
+                f"0..{len(where) - 1}"
+            )
+        labels = whole(self.label, rows[self.label], None, len(where))
+        known = labels >= 0
+        if not known.any():
+            raise DataError(f"{self.data.source.info.name}: no record has {self.label!r}")
+        logits, labels = rows[self.logits][known], labels[known]
+        top, rest = softmax_parts(logits, self.temperature)
+        logs = (logits.astype(np.float64) - top[:, None]) / self.temperature - rest[:, None]
+        columns, seen = np.array(self.observed), np.isin(labels, self.observed)
+        every = squared_distances(where, np.arange(len(where)))
+        nan = np.asarray(np.isnan(logs).any(1))
+        rules = {
+            "argmax": np.where(nan, -1, columns[np.where(nan[:, None], 0, logs).argmax(1)]),
+            "loki": frechet(np.exp(logs), every[:, columns]),
+        }
+        for name, said in rules.items():
+            yield f"{name}_top1", float((said == labels).mean())
+            yield f"{name}_squared", float(every[said, labels][~nan].mean())
+            if not seen.all():
+                yield f"{name}_unseen_top1", float((said == labels)[~seen].mean())
+        yield "examples", len(labels)
+        yield "unseen", int((~seen).sum())
+        for name, count in (("unlabelled", (~known).sum()), ("nan_examples", nan.sum())):
+            if count:
+                yield name, int(count)
+
+    def _positions(self, predict: Predict, ctx: EvalContext) -> np.ndarray:
+        if self.means is None:
+            return np.asarray(self.positions, np.float64)
+        rows = embed(predict, ctx, self.means, (self.features,), (self.label,))
+        labels, x = rows[self.label], rows[self.features].astype(np.float64)
+        count = np.bincount(labels[labels >= 0])
+        if not count.all():
+            raise DataError(
+                f"{self.means.source.info.name}: label {int(count.argmin())} has no record"
+            )
+        sums = np.zeros((len(count), x.shape[1]))
+        np.add.at(sums, labels[labels >= 0], x[labels >= 0])
+        return sums / count[:, None]

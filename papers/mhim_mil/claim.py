@@ -1,0 +1,81 @@
+"""Bags of noisy digits, by attention alone and by a student from whom the telling ones are hidden.
+
+80 bags of 20 digits, of which every other one holds one to three nines. The plain network trains 40
+epochs and becomes the teacher; the student trains as long on the same bags. Both are asked about
+the same 300 bags of other digits, and about the instances of those that hold nines: whether these
+have more attention than the rest of their bag.
+
+It held, much as on the card: 0.752 beside 0.697, and 0.810 beside 0.726 within bags. The student
+takes over the plain network's first layer, so that its own training comes on top of that one's.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from papers.mhim_mil.config import small
+from vision.config.specs import build
+from vision.metrics.detection import auroc
+from vision.papers.claims import Measured, Recorder, Side, gone_through, load_run
+from vision.train.tower import forward
+
+SEEDS = (0, 1, 2, 3, 4)
+MARGIN = 0.02
+
+
+def judged(folder: Path, config: Any, bags: dict[str, np.ndarray]) -> tuple[float, float]:
+    """AUROC of bags, and of attention to instances in bags that hold a nine: mean over these."""
+    variables, model = load_run(folder).variables, build(config.model, num_classes=2)
+    call = jax.jit(lambda params, x: forward(model, params, {}, x, train=False)[1])
+    out = jax.device_get(call(variables.params["model"], bags["image"]))
+    score = out["logits"][:, 1] - out["logits"][:, 0]
+    held = bags["label"] == 1
+    inside = [
+        auroc(attention[nines], attention[~nines])
+        for attention, nines in zip(out["attention"][held], bags["positive"][held], strict=True)
+    ]
+    return auroc(score[held], score[~held]), float(np.mean(inside))
+
+
+def test_hiding_what_tells_most_makes_a_better_student(record: Recorder):
+    config: Any = small()
+    stages = {stage.name: stage.do for stage in config.stages}
+    batches = list(build(stages["abmil"].evaluators)["test"].data.loader())
+    bags = {
+        name: np.concatenate([batch[name] for batch in batches])
+        for name in ("image", "label", "positive")
+    }
+    found: dict[str, list[tuple[float, float]]] = {"abmil": [], "mhim": []}
+    for seed in SEEDS:
+        with gone_through(config, seed) as folder:
+            for name, rows in found.items():
+                rows.append(judged(folder / name, stages[name], bags))
+
+    def both(what: str, which: int) -> Measured:
+        names = {"mhim": "MHIM", "abmil": "ABMIL"}
+        sides = (
+            Side(title, tuple(row[which] for row in found[name])) for name, title in names.items()
+        )
+        return Measured(what, *sides)
+
+    of_bags, of_instances = both("AUROC of bags", 0), both("AUROC of attention in bags", 1)
+
+    def gain(of: Measured) -> float:
+        assert of.baseline is not None
+        return of.method.mean - of.baseline.mean
+
+    record(
+        card=67,
+        paper="Multiple instance learning framework with masked hard instance mining for whole "
+        "slide image classification, 2023",
+        claim=f"The student tells bags apart at least {MARGIN} AUROC better than plain attention "
+        "does, and its attention finds the instances at least as much better.",
+        expected=True,
+        holds=gain(of_bags) >= MARGIN and gain(of_instances) >= MARGIN,
+        measured=[of_bags, of_instances],
+        seeds=SEEDS,
+    )

@@ -1,0 +1,12 @@
+from vision.papers import Paper
+
+PAPER = Paper(
+    title="Towards Practical Plug-and-Play Diffusion Models",
+    year=2023,
+    card=195,
+    tags=("diffusion", "guidance"),
+    headline=(
+        "ImageNet at 256 px: FID and IS clearly better than by a classifier as it is, or "
+        "tuned to all noise (numbers unconfirmed)."
+    ),
+)

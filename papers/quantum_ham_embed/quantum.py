@@ -1,0 +1,167 @@
+"""A simulated quantum classifier whose Hamiltonian is the image.
+
+Quantum Hamiltonian Embedding of Images for Data Reuploading Classifiers, 2024. An image M of 2^n x
+2^n pixels is made Hermitian, H = (M + M^T) / 2, and moves a state of n qubits as time does:
+
+    psi_0 = |+>^n
+    psi_i = U_i exp(-i/2 t_i H) psi_{i-1},  i = 1..L
+    p_k   = |psi_L[k]|^2, k = 0..K-1, are the logits
+
+t_i is learned, and U_i is a brick wall of two-qubit gates exp(i sum_w theta_w P_w) over the 15
+Pauli words P_w other than the identity. Seeing the image again in every layer is what "reuploading"
+means: with one upload, p is quadratic in a single exp(-i/2 t H).
+
+Headline: 94.4 % on scikit-learn's digits 0..7 beside 79.0 % of a quantum CNN, 91.3 % beside 47.0 %
+on MNIST (tables of the authors' code). Their layer of three qubits gives both of its gates the
+first 15 of its 30 parameters: ``shared_gates``.
+
+Probabilities lie in [0, 1], so the cross-entropy cannot fall below ``log(1 + (K - 1) / e)``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vision.models.layers import check_images, check_num_classes, check_positive
+from vision.parallel.mesh import constrain_batch
+from vision.train.tower import Tap, apply_tap
+
+
+def _pauli_words() -> np.ndarray:
+    """(15, 4, 4) complex64: products of two Pauli matrices, without the identity."""
+    pauli = np.array(
+        [[[1, 0], [0, 1]], [[0, 1], [1, 0]], [[0, -1j], [1j, 0]], [[1, 0], [0, -1]]], np.complex64
+    )
+    return np.stack([np.kron(a, b) for a, b in itertools.product(pauli, pauli)][1:])
+
+
+def su4(theta: jax.Array) -> jax.Array:
+    """Real angles (..., 15) to unitary matrices (..., 4, 4), complex64."""
+    generator = jnp.einsum("...w,wij->...ij", theta.astype(jnp.complex64), _pauli_words())
+    return jax.scipy.linalg.expm(1j * generator)
+
+
+def brick_wall(qubits: int) -> tuple[int, ...]:
+    """First qubits of the gates of a layer: pairs from qubit 0 on, then those between."""
+    return (*range(0, qubits - 1, 2), *range(1, qubits - 1, 2))
+
+
+def apply_gate(psi: jax.Array, gate: jax.Array, qubit: int, qubits: int) -> jax.Array:
+    """A gate (4, 4) on ``qubit`` and the next one of states (B, 2^n); qubit 0 counts most."""
+    parts = psi.reshape(len(psi), 2**qubit, 4, 2 ** (qubits - qubit - 2))
+    return jnp.einsum("ij,bajc->baic", gate, parts).reshape(psi.shape)
+
+
+@jax.custom_jvp
+def evolve(
+    h: jax.Array, values: jax.Array, vectors: jax.Array, time: jax.Array, psi: jax.Array
+) -> jax.Array:
+    """``exp(-i/2 time h) psi``, given the eigenvalues and eigenvectors of ``h``.
+
+    Its derivative with respect to ``h`` is that of the exponential (Daleckii and Krein), which
+    exists where eigenvalues coincide too; those of ``values`` and ``vectors`` are taken as zero.
+
+    Args:
+      h: (B, d, d) real and symmetric.
+      values: (B, d).
+      vectors: (B, d, d), in columns.
+      time: scalar.
+      psi: (B, d) complex64.
+    """
+    phase = jnp.exp(-0.5j * time * values)
+    return _times(vectors, phase * _times(vectors.mT, psi))
+
+
+@evolve.defjvp
+def _evolve_jvp(primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[jax.Array, jax.Array]:
+    h, values, vectors, time, psi = primals
+    dh, _, _, dtime, dpsi = tangents
+    phase = jnp.exp(-0.5j * time * values)
+    inside = _times(vectors.mT, psi)
+    # (f(a) - f(b)) / (a - b) of f(w) = exp(-i/2 time w), without the division.
+    half = time * values / 4
+    sums, gaps = half[:, :, None] + half[:, None, :], half[:, :, None] - half[:, None, :]
+    slope = -0.5j * time * jnp.exp(-1j * sums) * jnp.sinc(gaps / jnp.pi)
+    turned = vectors.mT @ dh @ vectors
+    moved = _times(slope * turned, inside) + phase * _times(vectors.mT, dpsi)
+    moved = moved - 0.5j * dtime * values * phase * inside
+    return evolve(h, values, vectors, time, psi), _times(vectors, moved)
+
+
+def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    return jnp.einsum("bij,bj->bi", matrix, vector)
+
+
+class HamiltonianEmbedding(nn.Module):
+    """See the module. Parameters are real: ``time`` (L,) and ``theta`` (L, gates, 15).
+
+    Called with (B, h, w, C) float images, best in 0..1. Channels are averaged, and zeros fill them
+    up to a square whose side is a power of two, 4 or more. ``stem`` is H (B, 2^n, 2^n),
+    ``block00``.. are the states after each layer, complex64 (B, 2^n), ``pooled`` and ``embedding``
+    are all probabilities (B, 2^n), ``logits`` the first ``num_classes`` of them.
+
+    Attributes:
+      layers: L.
+      uploads: how many layers, the first ones, see the image; the others are U_i alone. None: all.
+      shared_gates: all gates of a layer have the same 15 parameters.
+      num_classes: K, at most 2^n; None for no logits.
+    """
+
+    layers: int = 15
+    uploads: int | None = None
+    shared_gates: bool = False
+    num_classes: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(layers=self.layers, uploads=self.uploads)
+        if self.uploads is not None and self.uploads > self.layers:
+            raise ValueError(f"uploads={self.uploads}, but there are layers={self.layers}")
+        check_num_classes(self.num_classes)
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        check_images(x)
+        qubits = max(2, (max(x.shape[1:3]) - 1).bit_length())
+        side = 2**qubits
+        if (self.num_classes or 0) > side:
+            raise ValueError(
+                f"num_classes={self.num_classes}, but {qubits} qubits of an image of "
+                f"{x.shape[1]}x{x.shape[2]} have {side} states: resize the images"
+            )
+        grey = x.astype(jnp.float32).mean(-1)
+        grey = jnp.pad(grey, ((0, 0), *((0, side - size) for size in grey.shape[1:])))
+        h = apply_tap(tap, "stem", constrain_batch((grey + grey.mT) / 2))
+        values, vectors = jnp.linalg.eigh(jax.lax.stop_gradient(h))
+
+        wall = brick_wall(qubits)
+        normal = nn.initializers.normal(1.0)
+        time = self.param("time", normal, (self.layers,))
+        theta = self.param(
+            "theta", normal, (self.layers, 1 if self.shared_gates else len(wall), 15)
+        )
+        gates = su4(theta)
+        psi = jnp.full((len(x), side), side**-0.5, jnp.complex64)
+        out: dict[str, jax.Array] = {"stem": h}
+        for i in range(self.layers):
+            if self.uploads is None or i < self.uploads:
+                psi = evolve(h, values, vectors, time[i], psi)
+            for k, qubit in enumerate(wall):
+                psi = apply_gate(psi, gates[i, 0 if self.shared_gates else k], qubit, qubits)
+            site = f"block{i:02d}"
+            psi = out[site] = apply_tap(tap, site, constrain_batch(psi))
+        pooled = psi.real**2 + psi.imag**2
+        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        embedding = out["embedding"] = apply_tap(tap, "embedding", pooled)
+        if self.num_classes:
+            out["logits"] = apply_tap(tap, "logits", embedding[:, : self.num_classes])
+        return embedding, out

@@ -1,0 +1,134 @@
+"""DINOv2 goes on with chest X-rays alone (RAD-DINO).
+
+    python train.py --config=papers/rad_dino/config.py:films --workdir=workdirs/rad_dino
+
+Perez-Garcia et al., RAD-DINO, 2025: ViT-B/14 from DINOv2, crops of 518 px, batches of 640, 100
+epochs. ``films`` is a folder of images, any folders in it, with a shorter side of 518 px or more:
+MIMIC-CXR, CheXpert, NIH-CXR, PadChest and BRAX ask for credentials. The learning rate is
+unconfirmed, stochastic depth that of DINOv2; weight decay stays where DINOv2's begins.
+
+``small`` learns 24 px scenes in colour first, then goes on with grey films of such scenes, with
+hidden patches and, from the same start, without them; its crops are made on the device, and
+change nothing but place and size.
+"""
+
+from configs.parts.small import adamw_cosine, eval_data, train_data
+from configs.parts.small_pairs import scenes
+from papers.rad_dino.method import Film, Findings, film_views
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.batch_ops import BatchValueRange
+from vision.data.batch_views import BatchNormalize, BatchRandomResizedCrop, Crops
+from vision.data.pipeline import TrainData
+from vision.data.sources.folder import Folder
+from vision.data.sources.scenes.vocabulary import SHAPES
+from vision.evaluators.features.linear_heads import FindingsProbe, PatchProbe
+from vision.models.vit import ViT
+from vision.objectives.self_distill import SelfDistill
+from vision.run.experiment import Experiment
+from vision.scenario.stages import Scenario, Stage
+from vision.train.precision import Precision
+from vision.weights.init_from import InitFrom
+
+KINDS = ("circle", "square", "star", "cross")
+CROPS = ("image/global", "image/local")
+# Of the films, as the released model's own preprocessing has them.
+MEAN, STD = (0.5307, 0.5307, 0.5307), (0.2583, 0.2583, 0.2583)
+
+
+def get_config(folder: str = "films") -> Config:
+    values = [spec(BatchValueRange, image_key=key) for key in CROPS]
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Folder, root=folder),
+            batch_size=640,
+            ops=[
+                spec(ops.Decode),
+                spec(ops.ToRgb),
+                spec(ops.Resize, size=518),
+                spec(ops.CenterCrop, size=518),
+                spec(film_views),
+                spec(ops.BlockPatchMasks, grid=(37, 37)),
+            ],
+            batch_ops=[
+                *values,
+                *(spec(BatchNormalize, mean=MEAN, std=STD, image_key=key) for key in CROPS),
+            ],
+            on_error="mask",
+            threads=16,
+            prefetch_batches=16,
+        ),
+        model=spec(
+            ViT,
+            variant="B/14",
+            num_classes=0,
+            class_position=True,
+            layer_scale=1.0,
+            drop_path=0.3,
+            remat="dots",
+            precision=spec(Precision, compute="bfloat16"),
+        ),
+        init_from=spec(InitFrom, source="timm:timm/vit_base_patch14_dinov2.lvd142m"),
+        objective=spec(SelfDistill),
+        optimizer=adamw_cosine(1e-3, "10 epochs", weight_decay=0.04, clip_norm=3.0),
+        total="100 epochs",
+    )
+
+
+def small() -> Config:
+    world = {"shapes": KINDS, "sizes": ("medium", "large"), "num_objects": (1, 3)}
+    film, start = spec(Film), spec(InitFrom, source="workdir:stage:pictures")
+    whole = {"widths": (64, 32), "prototypes": 128, "momentum": 0.98}
+
+    def crops(size, scale, out):
+        return spec(Crops, crop=spec(BatchRandomResizedCrop, size=size, scale=scale), out=out)
+
+    def learn(prepared, objective, **more):
+        return spec(
+            Experiment,
+            data=train_data(
+                scenes("train", 2000, ("image",), **world),
+                32,
+                crops(24, (0.5, 1.0), "image/global"),
+                crops(12, (0.2, 0.5), "image/local"),
+                ops=[*prepared, spec(ops.BlockPatchMasks, grid=(6, 6), least=2)],
+            ),
+            model=spec(ViT, width=32, depth=2, heads=4, patch=4, num_classes=0),
+            objective=objective,
+            optimizer=adamw_cosine(2e-3, weight_decay=0.04, clip_norm=3.0),
+            total="200 steps",
+            evaluators=heads(world, film),
+            log_every="50 steps",
+            **more,
+        )
+
+    with_patches = spec(SelfDistill, **whole)
+    without = spec(SelfDistill, patch_weight=0.0, **whole)
+    return spec(
+        Scenario,
+        stages=[
+            spec(Stage, name="pictures", do=learn([], with_patches)),
+            spec(Stage, name="films", do=learn([film], with_patches, init_from=start)),
+            spec(Stage, name="views_only", do=learn([film], without, init_from=start)),
+        ],
+    )
+
+
+def heads(world, film):
+    """Findings and what patches show, of films."""
+
+    def read(split, examples):
+        return eval_data(
+            scenes(split, examples, ("image", "segmentation"), **world),
+            250,
+            film,
+            spec(Findings, codes=[1 + SHAPES.index(kind) for kind in KINDS]),
+        )
+
+    both = {"train": read("val", 1000), "test": read("test", 1000)}
+    return {
+        "findings": spec(FindingsProbe, **both),
+        "patches": spec(PatchProbe, classes=1 + len(KINDS), **both),
+    }

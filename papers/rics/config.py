@@ -1,0 +1,114 @@
+"""One-pixel moves of a classifier, and of the same one behind RICS: ResNet-50 on ImageNet.
+
+    python train.py --config=papers/rics/config.py --workdir=workdirs/rics
+    python evaluate.py --workdir=workdirs/rics
+
+Shifman and Weiss, Lost in Translation, 2024. Pictures are resized to 288 pixels: the crop in the
+middle has 224, and RICS chooses one of 41 x 41 such crops of 264, so that both see things at one
+size and both have room to move. Nothing of the training is the paper's, which starts from trained
+weights: set `init_from`.
+
+`small` is a narrow ResNet that looks at 16 pixels of noise with a digit in it, of which RICS sees
+26; under a minute.
+"""
+
+from configs.parts import imagenet
+from papers.rics.method import Rics
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.ops.sliders import Slider
+from vision.data.pipeline import EvalData, TrainData
+from vision.data.sources.digits import Digits
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.robustness.translation import Translation
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
+from vision.train.schedule import Cosine
+
+DECAY = [
+    spec(ParameterRule, pattern="/kernel$"),
+    spec(ParameterRule, pattern=".*", weight_decay=0.0),
+]
+
+
+def moves(data, window, picture):
+    """The crop in the middle, and RICS with either score; cyclic moves of the latter."""
+
+    def over(side, **given):
+        return spec(Translation, data=data([spec(ops.CenterCrop, size=side)]), **given)
+
+    return {
+        "centre": over(window),
+        "rics": spec(Rics, evaluator=over(picture), window_px=window),
+        "rics_hash": spec(Rics, evaluator=over(picture), window_px=window, score="hash"),
+        "cyclic": spec(Rics, evaluator=over(picture, cyclic=True), window_px=window, cyclic=True),
+    }
+
+
+def get_config() -> Config:
+    values = [spec(ops.ValueRange), spec(ops.Normalize)]
+
+    def data(crop):
+        return spec(
+            EvalData,
+            source=spec(Tfds, name="imagenet2012", split="validation"),
+            batch_size=512,
+            ops=[spec(ops.Decode), spec(ops.Resize, size=288), *crop, *values],
+        )
+
+    return spec(
+        Experiment,
+        data=imagenet.train(batch_size=1024, augment=values),
+        model=spec(ResNet, depth=50),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(sgd, nesterov=True),
+            learning_rate=0.4,
+            schedule=spec(Cosine, warmup="5 epochs"),
+            weight_decay=1e-4,
+            decay="coupled",
+            rules=DECAY,
+        ),
+        total="90 epochs",
+        evaluators=moves(data, window=224, picture=264),
+    )
+
+
+def small() -> Config:
+    canvas = [spec(ops.CenterPad, size=(28, 28), fill=(0,)), spec(Slider, name="noise", scale=2.0)]
+    values = spec(ops.ValueRange, low=-1, high=1)
+
+    def data(crop):
+        return spec(
+            EvalData,
+            source=spec(Digits, split="test"),
+            batch_size=360,
+            ops=[*canvas, *crop, values],
+            threads=0,
+        )
+
+    return spec(
+        Experiment,
+        data=spec(
+            TrainData,
+            source=spec(Digits, split="train"),
+            batch_size=64,
+            ops=[*canvas, spec(ops.RandomCrop, size=16), values],
+            threads=1,
+        ),
+        model=spec(ResNet, depth=10, width_multiplier=0.25, head_zero_init=False),
+        objective=spec(Classify),
+        optimizer=spec(
+            Optimizer,
+            method=spec(adamw),
+            learning_rate=1e-2,
+            schedule=spec(Cosine, warmup="1 epochs"),
+            rules=DECAY,
+        ),
+        total="15 epochs",
+        evaluators=moves(data, window=16, picture=26),
+        log_every="20 steps",
+    )

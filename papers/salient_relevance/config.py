@@ -1,0 +1,23 @@
+"""What VGG-16 looks at, by relevance and what is salient in it, on ImageNet.
+
+    python train.py --config=papers/salient_relevance/config.py:BOXES --workdir=W
+    python evaluate.py --workdir=W
+
+Li et al., Beyond Saliency, 2019. BOXES is a folder of parquet files; see
+`configs/parts/localised.py`. The paper starts from trained weights: set `init_from`.
+
+`small` is a CNN on scenes of 32 pixels; half a minute.
+"""
+
+from configs.parts import localised
+from papers.salient_relevance.method import Relevance, SalientRelevance
+from vision.config.specs import Config, spec
+
+
+def get_config(boxes: str = "ilsvrc_boxes") -> Config:
+    return localised.large(boxes, {"relevance": spec(Relevance), "salient": spec(SalientRelevance)})
+
+
+def small() -> Config:
+    maps = {"relevance": spec(Relevance), "salient": spec(SalientRelevance, side_px=24)}
+    return localised.small(maps, examples=100)

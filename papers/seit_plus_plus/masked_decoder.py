@@ -1,0 +1,76 @@
+"""The light decoder of masked autoencoders: from the tokens that were seen to all places."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vision.models.layers import as_output, check_positive, dense, layer_norm
+from vision.models.transformer import Block, run_blocks
+from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
+
+_SMALL = nn.initializers.normal(0.02)
+
+
+class MaskedDecoder(nn.Module):
+    """He et al., Masked Autoencoders Are Scalable Vision Learners, 2022.
+
+    Called with tokens (B, P + M, D), P of them prefix, and ``places`` int32 (B, M), where the
+    others belong among N = ``size`` places; the places that are left hold a learned token. Gives
+    ``(embedding, out)``: ``tokens`` (B, N, width) after the last norm, ``values`` (B, N, outputs),
+    ``embedding`` the mean of ``tokens``.
+
+    Attributes:
+      outputs: numbers that are told of a place.
+      size: N.
+      width, depth, heads: of its blocks.
+      precision: number formats.
+    """
+
+    outputs: int
+    size: int
+    width: int = 512
+    depth: int = 4
+    heads: int = 8
+    precision: Precision = Precision()
+
+    def __post_init__(self) -> None:
+        check_positive(outputs=self.outputs, size=self.size, width=self.width, depth=self.depth)
+        if self.width % self.heads:
+            raise ValueError(f"heads={self.heads} does not divide width={self.width}")
+        super().__post_init__()
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, places: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        precision, prefix = self.precision, x.shape[1] - places.shape[1]
+        x = dense(x, self.width, precision, "embed", nn.initializers.xavier_uniform())
+        missing = self.param("mask_token", _SMALL, (1, 1, self.width), precision.params)
+        position = self.param("pos_embed", _SMALL, (1, self.size, self.width), precision.params)
+        whole = jnp.broadcast_to(missing.astype(x.dtype), (len(x), self.size, self.width))
+        whole = whole.at[jnp.arange(len(x))[:, None], places].set(x[:, prefix:])
+        whole = whole + position.astype(x.dtype)
+        x = jnp.concatenate([x[:, :prefix], whole], axis=1)
+        out = {"stem": apply_tap(tap, "stem", x)}
+        fields = {
+            "heads": self.heads,
+            "mlp_dim": 4 * self.width,
+            "dropout": 0.0,
+            "layer_scale": None,
+            "qkv_bias": True,
+            "precision": precision,
+            "attention": None,
+        }
+        x, blocks = run_blocks(
+            self, Block, fields, out["stem"], depth=self.depth, scan=True, remat="none", tap=tap
+        )
+        x = layer_norm(x[:, prefix:], precision, "norm")
+        out |= blocks | {"tokens": apply_tap(tap, "tokens", x)}
+        values = dense(out["tokens"], self.outputs, as_output(precision), "values", _SMALL)
+        out["values"] = apply_tap(tap, "values", values)
+        embedding = out["tokens"].mean(1, dtype=jnp.float32).astype(precision.output)
+        out["embedding"] = apply_tap(tap, "embedding", embedding)
+        return out["embedding"], out

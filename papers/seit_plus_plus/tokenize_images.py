@@ -1,0 +1,53 @@
+"""A data set as a tokenizer of an earlier stage sees it: a few bits per patch, and labels."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from papers.seit_plus_plus.codes import bits_of, pack_ids
+from vision.data.pipeline import EvalData
+from vision.run.restore import load_run
+from vision.scenario.features import features_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokenised:
+    """``tokens.npz``: ``ids`` uint8 (N, bytes), packed, and ``label``; and ``codebook.npy``.
+
+    The codebook is float32 (K, d), of unit length; ``papers.seit_plus_plus.codes.FromCodes`` reads
+    both.
+    Numbers: ``bytes``, of the file per record; ``share``, of what the pixels of an image take as
+    uint8; ``entries``, of the codebook, that are used; ``error``, the mean squared one of pixels.
+
+    Attributes:
+      run_of: folder of the tokenizer's run; its objective is ``Quantise``.
+      data: all records, in the order they are stored.
+    """
+
+    run_of: str
+    data: EvalData
+
+    def run(self, folder: Path) -> dict[str, float]:
+        run = load_run(Path(self.run_of))
+        rows = features_of(run, self.data, ("ids", "error"), ("label",))
+        ids = rows["ids"].astype(np.int64).reshape(len(rows["ids"]), -1)
+        book = np.asarray(jax.device_get(run.variables.params["model"]["codebook"]), np.float32)
+        book = book / np.linalg.norm(book, axis=1, keepdims=True)
+        label = rows["label"]
+        if label.min() >= 0:
+            label = label.astype(np.min_scalar_type(label.max()))
+        packed = pack_ids(ids, bits_of(len(book)))
+        np.savez(folder / "tokens.npz", allow_pickle=False, ids=packed, label=label)
+        np.save(folder / "codebook.npy", book)
+        size = (folder / "tokens.npz").stat().st_size / len(ids)
+        return {
+            "bytes": size,
+            "share": size / math.prod(run.data_spec.batch["image"][0][1:]),
+            "entries": float(len(np.unique(ids))),
+            "error": float(np.mean(rows["error"])),
+        }

@@ -1,0 +1,81 @@
+"""DeiT-S on ImageNet-1k whose own attention chooses what is pasted where (SMMix).
+
+    python train.py --config=papers/smmix/config.py --workdir=workdirs/smmix
+
+Chen et al., SMMix: Self-Motivated Image Mixing for Vision Transformers, 2023: DeiT's recipe, 300
+epochs, batches of 1,024.
+
+``small`` learns eight colours from 30 scenes of 24 pixels each, in textures, noise and clutter;
+``small,rival=cutmix`` is the same tower with CutMix and mixup, ``small,rival=plain`` with neither.
+"""
+
+from typing import Literal
+
+from configs.parts import imagenet
+from configs.parts.small import adamw_cosine, eval_data, train_data
+from configs.parts.small_pairs import COLOURS, scenes
+from papers.smmix.method import SMMix
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.batch_ops import MixupCutMix
+from vision.evaluators.accuracy.classification import Classification
+from vision.models.vit import ViT
+from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.train.precision import Precision
+
+WORLD = {
+    "label": "colour",
+    "num_objects": (1, 1),
+    "styles": ("noisy", "painterly"),
+    "variants": ("solid", "outlined", "bordered"),
+    "textures": ("plain", "striped", "checked", "dotted"),
+    "backgrounds": ("paper", "stone", "night", "sand", "wood"),
+    "clutter": 2,
+}
+
+
+def get_config() -> Config:
+    normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
+    return spec(
+        Experiment,
+        data=imagenet.train(
+            batch_size=1024,
+            augment=[
+                spec(ops.RandAugment),
+                *normalise,
+                spec(ops.RandomErasing, fill="noise"),
+            ],
+        ),
+        model=spec(
+            ViT,
+            variant="S/16",
+            drop_path=0.1,
+            precision=spec(Precision, compute="bfloat16"),
+        ),
+        objective=spec(SMMix),
+        optimizer=adamw_cosine(1e-3, "5 epochs"),
+        total="300 epochs",
+        evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
+        evaluate_every=imagenet.EVALUATE_EVERY,
+    )
+
+
+def small(rival: Literal["", "cutmix", "plain"] = "") -> Config:
+    objective = spec(SMMix)
+    if rival:
+        objective = spec(Classify, label_smoothing=0.1)
+    mixing = [spec(MixupCutMix, num_classes=len(COLOURS))] if rival == "cutmix" else []
+    test = scenes("test", 1000, ("image", "label", "masks"), **WORLD)
+    return spec(
+        Experiment,
+        data=train_data(
+            scenes("train", 30 * len(COLOURS), ("image", "label"), **WORLD), 32, *mixing
+        ),
+        model=spec(ViT, width=48, depth=2, heads=4, patch=4, pool="cls"),
+        objective=objective,
+        optimizer=adamw_cosine(3e-3),
+        total="300 steps",
+        evaluators={"test": spec(Classification, data=eval_data(test, 500))},
+        log_every="50 steps",
+    )

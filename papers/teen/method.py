@@ -1,0 +1,159 @@
+"""TEEN: a new class, seen five times, is pulled towards the old classes that it resembles.
+
+A network and a cosine classifier learn the base classes. Then every class is the mean feature of
+its records, a unit vector, and nothing is trained any more. The mean of five records is off, and
+features of new classes lie near those of base classes anyway; so the prototype p_n of a new class
+is calibrated by the base prototypes p_b,
+
+    s_nb = softmax_b(tau p_n . p_b),    d_n = unit(sum_b s_nb p_b),
+    p_n' = (1 - alpha) p_n + alpha d_n,
+
+and the answer is the class of the largest cosine. With alpha = 0 this is the nearest mean.
+
+Wang et al., Few-Shot Class-Incremental Learning via Training-Free Prototype Calibration, 2023.
+Headline: about 52.1 % after the last session on miniImageNet and 59.3 % on CUB. Scale of the
+cosines 16 (CIFAR-100) or 32; alpha 0.1 on CIFAR-100, else 0.5; tau 16.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.image_text.embeddings import normalised
+from vision.evaluators.labelled import labelled
+from vision.probes.class_means import closeness, no_means, update
+
+
+def calibrated(new: jax.Array, base: jax.Array, alpha: float, tau: float = 16.0) -> jax.Array:
+    """New prototypes (N, D), with a share ``alpha`` of what base prototypes (B, D) say of them.
+
+    All are unit vectors.
+    """
+    alike = jnp.dot(new, base.T, precision=jax.lax.Precision.HIGHEST)
+    said = jnp.dot(jax.nn.softmax(tau * alike), base, precision=jax.lax.Precision.HIGHEST)
+    said = said / jnp.maximum(jnp.linalg.norm(said, axis=-1, keepdims=True), 1e-12)
+    return (1 - alpha) * new + alpha * said
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotSessions:
+    """Base classes with all their records, then sessions of new classes with few.
+
+    All numbers are means over ``draws`` of the few. Yields ``session_0`` (base classes alone)
+    .. ``session_S``, the accuracy on the classes so far; ``average`` over these and ``drop`` from
+    the first to the last; then, after the last one, ``base`` and ``new``, the accuracies on test
+    records of base and new classes, ``harmonic``, their harmonic mean, ``new_as_base``, the share
+    of records of new classes taken for base ones; ``examples``, and, only where there are any,
+    ``unlabelled`` and ``nonfinite`` (left out). The figure ``sessions`` shows the accuracies. The
+    same ``seed`` draws the same records, whatever the features.
+
+    Attributes:
+      train: records of all classes; from those of new ones the few are drawn.
+      test: records of all classes.
+      base: classes that come first.
+      sessions: new classes of each session.
+      shots: records of a new class.
+      alpha: share of the base prototypes in a new one, 0..1.
+      tau: inverse temperature of their weights.
+      draws: how often the few are drawn.
+      seed: of the draws.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    base: tuple[int, ...]
+    sessions: tuple[tuple[int, ...], ...]
+    shots: int = 5
+    alpha: float = 0.5
+    tau: float = 16.0
+    draws: int = 1
+    seed: int = 0
+    output: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        classes = [*self.base, *(c for session in self.sessions for c in session)]
+        if not self.base or not all(self.sessions) or len(set(classes)) < len(classes):
+            raise ValueError("base and sessions: at least a class each, and none twice")
+        if self.shots < 1 or self.draws < 1:
+            raise ValueError(f"shots={self.shots}, draws={self.draws}: at least 1")
+        if not 0 <= self.alpha <= 1 or not self.tau > 0:
+            raise ValueError(f"alpha={self.alpha}: 0..1; tau={self.tau}: positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``train`` and ``test`` once.
+
+        Raises:
+          DataError: a class without a test record, or with too few to train with.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        train, test = (
+            labelled(predict, ctx, data, self.output, self.label)
+            for data in (self.train, self.test)
+        )
+        order = np.array([*self.base, *(c for session in self.sessions for c in session)])
+        for data, rows, least in ((self.train, train, self.shots), (self.test, test, 1)):
+            sizes = np.bincount(rows.labels, minlength=order.max() + 1)[order]
+            if sizes.min() < least:
+                name, few = data.source.info.name, int(sizes.argmin())
+                raise DataError(f"{name}: {sizes[few]} records of class {order[few]}, not {least}")
+        ends = np.cumsum([len(self.base), *map(len, self.sessions)])
+        asked = np.isin(test.labels, order)
+        place = np.zeros(order.max() + 1, np.int64)
+        place[order] = np.arange(len(order))
+        x, labels = test.x[asked], place[test.labels[asked]]
+        right, taken = np.zeros((len(ends), len(order))), 0.0
+        draw = np.random.default_rng(self.seed)
+        for _ in range(self.draws):
+            means = self._prototypes(train.x, train.labels, order, draw)
+            for session, end in enumerate(ends):
+                there = np.arange(len(order)) < end
+                said = np.asarray(closeness(x, means, there, "cosine").argmax(1))
+                right[session] += np.bincount(labels[said == labels], minlength=len(order))
+            taken += float((said[labels >= ends[0]] < ends[0]).sum())
+        sizes = np.bincount(labels, minlength=len(order))
+        after = [
+            right[s, :end].sum() / sizes[:end].sum() / self.draws for s, end in enumerate(ends)
+        ]
+        for session, value in enumerate(after):
+            yield f"session_{session}", float(value)
+        yield "average", float(np.mean(after))
+        yield "drop", float(after[0] - after[-1])
+        old = right[-1, : ends[0]].sum() / sizes[: ends[0]].sum() / self.draws
+        yield "base", float(old)
+        if self.sessions:
+            many = sizes[ends[0] :].sum()
+            new = right[-1, ends[0] :].sum() / many / self.draws
+            yield "new", float(new)
+            yield "harmonic", float(2 * old * new / max(old + new, 1e-12))
+            yield "new_as_base", taken / many / self.draws
+        yield "examples", len(labels)
+        for name in ("unlabelled", "nonfinite"):
+            if count := getattr(train, name) + getattr(test, name):
+                yield name, count
+        line = Line("classes so far", np.arange(len(after), dtype=np.float64), np.asarray(after))
+        yield "sessions", Curve((line,), "session", "accuracy")
+
+    def _prototypes(
+        self, x: np.ndarray, labels: np.ndarray, order: np.ndarray, draw: np.random.Generator
+    ) -> jax.Array:
+        """(C, D) of the classes in ``order``."""
+        place = np.full(len(labels), -1)
+        for number, name in enumerate(order):
+            mine = np.flatnonzero(labels == name)
+            few = number >= len(self.base)
+            place[draw.choice(mine, self.shots, replace=False) if few else mine] = number
+        means = update(no_means(len(order), x.shape[1]), x, place).mean
+        means = jnp.asarray(normalised(np.asarray(means)))
+        base, new = jnp.split(means, [len(self.base)])
+        return jnp.concatenate([base, calibrated(new, base, self.alpha, self.tau)])

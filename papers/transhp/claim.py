@@ -1,0 +1,78 @@
+"""16 shapes in four families, named with prompts for the families, with a coarse head, plainly.
+
+60 scenes of each kind; the same ViT, 240 steps, three seeds. ``apart`` learns the families from the
+same tokens in the same block, but the image's tokens do not attend to them. Then the trained model
+is told a wrong family: its prompt stands in the place of all four.
+
+It did not hold as a whole. Shapes are named better than plainly, 48.1 % beside 43.6 %, but as well
+with the coarse head alone (48.0 %), and a wrong prompt does no harm: after so short a training it
+is the coarse loss that helps, and the image's tokens do not listen to the prompts yet.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from configs.parts.drawn import drawn
+from papers.transhp.config import FAMILY, small
+from papers.transhp.method import TransHP
+from vision.config.specs import build
+from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.train.objective import Context, Variables
+
+OVER_PLAIN, OVER_APART, DROP = 0.02, 0.01, 0.10
+
+
+def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
+    """Accuracy with the right family's prompt in the place of all, and with wrong ones."""
+
+    def answer(variables: Variables, image: jax.Array, family: jax.Array) -> jax.Array:
+        ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+        return objective.answer(variables, image, ctx, told=(family,))[0].argmax(-1)
+
+    call, right = jax.jit(answer), {0: [], 1: []}
+    for batch in data.loader():
+        family = jnp.asarray(FAMILY)[batch["label"]]
+        for shift, rows in right.items():
+            said = call(run.variables, batch["image"], (family + shift) % 4)
+            rows.append(np.asarray(said) == batch["label"])
+    return {shift: float(np.concatenate(rows).mean()) for shift, rows in right.items()}
+
+
+def test_prompts_of_families_help_to_name_shapes(record: Recorder):
+    top1: dict[Any, list[float]] = {"": [], "apart": [], "plain": []}
+    true, wrong = [], []
+    for rival, rows in top1.items():
+        config: Any = drawn(small(rival))
+        evaluator = build(config.evaluators)["test"]
+        for seed in SEEDS:
+            run = train(config, seed)
+            rows.append(measure(run, evaluator)["top1"])
+            if not rival:
+                model = build(config.model, num_classes=len(FAMILY))
+                found = told(run, build(config.objective, model=model), evaluator.data)
+                true.append(found[0])
+                wrong.append(found[1])
+
+    names = {"": "TransHP", "apart": "coarse head", "plain": "plain"}
+    own, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
+    lie = Side("another family's prompt", tuple(wrong))
+    record(
+        card=58,
+        paper="TransHP: Image classification with hierarchical prompting, 2023",
+        claim="Prompted, shapes are named 2 points better than plainly and 1 better than with a "
+        "coarse head alone; told another family, 10 points worse.",
+        expected=False,
+        holds=own.mean - plain.mean >= OVER_PLAIN
+        and own.mean - apart.mean >= OVER_APART
+        and own.mean - lie.mean >= DROP,
+        measured=[
+            Measured("top-1 of 16 shapes", own, plain),
+            Measured("top-1 of 16 shapes", own, apart),
+            Measured("top-1 of 16 shapes, told", Side("the family's prompt", tuple(true)), lie),
+        ],
+    )

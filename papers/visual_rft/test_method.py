@@ -1,0 +1,182 @@
+"""Answers as text, their rewards, and the gradient that follows from them."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from papers.visual_rft.box_answers import ANSWER, END_ANSWER, EOS, PAD, BoxAnswers, iou
+from papers.visual_rft.method import VisualRft, advantages, policy_losses
+from tests.models.tower_cases import quick_jit
+from vision.metrics.localisation import box_iou
+from vision.models.captioner import Captioner, sample
+from vision.models.vit import ViT
+from vision.train.objective import Context
+from vision.train.tower import forward
+
+LANGUAGE = BoxAnswers(classes=3, bins=11, confidences=3, max_boxes=2)
+ROW = LANGUAGE.length
+MODEL = Captioner(
+    ViT(width=8, depth=1, heads=2, patch=4, pool="mean"),
+    vocab_size=LANGUAGE.vocab_size,
+    width=8,
+    depth=1,
+    heads=2,
+    context=ROW,
+)
+BOXES = np.array([[0.0, 0.0, 0.5, 0.5], [0.2, 0.3, 0.9, 1.0]], np.float32)
+
+
+def rewards(ids: Any, boxes: np.ndarray = BOXES, label: int = 2) -> dict[str, float]:
+    valid = jnp.ones((1, len(boxes)), bool)
+    true = jnp.asarray(boxes)[None]
+    found = LANGUAGE.rewards(jnp.asarray(ids)[None], jnp.asarray([label]), true, valid)
+    return {name: float(x[0]) for name, x in found.items()}
+
+
+def test_a_right_answer_has_all_rewards():
+    ids = LANGUAGE.write(2, BOXES)
+    assert len(ids) == ROW
+    assert rewards(ids) == pytest.approx(
+        {"format": 1, "class": 1, "iou": 1, "confidence": 1, "overlap": 1}, abs=1e-5
+    )
+    said = LANGUAGE.read(jnp.asarray(ids)[None])
+    np.testing.assert_allclose(said["boxes"][0], BOXES, atol=1e-6)
+
+
+def test_rewards_of_answers_that_are_not_right():
+    one = LANGUAGE.write(1, BOXES[:1], confidence=0.5)
+    found = rewards(one)
+    assert (found["class"], found["format"]) == (0, 1)
+    assert found["iou"] == pytest.approx(0.5)  # one of two
+    assert found["confidence"] == pytest.approx(0.5)
+    twice = LANGUAGE.write(1, BOXES[[0, 0]])
+    assert rewards(twice)["iou"] == pytest.approx(0.5)  # a repetition is no prediction
+    # Of two that fit the same box, the surer one has it.
+    near = np.array([[0.0, 0.0, 0.5, 0.4], [0.0, 0.0, 0.5, 0.5]], np.float32)
+    both = LANGUAGE.write(1, near)
+    both[14] -= 1  # the second is half sure
+    found = rewards(both, BOXES[:1])
+    assert found["iou"] == pytest.approx(0.8 / 2)  # over two predictions
+    assert found["confidence"] == pytest.approx((1 + 0.5) / 2)
+    broken = LANGUAGE.write(2, BOXES)
+    broken[list(broken).index(END_ANSWER)] = EOS
+    assert rewards(broken)["format"] == 0
+    closed = LANGUAGE.write(2, BOXES)
+    closed[list(closed).index(ANSWER)] = PAD
+    assert rewards(closed)["iou"] == 0
+    assert rewards(closed)["confidence"] == 0
+
+
+def test_overlap_is_that_of_the_measures():
+    rng = np.random.default_rng(0)
+    one, two = (np.sort(rng.random((2, 5, 2, 2)), 2).reshape(2, 5, 4) for _ in range(2))
+    found = iou(jnp.asarray(one), jnp.asarray(two))
+    for i in range(2):
+        np.testing.assert_allclose(found[i], box_iou(one[i], two[i]), atol=1e-5)
+    assert float(iou(jnp.asarray([[[0.5, 0.5, 0.0, 0.0]]]), jnp.asarray(BOXES[None])).max()) == 0
+
+
+def test_the_op_writes_what_there_is():
+    example = {
+        "image": np.zeros((20, 10, 3), np.uint8),
+        "label": np.int32(1),
+        "boxes": np.array([[0, 0, 0, 0], [2, 1, 12, 8]], np.int32),
+        "valid": np.array([False, True]),
+    }
+    found = LANGUAGE(example, np.random.default_rng(0))
+    np.testing.assert_allclose(found["boxes"], [[0.1, 0.1, 0.6, 0.8], [0] * 4], atol=1e-6)
+    assert found["valid"].tolist() == [True, False]
+    text, boxes, valid = (jnp.asarray(found[name])[None] for name in ("text", "boxes", "valid"))
+    said = LANGUAGE.rewards(text, jnp.asarray([1]), boxes, valid)
+    assert float(said["iou"][0]) == pytest.approx(1, abs=1e-5)
+
+
+def test_advantages_have_no_mean_and_equal_rewards_no_advantage():
+    r = jnp.asarray(np.random.default_rng(0).random((3, 8)))
+    np.testing.assert_allclose(advantages(r).mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(advantages(r).std(1, ddof=1), 1, atol=1e-2)
+    np.testing.assert_array_equal(advantages(jnp.full((2, 4), 1.5)), 0)
+
+
+def test_k3_is_at_least_zero_and_the_gradient_is_that_of_reinforce():
+    rng = np.random.default_rng(0)
+    lp, ref = jnp.asarray(rng.normal(size=(2, 2, 3, 4)))
+    a = jnp.asarray(rng.normal(size=(2, 3)))
+    assert float(policy_losses(lp, ref, a, 1.0)[1].min()) >= 0
+    grad = jax.grad(lambda lp: policy_losses(lp, ref, a, 0.0)[0].sum())(lp)
+    np.testing.assert_allclose(grad, np.broadcast_to(-a[..., None], lp.shape), rtol=1e-6)
+    k3 = jax.grad(lambda lp: policy_losses(lp, ref, a * 0, 1.0)[0].sum())(ref)
+    np.testing.assert_allclose(k3, 0, atol=1e-6)
+
+
+class Varied(VisualRft):
+    """Pays for the first token that was said: fresh policies hardly earn anything else."""
+
+    def rewarded(self, ids: jax.Array, batch: Any) -> dict[str, jax.Array]:
+        found = super().rewarded(ids, batch)
+        return {**found, "class": (ids[:, 1] / 10).reshape(found["class"].shape)}
+
+
+@pytest.fixture(scope="module")
+def stepped() -> Any:
+    """Gradients of the policy for two sums of rewards, and a sample with its log-probabilities."""
+    rng = np.random.default_rng(0)
+    batch = {
+        "image": jnp.asarray(rng.normal(size=(2, 8, 8, 3)), jnp.float32),
+        "text": jnp.zeros((2, ROW), jnp.int32),
+        "label": jnp.asarray([0, 1]),
+        "boxes": jnp.asarray(np.stack([BOXES, BOXES])),
+        "valid": jnp.ones((2, 2), bool),
+        "_mask": jnp.ones(2, bool),
+    }
+    objective = Varied(MODEL, LANGUAGE, rewards=("class",), group=4, beta=0.04)
+
+    @quick_jit
+    def run(key: jax.Array) -> Any:
+        variables = objective.init(key, batch)
+        ctx = Context(jnp.zeros((), jnp.int32), 10, True, key)
+        some = jax.grad(lambda p: objective.loss(variables.merge(params=p), batch, ctx)[0])
+        # No reward at all is a constant one.
+        none = dataclasses.replace(objective, rewards=())
+        constant = jax.grad(lambda p: none.loss(variables.merge(params=p), batch, ctx)[0])
+        weights, state = variables.params["model"], variables.model_state["model"]
+        prefix = forward(MODEL, weights, state, batch["image"], train=False, method="see")[1]
+        ids, said = sample(
+            MODEL, weights, state, prefix["prefix"], key, length=ROW, begin=1, end=EOS
+        )
+        both = {"image": batch["image"], "text": ids}
+        logits = forward(MODEL, weights, state, both, train=False)[1]["token_logits"]
+        return constant(variables.params), some(variables.params), ids, said, logits
+
+    return jax.device_get(run(jax.random.key(0)))
+
+
+def test_a_constant_reward_moves_nothing(stepped: Any):
+    constant, varied, *_ = stepped
+    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(constant)) < 1e-6
+    assert max(float(np.abs(x).max()) for x in jax.tree.leaves(varied)) > 1e-4
+
+
+def test_samples_come_with_their_log_probabilities(stepped: Any):
+    *_, ids, said, logits = stepped
+    assert (ids[:, 0] == 1).all()
+    log = jax.nn.log_softmax(logits[:, :-1])
+    again = np.take_along_axis(np.asarray(log), ids[:, 1:, None], 2)[..., 0]
+    ended = np.cumsum(ids == EOS, 1)[:, :-1] > 0
+    np.testing.assert_allclose(said, np.where(ended, 0, again), atol=1e-5)
+    assert (ids[:, 1:][ended] == PAD).all()
+
+
+def test_faults_are_named():
+    with pytest.raises(ValueError, match="speed"):
+        VisualRft(MODEL, LANGUAGE, rewards=("speed",))
+    with pytest.raises(ValueError, match="group"):
+        VisualRft(MODEL, LANGUAGE, group=1)
+    with pytest.raises(ValueError, match="bins"):
+        BoxAnswers(classes=1, bins=1)

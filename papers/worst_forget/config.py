@@ -1,0 +1,122 @@
+"""Forget sets that are hard to forget, and what retraining and fine-tuning make of them.
+
+    python train.py --config=papers/worst_forget/config.py --workdir=workdirs/forget
+
+Fan et al., Challenging Forgets, 2024: a ResNet-18 on CIFAR-10, 10 % to forget, twenty rounds of two
+epochs of SignSGD at 1e-3. The stages are the network, the searched and a random set of as many
+examples, for each of them a network trained anew on the rest and the first one fine-tuned on the
+rest, and the comparison.
+
+``small`` is a small CNN on the digits that ship, three rounds of 40 steps.
+"""
+
+from configs.parts.small import eval_data
+from papers.worst_forget.method import Unlearned, WorstForget
+from vision.config.specs import Config, spec
+from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
+from vision.data.pipeline import TrainData
+from vision.data.sources.combine import Subset
+from vision.data.sources.digits import Digits
+from vision.data.sources.tfds import Tfds
+from vision.evaluators.accuracy.classification import Classification
+from vision.models.plain_conv import PlainConv
+from vision.models.resnet import ResNet
+from vision.objectives.classify import Classify
+from vision.run.experiment import Experiment
+from vision.scenario.stages import Scenario, Stage
+from vision.train.optim import Optimizer, adamw, sgd
+from vision.train.schedule import Cosine
+from vision.weights.init_from import InitFrom
+
+
+def get_config() -> Config:
+    steps = 2 * 50_000 // 256
+    return scenario(
+        train=spec(Tfds, name="cifar10", split="train"),
+        test=spec(Tfds, name="cifar10", split="test"),
+        batch_size=256,
+        augment=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
+        model=spec(ResNet, depth=18, stem="cifar"),
+        optimizer=sgd_of(0.1),
+        tuned=sgd_of(0.01),
+        totals=("182 epochs", "10 epochs"),
+        search={"rounds": 20, "steps": steps, "batch_size": 256},
+    )
+
+
+def small() -> Config:
+    return scenario(
+        train=spec(Digits, split="train"),
+        test=spec(Digits, split="test"),
+        batch_size=64,
+        augment=[],
+        model=spec(PlainConv, width=12, depth=2),
+        optimizer=adam_of(1e-2),
+        tuned=adam_of(1e-3),
+        totals=("200 steps", "60 steps"),
+        search={"rounds": 3, "steps": 40, "batch_size": 64},
+    )
+
+
+def sgd_of(learning_rate):
+    return spec(
+        Optimizer,
+        method=spec(sgd, momentum=0.9),
+        learning_rate=learning_rate,
+        schedule=spec(Cosine),
+        weight_decay=5e-4,
+        decay="coupled",
+    )
+
+
+def adam_of(learning_rate):
+    return spec(Optimizer, method=spec(adamw), learning_rate=learning_rate, schedule=spec(Cosine))
+
+
+def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, totals, search):
+
+    def read(source):
+        return eval_data(source, 360)
+
+    def classifier(source, optimizer, total, **begin):
+        return spec(
+            Experiment,
+            data=spec(
+                TrainData,
+                source=source,
+                batch_size=batch_size,
+                batch_ops=[*augment, spec(BatchValueRange, low=-1, high=1)],
+                threads=0,
+            ),
+            model=model,
+            objective=spec(Classify),
+            optimizer=optimizer,
+            total=total,
+            evaluators={"test": spec(Classification, data=read(test))},
+            **begin,
+        )
+
+    def stage(name, do):
+        return spec(Stage, name=name, do=do)
+
+    stages = [stage("trained", classifier(train, optimizer, totals[0]))]
+    for name in ("worst", "random"):
+        rounds = search["rounds"] if name == "worst" else 0
+        searched = {**search, "rounds": rounds}
+        rest = spec(Subset, source=train, keys_file=f"stage:{name}/retain.txt")
+        begin = spec(InitFrom, source="workdir:stage:trained", head="read")
+        compared = spec(
+            Unlearned,
+            forget=f"stage:{name}/forget.txt",
+            retrained=f"stage:retrained_{name}",
+            runs={"trained": "stage:trained", "tuned": f"stage:tuned_{name}"},
+            data=read(train),
+            test=read(test),
+        )
+        stages += [
+            stage(name, spec(WorstForget, run_of="stage:trained", data=read(train), **searched)),
+            stage(f"retrained_{name}", classifier(rest, optimizer, totals[0])),
+            stage(f"tuned_{name}", classifier(rest, tuned, totals[1], init_from=begin)),
+            stage(f"known_{name}", compared),
+        ]
+    return spec(Scenario, stages=stages)

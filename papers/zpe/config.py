@@ -1,0 +1,98 @@
+"""Templates of zero-shot classification, weighed by the images they are asked about (ZPE).
+
+    python evaluate.py --config=papers/zpe/config.py:data/imagenet --workdir=workdirs/zpe
+
+Allingham et al., A Simple Zero-shot Prompt Weighting Technique to Improve Prompt Ensembling in
+Text-Image Models, 2023. The text after the colon is a folder with a folder per class, named as the
+class is. `data/templates.txt` is the pool, one per line. Images and captions of `data/pairs`, as
+the model was trained with, stand for those of LAION. The dual encoder is a trained run of
+`configs/clip_vit_b16.py`; trained further, it would learn from those pairs.
+
+`small`: one large thing of eight colours on paper, five templates that suit it and 20 that name
+shapes, a size and places of other images. Nothing is trained for ZPE; the model is.
+"""
+
+from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data
+from papers.zpe.method import WeightedZeroShot
+from vision.config.specs import Config, spec
+from vision.data import ops
+from vision.data.pipeline import EvalData
+from vision.data.sources.folder import Folder
+from vision.objectives.contrast import Contrast
+from vision.run.experiment import Experiment
+from vision.train.optim import Optimizer, adamw
+from vision.weights.init_from import InitFrom
+
+OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")
+SUITING = tuple(f"{opener}a {{}} thing" for opener in OPENERS)
+OTHER_SHAPES = ("cross", "crescent", "flower", "arrow")
+MISLEADING = tuple(
+    f"{opener}a small {{}} {shape} on the left" for opener in OPENERS for shape in OTHER_SHAPES
+)
+
+
+def get_config(folder: str = "data/imagenet") -> Config:
+    tokens = pairs.clip_tokenizer()
+    values = [
+        spec(ops.Decode),
+        spec(ops.ToRgb),
+        spec(ops.Resize, size=224),
+        spec(ops.CenterCrop, size=224),
+        spec(ops.ValueRange, low=-1, high=1),
+    ]
+
+    def read(source):
+        return spec(EvalData, source=source, batch_size=256, ops=values, on_error="mask")
+
+    train = "data/pairs/*.parquet"
+    return spec(
+        Experiment,
+        data=pairs.train(train, tokens, batch_size=1024),
+        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
+        init_from=spec(InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        objective=spec(Contrast),
+        optimizer=spec(Optimizer, method=spec(adamw, b2=0.98), learning_rate=1e-5),
+        total="1 epochs",
+        evaluators={
+            "zpe": spec(
+                WeightedZeroShot,
+                data=read(spec(Folder, root=folder)),
+                neutral=read(pairs.source(train)),
+                tokenizer=tokens,
+                templates_file="data/templates.txt",
+            )
+        },
+    )
+
+
+def small() -> Config:
+    tokens = small_pairs.tokenizer(length=20)
+    one = {"num_objects": (1, 1)}
+
+    def read(split, examples, features, **world):
+        source = small_pairs.scenes(split, examples, features, **{**one, **world})
+        return eval_data(source, 256)
+
+    asked = {"shapes": ("circle", "triangle", "square", "star"), "sizes": ("large",)}
+    return small_pairs.experiment(
+        small_pairs.train(tokens, least_told=0.5, world=one),
+        small_pairs.transformer(tokens, causal=False, pool="mean"),
+        steps=120,
+        evaluators={
+            "zpe": spec(
+                WeightedZeroShot,
+                data=read(
+                    "test",
+                    1000,
+                    ("image", "label"),
+                    label="colour",
+                    backgrounds=("paper",),
+                    **asked,
+                ),
+                neutral=read("val", 500, ("image",)),
+                tokenizer=tokens,
+                templates=(*SUITING, *MISLEADING),
+            )
+        },
+    )

@@ -1,0 +1,73 @@
+"""Localisation: boxes, pointing, energy and pixels of maps whose answers are known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from vision.metrics.arrays import MetricError
+from vision.metrics.localisation import (
+    best_iou,
+    box_iou,
+    energy,
+    largest_box,
+    near,
+    parts,
+    pixel_auroc,
+    pointing,
+)
+
+
+def heat(**boxes: tuple[float, tuple[int, int, int, int]]) -> np.ndarray:
+    x = np.zeros((20, 30), np.float32)
+    for value, (y0, x0, y1, x1) in boxes.values():
+        x[y0:y1, x0:x1] = value
+    return x
+
+
+TWO = heat(large=(0.2, (2, 3, 8, 9)), small=(1.0, (12, 20, 14, 22)))
+
+
+def test_the_box_is_that_of_the_largest_part_above_the_threshold():
+    assert largest_box(TWO).tolist() == [[2, 3, 8, 9]]
+    assert largest_box(TWO, 0.3).tolist() == [[12, 20, 14, 22]]
+    assert parts(TWO, 0.15)[1] == 2
+    # Corners do not join.
+    assert parts(heat(a=(1, (0, 0, 2, 2)), b=(1, (2, 2, 4, 4))), 0.15)[1] == 2
+    assert best_iou(TWO, np.asarray([[0, 0, 0, 0], [2, 3, 8, 6]])) == pytest.approx(0.5)
+    assert best_iou(np.ones((4, 4), np.float32), np.asarray([[0, 0, 4, 4]])) == 0
+    assert largest_box(np.zeros((4, 4), np.float32)).shape == (0, 4)
+
+
+def test_box_iou():
+    one = np.asarray([[0, 0, 4, 4], [1, 1, 2, 2]])
+    two = np.asarray([[2, 2, 6, 6], [0, 0, 4, 4], [8, 8, 9, 9]])
+    np.testing.assert_allclose(box_iou(one, two), [[4 / 28, 1, 0], [0, 1 / 16, 0]])
+
+
+def test_pointing_has_a_tolerance_from_the_edge_of_the_box():
+    boxes = np.asarray([[0, 0, 0, 0], [10, 10, 13, 16]])
+    assert not pointing(TWO, boxes, 4)  # at (12.5, 20.5), 5.5 to the right of the last column
+    assert pointing(TWO, boxes, 6)
+    assert near((10, 15), boxes, 0)
+    assert not near((13, 15), boxes, 0)
+    assert not near((0, 0), boxes, 4)
+    assert not pointing(np.ones((4, 4), np.float32), np.asarray([[0, 0, 4, 4]]))
+
+
+def test_energy_and_pixels():
+    mask = np.zeros((20, 30), bool)
+    mask[2:8, 3:6] = True
+    total = 36 * 0.2 + 4
+    assert energy(TWO, mask) == pytest.approx(18 * 0.2 / total)
+    assert energy(TWO - 5, mask) != energy(TWO - 5, mask)  # nothing positive: NaN
+    outside = np.sort(TWO[~mask])
+    wins = np.mean([(outside < v).mean() + (outside == v).mean() / 2 for v in TWO[mask]])
+    assert pixel_auroc(TWO, mask) == pytest.approx(wins)
+    assert math.isnan(pixel_auroc(TWO, np.zeros((20, 30), bool)))
+    with pytest.raises(MetricError, match="NaN"):
+        energy(np.full((2, 2), np.nan), np.ones((2, 2), bool))
+    with pytest.raises(ValueError, match="boxes"):
+        pointing(TWO, np.zeros(4))

@@ -1,0 +1,184 @@
+"""Command line of checkpoints: verify, list, digest, export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from vision.checkpoint.manifest import CheckpointManifest, DamagedError
+from vision.checkpoint.stored import (
+    CheckpointError,
+    folder_of,
+    incomplete,
+    load_state,
+    read_verified,
+)
+from vision.config.cli import UsageError, parse, whole_number
+from vision.train.state import digest
+
+_USAGE = """
+python -m vision.checkpoint.store COMMAND WORKDIR [flags]
+
+  verify  reads every checkpoint and compares it with its checksums; exit status 1 if one is damaged
+  list    steps, and which of them are complete
+  digest  SHA-256 over a state
+  export  writes parameters, and BatchNorm statistics and the like, as safetensors
+"""
+_FLAGS = {
+    "step": "which checkpoint (default: verify: all; digest, export: the newest valid one)",
+    "out": "export: the file to write",
+    "params": "export: regular expression; only names in which it is found (default: all)",
+    "slot": "export: 'ema' for the average (default where the run keeps one), 'none' for the last",
+}
+_COMMANDS = ("verify", "list", "digest", "export")
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns its exit status."""
+    # Orbax warns that a bare item has no metadata of its own, which is as it should be.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    names = [x for x in arguments if not x.startswith("-")]
+    try:
+        flags = parse([x for x in arguments if x.startswith("-")], _USAGE, (), **_FLAGS)
+        if len(names) != 2 or names[0] not in _COMMANDS:
+            raise UsageError(f"give one of {', '.join(_COMMANDS)} and a workdir (see --help)")
+        step = whole_number("step", flags.step) if flags.step is not False else None
+        command, workdir = names[0], Path(names[1])
+        if command in ("verify", "list"):
+            return verify(workdir, step, read=command == "verify")
+        if command == "digest":
+            found, state = load_state(workdir, step)
+            print(f"{digest(state)}  step {found}")
+            return 0
+        if not isinstance(flags.out, str):
+            raise UsageError("export needs --out=FILE.safetensors")
+        export(workdir, Path(flags.out), step, pattern=flags.params or "", slot=flags.slot or None)
+        return 0
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+
+
+def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
+    """Prints a line per checkpoint, ``ok`` or what is wrong with it; moves nothing.
+
+    Args:
+      workdir: folder of a run.
+      step: only this one.
+      read: read all arrays, too; otherwise only look whether the parts are there.
+
+    Returns:
+      1 if ``read`` and one is damaged, else 0.
+
+    Raises:
+      CheckpointError: there is nothing to look at.
+    """
+    folder = folder_of(workdir)
+    if not folder.is_dir():
+        raise CheckpointError(f"{folder} does not exist")
+    problems = dict(incomplete(folder))
+    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    if step is not None and step not in steps:
+        raise CheckpointError(f"{folder} has no step {step}; it has {steps}")
+    damaged = False
+    for found in steps if step is None else [step]:
+        problem = problems.get(found)
+        if read and problem is None:
+            try:
+                manifest = CheckpointManifest.read(folder / str(found))
+                read_verified(folder / str(found), manifest)
+            except DamagedError as error:
+                problem = str(error)
+        print(f"{found}  {problem or ('ok' if read else 'complete')}")
+        damaged |= read and problem is not None
+    return int(damaged)
+
+
+def export(
+    workdir: Path,
+    out: Path,
+    step: int | None = None,
+    *,
+    pattern: str = "",
+    slot: str | None = None,
+) -> None:
+    """Writes the variables of a model as one safetensors file and prints what is in it.
+
+    Args:
+      workdir: folder of a run.
+      out: file to write; it is there whole or not at all.
+      step, pattern, slot: see ``exported``.
+
+    Raises:
+      CheckpointError: no valid checkpoint, nothing to write, or the file cannot be written.
+    """
+    from safetensors.numpy import save
+
+    arrays, metadata = exported(workdir, step, pattern=pattern, slot=slot)
+    temporary = out.with_name(out.name + ".tmp")
+    try:
+        temporary.write_bytes(save(arrays, metadata))
+        os.replace(temporary, out)
+    except OSError as error:
+        raise CheckpointError(f"{out} cannot be written: {error.strerror}") from error
+    elements, size = sum(x.size for x in arrays.values()), sum(x.nbytes for x in arrays.values())
+    print(
+        f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; slot "
+        f"{metadata['slot']!r} of step {metadata['step']}"
+    )
+
+
+def exported(
+    workdir: Path, step: int | None = None, *, pattern: str = "", slot: str | None = None
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The variables of a model, and texts about them for the file that they go to.
+
+    Names are ``params.model.head.kernel`` and ``model_state...``, whichever slot they are from.
+    The texts are the step, the slot, the workdir's name, the resolved config and the digest of the
+    arrays.
+
+    Args:
+      workdir: folder of a run.
+      step: which checkpoint; None for the newest valid one.
+      pattern: only names in which this regular expression is found.
+      slot: ``ema``, ``none`` for what the optimizer works on, or the name of another slot that
+        holds parameters; None for ``ema`` where there is one.
+
+    Raises:
+      CheckpointError: no valid checkpoint, or nothing in it that is asked for.
+    """
+    folder = folder_of(workdir)
+    inside = r"^(extra_state\.[^.]+\.)?(params|model_state)\."
+    found, state = load_state(workdir, step, inside)
+    slots = {name.split(".")[1] for name in state if name.startswith("extra_state.")}
+    if slot is None:
+        slot = "ema" if "ema" in slots else "none"
+    if slot != "none" and slot not in slots:
+        has = ", ".join(["none", *sorted(slots)])
+        raise CheckpointError(f"{folder / str(found)} has no slot {slot!r}; it has {has}")
+    prefix = "" if slot == "none" else f"extra_state.{slot}."
+    arrays = {
+        name.removeprefix(prefix): np.ascontiguousarray(value)
+        for name, value in state.items()
+        if name.startswith((f"{prefix}params.", f"{prefix}model_state."))
+    }
+    arrays = {name: value for name, value in arrays.items() if re.search(pattern, name)}
+    if not arrays:
+        raise CheckpointError(f"no name in slot {slot!r} contains {pattern!r}; nothing to export")
+    config = workdir / "config.json"
+    return arrays, {
+        "step": str(found),
+        "slot": slot,
+        "workdir": workdir.resolve().name,
+        "config": config.read_text(encoding="utf-8") if config.exists() else json.dumps(None),
+        "digest": digest(arrays),
+    }

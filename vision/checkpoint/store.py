@@ -1,0 +1,349 @@
+"""Checkpoints: saved beside the training, restored onto any mesh, never trusted blindly.
+
+A state is stored as one flat dictionary, path to array, so that its files say what they hold and
+any part of it can be read without the code that made it. Beside it lies a manifest with the
+checksum of every array; what does not match is set aside, and an older checkpoint is used.
+
+    python -m vision.checkpoint.store verify WORKDIR    reads all of it; exit 1 if any is damaged
+    python -m vision.checkpoint.store list WORKDIR      steps, and which of them are complete
+    python -m vision.checkpoint.store digest WORKDIR    SHA-256 over the newest valid state
+    python -m vision.checkpoint.store export WORKDIR    parameters as safetensors; see --help
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import functools
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vision.checkpoint.checksum import checksum
+from vision.checkpoint.manifest import ITEM, CheckpointManifest, DamagedError, ManifestSave
+from vision.checkpoint.stored import STATE, compare, complete, first_line, flatten, incomplete, read
+from vision.parallel.cluster import agree, barrier, gather, is_main
+
+Tree = Any
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+# Deleting begins with a rename into this folder, so that no half of a checkpoint stays behind.
+_TRASH = "trash"
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoints:
+    """How often states are saved and which are kept.
+
+    Attributes:
+      every: distance in steps, epochs or examples.
+      every_s: save as well when this many seconds have passed since the last save.
+      keep: number of newest checkpoints kept.
+      keep_every: keep every state at a multiple of this many steps for good; None for none.
+      keep_every_s: keep one state for good every so many seconds; None for none.
+      best: a logged metric such as ``test/top1``; the ``keep_best`` checkpoints best by it are
+        kept as well, of those that were saved at a step at which it was measured.
+      best_mode: whether the largest or the smallest value is best.
+      keep_best: number of best checkpoints kept.
+    """
+
+    every: str = "1000 steps"
+    every_s: float = 600.0
+    keep: int = 2
+    keep_every: int | None = None
+    keep_every_s: float | None = None
+    best: str | None = None
+    best_mode: Literal["max", "min"] = "max"
+    keep_best: int = 1
+
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise ValueError(f"keep is {self.keep}; at least the newest checkpoint must be kept")
+        if self.best_mode not in ("max", "min"):
+            raise ValueError(f"best_mode is {self.best_mode!r}; it is 'max' or 'min'")
+        if self.keep_best < 1:
+            raise ValueError(f"keep_best is {self.keep_best}; for none, leave best at None")
+
+
+class CheckpointStore:
+    """The checkpoints of one workdir. All processes of a run make one and call it alike."""
+
+    def __init__(self, workdir: Path, options: Checkpoints):
+        self.folder = workdir.resolve() / "checkpoints"
+        self._quarantine = workdir.resolve() / "quarantine"
+        self._leader = is_main()
+        self._emptying: threading.Thread | None = None
+        self._staging: dict[str, jax.Array] = {}
+        self._saves = 0
+        # Orbax starts a save with threads and files of its own, which take longer than the copy
+        # of a state: with one process they need not be waited for.
+        self._starter: concurrent.futures.ThreadPoolExecutor | None = None
+        self._starting: concurrent.futures.Future[None] | None = None
+        if jax.process_count() == 1:
+            self._starter = concurrent.futures.ThreadPoolExecutor(1, "checkpoint")
+            self._starter.submit(lambda: None)  # a thread is slow to start beside a training step
+        if self._leader:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._empty_trash()
+            for step, problem in list(incomplete(self.folder)):
+                self._set_aside(step, problem)
+        barrier("checkpoints: looked through")
+        self._manager = self._open(options)
+
+    def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
+        kept: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
+        if options.keep_every:
+            kept.append(managers.EveryNSteps(options.keep_every))
+        if options.keep_every_s:
+            kept.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
+        if options.best:
+            kept.append(_Best(self.folder, options.best, options.best_mode, options.keep_best))
+        return ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=managers.AnyPreservationPolicy(kept),
+                todelete_subdir=_TRASH,
+                cleanup_tmp_directories=True,
+                enable_async_checkpointing=True,
+            ),
+        )
+
+    def save(self, step: int, state: Tree, meta: Mapping[str, Any], *, wait: bool = False) -> bool:
+        """Saves ``state`` at ``step`` in the background; ``wait`` until it is on disk.
+
+        The caller may donate ``state`` to its next step at once.
+
+        Args:
+          step: number of the checkpoint; a step that is there already is left as it is.
+          state: tree of arrays.
+          meta: JSON beside it; ``meta["metrics"]``, name to number, is what ``best`` looks at.
+          wait: return when the checkpoint is on disk.
+
+        Returns:
+          False where it is known already that the save failed; with ``wait``, whether it did. A
+          failure is logged, at the next call where it comes later. The checkpoints that stand
+          are kept, and training can go on.
+        """
+        self._settle()
+        try:
+            self._manager.check_for_errors()
+        except Exception as error:
+            log.error("an earlier checkpoint could not be written to %s: %s", self.folder, error)
+            self._start_over()
+        try:
+            if step not in self._manager.all_steps():
+                self._manager.wait_until_finished()
+                arrays, detached = self._detached(flatten(state))
+                self._saves += 1
+                manifest = ManifestSave.of(arrays, meta, f"manifest/{step}/{self._saves}")
+                if detached and self._starter and not wait:
+                    self._starting = self._starter.submit(self._start, step, arrays, manifest)
+                else:
+                    self._start(step, arrays, manifest)
+            if wait:
+                self._manager.wait_until_finished()
+            if self._starting is None:
+                self._manager.check_for_errors()
+        except Exception as error:  # orbax raises whatever the file system raised
+            log.error("checkpoint %d could not be written to %s: %s", step, self.folder, error)
+            self._start_over()
+            return False
+        return True
+
+    def _start(self, step: int, arrays: dict[str, Any], manifest: ManifestSave) -> None:
+        args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
+        try:
+            self._manager.save(step, args=args, force=True)
+            # Last, so that copying to the host does not wait for them.
+            manifest.sums.set_result({name: checksum(x) for name, x in arrays.items()})
+        finally:
+            manifest.sums.cancel()  # no effect once they are there
+        self._empty_trash_beside()
+
+    def restore(self, abstract: T) -> tuple[T, dict[str, Any]] | None:
+        """The newest valid state, laid out like ``abstract``, and its meta data.
+
+        Every array is compared with its checksum. A checkpoint that fails is set aside with a
+        loud line, and the one before it is used.
+
+        Args:
+          abstract: tree of ``jax.ShapeDtypeStruct``, with shardings.
+
+        Returns:
+          None when there is no valid checkpoint.
+
+        Raises:
+          CheckpointError: the newest checkpoint holds other arrays than ``abstract``: it belongs
+            to another config.
+        """
+        self._settle()
+        target = flatten(abstract)
+        while (step := agree(max(complete(self.folder), default=-1))) >= 0:
+            path, problem = self.folder / str(step), ""
+            arrays: dict[str, Any] = {}
+            manifest = None
+            try:
+                manifest = CheckpointManifest.read(path)
+            except DamagedError as error:
+                problem = str(error)
+            if not any(gather(problem)) and manifest is not None:
+                compare(manifest.leaves, target, path)
+                try:
+                    arrays = read(path, target, manifest.stored_names)
+                except Exception as error:
+                    problem = f"unreadable ({first_line(error)})"
+                # Checksums of sharded arrays are made by all processes, or by none.
+                if not any(gather(problem)):
+                    if not (differing := manifest.differing(arrays)):
+                        leaves = [arrays[name] for name in target]
+                        self._stage(target)
+                        state = jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+                        return state, dict(manifest.meta)
+                    problem = f"{', '.join(differing)} not what was saved"
+            if self._leader:
+                self._set_aside(step, problem or "unreadable for another process")
+            barrier(f"checkpoints: {step} set aside")
+            self._manager.reload()
+        self._stage(target)
+        return None
+
+    def steps(self) -> list[int]:
+        """Of the checkpoints that are there or being written."""
+        self._settle()
+        return sorted(self._manager.all_steps())
+
+    def wait(self) -> None:
+        """Returns when no save is under way."""
+        self._settle()
+        self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        """Waits for saves under way."""
+        self._settle()
+        if self._starter:
+            self._starter.shutdown()
+        self._manager.close()
+        if self._emptying:
+            self._emptying.join()
+        if self._leader:
+            self._empty_trash()
+
+    def _settle(self) -> None:
+        """Waits until the last save has been started; logs what went wrong with that."""
+        starting, self._starting = self._starting, None
+        try:
+            if starting is not None:
+                starting.result()
+        except Exception as error:
+            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            self._start_over()
+
+    def _start_over(self) -> None:
+        """After a failed save, whose error may hold on to the arrays it was given."""
+        self._staging = {}
+        self._manager.reload()
+
+    def _stage(self, target: Mapping[str, jax.ShapeDtypeStruct]) -> None:
+        """On a CPU, gets the memory of ``_detached`` ready in the background."""
+        if jax.default_backend() == "cpu":
+            self._staging = {
+                name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in target.items()
+            }
+
+    def _detached(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+        """Arrays that the next step of training does not touch, and whether they are copies.
+
+        An accelerator's are copied to the host before ``save`` returns. A CPU's are read where
+        they lie, and a step that would overwrite them waits until the save is over: it is given
+        a copy, whose memory is used again from save to save.
+        """
+        on_cpu = all(
+            isinstance(x, jax.Array) and next(iter(x.sharding.device_set)).platform == "cpu"
+            for x in arrays.values()
+        )
+        if not on_cpu:
+            return arrays, False
+        old, self._staging = self._staging, {}
+        for name, x in arrays.items():
+            room = old.get(name)
+            fits = room is not None and _layout(room) == _layout(x)
+            self._staging[name] = _copy_over(room, x) if fits else _copy(x)
+        return dict(self._staging), True
+
+    def _set_aside(self, step: int, problem: str) -> None:
+        self._quarantine.mkdir(exist_ok=True)
+        source, number = self.folder / str(step), 0
+        while (goal := self._quarantine / f"{step}-{number}").exists():
+            number += 1
+        log.warning("checkpoint %s is not usable: %s; moved to %s", source, problem, goal)
+        os.replace(source, goal)
+
+    def _empty_trash(self) -> None:
+        shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
+
+    def _empty_trash_beside(self) -> None:
+        if not self._leader or (self._emptying and self._emptying.is_alive()):
+            return
+        waste = list((self.folder / _TRASH).glob("*"))
+        self._emptying = threading.Thread(
+            target=lambda: [shutil.rmtree(path, ignore_errors=True) for path in waste],
+            name="empty checkpoint trash",
+        )
+        self._emptying.start()
+
+
+@dataclasses.dataclass
+class _Best:
+    """Which checkpoints are the best ``n`` by a metric in their manifests' meta data."""
+
+    folder: Path
+    metric: str
+    mode: str
+    n: int
+    _seen: dict[int, float | None] = dataclasses.field(default_factory=dict)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        values = {info.step: self._value(info.step) for info in checkpoints}
+        sign = 1 if self.mode == "max" else -1
+        measured = {step: sign * x for step, x in values.items() if x is not None and x == x}
+        best = sorted(measured, key=lambda step: (measured[step], step))[-self.n :]
+        return [info.step in best for info in checkpoints]
+
+    def _value(self, step: int) -> float | None:
+        if step not in self._seen:
+            try:
+                meta = CheckpointManifest.read(self.folder / str(step)).meta
+            except DamagedError:
+                return None  # being written, or broken
+            self._seen[step] = meta.get("metrics", {}).get(self.metric)
+        return self._seen[step]
+
+
+def _layout(x: jax.Array) -> tuple[Any, ...]:
+    return x.shape, x.dtype, x.sharding
+
+
+_copy = jax.jit(jnp.copy)
+
+
+@functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
+def _copy_over(room: jax.Array, x: jax.Array) -> jax.Array:
+    return jnp.copy(x)
+
+
+if __name__ == "__main__":
+    import sys
+
+    from vision.checkpoint.commands import main
+
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,107 @@
+"""Command lines of train.py and evaluate.py: flags, config overrides, one-line errors."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+
+from vision.config.errors import UserError
+
+
+class UsageError(UserError):
+    """The command line is wrong."""
+
+
+def parse(
+    arguments: list[str], usage: str, required: tuple[str, ...] = (), **flags: str
+) -> SimpleNamespace:
+    """Reads ``--flag=value`` and ``--config.<key>=<value>``.
+
+    Flags that are not required are switches when given without a value.
+
+    Args:
+      arguments: the command line after the program's name.
+      usage: shown, with the flags, for ``--help``.
+      required: flags that need a value.
+      **flags: name to help text.
+
+    Returns:
+      A namespace with every flag (False when absent) and ``overrides``: key path to text.
+    """
+    found: dict[str, str | bool] = {}
+    overrides: dict[str, str] = {}
+    for argument in arguments:
+        name, equals, value = argument.removeprefix("--").partition("=")
+        if argument in ("-h", "--help"):
+            width = max(map(len, flags), default=0)
+            print(usage.strip() + "\n")
+            print("\n".join(f"  --{flag.ljust(width)}  {text}" for flag, text in flags.items()))
+            raise SystemExit(0)
+        if not argument.startswith("--"):
+            raise UsageError(f"{argument!r} is no flag; flags are --name=value (see --help)")
+        if name.startswith("config."):
+            if not equals:
+                raise UsageError(f"{argument} needs a value: {argument}=...")
+            overrides[name.removeprefix("config.")] = value
+        elif name in flags:
+            found[name] = value if equals else True
+        else:
+            near = difflib.get_close_matches(name, flags, n=1)
+            hint = f"; did you mean --{near[0]}?" if near else " (see --help)"
+            raise UsageError(f"unknown flag --{name}{hint}")
+    for name in required:
+        if not isinstance(found.get(name), str):
+            raise UsageError(f"--{name}=... is required (see --help)")
+    if overrides and not found.get("config"):
+        raise UsageError(
+            "without --config=FILE the config is that of the workdir: no --config. overrides"
+        )
+    values = {name: found.get(name, False) for name in flags}
+    return SimpleNamespace(**values, overrides=overrides)
+
+
+def whole_number(flag: str, value: str | bool) -> int:
+    """The number given to a flag; 0 when the flag is absent."""
+    if value is False:
+        return 0
+    if not str(value).isdigit():
+        raise UsageError(f"--{flag}={'' if value is True else value} is no whole number")
+    return int(value)
+
+
+def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
+    """Runs a command; errors that concern its user become one line on stderr and status 2.
+
+    With several processes a failed one ends at once, so that the others and their launcher notice.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    from absl import flags
+
+    flags.FLAGS(sys.argv[:1])  # Grain's worker processes read absl's flags
+    status = 1
+    try:
+        status = main(arguments)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        status = 2
+    except Exception:
+        traceback.print_exc()
+    cluster = sys.modules.get("vision.parallel.cluster")
+    if status and cluster is not None and cluster.client() is not None:
+        cluster.abandon(status)
+    return status
+
+
+def cache_compilations(folder: Path) -> None:
+    """Keeps compiled programs in ``folder``, unless JAX_COMPILATION_CACHE_DIR says where."""
+    import jax
+
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(folder.resolve()))

@@ -1,0 +1,60 @@
+"""A classifier beside graders who do not agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import embed, finite
+from vision.metrics.annotators import graded
+
+
+@dataclasses.dataclass(frozen=True)
+class GradedLabels:
+    """Answers among those of any grader, and how far probabilities overlap with their weights.
+
+    Yields ``top<k>_any`` for every k, ``overlap``, ``soft_nll`` (nats), ``examples``, and, only
+    where there are any, ``ungraded`` (no label: left out) and ``nonfinite`` (NaN or infinity among
+    the logits). See ``vision.metrics.annotators``, which also makes the weights from what graders
+    said. Accuracy by group is ``vision.evaluators.accuracy.groups.GroupedAccuracy``.
+
+    Attributes:
+      data: batches need the weights.
+      k: how many best classes may hold an answer of a grader.
+      weights: name of a float (B, K) entry of the batches: a distribution, or all zeros.
+      logits: name of the logits (B, K) that ``predict`` gives.
+    """
+
+    data: EvaluationData
+    k: tuple[int, ...] = (1, 3)
+    weights: str = "weights"
+    logits: str = "logits"
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k={self.k}: one or more numbers of classes, each at least 1")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no example with a label.
+          MeasureError: weights that are no distributions.
+          ValueError: ``predict`` or the batches lack what is needed, or other shapes.
+        """
+        rows = embed(predict, ctx, self.data, (self.logits,), (self.weights,))
+        found = graded(rows[self.logits], rows[self.weights], self.k)
+        if not found.examples:
+            raise DataError(f"{self.data.source.info.name}: no example has {self.weights!r}")
+        for k, share in found.any_of.items():
+            yield f"top{k}_any", share
+        yield "overlap", found.overlap
+        yield "soft_nll", found.cross_entropy
+        yield "examples", found.examples
+        if found.ungraded:
+            yield "ungraded", found.ungraded
+        if nonfinite := int((~finite(rows[self.logits])).sum()):
+            yield "nonfinite", nonfinite

@@ -1,0 +1,87 @@
+"""How far a classifier's probabilities can be believed, before and after a temperature."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics import calibration as measures
+from vision.metrics.temperature import fit_temperature
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+    """Calibration errors and proper scores of a classifier on ``data``.
+
+    Yields ``nll`` (nats), ``brier`` (0..2), ``ece``, ``ece_equal_mass``, ``max_calibration_error``,
+    ``static_calibration_error`` and ``adaptive_calibration_error`` (all 0..1), ``examples``, and,
+    only where there are any, ``unlabelled``. With ``fit_on`` a temperature is fitted on those
+    records, never on ``data``, and the same follow with the prefix ``scaled_``, and
+    ``temperature``. Then the figures ``reliability`` and ``scaled_reliability``. NaN among the
+    scores of a labelled record makes the numbers NaN. See ``vision.metrics.calibration``.
+
+    Attributes:
+      data: what is measured; batches need ``image`` and labels.
+      fit_on: what the temperature is fitted on, such as the validation split; None for none.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      bins: of all errors and of the diagrams.
+    """
+
+    data: EvaluationData
+    fit_on: EvaluationData | None = None
+    logits: str = "logits"
+    label: str = "label"
+    bins: int = 15
+
+    def __post_init__(self) -> None:
+        if self.bins < 1:
+            raise ValueError(f"bins={self.bins}: must be 1 or more")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once, and ``fit_on``.
+
+        Raises:
+          MeasureError: labels that are no class, or a temperature that has nothing to be fitted on.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        logits, labels = self._read(predict, ctx, self.data)
+        yield from self._numbers("", logits, labels)
+        yield "examples", int((labels >= 0).sum())
+        if unlabelled := int((labels < 0).sum()):
+            yield "unlabelled", unlabelled
+        scaled = None
+        if self.fit_on is not None:
+            temperature = fit_temperature(*self._read(predict, ctx, self.fit_on)).value
+            scaled = (logits / np.float32(temperature)).astype(np.float32)
+            yield "temperature", temperature
+            yield from self._numbers("scaled_", scaled, labels)
+        yield "reliability", measures.reliability(logits, labels, self.bins)
+        if scaled is not None:
+            yield "scaled_reliability", measures.reliability(scaled, labels, self.bins)
+
+    def _read(
+        self, predict: Predict, ctx: EvalContext, data: EvaluationData
+    ) -> tuple[np.ndarray, np.ndarray]:
+        rows = embed(predict, ctx, data, (self.logits,), (self.label,))
+        return rows[self.logits], rows[self.label]
+
+    def _numbers(
+        self, prefix: str, logits: np.ndarray, labels: np.ndarray
+    ) -> Iterator[tuple[str, float]]:
+        bins = self.bins
+        yield f"{prefix}nll", measures.negative_log_likelihood(logits, labels)
+        yield f"{prefix}brier", measures.brier_score(logits, labels)
+        yield f"{prefix}ece", measures.expected_calibration_error(logits, labels, bins)
+        yield (
+            f"{prefix}ece_equal_mass",
+            measures.expected_calibration_error(logits, labels, bins, "mass"),
+        )
+        for name in ("maximum", "static", "adaptive"):
+            error = getattr(measures, f"{name}_calibration_error")(logits, labels, bins)
+            yield f"{prefix}{name.replace('maximum', 'max')}_calibration_error", error

@@ -1,0 +1,127 @@
+"""How bad the mistakes of a classifier are, by a tree of its classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics.arrays import predictions
+from vision.metrics.hierarchy import (
+    Hierarchy,
+    hierarchical_accuracy,
+    hierarchical_distance_at,
+    hierarchy,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Hierarchical:
+    """Accuracy on every level of a tree of classes, and the severity of mistakes.
+
+    Yields ``top1``, ``level_1`` (share of images with the right ancestor one edge below the root)
+    to ``level_<L>`` (which is ``top1``), ``severity`` (mean height of the common ancestor over
+    mistakes, NaN without any), ``distance`` (over all images), ``distance_at_<k>``, ``examples``,
+    ``mistakes``, and, only where there are any, ``unlabelled`` and ``nan_examples`` (NaN among
+    their logits: wrong on every level, in no distance). Then the figure ``levels``. See
+    ``vision.metrics.hierarchy``; Bertinetto et al., Making Better Mistakes, 2020.
+
+    Attributes:
+      data: what is measured.
+      paths: class name to its ancestors, root and class left out, or the name of a JSON file that
+        holds such an object: ``{"dog": ["animal"], "car": []}``. Every class of the source must be
+        there; others may be. For scenes: ``vision.data.sources.scenes.paths.class_paths``.
+      at: the ``k`` of the distances; each 1..K.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    data: EvaluationData
+    paths: Mapping[str, tuple[str, ...]] | str
+    at: tuple[int, ...] = (1, 5)
+    logits: str = "logits"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if any(k < 1 for k in self.at):
+            raise ValueError(f"at={self.at}: each must be 1 or more")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once, and the file of ``paths``.
+
+        Raises:
+          DataError: a source without class names, a class without a path, paths that are no tree,
+            a file that cannot be read, or no labels.
+          MeasureError: labels that are no class, or logits of another number of classes.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        tree = self._tree()
+        rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
+        scores, labels = rows[self.logits], rows[self.label]
+        found = hierarchical_accuracy(predictions(scores), labels, tree)
+        if not found.examples + found.undefined:
+            raise DataError(f"{self.data.source.info.name}: no record has a {self.label!r}")
+        yield "top1", float(found.level_accuracy[-1])
+        for level, share in enumerate(found.level_accuracy, 1):
+            yield f"level_{level}", float(share)
+        yield "severity", found.severity
+        yield "distance", found.distance
+        fine = ~np.isnan(scores).any(1)
+        for k in self.at:
+            if k <= len(tree.path):
+                yield (
+                    f"distance_at_{k}",
+                    hierarchical_distance_at(scores[fine], labels[fine], tree, k),
+                )
+        yield "examples", found.examples + found.undefined
+        yield "mistakes", found.mistakes
+        if unlabelled := int((labels < 0).sum()):
+            yield "unlabelled", unlabelled
+        if found.undefined:
+            yield "nan_examples", found.undefined
+        levels = np.arange(1, tree.levels + 1, dtype=np.float64)
+        line = Line("accuracy", levels, found.level_accuracy)
+        yield "levels", Curve((line,), "edges below the root", "share right")
+
+    def _tree(self) -> Hierarchy:
+        info = self.data.source.info
+        if not info.class_names:
+            raise DataError(
+                f"{info.name} has no class names, so paths cannot be told apart by them"
+            )
+        paths = read_paths(self.paths) if isinstance(self.paths, str) else self.paths
+        where = self.paths if isinstance(self.paths, str) else "paths"
+        if missing := [name for name in info.class_names if name not in paths]:
+            raise DataError(
+                f"{where} has no {missing[0]!r} nor {len(missing) - 1} more of the "
+                f"{len(info.class_names)} classes of {info.name}; every class needs its ancestors"
+            )
+        try:
+            return hierarchy([(*paths[name], name) for name in info.class_names])
+        except ValueError as error:
+            raise DataError(f"{where}: {error}") from error
+
+
+def read_paths(file: str) -> dict[str, Sequence[str]]:
+    """The object of a JSON file: class name to a list of its ancestors.
+
+    Raises:
+      DataError: no such file, no JSON, or another shape; names the file and the class.
+    """
+    try:
+        found = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(f"paths={file!r} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file}: an object of class names is needed, not {type(found).__name__}")
+    for name, path in found.items():
+        if not isinstance(path, list) or not all(isinstance(node, str) for node in path):
+            raise DataError(f"{file}: {name!r} needs a list of names, not {path!r}")
+    return found

@@ -1,0 +1,129 @@
+"""Classifiers that give one ranking of classes, on images that have a set of right ones."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics.arrays import MetricError, mean, predictions, whole
+from vision.metrics.label_sets import BySize, by_size, mix_and_rate, variable_k
+from vision.metrics.multilabel import real_accuracy
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelSets:
+    """Top-1, ReaL, accuracy at the number of labels, and its mean over numbers of labels.
+
+    Yields ``top1`` (where the batches have ``label``), ``real``, ``variable_k``, ``asma``, then
+    ``accuracy_<k>`` and ``share_<k>`` of the images with ``k`` labels, for every ``k`` that
+    occurs, ``examples``, and, only where there are any, ``empty`` (no labels) and ``larger`` (more
+    than ``largest``), both left out of everything but ``top1``, ``unlabelled`` (no ``label``: left
+    out of ``top1``), and ``nan_examples`` (NaN among their logits: wrong). With ``against`` the
+    same follow of that data with the prefix ``against_``, then ``drop_top1``, ``drop_real``,
+    ``drop_variable_k`` and ``drop_asma`` (of ``data`` less ``against``), and ``drop_mix`` and
+    ``drop_rate``, which add up to ``drop_variable_k``: what other numbers of labels, and what
+    other accuracies at equal numbers, account for. Then the figure ``by_labels``. See
+    ``vision.metrics.label_sets``.
+
+    Attributes:
+      data: what is measured; batches need the labels.
+      against: a second set of the same classes, such as a new test set; None for none.
+      labels: name of an int (B, K) entry of the batches, 0 and 1: the set of every image.
+      label: name of the one label, int (B,), -1 where there is none.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      weights: of ``asma``: ``uniform`` or by ``size`` of the groups.
+      largest: the greatest number of labels that counts; None for all.
+    """
+
+    data: EvaluationData
+    against: EvaluationData | None = None
+    labels: str = "labels"
+    label: str = "label"
+    logits: str = "logits"
+    weights: Literal["uniform", "size"] = "uniform"
+    largest: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.weights not in ("uniform", "size"):
+            raise ValueError(f"weights={self.weights!r}; valid are uniform, size")
+        if self.largest is not None and self.largest < 1:
+            raise ValueError(f"largest={self.largest}: must be 1 or more, or None")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once, and ``against``.
+
+        Raises:
+          DataError: no image with labels, label sets of other values than 0 and 1 or of other
+            classes than the logits, or a ``label`` that is no class.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        numbers, sizes = self._measure(predict, ctx, self.data)
+        yield from numbers.items()
+        lines = [_line(self.data, sizes)]
+        if self.against is not None:
+            other, theirs = self._measure(predict, ctx, self.against)
+            yield from ((f"against_{name}", value) for name, value in other.items())
+            for name in ("top1", "real", "variable_k", "asma"):
+                if name in numbers and name in other:
+                    yield f"drop_{name}", numbers[name] - other[name]
+            split = mix_and_rate(sizes, theirs)
+            yield "drop_mix", split.mix
+            yield "drop_rate", split.rate
+            lines.append(_line(self.against, theirs))
+        yield "by_labels", Curve(tuple(lines), "labels of an image", "share of them found")
+
+    def _measure(
+        self, predict: Predict, ctx: EvalContext, data: EvaluationData
+    ) -> tuple[dict[str, float], BySize]:
+        rows = embed(predict, ctx, data, (self.logits,), (self.labels,), (self.label,))
+        name, scores, sets = data.source.info.name, rows[self.logits], rows[self.labels]
+        if sets.shape != scores.shape or sets.dtype.kind not in "biu" or (sets & ~1).any():
+            raise DataError(
+                f"{name}: {self.labels!r} is {sets.dtype}{list(sets.shape)}; it must be 0 and 1 "
+                f"for each of the {scores.shape[1]} classes of {self.logits!r}"
+            )
+        sets = sets.astype(bool)
+        count, best = sets.sum(1), predictions(scores)
+        largest = self.largest or scores.shape[1]
+        inside = (count >= 1) & (count <= largest)
+        if not inside.any():
+            raise DataError(f"{name}: no image has 1 to {largest} labels in {self.labels!r}")
+        share = variable_k(scores, sets)
+        found = by_size(share[inside], count[inside], largest)
+        numbers: dict[str, float] = {}
+        unlabelled = 0
+        if self.label in rows:
+            try:
+                single = whole(self.label, rows[self.label], len(scores), scores.shape[1])
+            except MetricError as error:
+                raise DataError(f"{name}: {error}") from error
+            numbers["top1"] = mean((best == single)[single >= 0])
+            unlabelled = int((single < 0).sum())
+        numbers["real"] = real_accuracy(scores[inside], sets[inside]).value
+        numbers["variable_k"] = found.overall
+        numbers["asma"] = found.asma(self.weights)
+        for k in np.flatnonzero(found.count) + 1:
+            numbers[f"accuracy_{k}"] = float(found.accuracy[k - 1])
+            numbers[f"share_{k}"] = float(found.share[k - 1])
+        numbers["examples"] = int(inside.sum())
+        for key, number in (
+            ("empty", int((count == 0).sum())),
+            ("larger", int((count > largest).sum())),
+            ("unlabelled", unlabelled),
+            ("nan_examples", int((best < 0).sum())),
+        ):
+            if number:
+                numbers[key] = number
+        return numbers, found
+
+
+def _line(data: EvaluationData, sizes: BySize) -> Line:
+    k = np.flatnonzero(sizes.count)
+    return Line(data.source.info.name, k + 1.0, sizes.accuracy[k])

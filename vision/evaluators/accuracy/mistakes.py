@@ -1,0 +1,183 @@
+"""What remains wrong once every right answer counts: multi-label accuracy and reviewed mistakes."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure, Table
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics.arrays import MetricError, predictions, whole
+from vision.metrics.groups import group_accuracy
+
+CATEGORIES = ("fine_grained", "out_of_vocabulary", "spurious", "non_prototypical")
+SEVERITIES = ("major", "minor", "borderline")
+_KEYS = ("image", "prediction", "category", "severity")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mistakes:
+    """Multi-label accuracy, a slice that must pass, and mistakes by category of a review.
+
+    An answer is right if it is among an image's correct or unclear labels; images marked
+    problematic are left out. Yields ``mla`` (accuracy per class of the one original label, then
+    the mean over classes), ``accuracy`` (over images), ``top1``, ``examples``, ``mistakes``, and,
+    only where there are any, ``problematic``, ``unlabelled`` and ``nan_examples`` (NaN among their
+    logits: wrong). With a must-pass entry ``must_pass_right`` and ``must_pass_examples``. With
+    ``review`` the number of mistakes of every category and severity that the file knows,
+    ``mistakes_<category>`` and ``mistakes_<severity>``, ``unreviewed`` (image and answer are not
+    there), and the figure ``categories``. Vasudevan et al., When does dough become a bagel?, 2022.
+
+    Attributes:
+      data: what is measured; batches need the labels.
+      review: JSONL file, one reviewed mistake per line: ``{"image": key of the record,
+        "prediction": class name or number, "category": one of CATEGORIES, "severity": one of
+        SEVERITIES}``; other keys are kept for people. None for no review.
+      label: name of the original label, int (B,), -1 where there is none.
+      correct: name of an int (B, K) entry, 0 and 1: labels that are right.
+      unclear: the same of labels that may be right; used where the batches have it.
+      problematic, must_pass: names of bool (B,) entries, used where the batches have them.
+      logits: name of the logits (B, K) that ``predict`` gives.
+    """
+
+    data: EvaluationData
+    review: str | None = None
+    label: str = "label"
+    correct: str = "labels"
+    unclear: str = "unclear"
+    problematic: str = "problematic"
+    must_pass: str = "must_pass"
+    logits: str = "logits"
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once, and the review.
+
+        Raises:
+          DataError: a line of the review that is none, labels of other classes than the logits, or
+            no image left.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        source = self.data.source
+        name, classes = source.info.name, tuple(source.info.class_names)
+        reviewed = None if self.review is None else read_review(self.review, classes)
+        optional = (self.unclear, self.problematic, self.must_pass)
+        rows = embed(predict, ctx, self.data, (self.logits,), (self.label, self.correct), optional)
+        scores = rows[self.logits]
+        try:
+            labels = whole(self.label, rows[self.label], len(scores), scores.shape[1])
+        except MetricError as error:
+            raise DataError(f"{name}: {error}") from error
+        allowed = self._sets(rows, self.correct)
+        if self.unclear in rows:
+            allowed = allowed | self._sets(rows, self.unclear)
+        bad = rows[self.problematic].astype(bool) if self.problematic in rows else labels < -1
+        keep = (labels >= 0) & ~bad
+        if not keep.any():
+            raise DataError(
+                f"{name}: no image is left: {bad.sum()} problematic and {(labels < 0).sum()} "
+                f"without {self.label!r} of {len(labels)}"
+            )
+        best = predictions(scores)
+        right = allowed[np.arange(len(best)), best] & (best >= 0)
+        found = group_accuracy(right, np.where(keep, labels, -1), scores.shape[1])
+        wrong = np.flatnonzero(keep & ~right)
+        yield "mla", found.mean
+        yield "accuracy", found.overall
+        yield "top1", float((best == labels)[keep].mean())
+        yield "examples", int(keep.sum())
+        yield "mistakes", len(wrong)
+        for key, count in (
+            ("problematic", int(bad.sum())),
+            ("unlabelled", int((labels < 0).sum())),
+            ("nan_examples", int((keep & (best < 0)).sum())),
+        ):
+            if count:
+                yield key, count
+        if self.must_pass in rows:
+            chosen = rows[self.must_pass].astype(bool) & keep
+            yield "must_pass_right", int((chosen & right).sum())
+            yield "must_pass_examples", int(chosen.sum())
+        if reviewed is not None:
+            answers = [(source.key(int(rows["_index"][i])), int(best[i])) for i in wrong]
+            yield from _categories([reviewed.get(answer) for answer in answers])
+
+    def _sets(self, rows: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+        sets, shape = rows[name], rows[self.logits].shape
+        if sets.shape != shape or sets.dtype.kind not in "biu" or (sets & ~1).any():
+            raise DataError(
+                f"{self.data.source.info.name}: {name!r} is {sets.dtype}{list(sets.shape)}; it "
+                f"must be 0 and 1 for each of the {shape[1]} classes of {self.logits!r}"
+            )
+        return sets.astype(bool)
+
+
+def _categories(
+    found: Sequence[tuple[str, str] | None],
+) -> Iterator[tuple[str, float | Figure]]:
+    counts = collections.Counter(found)
+    table = {
+        category: [counts[category, severity] for severity in SEVERITIES] for category in CATEGORIES
+    }
+    for category, row in table.items():
+        yield f"mistakes_{category}", sum(row)
+    for i, severity in enumerate(SEVERITIES):
+        yield f"mistakes_{severity}", sum(row[i] for row in table.values())
+    yield "unreviewed", counts[None]
+    rows = tuple((category, *row, sum(row)) for category, row in table.items())
+    caption = f"Mistakes of the review; {counts[None]} are not in it"
+    yield "categories", Table(("category", *SEVERITIES, "all"), rows, caption)
+
+
+def read_review(
+    file: str, class_names: tuple[str, ...] = ()
+) -> dict[tuple[str, int], tuple[str, str]]:
+    """Reviewed mistakes of a JSONL file: (key of the record, class) to (category, severity).
+
+    Empty lines are skipped. A prediction is a class number, or a name of ``class_names``.
+
+    Raises:
+      DataError: no such file, or a line that is no such mistake or is there twice; names the line.
+    """
+    try:
+        lines = Path(file).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"review={file!r} cannot be read: {error}") from error
+    found: dict[tuple[str, int], tuple[str, str]] = {}
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            image, prediction, category, severity = _entry(json.loads(line), class_names)
+        except ValueError as error:
+            raise DataError(f"{file}, line {number}: {error}") from error
+        if (image, prediction) in found:
+            raise DataError(f"{file}, line {number}: {image!r} with this prediction is there twice")
+        found[image, prediction] = category, severity
+    return found
+
+
+def _entry(entry: Any, class_names: tuple[str, ...]) -> tuple[str, int, str, str]:
+    if not isinstance(entry, dict) or any(key not in entry for key in _KEYS):
+        raise ValueError(f"an object with {', '.join(_KEYS)} is needed")
+    image, prediction, category, severity = (entry[key] for key in _KEYS)
+    if not isinstance(image, str):
+        raise ValueError(f"image is {image!r}; it must be the key of a record")
+    for key, value, valid in (
+        ("category", category, CATEGORIES),
+        ("severity", severity, SEVERITIES),
+    ):
+        if value not in valid:
+            raise ValueError(f"{key} is {value!r}; valid are {', '.join(valid)}")
+    if isinstance(prediction, str) and prediction in class_names:
+        prediction = class_names.index(prediction)
+    if type(prediction) is not int or not 0 <= prediction < (len(class_names) or np.inf):
+        raise ValueError(f"prediction is {prediction!r}; it must be a class, by name or number")
+    return image, prediction, category, severity

@@ -1,0 +1,69 @@
+"""Classifiers of images that have several labels, or that may be named in several ways."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import embed
+from vision.metrics import multilabel as measures
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiLabelClassification:
+    """mAP, F1 and rankings over classes, where labels may be known in part.
+
+    Yields ``map`` and ``map_micro``, ``f1`` and ``f1_micro``, ``coverage``, ``ranking_loss`` and
+    ``lrap`` (see ``vision.metrics.multilabel``), ``real`` (the share of images whose most likely
+    class is one of theirs: ReaL), ``examples``, ``classes`` (that have a positive; the macro
+    averages are over these), and, only where there are any, ``classes_without_positives``,
+    ``examples_without_labels`` (no positive: left out of ``real``) and ``unknown`` (cells -1, left
+    out of everything).
+
+    Attributes:
+      data: batches need the labels.
+      labels: name of an int (B, K) entry of the batches: 1, 0, or -1 where it is not known.
+      scores: name of the scores (B, K) that ``predict`` gives; a label is predicted at or above
+        ``threshold``.
+      threshold: of F1; 0 suits logits of independent classes.
+    """
+
+    data: EvaluationData
+    labels: str = "labels"
+    scores: str = "logits"
+    threshold: float = 0.0
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          MeasureError: NaN scores of known labels, or labels other than 1, 0 and -1.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        rows = embed(predict, ctx, self.data, (self.scores,), (self.labels,))
+        scores, targets = rows[self.scores], rows[self.labels]
+        macro = measures.mean_average_precision(scores, targets, "macro")
+        yield "map", macro.value
+        yield "map_micro", measures.mean_average_precision(scores, targets, "micro").value
+        yield "f1", measures.f1(scores, targets, "macro", self.threshold).value
+        yield "f1_micro", measures.f1(scores, targets, "micro", self.threshold).value
+        ranking = measures.label_ranking(scores, targets)
+        yield "coverage", ranking.coverage
+        yield "ranking_loss", ranking.ranking_loss
+        yield "lrap", ranking.average_precision
+        real = measures.real_accuracy(scores, targets == 1)
+        yield "real", real.value
+        yield "examples", len(targets)
+        yield "classes", macro.count
+        unknown = int(np.sum(targets < 0))
+        for name, count in (
+            ("classes_without_positives", macro.left_out),
+            ("examples_without_labels", real.left_out),
+            ("unknown", unknown),
+        ):
+            if count:
+                yield name, count

@@ -1,0 +1,131 @@
+"""What frozen features tell of a class from a handful of examples."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import normalised
+from vision.evaluators.labelled import labelled
+from vision.metrics.arrays import blocks
+from vision.metrics.significance import normal_interval
+from vision.probes.episodes import Episodes, centroids, draw_episodes, logistic, ridge
+
+HEADS = ("centroid", "ridge", "logistic")
+
+Head = Callable[[np.ndarray, np.ndarray], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShot:
+    """N-way K-shot episodes over the features of ``data``, whose classes training has not seen.
+
+    Yields ``<head>_<K>shot``, the mean over episodes of the share of right answers, and
+    ``<head>_<K>shot_ci95``, half the width of its 95 % interval, ``1.96 s / sqrt(episodes)``; then
+    ``classes`` (that have enough examples for the most shots), ``examples``, and, only where there
+    are any, ``small_classes`` (with too few), ``unlabelled`` and ``nonfinite`` (left out). The same
+    ``seed`` gives the same episodes, for every head and whatever the features. Protocol: Vinyals
+    et al., "Matching Networks", 2016; 15 queries per class as in its successors. Heads:
+    ``vision.probes.episodes``.
+
+    Attributes:
+      data: records with labels; support and queries are drawn from it.
+      ways: classes per episode.
+      shots: examples per class, one set of episodes for each.
+      queries: per class and episode.
+      episodes: for each number of shots.
+      heads: of ``centroid``, ``ridge``, ``logistic``.
+      decay: penalty of ``ridge``.
+      c: inverse penalty of ``logistic``.
+      normalise: whether features are scaled to length 1 first.
+      seed: of the episodes.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    data: EvaluationData
+    ways: int = 5
+    shots: tuple[int, ...] = (1, 5)
+    queries: int = 15
+    episodes: int = 600
+    heads: tuple[str, ...] = HEADS
+    decay: float = 0.1
+    c: float = 1.0
+    normalise: bool = True
+    seed: int = 0
+    output: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if self.ways < 2:
+            raise ValueError(f"ways={self.ways}: at least 2")
+        if not self.shots or min(self.shots) < 1:
+            raise ValueError(f"shots={self.shots}: at least one, all positive")
+        if self.queries < 1 or self.episodes < 2:
+            raise ValueError(f"queries={self.queries}, episodes={self.episodes}: at least 1 and 2")
+        for head in self.heads:
+            if head not in HEADS:
+                raise ValueError(f"heads: {head!r} is none of {', '.join(HEADS)}")
+        if not self.heads:
+            raise ValueError(f"heads: at least one of {', '.join(HEADS)}")
+        for name in ("decay", "c"):
+            if not 0 < getattr(self, name) < np.inf:
+                raise ValueError(f"{name}={getattr(self, name)}: must be positive and finite")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no records with labels.
+          FitError: too few classes with enough examples.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        given = labelled(predict, ctx, self.data, self.output, self.label)
+        x, labels, nonfinite = given.x, given.labels, given.nonfinite
+        if self.normalise:
+            x = normalised(x)
+            kept = np.isfinite(x).all(1)
+            x, labels, nonfinite = x[kept], labels[kept], nonfinite + int((~kept).sum())
+        heads: Mapping[str, Head] = {
+            "centroid": centroids,
+            "ridge": functools.partial(ridge, decay=self.decay),
+            "logistic": functools.partial(logistic, c=self.c),
+        }
+        for shots in self.shots:
+            drawn = draw_episodes(labels, self.ways, shots, self.queries, self.episodes, self.seed)
+            for name in self.heads:
+                found = normal_interval(_accuracy(x, drawn, heads[name]))
+                yield f"{name}_{shots}shot", found.value
+                yield f"{name}_{shots}shot_ci95", (found.high - found.low) / 2
+        sizes = np.unique(labels, return_counts=True)[1]
+        enough = int((sizes >= max(self.shots) + self.queries).sum())
+        yield "classes", enough
+        yield "examples", len(x)
+        left_out = {
+            "small_classes": len(sizes) - enough,
+            "unlabelled": given.unlabelled,
+            "nonfinite": nonfinite,
+        }
+        for name, count in left_out.items():
+            if count:
+                yield name, count
+
+
+def _accuracy(x: np.ndarray, drawn: Episodes, head: Head) -> np.ndarray:
+    """Share of right answers of every episode, (E,)."""
+    count, ways, shots = drawn.support.shape
+    queries = drawn.query.shape[2]
+    right = np.repeat(np.arange(ways), queries)
+    found = np.empty(count)
+    cells = ways * (shots + queries) * (x.shape[1] + ways * shots)
+    for part in blocks(count, cells):
+        support = x[drawn.support[part]].astype(np.float64)
+        query = x[drawn.query[part]].astype(np.float64)
+        scores = head(support, query.reshape(len(query), ways * queries, -1))
+        found[part] = (scores.argmax(2) == right).mean(1)
+    return found

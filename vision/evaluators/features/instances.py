@@ -1,0 +1,173 @@
+"""Retrieval of the same object, by the protocol of landmark benchmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from vision.blocks import ranking
+from vision.blocks.ranking import Places, rank
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import Rows, embed, finite, normalised
+
+# What is right and what counts neither way; all else is wrong.
+PROTOCOLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "easy": (("easy",), ("junk", "hard")),
+    "medium": (("easy", "hard"), ("junk",)),
+    "hard": (("hard",), ("junk", "easy")),
+}
+_LISTS = ("easy", "hard", "junk")
+
+
+@dataclasses.dataclass(frozen=True)
+class InstanceRetrieval:
+    """Images find the images of the same instance among ``data``, junk ignored.
+
+    The queries say which items of the gallery show their instance: lists ``easy``, ``hard`` and
+    ``junk`` of places in the gallery's source, int (B, P) filled up with -1. Yields, under
+    ``easy_``, ``medium_`` and ``hard_`` (Radenovic et al., "Revisiting Oxford and Paris", 2018:
+    right are easy, both, or hard ones; junk, and the kind that is not asked for, are taken out of
+    the ranking), ``map`` (with trapezoids, as theirs and Philbin's, 2007), ``map_plain`` (mean of
+    the precisions), ``r<k>`` (the share of the right items among the first ``k``), ``p<k>`` (the
+    share of the first ``k`` that is right), and ``queries`` (that have right items; of the others
+    nothing is asked). Only protocols that any query has items for.
+
+    Then ``gallery``, and, only where there are any, ``nonfinite`` (queries and items with NaN,
+    infinity or without direction: they find nothing and are not found), ``unread`` (items of
+    lists that could not be read: never found) and ``without_match`` (queries without any).
+
+    Attributes:
+      data: the gallery.
+      queries: what is asked, with the lists; None where they are images of the gallery, each of
+        which is taken out of its own ranking, and those without easy or hard items are not asked.
+      k: of ``r<k>`` and ``p<k>``.
+      output: name of the features (B, D) that ``predict`` gives; compared by cosine.
+      easy, hard, junk: names of the lists in the batches of queries; "" for one that is not there.
+    """
+
+    data: EvaluationData
+    queries: EvaluationData | None = None
+    k: tuple[int, ...] = (1, 5, 10)
+    output: str = "embedding"
+    easy: str = "easy"
+    hard: str = "hard"
+    junk: str = "junk"
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k={self.k}: at least one, all positive")
+        if not self.easy and not self.hard:
+            raise ValueError("easy and hard: at least one list of right items has to be there")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads the gallery, and the queries, once.
+
+        Raises:
+          DataError: no records, or no query has an item to find.
+          RankingError: places outside the gallery, or an item in two lists of a query.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        fields = tuple(name for name in (self.easy, self.hard, self.junk) if name)
+        rows = embed(
+            predict, ctx, self.data, (self.output,), fields if self.queries is None else ()
+        )
+        asked = rows
+        if self.queries is not None:
+            asked = embed(predict, ctx, self.queries, (self.output,), fields)
+        gallery, read = self._gallery(rows)
+        lists = self._lists(asked)
+        own = lists["junk"]
+        if self.queries is None:
+            own = list(asked["_index"][:, None].astype(np.int64))
+            lists = {kind: list(map(np.setdiff1d, each, own)) for kind, each in lists.items()}
+        sizes = {kind: np.asarray([len(x) for x in lists[kind]]) for kind in _LISTS}
+        matches = sizes["easy"] + sizes["hard"]
+        if not matches.any():
+            raise DataError(f"no query of {self._named()} has an easy or a hard item to find")
+        vectors = normalised(asked[self.output])
+        for name, (right, ignored) in PROTOCOLS.items():
+            chosen = np.flatnonzero(sum(sizes[kind] for kind in right))
+            if not len(chosen):
+                continue
+            places = rank(
+                vectors[chosen],
+                gallery,
+                _items(lists, right, chosen),
+                _items(lists | {"own": own}, (*ignored, "own"), chosen),
+            )
+            yield from self._numbers(name, places)
+        yield "gallery", int(read.sum())
+        named = np.unique(np.concatenate([x for kind in ("easy", "hard") for x in lists[kind]]))
+        broken = int((read & ~finite(gallery)).sum())
+        if self.queries is not None:
+            broken += int((~finite(vectors)).sum())
+        for name, count in (
+            ("nonfinite", broken),
+            ("unread", int((~read[named]).sum())),
+            ("without_match", 0 if self.queries is None else int((matches == 0).sum())),
+        ):
+            if count:
+                yield name, count
+
+    def _named(self) -> str:
+        asked = self.data if self.queries is None else self.queries
+        return asked.source.info.name
+
+    def _numbers(self, name: str, places: Places) -> Iterator[tuple[str, float]]:
+        yield f"{name}_map", ranking.mean(ranking.trapezoid(places))
+        yield f"{name}_map_plain", ranking.mean(ranking.average_precision(places))
+        for k in self.k:
+            yield f"{name}_r{k}", ranking.mean(ranking.recall(places, k))
+            yield f"{name}_p{k}", ranking.mean(ranking.precision(places, k))
+        yield f"{name}_queries", len(places.relevant)
+
+    def _gallery(self, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
+        """Unit vectors (N, D) by place in the source, NaN where there is none, and (N,) bool
+        whether the record was read."""
+        x = rows[self.output]
+        if x.ndim != 2:
+            raise ValueError(f"instances need features (N, D); {self.output} is {list(x.shape)}")
+        count = len(self.data.source)
+        gallery, read = np.full((count, x.shape[1]), np.nan, np.float32), np.zeros(count, bool)
+        gallery[rows["_index"]] = normalised(x)
+        read[rows["_index"]] = True
+        return gallery, read
+
+    def _lists(self, asked: Rows) -> dict[str, list[np.ndarray]]:
+        """List to the places of every query."""
+        found = {}
+        count = len(self.data.source)
+        for kind in _LISTS:
+            name = getattr(self, kind)
+            if not name:
+                found[kind] = [np.zeros(0, np.int64)] * len(asked["_index"])
+                continue
+            given = asked[name]
+            if given.ndim != 2 or given.dtype.kind not in "iu":
+                raise ValueError(
+                    f"{name!r} is {given.dtype}{list(given.shape)}; a list of places in the "
+                    "gallery is int (B, P), filled up with -1"
+                )
+            if given.size and (given.min() < -1 or given.max() >= count):
+                query = int(np.flatnonzero(((given < -1) | (given >= count)).any(1))[0])
+                raise ranking.RankingError(
+                    f"{name!r} of query {asked['_index'][query]} of {self._named()} names places "
+                    f"outside 0..{count - 1}, the gallery {self.data.source.info.name}"
+                )
+            found[kind] = [np.unique(row[row >= 0]).astype(np.int64) for row in given]
+        return found
+
+
+def _items(
+    lists: Mapping[str, list[np.ndarray]], kinds: tuple[str, ...], chosen: np.ndarray
+) -> Callable[[int], np.ndarray]:
+    """Of the chosen query with a number, its items of any of the kinds."""
+
+    def items(query: int) -> np.ndarray:
+        return np.unique(np.concatenate([lists[kind][chosen[query]] for kind in kinds]))
+
+    return items

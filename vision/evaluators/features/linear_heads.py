@@ -1,0 +1,163 @@
+"""Linear heads on a frozen backbone: findings in an image, and what every patch of it shows.
+
+As medical encoders are compared: Perez-Garcia et al., RAD-DINO, 2025.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Figure
+from vision.evaluators.image_text.embeddings import Rows, embed
+from vision.metrics.detection import average_precision
+from vision.probes.linear import FitError, fit_logistic
+
+
+@dataclasses.dataclass(frozen=True)
+class FindingsProbe:
+    """A logistic regression for every finding on the features of ``train``, asked on ``test``.
+
+    A finding is there or not, whatever else is. Yields ``auprc``, the mean average precision of
+    the findings, and ``auprc_0`` and so on of each; ``prevalence``, what chance has on average;
+    ``examples`` (of ``test``) and, only where there are any, ``undefined`` (findings that all or
+    none of ``train`` have, or none of ``test``: they are left out).
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of a (B, K) entry of the batches, 0 or 1.
+      decay: of mean NLL + decay / 2 |w|^2, for features whose mean square is one.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    output: str = "embedding"
+    label: str = "findings"
+    decay: float = 1e-3
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once.
+
+        Raises:
+          DataError: no finding can be learned and measured.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        train = embed(predict, ctx, self.train, (self.output,), (self.label,))
+        test = embed(predict, ctx, self.test, (self.output,), (self.label,))
+        there, asked = (np.asarray(rows[self.label]) > 0.5 for rows in (train, test))
+        if there.ndim != 2 or there.shape[1] != asked.shape[1]:
+            raise ValueError(f"{self.label!r} is {list(there.shape)}, expected (N, findings)")
+        x, scale = _scaled(train, self.output)
+        found, chance = {}, []
+        for k in range(there.shape[1]):
+            if not (there[:, k].any() and asked[:, k].any()) or there[:, k].all():
+                continue
+            model = fit_logistic(x, there[:, k].astype(np.int64), 2, self.decay)
+            logits = model.logits(test[self.output] * scale)
+            score = logits[:, 1] - logits[:, 0]
+            found[k] = average_precision(score[asked[:, k]], score[~asked[:, k]])
+            chance.append(asked[:, k].mean())
+        if not found:
+            raise DataError(f"{self.train.source.info.name}: no finding that some records have")
+        yield "auprc", float(np.mean(list(found.values())))
+        for k, value in found.items():
+            yield f"auprc_{k}", value
+        yield "prevalence", float(np.mean(chance))
+        yield "examples", len(asked)
+        if missing := there.shape[1] - len(found):
+            yield "undefined", missing
+
+
+@dataclasses.dataclass(frozen=True)
+class PatchProbe:
+    """A logistic regression on the patches of ``train`` that segments the images of ``test``.
+
+    A patch is taught the class that most of its pixels have, the first of equals; its answer holds
+    for all of its pixels. Yields ``dice``, the mean over classes but 0, the ground, of
+    2 |A and B| / (|A| + |B|) over all pixels of ``test``; ``dice_1`` and so on; ``examples`` (of
+    ``test``) and, only where there are any, ``undefined`` (classes that ``test`` lacks and nobody
+    names, left out).
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      classes: K.
+      output: name of the patches (B, h, w, D) that ``predict`` gives.
+      label: name of an int (B, H, W) entry of the batches, 0..K-1; h divides H and w divides W.
+      decay: of mean NLL + decay / 2 |w|^2, for features whose mean square is one.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    classes: int
+    output: str = "map"
+    label: str = "segmentation"
+    decay: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.classes < 2:
+            raise ValueError(f"classes={self.classes}: at least 2, of which 0 is the ground")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once.
+
+        Raises:
+          FitError: every patch is taught the same.
+          ValueError: ``predict`` or the batches lack what is needed, or give other shapes.
+        """
+        train = embed(predict, ctx, self.train, (self.output,), (self.label,))
+        test = embed(predict, ctx, self.test, (self.output,), (self.label,))
+        x, scale = _scaled(train, self.output)
+        taught = self._majority(train).reshape(-1)
+        if len(np.unique(taught)) < 2:
+            raise FitError(f"{self.label!r}: every patch of {self.train.source.info.name} is alike")
+        model = fit_logistic(x.reshape(-1, x.shape[-1]), taught, self.classes, self.decay)
+        patches, true = test[self.output], np.asarray(test[self.label])
+        self._majority(test)
+        said = model.logits((patches * scale).reshape(-1, x.shape[-1])).argmax(-1)
+        said = said.reshape(patches.shape[:3])
+        for axis in (1, 2):
+            said = np.repeat(said, true.shape[axis] // patches.shape[axis], axis)
+        found = {}
+        for k in range(1, self.classes):
+            size = int(np.sum(said == k) + np.sum(true == k))
+            if size:
+                found[k] = 2 * int(np.sum((said == k) & (true == k))) / size
+        if not found:
+            raise FitError(f"{self.label!r}: {self.test.source.info.name} shows the ground only")
+        yield "dice", float(np.mean(list(found.values())))
+        for k, value in found.items():
+            yield f"dice_{k}", value
+        yield "examples", len(true)
+        if missing := self.classes - 1 - len(found):
+            yield "undefined", missing
+
+    def _majority(self, rows: Rows) -> np.ndarray:
+        """int64 (N, h, w): the class of most pixels of every patch."""
+        true, patches = np.asarray(rows[self.label]), rows[self.output]
+        name = f"{self.label!r} {true.dtype}{list(true.shape)}"
+        if true.ndim != 3 or patches.ndim != 4 or true.dtype.kind not in "iu":
+            raise ValueError(
+                f"{name}: expected integers (N, H, W) beside {self.output!r} (N, h, w, D)"
+            )
+        count, height, width = true.shape
+        grid = patches.shape[1:3]
+        if height % grid[0] or width % grid[1] or true.max() >= self.classes:
+            raise ValueError(f"{name}: sides are no multiples of {grid}, or beyond {self.classes}")
+        cells = true.reshape(count, grid[0], height // grid[0], grid[1], width // grid[1])
+        votes = [np.sum(cells == k, axis=(2, 4)) for k in range(self.classes)]
+        return np.argmax(np.stack(votes), axis=0)
+
+
+def _scaled(rows: Rows, output: str) -> tuple[np.ndarray, np.float32]:
+    """Features whose mean square is one, and the factor that makes it so."""
+    x = rows[output]
+    square = float(np.mean(np.square(x, dtype=np.float64)))
+    scale = np.float32(square**-0.5 if square > 0 else 1.0)
+    return x * scale, scale

@@ -1,0 +1,307 @@
+"""How much of a class frozen features tell: by linear classifiers, and by their neighbours."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from vision.blocks.nearest import nearest
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.image_text.embeddings import normalised
+from vision.evaluators.labelled import Labelled, counts, labelled, number_of_classes, split
+from vision.metrics.arrays import softmax_parts
+from vision.probes.linear import FitError, LinearClassifier, choose_decay, fit_logistic
+from vision.probes.ridge import prepare_ridge, signs
+from vision.probes.sgd import fit_sgd
+
+
+@dataclasses.dataclass(frozen=True)
+class LinearProbe:
+    """A logistic regression on the features of ``train``, measured on those of ``test``.
+
+    The weight decay is the one of ``decays`` that is best on a tenth of ``train``, every tenth
+    record; then all of ``train`` is fitted with it. ``test`` is looked at once, at the end. A
+    constant factor takes the mean squared length of the features to their number, so that the
+    same decays suit every tower.
+
+    Yields ``top1`` and ``nll`` (nats) on ``test``, ``decay``, ``held_out_top1`` of that decay,
+    ``train_top1``, ``examples`` (of ``test``), and, only where there are any, ``unlabelled`` and
+    ``nonfinite`` (records of either that are left out of fitting; in ``test`` the latter count as
+    wrong and make ``nll`` infinite) and ``absent_classes`` (of ``test``, that ``train`` lacks:
+    their records can only be wrong). Then the figure ``decays``.
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      decays: to choose from; of mean NLL + decay / 2 |W|^2.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    output: str = "embedding"
+    label: str = "label"
+    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+
+    def __post_init__(self) -> None:
+        if not self.decays or min(self.decays) <= 0:
+            raise ValueError(f"decays={self.decays}: at least one, all positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once.
+
+        Raises:
+          DataError: no records with labels.
+          FitError: labels of one class only.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        factor = _factor(train.x)
+        x, labels = train.x * factor, train.labels
+        fit, held_out = split(train)
+        tried = choose_decay(
+            (x[fit], labels[fit]), (x[held_out], labels[held_out]), classes, self.decays
+        )
+        decay = max(tried, key=lambda each: tried[each])
+        model = fit_logistic(x, labels, classes, decay)
+        yield from _measured(model, factor, train, test)
+        yield "decay", decay
+        yield "held_out_top1", tried[decay]
+        yield from _counted(train, test)
+        yield "decays", _curve(tried, "weight decay")
+
+
+@dataclasses.dataclass(frozen=True)
+class RidgeProbe:
+    """Least squares on the features of ``train``, to 1 for the class and -1 for the others.
+
+    The few-shot regression of BiT and ViT, for any number of examples: in closed form, every
+    feature divided by its standard deviation. The penalty is the one of ``decays`` that is best on
+    every tenth record of ``train``; then all of it is fitted. Of equally good ones it is the
+    largest. ``test`` is looked at once, at the end. Yields what ``LinearProbe`` does but ``nll``:
+    the answers are no probabilities.
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      decays: to choose from; of mean squared error + decay |W|^2.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    output: str = "embedding"
+    label: str = "label"
+    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+
+    def __post_init__(self) -> None:
+        if not self.decays or min(self.decays) <= 0:
+            raise ValueError(f"decays={self.decays}: at least one, all positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as in ``LinearProbe.run``."""
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        fit, held_out = split(train)
+        prepared = prepare_ridge(train.x[fit], signs(train.labels[fit], classes), True)
+        x, labels = train.x[held_out], train.labels[held_out]
+        tried = {}
+        for decay in sorted(self.decays, reverse=True):
+            said = prepared.fit(decay).logits(x).argmax(1)
+            tried[decay] = float(np.mean(said == labels))
+        decay = max(tried, key=lambda each: tried[each])
+        model = prepare_ridge(train.x, signs(train.labels, classes), True).fit(decay)
+        for name, value in _measured(model, np.float32(1), train, test):
+            if name != "nll":
+                yield name, value
+        yield "decay", decay
+        yield "held_out_top1", tried[decay]
+        yield from _counted(train, test)
+        yield "decays", _curve(tried, "penalty")
+
+
+@dataclasses.dataclass(frozen=True)
+class SgdProbe:
+    """A linear layer trained by minibatch SGD on the features of ``train``.
+
+    The protocol of self-supervised learning, see ``vision.probes.sgd``: the learning rate is the
+    one of ``rates`` that is best on every tenth record of ``train``, of equally good ones that of
+    the lowest NLL there; then all of it is trained on with that one. ``test`` is looked at once,
+    at the end. Features are scaled as in ``LinearProbe``. Yields what that does, with ``rate`` for
+    ``decay`` and the figure ``rates``, and, only where there are any, ``diverged`` (rates whose
+    weights were not finite).
+
+    Attributes:
+      train: what is fitted.
+      test: what is measured.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      rates: to choose from.
+      epochs: passes over ``train``.
+      batch_size: records per update.
+      momentum: of Nesterov's kind.
+      decay: weight decay.
+      seed: of the order of the records.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    output: str = "embedding"
+    label: str = "label"
+    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    epochs: int = 10
+    batch_size: int = 256
+    momentum: float = 0.9
+    decay: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.rates or min(self.rates) <= 0:
+            raise ValueError(f"rates={self.rates}: at least one, all positive")
+        if self.epochs < 1 or self.batch_size < 1:
+            raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: at least 1")
+        if not (0 <= self.momentum < 1 and self.decay >= 0):
+            raise ValueError(f"momentum={self.momentum} in [0, 1), decay={self.decay} 0 or more")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as in ``LinearProbe.run``, and where all rates diverge."""
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        factor = _factor(train.x)
+        x, labels = train.x * factor, train.labels
+        fit, held_out = split(train)
+        rates = tuple(sorted(set(self.rates)))
+        models = self._fit(x[fit], labels[fit], classes, rates)
+        x_held, labels_held = x[held_out], labels[held_out]
+        tried, losses = {}, {}
+        for rate, model in zip(rates, models, strict=True):
+            if model.converged:
+                logits = model.logits(x_held)
+                tried[rate] = float(np.mean(logits.argmax(1) == labels_held))
+                losses[rate] = _nll(logits, labels_held)
+        if not tried:
+            raise FitError(f"SGD diverged with every one of rates={self.rates}: try smaller ones")
+        rate = max(tried, key=lambda each: (tried[each], -losses[each]))
+        (model,) = self._fit(x, labels, classes, (rate,))
+        if not model.converged:
+            raise FitError(f"SGD diverged with rate {rate} on all records: try smaller rates")
+        yield from _measured(model, factor, train, test)
+        yield "rate", rate
+        yield "held_out_top1", tried[rate]
+        yield from _counted(train, test)
+        if diverged := len(rates) - len(tried):
+            yield "diverged", diverged
+        yield "rates", _curve(tried, "learning rate")
+
+    def _fit(
+        self, x: np.ndarray, labels: np.ndarray, classes: int, rates: tuple[float, ...]
+    ) -> tuple[LinearClassifier, ...]:
+        return fit_sgd(
+            x,
+            labels,
+            classes,
+            rates,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            momentum=self.momentum,
+            decay=self.decay,
+            seed=self.seed,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class NearestNeighbours:
+    """The class of the most similar records: each votes with ``exp(cosine / temperature)``.
+
+    Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018. The
+    search is exact. Equal votes go to the smaller label. Yields ``top1`` for the first of ``k``,
+    ``top1_<k>`` for each of them, ``examples``, and, only where there are any, ``unlabelled`` and
+    ``nonfinite`` as ``LinearProbe`` does.
+
+    Attributes:
+      train: who votes.
+      test: what is measured.
+      k: numbers of neighbours; more than there are count as all.
+      temperature: positive.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    train: EvaluationData
+    test: EvaluationData
+    k: tuple[int, ...] = (20, 10, 1)
+    temperature: float = 0.07
+    output: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if not self.k or min(self.k) < 1:
+            raise ValueError(f"k={self.k}: at least one, all positive")
+        if not 0 < self.temperature < np.inf:
+            raise ValueError(f"temperature={self.temperature}: must be positive and finite")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads both once; errors as in ``LinearProbe.run``."""
+        train = labelled(predict, ctx, self.train, self.output, self.label)
+        test = labelled(predict, ctx, self.test, self.output, self.label)
+        classes = number_of_classes(self.train, train, test)
+        most = min(max(self.k), len(train.x))
+        cosine, places = nearest(normalised(test.x), normalised(train.x), most)
+        voters = train.labels[places]
+        count = len(test.x) + test.nonfinite
+        for i, k in enumerate(self.k):
+            votes = np.zeros((len(test.x), classes))
+            rows = np.arange(len(test.x))
+            for j in range(min(k, most)):
+                # Relative to the nearest, which changes no order and cannot overflow.
+                vote = np.exp((cosine[:, j] - cosine[:, 0]) / self.temperature)
+                votes[rows, voters[:, j]] += vote
+            top1 = float(np.sum(votes.argmax(1) == test.labels)) / count
+            if i == 0:
+                yield "top1", top1
+            yield f"top1_{k}", top1
+        yield from _counted(train, test)
+
+
+def _factor(x: np.ndarray) -> np.float32:
+    """What takes the mean squared length of features (N, D) to D."""
+    length = np.mean(np.sum(np.square(x, dtype=np.float64), 1))
+    return np.float32(np.sqrt(x.shape[1] / length) if length > 0 else 1)
+
+
+def _measured(
+    model: LinearClassifier, factor: np.float32, train: Labelled, test: Labelled
+) -> Iterator[tuple[str, float]]:
+    logits = model.logits(test.x * factor)
+    nll = _nll(logits, test.labels)
+    count = len(logits) + test.nonfinite
+    yield "top1", float(np.sum(logits.argmax(1) == test.labels)) / count
+    yield "nll", nll / count if not test.nonfinite else float("inf")
+    yield "train_top1", float(np.mean(model.logits(train.x * factor).argmax(1) == train.labels))
+
+
+def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Summed over rows, in nats."""
+    top, rest = softmax_parts(logits)
+    right = logits[np.arange(len(logits)), labels].astype(np.float64)
+    return float(np.sum(rest - (right - top)))
+
+
+def _counted(train: Labelled, test: Labelled) -> Iterator[tuple[str, float]]:
+    yield from counts(len(test.x) + test.nonfinite, train, test)
+
+
+def _curve(tried: dict[float, float], name: str) -> Curve:
+    points = sorted(tried.items())
+    x = np.log10([each for each, _ in points])
+    line = Line("held out", x, np.asarray([accuracy for _, accuracy in points]))
+    return Curve((line,), f"log10 of the {name}", "top-1 on the held-out tenth")

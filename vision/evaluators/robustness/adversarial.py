@@ -1,0 +1,200 @@
+"""How a classifier withstands attacks: accuracy before and after, and how far they had to go."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, get_args
+
+import numpy as np
+
+from vision.blocks.attack import Attack
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.image_text.embeddings import Rows
+from vision.evaluators.robustness.attacks import Kept, Target, Victim, attacked, clean
+from vision.metrics.arrays import whole
+
+_FORMAT = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Adversarial:
+    """Attacks on the records of ``data`` that a classifier gets right.
+
+    Yields, over labelled records, ``accuracy`` without attack, ``zero_gradient`` (the share whose
+    loss has a gradient of exactly zero in every pixel: gradients say nothing there, and attacks
+    that follow them fail for that reason alone), and for every attack
+    ``<attack>_accuracy`` (records that are right and withstand it), ``<attack>_success`` (of the
+    right ones, those that do not), ``<attack>_l2`` and ``<attack>_linf`` (mean distances of what it
+    found, in pixels of 0..1; NaN where it found nothing); with two or more attacks that have a
+    radius ``worst_case_accuracy``, of records that withstand all of these; ``examples``, and, only
+    where there are any, ``unlabelled`` and ``nonfinite`` (NaN or infinity among logits or
+    gradients at any time: such logits are wrong before an attack and no success of one). With
+    ``epsilons`` every attack that has a radius is made with each of these too, as
+    ``<attack>_<radius>``, and the figure ``accuracy_by_radius`` shows them.
+
+    Attacks work on images in 0..1, in the model's own resolution, and never leave that range. An
+    attack meets the same chance whatever the batches and devices. Where features are kept
+    (``evaluate.py --features=FOLDER``) finished batches and the state of the running attack are
+    kept there too: the same command goes on.
+
+    Attributes:
+      data: what is attacked; batches need floating-point ``image`` and labels.
+      attacks: name to attack, such as ``{"pgd": spec(PGD, eps=4 / 255)}``; ``vision.blocks``.
+      mean, std: of the normalisation in ``data.ops``, per channel or one for all, of images in
+        0..1: 0.5 and 0.5 for ``ValueRange(-1, 1)``.
+      epsilons: further radii.
+      examples: only records before this place of ``data`` are attacked; None for all.
+      target: class that targeted attacks want; of the wrong ones the ``least_likely`` or the
+        ``runner_up`` by the clean logits.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+      seed: of the attacks.
+    """
+
+    data: EvaluationData
+    attacks: Mapping[str, Attack]
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    epsilons: tuple[float, ...] = ()
+    examples: int | None = None
+    target: Target = "least_likely"
+    logits: str = "logits"
+    label: str = "label"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.attacks:
+            raise ValueError("attacks: at least one, such as {'fgsm': fgsm(eps=0.1)}")
+        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
+            raise ValueError(
+                f"mean={self.mean}, std={self.std}: one mean and one positive std per channel"
+            )
+        if self.examples is not None and self.examples < 1:
+            raise ValueError(f"examples={self.examples}: 1 or more, or None for all")
+        if self.target not in get_args(Target):
+            raise ValueError(f"target={self.target!r}, but it is one of {get_args(Target)}")
+        if not all(math.isfinite(eps) and eps >= 0 for eps in self.epsilons):
+            raise ValueError(f"epsilons={self.epsilons}: radii of 0 or more")
+        if self.epsilons and not any(map(_has_radius, self.attacks.values())):
+            raise ValueError(f"epsilons: none of {', '.join(self.attacks)} has a radius eps")
+        if len(set(map(_text, self.epsilons))) < len(self.epsilons):
+            raise ValueError(f"epsilons={self.epsilons}: some are the same to six digits")
+        if taken := {name for name in self.attacks if name in self._swept()}:
+            raise ValueError(f"attacks: {taken.pop()!r} is what epsilons call one of theirs")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``data`` once.
+
+        Raises:
+          DataError: no labelled records, or images that ``mean`` and ``std`` do not bring to 0..1.
+          MeasureError: labels that are no class.
+          ValueError: ``predict`` or the batches lack what is needed.
+          WorkdirError: the folder for what is kept cannot be written.
+        """
+        attacks = {**self.attacks, **self._swept()}
+        rows = self._rows(predict, ctx, attacks)
+        labelled = rows["label"] >= 0
+        if not labelled.any():
+            raise DataError(f"{self.data.source.info.name}: no labelled records to attack")
+        rows = {name: x[labelled] for name, x in rows.items()}
+        right = rows["right"]
+        yield "accuracy", float(right.mean())
+        yield "zero_gradient", float((rows["zero"] & ~rows["nonfinite"]).mean())
+        after = {}
+        for name in attacks:
+            found = rows[f"{name}/found"]
+            after[name] = float((right & ~found).mean())
+            yield f"{name}_accuracy", after[name]
+            yield f"{name}_success", _mean(found[right])
+            yield f"{name}_l2", _mean(rows[f"{name}/l2"][found])
+            yield f"{name}_linf", _mean(rows[f"{name}/linf"][found])
+        bounded = [name for name, attack in self.attacks.items() if _has_radius(attack)]
+        if len(bounded) > 1:
+            broken = np.logical_or.reduce([rows[f"{name}/found"] for name in bounded])
+            yield "worst_case_accuracy", float((right & ~broken).mean())
+        yield "examples", len(right)
+        if unlabelled := int((~labelled).sum()):
+            yield "unlabelled", unlabelled
+        strange = [rows["nonfinite"], *(rows[f"{name}/nonfinite"] for name in attacks)]
+        if nonfinite := int(np.logical_or.reduce(strange).sum()):
+            yield "nonfinite", nonfinite
+        if self.epsilons:
+            lines = [self._line(name, float(right.mean()), after) for name in bounded]
+            yield "accuracy_by_radius", Curve(tuple(lines), "radius, pixels in 0..1", "accuracy")
+
+    def _rows(self, predict: Predict, ctx: EvalContext, attacks: Mapping[str, Attack]) -> Rows:
+        """Of every record, in order: what ``clean`` tells, and ``<attack>/<what it gave>``."""
+        victim = Victim(
+            predict, self.logits, self.label, self.mean, self.std, self.target, self.seed
+        )
+        limit = np.iinfo(np.int32).max if self.examples is None else self.examples
+        kept = self._kept(predict, ctx)
+        parts: list[Rows] = []
+        for number, batch in enumerate(ctx.batches(self.data)):
+            told, before = clean(victim, ctx.variables, batch, limit)
+            self._check(told)
+            for name, attack in attacks.items():
+                found = kept.rows(number, attack, told["index"]) if kept else None
+                if found is None:
+                    found = attacked(victim, attack, ctx.variables, batch, before, kept, number)
+                    if kept:
+                        kept.save_rows(number, attack, told["index"], found)
+                told |= {f"{name}/{what}": x for what, x in found.items()}
+            valid = told.pop("valid")
+            parts.append({name: x[valid] for name, x in told.items() if x.ndim})
+            if (told["index"] >= limit - 1).any():
+                break
+        if not parts:
+            raise DataError(f"{self.data.source.info.name}: no records to attack")
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def _kept(self, predict: Predict, ctx: EvalContext) -> Kept | None:
+        folder = None if ctx.store is None else ctx.store.folder(predict, self.data)
+        if folder is None:
+            return None
+        names = ("mean", "std", "examples", "target", "logits", "label", "seed")
+        settings = {name: getattr(self, name) for name in names}
+        return Kept.under(folder, [_FORMAT, settings, getattr(self.data, "batch_size", None)])
+
+    def _check(self, told: Rows) -> None:
+        valid, where = told["valid"], self.data.source.info.name
+        whole(f"labels of {where}", told["label"][valid], None, int(told["classes"]))
+        if not valid.any():
+            return
+        low, high = told["low"][valid].min(), told["high"][valid].max()
+        if low < -1e-3 or high > 1 + 1e-3:
+            raise DataError(
+                f"{where}: with mean={self.mean} and std={self.std} pixels reach from {low:.4g} to "
+                f"{high:.4g} and not from 0 to 1: set both to what data.ops normalise with"
+            )
+
+    def _swept(self) -> dict[str, Any]:
+        return {
+            f"{name}_{_text(eps)}": dataclasses.replace(attack, eps=eps)  # pyright: ignore[reportArgumentType]
+            for name, attack in self.attacks.items()
+            if _has_radius(attack)
+            for eps in self.epsilons
+        }
+
+    def _line(self, name: str, clean: float, after: Mapping[str, float]) -> Line:
+        attack: Any = self.attacks[name]
+        points = {0.0: clean, attack.eps: after[name]}
+        points |= {eps: after[f"{name}_{_text(eps)}"] for eps in self.epsilons}
+        x = sorted(points)
+        return Line(name, np.asarray(x), np.asarray([points[eps] for eps in x]))
+
+
+def _has_radius(attack: Attack) -> bool:
+    return hasattr(attack, "eps")
+
+
+def _text(eps: float) -> str:
+    return f"{eps:g}"
+
+
+def _mean(x: np.ndarray) -> float:
+    return float(x.mean()) if len(x) else math.nan

@@ -1,0 +1,223 @@
+"""How a classifier withstands natural shifts of its data, beyond what its accuracy promises."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vision.data.pipeline import EvalData
+from vision.data.source import DataError
+from vision.evaluate.evaluator import EvalContext, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.robustness.perturbed import Predictions, answers
+from vision.metrics.groups import wilson_interval
+from vision.metrics.robustness import RobustnessLine, fit_robustness_line
+
+Columns = Mapping[str, Sequence[float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class NaturalShift:
+    """Top-1 on standard data and on data that other people took, elsewhere, or of other styles.
+
+    A shift is data: another collection of the same classes, scenes whose backgrounds were swapped,
+    one hospital. Yields ``standard``; for every shift ``<shift>`` with ``_low`` and ``_high`` (95 %
+    Wilson interval), ``_gap`` (standard less shifted), ``_examples`` and, where its classes are
+    some of the model's, ``_standard``: the standard records of these classes, told apart among
+    them alone; with a line for it ``_expected`` (what reference models of this standard accuracy
+    have), ``_effective_robustness`` (what is more than that), ``_slope``, ``_intercept`` and, of
+    lines that are fitted here, ``_r2`` and ``_models``. Expected is NaN of a standard accuracy of
+    0 or 1, which has no logit. Then ``mean`` over shifts, ``worst``, ``mean_effective_robustness``
+    over shifts with a line, ``examples`` of the standard data, and, only where there are any,
+    ``unlabelled`` and ``nonfinite`` (NaN or infinity among the logits, in any of the data; NaN is
+    wrong). The figure ``shifts`` shows shifted against standard: lines, and the model's distance
+    from each.
+
+    Taori et al., Measuring Robustness to Natural Distribution Shifts in Image Classification, 2020.
+
+    Attributes:
+      standard: what models are usually measured on.
+      shifted: name to data.
+      references: accuracies (0..1) of reference models, those trained on the standard data alone:
+        column ``standard`` and a column for each shift that has a line, one entry per model. Or a
+        file of such columns: a ``.csv`` with a header, or a ``.json`` list of objects; other
+        columns are left alone, and a model that lacks an accuracy is not in that line. A shift
+        with ``classes`` is compared with its own column ``<shift>_standard`` where there is one.
+      lines: shift to (slope, intercept) of a line between logits that was fitted elsewhere.
+      classes: shift to the model's classes that it has, in the order of its labels, as in
+        ImageNet-R and ImageNet-A. Other shifts have labels as the standard data has.
+      logits: name of the logits (B, K) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    standard: EvalData
+    shifted: Mapping[str, EvalData]
+    references: str | Mapping[str, tuple[float, ...]] | None = None
+    lines: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    classes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    logits: str = "logits"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        if not self.shifted or "standard" in self.shifted:
+            raise ValueError("shifted: at least one name to data, none of them 'standard'")
+        for field in ("lines", "classes"):
+            if unknown := set(getattr(self, field)) - set(self.shifted):
+                raise ValueError(
+                    f"{field}: {min(unknown)!r} is not among shifted: {', '.join(self.shifted)}"
+                )
+        for name, chosen in self.classes.items():
+            if len(chosen) < 2 or len(set(chosen)) < len(chosen):
+                raise ValueError(f"classes[{name!r}]: two or more classes, each once")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``standard`` and every shift once.
+
+        Raises:
+          DataError: no labelled records, or references that cannot be read.
+          MeasureError: labels that are no class, or accuracies that have no line.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        lines = self._lines()
+        standard = self._answers(predict, ctx, self.standard, ())
+        yield "standard", standard.accuracy
+        unlabelled, nonfinite = int((~standard.labelled).sum()), standard.nonfinite
+        found, points, beyond = [], {}, []
+        for name, data in self.shifted.items():
+            chosen = self.classes.get(name, ())
+            shifted = self._answers(predict, ctx, data, chosen)
+            unlabelled += int((~shifted.labelled).sum())
+            nonfinite += shifted.nonfinite
+            found.append(shifted.accuracy)
+            at = standard.accuracy
+            yield name, shifted.accuracy
+            low, high = wilson_interval(shifted.right.sum(), np.asarray(len(shifted.right)))
+            yield f"{name}_low", float(low)
+            yield f"{name}_high", float(high)
+            if chosen:
+                at = self._of_classes(predict, ctx, chosen)
+                yield f"{name}_standard", at
+            yield f"{name}_gap", at - shifted.accuracy
+            yield f"{name}_examples", len(shifted.right)
+            points[name] = at, shifted.accuracy
+            if name in lines:
+                beyond.append(_beyond(lines[name], at, shifted.accuracy))
+                yield f"{name}_expected", shifted.accuracy - beyond[-1]
+                yield f"{name}_effective_robustness", beyond[-1]
+                yield from _told(name, lines[name])
+        yield "mean", float(np.mean(found))
+        yield "worst", min(found)
+        if beyond:
+            yield "mean_effective_robustness", float(np.mean(beyond))
+        yield "examples", len(standard.right)
+        if unlabelled:
+            yield "unlabelled", unlabelled
+        if nonfinite:
+            yield "nonfinite", nonfinite
+        if lines:
+            yield "shifts", _figure(lines, points)
+
+    def _answers(
+        self, predict: Predict, ctx: EvalContext, data: EvalData, classes: tuple[int, ...]
+    ) -> Predictions:
+        return answers(predict, ctx, data, self.logits, self.label, classes)
+
+    def _of_classes(self, predict: Predict, ctx: EvalContext, classes: tuple[int, ...]) -> float:
+        """Top-1 of the standard records of ``classes``, told apart among these."""
+        return answers(
+            predict, ctx, self.standard, self.logits, self.label, classes, select=True
+        ).accuracy
+
+    def _lines(self) -> dict[str, RobustnessLine]:
+        """The line of every shift that has one."""
+        lines = {
+            name: RobustnessLine(slope, intercept, math.nan, 0)
+            for name, (slope, intercept) in self.lines.items()
+        }
+        if self.references is None:
+            return lines
+        columns: Any = self.references
+        where = "references"
+        if isinstance(columns, str):
+            columns, where = read_references(columns), columns
+        if "standard" not in columns:
+            raise DataError(f"{where}: no column 'standard' among {', '.join(columns) or 'none'}")
+        for name in self.shifted:
+            if name not in columns or name in lines:
+                continue
+            own = f"{name}_standard"
+            x = np.asarray(columns[own if own in columns else "standard"], np.float64)
+            y = np.asarray(columns[name], np.float64)
+            if len(x) != len(y):
+                raise DataError(f"{where}: {len(x)} models in 'standard' and {len(y)} in {name!r}")
+            known = ~(np.isnan(x) | np.isnan(y))
+            lines[name] = fit_robustness_line(x[known], y[known])
+        return lines
+
+
+def read_references(path: str) -> dict[str, list[float]]:
+    """Columns of numbers of a ``.csv`` or ``.json`` file, a row per model; NaN where one is empty.
+
+    Columns that hold anything else than numbers, such as the models' names, are left out.
+
+    Raises:
+      DataError: the file cannot be read, or is no table.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        if path.endswith(".csv"):
+            rows = list(csv.DictReader(text.splitlines()))
+        elif path.endswith(".json"):
+            rows = json.loads(text)
+        else:
+            raise DataError(f"{path}: references are a .csv with a header or a .json list")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from error
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:
+        raise DataError(f"{path}: expected a row per model, each with the names of its columns")
+    names = dict.fromkeys(name for row in rows for name in row if isinstance(name, str))
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = [
+                math.nan if row.get(name) in (None, "") else float(row[name]) for row in rows
+            ]
+        except (TypeError, ValueError):
+            continue
+    return columns
+
+
+def _beyond(line: RobustnessLine, standard: float, shifted: float) -> float:
+    if not 0 < standard < 1:
+        return math.nan
+    return float(line.effective(np.asarray([standard]), np.asarray([shifted]))[0])
+
+
+def _told(name: str, line: RobustnessLine) -> Iterator[tuple[str, float]]:
+    yield f"{name}_slope", line.slope
+    yield f"{name}_intercept", line.intercept
+    if line.models:
+        yield f"{name}_r2", line.r2
+        yield f"{name}_models", line.models
+
+
+def _figure(
+    lines: Mapping[str, RobustnessLine], points: Mapping[str, tuple[float, float]]
+) -> Curve:
+    x = np.linspace(0.01, 0.99, 99)
+    drawn = []
+    for name, line in lines.items():
+        standard, shifted = points[name]
+        drawn.append(Line(f"{name}: expected", x, line.expected(x)))
+        beyond = _beyond(line, standard, shifted)
+        drawn.append(Line(name, np.full(2, standard), np.asarray([shifted - beyond, shifted])))
+    return Curve(tuple(drawn), "top-1, standard", "top-1, shifted")

@@ -1,0 +1,103 @@
+"""How well predicted scores follow ratings: linear correlation, and the map onto their scale."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+
+from vision.metrics.arrays import MetricError, defined, vector
+
+
+def pearson(a: np.ndarray, b: np.ndarray) -> float:
+    """Linear correlation of two vectors (N,), -1..1; NaN where N < 2 or one is constant.
+
+    Raises:
+      ValueError: shapes or dtypes.
+      MeasureError: NaN or infinity.
+    """
+    a = defined("a", vector("a", a), finite=True)
+    b = defined("b", vector("b", b, len(a)), finite=True)
+    if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
+        return math.nan
+    # Scaled first, so that squares of tiny or huge spreads stay numbers.
+    a, b = (x / np.abs(x).max() for x in (a - a.mean(), b - b.mean()))
+    return float(np.clip(a @ b / (math.sqrt(a @ a) * math.sqrt(b @ b)), -1, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Logistic:
+    """``low + (high - low) / (1 + exp(-(x - centre) / width))``, ``width`` above 0."""
+
+    low: float
+    high: float
+    centre: float
+    width: float
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Mapped scores, float64, of the shape of ``x``."""
+        z = (np.asarray(x, np.float64) - self.centre) / self.width
+        return self.low + (self.high - self.low) * _sigmoid(z)
+
+
+def fit_logistic(predicted: np.ndarray, targets: np.ndarray, max_steps: int = 500) -> Logistic:
+    """The least-squares logistic of four parameters from ``predicted`` to ``targets``, (N,).
+
+    Levenberg-Marquardt from the targets' range and the mean and a quarter of the spread of
+    ``predicted``, as the Video Quality Experts Group proposes; ``high < low`` where the
+    relation falls. It does not do worse than its start, and finds a minimum near it.
+
+    Raises:
+      ValueError: shapes or dtypes.
+      MeasureError: NaN or infinity, fewer than 4 examples, or constant predictions.
+    """
+    x = defined("predicted", vector("predicted", predicted), finite=True)
+    y = defined("targets", vector("targets", targets, len(x)), finite=True)
+    if len(x) < 4 or not np.ptp(x):
+        raise MetricError(
+            f"a logistic map has 4 parameters; {len(x)} examples with "
+            f"{len(np.unique(x))} different predictions do not determine them"
+        )
+    middle, spread = x.mean(), x.std()
+    z = (x - middle) / spread
+    ends = (y.min(), y.max()) if pearson(z, y) >= 0 or not np.ptp(y) else (y.max(), y.min())
+    # low, high, centre, log width: the width stays above 0.
+    at = np.array([*ends, 0.0, math.log(0.25)])
+
+    def model(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        u = (z - p[2]) * math.exp(-p[3])
+        s = _sigmoid(u)
+        slope = (p[1] - p[0]) * s * (1 - s)
+        jacobian = np.stack([1 - s, s, -slope * math.exp(-p[3]), -slope * u], 1)
+        return p[0] + (p[1] - p[0]) * s - y, jacobian
+
+    residual, jacobian = model(at)
+    damping = 1e-3
+    for _ in range(max_steps):
+        normal, gradient = jacobian.T @ jacobian, jacobian.T @ residual
+        scale = np.diag(normal) + 1e-12 * (1 + np.trace(normal))
+        step = np.linalg.solve(normal + damping * np.diag(scale), gradient)
+        there = at - step
+        there[3] = np.clip(there[3], -12, 12)
+        residual_there, jacobian_there = model(there)
+        better = residual @ residual - residual_there @ residual_there
+        if better > 0:
+            at, residual, jacobian = there, residual_there, jacobian_there
+            damping = max(damping / 5, 1e-12)
+            if better <= 1e-14 * (residual @ residual):
+                break
+        elif damping > 1e12:
+            break
+        else:
+            damping *= 4
+    return Logistic(
+        low=float(at[0]),
+        high=float(at[1]),
+        centre=float(middle + spread * at[2]),
+        width=float(spread * math.exp(at[3])),
+    )
+
+
+def _sigmoid(z: np.ndarray) -> np.ndarray:
+    return 0.5 * (1 + np.tanh(z / 2))

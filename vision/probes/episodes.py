@@ -1,0 +1,152 @@
+"""Few-shot episodes on frozen features: which records, and the classifiers fitted to them.
+
+Heads are functions of the features of all episodes at once, ``support`` float64 (E, W, K, D) of E
+episodes with W classes and K examples each, and ``query`` (E, M, D); they give scores (E, M, W).
+Their work is in products of examples, (E, W K, W K), whatever the width of the features.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from vision.metrics.arrays import blocks
+from vision.probes.linear import FitError
+
+_STEPS = 2000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Episodes:
+    """Rows of features, no row twice in an episode.
+
+    Attributes:
+      classes: int64 (E, W), in random order.
+      support: int64 (E, W, K).
+      query: int64 (E, W, Q).
+    """
+
+    classes: np.ndarray
+    support: np.ndarray
+    query: np.ndarray
+
+
+def draw_episodes(
+    labels: np.ndarray, ways: int, shots: int, queries: int, count: int, seed: int
+) -> Episodes:
+    """Classes and their examples uniformly without replacement; a function of the arguments.
+
+    Classes with fewer than ``shots + queries`` examples are never drawn.
+
+    Args:
+      labels: (N,) int, 0 or more.
+      ways, shots, queries, count: W, K, Q and E, all positive.
+      seed: of everything.
+
+    Raises:
+      FitError: fewer than ``ways`` classes have enough examples.
+    """
+    each = shots + queries
+    order = np.argsort(labels, kind="stable")
+    names, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    usable = np.flatnonzero(sizes >= each)
+    if len(usable) < ways:
+        raise FitError(
+            f"{ways}-way episodes of {shots} + {queries} examples: {len(usable)} of {len(names)} "
+            f"classes have {each} examples; ask for fewer ways, shots or queries"
+        )
+    draw = np.random.default_rng([seed, ways, shots, queries])
+    chosen = np.empty((count, ways), np.int64)
+    for part in blocks(count, len(usable)):
+        keys = draw.random((part.stop - part.start, len(usable)))
+        chosen[part] = usable[np.argsort(keys, axis=1)[:, :ways]]
+    rows = np.empty((count, ways, each), np.int64)
+    most = int(sizes[usable].max())
+    for part in blocks(count, ways * most):
+        keys = draw.random((part.stop - part.start, ways, most))
+        keys[np.arange(most) >= sizes[chosen[part], None]] = 2.0
+        nearest = np.argpartition(keys, each - 1, axis=2)[..., :each]
+        by_key = np.argsort(np.take_along_axis(keys, nearest, 2), axis=2)
+        within = np.take_along_axis(nearest, by_key, 2)
+        rows[part] = order[starts[chosen[part], None] + within]
+    return Episodes(names[chosen], rows[..., :shots], rows[..., shots:])
+
+
+def centroids(support: np.ndarray, query: np.ndarray) -> np.ndarray:
+    """Minus the squared distance to the mean of each class, up to a constant of each query.
+
+    Snell et al., "Prototypical Networks for Few-shot Learning", 2017; on features of length 1 the
+    nearest centroid of Wang et al., "SimpleShot", 2019.
+    """
+    means = support.mean(2)
+    return 2 * query @ means.swapaxes(1, 2) - np.square(means).sum(2)[:, None]
+
+
+def ridge(support: np.ndarray, query: np.ndarray, decay: float) -> np.ndarray:
+    """Least squares to 1 for the class and -1 for the others, the bias free.
+
+    Minimises ``mean_n |y_n - x_n W - b|^2 + decay |W|^2`` in every episode.
+    """
+    products, asked, own = _products(support, query)
+    count = products.shape[1]
+    targets = 2 * own - 1
+    mean = targets.mean(1, keepdims=True)
+    dual = np.linalg.solve(products + decay * count * np.eye(count), targets - mean)
+    return asked @ dual + mean
+
+
+def logistic(
+    support: np.ndarray, query: np.ndarray, c: float = 1.0, tolerance: float = 1e-7
+) -> np.ndarray:
+    """Softmax regression: minimises ``c sum_n nll_n + |W|^2 / 2`` in every episode.
+
+    The same as scikit-learn's ``LogisticRegression(C=c)``, by accelerated gradient steps of all
+    episodes together until the largest gradient is below ``tolerance``.
+
+    Raises:
+      FitError: it is not after 2,000 steps: features are too long for this ``c``.
+    """
+    products, asked, own = _products(support, query)
+    count = products.shape[1]
+    decay = 1 / (c * count)
+    # The softmax curves by a half at most; of centred features weights and bias are apart there.
+    rate = 1 / (np.abs(products).sum(2).max(1)[:, None, None] / count / 2 + decay)
+    bias_rate = 2.0
+    dual, bias = np.zeros(own.shape), np.zeros((len(own), 1, own.shape[2]))
+    dual_ahead, bias_ahead, age = dual, bias, np.ones((len(own), 1, 1))
+    for _ in range(_STEPS):
+        z = products @ dual_ahead + bias_ahead
+        p = np.exp(z - z.max(2, keepdims=True))
+        p /= p.sum(2, keepdims=True)
+        # Of the weights in terms of the examples: as steps of the weights themselves.
+        slope = (p - own) / count + decay * dual_ahead
+        bias_slope = (p - own).mean(1, keepdims=True)
+        if max(np.abs(slope).max(), np.abs(bias_slope).max()) * count <= tolerance:
+            return asked @ dual_ahead + bias_ahead
+        new, new_bias = dual_ahead - rate * slope, bias_ahead - bias_rate * bias_slope
+        uphill = np.sum((products @ slope) * (new - dual), (1, 2), keepdims=True)
+        uphill += np.sum(bias_slope * (new_bias - bias), (1, 2), keepdims=True)
+        # Momentum that leads uphill starts again (O'Donoghue and Candes, 2015).
+        age = np.where(uphill > 0, 1.0, age)
+        older = (1 + np.sqrt(1 + 4 * age**2)) / 2
+        share = (age - 1) / older
+        dual_ahead = new + share * (new - dual)
+        bias_ahead = new_bias + share * (new_bias - bias)
+        dual, bias, age = new, new_bias, older
+    raise FitError(
+        f"logistic heads with c={c} have not converged after {_STEPS} steps; make c smaller, or "
+        "the features shorter"
+    )
+
+
+def _products(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inner products (E, N, N) of examples and (E, M, N) of queries with them, all less the mean
+    of the examples, and the classes (E, N, W) as ones and zeros."""
+    episodes, ways, shots, width = support.shape
+    flat = support.reshape(episodes, ways * shots, width)
+    centre = flat.mean(1, keepdims=True)
+    flat, query = flat - centre, query - centre
+    turned = flat.swapaxes(1, 2)
+    own = np.repeat(np.eye(ways), shots, axis=0)
+    return flat @ turned, query @ turned, np.broadcast_to(own, (episodes, *own.shape))

@@ -1,0 +1,71 @@
+"""One-vs-all linear support vector machines on frozen features, to the minimum."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.optimize
+
+from vision.probes.linear import FitError, LinearClassifier, check, starts
+
+
+def fit_svm(
+    x: np.ndarray,
+    labels: np.ndarray,
+    num_classes: int,
+    c: float,
+    *,
+    max_steps: int = 2000,
+    tolerance: float = 1e-6,
+) -> LinearClassifier:
+    """Minimises ``(|w|^2 + b^2) / 2 + c sum_n max(0, 1 - y_n (w x_n + b))^2`` for every class.
+
+    ``y_n`` is 1 for the class and -1 for all others. The squared hinge, the bias penalised with
+    the weights as a feature of ones: what scikit-learn's ``LinearSVC(C=c)`` minimises. Source: Fan
+    et al., "LIBLINEAR", 2008. The classes have nothing to do with each other, and one run of
+    L-BFGS finds all of them; products are float64.
+
+    Args:
+      x: (N, D) float, also a memory map.
+      labels: (N,) int in 0..num_classes - 1; a class without examples is fitted to "none".
+      num_classes: K, at least 2.
+      c: positive.
+      max_steps: iterations at most.
+      tolerance: of the largest derivative, for an objective divided by ``c N``.
+
+    Returns:
+      The classifiers; ``logits`` are their scores, ``loss`` the sum over classes.
+
+    Raises:
+      FitError: as ``fit_logistic``, or ``c`` that is not positive.
+    """
+    check(x, labels, num_classes)
+    if not (c > 0 and np.isfinite(c)):
+        raise FitError(f"c={c}: must be positive and finite")
+    count, width = x.shape
+    size = c * count
+
+    def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        both = flat.reshape(width + 1, num_classes)
+        slope = both / size
+        loss = float(np.sum(both * both)) / size / 2
+        for i in starts(x):
+            rows = np.asarray(x[i : i + starts(x).step], np.float64)
+            sign = np.full((len(rows), num_classes), -1.0)
+            sign[np.arange(len(rows)), labels[i : i + len(rows)]] = 1
+            lack = np.maximum(1 - sign * (rows @ both[:-1] + both[-1]), 0)
+            loss += float(np.sum(lack * lack)) / count
+            lack *= sign
+            slope[:-1] -= 2 / count * (rows.T @ lack)
+            slope[-1] -= 2 / count * lack.sum(0)
+        return loss, slope.reshape(-1)
+
+    found = scipy.optimize.minimize(
+        value,
+        np.zeros((width + 1) * num_classes),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": max_steps, "maxfun": 4 * max_steps, "gtol": tolerance, "ftol": 0.0},
+    )
+    both = found.x.reshape(width + 1, num_classes)
+    loss = float(found.fun) * size
+    return LinearClassifier(both[:-1], both[-1], loss, int(found.nit), found.status != 1)

@@ -1,0 +1,388 @@
+"""The one training loop: data in, steps, evaluation, checkpoints, logs, signals."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import dataclasses
+import io
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+import ml_collections
+import numpy as np
+
+from vision.checkpoint.store import CheckpointStore
+from vision.evaluate.evaluator import Stopped, evaluate
+from vision.parallel import cluster
+from vision.parallel.mesh import batch_share, to_device
+from vision.run import nonfinite as faults
+from vision.run.clock import StepClock, Stopwatch, last_heartbeat
+from vision.run.compile import Compiled, compile_step
+from vision.run.cost import Cost, cost_of
+from vision.run.cursor import RunCursor
+from vision.run.journal import Journal
+from vision.run.log import Meter, Progress, duration
+from vision.run.prepare import Prepared, prepare
+from vision.run.restore import restore_or_init
+from vision.run.signals import Signals, catch_signals
+from vision.run.trace import Trace
+from vision.run.workdir import DATA_SPEC, open_workdir
+from vision.train.state import State
+
+# Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
+# the memory that waiting batches take.
+_IN_FLIGHT = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a call of ``train`` ended.
+
+    Attributes:
+      step: updates done in all.
+      signal: the signal that stopped it; None when it ran to the end.
+      saved: whether the last state is on disk.
+      metrics: last value of everything logged, ``"train/loss"``, ``"test/top1"`` and so on.
+    """
+
+    step: int
+    signal: int | None
+    saved: bool
+    metrics: Mapping[str, float]
+
+
+def train(
+    config: ml_collections.ConfigDict,
+    workdir: Path,
+    *,
+    accept_config_change: bool = False,
+    progress_s: float = 10.0,
+    profile_steps: int = 0,
+    spent_s: float = 0.0,
+) -> Outcome:
+    """Trains a checked config to its end, from the newest checkpoint in ``workdir`` if any.
+
+    SIGTERM and SIGINT finish the step under way, save and return; a second one kills at once.
+    With several processes every one of them calls this with the same arguments.
+
+    Args:
+      config: a config that ``vision.run.experiment.check`` has passed.
+      workdir: folder of the run: config, checkpoints, metrics. All processes see the same one.
+      accept_config_change: go on although the folder was made with another config.
+      progress_s: seconds between progress lines when the output is not a terminal.
+      profile_steps: write a trace of so many steps into ``workdir/profile``.
+      spent_s: seconds the program has run already, for the account of time.
+
+    Raises:
+      UserError: what concerns the user: config, workdir, data, checkpoint, a loss that is NaN.
+    """
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(
+            open_workdir(workdir, config, accept_config_change=accept_config_change)
+        )
+        started, watch = time.perf_counter() - spent_s, Stopwatch({"start": spent_s})
+        with watch("start"):
+            prepared = prepare(config)
+            prepared.data_spec.save(workdir / DATA_SPEC)
+        with watch("compile"):
+            rules = prepared.experiment.sharding
+            compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
+            cost = cost_of(prepared, compiled)
+        compile_s = watch.seconds["compile"]
+
+        store = CheckpointStore(workdir, prepared.experiment.checkpoints)
+        stack.callback(store.close)
+        with watch("restore"):
+            alive = last_heartbeat(workdir)
+            state, cursor = restore_or_init(store, prepared, compiled.abstract)
+            watch.resume(cursor, alive, time.perf_counter() - started)
+            stream = None if cluster.is_main() else io.StringIO()
+            progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
+            begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
+            loop = _Loop(prepared, compiled, cost, state, begun, store, workdir, watch, progress)
+            stack.callback(loop.close)
+
+        signals = stack.enter_context(catch_signals())
+        progress.say(
+            f"{cost.summary}; ready in {time.perf_counter() - started:.1f} s, "
+            f"{compile_s:.1f} s of it compiling"
+        )
+        if cursor.time:
+            progress.say(f"resumed from the checkpoint of step {cursor.step}")
+        return loop.run(signals, profile_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pending:
+    """An update under way: its number, what came with its batch, its metrics on the device."""
+
+    step: int
+    waited_s: float
+    bad_records: int
+    records: np.ndarray
+    metrics: Mapping[str, jax.Array]
+
+
+class _Loop:
+    """The moving parts of one call of ``train``: state, cursor, batches, updates under way."""
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        compiled: Compiled,
+        cost: Cost,
+        state: State,
+        cursor: RunCursor,
+        store: CheckpointStore,
+        workdir: Path,
+        watch: Stopwatch,
+        progress: Progress,
+    ):
+        self.prepared, self.compiled = prepared, compiled
+        self.store, self.workdir, self.watch, self.progress = store, workdir, watch, progress
+        self.evaluators = dict(prepared.experiment.evaluators or {})
+        self.batch_size, self.total = prepared.experiment.data.batch_size, prepared.total_steps
+        self.row_meter = Meter(self.batch_size, cost.mfu)
+        self.line_meter = Meter(self.batch_size)
+        self.clock = StepClock(watch, self.row_meter, self.line_meter)
+        self.last: dict[str, float] = {}
+        self.measured: dict[str, float] = {}  # by evaluators, of the present state
+        self.pending: collections.deque[_Pending] = collections.deque()
+        self.rollbacks = 0
+        self._go_on_from(state, cursor)
+
+    def _go_on_from(self, state: State, cursor: RunCursor) -> None:
+        """Takes a state and its cursor; opens what is read and written from there on."""
+        self.state, self.cursor = state, cursor
+        self.saved, self.saved_s = cursor.step, time.monotonic()
+        self.bad_here = 0  # bad records of this process that the cursor does not count yet
+        process, processes = jax.process_index(), jax.process_count()
+        self.journal = Journal(self.workdir, cursor.step, process, processes)
+        part, parts = batch_share(self.prepared.mesh)
+        self.loader = self.prepared.experiment.data.loader(
+            seed=self.prepared.experiment.seed,
+            first_batch=cursor.step + cursor.data_offset,
+            process_index=part,
+            process_count=parts,
+        )
+
+    def close(self) -> None:
+        self.journal.flush(sync=False)
+        self.loader.close()
+
+    def run(self, signals: Signals, profile_steps: int = 0) -> Outcome:
+        """Steps until the total is reached or a signal comes."""
+        self.signals = signals
+        if self.cursor.unevaluated:
+            self._evaluate(self._due())
+        first = self.cursor.step
+        trace = Trace(self.workdir, profile_steps, first, self.total, self.progress.say)
+        self.clock.go()
+        stopped = None
+        while self.cursor.step < self.total and not (stopped := signals.stop(self.cursor.step)):
+            trace.before(self.cursor.step)
+            self._step()
+            trace.after(self.cursor.step, self.pending[-1].metrics)
+            due, save, last = self._due(), self._save_due(), self.cursor.step == self.total
+            went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
+            if went_back:
+                continue
+            self._evaluate(due)
+            if save and not last:
+                self._save(wait=False)
+            if due or save:
+                self.clock.go()
+        self._finish(0)
+        saved = self._save(wait=True)
+        if not stopped:
+            spent = duration(self.watch.total_s)
+            self.progress.say(
+                f"done: {self.cursor.step} steps in {spent} ({self.watch.shares()})"
+                if first < self.total
+                else f"already trained to step {self.cursor.step}: nothing to do"
+            )
+        return Outcome(self.cursor.step, stopped, saved, self.last)
+
+    def _step(self) -> None:
+        """Takes a batch and dispatches an update."""
+        self.measured = {}
+        started = time.perf_counter()
+        batch = next(self.loader)
+        # The device only waits for data when nothing is left for it to do.
+        idle = not self.pending or self.pending[-1].metrics["loss"].is_ready()  # pyright: ignore
+        waited_s = time.perf_counter() - started if idle else 0.0
+        self._note_bad_records()
+        arrays = to_device(batch, self.prepared.mesh)
+        with jax.transfer_guard("disallow"):
+            self.state, metrics = self.compiled.update(self.state, arrays)
+        step = self.cursor.step + 1
+        self.cursor = dataclasses.replace(self.cursor, step=step)
+        self.pending.append(_Pending(step, waited_s, self.bad_here, batch["_index"], metrics))
+        self.journal.beat(step, "step")
+
+    def _finish(self, in_flight: int) -> bool:
+        """Waits until at most ``in_flight`` updates are under way; logs those that are done.
+
+        Returns:
+          Whether one of them made the run go back to a checkpoint.
+        """
+        while len(self.pending) > in_flight:
+            pending = self.pending.popleft()
+            jax.block_until_ready(pending.metrics["loss"])
+            self.clock.finished(pending.waited_s)
+            values = {k: float(jax.device_get(pending.metrics[k])) for k in ("loss", "grad_norm")}
+            if not all(map(math.isfinite, values.values())):
+                if self._not_finite(pending, values):
+                    return True
+            elif self.cursor.skipped_in_a_row:
+                self.cursor = dataclasses.replace(self.cursor, skipped_in_a_row=0)
+            self._log_step(pending)
+        return False
+
+    def _not_finite(self, pending: _Pending, values: dict[str, float]) -> bool:
+        """Does what ``config.nonfinite`` says; returns whether the run went back."""
+        policy = self.prepared.experiment.nonfinite
+        part = batch_share(self.prepared.mesh)[0]
+        shared = dict(cluster.gather((part, pending.records.tolist())))
+        records = [index for part in sorted(shared) for index in shared[part]]
+        row = {"update": pending.step, "action": policy.action, "records": records}
+        row |= {name: str(value) for name, value in values.items()}
+        if policy.action == "skip":
+            skipped, in_a_row = self.cursor.skipped + 1, self.cursor.skipped_in_a_row + 1
+            self.cursor = dataclasses.replace(
+                self.cursor, skipped=skipped, skipped_in_a_row=in_a_row
+            )
+            self.journal.skipped(pending.step, row)
+            if in_a_row >= policy.limit:
+                tried = f"; it was skipped, like {policy.limit - 1} before it in a row"
+                raise faults.explain(pending.step, values, tried)
+            return False
+        if policy.action == "stop" or self.rollbacks >= policy.limit:
+            self.journal.metrics(pending.step, {f"train/{k}": v for k, v in values.items()})
+            tried = f"; went back {self.rollbacks} times before" if self.rollbacks else ""
+            raise faults.explain(pending.step, values, tried)
+        self._go_back(pending.step)
+        self.journal.skipped(self.cursor.step, row)
+        self.progress.say(
+            f"update {pending.step} is not finite: back to step {self.cursor.step}, and on with "
+            "the batches after the one that failed; see skipped.jsonl"
+        )
+        self.clock.go()
+        return True
+
+    def _go_back(self, failed: int) -> None:
+        """Goes on from the newest checkpoint, with the batch after that of update ``failed``."""
+        self.rollbacks += 1
+        self.pending.clear()
+        self.loader.close()
+        self.journal.flush()
+        self.clock.went_back()
+        batch, starts = failed + self.cursor.data_offset, self.cursor.starts
+        state, cursor = restore_or_init(self.store, self.prepared, self.compiled.abstract)
+        offset = batch - cursor.step
+        self._go_on_from(state, dataclasses.replace(cursor, data_offset=offset, starts=starts))
+
+    def _log_step(self, pending: _Pending) -> None:
+        row = self.prepared.intervals.log.due(pending.step) or pending.step == self.total
+        line = self.progress.due()
+        if not (row or line):
+            return
+        found = jax.device_get(pending.metrics)
+        values = {f"train/{name}": float(x) for name, x in found.items()}
+        if row:
+            bad = self._bad_records(pending.bad_records)
+            counts = {"train/bad_records": bad, "train/skipped_updates": self.cursor.skipped}
+            if of_parts := getattr(self.prepared.experiment.data, "counts", None):  # of a mixture
+                drawn = of_parts(pending.step + self.cursor.data_offset)
+                counts |= {f"data/{name}": count for name, count in drawn.items()}
+            values |= {name: float(count) for name, count in counts.items() if count}
+            values |= self.row_meter.read() | {"goodput": self.watch.goodput}
+            self._log(pending.step, values)
+        if line:
+            speed = self.line_meter.read()
+            self.progress.show(
+                pending.step, values["train/loss"], batch_size=self.batch_size, **speed
+            )
+
+    def _log(self, step: int, values: Mapping[str, float]) -> None:
+        self.last.update(values)
+        self.journal.metrics(step, values)
+
+    def _due(self) -> list[str]:
+        """Evaluators that run at the present step."""
+        step, intervals = self.cursor.step, self.prepared.intervals.evaluate
+        if step == self.total:
+            return list(self.evaluators)
+        return [name for name in self.evaluators if name in intervals and intervals[name].due(step)]
+
+    def _save_due(self) -> bool:
+        step, intervals = self.cursor.step, self.prepared.intervals
+        limit_s = self.prepared.experiment.checkpoints.every_s
+        overdue = time.monotonic() - self.saved_s >= limit_s
+        if jax.process_count() > 1:
+            # Clocks differ: process 0 decides, at steps where asking it costs little.
+            overdue = intervals.log.due(step) and cluster.agree(overdue)
+        return overdue or intervals.save.due(step)
+
+    def _evaluate(self, names: list[str]) -> None:
+        """Runs evaluators; a signal breaks them off, and they run again on resume."""
+        self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(names))
+        step = self.cursor.step
+
+        def stop() -> bool:
+            self.journal.beat(step, "evaluate")
+            return self.signals.stop(step) is not None
+
+        with self.watch("evaluate"), contextlib.suppress(Stopped):
+            for name in names:
+                numbers, _ = evaluate(
+                    self.evaluators[name],
+                    self.prepared.predict,
+                    self.state.averaged,
+                    step,
+                    self.prepared.mesh,
+                    stop=stop,
+                )
+                found = {f"{name}/{key}": value for key, value in numbers.items()}
+                self.measured |= found
+                self._log(step, found)
+                shown = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
+                self.progress.say(f"step {step}  {name}: {shown}")
+            self.cursor = dataclasses.replace(self.cursor, unevaluated=False)
+
+    def _save(self, *, wait: bool) -> bool:
+        step = self.cursor.step
+        if step != self.saved:
+            seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
+            self._log(step, seconds)
+        self.saved = step
+        with self.watch("checkpoint"):
+            self.journal.flush()
+            self.journal.beat(step, "checkpoint", now=True)
+            self.saved_s = time.monotonic()
+            self.clock.saved()
+            cursor = dataclasses.replace(
+                self.cursor,
+                time=time.time(),
+                seconds=self.watch.seconds,
+                bad_records=self._bad_records(self.bad_here),
+                metrics={k: v for k, v in self.measured.items() if math.isfinite(v)},
+            )
+            saved = self.store.save(step, self.state, cursor.to_json(), wait=wait)
+            self.journal.beat(step, "checkpoint", now=wait)
+            return saved
+
+    def _bad_records(self, here: int) -> int:
+        """All processes' bad records since the beginning; every process has to ask."""
+        return self.cursor.bad_records + sum(cluster.gather(here))
+
+    def _note_bad_records(self) -> None:
+        for record in self.loader.take_bad():
+            self.bad_here += 1
+            if self.cursor.bad_records + self.bad_here == 1:
+                self.progress.say(f"masked a bad record: {record}; see bad_records.jsonl")
+            self.journal.bad_record(self.cursor.step + 1, record)

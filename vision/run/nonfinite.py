@@ -1,0 +1,51 @@
+"""What a run does when a loss or a gradient is not finite."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Literal
+
+from vision.config.errors import UserError
+
+
+class TrainingError(UserError):
+    """Training cannot go on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Nonfinite:
+    """Policy for updates whose loss or gradient norm is NaN or infinite.
+
+    ``stop`` ends the run before that update can reach a checkpoint. ``skip`` leaves the state as
+    it was, bit for bit, and goes on with the next batch; the batch's record indices are written
+    to ``skipped.jsonl``. ``rollback`` goes back to the newest checkpoint and on from there with
+    the batches after the one that failed, so the records in between are not seen again.
+
+    Attributes:
+      action: what to do.
+      limit: ``skip``: stop after so many skipped updates in a row; ``rollback``: stop when one
+        more than so many would be needed in one call of ``train.py``.
+    """
+
+    action: Literal["stop", "skip", "rollback"] = "stop"
+    limit: int = 5
+
+    def __post_init__(self) -> None:
+        if self.limit < 1:
+            raise ValueError(f"limit={self.limit}: must be at least 1")
+
+
+def explain(step: int, values: dict[str, float], tried: str = "") -> TrainingError:
+    """The error that ends a run at an update that is not finite.
+
+    Args:
+      step: number of the update.
+      values: ``loss`` and ``grad_norm`` of that update.
+      tried: what the policy did before it gave up, in words.
+    """
+    shown = ", ".join(f"{name} {value}" for name, value in values.items())
+    return TrainingError(
+        f"update {step} is not finite: {shown}{tried}; the last checkpoint is kept. Lower "
+        "config.optimizer.learning_rate, set config.optimizer.clip_norm, look at the data, or "
+        "choose another config.nonfinite.action (stop, skip, rollback)"
+    )

@@ -1,0 +1,129 @@
+"""The one start-up of training, evaluation and restoring: a config becomes a step on a mesh."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+
+from vision.config.schema import ConfigError
+from vision.config.specs import build
+from vision.evaluate.evaluator import Predict
+from vision.run.experiment import DataSpec, Experiment, TrainingData
+from vision.train.schedule import Interval, TrainLength
+from vision.train.step import Step
+
+
+@dataclasses.dataclass(frozen=True)
+class Intervals:
+    """When things happen in a run, beside steps.
+
+    Attributes:
+      log: when a row is written.
+      save: when the state is saved.
+      evaluate: name of an evaluator to when it runs; those that run only at the end are left out.
+    """
+
+    log: Interval
+    save: Interval
+    evaluate: Mapping[str, Interval]
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A config with all its parts built. Nothing is compiled, and there is no state yet.
+
+    Attributes:
+      experiment: the parts; ``data`` is None where the ``DataSpec`` was known without it.
+      data_spec: what the run knows of its training data.
+      batch: name to shape and dtype of a global training batch.
+      step: the step and its length.
+      predict: ``(variables, batch) -> dict``; one object, by which evaluators keep what they
+        compiled.
+      mesh: the devices here, in the shape of ``config.mesh``.
+      intervals: when rows are written, states saved and evaluators run.
+    """
+
+    experiment: Experiment
+    data_spec: DataSpec
+    batch: dict[str, jax.ShapeDtypeStruct]
+    step: Step
+    predict: Predict
+    mesh: jax.sharding.Mesh
+    intervals: Intervals
+
+    @property
+    def total_steps(self) -> int:
+        """Length of the run."""
+        return self.step.train_length.total_steps
+
+
+def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None) -> Prepared:
+    """Builds every part of a config, those that need another after it.
+
+    Args:
+      config: what ``get_config`` returned, after ``vision.run.experiment.check``.
+      data_spec: what an earlier start learned from the training data, which is then neither built
+        nor read; None to read its first batch.
+
+    Raises:
+      UserError: data that cannot be read, or lengths, a mesh or other parts that do not fit.
+    """
+    data: Any = None
+    if data_spec is None:
+        data = build(config.data)
+        data_spec = observe(data)
+    model = build(config.model, num_classes=len(data_spec.class_names) or None)
+    built = {"model": model, "data": data, "objective": build(config.objective, model=model)}
+    fields = {field.name for field in dataclasses.fields(Experiment)} - set(built)
+    built |= {key: build(value) for key, value in config.items() if key in fields}
+    experiment = Experiment(**built)
+
+    batches: Any = config.data if data is None else data
+    length = TrainLength(data_spec.num_examples, batches.batch_size)
+    length = dataclasses.replace(length, total_steps=length.steps(experiment.total, "total"))
+    if length.total_steps < 1:
+        raise ConfigError(f"config.total is {experiment.total!r}: nothing to train")
+    step = Step(
+        objective=experiment.objective,
+        optimizer=experiment.optimizer,
+        train_length=length,
+        batch_ops=build(batches.batch_ops) if data is None else batches.batch_ops,
+        batch_shapes=experiment.batch_shapes,
+        ema=experiment.ema,
+        accumulate=experiment.accumulate,
+        skip_nonfinite=experiment.nonfinite.action == "skip",
+        seed=experiment.seed,
+    )
+    return Prepared(
+        experiment=experiment,
+        data_spec=data_spec,
+        batch={name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()},
+        step=step,
+        predict=functools.partial(step.predict),
+        mesh=experiment.mesh.build(),
+        intervals=Intervals(
+            evaluate={
+                name: length.interval(distance, f"evaluate_every of {name}")
+                for name, distance in experiment.evaluations().items()
+            },
+            log=length.interval(experiment.log_every, "log_every"),
+            save=length.interval(experiment.checkpoints.every, "checkpoints.every"),
+        ),
+    )
+
+
+def observe(data: TrainingData) -> DataSpec:
+    """What training data says of itself, and its first batch."""
+    loader = data.loader(seed=0, first_batch=0, process_index=0, process_count=1)
+    try:
+        first = next(loader)
+    finally:
+        loader.close()
+    info = data.source.info
+    batch = {name: (x.shape, str(x.dtype)) for name, x in first.items()}
+    return DataSpec(len(data.source), tuple(info.class_names), batch)

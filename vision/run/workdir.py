@@ -1,0 +1,149 @@
+"""The folder of a run: one config, one run at a time, nothing of another run overwritten."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any, TextIO
+
+import ml_collections
+
+from vision.config import config_files
+from vision.config.errors import UserError
+from vision.config.specs import (
+    differences,
+    from_plain,
+    modules_of,
+    to_json,
+    to_plain,
+    with_constructors,
+    with_defaults,
+)
+from vision.parallel import cluster
+
+CONFIG, DATA_SPEC = "config.json", "run.json"
+# Where the modules beside the config file lie that the config's constructors come from.
+MODULES = "modules.json"
+log = logging.getLogger(__name__)
+
+
+class WorkdirError(UserError):
+    """The workdir cannot be used for this run."""
+
+
+def open_workdir(
+    workdir: Path, config: ml_collections.ConfigDict, *, accept_config_change: bool = False
+) -> contextlib.AbstractContextManager[Any]:
+    """Makes or reopens the folder of a run and writes the resolved config into it.
+
+    Of several processes the first does it; the others wait for it, and fail as it does.
+
+    Returns:
+      An open lock file: as long as it is open, no other run can use this folder.
+
+    Raises:
+      WorkdirError: not a writable folder, in use, or the run of another config.
+    """
+    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    problem = None
+    if cluster.is_main():
+        try:
+            lock = _lock(workdir, config, accept_config_change)
+        except (WorkdirError, config_files.ModuleError) as error:
+            problem = str(error)
+    problem = cluster.agree(problem)
+    if problem is not None:
+        raise WorkdirError(problem)
+    return lock
+
+
+def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change: bool) -> TextIO:
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        lock = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        lock.close()
+        raise WorkdirError(
+            f"workdir {workdir} is in use by another process; wait for it or take another folder"
+        ) from error
+    path = workdir / CONFIG
+    before, now = _modules(workdir), config_files.describe(modules_of(config))
+    for name, row in now.items():
+        config_files.check_outside(Path(row["file"]), workdir)
+        if name in before and before[name]["sha256"] != row["sha256"]:
+            log.warning("%s is not what it was when %s was made with it", row["file"], workdir)
+    if path.exists() and not accept_config_change:
+        named = modules_of(from_plain(_read(path)))
+        gone = {name: row for name, row in before.items() if name in named}
+        stored = _config_of(workdir, {**gone, **now})
+        changed = differences(to_plain(stored), json.loads(to_json(config)))
+        if changed:
+            lock.close()
+            shown = "\n  ".join(changed[:8]) + ("\n  ..." if len(changed) > 8 else "")
+            raise WorkdirError(
+                f"workdir {workdir} holds the run of another config; what differs:\n  {shown}\n"
+                "take another --workdir, or pass --accept_config_change to go on with the new one"
+            )
+    if now or before:
+        write_text(workdir / MODULES, json.dumps(now, indent=2) + "\n")
+    write_text(path, to_json(config))
+    return lock
+
+
+def read_config(workdir: Path) -> ml_collections.ConfigDict:
+    """The resolved config that a workdir was made with, in the names and defaults of today.
+
+    Runs the modules that lay beside its config file, from where they lay; says so when one has
+    changed since.
+
+    Raises:
+      WorkdirError: no workdir of a run, or a damaged file in it.
+      ModuleError: a module beside the config file is gone.
+    """
+    if not (workdir / CONFIG).exists():
+        raise WorkdirError(f"{workdir} is not the workdir of a run: it has no {CONFIG}")
+    return _config_of(workdir, _modules(workdir))
+
+
+def _config_of(workdir: Path, modules: dict[str, dict[str, str]]) -> ml_collections.ConfigDict:
+    config_files.recipes_importable()
+    config_files.load_described(modules, workdir)
+
+    def placed(path: str) -> str:
+        parts = path.split(".")
+        for end in range(len(parts) - 1, 0, -1):
+            if row := modules.get(".".join(parts[:end])):
+                return config_files.own_name(path, Path(row["folder"]))
+        return path
+
+    return with_defaults(with_constructors(from_plain(_read(workdir / CONFIG)), placed))
+
+
+def _modules(workdir: Path) -> dict[str, dict[str, str]]:
+    path = workdir / MODULES
+    return _read(path) if path.exists() else {}
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file in one step, so that a reader never sees half of it."""
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise WorkdirError(f"{path} cannot be written: {error.strerror}") from error
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise WorkdirError(f"{path} is not a config of ours: {error}") from error
