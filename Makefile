@@ -1,6 +1,6 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
 # make test   install, lint, types, the whole test suite
-# make claims   every claim about a method, recorded in claims/results and docs/methods.md
+# make claims   every claim about a method, recorded in papers/*/result.json and docs/papers.md
 # make claims-sample   a few of them, others for every commit; records nothing
 # make test-isa   some tests with another instruction set and thread count at every commit
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
@@ -44,11 +44,11 @@ unit: $(VENV)/.installed-test
 	$(RUN) -m pytest -n 2
 
 claims: $(VENV)/.installed-test
-	$(RUN) -m pytest claims --record
-	$(RUN) -m vision.report.methods
+	$(RUN) -m vision.papers claim --all --record
+	$(RUN) -m vision.papers gallery
 
 claims-sample: $(VENV)/.installed-test
-	files=$$($(RUN) -m vision.papers.sample) && $(RUN) -m pytest $$files
+	$(RUN) -m vision.papers claim --sample
 
 test-isa: $(VENV)/.installed-test
 	$(RUN) -m tests.instruction_sets

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from vision.papers.sample import commit
+from vision.papers.run_claims import commit
 
 ROOT = Path(__file__).resolve().parents[1]
 # What XLA, numpy and OpenBLAS call them; each is a bound, of no effect on an older processor.
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str]) -> None:
     parser.add_argument("--files", type=int, default=8, dest="count")
     parser.add_argument("named", nargs="*")
     options = parser.parse_args(arguments)
-    isa, threads, files = turn(commit(), numeric_files(), options.count)
+    isa, threads, files = turn(commit(ROOT), numeric_files(), options.count)
     isa, threads = options.isa or isa, options.threads or threads
     print(f"instruction set {isa}, threads {threads}", flush=True)
     command = [sys.executable, "-m", "pytest", *(options.named or map(str, files))]

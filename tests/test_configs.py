@@ -37,16 +37,12 @@ from vision.scenario import stages
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 CONSTRUCTORS = ROOT / "tests" / "golden" / "constructors.json"
-FILES = sorted(p for p in (ROOT / "configs").rglob("*.py") if "def get_config(" in p.read_text())
-NAMES = [str(p.relative_to(ROOT / "configs").with_suffix("")) for p in FILES]
-RECIPES = [name for name in NAMES if "/" not in name]
+RECIPES = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
 # One of each kind of tower; small ones train in the tests of programs, and all are traced below.
 STEPPED = ("clip_vit_b16", "resnet50_i1k", "vit_s16_i1k")
-PAPERS = [f"{name}{mode}" for name in NAMES if "/" in name for mode in ("", ":small")]
-CLAIMED = {
-    f"{path.parent.name}/{path.stem.removeprefix('test_')}:small"
-    for path in (ROOT / "claims").glob("*/test_*.py")
-}
+SLUGS = sorted(path.parent.name for path in (ROOT / "papers").glob("*/config.py"))
+PAPERS = [f"{slug}{mode}" for slug in SLUGS for mode in ("", ":small")]
+CLAIMED = {f"{path.parent.name}:small" for path in (ROOT / "papers").glob("*/claim.py")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,8 +86,7 @@ TABLES = ("vision.data.sources.parquet.Parquet", "vision.data.sources.webdataset
 
 
 def load(name: str) -> Any:
-    file, colon, mode = name.partition(":")
-    config = configs.load(f"configs/{file}.py{colon}{mode}")
+    config = configs.load(f"configs/{name}.py" if name in RECIPES else name)
     stages.check(config, name)
     return config
 
@@ -115,14 +110,23 @@ def test_resolved_config_is_golden(name: str):
 
     UPDATE_GOLDEN=1 pytest tests/test_configs.py rewrites them; read the diff.
     """
-    golden = GOLDEN / f"{name.replace(':', '.')}.json"
+    file, mode = golden_of(name)
     told = configs.without_defaults(load(name))
+    goldens = json.loads(file.read_text()) if file.exists() else {}
     if os.environ.get("UPDATE_GOLDEN"):
-        golden.parent.mkdir(parents=True, exist_ok=True)
-        golden.write_text(to_text(told) + "\n")
-    assert golden.exists(), f"no golden of {name}: UPDATE_GOLDEN=1 pytest tests/test_configs.py"
-    changed = configs.differences(json.loads(golden.read_text()), told)
+        goldens[mode] = told
+        file.write_text(to_text(dict(sorted(goldens.items()))) + "\n")
+    assert mode in goldens, f"no golden of {name}: UPDATE_GOLDEN=1 pytest tests/test_configs.py"
+    changed = configs.differences(goldens[mode], told)
     assert not changed, "\n".join(changed)
+
+
+def golden_of(name: str) -> tuple[Path, str]:
+    """The file that holds the golden of a config, by mode, and the mode."""
+    slug, _, mode = name.partition(":")
+    if name in RECIPES:
+        return GOLDEN / f"{name}.json", "get_config"
+    return ROOT / "papers" / slug / "golden.json", mode or "get_config"
 
 
 def test_defaults_of_constructors_are_golden():
@@ -152,8 +156,12 @@ def constructors(node: Any) -> set[str]:
 
 
 def test_every_golden_has_its_config():
-    names = {f"{name.replace(':', '.')}.json" for name in RECIPES + PAPERS}
-    assert {str(path.relative_to(GOLDEN)) for path in GOLDEN.rglob("*.json")} == names
+    named: dict[Path, set[str]] = {}
+    for name in RECIPES + PAPERS:
+        file, mode = golden_of(name)
+        named.setdefault(file, set()).add(mode)
+    files = [*GOLDEN.glob("*.json"), *(ROOT / "papers").glob("*/golden.json")]
+    assert {file: set(json.loads(file.read_text())) for file in files} == named
 
 
 def with_fake_data(config: Any) -> Any:
@@ -173,7 +181,7 @@ def with_fake_data(config: Any) -> Any:
             if kind(node) == "HuggingFaceTokenizer":
                 words = configs.spec(WordTokenizer, words=("a",), length=node["length"])
                 return configs.to_plain(words)
-            if kind(node) == "SayLabel" and node["file"]:
+            if kind(node) == "LabelToCaption" and node["file"]:
                 node = {**node, "file": "", "names": tuple("abcdefg")}
             return {key: replace(value) for key, value in node.items()}
         return [replace(item) for item in node] if isinstance(node, list) else node

@@ -11,7 +11,6 @@ import numpy as np
 
 from configs.parts import small_pairs
 from configs.parts.small import train_data
-from papers.m2_encoder.method import Speak
 from vision.blocks.contrast import Softmax
 from vision.config.specs import build, spec
 from vision.data import ops
@@ -19,6 +18,7 @@ from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.scenes import Scene, Scenes, render
+from vision.data.sources.scenes.speak import TranslateCaption
 from vision.data.tokenizers import WordTokenizer
 from vision.objectives.contrast import Contrast
 from vision.papers.claims import Run
@@ -54,11 +54,11 @@ def pairs(
       caption: a feature of ``Scenes``.
       length: of a text, in tokens.
       num_objects: fewest and most in a scene.
-      least_told: captions say a random share of what is true, this at least: ``SayLess``.
+      least_told: captions say a random share of what is true, this at least: ``ShortenCaption``.
       languages: each caption is in one of these.
     """
     say = (ops.ShortenCaption(feature=caption, output=caption, share=(least_told, 1.0)),)
-    speak = Speak(feature=caption, languages=languages)
+    speak = TranslateCaption(feature=caption, languages=languages)
     tokenize = ops.Tokenize(tokenizer(length), feature=caption)
     data = EvalData(
         world(split, num_examples, num_objects, caption),

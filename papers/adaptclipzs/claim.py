@@ -75,8 +75,6 @@ def test_sentences_about_some_classes_teach_others(record: Recorder):
         for name, described in (("tuned with sentences", True), ("tuned with names", False))
     )
     record(
-        card=97,
-        paper="Improved Zero-Shot Classification by Adapting VLMs with Text Descriptions, 2024",
         claim="Tuning with random sentences about the classes of images gains at least 4 points "
         "on novel classes that are told by sentences, and tuning with names gains less.",
         expected=False,

@@ -101,9 +101,6 @@ def test_scale_makes_up_for_noise(record: Recorder):
     )
     boilerplate, unique = cleaned()
     record(
-        card=13,
-        paper="Scaling Up Visual and Vision-Language Representation Learning With Noisy Text "
-        "Supervision, 2021",
         claim="Twice as many pairs, 30 % of them wrong, are as good as the clean ones; the rules "
         "remove 90 % of boilerplate and no unique caption; image and words find twice what the "
         "image alone does.",

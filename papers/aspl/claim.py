@@ -24,7 +24,7 @@ from papers.aspl.config import small
 from papers.aspl.method import HeldBack, SelfPaced, one_of_each, scaled
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 
 LOOPS: dict[str, dict[str, Any]] = {
     "asked and guessed": {},
@@ -56,7 +56,7 @@ def network(pace: float) -> float:
     """Top-1 of the last network of the stages, which has 70 asked labels."""
     config: Any = small(pace)
     evaluator = build(config.stages[-1].do.evaluators["test"])
-    with gone_through(config, seed=0) as folder:
+    with run_scenario(config, seed=0) as folder:
         row = json.loads((folder / "labels1" / "rounds.json").read_text())[-1]
         assert row["asked"] == 70
         assert (row["guessed"] > 0) == (pace > 0)
@@ -74,9 +74,6 @@ def test_guesses_of_the_sure_save_questions(record: Recorder):
 
     both, doubtful, *others = LOOPS
     record(
-        card=60,
-        paper="Active Self-Paced Learning for Cost-Effective and Progressive Face Identification, "
-        "2017",
         claim="With 40 labels of digits and with 70, SVMs that ask about the doubtful and learn "
         "from their sure guesses are at least 2 points better than those that only ask.",
         expected=False,

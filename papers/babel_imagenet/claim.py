@@ -82,9 +82,6 @@ def test_shares_decide_and_an_adapter_helps(record: Recorder, tmp_path: Path):
     agreement = float(found.statistic)
     adapter = Side("with an adapter", tuple(mended))
     record(
-        card=186,
-        paper="Babel-ImageNet: Massively Multilingual Evaluation of Vision-and-Language "
-        "Representations, 2024",
         claim="Zero-shot accuracy in a language follows its share of the captions and goes with "
         "retrieval in it (Spearman at least 0.8), and an adapter adds at least 15 points to the "
         "rarest without a change of English.",

@@ -21,10 +21,10 @@ from typing import Any
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.babel_imagenet.method import AdaptText, Translated
-from papers.m2_encoder.method import Speak
 from vision.config.specs import Config, spec
 from vision.data import ops
 from vision.data.descriptions import Captions
+from vision.data.sources.scenes.speak import TranslateCaption
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.evaluators.image_text.zero_shot import MultilingualZeroShot
@@ -46,9 +46,11 @@ def adapter_only():
 
 def small() -> Config:
     tokens = small_pairs.tokenizer(languages=tuple(LANGUAGES.values()))
-    told = spec(Speak, feature=CAPTION, languages=SHARES)
+    told = spec(TranslateCaption, feature=CAPTION, languages=SHARES)
     tests = {
-        name: small_pairs.unseen(tokens, say=[spec(Speak, feature=CAPTION, languages=(n,))])
+        name: small_pairs.unseen(
+            tokens, say=[spec(TranslateCaption, feature=CAPTION, languages=(n,))]
+        )
         for name, n in LANGUAGES.items()
     }
     one = {"num_objects": (1, 1), "label": "colour"}

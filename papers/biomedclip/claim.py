@@ -68,9 +68,6 @@ def test_room_and_reading_before_find_more(record: Recorder, tmp_path: Path):
     before = Side("hidden words before", tuple(read))
     own, general = tokens_per_caption()
     record(
-        card=147,
-        paper="Large-Scale Domain-Specific Pretraining for Biomedical Vision-Language Processing, "
-        "2023",
         claim="Room for 64 tokens adds at least 10 points of R@1 to 16, a text tower that was "
         "taught hidden words finds more than a fresh one, and captions are shorter in the domain's "
         "own tokens.",

@@ -21,8 +21,8 @@ them, the last things late. `small_words` teaches its text tower hidden words, a
 from typing import Any
 
 from configs.parts import pairs, small_pairs
-from papers.m2_encoder.method import Speak
 from vision.config.specs import Config, spec
+from vision.data.sources.scenes.speak import TranslateCaption
 from vision.data.tokenizers import HuggingFaceTokenizer
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
@@ -51,7 +51,7 @@ BERT = {
 
 def small(context: int = 64) -> Config:
     tokens: Any = small_pairs.tokenizer(length=context, languages=(DOMAIN,))
-    say = [spec(Speak, feature="caption_long", languages=(DOMAIN,))]
+    say = [spec(TranslateCaption, feature="caption_long", languages=(DOMAIN,))]
     text = small_pairs.transformer(
         tokens,
         vocab_size=5 + len(tokens.words),

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from papers.cil_survey.config import small
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, run_scenario
 from vision.scenario.stages import CURSOR
 
 SHOWN = {
@@ -31,7 +31,7 @@ def test_joint_training_beats_aligned_replay_beats_replay_beats_fine_tuning(reco
     found: dict[Any, list[dict[str, float]]] = {name: [] for name in SHOWN}
     for seed in SEEDS:
         for name, rows in found.items():
-            with gone_through(small(name), seed) as folder:
+            with run_scenario(small(name), seed) as folder:
                 last = json.loads((folder / CURSOR).read_text())["finished"][-1]
                 rows.append(last["metrics"])
 
@@ -42,8 +42,6 @@ def test_joint_training_beats_aligned_replay_beats_replay_beats_fine_tuning(reco
         return float(np.mean(side(name).values))
 
     record(
-        card=77,
-        paper="Deep Class-Incremental Learning: A Survey, 2023",
         claim="After five tasks of digits, accuracy on all classes is highest with all data at "
         "once, then with replay, distillation and alignment, then with replay, then without.",
         expected=False,

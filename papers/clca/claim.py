@@ -56,9 +56,6 @@ def test_a_cache_and_a_deep_head_bring_back_what_reduction_loses(record: Recorde
     share = share_of_flops()
     lost = full.mean - evit.mean
     record(
-        card=101,
-        paper="Cross-layer cache aggregation for token reduction in ultra-fine-grained image "
-        "recognition, 2024",
         claim="With a tenth of the tokens EViT loses accuracy on tiny marks, and CLCA brings back "
         "at least half of it, at less than 45 % of the FLOPs (ViT-S/16 at 448 pixels).",
         expected=False,

@@ -109,8 +109,6 @@ def test_captions_find_images_and_names_classify(record: Recorder):
     chance = Side("chance", (1 / classes["unseen"],))
     retrieval, shape, unseen = (sides(name) for name in numbers)
     record(
-        card=28,
-        paper="Learning Transferable Visual Models From Natural Language Supervision, 2021",
         claim="After 400 steps an image finds its caption among 256 in at least 70 % of cases, "
         "names of shapes classify at least 80 %, and names of unseen pairs of a colour and a "
         "shape more than chance.",

@@ -107,8 +107,6 @@ def test_features_of_other_shapes_beat_pixels(record: Recorder):
         return float(np.mean(a.values) - np.mean(b.values))
 
     record(
-        card=10,
-        paper="CNN Features off-the-shelf: an Astounding Baseline for Recognition, 2014",
         claim="A linear classifier of six shapes on features learned from six others is at least "
         "15 points better than on pixels and 10 better than on untrained features, and 16 views "
         "add a point.",

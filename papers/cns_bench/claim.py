@@ -119,9 +119,6 @@ def test_ranks_change_along_a_slider(record: Recorder):
 
     removed, kept = side("planted", "removed"), side("good", "kept")
     record(
-        card=191,
-        paper="CNS-Bench: Benchmarking Image Classifier Robustness Under Continuous Nuisance "
-        "Shifts, 2025",
         claim="Of three towers two swap ranks along a slider, by 2 points each way; first failures "
         "add up to the pictures; and two of four scores remove 90 % of the pictures off class and "
         "keep 80 % of the others.",

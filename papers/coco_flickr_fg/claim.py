@@ -122,8 +122,6 @@ def test_look_alikes_are_what_makes_retrieval_hard(record: Recorder):
 
     random = called("random", "random images")
     record(
-        card=115,
-        paper="Rethinking Benchmarks for Cross-modal Image-text Retrieval, 2023",
         claim="Near-duplicates in the gallery cost at least a quarter of the R@1 that as many "
         "random images leave, and captions that name the change find more than coarse ones.",
         expected=False,

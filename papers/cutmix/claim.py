@@ -78,9 +78,6 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
     ]
     plain = float(np.mean(covered["plain"]))
     record(
-        card=207,
-        paper="CutMix: Regularization strategy to train strong classifiers with localizable "
-        "features, 2019",
         claim=f"Of digits whose middle is covered a CNN names at least {100 * MARGIN:.0f} points "
         "more after CutMix than without.",
         expected=True,

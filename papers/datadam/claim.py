@@ -33,8 +33,6 @@ def test_attention_teaches_more_than_mean_features_and_than_real_images(record: 
         return float(np.mean(dam.values) - np.mean(other.values))
 
     record(
-        card=169,
-        paper="DataDAM: Efficient dataset distillation with attention matching, 2023",
         claim=f"Networks taught by ten distilled images are right at least {MARGIN:.0%} more often "
         "than those taught by ten real ones, and more often than with mean features alone.",
         expected=True,

@@ -53,9 +53,6 @@ def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Rec
         tuple(float(v) for v in each) for each in zip(*rows, strict=True)
     )
     record(
-        card=157,
-        paper="DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine Learning "
-        "with Treemaps, 2022",
         claim="Ward's tree of the pixels of digits, cut at 10, shares at least 0.85 of its "
         "information with the classes; areas are counts to 1e-6 and every image is shown once; "
         "the worst subgroup of 20 has twice the mean error where a style fails.",

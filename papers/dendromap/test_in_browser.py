@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CONTRAST, Browser, needs_browser
 
 from papers.dendromap.treemap import Images, write_dendromap
+from tests.report.browser import CONTRAST, Browser, needs_browser
 
 pytestmark = needs_browser
 

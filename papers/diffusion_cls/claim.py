@@ -63,8 +63,6 @@ def test_features_of_little_noise_tell_more_than_pixels(record: Recorder):
     }
     gap = {key: float(np.mean(best.values) - np.mean(of.values)) for key, of in others.items()}
     record(
-        card=85,
-        paper="Do Text-free Diffusion Models Learn Discriminative Visual Representations?, 2023",
         claim="A linear probe of the best block and step is no worse than one of pixels, better "
         f"than one of the first block, by {UNTRAINED:.0%} than one of an untrained U-Net and by "
         f"{FALL:.0%} than one at the last step.",

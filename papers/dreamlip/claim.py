@@ -52,8 +52,6 @@ def test_sentences_find_images_and_groups_name_pixels(record: Recorder):
     found = {arm: side(arm, "retrieval") for arm in rows}
     pixels = {arm: side(arm, "segments") for arm in rows}
     record(
-        card=188,
-        paper="DreamLIP: Language-Image Pre-training with Long Captions, 2024",
         claim="Sentences of a longer caption add at least 5 points of text to image R@1 to a short "
         "caption, and groups of patches add 5 points of mIoU and take at most 1 of R@1.",
         expected=False,

@@ -48,9 +48,6 @@ def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record:
 
     fgsm = {name: side(name, "fgsm_accuracy").values for name in rows}
     record(
-        card=193,
-        paper="Evaluating Adversarial Robustness: A Comparison Of FGSM, Carlini-Wagner Attacks, "
-        "And The Role of Distillation as Defense Mechanism, 2024",
         claim="FGSM leaves a distilled network at least 40 points more accuracy than a plain one; "
         "through the logits over the temperature the advantage is less than half of that, and "
         "Carlini-Wagner leaves both less than 5 %: in every seed.",

@@ -126,8 +126,6 @@ def test_words_point_at_what_they_name(record: Recorder):
     chance = float(np.mean(pixels[scene, thing] > pixels[scene, 1 - thing]))
     to_text = side(late, "late to text"), side(whole, "whole to text")
     record(
-        card=100,
-        paper="FILIP: Fine-grained Interactive Language-Image Pre-Training, 2022",
         claim="By late interaction at least 70 % of words for colours and shapes point at their "
         "thing, at most 40 % by one vector, and images find their captions no less often.",
         expected=False,

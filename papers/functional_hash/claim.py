@@ -91,8 +91,6 @@ def test_a_function_is_paid_once(record: Recorder):
         return float(np.median([row["error"] for row in rows[arm]]))
 
     record(
-        card=202,
-        paper="Unified Functional Hashing in Automatic Machine Learning, 2023",
         claim=f"After {EVALUATIONS} evaluations, regularised evolution with a cache of functions "
         "has a lower median error of the best program than without, by at least half.",
         expected=True,

@@ -19,7 +19,7 @@ from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.digits import Digits
 from vision.evaluators.features.probe import RidgeProbe
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 from vision.run.workdir import read_config
 
 MARGIN = 0.02
@@ -43,7 +43,7 @@ def test_batches_of_one_image_per_cluster_have_fewer_pairs_of_a_class(record: Re
     probed: dict[bool, list[float]] = {True: [], False: []}
     for seed in SEEDS:
         for guided in rates:
-            with gone_through(small(guided), seed) as folder:
+            with run_scenario(small(guided), seed) as folder:
                 labels = first_epoch(folder / "contrast", seed)
                 rates[guided].append(same_class_rate(labels, 16))
                 probed[guided].append(measure(load_run(folder / "contrast"), probe)["top1"])
@@ -52,9 +52,6 @@ def test_batches_of_one_image_per_cluster_have_fewer_pairs_of_a_class(record: Re
         for title, guided in (("one per cluster", True), ("random", False))
     )
     record(
-        card=42,
-        paper="G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo "
-        "Labelling, 2020",
         claim=f"Of the pairs in a batch of 16 digits, at least {MARGIN:.0%} of all fewer have one "
         "class where batches take one image of each cluster, with every seed.",
         expected=True,

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from papers.g_simclr.method import OnePerCluster, deal, same_class_rate
-from vision.blocks.kmeans import kmeans, lloyd, seeds
 from vision.data.pipeline import TrainData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
@@ -22,6 +21,7 @@ from vision.models.autoencoder import ConvAutoencoder
 from vision.models.plain_conv import PlainConv
 from vision.objectives.reconstruct import Reconstruct
 from vision.objectives.two_views import TwoViews, nt_xent
+from vision.probes.kmeans import kmeans, lloyd, seeds
 from vision.train.objective import Context, Variables
 from vision.train.tower import forward, initialise
 

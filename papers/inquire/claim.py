@@ -121,8 +121,6 @@ def test_relations_are_harder_than_things(record: Recorder):
     error = largest_error()
     assert error < 1e-12
     record(
-        card=184,
-        paper="INQUIRE: A Natural World Text-to-Image Retrieval Benchmark, 2024",
         claim="A dual encoder ranks images for queries about relations worse than for queries "
         "about things of the same rarity, by at least 2 points of mAP@50.",
         expected=False,

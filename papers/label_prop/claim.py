@@ -52,9 +52,6 @@ def test_factors_matter_more_than_ten_points(record: Recorder):
     assert follows.baseline is not None
     lost = Side("J and F", tuple(row["decay"] for row in rows))
     record(
-        card=93,
-        paper="Transfer of Representations to Video Label Propagation: Implementation Factors "
-        "Matter, 2022",
         claim=f"With the same features, tuned factors follow masks at least {MARGIN} J&F better "
         "than all cells of the last frame; in still clips a cell at its own place loses nothing.",
         expected=True,

@@ -39,8 +39,6 @@ def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
     top1 = both("top-1 of ten, six digits known", "small", "top1")
     straight = both("mean squared distance on the line, four known", "line", "squared")
     record(
-        card=50,
-        paper="Geometry-aware adaptation for pretrained models, 2023",
         claim="With six of ten digits known and distances of mean features Loki is nearer to the "
         "truth than the argmax and right more often, naming digits that were never seen; with four "
         "known it is nearer on the line of digits.",

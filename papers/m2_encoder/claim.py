@@ -64,8 +64,6 @@ def test_one_model_speaks_both_languages(record: Recorder):
     crossed = Side("bilingual", tuple(across(run) for run in both))
     chance = Side("chance", (1 / TESTS,))
     record(
-        card=109,
-        paper="M2-Encoder: Advancing Bilingual Image-Text Understanding, 2024",
         claim="A bilingual model is within 3 points of R@1 of a monolingual one in both languages, "
         "and finds translations ten times as often as chance.",
         expected=True,

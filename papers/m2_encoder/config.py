@@ -3,7 +3,22 @@
     python train.py --config=papers/m2_encoder/config.py --workdir=...
     python train.py --config=papers/m2_encoder/config.py:small --workdir=...
 
-M2-Encoder: Advancing Bilingual Image-Text Understanding by Large-scale Efficient Pretraining, 2024.
+Guo et al., M2-Encoder: Advancing Bilingual Image-Text Understanding by Large-scale Efficient
+Pretraining, 2024. Headline: 88.5 % on ImageNet and 80.7 % on ImageNet-CN, zero-shot, of a model of
+10 billion parameters, trained 60 % faster than with a gather over all devices.
+
+Every batch mixes captions of both languages (``TranslateCaption``). With the batch cut into m
+groups G_1 .. G_m of rows, s_ij the scaled similarity of image i and text j, and the usual loss both
+ways,
+
+    L = -1/m sum_g mean_{i in G_g} [log softmax_{j in G_g}(s_ij) + log softmax_{j in G_g}(s_ji)] / 2
+
+so that embeddings travel within a group's devices only: ``Contrast(groups=m)`` of
+``vision.objectives.contrast``. m = 1 is the loss over the whole batch. ``accumulate`` of the
+experiment is the paper's second pass with cached gradients. Groups are as random as the sampler.
+
+Not here: the paper's tower with one feed-forward network per modality, and its masked modelling.
+
 `data/bm6b-*.parquet` has the columns `image` and `caption`, a list with an English and a Chinese
 text, of which every epoch takes one, so that batches mix both. Each half of a batch is compared
 within itself, and the towers see it in two parts, one after another, with cached gradients. The
@@ -13,8 +28,8 @@ CLIP's byte pairs read Chinese too, a token for every byte or two: hence the lon
 """
 
 from configs.parts import pairs, small_pairs
-from papers.m2_encoder.method import Speak
 from vision.config.specs import Config, spec
+from vision.data.sources.scenes.speak import TranslateCaption
 from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.objectives.contrast import Contrast
 from vision.run.experiment import Experiment
@@ -34,8 +49,8 @@ def get_config(paths: str = "data/bm6b-*.parquet") -> Config:
 
 def small() -> Config:
     tokens = small_pairs.tokenizer(languages=(0, 1))
-    speak = {n: spec(Speak, feature="caption_medium", languages=(n,)) for n in (0, 1)}
-    both = spec(Speak, feature="caption_medium", languages=(0, 1))
+    speak = {n: spec(TranslateCaption, feature="caption_medium", languages=(n,)) for n in (0, 1)}
+    both = spec(TranslateCaption, feature="caption_medium", languages=(0, 1))
     tests = {n: small_pairs.unseen(tokens, say=[said]) for n, said in speak.items()}
     return small_pairs.experiment(
         small_pairs.train(tokens, say=[both]),

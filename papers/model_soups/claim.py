@@ -98,9 +98,6 @@ def test_a_greedy_soup_is_more_accurate_than_the_best_run(record: Recorder):
     gains = np.subtract(soup.values, best.values)
     error = float(np.std(gains, ddof=1) / len(gains) ** 0.5)
     record(
-        card=138,
-        paper="Model soups: averaging weights of multiple fine-tuned models improves accuracy "
-        "without increasing inference time, 2022",
         claim="A greedy soup of eight fine-tunes names more of the pictures it has not seen "
         "than the run that is best on held-out ones, by more than twice the standard error.",
         expected=False,

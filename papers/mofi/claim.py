@@ -104,8 +104,6 @@ def test_entities_teach_an_image_tower(record: Recorder):
     zero = {name: Side(name, tuple(map(zero_shot, runs[name]))) for name in ("contrast", "both")}
     filtered = Side("kept", (cleaned,))
     record(
-        card=105,
-        paper="MOFI: Learning Image Representations from Noisy Entity Annotated Images, 2023",
         claim="Keeping what a dual encoder finds alike raises the share of true entities to at "
         "least 0.9; a classifier of entities finds images better than contrast with their texts, "
         "and both together are as good as the better of them, zero-shot included.",

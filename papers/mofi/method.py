@@ -17,7 +17,7 @@ Training, with the pooled features h_i of the image tower shared by both terms a
 Of millions of entities only C compete in a step: those of the batch and ``sampled`` random ones,
 the same for all rows; with all of them it is the full softmax. L_contrast is CLIP's, between the
 image under a projection of its own and a text about the entity, its name or name and description
-(``SayLabel(described=0.5)``). b = 0 is the supervised model, a = 0 the contrastive one.
+(``LabelToCaption(described=0.5)``). b = 0 is the supervised model, a = 0 the contrastive one.
 
 Not confirmed, so ours: threshold, number of sampled entities, s, m. An image has one entity in an
 epoch, where the paper may give it several. Nothing corrects for the sampling.

@@ -28,9 +28,9 @@ from vision.papers.claims import (
     Parity,
     Recorder,
     Side,
-    gone_through,
     load_run,
     measure,
+    run_scenario,
     train,
 )
 from vision.probes.class_means import no_means, update
@@ -62,7 +62,7 @@ def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Rec
     untrained.optimizer.schedule.warmup = "0 steps"
     rows: dict[str, list[dict[str, float]]] = {"frozen": [], "untrained": [], "finetuned": []}
     for seed in SEEDS:
-        with gone_through(config, seed) as folder:
+        with run_scenario(config, seed) as folder:
             rows["frozen"].append(measure(load_run(folder / "scenes"), means))
             rows["finetuned"].append(measure(load_run(folder / "task4"), answers))
         rows["untrained"].append(measure(train(untrained, seed), means))
@@ -78,9 +78,6 @@ def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Rec
     lost = Side("means, network of scenes", tuple(row["forgetting"] for row in rows["frozen"]))
     record(
         parity=parity(),
-        card=62,
-        paper="A Simple Baseline that Questions the Use of Pretrained-Models in Continual "
-        "Learning, 2022",
         claim="After five tasks of two digits nearest means of a frozen network, untrained even, "
         "are at least 50 points better than the network fine-tuned on one task after the other.",
         expected=True,

@@ -120,8 +120,6 @@ def test_a_scan_that_knows_its_direction_sees_where_an_arrow_points(record: Reco
     told, blind = turned_apart("snake"), turned_apart("raster")
     values, gradients = largest_errors()
     record(
-        card=64,
-        paper="PlainMamba: Improving non-hierarchical Mamba in visual recognition, 2024",
         claim=f"From untrained towers arrows are told apart {100 * MARGIN:.0f} points better along "
         "snakes that know their direction than along rasters, to which, without positions, a "
         "picture turned around is the same; the associative scan is the loop to 1e-5.",

@@ -48,8 +48,6 @@ def test_simulated_generators_make_unknown_ones_stand_out(record: Recorder):
         return float(np.mean(of.method.values) - np.mean(of.baseline.values))
 
     record(
-        card=91,
-        paper="Progressive open space expansion for open-set model attribution, 2023",
         claim=f"Told apart by the largest probability, unknown generators are at least {MARGIN} "
         "AUROC further from the known ones than with cross-entropy alone, and known ones are named "
         "as well to a point.",

@@ -22,7 +22,7 @@ import numpy as np
 
 from papers.ppap.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 from vision.scenario.stages import CURSOR
 
 MARGIN = 0.2
@@ -39,7 +39,7 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
     runs = {stage.name: stage.do for stage in config.stages}
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
-        with gone_through(config, seed) as workdir:
+        with run_scenario(config, seed) as workdir:
             found = metrics(workdir)
             row = {name: found[name]["judged"] for name in LED_BY}
             for name in ("classifier", "judge"):
@@ -57,8 +57,6 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
         )
     )
     record(
-        card=195,
-        paper="Towards Practical Plug-and-Play Diffusion Models, 2023",
         claim="Five experts for ranges of noise, distilled without data, lead samples to the class "
         f"that was asked for at least {MARGIN:.0%} more often than the clean classifier does.",
         expected=False,

@@ -41,8 +41,6 @@ def test_the_prefix_takes_what_is_particular_to_a_source(record: Recorder):
     )
     without = {d: side(plain, d, "captions", "no prefix") for d in ("open", "plain")}
     record(
-        card=75,
-        paper="Prefix Conditioning Unifies Language and Label Supervision, 2023",
         claim="On cluttered scenes of all colours prompts with the prefix of captions are at least "
         "2 points better than without prefixes, and better than with that of labels, which is "
         "better on the labelled domain.",

@@ -19,9 +19,10 @@ texts with the label of image i, which for captions is text i alone,
 A batch is of one source, so that images of the other, easily told apart, are no negatives. To
 classify at test, prompts get the prefix of captions, though training saw prompts with the other.
 
-The parts: ``Prefixed`` of ``vision.data.tokenizers``, ``Mixture(pure=True)``, ``SayLabel`` for the
-prompts and ``Contrast(targets=SameKey())``. Here is how the two sources come to speak alike:
-``prefixed`` chooses the token of a source, ``Unlabelled`` gives captions a label of their own.
+The parts: ``Prefixed`` of ``vision.data.tokenizers``, ``Mixture(pure=True)``, ``LabelToCaption``
+for the prompts and ``Contrast(targets=SameKey())``. Here is how the two sources come to speak
+alike: ``prefixed`` chooses the token of a source, ``Unlabelled`` gives captions a label of their
+own.
 
 Not confirmed by the paper's text as we have it: one token per source, and batches of one source.
 The token takes the place of the one that begins a text.

@@ -159,9 +159,6 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
         after.append(float(np.mean(rises, 0)[1]))
 
     record(
-        card=153,
-        paper="Quality Not Quantity: On the Interaction between Dataset Design and Robustness of "
-        "CLIP, 2022",
         claim="Of models of three sources, the lines of every source fit with R2 of at least 0.8, "
         "a mixture's effective robustness is between its parents' in at least 80 % of shifts, and "
         "a filter by a model of the good source raises it; reference models have none on average.",

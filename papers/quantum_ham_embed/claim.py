@@ -38,8 +38,6 @@ def test_an_image_that_is_uploaded_again_is_told_better(record: Recorder):
         for name, rows in zip(("every layer", "once"), top1.values(), strict=True)
     )
     record(
-        card=23,
-        paper="Quantum Hamiltonian embedding of images for data reuploading classifiers, 2024",
         claim=f"Uploaded in every layer, images are told {100 * MARGIN:.0f} points better than "
         "uploaded once, and probabilities sum to 1 within 1e-4.",
         expected=True,

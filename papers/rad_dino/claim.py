@@ -21,7 +21,7 @@ import numpy as np
 from configs.parts.drawn import drawn
 from papers.rad_dino.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 
 BETTER = {"auprc": 0.03, "dice": 0.05}
 NAMES = {"pictures": "pictures only", "films": "films", "views_only": "films, no hidden patches"}
@@ -32,7 +32,7 @@ def test_going_on_with_films_and_hidden_patches_helps(record: Recorder):
     evaluators = build(config.stages[0].do.evaluators)
     found: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     for seed in SEEDS:
-        with gone_through(config, seed) as folder:
+        with run_scenario(config, seed) as folder:
             for name, rows in found.items():
                 run = load_run(folder / name)
                 both = [measure(run, evaluator) for evaluator in evaluators.values()]
@@ -46,8 +46,6 @@ def test_going_on_with_films_and_hidden_patches_helps(record: Recorder):
 
     chance = float(np.mean([row["prevalence"] for row in found["films"]]))
     record(
-        card=170,
-        paper="Exploring scalable medical image encoders beyond text supervision (RAD-DINO), 2025",
         claim="Going on with films adds at least 3 points of AUPRC and 5 of Dice to an encoder of "
         "pictures; without hidden patches Dice falls, and more than AUPRC does.",
         expected=False,

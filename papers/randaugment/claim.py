@@ -78,9 +78,6 @@ def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
     gain = side(best, measure).mean - side(None, measure).mean
     plain = side(None, measure)
     record(
-        card=179,
-        paper="RandAugment: Practical automated data augmentation with a reduced search space, "
-        "2020",
         claim=f"With the best of four magnitudes moved digits are named at least "
         f"{100 * MARGIN:.0f} points better than without augmentation.",
         expected=True,

@@ -85,9 +85,6 @@ def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
         ),
     ]
     record(
-        card=171,
-        paper="Revisiting pre-trained remote sensing model benchmarks: resizing and normalization "
-        "matter, 2023",
         claim="Resizing pictures of new digits from 8 px to the 32 px of its training set makes "
         "the neighbours of a frozen network's features at least 5 points better, and those of "
         "random convolutions no better.",

@@ -86,9 +86,6 @@ def test_the_chosen_crop_changes_fewer_answers(record: Recorder):
 
     axis, diagonal = (share_of_same_crops(PLACES, 1, right) for right in (0, 1))
     record(
-        card=46,
-        paper="Lost in Translation: Modern Neural Networks Still Struggle With Small Realistic "
-        "Image Transformations, 2024",
         claim="The crop that the content chooses changes fewer answers under a pixel than the one "
         "in the middle, at 1 point of accuracy at most; as many crops stay the same as the formula "
         "says, within 3 points; and cyclic moves change no answer.",

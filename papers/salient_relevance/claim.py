@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.parts.drawn import drawn
+from papers.salient_relevance import captum
 from papers.salient_relevance.config import small
 from papers.salient_relevance.relevance import Lrp, relevance
-from tests import captum_cases as captum
 from vision.config.specs import build
 from vision.evaluate.evaluator import context
 from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, measure, train
@@ -85,9 +85,6 @@ def test_salience_covers_the_thing_in_fewer_parts(record: Recorder):
     away = max(error for name, error in captum.errors().items() if "lrp" in name)
     sums, products = side("largest", "sum"), side("largest", "product")
     record(
-        card=22,
-        paper="Beyond Saliency: Understanding Convolutional Neural Networks from Saliency "
-        "Prediction on Layer-Wise Relevance Propagation, 2019",
         claim=f"Pixel by pixel salient relevance is nearer to the thing's mask by {MARGIN} AUROC "
         f"than relevance, in {FEWER} times fewer parts; without biases relevance adds up to the "
         "logit and is, with epsilon 0, the gradient times the input.",

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from jax import lax
 
+from papers.salient_relevance import captum
 from papers.salient_relevance.relevance import Lrp, RelevanceError, relevance
-from tests import captum_cases as captum
 from vision.blocks.tape import record, vjp
 from vision.models.convolution import convolve, max_pool
 from vision.models.plain_conv import PlainConv

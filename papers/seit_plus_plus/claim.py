@@ -27,7 +27,7 @@ from vision.config.specs import build
 from vision.data.pipeline import EvalData
 from vision.data.sources.npz import Npz
 from vision.evaluators.accuracy.classification import Classification
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 from vision.scenario import stages
 from vision.scenario.stages import CURSOR
 
@@ -46,7 +46,7 @@ def test_stored_tokens_teach_nearly_what_pixels_do_and_masking_helps(record: Rec
     on_pixels = build(stages.runs(config)["pixels"].evaluators)["test"]
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
-        with gone_through(config, seed) as workdir:
+        with run_scenario(config, seed) as workdir:
             works = {
                 row["name"]: row["metrics"]
                 for row in json.loads((workdir / CURSOR).read_text())["finished"]
@@ -66,8 +66,6 @@ def test_stored_tokens_teach_nearly_what_pixels_do_and_masking_helps(record: Rec
     full, pixels = side("tokens", "full"), side("pixels", "pixels")
     masked, scratch = side("masked before", "finetune"), side("from scratch", "scratch")
     record(
-        card=131,
-        paper="SeiT++: Masked Token Modeling Improves Storage-efficient Training, 2024",
         claim=f"Stored tokens take at most {SHARE:.0%} of the bytes of pixels, a ViT on them has "
         f"at least {KEPT:.0%} of the accuracy of one on pixels, and with a tenth of the labels "
         "masked token modelling beforehand makes it better than from scratch.",

@@ -80,8 +80,6 @@ def test_what_attention_chooses_teaches_more_than_a_random_box(record: Recorder)
         Side("anywhere", tuple(anywhere)),
     )
     record(
-        card=133,
-        paper="SMMix: Self-motivated image mixing for vision transformers, 2023",
         claim="What the model would paste shows the thing at least twice as much as a random "
         "square does, and it names colours at least a point better than with CutMix and mixup.",
         expected=False,

@@ -62,8 +62,6 @@ def test_prompts_of_families_help_to_name_shapes(record: Recorder):
     own, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
     lie = Side("another family's prompt", tuple(wrong))
     record(
-        card=58,
-        paper="TransHP: Image classification with hierarchical prompting, 2023",
         claim="Prompted, shapes are named 2 points better than plainly and 1 better than with a "
         "coarse head alone; told another family, 10 points worse.",
         expected=False,

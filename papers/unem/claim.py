@@ -30,8 +30,6 @@ def test_learned_constants_need_no_grid(record: Recorder):
 
     learned = {form: side(form, "learned") for form in rows}
     record(
-        card=99,
-        paper="UNEM: UNrolled Generalized EM for Transductive Few-Shot Learning, 2025",
         claim="Learned constants are at most half a point worse than the best of five fixed ones, "
         "at least 5 points better than the worst, and better than answering without queries: in "
         "the Gaussian form.",

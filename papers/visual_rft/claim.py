@@ -16,7 +16,7 @@ import numpy as np
 
 from papers.visual_rft.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through, load_run, measure
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
 
 MARGIN = 0.1
 RUNS = ("sft", "rft", "more_sft")
@@ -27,7 +27,7 @@ def test_rewards_teach_more_than_the_truth_of_the_same_scenes(record: Recorder):
     evaluators = build(config.stages[0].do.evaluators)
     rows: list[dict[str, dict[str, float]]] = []
     for seed in SEEDS:
-        with gone_through(config, seed) as workdir:
+        with run_scenario(config, seed) as workdir:
             row = {}
             for name in RUNS:
                 run = load_run(workdir / name)
@@ -49,8 +49,6 @@ def test_rewards_teach_more_than_the_truth_of_the_same_scenes(record: Recorder):
     assert reward.baseline is not None
     gain = float(np.mean(reward.method.values) - np.mean(reward.baseline.values))
     record(
-        card=95,
-        paper="Visual-RFT: Visual Reinforcement Fine-Tuning, 2025",
         claim="On scenes that were not trained on, the reward of overlap after Visual-RFT on 16 "
         f"scenes is at least {MARGIN} above that after supervised fine-tuning on the same.",
         expected=False,

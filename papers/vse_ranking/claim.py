@@ -45,8 +45,6 @@ def test_negatives_decide_the_direction(record: Recorder):
         for of in (lambda r: r[0], lambda r: r[1], sum)
     )
     record(
-        card=3,
-        paper="Deep Learning Applied to Image and Text Matching, 2016",
         claim="Wrong texts as negatives find more texts by images than wrong images do, wrong "
         "images find more images by texts, and both together have the best sum of the two R@1.",
         expected=True,

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from papers.worst_forget.config import small
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, gone_through
+from vision.papers.claims import SEEDS, Measured, Recorder, Side, run_scenario
 
 MARGIN = 0.005
 
@@ -29,7 +29,7 @@ def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorde
                 stage.do.seed = seed
             elif stage.name.startswith("known"):
                 stage.do.runs = {"trained": "stage:trained"}
-        with gone_through(config, seed) as workdir:
+        with run_scenario(config, seed) as workdir:
             rows.append(
                 {
                     kind: json.loads((workdir / f"known_{kind}" / "unlearning.json").read_text())
@@ -52,9 +52,6 @@ def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorde
         return float(np.mean(of.method.values) - np.mean(of.baseline.values))
 
     record(
-        card=200,
-        paper="Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning, "
-        "2024",
         claim="A network trained without the searched set is wrong on it less often than one "
         f"trained without a random set is on that, by at least {MARGIN:.1%}, and test accuracy "
         "differs by at most a point.",

@@ -42,9 +42,6 @@ def test_scores_find_the_templates_that_suit(record: Recorder):
     equal = side("equal", "equal weights")
     rules = {rule: side(rule, title) for rule, title in RULES.items()}
     record(
-        card=69,
-        paper="A Simple Zero-shot Prompt Weighting Technique to Improve Prompt Ensembling in "
-        "Text-Image Models, 2023",
         claim="Templates weighed by their scores name colours at least 2 points better than the "
         "equal average of all.",
         expected=False,

@@ -171,8 +171,8 @@ def test_override_of_a_shared_node_changes_one_place_only():
 def test_load_errors_name_file_and_line(tmp_path: Path):
     good = tmp_path / "good.py"
     good.write_text(
-        "from vision.config.specs import spec\nfrom vision.train.optim import Rule\n"
-        "def get_config(pattern: str = 'x'):\n    return spec(Rule, pattern=pattern)\n"
+        "from vision.config.specs import spec\nfrom vision.train.optim import ParameterRule\n"
+        "def get_config(pattern: str = 'x'):\n    return spec(ParameterRule, pattern=pattern)\n"
     )
     assert c.build(c.load(f"{good}:small")).pattern == "small"
     assert c.build(c.load(str(good), {"weight_decay": "2"})).weight_decay == 2

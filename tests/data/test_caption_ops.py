@@ -196,8 +196,8 @@ def test_less_is_said_and_all_of_it_is_true():
         meaning = parse(out["caption"])
         assert agrees(meaning, source.scene(i)), out["caption"]
         lengths.append(len(out["caption"].split()) / len(example["caption_long"].split()))
-        shares.append(out["_draws"]["SayLess"]["share"])
-        assert len(meaning.mentions) == len(out["_draws"]["SayLess"]["objects"])
+        shares.append(out["_draws"]["ShortenCaption"]["share"])
+        assert len(meaning.mentions) == len(out["_draws"]["ShortenCaption"]["objects"])
     assert min(lengths) < 0.2
     assert max(lengths) > 0.9
     assert np.corrcoef(lengths, shares)[0, 1] > 0.6

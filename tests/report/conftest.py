@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import sklearn.neural_network
-from browser import Browser, browser_in
 
+from tests.report.browser import Browser, browser_in
 from vision.evaluate import metrics
 from vision.evaluate.figures import ConfusionMatrix, Figure, Gallery, Picture, to_json
 from vision.evaluators.thumbnail import thumbnail

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CONTRAST, Browser, needs_browser
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
+from tests.report.browser import CONTRAST, Browser, needs_browser
 from vision.config.specs import spec
 from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
@@ -315,7 +315,7 @@ def test_parts_that_are_the_same_are_shown_once() -> None:
 
     parts, plain = parts_of(load("configs/digits_vit.py"))
     assert [part.name for part in parts] == ["train", "test"]
-    assert parts[0].device_ops == ("ValueRange", "RandomCrop")
+    assert parts[0].device_ops == ("BatchValueRange", "BatchRandomCrop")
     assert set(plain) == {"train", "test"}
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import CONTRAST, Browser, needs_browser
 
+from tests.report.browser import CONTRAST, Browser, needs_browser
 from vision.evaluate.figures import ConfusionMatrix, Gallery, Picture, to_json
 from vision.report.run import write_report
 

@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CONTRAST, Browser, needs_browser
 from PIL import Image
 
+from tests.report.browser import CONTRAST, Browser, needs_browser
 from vision.blocks.similarity import LateInteraction
 from vision.config.cli import run_main
 from vision.config.specs import spec, to_plain

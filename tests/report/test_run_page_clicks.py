@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from browser import Browser, needs_browser
 
+from tests.report.browser import Browser, needs_browser
 from vision.evaluate.figures import ConfusionMatrix, Gallery, Picture, Table, to_json
 from vision.report.run import write_report
 

@@ -246,7 +246,10 @@ def _is_importable(folder: Path, name: str, file: Path) -> bool:
     """Whether an import statement finds this very file, as a part of a package."""
     if "." not in name or folder not in [Path(entry).resolve() for entry in sys.path]:
         return False
-    found = importlib.util.find_spec(name)
+    try:
+        found = importlib.util.find_spec(name)
+    except ModuleNotFoundError:  # another package of this name was imported before
+        return False
     return found is not None and found.origin is not None and Path(found.origin) == file
 
 

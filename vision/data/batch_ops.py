@@ -47,7 +47,7 @@ class BatchValueRange:
             raise ValueError(f"low={self.low}, high={self.high}: low must be less than high")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        image = _images(batch, self.image_key, "ValueRange", views=True)
+        image = _images(batch, self.image_key, "BatchValueRange", views=True)
         if image.dtype != jnp.uint8:
             raise ValueError(f"ValueRange: {self.image_key!r} is {image.dtype}, expected uint8")
         scaled = image.astype(jnp.float32) / 255 * (self.high - self.low) + self.low
@@ -65,7 +65,7 @@ class BatchRandomFlip:
         check_probability("probability", self.probability)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        image = _images(batch, self.image_key, "RandomFlip")
+        image = _images(batch, self.image_key, "BatchRandomFlip")
         flip = jax.random.bernoulli(key, self.probability, (image.shape[0], 1, 1, 1))
         return {**batch, self.image_key: jnp.where(flip, image[:, :, ::-1], image)}
 
@@ -94,7 +94,7 @@ class BatchRandomCrop:
             raise ValueError(f"fill={self.fill!r}: valid fills are 'zero', 'edge', 'reflect'")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
-        image = _images(batch, self.image_key, "RandomCrop")
+        image = _images(batch, self.image_key, "BatchRandomCrop")
         count, rows, columns, channels = image.shape
         height, width = (rows, columns) if self.size is None else self.size
         p = self.padding

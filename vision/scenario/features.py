@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.blocks.kmeans import kmeans
 from vision.data.pipeline import EvalData
 from vision.evaluate.evaluator import context
 from vision.evaluators.image_text.embeddings import Rows, embed
+from vision.probes.kmeans import kmeans
 from vision.run.restore import Run, load_run
 
 

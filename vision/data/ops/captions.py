@@ -51,7 +51,8 @@ class ShortenCaption:
         if self.feature not in example:
             names = ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"
             raise ValueError(
-                f"SayLess: no feature {self.feature!r} among {names}; set SayLess.feature"
+                f"ShortenCaption: no feature {self.feature!r} among {names}; "
+                "set ShortenCaption.feature"
             )
         try:
             whole = read(str(example[self.feature]))
@@ -78,7 +79,7 @@ class ShortenCaption:
         text = write(Parse(mentions, tuple(relations), background), template)
         rest = {k: v for k, v in example.items() if k != self.feature}
         rest[self.output] = text
-        return noted(rest, "SayLess", share=share, objects=tuple(told), template=template)
+        return noted(rest, "ShortenCaption", share=share, objects=tuple(told), template=template)
 
 
 def _told(mention: Mention, kept: list[bool]) -> Mention:

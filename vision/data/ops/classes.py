@@ -84,7 +84,8 @@ class LabelToCaption:
         if self.feature not in example:
             names = ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"
             raise ValueError(
-                f"SayLabel: no feature {self.feature!r} among {names}; set SayLabel.feature"
+                f"LabelToCaption: no feature {self.feature!r} among {names}; "
+                "set LabelToCaption.feature"
             )
         label = int(example[self.feature])
         if not 0 <= label < len(self.classes):
@@ -98,4 +99,4 @@ class LabelToCaption:
             description = int(rng.integers(len(sentences)))
             text = f"{text} {sentences[description]}"
         said = {**example, self.output: text}
-        return noted(said, "SayLabel", template=template, description=description)
+        return noted(said, "LabelToCaption", template=template, description=description)

@@ -1,1 +1,0 @@
-"""How architectures are built, read and used: one file per paper."""

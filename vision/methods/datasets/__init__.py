@@ -1,1 +1,0 @@
-"""What data sets and their protocols are made of: one file per paper."""

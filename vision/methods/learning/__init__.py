@@ -1,1 +1,0 @@
-"""How a model is trained, adapted and averaged: one file per paper."""

@@ -1,1 +1,0 @@
-"""Images and texts in one space: one file per paper."""
