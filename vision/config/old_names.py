@@ -168,6 +168,9 @@ PATHS: tuple[tuple[str, str], ...] = (
 # gone, and what it said is not read.
 PARAMETERS: tuple[tuple[str, str, str | None], ...] = (
     ("vision.run.experiment.Experiment", "batch_form", "batch_shapes"),
+    # Said how often an evaluator runs while training; now Experiment.evaluate_every.
+    ("vision.evaluators", "every", None),
+    ("papers", "every", None),
 )
 
 # (old, new): an array of a checkpoint, or the beginning of the names of several, up to a dot.
