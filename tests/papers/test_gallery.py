@@ -100,5 +100,5 @@ def test_the_document_is_grouped_by_first_tag_and_has_no_endless_lines(
         "| R@1 | new 0.6 ± 0.1 | old 0.2 ± 0.1 |\n"
     ) in text
     assert "| an \\<error> of 1\\|2 | new 0.5 | - |" in text
-    assert "`plain` · no result\n\nIt is best on all pairs.\n" in text
+    assert "`plain` · no result\n\nThe authors report: It is best on all pairs.\n" in text
     assert max(map(len, text.splitlines())) <= 160

@@ -2,6 +2,7 @@
 
     list [WORDS] [--tag=TAG] [--outcome=OUTCOME]   a table; words are searched in titles and claims
     show PAPER                      what is known of a paper, and whether its result is fresh
+    new PAPER [--title=..] [--year=..]  a folder with a method, its config, tests and a claim
     claim PAPER ... [--record]      runs claims; --record writes what came out to result.json
     claim --all [--record]          every claim
     claim --sample [--budget_s=90]  some claims, other ones for every commit
@@ -20,7 +21,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from vision.config.cli import UsageError, parse, run_main
-from vision.papers import discover, ledger
+from vision.papers import discover, ledger, scaffold
 from vision.papers.run_claims import BUDGET_S, claimed, run, sampled
 from vision.report.numbers import format_table
 
@@ -32,6 +33,7 @@ def main(arguments: list[str]) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "list": list_,
         "show": show,
+        "new": new,
         "claim": claim,
         "gallery": gallery,
     }
@@ -97,6 +99,21 @@ def show(arguments: list[str]) -> int:
         lines += [f"parity with {result.parity}"] if result.parity else []
     wrong = ledger.fault(entry.folder, root)
     print("\n".join([*lines, *(["", wrong] if wrong else [])]))
+    return 0
+
+
+def new(arguments: list[str]) -> int:
+    """Writes the folder of a new paper."""
+    words, flags = _read(arguments, title="of the paper", year="of the publication")
+    root = discover.home()
+    folder = scaffold.place(_single(words, "new"), root)
+    year = _text(flags.year, "year")
+    if year and not year.isdigit():
+        raise UsageError(f"--year={year} is no whole number")
+    title = _text(flags.title, "title")
+    for path in scaffold.write(folder, root, title, int(year) if year else None):
+        print(_from_here(path))
+    print(scaffold.next_steps(folder, root))
     return 0
 
 

@@ -51,7 +51,7 @@ class Entry:
     @property
     def sentence(self) -> str:
         """What was claimed here; without a result what the authors report."""
-        return self.result.claim if self.result else self.paper.headline
+        return self.result.claim if self.result else f"The authors report: {self.paper.headline}"
 
     def file(self, name: str) -> Path | None:
         """A file of the folder; None where it is not there."""
