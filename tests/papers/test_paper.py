@@ -125,6 +125,8 @@ def test_a_config_is_named_by_a_path_a_folder_or_a_slug(
     assert config_files.find(str(relative)) == relative
     assert config_files.find("root/papers/margin") == relative
     assert config_files.find("margin") == relative
+    (tmp_path / "root" / "configs" / "digits.py").touch()
+    assert config_files.find("digits") == Path("root/configs/digits.py")
     assert (
         config.load("margin") == config.load(f"{folder}:get_config") == config.load(f"{relative}")
     )

@@ -64,22 +64,26 @@ def recipes() -> Path:
 
 
 def slugs() -> list[str]:
-    """Papers that have a config, by name: ``smmix`` for ``papers/smmix/config.py``."""
-    return sorted(path.parent.name for path in (recipes() / "papers").glob("*/config.py"))
+    """Short names: ``digits_vit`` for ``configs/digits_vit.py``, ``smmix`` for a paper's config."""
+    own = [path.stem for path in (recipes() / "configs").glob("*.py") if path.stem != "__init__"]
+    return sorted(
+        [*own, *(path.parent.name for path in (recipes() / "papers").glob("*/config.py"))]
+    )
 
 
 def find(name: str) -> Path | None:
     """The config file that a command line means; None where there is none.
 
     Args:
-      name: its path; or the folder of a paper, or its slug (``smmix``), for its ``config.py``.
+      name: its path; or the folder of a paper; or a short name, see ``slugs``.
     """
     path = Path(name)
     if path.is_file():
         return path
-    folders = [path] if name else []
-    folders += [recipes() / "papers" / name] if name.isidentifier() else []
-    found = next((each / "config.py" for each in folders if (each / "config.py").is_file()), None)
+    files = [path / "config.py"] if name else []
+    if name.isidentifier():
+        files += [recipes() / "configs" / f"{name}.py", recipes() / "papers" / name / "config.py"]
+    found = next((file for file in files if file.is_file()), None)
     here = Path.cwd()
     return found.relative_to(here) if found and found.is_relative_to(here) else found
 
