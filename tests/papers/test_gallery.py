@@ -13,6 +13,7 @@ from PIL import Image
 from tests.papers.tree import MEASURED, header, repository, result
 from vision.papers import chart, discover, document, gallery
 from vision.papers.discover import Entry, PaperError
+from vision.papers.ledger import ROOT
 from vision.papers.results import Measured, Side, write
 
 
@@ -102,3 +103,9 @@ def test_the_document_is_grouped_by_first_tag_and_has_no_endless_lines(
     assert "| an \\<error> of 1\\|2 | new 0.5 | - |" in text
     assert "`plain` · no result\n\nThe authors report: It is best on all pairs.\n" in text
     assert max(map(len, text.splitlines())) <= 160
+
+
+def test_the_document_of_the_repository_is_current():
+    path = ROOT / document.DOCUMENT
+    current = document.render(discover.all_papers(ROOT), path.parent)
+    assert path.read_text(encoding="utf-8") == current, "python -m vision.papers gallery"

@@ -16,6 +16,11 @@ from vision.papers.results import Measured, ResultError, Side, read, write
 AGAIN = "python -m vision.papers claim margin --record"
 
 
+def test_every_claim_has_a_fresh_result_and_every_result_a_claim():
+    wrong = faults()
+    assert not wrong, "\n".join(wrong)
+
+
 def test_a_result_is_read_as_it_was_written(tmp_path: Path):
     path = tmp_path / "result.json"
     for written in (result(), result(parity=None, seeds=(), holds=False)):
