@@ -36,7 +36,7 @@ def share_of_flops() -> float:
         variables = jax.eval_shape(objective.init, jax.random.key(0), images)
 
         def call(variables: Variables, image: jax.Array) -> jax.Array:
-            ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+            ctx = Context.evaluation()
             return objective.answer(variables, image, ctx)[0]
 
         return count(call, variables, images["image"])

@@ -108,8 +108,7 @@ class EntityTasks(BatchCoupled):
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = self.contrast.init(key, batch)
-        ctx = Context(jnp.int32(0), 1, train=False)
-        embeddings, _ = jax.eval_shape(lambda: self.encode(variables, batch, ctx))
+        embeddings, _ = jax.eval_shape(lambda: self.encode(variables, batch, Context.evaluation()))
         features = embeddings[POOLED].shape[-1]
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]
         entities = {

@@ -6,8 +6,8 @@ nothing between, learns to change the traces and not the picture; the classifier
 what it makes from the originals. Augmenters that are done stay, and a random one of them is told
 apart too, so that what surrounds the known classes grows outwards.
 
-With F the features, G_e the augmenter of epoch e and G_p a random earlier one, a batch makes two
-moves, of two players:
+With F the features, G_e the augmenter of epoch e and G_p a random earlier one, a step makes two
+updates, of two networks:
 
     augmenter   MSE(G_e(x), x) + 0.01 max(1 - cos(F(x), F(G_e(x))), 1 - 0.95)
                 + 0.0001 cos(F(G_e(x)), F(G_p(x)))

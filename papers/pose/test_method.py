@@ -1,4 +1,4 @@
-"""POSE: augmenters that change nothing, players that hold still, epochs that follow each other."""
+"""POSE: augmenters that change nothing, networks held constant, epochs that follow each other."""
 
 from __future__ import annotations
 

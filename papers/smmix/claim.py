@@ -32,7 +32,7 @@ SQUARE = 2
 
 def on_things(run: Run, objective: SMMix, data: Any) -> tuple[float, float]:
     """Share of a square's pixels on things: of the most attended one, and of all."""
-    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+    ctx = Context.evaluation()
 
     @jax.jit
     def look(image: jax.Array) -> jax.Array:

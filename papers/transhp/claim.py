@@ -31,7 +31,7 @@ def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
     """Accuracy with the right family's prompt in the place of all, and with wrong ones."""
 
     def answer(variables: Variables, image: jax.Array, family: jax.Array) -> jax.Array:
-        ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+        ctx = Context.evaluation()
         return objective.answer(variables, image, ctx, told=(family,))[0].argmax(-1)
 
     call, right = jax.jit(answer), {0: [], 1: []}

@@ -54,8 +54,8 @@ class VisualRft(Objective):
     """See the module. ``batch`` as ``BoxAnswers`` makes it: ``image``, ``label``, ``boxes``,
     ``valid``, ``text``, of which only the length is read.
 
-    Metrics: ``reward``, its parts, and ``kl`` (k3). The slot ``reference`` is the policy at the
-    start, after ``init_from``.
+    Metrics: ``reward``, its parts, and ``kl`` (k3). ``extra_state["reference"]`` is the
+    policy at the start, after ``init_from``.
 
     Attributes:
       model: the policy; filled in from ``config.model``.

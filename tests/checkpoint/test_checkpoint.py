@@ -308,7 +308,8 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     saved(tmp_path, {4: state}).close()
     out = tmp_path / "model.safetensors"
     assert main(["export", str(tmp_path), f"--out={out}"]) == 0
-    assert "3 arrays, 69 elements, 272 bytes; slot 'ema' of step 4" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 arrays, 69 elements, 272 bytes; extra_state 'ema' of step 4" in printed
     written = load_file(out)
     expected = {
         f"{part}.{name}": x
@@ -319,11 +320,12 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     with safe_open(out, "numpy") as file:
         metadata = file.metadata()
     assert (metadata["step"], metadata["digest"]) == ("4", digest(expected))
-    assert main(["export", str(tmp_path), f"--out={out}", "--slot=none", "--params=^params"]) == 0
+    last = ("--extra_state=none", "--params=^params")
+    assert main(["export", str(tmp_path), f"--out={out}", *last]) == 0
     assert digest(load_file(out)) == digest(
         {f"params.{name}": x for name, x in flatten(state["params"]).items()}
     )
-    for wrong in ("--slot=teacher", "--params=nothing", "--step=5", "--out=/nowhere/x"):
+    for wrong in ("--extra_state=teacher", "--params=nothing", "--step=5", "--out=/nowhere/x"):
         assert main(["export", str(tmp_path), f"--out={out}", wrong]) == 1
     assert main(["export", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []

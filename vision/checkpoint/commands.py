@@ -34,7 +34,7 @@ _FLAGS = {
     "step": "which checkpoint (default: verify: all; digest, export: the newest valid one)",
     "out": "export: the file to write",
     "params": "export: regular expression; only names in which it is found (default: all)",
-    "slot": "export: 'ema' for the average (default where the run keeps one), 'none' for the last",
+    "extra_state": "export: 'ema' for the average (default if there is one), 'none' for the last",
 }
 _COMMANDS = ("verify", "list", "digest", "export")
 
@@ -58,7 +58,8 @@ def main(arguments: list[str]) -> int:
             return 0
         if not isinstance(flags.out, str):
             raise UsageError("export needs --out=FILE.safetensors")
-        export(workdir, Path(flags.out), step, pattern=flags.params or "", slot=flags.slot or None)
+        entry = flags.extra_state or None
+        export(workdir, Path(flags.out), step, pattern=flags.params or "", entry=entry)
         return 0
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -109,21 +110,21 @@ def export(
     step: int | None = None,
     *,
     pattern: str = "",
-    slot: str | None = None,
+    entry: str | None = None,
 ) -> None:
     """Writes the variables of a model as one safetensors file and prints what is in it.
 
     Args:
       workdir: folder of a run.
       out: file to write; it is there whole or not at all.
-      step, pattern, slot: see ``exported``.
+      step, pattern, entry: see ``exported``.
 
     Raises:
       CheckpointError: no valid checkpoint, nothing to write, or the file cannot be written.
     """
     from safetensors.numpy import save
 
-    arrays, metadata = exported(workdir, step, pattern=pattern, slot=slot)
+    arrays, metadata = exported(workdir, step, pattern=pattern, entry=entry)
     temporary = out.with_name(out.name + ".tmp")
     try:
         temporary.write_bytes(save(arrays, metadata))
@@ -132,26 +133,26 @@ def export(
         raise CheckpointError(f"{out} cannot be written: {error.strerror}") from error
     elements, size = sum(x.size for x in arrays.values()), sum(x.nbytes for x in arrays.values())
     print(
-        f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; slot "
-        f"{metadata['slot']!r} of step {metadata['step']}"
+        f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; "
+        f"extra_state {metadata['extra_state']!r} of step {metadata['step']}"
     )
 
 
 def exported(
-    workdir: Path, step: int | None = None, *, pattern: str = "", slot: str | None = None
+    workdir: Path, step: int | None = None, *, pattern: str = "", entry: str | None = None
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """The variables of a model, and texts about them for the file that they go to.
 
-    Names are ``params.model.head.kernel`` and ``model_state...``, whichever slot they are from.
-    The texts are the step, the slot, the workdir's name, the resolved config and the digest of the
-    arrays.
+    Names are ``params.model.head.kernel`` and ``model_state...``, wherever they are from. The
+    texts are the step, the entry of ``extra_state``, the workdir's name, the resolved config and
+    the digest of the arrays.
 
     Args:
       workdir: folder of a run.
       step: which checkpoint; None for the newest valid one.
       pattern: only names in which this regular expression is found.
-      slot: ``ema``, ``none`` for what the optimizer works on, or the name of another slot that
-        holds parameters; None for ``ema`` where there is one.
+      entry: of ``extra_state``: ``ema``, or another that holds ``params``; ``none`` for what the
+        optimizer works on; None for ``ema`` where there is one.
 
     Raises:
       CheckpointError: no valid checkpoint, or nothing in it that is asked for.
@@ -159,13 +160,13 @@ def exported(
     folder = folder_of(workdir)
     inside = r"^(extra_state\.[^.]+\.)?(params|model_state)\."
     found, state = load_state(workdir, step, inside)
-    slots = {name.split(".")[1] for name in state if name.startswith("extra_state.")}
-    if slot is None:
-        slot = "ema" if "ema" in slots else "none"
-    if slot != "none" and slot not in slots:
-        has = ", ".join(["none", *sorted(slots)])
-        raise CheckpointError(f"{folder / str(found)} has no slot {slot!r}; it has {has}")
-    prefix = "" if slot == "none" else f"extra_state.{slot}."
+    entries = {name.split(".")[1] for name in state if name.startswith("extra_state.")}
+    if entry is None:
+        entry = "ema" if "ema" in entries else "none"
+    if entry != "none" and entry not in entries:
+        has = ", ".join(["none", *sorted(entries)])
+        raise CheckpointError(f"{folder / str(found)} has no extra_state {entry!r}; it has {has}")
+    prefix = "" if entry == "none" else f"extra_state.{entry}."
     arrays = {
         name.removeprefix(prefix): np.ascontiguousarray(value)
         for name, value in state.items()
@@ -173,11 +174,13 @@ def exported(
     }
     arrays = {name: value for name, value in arrays.items() if re.search(pattern, name)}
     if not arrays:
-        raise CheckpointError(f"no name in slot {slot!r} contains {pattern!r}; nothing to export")
+        raise CheckpointError(
+            f"no name in extra_state {entry!r} contains {pattern!r}; nothing to export"
+        )
     config = workdir / "config.json"
     return arrays, {
         "step": str(found),
-        "slot": slot,
+        "extra_state": entry,
         "workdir": workdir.resolve().name,
         "config": config.read_text(encoding="utf-8") if config.exists() else json.dumps(None),
         "digest": digest(arrays),

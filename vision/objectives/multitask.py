@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, masked_mean
 
 Tree = Any
 
@@ -52,11 +52,9 @@ class MultiTask(BatchCoupled):
             label = batch[task]
             valid = (label >= 0) & batch["_mask"]
             losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(label, 0))
-            share = 1 / jnp.maximum(valid.sum(), 1)
-            # where, not a product: a loss that is not finite must not pass a label that is missing.
-            total += jnp.where(valid, losses, 0).sum() * share
-            right = jnp.argmax(logits, -1) == label
-            metrics[f"{task}_top1"] = (right & valid).sum() * share
+            # A loss that is not finite must not pass a label that is missing.
+            total += masked_mean(jnp.where(valid, losses, 0), valid)
+            metrics[f"{task}_top1"] = masked_mean(jnp.argmax(logits, -1) == label, valid)
         return total, Aux(metrics=metrics)
 
     def split(self, logits: jax.Array) -> dict[str, jax.Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply
+from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, masked_mean
 from vision.train.tower import forward
 
 Tree = Any
@@ -51,10 +51,9 @@ class Quantise(Objective):
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         image, mask = batch["image"], batch["_mask"]
         out, state = apply(self.model, variables, image, ctx)
-        count = jnp.maximum(mask.sum(), 1)
 
-        def mean(rows: jax.Array) -> jax.Array:
-            return jnp.sum(rows.reshape(len(mask), -1).mean(1) * mask) / count
+        def mean(x: jax.Array) -> jax.Array:
+            return masked_mean(x.reshape(len(mask), -1).mean(1), mask)
 
         still = jax.lax.stop_gradient
         latent, codes = out["latent"], out["codes"]
@@ -63,7 +62,7 @@ class Quantise(Objective):
         commit = mean(jnp.sum((latent - still(codes)) ** 2, -1))
         entries = variables.params["model"]["codebook"].shape[0]
         used = jax.nn.one_hot(out["ids"], entries).mean((1, 2))
-        share = jnp.sum(used * mask[:, None], 0) / count
+        share = jax.vmap(masked_mean, (1, None))(used, mask)
         entropy = -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
         metrics = {"pixels": pixels, "perplexity": jnp.exp(entropy)}
         return pixels + book + self.commitment * commit, Aux(metrics, model_state=state)

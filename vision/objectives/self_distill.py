@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from vision.blocks.ema import cosine, ema_update
 from vision.models.projector import Projector
 from vision.objectives.prototypes import cosines, koleo, sinkhorn
-from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
+from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, masked_mean
 from vision.train.tower import Tap, forward, initialise
 
 Tree = Any
@@ -141,13 +141,12 @@ class SelfDistill(BatchCoupled):
         self, variables: Variables, embeddings: dict[str, jax.Array], batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
         valid = batch["_mask"]
-        weight = valid / jnp.maximum(valid.sum(), 1)
         target, said = self._assigned(variables, embeddings, "view", valid[:, None], ctx)
         pairs = -jnp.einsum("btk,bsk->bts", target, said)
         large, crops = target.shape[1], said.shape[1]
         other = ~jnp.eye(large, crops, dtype=bool)
         views = jnp.sum(pairs * other, (1, 2)) / max(large * crops - large, 1)
-        metrics = {"view_loss": jnp.sum(views * weight)}
+        metrics = {"view_loss": masked_mean(views, valid)}
         spread = [koleo(embeddings["embedding"][:, g], valid) for g in range(large)]
         metrics["koleo"] = sum(spread[1:], spread[0])
         loss = metrics["view_loss"] + self.koleo_weight * metrics["koleo"]
@@ -157,7 +156,7 @@ class SelfDistill(BatchCoupled):
             target, said = self._assigned(variables, embeddings, "patch", there, ctx)
             each = -jnp.sum(target * said, -1) * there
             patches = jnp.sum(each / jnp.maximum(there.sum(2, keepdims=True), 1), 2).mean(1)
-            metrics["patch_loss"] = jnp.sum(patches * weight)
+            metrics["patch_loss"] = masked_mean(patches, valid)
             loss = loss + self.patch_weight * metrics["patch_loss"]
         return loss, Aux(metrics)
 

@@ -102,6 +102,11 @@ class Context:
     key: jax.Array | None = None
     phase: str = ""
 
+    @classmethod
+    def evaluation(cls, total_steps: int = 1) -> Context:
+        """Of predictions: nothing is drawn, and the step is none."""
+        return cls(jnp.zeros([], jnp.int32), total_steps, train=False)
+
     def rng(self, name: str) -> jax.Array:
         """The key of this step for ``name``: independent of the order of the calls.
 
@@ -278,7 +283,7 @@ def output_shapes(
 ) -> dict[str, Any]:
     """Shapes and dtypes of the ``out`` of the network ``model`` in evaluation, as ``apply`` gives
     it; nothing is computed."""
-    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
+    ctx = Context.evaluation()
     return jax.eval_shape(lambda: apply(module, variables, inputs, ctx, tap=tap)[0])
 
 

@@ -247,7 +247,7 @@ class Step:
         objective: Any = self.objective
         if tap is not None:
             objective = dataclasses.replace(objective, model=Tapped(objective.model, tap))
-        ctx = Context(jnp.zeros([], jnp.int32), self.train_length.total_steps, train=False)
+        ctx = Context.evaluation(self.train_length.total_steps)
         return objective.predict(variables, batch, ctx)
 
     def _context(self, step: jax.Array, phase: str, key: jax.Array) -> Context:

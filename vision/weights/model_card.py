@@ -43,7 +43,7 @@ def model_card(
       tensors: what is exported.
       to: whose names they have.
       licence: identifier.
-      texts: ``digest`` of the tensors, and perhaps ``slot``.
+      texts: ``digest`` of the tensors, and perhaps ``extra_state``.
     """
     config: Any = to_plain(read_config(workdir))
     parameters = sum(x.size for x in tensors.values())
