@@ -190,7 +190,7 @@ class Contrast(BatchCoupled):
         return {"contrast": self.criterion, **more}
 
     def _group(
-        self, learned: dict[str, jax.Array], embedded: Mapping[str, jax.Array], batch: Batch
+        self, learned: dict[str, jax.Array], embeddings: Mapping[str, jax.Array], batch: Batch
     ) -> Compared:
         """Every caption of the batch against every group of patches."""
         assert self.grouping is not None
@@ -198,7 +198,7 @@ class Contrast(BatchCoupled):
         twins = captions(batch, present) if self.duplicates == "ignore" else None
 
         def side(name: str) -> Modality:
-            vectors = embedded[name]
+            vectors = embeddings[name]
             rows = vectors.shape[0] * vectors.shape[1]
             return Modality(
                 {"embedding": vectors.reshape(rows, -1)},
@@ -214,11 +214,11 @@ class Contrast(BatchCoupled):
     def _compare(
         self,
         coefficients: tuple[jax.Array, jax.Array],
-        embedded: Mapping[str, jax.Array],
+        embeddings: Mapping[str, jax.Array],
         batch: Batch,
     ) -> Compared:
         key, valid, present = self.targets.keys(batch), batch["_mask"], present_captions(batch)
-        image, text = side_of(embedded, "image/"), side_of(embedded, "text/")
+        image, text = side_of(embeddings, "image/"), side_of(embeddings, "text/")
         twins = captions(batch, present) if self.duplicates == "ignore" else None
         images = Modality(image, key, valid & jnp.any(present, 1), twins)
 
@@ -265,8 +265,8 @@ def read(out: Mapping[str, jax.Array], names: tuple[str, ...], reader: str) -> F
     return {name: out[name].astype(jnp.float32) for name in names}
 
 
-def side_of(embedded: Mapping[str, jax.Array], prefix: str) -> Features:
-    return {k.removeprefix(prefix): x for k, x in embedded.items() if k.startswith(prefix)}
+def side_of(embeddings: Mapping[str, jax.Array], prefix: str) -> Features:
+    return {k.removeprefix(prefix): x for k, x in embeddings.items() if k.startswith(prefix)}
 
 
 def present_captions(batch: Batch) -> jax.Array:
