@@ -9,22 +9,9 @@ colour and shape, or a sentence of a longer one: place and background tell scene
 easily than shapes, so that shapes would be learned last. `bench.clip_scenes` has what comes out.
 """
 
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.scenes import Scenes
+import vision as v
+from vision import batch_ops, ops, spec
 from vision.data.sources.scenes.vocabulary import POSITIONS
-from vision.data.tokenizers import WordTokenizer
-from vision.evaluators.image_text.retrieval import ImageTextRetrieval
-from vision.evaluators.image_text.zero_shot import ZeroShot
-from vision.models.dual import Dual
-from vision.models.resnet import ResNet
-from vision.models.text import TextTransformer
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
 
 SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
@@ -47,7 +34,7 @@ def vocabulary():
 
 def scenes(split, num_examples, features, **more):
     return spec(
-        Scenes,
+        v.Scenes,
         split=split,
         num_examples=num_examples,
         image_size=32,
@@ -68,9 +55,9 @@ def scenes(split, num_examples, features, **more):
 def zero_shot(label, pairs, tokenizer):
     source = scenes("test", 512, ("image", "label"), label=label, pairs=pairs, num_objects=(1, 1))
     return spec(
-        ZeroShot,
+        v.ZeroShot,
         data=spec(
-            EvalData,
+            v.EvalData,
             source=source,
             batch_size=128,
             ops=[spec(ops.ValueRange, low=-1, high=1)],
@@ -81,12 +68,12 @@ def zero_shot(label, pairs, tokenizer):
     )
 
 
-def get_config() -> Config:
-    tokenizer = spec(WordTokenizer, words=vocabulary(), length=LENGTH)
+def get_config() -> v.Config:
+    tokenizer = spec(v.WordTokenizer, words=vocabulary(), length=LENGTH)
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=scenes(
                 "train",
                 100_000,
@@ -100,20 +87,20 @@ def get_config() -> Config:
                 spec(ops.SubCaptions, count=2),
                 spec(ops.Tokenize, tokenizer=tokenizer),
             ],
-            batch_ops=[spec(BatchValueRange, low=-1, high=1)],
+            batch_ops=[spec(batch_ops.BatchValueRange, low=-1, high=1)],
             threads=1,
         ),
         model=spec(
-            Dual,
+            v.Dual,
             image=spec(
-                ResNet,
+                v.ResNet,
                 depth=10,
                 stem="cifar",  # the other one leaves 8x8 positions, too few to tell shapes by
                 width_multiplier=0.25,
                 zero_init_residual=False,
             ),
             text=spec(
-                TextTransformer,
+                v.TextTransformer,
                 vocab_size=4 + len(vocabulary()),
                 width=64,
                 depth=1,
@@ -124,12 +111,12 @@ def get_config() -> Config:
             ),
             width=64,
         ),
-        objective=spec(Contrast, duplicates="ignore"),
+        objective=spec(v.Contrast, duplicates="ignore"),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98),
             learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="50 steps"),
+            schedule=spec(v.Cosine, warmup="50 steps"),
             weight_decay=0.05,
             clip_norm=1.0,
         ),
@@ -139,9 +126,9 @@ def get_config() -> Config:
             "seen": zero_shot("shape_colour", "seen", tokenizer),
             "shape": zero_shot("shape", "all", tokenizer),
             "retrieval": spec(
-                ImageTextRetrieval,
+                v.ImageTextRetrieval,
                 data=spec(
-                    EvalData,
+                    v.EvalData,
                     source=scenes(
                         "test",
                         256,

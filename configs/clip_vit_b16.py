@@ -9,25 +9,22 @@ LayerNorm before the blocks and a position for the class token, which our ViT ha
 68.3 % zero-shot on ImageNet comes from 400 million pairs; we have not trained this at full length.
 """
 
+import vision as v
 from configs.parts import pairs
-from vision.config.specs import Config, spec
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
+from vision import spec
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=32_768),
         model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        objective=spec(Contrast),
+        objective=spec(v.Contrast),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=5e-4,
-            schedule=spec(Cosine, warmup="2_000 steps"),
+            schedule=spec(v.Cosine, warmup="2_000 steps"),
             weight_decay=0.2,
         ),
         total="32 epochs",

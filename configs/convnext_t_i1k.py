@@ -5,22 +5,15 @@
 "A ConvNet for the 2020s" reports 82.1 % top-1. We have not trained it at full length.
 """
 
+import vision as v
 from configs.parts import imagenet
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import MixupCutMix
-from vision.models.convnext import ConvNeXt
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Ema, Optimizer, adamw
-from vision.train.precision import Precision
-from vision.train.schedule import Cosine
+from vision import batch_ops, ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange, low=0, high=1), spec(ops.Normalize)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=4096,
             augment=[
@@ -30,7 +23,7 @@ def get_config() -> Config:
             ],
             batch_ops=[
                 spec(
-                    MixupCutMix,
+                    batch_ops.MixupCutMix,
                     num_classes=imagenet.NUM_CLASSES,
                     mixup_alpha=0.8,
                     cutmix_alpha=1.0,
@@ -38,17 +31,20 @@ def get_config() -> Config:
             ],
         ),
         model=spec(
-            ConvNeXt, variant="tiny", drop_path=0.1, precision=spec(Precision, compute="bfloat16")
+            v.ConvNeXt,
+            variant="tiny",
+            drop_path=0.1,
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
-        objective=spec(Classify, label_smoothing=0.1),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=4e-3,
-            schedule=spec(Cosine, warmup="20 epochs"),
+            schedule=spec(v.Cosine, warmup="20 epochs"),
             weight_decay=0.05,
         ),
-        ema=spec(Ema, decay=0.9999),
+        ema=spec(v.Ema, decay=0.9999),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
         evaluate_every=imagenet.EVALUATE_EVERY,

@@ -12,24 +12,9 @@ whole: `--config=configs/finetune_folder.py:images` and
 
 from typing import Any, Literal
 
+import vision as v
 from configs.parts.own_images import held_out
-from vision.blocks.adapters import Lora
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_views import MixedResolution
-from vision.data.pipeline import TrainData
-from vision.data.sources.folder import Folder
-from vision.models.adapted import AdaptedTower, Prompts
-from vision.models.convnext import ConvNeXt
-from vision.models.efficientnet import EfficientNet
-from vision.models.resnet import ResNet
-from vision.models.swin import Swin
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import batch_views, ops, spec
 
 Tower = Literal[
     "folder", "vit_s16", "vit_b16", "siglip_b16", "dinov2_s14", "resnet50", "convnext_t", "swin_t",
@@ -41,17 +26,17 @@ IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 # name: constructor, its fields, px, mean and std of the images that the weights were trained on
 TOWERS: dict[Tower, Any] = {
-    "folder": (ViT, {"width": 192, "depth": 6, "heads": 3, "patch": 8, "pool": "mean",
+    "folder": (v.ViT, {"width": 192, "depth": 6, "heads": 3, "patch": 8, "pool": "mean",
                      "posemb": "sincos2d"}, 64, HALF),
-    "vit_s16": (ViT, {"variant": "S/16", "class_position": True}, 224, HALF),
-    "vit_b16": (ViT, {"variant": "B/16", "class_position": True}, 224, HALF),
-    "siglip_b16": (ViT, {"variant": "B/16", "pool": "map"}, 224, HALF),
-    "dinov2_s14": (ViT, {"variant": "S/14", "class_position": True, "layer_scale": 1e-5}, 224,
+    "vit_s16": (v.ViT, {"variant": "S/16", "class_position": True}, 224, HALF),
+    "vit_b16": (v.ViT, {"variant": "B/16", "class_position": True}, 224, HALF),
+    "siglip_b16": (v.ViT, {"variant": "B/16", "pool": "map"}, 224, HALF),
+    "dinov2_s14": (v.ViT, {"variant": "S/14", "class_position": True, "layer_scale": 1e-5}, 224,
                    IMAGENET),
-    "resnet50": (ResNet, {"depth": 50}, 224, IMAGENET),
-    "convnext_t": (ConvNeXt, {"variant": "tiny"}, 224, IMAGENET),
-    "swin_t": (Swin, {"variant": "T"}, 224, IMAGENET),
-    "efficientnet_b0": (EfficientNet, {"variant": "B0"}, 224, IMAGENET),
+    "resnet50": (v.ResNet, {"depth": 50}, 224, IMAGENET),
+    "convnext_t": (v.ConvNeXt, {"variant": "tiny"}, 224, IMAGENET),
+    "swin_t": (v.Swin, {"variant": "T"}, 224, IMAGENET),
+    "efficientnet_b0": (v.EfficientNet, {"variant": "B0"}, 224, IMAGENET),
 }  # fmt: skip
 # name: what is trained beside the head (a pattern; empty for all), learning rate, fields of Tuned,
 # which keeps the statistics of BatchNorm as they are
@@ -60,9 +45,9 @@ TUNED: dict[Tune, Any] = {
     "all_but_statistics": ("", 1e-4, {}),
     "head": (None, 3e-3, {}),
     "bias": (r"/bias$", 1e-3, {}),
-    "lora": (r"model/adapters/", 1e-3, {"adapters": [spec(Lora)]}),
-    "dora": (r"model/adapters/", 1e-3, {"adapters": [spec(Lora, magnitude=True)]}),
-    "prompts": (r"model/prompts$", 3e-3, {"prompts": spec(Prompts)}),
+    "lora": (r"model/adapters/", 1e-3, {"adapters": [spec(v.Lora)]}),
+    "dora": (r"model/adapters/", 1e-3, {"adapters": [spec(v.Lora, magnitude=True)]}),
+    "prompts": (r"model/prompts$", 3e-3, {"prompts": spec(v.Prompts)}),
 }
 
 
@@ -71,28 +56,28 @@ def get_config(
     tower: Tower = "folder",
     tune: Tune = "all",
     size: int | tuple[int, ...] | None = None,
-) -> Config:
+) -> v.Config:
     constructor, fields, trained_px, (mean, std) = TOWERS[tower]
     sizes = size if isinstance(size, tuple) else (size or trained_px,)
     largest = max(sizes)
     pattern, rate, added = TUNED[tune]
     model, into = spec(constructor, **fields), ""
     if added is not None:
-        model, into = spec(AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"
-    head = spec(ParameterRule, pattern="/head/kernel$")
+        model, into = spec(v.AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"
+    head = spec(v.ParameterRule, pattern="/head/kernel$")
     if pattern == "":
-        rules = [spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS]
+        rules = [spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS]
     else:
         rest = "|".join(filter(None, ["/head/", pattern]))
-        chosen = spec(ParameterRule, pattern=rest, weight_decay=0.0)
-        rules = [head, chosen, spec(ParameterRule, pattern=".*", learning_rate=0.0)]
-    decay = 0.75 if constructor is ViT else 0.9  # the others have more, smaller blocks
+        chosen = spec(v.ParameterRule, pattern=rest, weight_decay=0.0)
+        rules = [head, chosen, spec(v.ParameterRule, pattern=".*", learning_rate=0.0)]
+    decay = 0.75 if constructor is v.ViT else 0.9  # the others have more, smaller blocks
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=folder, part="train", fraction=0.1),
+            v.TrainData,
+            source=spec(v.Folder, root=folder, part="train", fraction=0.1),
             batch_size=64,
             ops=[
                 spec(ops.Decode),
@@ -103,20 +88,20 @@ def get_config(
             on_error="mask",
         ),
         model=model,
-        init_from=spec(InitFrom, source="workdir:workdirs/pretrained", into=into),
-        objective=spec(Classify, label_smoothing=0.1),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/pretrained", into=into),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=rate,
-            schedule=spec(Cosine, warmup="1 epochs"),
+            schedule=spec(v.Cosine, warmup="1 epochs"),
             weight_decay=0.05,
             clip_norm=1.0,
             layer_decay=decay if pattern == "" else 1.0,
             rules=rules,
         ),
         total="20 epochs",
-        batch_shapes=spec(MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
+        batch_shapes=spec(batch_views.MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
         evaluators={"val": held_out(folder, largest, [*values])},
         evaluate_every="5 epochs",
         log_every="10 steps",

@@ -8,24 +8,22 @@ text answers in the tower's own space. Start it from trained image weights: from
 learns little.
 """
 
+import vision as v
 from configs.parts import pairs
-from vision.config.specs import Config, spec
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, ParameterRule
+from vision import spec
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     rules = [
-        spec(ParameterRule, pattern="model/image/", learning_rate=0),
-        *(spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS),
+        spec(v.ParameterRule, pattern="model/image/", learning_rate=0),
+        *(spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS),
     ]
     text = {"width": 768, "heads": 12}
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=16_384),
         model=pairs.towers("cls", width=768, text=text, image_projection=False),
-        objective=spec(Contrast),
+        objective=spec(v.Contrast),
         optimizer=pairs.long_warmup(weight_decay=1e-4, rules=rules),
         total="55_000 steps",
     )

@@ -8,14 +8,12 @@ the tokenizer, where the paper has a SentencePiece model of 32,000 ids. We have 
 full length.
 """
 
+import vision as v
 from configs.parts import pairs
-from vision.blocks.contrast import Sigmoid
-from vision.config.specs import Config, spec
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
+from vision import spec
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     text = {
         "width": 768,
         "heads": 12,
@@ -25,10 +23,10 @@ def get_config(paths: str = "pairs/*.parquet") -> Config:
         "initialisation": "xavier",
     }
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(length=64), batch_size=32_768),
         model=pairs.towers("map", width=768, text=text),
-        objective=spec(Contrast, criterion=spec(Sigmoid)),
+        objective=spec(v.Contrast, criterion=spec(v.Sigmoid)),
         optimizer=pairs.long_warmup(weight_decay=0.1),
         total="9e9 examples",
     )

@@ -17,22 +17,13 @@ have names that mean nothing, each a colour and a shape; twelve are for tuning, 
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import experiment, train, transformer, words
 from papers.adaptclipzs.method import DescribedZeroShot, WarmRestarts
-from vision.blocks.contrast import Softmax
+from vision import ops, spec
 from vision.blocks.scale import Scale
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.columns import ClassLabel
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.parquet import Parquet
-from vision.data.tokenizers import WordTokenizer
-from vision.objectives.contrast import Contrast, SameKey
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw
-from vision.weights.init_from import InitFrom
 
 SHAPES = ("circle", "triangle", "square", "star")
 COLOURS = ("red", "orange", "green", "blue", "purple", "white")
@@ -50,7 +41,7 @@ DESCRIPTIONS = tuple(
 
 def tokens():
     """Words of captions, and the names, which no caption has."""
-    return spec(WordTokenizer, words=(*words(), *NAMES), length=16)
+    return spec(v.WordTokenizer, words=(*words(), *NAMES), length=16)
 
 
 def tower():
@@ -61,7 +52,7 @@ def tower():
 PLAIN = {"sizes": ("large",), "rotation_deg": 0.0, "view_zoom": (1.3, 1.3)}
 
 
-def base() -> Config:
+def base() -> v.Config:
     """A dual encoder of short captions."""
     world = {"num_objects": (1, 2), **PLAIN}
     return experiment(train(tokens(), "caption", world=world), tower(), 150, {})
@@ -92,7 +83,7 @@ def novel(source):
     )
 
 
-def small(described: bool = True) -> Config:
+def small(described: bool = True) -> v.Config:
     """The small config; `described=False` is its baseline, tuned by names alone."""
     config: Any = experiment(
         train_data(
@@ -104,25 +95,25 @@ def small(described: bool = True) -> Config:
         steps=60,
         evaluators={"novel": novel(scenes("test", 600, "unseen"))},
         objective=spec(
-            Contrast, criterion=spec(Softmax, weights=(1.0, 1.0)), targets=spec(SameKey)
+            v.Contrast, criterion=spec(v.Softmax, weights=(1.0, 1.0)), targets=spec(v.SameKey)
         ),
     )
-    config.init_from = spec(InitFrom, source="workdir:workdirs/adaptclipzs_base")
+    config.init_from = spec(v.InitFrom, source="workdir:workdirs/adaptclipzs_base")
     config.optimizer.learning_rate = 1e-3
     return config
 
 
-def get_config(paths: str = "data/cub") -> Config:
+def get_config(paths: str = "data/cub") -> v.Config:
     tokenizer = pairs.clip_tokenizer()
     said = spec(ops.LabelToCaption, file=f"{paths}.json", templates=("a photo of a {} bird.",))
-    labels = {"label": spec(ClassLabel)}
+    labels = {"label": spec(v.ClassLabel)}
     read = [spec(ops.Decode), spec(ops.ToRgb)]
     scaled = spec(ops.ValueRange, low=-1, high=1)
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Parquet, path=f"{paths}-seen.parquet", columns=labels),
+            v.TrainData,
+            source=spec(v.Parquet, path=f"{paths}-seen.parquet", columns=labels),
             batch_size=256,
             ops=[
                 *read,
@@ -136,24 +127,24 @@ def get_config(paths: str = "data/cub") -> Config:
             threads=8,
         ),
         model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        init_from=spec(InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
         objective=spec(
-            Contrast,
+            v.Contrast,
             criterion=spec(
-                Softmax, scale=spec(Scale, initial=50.0, form="temperature"), weights=(1.0, 1.0)
+                v.Softmax, scale=spec(Scale, initial=50.0, form="temperature"), weights=(1.0, 1.0)
             ),
-            targets=spec(SameKey),
+            targets=spec(v.SameKey),
         ),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=1e-7,
             schedule=spec(WarmRestarts),
             weight_decay=1e-2,
             rules=[
-                spec(ParameterRule, pattern="^contrast/", learning_rate=1e3, weight_decay=0.0),
-                spec(ParameterRule, pattern="_projection/", learning_rate=5.0),
-                spec(ParameterRule, pattern=".*"),
+                spec(v.ParameterRule, pattern="^contrast/", learning_rate=1e3, weight_decay=0.0),
+                spec(v.ParameterRule, pattern="_projection/", learning_rate=5.0),
+                spec(v.ParameterRule, pattern=".*"),
             ],
         ),
         total="15 epochs",
@@ -161,8 +152,8 @@ def get_config(paths: str = "data/cub") -> Config:
             "novel": spec(
                 DescribedZeroShot,
                 data=spec(
-                    EvalData,
-                    source=spec(Parquet, path=f"{paths}-novel.parquet", columns=labels),
+                    v.EvalData,
+                    source=spec(v.Parquet, path=f"{paths}-novel.parquet", columns=labels),
                     batch_size=256,
                     ops=[*read, spec(ops.Resize, size=224), spec(ops.CenterCrop, size=224), scaled],
                 ),

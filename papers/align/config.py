@@ -11,24 +11,13 @@ WordPiece ids, ours pre-norm with CLIP's. The decay of 1e-5 is in `lamb`.
 `small`: the captions of three scenes in ten belong to another scene.
 """
 
+import vision as v
 from configs.parts.pairs import clip_tokenizer, source
 from configs.parts.small import train_data
 from configs.parts.small_pairs import experiment, retrieval, scenes, tokenizer, transformer
 from papers.align.method import lamb
-from vision.blocks.contrast import Softmax
+from vision import ops, spec
 from vision.blocks.scale import Scale
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import TrainData
-from vision.data.tokenizers import ClipTokenizer
-from vision.models.dual import Dual
-from vision.models.efficientnet import EfficientNet
-from vision.models.text import TextTransformer
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer
-from vision.train.precision import Precision
-from vision.train.schedule import LinearDecay
 
 CAPTION = "caption_medium"
 NOISE = 0.3
@@ -38,11 +27,11 @@ WORLD = {"num_objects": (1, 2)}
 def objective(initial=1.0, **more):
     """Softmax with a learned temperature, label smoothing and both directions in full."""
     scale = spec(Scale, initial=initial, maximum=100.0, form="temperature")
-    criterion = spec(Softmax, scale=scale, label_smoothing=0.1, weights=(1.0, 1.0))
-    return spec(Contrast, criterion=criterion, **more)
+    criterion = spec(v.Softmax, scale=scale, label_smoothing=0.1, weights=(1.0, 1.0))
+    return spec(v.Contrast, criterion=criterion, **more)
 
 
-def small(num_examples: int = 8000, noise: float = NOISE) -> Config:
+def small(num_examples: int = 8000, noise: float = NOISE) -> v.Config:
     """The small config, with so many pairs of which so many are wrong."""
     tokens = tokenizer()
     wrong = {"caption_noise": noise, "caption_noise_kind": "other"}
@@ -59,12 +48,12 @@ def small(num_examples: int = 8000, noise: float = NOISE) -> Config:
     )
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
-    half = spec(Precision, compute="bfloat16")
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
+    half = spec(v.Precision, compute="bfloat16")
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=source(paths),
             batch_size=16_384,
             ops=[
@@ -81,11 +70,11 @@ def get_config(paths: str = "pairs/*.parquet") -> Config:
             prefetch_batches=16,
         ),
         model=spec(
-            Dual,
-            image=spec(EfficientNet, width_multiplier=4.3, depth_multiplier=5.3, precision=half),
+            v.Dual,
+            image=spec(v.EfficientNet, width_multiplier=4.3, depth_multiplier=5.3, precision=half),
             text=spec(
-                TextTransformer,
-                vocab_size=ClipTokenizer().vocab_size,
+                v.TextTransformer,
+                vocab_size=v.ClipTokenizer().vocab_size,
                 width=1024,
                 depth=24,
                 heads=16,
@@ -99,10 +88,10 @@ def get_config(paths: str = "pairs/*.parquet") -> Config:
         ),
         objective=objective(),
         optimizer=spec(
-            Optimizer,
+            v.Optimizer,
             method=spec(lamb),
             learning_rate=1e-3,
-            schedule=spec(LinearDecay, warmup="10_000 steps"),
+            schedule=spec(v.LinearDecay, warmup="10_000 steps"),
         ),
         total="1_200_000 steps",
     )

@@ -12,46 +12,30 @@ are, asked and guessed, and its features are computed again.
 `small,pace=0` makes no pseudo-labels.
 """
 
+import vision as v
 from papers.aspl.method import Rounds, SelfPaced
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.combine import Subset
-from vision.data.sources.computed import Computed
-from vision.data.sources.digits import Digits
-from vision.data.sources.folder import Folder
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.autoencoder import ConvAutoencoder
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.objectives.reconstruct import Reconstruct
-from vision.objectives.two_views import TwoViews
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw, sgd
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, ops, spec
 
 
-def get_config(folder: str = "data/faces") -> Config:
+def get_config(folder: str = "data/faces") -> v.Config:
     values = [spec(ops.Decode), spec(ops.ToRgb), spec(ops.Resize, size=160)]
     whole = [*values, spec(ops.CenterCrop, size=144), spec(ops.ValueRange), spec(ops.Normalize)]
-    train, test = (spec(Folder, root=folder, part=part, fraction=0.2) for part in ("train", "val"))
-    tower = spec(ResNet, depth=18)
+    train, test = (
+        spec(v.Folder, root=folder, part=part, fraction=0.2) for part in ("train", "val")
+    )
+    tower = spec(v.ResNet, depth=18)
 
     def run(data, objective, total, **more):
         return spec(
-            Experiment,
-            data=spec(TrainData, batch_size=128, threads=8, **data),
+            v.Experiment,
+            data=spec(v.TrainData, batch_size=128, threads=8, **data),
             model=tower,
             objective=objective,
             optimizer=spec(
-                Optimizer,
-                method=spec(sgd, momentum=0.9),
+                v.Optimizer,
+                method=spec(v.sgd, momentum=0.9),
                 learning_rate=0.01,
-                schedule=spec(Cosine),
+                schedule=spec(v.Cosine),
                 weight_decay=5e-4,
             ),
             total=total,
@@ -67,22 +51,22 @@ def get_config(folder: str = "data/faces") -> Config:
     ]
     start = run(
         {"source": train, "ops": [*values[:2], spec(ops.Views, pipelines=[view, view])]},
-        spec(TwoViews),
+        spec(v.TwoViews),
         "1 epochs",
-        init_from=spec(InitFrom, source="timm:resnet18.tv_in1k"),
+        init_from=spec(v.InitFrom, source="timm:resnet18.tv_in1k"),
     )
     crops = [spec(ops.RandomCrop, size=144), spec(ops.RandomFlip)]
     labelled = {"ops": [*values, *crops, spec(ops.ValueRange), spec(ops.Normalize)]}
     return stages(
         start=start,
         train=train,
-        read=lambda source: spec(EvalData, source=source, batch_size=256, ops=whole),
+        read=lambda source: spec(v.EvalData, source=source, batch_size=256, ops=whole),
         test=test,
         tune=lambda source, before, evaluators: run(
             {"source": source, **labelled},
-            spec(Classify),
+            spec(v.Classify),
             "10 epochs",
-            init_from=spec(InitFrom, source=f"workdir:stage:{before or 'start'}"),
+            init_from=spec(v.InitFrom, source=f"workdir:stage:{before or 'start'}"),
             evaluators=evaluators,
         ),
         loop=spec(SelfPaced, queries=500),
@@ -90,38 +74,38 @@ def get_config(folder: str = "data/faces") -> Config:
     )
 
 
-def small(pace: float = 1.0) -> Config:
+def small(pace: float = 1.0) -> v.Config:
     values = {"low": 0, "high": 1}
-    train, test = spec(Digits, split="train"), spec(Digits, split="test")
+    train, test = spec(v.Digits, split="train"), spec(v.Digits, split="test")
 
     def run(source, model, objective, total, **more):
-        method = spec(adamw)
+        method = spec(v.adamw)
         return spec(
-            Experiment,
+            v.Experiment,
             data=spec(
-                TrainData,
+                v.TrainData,
                 source=source,
                 batch_size=32,
-                batch_ops=[spec(BatchValueRange, **values)],
+                batch_ops=[spec(batch_ops.BatchValueRange, **values)],
                 threads=0,
             ),
             model=model,
             objective=objective,
-            optimizer=spec(Optimizer, method=method, learning_rate=3e-3, schedule=spec(Cosine)),
+            optimizer=spec(v.Optimizer, method=method, learning_rate=3e-3, schedule=spec(v.Cosine)),
             total=total,
             **more,
         )
 
     def tune(source, before, evaluators):
-        known = {"init_from": spec(InitFrom, source=f"workdir:stage:{before}")} if before else {}
-        model = spec(PlainConv, width=24, depth=2)
-        return run(source, model, spec(Classify), "120 steps", evaluators=evaluators, **known)
+        known = {"init_from": spec(v.InitFrom, source=f"workdir:stage:{before}")} if before else {}
+        model = spec(v.PlainConv, width=24, depth=2)
+        return run(source, model, spec(v.Classify), "120 steps", evaluators=evaluators, **known)
 
     return stages(
-        start=run(train, spec(ConvAutoencoder, widths=(8, 16)), spec(Reconstruct), "5 epochs"),
+        start=run(train, spec(v.ConvAutoencoder, widths=(8, 16)), spec(v.Reconstruct), "5 epochs"),
         train=train,
         read=lambda source: spec(
-            EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)]
+            v.EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)]
         ),
         test=test,
         tune=tune,
@@ -132,7 +116,7 @@ def small(pace: float = 1.0) -> Config:
 
 def stages(*, start, train, read, test, tune, loop, networks):
     """The first network, and by turns three rounds of labels and a network that learns them."""
-    found = [spec(Stage, name="start", do=start)]
+    found = [spec(v.Stage, name="start", do=start)]
     for number in range(networks):
         before = f"network{number - 1}" if number else ""
         rounds = spec(
@@ -144,9 +128,9 @@ def stages(*, start, train, read, test, tune, loop, networks):
             earlier=f"stage:labels{number - 1}" if number else "",
         )
         folder = f"stage:labels{number}"
-        labelled = spec(Computed, source=train, file=f"{folder}/label.npy", feature="label")
-        known = spec(Subset, source=labelled, keys_file=f"{folder}/keys.txt")
-        network = tune(known, before, {"test": spec(Classification, data=read(test))})
-        found.append(spec(Stage, name=f"labels{number}", do=rounds))
-        found.append(spec(Stage, name=f"network{number}", do=network))
-    return spec(Scenario, stages=found)
+        labelled = spec(v.Computed, source=train, file=f"{folder}/label.npy", feature="label")
+        known = spec(v.Subset, source=labelled, keys_file=f"{folder}/keys.txt")
+        network = tune(known, before, {"test": spec(v.Classification, data=read(test))})
+        found.append(spec(v.Stage, name=f"labels{number}", do=rounds))
+        found.append(spec(v.Stage, name=f"network{number}", do=network))
+    return spec(v.Scenario, stages=found)

@@ -18,20 +18,12 @@ on. `small_adapter` goes on from there with the third.
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.babel_imagenet.method import AdaptText, Translated
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.descriptions import Captions
+from vision import ops, spec
 from vision.data.sources.scenes.speak import TranslateCaption
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.image_text.retrieval import ImageTextRetrieval
-from vision.evaluators.image_text.zero_shot import MultilingualZeroShot
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
 
 LANGUAGES = {"EN": 0, "A": 1, "B": 2, "C": 3}
 SHARES = (0,) * 30 + (1,) * 15 + (2,) * 4 + (3,)
@@ -40,11 +32,11 @@ NAMES = "papers/babel_imagenet/babel_scenes.json"
 
 
 def adapter_only():
-    frozen = spec(ParameterRule, pattern="model/", learning_rate=0)
-    return [frozen, *(spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS)]
+    frozen = spec(v.ParameterRule, pattern="model/", learning_rate=0)
+    return [frozen, *(spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS)]
 
 
-def small() -> Config:
+def small() -> v.Config:
     tokens = small_pairs.tokenizer(languages=tuple(LANGUAGES.values()))
     told = spec(TranslateCaption, feature=CAPTION, languages=SHARES)
     tests = {
@@ -61,17 +53,17 @@ def small() -> Config:
         steps=400,
         evaluators={
             "languages": spec(
-                MultilingualZeroShot, data=things, tokenizer=tokens, names_file=NAMES
+                v.MultilingualZeroShot, data=things, tokenizer=tokens, names_file=NAMES
             ),
             **{
-                f"retrieval_{name}": spec(ImageTextRetrieval, data=data, tokenizer=tokens)
+                f"retrieval_{name}": spec(v.ImageTextRetrieval, data=data, tokenizer=tokens)
                 for name, data in tests.items()
             },
         },
     )
 
 
-def small_adapter(base: str = "workdirs/babel") -> Config:
+def small_adapter(base: str = "workdirs/babel") -> v.Config:
     config: Any = small()
     tokens = config.evaluators["languages"].tokenizer
     language = max(LANGUAGES.values())
@@ -82,46 +74,46 @@ def small_adapter(base: str = "workdirs/babel") -> Config:
         spec(ops.Tokenize, tokenizer=tokens, feature=CAPTION, output="text_english"),
         spec(ops.Tokenize, tokenizer=tokens, feature="caption_translated"),
     )
-    config.init_from = spec(InitFrom, source=f"workdir:{base}")
+    config.init_from = spec(v.InitFrom, source=f"workdir:{base}")
     config.objective = spec(AdaptText)
     config.optimizer.rules = tuple(adapter_only())
     config.total = "400 steps"
     return config
 
 
-def get_config(paths: str = "data/captions-SI.parquet") -> Config:
+def get_config(paths: str = "data/captions-SI.parquet") -> v.Config:
     tokens = pairs.clip_tokenizer()
     data: Any = pairs.train(paths, tokens, batch_size=512)
-    data.source.columns.caption_translated = spec(Captions)
+    data.source.columns.caption_translated = spec(v.Captions)
     data.ops = (
         *data.ops[:-1],
         spec(ops.Tokenize, tokenizer=tokens, pick="first", output="text_english"),
         spec(ops.Tokenize, tokenizer=tokens, pick="first", feature="caption_translated"),
     )
     classes = eval_data(
-        spec(Tfds, name="imagenet2012", split="validation"),
+        spec(v.Tfds, name="imagenet2012", split="validation"),
         512,
         spec(ops.Decode),
         spec(ops.Resize, size=256),
         spec(ops.CenterCrop, size=224),
     )
     return spec(
-        Experiment,
+        v.Experiment,
         data=data,
         model=pairs.towers("cls", width=512, text={}),
-        init_from=spec(InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
         objective=spec(AdaptText, width=64),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=1e-4,
-            schedule=spec(Cosine, warmup="500 steps"),
+            schedule=spec(v.Cosine, warmup="500 steps"),
             rules=adapter_only(),
         ),
         total="10 epochs",
         evaluators={
             "languages": spec(
-                MultilingualZeroShot,
+                v.MultilingualZeroShot,
                 data=classes,
                 tokenizer=tokens,
                 names_file="data/babel_imagenet.json",

@@ -20,19 +20,10 @@ them, the last things late. `small_words` teaches its text tower hidden words, a
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
-from vision.config.specs import Config, spec
+from vision import spec
 from vision.data.sources.scenes.speak import TranslateCaption
-from vision.data.tokenizers import HuggingFaceTokenizer
-from vision.models.dual import Dual
-from vision.models.text import TextTransformer
-from vision.models.vit import ViT
-from vision.objectives.contrast import Contrast
-from vision.objectives.masked_language import MaskedLanguage
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
 
 DOMAIN = 2  # an invented language in which words keep their order
 THREE = {"num_objects": (3, 3)}
@@ -49,7 +40,7 @@ BERT = {
 }
 
 
-def small(context: int = 64) -> Config:
+def small(context: int = 64) -> v.Config:
     tokens: Any = small_pairs.tokenizer(length=context, languages=(DOMAIN,))
     say = [spec(TranslateCaption, feature="caption_long", languages=(DOMAIN,))]
     text = small_pairs.transformer(
@@ -69,41 +60,41 @@ def small(context: int = 64) -> Config:
     )
 
 
-def small_words() -> Config:
+def small_words() -> v.Config:
     config: Any = small()
     tokens = config.data.ops[-1].tokenizer
     config.data.source.features = ("caption_long",)
     config.data.batch_ops = ()
     config.model = config.model.text
-    config.objective = spec(MaskedLanguage, tokenizer=tokens)
+    config.objective = spec(v.MaskedLanguage, tokenizer=tokens)
     config.evaluators = None
     return config
 
 
-def small_pretrained(words: str = "workdirs/biomedclip_words") -> Config:
+def small_pretrained(words: str = "workdirs/biomedclip_words") -> v.Config:
     config: Any = small()
-    config.init_from = spec(InitFrom, source=f"workdir:{words}", into="text")
+    config.init_from = spec(v.InitFrom, source=f"workdir:{words}", into="text")
     return config
 
 
-def get_config(paths: str = "data/pmc-train-*.parquet") -> Config:
-    tokens = spec(HuggingFaceTokenizer, path="data/pubmedbert.json", length=256)
+def get_config(paths: str = "data/pmc-train-*.parquet") -> v.Config:
+    tokens = spec(v.HuggingFaceTokenizer, path="data/pubmedbert.json", length=256)
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, tokens, batch_size=4096),
         model=spec(
-            Dual,
-            image=spec(ViT, variant="B/16", pool="cls"),
-            text=spec(TextTransformer, **BERT),
+            v.Dual,
+            image=spec(v.ViT, variant="B/16", pool="cls"),
+            text=spec(v.TextTransformer, **BERT),
             width=512,
         ),
-        init_from=spec(InitFrom, source="workdir:workdirs/pubmedbert", into="text"),
-        objective=spec(Contrast, duplicates="ignore"),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/pubmedbert", into="text"),
+        objective=spec(v.Contrast, duplicates="ignore"),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=5e-4,
-            schedule=spec(Cosine, warmup="2_000 steps"),
+            schedule=spec(v.Cosine, warmup="2_000 steps"),
             weight_decay=0.2,
         ),
         total="32 epochs",

@@ -13,24 +13,11 @@ from typing import Literal
 
 import numpy as np
 
+import vision as v
 from papers.cil_survey.method import Incremental
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.combine import Concat, Subset
-from vision.data.sources.digits import Digits
-from vision.data.sources.splits import OfClasses
-from vision.data.sources.tfds import Tfds
+from vision import batch_ops, ops, spec
 from vision.metrics.continual import worth_in_examples
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.run.experiment import Experiment
 from vision.scenario.continual import ContinualEvaluation, Exemplars
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, sgd
-from vision.train.schedule import Cosine, Staircase
-from vision.weights.init_from import InitFrom
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,58 +56,58 @@ LEARNERS: dict[Name, Learner] = {
 SMALL_FLOATS = 6_514
 
 
-def get_config(learner: Name = "wa") -> Config:
+def get_config(learner: Name = "wa") -> v.Config:
     order = np.random.RandomState(1993).permutation(100).tolist()
     return stream(
         learner,
-        train=spec(Tfds, name="cifar100", split="train"),
-        test=spec(Tfds, name="cifar100", split="test"),
+        train=spec(v.Tfds, name="cifar100", split="train"),
+        test=spec(v.Tfds, name="cifar100", split="test"),
         tasks=[order[i : i + 10] for i in range(0, 100, 10)],
         exemplars=2000,
         floats=11_220_132,
         example_bytes=32 * 32 * 3,
         run={
-            "model": spec(ResNet, depth=18, stem="cifar"),
+            "model": spec(v.ResNet, depth=18, stem="cifar"),
             "optimizer": spec(
-                Optimizer,
-                method=spec(sgd, momentum=0.9),
+                v.Optimizer,
+                method=spec(v.sgd, momentum=0.9),
                 learning_rate=0.1,
-                schedule=spec(Staircase, factor=0.1, every="60 epochs"),
+                schedule=spec(v.Staircase, factor=0.1, every="60 epochs"),
                 weight_decay=5e-4,
             ),
             "total": "170 epochs",
         },
         batch_size=128,
-        batch_ops=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
+        augment=[spec(batch_ops.BatchRandomCrop, padding=4), spec(batch_ops.BatchRandomFlip)],
     )
 
 
-def small(learner: Name = "wa") -> Config:
+def small(learner: Name = "wa") -> v.Config:
     return stream(
         learner,
-        train=spec(Digits, split="train"),
-        test=spec(Digits, split="test"),
+        train=spec(v.Digits, split="train"),
+        test=spec(v.Digits, split="test"),
         tasks=[[0, 1], [2, 3], [4, 5], [6, 7], [8, 9]],
         exemplars=100,
         floats=SMALL_FLOATS,
         example_bytes=8 * 8,
         run={
-            "model": spec(PlainConv, width=24, depth=2),
+            "model": spec(v.PlainConv, width=24, depth=2),
             "optimizer": spec(
-                Optimizer,
-                method=spec(sgd, momentum=0.9),
+                v.Optimizer,
+                method=spec(v.sgd, momentum=0.9),
                 learning_rate=0.05,
-                schedule=spec(Cosine),
+                schedule=spec(v.Cosine),
                 weight_decay=5e-4,
             ),
             "total": "600 steps" if learner == "joint" else "120 steps",  # of each task
         },
         batch_size=32,
-        batch_ops=[spec(BatchRandomCrop, padding=1, fill="edge")],
+        augment=[spec(batch_ops.BatchRandomCrop, padding=1, fill="edge")],
     )
 
 
-def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batch_size, batch_ops):
+def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batch_size, augment):
     """The stages of a learner: a run and then its memory per task, and the test of them all."""
     learner = LEARNERS[name]
     if learner.equal_bytes:
@@ -130,30 +117,30 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
     values = {"low": 0, "high": 1}
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)])
+        return spec(v.EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)])
 
     def memory(stage):
-        return spec(Subset, source=train, keys_file=f"stage:memory{stage}/keys.txt")
+        return spec(v.Subset, source=train, keys_file=f"stage:memory{stage}/keys.txt")
 
     stages, means = [], []
     for number, task in enumerate(tasks):
         if name == "prototypes":
             so_far = [label for one in tasks[: number + 1] for label in one]
-            means.append(read(spec(OfClasses, source=train, classes=so_far)))
+            means.append(read(spec(v.OfClasses, source=train, classes=so_far)))
             if number:
                 continue
-        own = spec(OfClasses, source=train, classes=task)
+        own = spec(v.OfClasses, source=train, classes=task)
         source = own
         if learner.replays and number:
-            source = spec(Concat, sources=[own, memory(number - 1)])
-        before = spec(InitFrom, source=f"workdir:stage:task{number - 1}")
+            source = spec(v.Concat, sources=[own, memory(number - 1)])
+        before = spec(v.InitFrom, source=f"workdir:stage:task{number - 1}")
         experiment = spec(
-            Experiment,
+            v.Experiment,
             data=spec(
-                TrainData,
+                v.TrainData,
                 source=source,
                 batch_size=batch_size,
-                batch_ops=[spec(BatchValueRange, **values), *batch_ops],
+                batch_ops=[spec(batch_ops.BatchValueRange, **values), *augment],
                 threads=0,
             ),
             objective=spec(
@@ -166,7 +153,7 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
             init_from=before if number else None,
             **run,
         )
-        stages.append(spec(Stage, name=f"task{number}", do=experiment))
+        stages.append(spec(v.Stage, name=f"task{number}", do=experiment))
         if learner.replays:
             kept = spec(
                 Exemplars,
@@ -175,7 +162,7 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
                 total=exemplars,
                 earlier=f"stage:memory{number - 1}" if number else "",
             )
-            stages.append(spec(Stage, name=f"memory{number}", do=kept))
+            stages.append(spec(v.Stage, name=f"memory{number}", do=kept))
             if learner.answers == "exemplars":
                 means.append(read(memory(number)))
     last = len(tasks) - 1
@@ -189,4 +176,4 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
         exemplars=f"stage:memory{last}" if learner.replays else "",
         example_bytes=example_bytes,
     )
-    return spec(Scenario, stages=[*stages, spec(Stage, name="protocol", do=protocol)])
+    return spec(v.Scenario, stages=[*stages, spec(v.Stage, name="protocol", do=protocol)])

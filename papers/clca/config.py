@@ -15,19 +15,12 @@ not at all.
 
 from typing import Literal
 
+import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from papers.clca.method import CLCA
 from papers.clca.token_reduction import Attended, Gathered, Merged
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.folder import Folder
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.vit import ViT
-from vision.run.experiment import Experiment
-from vision.train.precision import Precision
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 WORLD = {
     "label": "glyph",
@@ -44,13 +37,13 @@ RULES = {
 }
 
 
-def get_config(folder: str = "images") -> Config:
+def get_config(folder: str = "images") -> v.Config:
     normalise = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=folder, part="train"),
+            v.TrainData,
+            source=spec(v.Folder, root=folder, part="train"),
             batch_size=8,
             ops=[
                 spec(ops.Decode),
@@ -60,9 +53,11 @@ def get_config(folder: str = "images") -> Config:
                 *normalise,
             ],
         ),
-        model=spec(ViT, variant="B/16", registers=1, precision=spec(Precision, compute="bfloat16")),
+        model=spec(
+            v.ViT, variant="B/16", registers=1, precision=spec(v.Precision, compute="bfloat16")
+        ),
         init_from=spec(
-            InitFrom,
+            v.InitFrom,
             source="timm:vit_base_patch16_224.augreg_in21k",
             head="new",
             kept=[r"registers"],
@@ -72,10 +67,10 @@ def get_config(folder: str = "images") -> Config:
         total="50 epochs",
         evaluators={
             "val": spec(
-                Classification,
+                v.Classification,
                 data=spec(
-                    EvalData,
-                    source=spec(Folder, root=folder, part="val"),
+                    v.EvalData,
+                    source=spec(v.Folder, root=folder, part="val"),
                     batch_size=32,
                     ops=[
                         spec(ops.Decode),
@@ -91,19 +86,19 @@ def get_config(folder: str = "images") -> Config:
 
 def small(
     rival: Literal["", "evit", "topk", "tome", "patchmerger", "full"] = "",
-) -> Config:
+) -> v.Config:
     objective = spec(CLCA, blocks=(1,))
     if rival:
         reduced = {"keep": 1.0} if rival == "full" else {"rule": RULES[rival]}
         objective = spec(CLCA, blocks=(1,), cache=False, aggregate=False, **reduced)
     test = scenes("test", 800, ("image", "label"), **WORLD)
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(scenes("train", 2400, ("image", "label"), **WORLD), 32),
-        model=spec(ViT, width=32, depth=3, heads=4, patch=4, pool="cls", registers=1),
+        model=spec(v.ViT, width=32, depth=3, heads=4, patch=4, pool="cls", registers=1),
         objective=objective,
         optimizer=adamw_cosine(3e-3),
         total="200 steps",
-        evaluators={"test": spec(Classification, data=eval_data(test, 400))},
+        evaluators={"test": spec(v.Classification, data=eval_data(test, 400))},
         log_every="50 steps",
     )

@@ -10,11 +10,11 @@ things, so that bare names of classes are no strangers, and eight pairs of a col
 never seen.
 """
 
+import vision as v
 from configs import clip_vit_b16
 from configs.parts import small_pairs
 from configs.parts.small import eval_data
-from vision.config.specs import Config, spec
-from vision.evaluators.image_text.zero_shot import ZeroShot
+from vision import spec
 
 PAIRS = zip(small_pairs.COLOURS, small_pairs.SHAPES, strict=True)
 HELD_OUT = tuple(f"{colour} {shape}" for colour, shape in PAIRS)
@@ -29,18 +29,18 @@ WORLD = {
 def zero_shot(tokens, label, pairs):
     things = {**WORLD, "label": label, "pairs": pairs, "num_objects": (1, 1)}
     return spec(
-        ZeroShot,
+        v.ZeroShot,
         data=eval_data(small_pairs.scenes("test", 512, ("image", "label"), **things), 256),
         tokenizer=tokens,
         templates=("a {}", "a picture of a {}", "there is a {}", "we see a {}"),
     )
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     return clip_vit_b16.get_config(paths)
 
 
-def small() -> Config:
+def small() -> v.Config:
     long = {"caption": "caption_long"}
     tokens = small_pairs.tokenizer(length=44)
     seen = {**WORLD, "label": "shape_colour", "pairs": "seen"}

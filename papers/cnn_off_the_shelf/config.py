@@ -11,25 +11,16 @@ weights nobody reads any more. Trained further, only its head would move.
 from 20 images of each.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from papers.cnn_off_the_shelf.method import OffTheShelf
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.folder import Folder
-from vision.data.sources.scenes import Scenes
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, sgd
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 SEEN = ("circle", "square", "star", "crescent", "flower", "arrow")
 NEW = ("triangle", "cross", "drop", "hexagon", "tee", "pill")
 
 
-def get_config(folder: str = "images") -> Config:
+def get_config(folder: str = "images") -> v.Config:
     values = [
         spec(ops.Decode),
         spec(ops.Resize, size=256),
@@ -39,24 +30,26 @@ def get_config(folder: str = "images") -> Config:
     ]
 
     def pictures(part):
-        return spec(Folder, root=folder, part=part, fraction=0.2)
+        return spec(v.Folder, root=folder, part=part, fraction=0.2)
 
     def read(part):
-        return spec(EvalData, source=pictures(part), batch_size=32, ops=values, on_error="mask")
+        return spec(v.EvalData, source=pictures(part), batch_size=32, ops=values, on_error="mask")
 
     return spec(
-        Experiment,
-        data=spec(TrainData, source=pictures("train"), batch_size=64, ops=values, on_error="mask"),
-        model=spec(ResNet, depth=50),
-        init_from=spec(InitFrom, source="timm:resnet50.tv_in1k", head="new"),
-        objective=spec(Classify),
+        v.Experiment,
+        data=spec(
+            v.TrainData, source=pictures("train"), batch_size=64, ops=values, on_error="mask"
+        ),
+        model=spec(v.ResNet, depth=50),
+        init_from=spec(v.InitFrom, source="timm:resnet50.tv_in1k", head="new"),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=1e-3,
             rules=[
-                spec(ParameterRule, pattern="/head/"),
-                spec(ParameterRule, pattern=".*", learning_rate=0.0),
+                spec(v.ParameterRule, pattern="/head/"),
+                spec(v.ParameterRule, pattern=".*", learning_rate=0.0),
             ],
         ),
         total="1 epochs",
@@ -69,7 +62,7 @@ def get_config(folder: str = "images") -> Config:
 
 def scenes(split, examples, shapes):
     return spec(
-        Scenes,
+        v.Scenes,
         split=split,
         num_examples=examples,
         features=("image", "label"),
@@ -87,17 +80,17 @@ def unseen(split, examples, shapes):
     return eval_data(source, 250)
 
 
-def small() -> Config:
+def small() -> v.Config:
     train, test = unseen("val", 20 * len(NEW), NEW), unseen("test", 1000, NEW)
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(scenes("train", 6000, SEEN), 64),
-        model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(3e-3),
         total="250 steps",
         evaluators={
-            "seen": spec(Classification, data=unseen("test", 1000, SEEN)),
+            "seen": spec(v.Classification, data=unseen("test", 1000, SEEN)),
             "svm": spec(OffTheShelf, train=train, test=test),
             "svm_views": spec(OffTheShelf, train=train, test=test, augment=True),
         },

@@ -16,21 +16,10 @@ seconds each.
 
 from typing import Literal
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.evaluators.robustness.severity import Severity
-from vision.models.convnext import ConvNeXt
-from vision.models.resnet import ResNet
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, ParameterRule
+from vision import ops, spec
 
 Tower = Literal["resnet", "convnext", "vit"]
 SLIDERS = ("fog", "snow", "blur", "noise", "contrast", "clutter")  # digits have no hue
@@ -38,63 +27,67 @@ SLIDERS = ("fog", "snow", "blur", "noise", "contrast", "clutter")  # digits have
 
 def optimizer(learning_rate, warmup):
     return adamw_cosine(
-        learning_rate, warmup, rules=[spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS]
+        learning_rate,
+        warmup,
+        rules=[spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS],
     )
 
 
-def get_config(tower: Tower = "resnet") -> Config:
+def get_config(tower: Tower = "resnet") -> v.Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
     towers = {
-        "resnet": spec(ResNet, depth=50),
-        "convnext": spec(ConvNeXt, variant="T"),
-        "vit": spec(ViT, variant="S/16"),
+        "resnet": spec(v.ResNet, depth=50),
+        "convnext": spec(v.ConvNeXt, variant="T"),
+        "vit": spec(v.ViT, variant="S/16"),
     }
     asked = spec(
-        EvalData,
-        source=spec(Tfds, name="imagenet2012", split="validation[:1000]"),
+        v.EvalData,
+        source=spec(v.Tfds, name="imagenet2012", split="validation[:1000]"),
         batch_size=500,
         ops=[spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=224), *values],
     )
     suite = imagenet.evaluation(batch_size=1000, normalise=values)
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(batch_size=1024, augment=values),
         model=towers[tower],
-        objective=spec(Classify, label_smoothing=0.1),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=optimizer(1e-3, "10 epochs"),
         total="90 epochs",
-        evaluators={**suite, "sliders": spec(Severity, data=asked)},
+        evaluators={**suite, "sliders": spec(v.Severity, data=asked)},
         evaluate_every=imagenet.EVALUATE_EVERY,
     )
 
 
-def small(tower: Tower = "resnet") -> Config:
+def small(tower: Tower = "resnet") -> v.Config:
     wide = {"head_zero_init": False}
     towers = {
-        "resnet": spec(ResNet, depth=10, width_multiplier=0.25, **wide),
+        "resnet": spec(v.ResNet, depth=10, width_multiplier=0.25, **wide),
         "convnext": spec(
-            ConvNeXt, depths=(1, 1), dims=(32, 64), stem_stride=4, layer_scale=None, **wide
+            v.ConvNeXt, depths=(1, 1), dims=(32, 64), stem_stride=4, layer_scale=None, **wide
         ),
-        "vit": spec(ViT, width=48, depth=2, heads=4, patch=4, pool="mean", **wide),
+        "vit": spec(v.ViT, width=48, depth=2, heads=4, patch=4, pool="mean", **wide),
     }
     values = [spec(ops.Resize, size=16), spec(ops.ValueRange, low=-1, high=1)]
-    asked = spec(EvalData, source=spec(Digits, split="test"), batch_size=180, ops=values, threads=0)
+    asked = spec(
+        v.EvalData, source=spec(v.Digits, split="test"), batch_size=180, ops=values, threads=0
+    )
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
+            v.TrainData,
+            source=spec(v.Digits, split="train"),
             batch_size=64,
             ops=values,
             threads=1,
         ),
         model=towers[tower],
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=optimizer(3e-3, "20 steps"),
         total="10 epochs",
         evaluators={
-            "test": spec(Classification, data=asked),
-            "sliders": spec(Severity, data=asked, sliders=SLIDERS),
+            "test": spec(v.Classification, data=asked),
+            "sliders": spec(v.Severity, data=asked, sliders=SLIDERS),
         },
         log_every="50 steps",
     )

@@ -11,23 +11,16 @@ the blank caption [" "], the 26,244 images that were added to distract. `small`:
 scene, and a test in which four of five scenes differ from another in one thing alone.
 """
 
+import vision as v
 from configs.parts import pairs, small_pairs
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData
-from vision.evaluators.image_text.retrieval import ImageTextRetrieval
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 
 def gallery(paths, tokens):
     """Images with five captions each; a blank caption is none, and its image only distracts."""
     read = spec(ops.Tokenize, tokenizer=tokens, captions=5, pick="first", empty="mask")
     data = spec(
-        EvalData,
+        v.EvalData,
         source=pairs.source(paths),
         batch_size=256,
         ops=[
@@ -39,22 +32,22 @@ def gallery(paths, tokens):
             read,
         ],
     )
-    return spec(ImageTextRetrieval, data=data, tokenizer=tokens)
+    return spec(v.ImageTextRetrieval, data=data, tokenizer=tokens)
 
 
-def get_config(paths: str = "data/coco") -> Config:
+def get_config(paths: str = "data/coco") -> v.Config:
     tokens = pairs.clip_tokenizer()
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(f"{paths}-train.parquet", tokens, batch_size=1024),
         model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        init_from=spec(InitFrom, source="workdir:workdirs/clip_vit_b16"),
-        objective=spec(Contrast, duplicates="ignore"),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        objective=spec(v.Contrast, duplicates="ignore"),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=1e-5,
-            schedule=spec(Cosine, warmup="100 steps"),
+            schedule=spec(v.Cosine, warmup="100 steps"),
             weight_decay=0.1,
         ),
         total="10 epochs",
@@ -65,7 +58,7 @@ def get_config(paths: str = "data/coco") -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     one = {"num_objects": (1, 1)}
     alike = {**one, "duplicates": 0.8, "duplicate_kind": "attribute"}
     tokens = small_pairs.tokenizer(length=18)

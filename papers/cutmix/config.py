@@ -12,41 +12,31 @@ keeps the label; ``rival=plain`` does neither.
 
 from typing import Literal
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine, eval_data, train_data
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import CutMix
-from vision.data.sources.digits import Digits
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, sgd
-from vision.train.precision import Precision
-from vision.train.schedule import Staircase
+from vision import batch_ops, ops, spec
 
 FEW = {"test_fraction": 0.72}  # leaves 503 of 1,797
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     jitter = spec(ops.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4)
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=256,
             augment=[jitter, *normalise],
-            batch_ops=[spec(CutMix, num_classes=imagenet.NUM_CLASSES)],
+            batch_ops=[spec(batch_ops.CutMix, num_classes=imagenet.NUM_CLASSES)],
         ),
-        model=spec(ResNet, depth=50, precision=spec(Precision, compute="bfloat16")),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=50, precision=spec(v.Precision, compute="bfloat16")),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9, nesterov=True),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9, nesterov=True),
             learning_rate=0.1,
-            schedule=spec(Staircase, every="75 epochs"),
+            schedule=spec(v.Staircase, every="75 epochs"),
             weight_decay=1e-4,
             decay="coupled",
         ),
@@ -56,24 +46,24 @@ def get_config() -> Config:
     )
 
 
-def small(rival: Literal["", "cutout", "plain"] = "") -> Config:
+def small(rival: Literal["", "cutout", "plain"] = "") -> v.Config:
     erase = spec(
         ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
     )
-    test = eval_data(spec(Digits, split="test", **FEW), 360, threads=0)
+    test = eval_data(spec(v.Digits, split="test", **FEW), 360, threads=0)
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(
-            spec(Digits, split="train", **FEW),
+            spec(v.Digits, split="train", **FEW),
             64,
-            *([spec(CutMix, num_classes=10)] if not rival else ()),
+            *([spec(batch_ops.CutMix, num_classes=10)] if not rival else ()),
             ops=[erase] if rival == "cutout" else (),
             threads=0,
         ),
-        model=spec(PlainConv, width=16, depth=2),
-        objective=spec(Classify),
+        model=spec(v.PlainConv, width=16, depth=2),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(1e-2, clip_norm=None),
         total="500 steps",
-        evaluators={"test": spec(Classification, data=test)},
+        evaluators={"test": spec(v.Classification, data=test)},
         log_every="50 steps",
     )

@@ -8,25 +8,20 @@ images per class; ``config.objective.per_class`` and, for 100 and more, a learni
 ``small,attention=false`` matches mean features only.
 """
 
+import vision as v
 from configs.parts.small import eval_data, train_data
 from papers.datadam.evaluator import TaughtBySynthetic
 from papers.datadam.method import DataDam
-from vision.config.specs import Config, spec
-from vision.data.class_samplers import PxK
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.models.plain_conv import PlainConv
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, sgd
+from vision import spec
 
 UPRIGHT = ("colour", "crop", "cutout", "scale", "rotate")
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     net = {"width": 128, "depth": 3, "num_classes": 10}
     return distilled(
-        train=spec(Tfds, name="cifar10", split="train"),
-        test=spec(Tfds, name="cifar10", split="test"),
+        train=spec(v.Tfds, name="cifar10", split="train"),
+        test=spec(v.Tfds, name="cifar10", split="test"),
         net=net,
         objective=spec(DataDam, num_classes=10, per_class=10),
         learning_rate=1.0,
@@ -35,10 +30,10 @@ def get_config() -> Config:
     )
 
 
-def small(attention: bool = True) -> Config:
+def small(attention: bool = True) -> v.Config:
     return distilled(
-        train=spec(Digits, split="train"),
-        test=spec(Digits, split="test"),
+        train=spec(v.Digits, split="train"),
+        test=spec(v.Digits, split="test"),
         net={"width": 8, "depth": 2, "num_classes": 10},
         objective=spec(
             DataDam, num_classes=10, per_class=1, attention=attention, strategies=UPRIGHT
@@ -52,19 +47,19 @@ def small(attention: bool = True) -> Config:
 def distilled(*, train, test, net, objective, learning_rate, total, taught):
     read = eval_data(test, 360)
     return spec(
-        Experiment,
-        data=train_data(train, 640, sampler=spec(PxK, classes=10, instances=64)),
-        model=spec(PlainConv, **net),
+        v.Experiment,
+        data=train_data(train, 640, sampler=spec(v.PxK, classes=10, instances=64)),
+        model=spec(v.PlainConv, **net),
         objective=objective,
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.5),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.5),
             learning_rate=learning_rate,
-            rules=[spec(ParameterRule, pattern="images/pixels")],
+            rules=[spec(v.ParameterRule, pattern="images/pixels")],
         ),
         total=total,
         evaluators={
-            "test": spec(TaughtBySynthetic, data=read, model=spec(PlainConv, **net), **taught)
+            "test": spec(TaughtBySynthetic, data=read, model=spec(v.PlainConv, **net), **taught)
         },
         log_every="20 steps",
     )

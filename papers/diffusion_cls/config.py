@@ -11,50 +11,42 @@ that its block 24 of 37 is our 18 of 31; the sweep goes around it.
 ``small`` is a U-Net of 180,000 parameters on the digits that ship, every block of it.
 """
 
+import vision as v
 from configs.parts import digit_diffusion
 from configs.parts.small import eval_data
 from papers.diffusion_cls.method import DiffusionProbe
-from vision.blocks.diffusion import Diffusion
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import TrainData
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.features.probe import LinearProbe
-from vision.models.unet import UNet
-from vision.objectives.denoise import Denoise
-from vision.run.experiment import Experiment
-from vision.train.optim import Ema, Optimizer, adamw
+from vision import ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     values = [spec(ops.ValueRange, low=-1, high=1)]
     shape = [spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=256)]
 
     def read(split):
-        source = spec(Tfds, name="imagenet2012", split=split)
+        source = spec(v.Tfds, name="imagenet2012", split=split)
         return eval_data(source, 128, *shape)
 
-    diffusion = spec(Diffusion, steps=1000)
+    diffusion = spec(v.Diffusion, steps=1000)
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Tfds, name="imagenet2012", split="train"),
+            v.TrainData,
+            source=spec(v.Tfds, name="imagenet2012", split="train"),
             batch_size=256,
             ops=[*shape, spec(ops.RandomFlip), *values],
             threads=16,
         ),
         model=spec(
-            UNet, width=256, multipliers=(1, 1, 2, 2, 4, 4), depth=2, attention=(3, 4, 5), heads=4
+            v.UNet, width=256, multipliers=(1, 1, 2, 2, 4, 4), depth=2, attention=(3, 4, 5), heads=4
         ),
-        objective=spec(Denoise, diffusion=diffusion),
-        optimizer=spec(Optimizer, method=spec(adamw), learning_rate=1e-4),
-        ema=spec(Ema, decay=0.9999),
+        objective=spec(v.Denoise, diffusion=diffusion),
+        optimizer=spec(v.Optimizer, method=spec(v.adamw), learning_rate=1e-4),
+        ema=spec(v.Ema, decay=0.9999),
         total="1_980_000 steps",
         evaluators={
             "features": spec(
                 DiffusionProbe,
-                probe=spec(LinearProbe, train=read("train"), test=read("validation")),
+                probe=spec(v.LinearProbe, train=read("train"), test=read("validation")),
                 diffusion=diffusion,
                 times=(10, 30, 90, 150, 300),
                 blocks=tuple(f"block{i:02d}" for i in (6, 12, 15, 18, 21, 24)),
@@ -63,13 +55,13 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return digit_diffusion.denoise(
         {
             "features": spec(
                 DiffusionProbe,
                 probe=spec(
-                    LinearProbe,
+                    v.LinearProbe,
                     train=digit_diffusion.digits("train"),
                     test=digit_diffusion.digits("test"),
                     decays=(1e-3,),

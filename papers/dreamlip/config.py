@@ -11,17 +11,11 @@ not confirmed or given as ranges; these are ours, within them.
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from papers.dreamlip.method import Painted, PatchSegmentation
+from vision import ops, spec
 from vision.blocks.grouping import Grouping
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.descriptions import Captions
-from vision.data.pipeline import EvalData
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
 
 TEXTS = 4
 THREE = {"num_objects": (3, 3)}
@@ -30,35 +24,35 @@ PAINT = ("instances", "attributes", "background")
 
 
 def grouped():
-    return spec(Contrast, grouping=spec(Grouping), duplicates="ignore")
+    return spec(v.Contrast, grouping=spec(Grouping), duplicates="ignore")
 
 
 def tokenize(tokens, count):
     return spec(ops.Tokenize, tokenizer=tokens, captions=count, pick="first", empty="mask")
 
 
-def get_config(paths: str = "data/cc3m-*.parquet") -> Config:
+def get_config(paths: str = "data/cc3m-*.parquet") -> v.Config:
     tokens = pairs.clip_tokenizer()
     data: Any = pairs.train(paths, tokens, batch_size=4096)
-    data.source.columns.caption_long = spec(Captions)
+    data.source.columns.caption_long = spec(v.Captions)
     data.ops = (*data.ops[:-1], spec(ops.SubCaptions, count=TEXTS), tokenize(tokens, TEXTS))
     return spec(
-        Experiment,
+        v.Experiment,
         data=data,
         model=pairs.towers("mean", width=512, text={}, tokens=True),
         objective=grouped(),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=5e-4,
-            schedule=spec(Cosine, warmup="2_000 steps"),
+            schedule=spec(v.Cosine, warmup="2_000 steps"),
             weight_decay=0.5,
         ),
         total="32 epochs",
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     tokens = small_pairs.tokenizer(length=18)
     drawn: Any = small_pairs.train(
         tokens,
@@ -69,7 +63,7 @@ def small() -> Config:
     )
     drawn.source.features = ("image", "caption", "caption_long")
     segments = spec(
-        EvalData,
+        v.EvalData,
         source=small_pairs.scenes("test", 256, ("image", *PAINT), **THREE),
         batch_size=256,
         ops=[

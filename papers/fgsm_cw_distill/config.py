@@ -13,39 +13,29 @@ and by Carlini-Wagner. The recipe of training is ours: the paper has none.
 `small,taught=false` in workdirs/distill/small_teacher; a minute each.
 """
 
+import vision as v
 from papers.fgsm_cw_distill.method import DefensiveDistillation, TaughtBy
+from vision import batch_ops, ops, spec
 from vision.blocks.attack_rules import CarliniWagner, fgsm
-from vision.config.specs import Config, spec
-from vision.data import batch_ops, ops
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.evaluators.robustness.adversarial import Adversarial
-from vision.models.convnext import ConvNeXt
-from vision.models.resnet import ResNet
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
-from vision.train.schedule import Cosine
 
-FROZEN = [spec(ParameterRule, pattern="^teacher/", learning_rate=0)]
+FROZEN = [spec(v.ParameterRule, pattern="^teacher/", learning_rate=0)]
 DECAY = [
-    spec(ParameterRule, pattern="/kernel$"),
-    spec(ParameterRule, pattern=".*", weight_decay=0.0),
+    spec(v.ParameterRule, pattern="/kernel$"),
+    spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
 ]
 EPSILONS = (0.01, 0.03, 0.1, 0.2, 0.3)
 
 
 def evaluators(source, before, attacked, **cw):
     """Accuracy, attacks on what is deployed, and FGSM through the logits over the temperature."""
-    data = spec(EvalData, source=source, batch_size=125, ops=before)
+    data = spec(v.EvalData, source=source, batch_size=125, ops=before)
     towards = {"data": data, "mean": (0.5,), "std": (0.5,), "examples": attacked}
     deployed = {"fgsm": spec(fgsm, eps=0.15), "cw": spec(CarliniWagner, **cw)}
     return {
-        "test": spec(Classification, data=data),
-        "attacked": spec(Adversarial, attacks=deployed, epsilons=EPSILONS, **towards),
+        "test": spec(v.Classification, data=data),
+        "attacked": spec(v.Adversarial, attacks=deployed, epsilons=EPSILONS, **towards),
         "tempered": spec(
-            Adversarial,
+            v.Adversarial,
             attacks={"fgsm": spec(fgsm, eps=0.15)},
             epsilons=EPSILONS,
             logits="tempered_logits",
@@ -54,16 +44,16 @@ def evaluators(source, before, attacked, **cw):
     }
 
 
-def get_config(taught: bool = True) -> Config:
+def get_config(taught: bool = True) -> v.Config:
     wide = {"stem": "cifar", "head_zero_init": False}
-    teacher = spec(ResNet, depth=101, **wide)
-    student = spec(ResNet, depth=50, groups=32, group_width=4, **wide)
+    teacher = spec(v.ResNet, depth=101, **wide)
+    student = spec(v.ResNet, depth=50, groups=32, group_width=4, **wide)
     values = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Tfds, name="cifar10", split="train"),
+            v.TrainData,
+            source=spec(v.Tfds, name="cifar10", split="train"),
             batch_size=256,
             ops=[spec(ops.Decode), spec(ops.RandomCrop, size=32, padding=4)],
             batch_ops=[
@@ -82,30 +72,30 @@ def get_config(taught: bool = True) -> Config:
             teacher=teacher if taught else None,
         ),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, nesterov=True),
+            v.Optimizer,
+            method=spec(v.sgd, nesterov=True),
             # The gradient at temperature T is about 1 / T of that at 1.
             learning_rate=0.1,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=5e-4,
             decay="coupled",
             rules=(FROZEN if taught else []) + DECAY,
         ),
         total="200 epochs",
         evaluators=evaluators(
-            spec(Tfds, name="cifar10", split="test"),
+            spec(v.Tfds, name="cifar10", split="test"),
             [spec(ops.Decode), spec(ops.CenterCrop, size=32), *values],
             attacked=1000,
         ),
     )
 
 
-def small(taught: bool = True) -> Config:
+def small(taught: bool = True) -> v.Config:
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
+            v.TrainData,
+            source=spec(v.Digits, split="train"),
             batch_size=64,
             batch_ops=[
                 spec(batch_ops.BatchValueRange, low=-1, high=1),
@@ -114,7 +104,7 @@ def small(taught: bool = True) -> Config:
             threads=0,
         ),
         model=spec(
-            ConvNeXt,
+            v.ConvNeXt,
             depths=(1, 1),
             dims=(16, 32),
             stem_stride=2,
@@ -126,15 +116,15 @@ def small(taught: bool = True) -> Config:
         else None,
         objective=spec(DefensiveDistillation, temperature=50.0, taught=taught),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=2e-2,
-            schedule=spec(Cosine, warmup="1 epochs"),
+            schedule=spec(v.Cosine, warmup="1 epochs"),
             rules=(FROZEN if taught else []) + DECAY,
         ),
         total="30 epochs",
         evaluators=evaluators(
-            spec(Digits, split="test"),
+            spec(v.Digits, split="test"),
             [spec(ops.ValueRange, low=-1, high=1)],
             attacked=125,
             steps=100,

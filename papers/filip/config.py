@@ -11,37 +11,34 @@ decay are ours where the paper's are not confirmed.
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from papers.filip.method import LateRetrieval
+from vision import spec
 from vision.blocks.similarity import LateInteraction
-from vision.config.specs import Config, spec
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     model: Any = pairs.towers("mean", width=256, text={}, tokens=True)
     model.image.variant = "B/32"
     late = spec(LateInteraction, keep=0.25, compute="bfloat16")
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=24_576),
         model=model,
-        objective=spec(Contrast, similarity=late),
+        objective=spec(v.Contrast, similarity=late),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98, eps=1e-6),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98, eps=1e-6),
             learning_rate=1e-3,
-            schedule=spec(Cosine, warmup="2_000 steps"),
+            schedule=spec(v.Cosine, warmup="2_000 steps"),
             weight_decay=3e-2,
         ),
         total="30 epochs",
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     tokens, two = small_pairs.tokenizer(), {"num_objects": (2, 2)}
     data = small_pairs.unseen(tokens, world=two)
     return small_pairs.experiment(
@@ -49,6 +46,6 @@ def small() -> Config:
         small_pairs.transformer(tokens),
         steps=300,
         evaluators={"retrieval": spec(LateRetrieval, data=data)},
-        objective=spec(Contrast, similarity=spec(LateInteraction), duplicates="ignore"),
+        objective=spec(v.Contrast, similarity=spec(LateInteraction), duplicates="ignore"),
         tokens=True,
     )

@@ -9,25 +9,10 @@ paper's 20-layer one, and one cosine for its restarts. ``small`` takes the digit
 batches of 16; ``guided=false`` of both is SimCLR: the same without clusters.
 """
 
+import vision as v
 from papers.g_simclr.method import OnePerCluster
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.computed import Computed
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.features.probe import LinearProbe
-from vision.models.autoencoder import ConvAutoencoder
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.reconstruct import Reconstruct
-from vision.objectives.two_views import TwoViews
-from vision.run.experiment import Experiment
+from vision import batch_ops, ops, spec
 from vision.scenario.features import Clusters
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw, sgd
-from vision.train.schedule import Cosine
 
 PROBED = {  # the paper's P1, P2 and P3: from behind the projection to before it
     "p1": "projector/block01",
@@ -36,96 +21,101 @@ PROBED = {  # the paper's P1, P2 and P3: from behind the projection to before it
 }
 
 
-def get_config(guided: bool = True) -> Config:
-    autoencoder = spec(ConvAutoencoder, widths=(32, 64, 128))
+def get_config(guided: bool = True) -> v.Config:
+    autoencoder = spec(v.ConvAutoencoder, widths=(32, 64, 128))
     return stages(
-        train=spec(Tfds, name="cifar10", split="train"),
-        test=spec(Tfds, name="cifar10", split="test"),
+        train=spec(v.Tfds, name="cifar10", split="train"),
+        test=spec(v.Tfds, name="cifar10", split="test"),
         batch_size=64,
         guided=guided,
         autoencoder=run(autoencoder, "20 epochs", learning_rate=1e-3),
-        model=spec(ResNet, depth=18, stem="cifar", num_classes=0),
+        model=spec(v.ResNet, depth=18, stem="cifar", num_classes=0),
         views=spec(ops.simclr_views, size=32, strength=0.5, blur=False),
         optimizer=spec(
-            Optimizer, method=spec(sgd, momentum=0.9), learning_rate=0.1, schedule=spec(Cosine)
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
+            learning_rate=0.1,
+            schedule=spec(v.Cosine),
         ),
         total="15 epochs",
     )
 
 
-def small(guided: bool = True) -> Config:
+def small(guided: bool = True) -> v.Config:
     one_view = [
         spec(ops.RandomResizedCrop, size=8, scale=(0.5, 1.0)),
         spec(ops.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0),
     ]
     return stages(
-        train=spec(Digits, split="train"),
-        test=spec(Digits, split="test"),
+        train=spec(v.Digits, split="train"),
+        test=spec(v.Digits, split="test"),
         batch_size=16,
         guided=guided,
-        autoencoder=run(spec(ConvAutoencoder, widths=(8, 16)), "10 epochs", learning_rate=3e-3),
-        model=spec(PlainConv, width=16, depth=2, num_classes=0),
+        autoencoder=run(spec(v.ConvAutoencoder, widths=(8, 16)), "10 epochs", learning_rate=3e-3),
+        model=spec(v.PlainConv, width=16, depth=2, num_classes=0),
         views=spec(ops.Views, pipelines=[one_view, one_view]),
-        optimizer=spec(Optimizer, method=spec(adamw), learning_rate=2e-3, schedule=spec(Cosine)),
+        optimizer=spec(
+            v.Optimizer, method=spec(v.adamw), learning_rate=2e-3, schedule=spec(v.Cosine)
+        ),
         total="4 epochs",
     )
 
 
 def run(model, total, learning_rate):
     """Of the denoising autoencoder, whose data ``stages`` fills in."""
-    optimizer = spec(Optimizer, method=spec(adamw), learning_rate=learning_rate)
+    optimizer = spec(v.Optimizer, method=spec(v.adamw), learning_rate=learning_rate)
     return {
         "model": model,
-        "objective": spec(Reconstruct, noise=0.01),
+        "objective": spec(v.Reconstruct, noise=0.01),
         "optimizer": optimizer,
         "total": total,
     }
 
 
 def stages(train, test, batch_size, guided, autoencoder, model, views, optimizer, total):
-    values = spec(BatchValueRange, low=0, high=1)
+    values = spec(batch_ops.BatchValueRange, low=0, high=1)
     read = {"batch_size": 500, "ops": [spec(ops.ValueRange, low=0, high=1)]}
 
     def data(source, **more):
-        return spec(TrainData, source=source, batch_size=batch_size, batch_ops=[values], **more)
+        return spec(v.TrainData, source=source, batch_size=batch_size, batch_ops=[values], **more)
 
     file = "stage:clusters/clusters.npy"
     clustered = data(
-        spec(Computed, source=train, file=file, feature="cluster"),
+        spec(v.Computed, source=train, file=file, feature="cluster"),
         ops=[views],
         sampler=spec(OnePerCluster, clusters=batch_size),
     )
     contrast = spec(
-        Experiment,
+        v.Experiment,
         data=clustered if guided else data(train, ops=[views]),
         model=model,
-        objective=spec(TwoViews, projection=(256, 128, 50), temperature=0.1),
+        objective=spec(v.TwoViews, projection=(256, 128, 50), temperature=0.1),
         optimizer=optimizer,
         total=total,
         evaluators={
             name: spec(
-                LinearProbe,
-                train=spec(EvalData, source=train, **read),
-                test=spec(EvalData, source=test, **read),
+                v.LinearProbe,
+                train=spec(v.EvalData, source=train, **read),
+                test=spec(v.EvalData, source=test, **read),
                 output=output,
             )
             for name, output in PROBED.items()
         },
     )
     if not guided:
-        return spec(Scenario, stages=[spec(Stage, name="contrast", do=contrast)])
+        return spec(v.Scenario, stages=[spec(v.Stage, name="contrast", do=contrast)])
     clusters = spec(
         Clusters,
         run_of="stage:autoencoder",
-        data=spec(EvalData, source=train, **read),
+        data=spec(v.EvalData, source=train, **read),
         clusters=batch_size,
     )
-    learned = spec(Experiment, data=data(train, threads=0), **autoencoder)
+    learned = spec(v.Experiment, data=data(train, threads=0), **autoencoder)
     return spec(
-        Scenario,
+        v.Scenario,
         stages=[
-            spec(Stage, name="autoencoder", do=learned),
-            spec(Stage, name="clusters", do=clusters),
-            spec(Stage, name="contrast", do=contrast),
+            spec(v.Stage, name="autoencoder", do=learned),
+            spec(v.Stage, name="clusters", do=clusters),
+            spec(v.Stage, name="contrast", do=contrast),
         ],
     )

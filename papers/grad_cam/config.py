@@ -11,17 +11,18 @@ paper starts from trained weights: set `init_from`.
 class away; half a minute.
 """
 
+import vision as v
 from configs.parts import localised
 from papers.grad_cam.method import GradCam
-from vision.config.specs import Config, spec
+from vision import spec
 from vision.evaluators.attribution import Gradient
 
 
-def get_config(boxes: str = "ilsvrc_boxes") -> Config:
+def get_config(boxes: str = "ilsvrc_boxes") -> v.Config:
     return localised.large(boxes, maps("block11"))
 
 
-def small(biased: bool = False) -> Config:
+def small(biased: bool = False) -> v.Config:
     return localised.small(maps("block02"), biased=biased, steps=8)
 
 

@@ -10,16 +10,16 @@ CLIP ViT-B/16, in its own recipe (`configs/clip_vit_b16.py`); queries and galler
 learns from two things in a scene, of which captions tell a part.
 """
 
+import vision as v
 from configs import clip_vit_b16
 from configs.parts import small_pairs
-from vision.config.specs import Config
 
 
-def get_config(paths: str = "pairs/*.parquet") -> Config:
+def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     return clip_vit_b16.get_config(paths)
 
 
-def small() -> Config:
+def small() -> v.Config:
     two, long = {"num_objects": (2, 2)}, {"caption": "caption_long"}
     tokens = small_pairs.tokenizer(length=44)
     return small_pairs.experiment(

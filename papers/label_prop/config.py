@@ -12,18 +12,12 @@ stage, at stride 16. The paper starts from trained weights: set `init_from`.
 
 from typing import Any
 
+import vision as v
 from configs.parts import imagenet, localised
 from papers.label_prop.method import LabelPropagation
 from papers.label_prop.propagation import Propagation
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData
+from vision import ops, spec
 from vision.data.sources.scenes import Clips
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, sgd
-from vision.train.schedule import Cosine
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -36,29 +30,29 @@ def clips(examples, batch_size, **world):
         "others_move": True,
         **world,
     }
-    return spec(EvalData, source=spec(Clips, **given), batch_size=batch_size, threads=0)
+    return spec(v.EvalData, source=spec(Clips, **given), batch_size=batch_size, threads=0)
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     data = clips(100, 2, num_frames=24, image_size=(480, 856), num_objects=(1, 3))
     normalised = [spec(ops.ValueRange), spec(ops.Normalize)]
     given = {"objects": 3, "sites": ("block12",), "boxes": "boxes", "mean": MEAN, "std": STD}
     factors = spec(Propagation, top_k=10, radius=6.0, context=20, temperature=0.07)
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(batch_size=1024, augment=normalised),
-        model=spec(ResNet, depth=50),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=50),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, nesterov=True),
+            v.Optimizer,
+            method=spec(v.sgd, nesterov=True),
             learning_rate=0.4,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=1e-4,
             decay="coupled",
             rules=[
-                spec(ParameterRule, pattern="/kernel$"),
-                spec(ParameterRule, pattern=".*", weight_decay=0.0),
+                spec(v.ParameterRule, pattern="/kernel$"),
+                spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
             ],
         ),
         total="90 epochs",
@@ -70,7 +64,7 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     config: Any = localised.small(maps={})
     data = clips(
         24,

@@ -8,51 +8,45 @@ distances are those of their mean features. ``line`` observes 0, 3, 6 and 9, and
 apart as they differ.
 """
 
+import vision as v
 from configs.parts.small import eval_data, train_data
 from papers.loki.method import GeometricAnswers
-from vision.config.specs import Config, spec
-from vision.data.sources.combine import Relabel
-from vision.data.sources.digits import Digits
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
+from vision import spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     return small()
 
 
-def small() -> Config:
+def small() -> v.Config:
     return experiment(observed=(0, 1, 2, 4, 6, 7), means=read("train"))
 
 
-def line() -> Config:
+def line() -> v.Config:
     """Observes 0, 3, 6 and 9; digits lie as far apart as they differ."""
     return experiment(observed=(0, 3, 6, 9), positions=tuple((float(i),) for i in range(10)))
 
 
 def experiment(observed, **where):
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(
             spec(
-                Relabel,
-                source=spec(Digits, split="train"),
+                v.Relabel,
+                source=spec(v.Digits, split="train"),
                 mapping=[(str(digit), str(digit)) for digit in observed],
                 unmapped="drop",
             ),
             64,
             threads=0,
         ),
-        model=spec(ViT, width=48, depth=2, heads=4, patch=2, pool="mean"),
-        objective=spec(Classify),
+        model=spec(v.ViT, width=48, depth=2, heads=4, patch=2, pool="mean"),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.99),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.99),
             learning_rate=3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
+            schedule=spec(v.Cosine, warmup="20 steps"),
             weight_decay=0.05,
             clip_norm=1.0,
         ),
@@ -63,4 +57,4 @@ def experiment(observed, **where):
 
 
 def read(split: str):
-    return eval_data(spec(Digits, split=split), 360)
+    return eval_data(spec(v.Digits, split=split), 360)

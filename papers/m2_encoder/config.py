@@ -27,27 +27,25 @@ and 3 billion pairs of each language; its batch and learning rate are not confir
 CLIP's byte pairs read Chinese too, a token for every byte or two: hence the longer context.
 """
 
+import vision as v
 from configs.parts import pairs, small_pairs
-from vision.config.specs import Config, spec
+from vision import spec
 from vision.data.sources.scenes.speak import TranslateCaption
-from vision.evaluators.image_text.retrieval import ImageTextRetrieval
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
 
 
-def get_config(paths: str = "data/bm6b-*.parquet") -> Config:
+def get_config(paths: str = "data/bm6b-*.parquet") -> v.Config:
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(length=128), batch_size=32_768),
         model=pairs.towers("cls", width=512, text={"context": 128}),
-        objective=spec(Contrast, groups=2, duplicates="ignore"),
+        objective=spec(v.Contrast, groups=2, duplicates="ignore"),
         optimizer=pairs.long_warmup(weight_decay=0.05),
         accumulate=2,
         total="1 epochs",
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     tokens = small_pairs.tokenizer(languages=(0, 1))
     speak = {n: spec(TranslateCaption, feature="caption_medium", languages=(n,)) for n in (0, 1)}
     both = spec(TranslateCaption, feature="caption_medium", languages=(0, 1))
@@ -57,8 +55,8 @@ def small() -> Config:
         small_pairs.transformer(tokens),
         steps=240,
         evaluators={
-            "english": spec(ImageTextRetrieval, data=tests[0], tokenizer=tokens),
-            "foreign": spec(ImageTextRetrieval, data=tests[1], tokenizer=tokens),
+            "english": spec(v.ImageTextRetrieval, data=tests[0], tokenizer=tokens),
+            "foreign": spec(v.ImageTextRetrieval, data=tests[1], tokenizer=tokens),
         },
-        objective=spec(Contrast, duplicates="ignore", groups=2),
+        objective=spec(v.Contrast, duplicates="ignore", groups=2),
     )

@@ -12,22 +12,14 @@ Whatever source gives ``image`` (N, ...) float and ``label`` takes their place.
 ``small`` has 80 bags of 20 digits, 1 to 3 nines in every other one.
 """
 
+import vision as v
 from papers.mhim_mil.attention_mil import AttentionMIL
 from papers.mhim_mil.bags import Bags
 from papers.mhim_mil.method import MhimMil
-from vision.config.specs import Config, spec
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.evaluators.accuracy.classification import Classification
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     return stages(
         train=270,
         test=130,
@@ -40,7 +32,7 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return stages(
         train=80,
         test=300,
@@ -55,34 +47,34 @@ def small() -> Config:
 
 def stages(*, train, test, bag, batch_size, model, masks, learning_rate, total):
     def bags(split, number):
-        return spec(Bags, source=spec(Digits, split=split), num_bags=number, positive=9, **bag)
+        return spec(Bags, source=spec(v.Digits, split=split), num_bags=number, positive=9, **bag)
 
-    read = spec(EvalData, source=bags("test", test), batch_size=min(test, 100))
+    read = spec(v.EvalData, source=bags("test", test), batch_size=min(test, 100))
 
     def run(objective, **more):
         return spec(
-            Experiment,
-            data=spec(TrainData, source=bags("train", train), batch_size=batch_size, threads=1),
+            v.Experiment,
+            data=spec(v.TrainData, source=bags("train", train), batch_size=batch_size, threads=1),
             model=spec(AttentionMIL, **model),
             objective=objective,
             optimizer=spec(
-                Optimizer,
-                method=spec(adamw),
+                v.Optimizer,
+                method=spec(v.adamw),
                 learning_rate=learning_rate,
-                schedule=spec(Cosine),
+                schedule=spec(v.Cosine),
                 weight_decay=1e-5,
                 decay="coupled",
             ),
             total=total,
-            evaluators={"test": spec(Classification, data=read)},
+            evaluators={"test": spec(v.Classification, data=read)},
             **more,
         )
 
-    teacher = spec(InitFrom, source="workdir:stage:abmil", head="read")
+    teacher = spec(v.InitFrom, source="workdir:stage:abmil", head="read")
     return spec(
-        Scenario,
+        v.Scenario,
         stages=[
-            spec(Stage, name="abmil", do=run(spec(Classify))),
-            spec(Stage, name="mhim", do=run(spec(MhimMil, **masks), init_from=teacher)),
+            spec(v.Stage, name="abmil", do=run(spec(v.Classify))),
+            spec(v.Stage, name="mhim", do=run(spec(MhimMil, **masks), init_from=teacher)),
         ],
     )

@@ -18,21 +18,12 @@ fine-tunes from workdirs/soup/start on a few in textures and noise; minutes for 
 
 from typing import Literal
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from papers.model_soups.method import recipe
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import Mixup
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
-from vision.train.precision import Precision
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, ops, spec
 
 START = "workdir:workdirs/soup/start"
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -45,39 +36,39 @@ ROUGH = {
 }
 
 
-def get_config(run: int | Literal["start"] = 0) -> Config:
+def get_config(run: int | Literal["start"] = 0) -> v.Config:
     of = None if run == "start" else recipe(run)
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=MEAN, std=STD)]
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
-    rules = [spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS]
+    rules = [spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS]
     if not of:
         rules = [
-            spec(ParameterRule, pattern="/head/"),
-            spec(ParameterRule, pattern=".*", learning_rate=0),
+            spec(v.ParameterRule, pattern="/head/"),
+            spec(v.ParameterRule, pattern=".*", learning_rate=0),
         ]
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=512,
             augment=[*([augment] if of else ()), *values],
             batch_ops=mixed(of, imagenet.NUM_CLASSES),
         ),
         model=spec(
-            ViT,
+            v.ViT,
             variant="B/32",
             class_position=True,
             pre_norm=True,
             norm_epsilon=1e-5,
             activation="quick_gelu",
-            precision=spec(Precision, compute="bfloat16"),
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
-        init_from=spec(InitFrom, source=START, head="read" if of else "new"),
-        objective=spec(Classify, label_smoothing=of.label_smoothing if of else 0.0),
+        init_from=spec(v.InitFrom, source=START, head="read" if of else "new"),
+        objective=spec(v.Classify, label_smoothing=of.label_smoothing if of else 0.0),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=of.learning_rate if of else 1e-3,
-            schedule=spec(Cosine, warmup="500 steps"),
+            schedule=spec(v.Cosine, warmup="500 steps"),
             weight_decay=of.weight_decay if of else 0.0,
             clip_norm=1.0,
             rules=rules,
@@ -88,41 +79,43 @@ def get_config(run: int | Literal["start"] = 0) -> Config:
     )
 
 
-def small(run: int | Literal["start"] = "start") -> Config:
+def small(run: int | Literal["start"] = "start") -> v.Config:
     of = None if run == "start" else recipe(run)
     world = {"label": "colour", **(ROUGH if of else {})}
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(
             scenes("train", 1000 if of else 8000, ("image", "label"), **world),
             64,
             *mixed(of, len(COLOURS)),
             ops=[augment] if of else (),
         ),
-        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
-        init_from=spec(InitFrom, source=START, head="read") if of else None,
-        objective=spec(Classify, label_smoothing=of.label_smoothing if of else 0.0),
+        model=spec(v.ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
+        init_from=spec(v.InitFrom, source=START, head="read") if of else None,
+        objective=spec(v.Classify, label_smoothing=of.label_smoothing if of else 0.0),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             # So few steps of so small a tower: 5e-4..5e-3, or some runs would not leave the start.
             learning_rate=0.5 * of.learning_rate**0.5 if of else 3e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
+            schedule=spec(v.Cosine, warmup="20 steps"),
             weight_decay=of.weight_decay if of else 0.05,
             clip_norm=1.0,
         ),
         total=f"{of.epochs} epochs" if of else "400 steps",
         evaluators={
-            "held_out": spec(Classification, data=unseen("val", 500, world)),
-            "test": spec(Classification, data=unseen("test", 2000, world)),
+            "held_out": spec(v.Classification, data=unseen("val", 500, world)),
+            "test": spec(v.Classification, data=unseen("test", 2000, world)),
         },
         log_every="50 steps",
     )
 
 
 def mixed(of, num_classes):
-    return [spec(Mixup, num_classes=num_classes, alpha=of.mixup)] if of and of.mixup else []
+    return (
+        [spec(batch_ops.Mixup, num_classes=num_classes, alpha=of.mixup)] if of and of.mixup else []
+    )
 
 
 def unseen(split, examples, world):

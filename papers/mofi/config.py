@@ -13,19 +13,13 @@ Batch, learning rate, number of sampled entities and length are not confirmed; t
 nothing filters them.
 """
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import WIDTH, experiment, tokenizer, transformer
 from papers.mofi.entities import Gazetteer, Link
 from papers.mofi.method import EntityTasks
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.columns import ClassLabel
-from vision.data.pipeline import TrainData
-from vision.data.sources.parquet import Parquet
-from vision.evaluators.image_text.zero_shot import ZeroShot
-from vision.parallel.mesh import ShardingRule
-from vision.run.experiment import Experiment
+from vision import ops, spec
 
 SHAPES = ("circle", "triangle", "square", "star", "cross")
 COLOURS = ("red", "yellow", "green", "blue", "purple", "white")
@@ -50,7 +44,7 @@ def noisy():
     return scenes("train", 6000, features, **noise)
 
 
-def small() -> Config:
+def small() -> v.Config:
     return of_entities(noisy())
 
 
@@ -73,7 +67,7 @@ def of_entities(source, link=True, **tasks):
         steps=120,
         evaluators={
             "zero_shot": spec(
-                ZeroShot,
+                v.ZeroShot,
                 data=eval_data(scenes("test", 600, ("image", "label")), 200),
                 tokenizer=tokens,
                 templates=("{}",),
@@ -83,17 +77,17 @@ def of_entities(source, link=True, **tasks):
     )
 
 
-def get_config(paths: str = "data") -> Config:
+def get_config(paths: str = "data") -> v.Config:
     tokenizer = pairs.clip_tokenizer()
     half_the_time = spec(
         ops.LabelToCaption, file=f"{paths}/entities.json", templates=("{}",), described=0.5
     )
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=spec(
-                Parquet, path=f"{paths}/i2e-*.parquet", columns={"label": spec(ClassLabel)}
+                v.Parquet, path=f"{paths}/i2e-*.parquet", columns={"label": spec(v.ClassLabel)}
             ),
             batch_size=32_768,
             ops=[
@@ -111,6 +105,6 @@ def get_config(paths: str = "data") -> Config:
         model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
         objective=spec(EntityTasks, num_entities=COUNT, sampled=65_536),
         optimizer=pairs.long_warmup(weight_decay=0.1),
-        sharding=[spec(ShardingRule, pattern="entities/classes", layout=("fsdp", None))],
+        sharding=[spec(v.ShardingRule, pattern="entities/classes", layout=("fsdp", None))],
         total="600_000 steps",
     )

@@ -10,39 +10,30 @@ ScheduledDropPath that keeps 0.6 at the end. Not here: the auxiliary head.
 How cells of a search are told apart: ``papers.functional_hash.method``.
 """
 
+import vision as v
 from configs.parts.small import eval_data
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
-from vision.data.pipeline import TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.nasnet import Cell, Genotype, NasNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw, sgd
-from vision.train.schedule import Cosine
+from vision import batch_ops, ops, spec
+from vision.models.nasnet import Cell, Genotype
 
 IMAGES, EPOCHS, BATCH = 50_000, 600, 32
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     cutout = spec(
         ops.RandomErasing, probability=1.0, scale=(0.25, 0.25), ratio=(1.0, 1.0), fill="zero"
     )
     calls = IMAGES // BATCH * EPOCHS
     return experiment(
-        sources=[spec(Tfds, name="cifar10", split=split) for split in ("train", "test")],
+        sources=[spec(v.Tfds, name="cifar10", split=split) for split in ("train", "test")],
         batch_size=BATCH,
         cut=[cutout],
-        augment=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
-        model=spec(NasNet, drop_path=0.4, drop_path_calls=calls),
+        augment=[spec(batch_ops.BatchRandomCrop, padding=4), spec(batch_ops.BatchRandomFlip)],
+        model=spec(v.NasNet, drop_path=0.4, drop_path_calls=calls),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=0.025,
-            schedule=spec(Cosine),
+            schedule=spec(v.Cosine),
             weight_decay=5e-4,
             decay="coupled",
             clip_norm=5.0,
@@ -51,14 +42,14 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return experiment(
-        sources=[spec(Digits, split=split) for split in ("train", "test")],
+        sources=[spec(v.Digits, split=split) for split in ("train", "test")],
         batch_size=64,
         cut=[],
-        augment=[spec(BatchRandomCrop, padding=1, fill="edge")],
+        augment=[spec(batch_ops.BatchRandomCrop, padding=1, fill="edge")],
         model=spec(
-            NasNet,
+            v.NasNet,
             genotype=spec(
                 Genotype,
                 normal=spec(Cell, steps=("sep3(0)+identity(1)", "sep3(1)+avg3(0)")),
@@ -70,7 +61,9 @@ def small() -> Config:
             drop_path=0.1,
             drop_path_calls=200,
         ),
-        optimizer=spec(Optimizer, method=spec(adamw), learning_rate=4e-3, schedule=spec(Cosine)),
+        optimizer=spec(
+            v.Optimizer, method=spec(v.adamw), learning_rate=4e-3, schedule=spec(v.Cosine)
+        ),
         total="200 steps",
     )
 
@@ -78,17 +71,17 @@ def small() -> Config:
 def experiment(*, sources, batch_size, cut, augment, model, optimizer, total):
     train, test = sources
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=train,
             batch_size=batch_size,
             ops=cut,
-            batch_ops=[*augment, spec(BatchValueRange, low=-1, high=1)],
+            batch_ops=[*augment, spec(batch_ops.BatchValueRange, low=-1, high=1)],
         ),
         model=model,
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=optimizer,
         total=total,
-        evaluators={"test": spec(Classification, data=eval_data(test, 360))},
+        evaluators={"test": spec(v.Classification, data=eval_data(test, 360))},
     )

@@ -12,52 +12,38 @@ time. ``small,finetuned=true`` is what the means are compared with: the same net
 task after the other.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine
 from papers.nmc_frozen.method import NearestMeanStream
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.scenes import Scenes
-from vision.data.sources.splits import OfClasses
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.plain_conv import PlainConv
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, ParameterRule, sgd
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, ops, spec
 
 SHAPES = ("circle", "triangle", "square", "star", "cross", "crescent", "flower", "arrow")
 TASKS = ((0, 1), (2, 3), (4, 5), (6, 7), (8, 9))
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     values = [spec(ops.Resize, size=224), spec(ops.ValueRange, low=-1, high=1)]
-    train = spec(Tfds, name="cifar100", split="train")
+    train = spec(v.Tfds, name="cifar100", split="train")
     parts = [
-        spec(OfClasses, source=train, classes=tuple(range(i, i + 10))) for i in range(0, 100, 10)
+        spec(v.OfClasses, source=train, classes=tuple(range(i, i + 10))) for i in range(0, 100, 10)
     ]
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=100, ops=values)
+        return spec(v.EvalData, source=source, batch_size=100, ops=values)
 
     return spec(
-        Experiment,
-        data=spec(TrainData, source=train, batch_size=64, ops=values),
-        model=spec(ViT, width=768, depth=12, heads=12, patch=16),
-        init_from=spec(InitFrom, source="timm:vit_base_patch16_224.augreg_in21k", head="new"),
-        objective=spec(Classify),
+        v.Experiment,
+        data=spec(v.TrainData, source=train, batch_size=64, ops=values),
+        model=spec(v.ViT, width=768, depth=12, heads=12, patch=16),
+        init_from=spec(v.InitFrom, source="timm:vit_base_patch16_224.augreg_in21k", head="new"),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=1e-2,
             rules=[
-                spec(ParameterRule, pattern="/head/"),
-                spec(ParameterRule, pattern=".*", learning_rate=0.0),
+                spec(v.ParameterRule, pattern="/head/"),
+                spec(v.ParameterRule, pattern=".*", learning_rate=0.0),
             ],
         ),
         total="1 epochs",
@@ -65,7 +51,7 @@ def get_config() -> Config:
             metric: spec(
                 NearestMeanStream,
                 stream=[read(part) for part in parts],
-                test=read(spec(Tfds, name="cifar100", split="test")),
+                test=read(spec(v.Tfds, name="cifar100", split="test")),
                 metric=metric,
             )
             for metric in ("euclidean", "cosine")
@@ -74,8 +60,8 @@ def get_config() -> Config:
 
 
 def digits(split, classes=None):
-    source = spec(Digits, split=split)
-    return spec(OfClasses, source=source, classes=classes) if classes else source
+    source = spec(v.Digits, split=split)
+    return spec(v.OfClasses, source=source, classes=classes) if classes else source
 
 
 def large(classes=None, split="train", **data):
@@ -87,17 +73,20 @@ def large(classes=None, split="train", **data):
 def read(**digits):
     data = large(**digits)
     values = [*data["ops"], spec(ops.ValueRange, low=-1, high=1)]
-    return spec(EvalData, batch_size=360, **{**data, "ops": values})
+    return spec(v.EvalData, batch_size=360, **{**data, "ops": values})
 
 
 def run(data, total, evaluators, **more):
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData, batch_size=64, batch_ops=[spec(BatchValueRange, low=-1, high=1)], **data
+            v.TrainData,
+            batch_size=64,
+            batch_ops=[spec(batch_ops.BatchValueRange, low=-1, high=1)],
+            **data,
         ),
-        model=spec(PlainConv, width=24, depth=2),
-        objective=spec(Classify),
+        model=spec(v.PlainConv, width=24, depth=2),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total=total,
         evaluators=evaluators,
@@ -108,7 +97,7 @@ def run(data, total, evaluators, **more):
 
 def scenes():
     source = spec(
-        Scenes,
+        v.Scenes,
         split="train",
         num_examples=4000,
         features=("image", "label"),
@@ -125,17 +114,17 @@ def scenes():
     return run({"source": source, "threads": 1}, "250 steps", {"means": means})
 
 
-def small(finetuned: bool = False) -> Config:
+def small(finetuned: bool = False) -> v.Config:
     if not finetuned:
         return scenes()
-    stages = [spec(Stage, name="scenes", do=scenes())]
+    stages = [spec(v.Stage, name="scenes", do=scenes())]
     for number, task in enumerate(TASKS):
         before = f"task{number - 1}" if number else "scenes"
         tuned = run(
             large(task, threads=0),
             "50 steps",
-            {"test": spec(Classification, data=read(split="test"))},
-            init_from=spec(InitFrom, source=f"workdir:stage:{before}"),
+            {"test": spec(v.Classification, data=read(split="test"))},
+            init_from=spec(v.InitFrom, source=f"workdir:stage:{before}"),
         )
-        stages.append(spec(Stage, name=f"task{number}", do=tuned))
-    return spec(Scenario, stages=stages)
+        stages.append(spec(v.Stage, name=f"task{number}", do=tuned))
+    return spec(v.Scenario, stages=stages)

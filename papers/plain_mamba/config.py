@@ -11,36 +11,30 @@ row and column at the same side and does not know the direction of its steps.
 
 from typing import Literal
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from papers.plain_mamba.plain_mamba import PlainMamba
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchRandomCrop, MixupCutMix
-from vision.data.sources.digits import Digits
-from vision.evaluators.accuracy.classification import Classification
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.precision import Precision
+from vision import batch_ops, ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=2048,
             augment=[spec(ops.RandAugment), *normalise, spec(ops.RandomErasing, fill="noise")],
-            batch_ops=[spec(MixupCutMix, num_classes=imagenet.NUM_CLASSES)],
+            batch_ops=[spec(batch_ops.MixupCutMix, num_classes=imagenet.NUM_CLASSES)],
         ),
         model=spec(
             PlainMamba,
             variant="L1",
             drop_path=0.2,
             remat="full",
-            precision=spec(Precision, compute="bfloat16"),
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
-        objective=spec(Classify, label_smoothing=0.1),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=adamw_cosine(2e-3, "15 epochs", clip_norm=5.0),
         total="300 epochs",
         evaluators=imagenet.evaluation(batch_size=1024, normalise=normalise),
@@ -48,14 +42,14 @@ def get_config() -> Config:
     )
 
 
-def small(order: Literal["snake", "raster"] = "snake") -> Config:
+def small(order: Literal["snake", "raster"] = "snake") -> v.Config:
     snake = order == "snake"
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(
-            spec(Digits, split="train"),
+            spec(v.Digits, split="train"),
             32,
-            spec(BatchRandomCrop, padding=1, fill="edge"),
+            spec(batch_ops.BatchRandomCrop, padding=1, fill="edge"),
             threads=0,
         ),
         model=spec(
@@ -70,13 +64,13 @@ def small(order: Literal["snake", "raster"] = "snake") -> Config:
             directions=snake,
             sequential=True,
         ),
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(8e-3),
         total="900 steps",
         evaluators={
             "test": spec(
-                Classification,
-                data=eval_data(spec(Digits, split="test"), 360),
+                v.Classification,
+                data=eval_data(spec(v.Digits, split="test"), 360),
             ),
         },
         log_every="50 steps",

@@ -11,62 +11,53 @@ trace, and six other generators that are never trained on; ``small,augmenters=0`
 classifier without augmenters.
 """
 
+import vision as v
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import scenes
 from papers.pose.method import Pose
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import TrainData
-from vision.data.sources.folder import Folder
-from vision.evaluators.accuracy.classification import Classification
-from vision.evaluators.robustness.out_of_distribution import OutOfDistribution
-from vision.models.resnet import ResNet
-from vision.models.vit import ViT
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw
-from vision.train.schedule import Constant, Staircase
+from vision import ops, spec
 
 KNOWN, UNKNOWN = (0, 1, 2, 3, 4, 5), (6, 7, 8, 9, 10, 11)
 
 
-def get_config(folder: str = "osma") -> Config:
+def get_config(folder: str = "osma") -> v.Config:
     prepared = [spec(ops.Decode), spec(ops.Resize, size=128), spec(ops.CenterCrop, size=128)]
     values = [spec(ops.ValueRange, low=-1, high=1)]
 
     def read(part: str, source: str):
-        of = spec(Folder, root=f"{folder}/{source}", part=part, fraction=0.1)
+        of = spec(v.Folder, root=f"{folder}/{source}", part=part, fraction=0.1)
         return eval_data(of, 64, *prepared)
 
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=f"{folder}/known", part="train", fraction=0.1),
+            v.TrainData,
+            source=spec(v.Folder, root=f"{folder}/known", part="train", fraction=0.1),
             batch_size=8,
             ops=[*prepared, spec(ops.RandomFlip), *values],
         ),
-        model=spec(ResNet, depth=18),
+        model=spec(v.ResNet, depth=18),
         objective=spec(Pose),
         optimizer={
-            "expand": adam(1e-2, spec(Constant)),
-            "attribute": adam(1e-4, spec(Staircase, factor=0.9, every="500 steps")),
+            "expand": adam(1e-2, spec(v.Constant)),
+            "attribute": adam(1e-4, spec(v.Staircase, factor=0.9, every="500 steps")),
         },
         total="30 epochs",
         evaluators=evaluation(read("val", "known"), read("val", "unknown")),
     )
 
 
-def small(augmenters: int = 6) -> Config:
+def small(augmenters: int = 6) -> v.Config:
     optimizers = {
-        "expand": adam(1e-2, spec(Constant)),
-        "attribute": adam(2e-3, spec(Staircase, factor=0.9, every="50 steps")),
+        "expand": adam(1e-2, spec(v.Constant)),
+        "attribute": adam(2e-3, spec(v.Staircase, factor=0.9, every="50 steps")),
     }
     if not augmenters:
         del optimizers["expand"]
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(marked("train", KNOWN, 4000), 32),
-        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
+        model=spec(v.ViT, width=48, depth=2, heads=4, patch=6, pool="mean"),
         objective=spec(Pose, augmenters=augmenters, width=8),
         optimizer=optimizers,
         total="300 steps",
@@ -79,10 +70,10 @@ def small(augmenters: int = 6) -> Config:
 
 
 def adam(learning_rate: float, schedule):
-    rules = [spec(ParameterRule, pattern=".*")]
+    rules = [spec(v.ParameterRule, pattern=".*")]
     return spec(
-        Optimizer,
-        method=spec(adamw),
+        v.Optimizer,
+        method=spec(v.adamw),
         learning_rate=learning_rate,
         schedule=schedule,
         rules=rules,
@@ -102,6 +93,6 @@ def held(source):
 
 def evaluation(known, unknown):
     return {
-        "known": spec(Classification, data=known),
-        "open": spec(OutOfDistribution, inside=known, outside={"unknown": unknown}),
+        "known": spec(v.Classification, data=known),
+        "open": spec(v.OutOfDistribution, inside=known, outside={"unknown": unknown}),
     }

@@ -11,43 +11,30 @@ is trained here, where the authors take one off the shelf. FID and IS are not co
 and by the classifier as it is, judged by a wider network that led nothing.
 """
 
+import vision as v
 from configs.parts import digit_diffusion, imagenet
 from configs.parts.small import train_data
 from papers.ppap.method import CONVOLUTIONS, NoiseExperts
 from papers.ppap.sampled import Sampled
-from vision.blocks.adapters import Lora
-from vision.blocks.diffusion import Diffusion
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchRandomCrop
-from vision.data.sources.npz import Npz
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
-from vision.train.schedule import Cosine, LinearDecay
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, ops, spec
 
 SCALE = 7.5
 
 
-def get_config(diffusion: str = "workdirs/adm") -> Config:
+def get_config(diffusion: str = "workdirs/adm") -> v.Config:
     values = [spec(ops.ValueRange, low=-1, high=1)]
-    net = spec(ResNet, depth=50, num_classes=1000)
-    noise = spec(Diffusion, steps=1000)
+    net = spec(v.ResNet, depth=50, num_classes=1000)
+    noise = spec(v.Diffusion, steps=1000)
     classifier = spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(1024, values, size=256),
         model=net,
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=0.4,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=1e-4,
             decay="coupled",
         ),
@@ -57,9 +44,9 @@ def get_config(diffusion: str = "workdirs/adm") -> Config:
     )
     made = {"run_of": diffusion, "diffusion": noise}
     # Every expert takes 300,000 / 5 steps of 256 images.
-    learned = experts(5, net, noise, spec(Lora, **vars(CONVOLUTIONS)), 1280, "60_000 steps", 1e-4)
+    learned = experts(5, net, noise, spec(v.Lora, **vars(CONVOLUTIONS)), 1280, "60_000 steps", 1e-4)
     return spec(
-        Scenario,
+        v.Scenario,
         stages=[
             stage("classifier", classifier),
             stage("images", spec(Sampled, count=500_000, **made)),
@@ -71,9 +58,9 @@ def get_config(diffusion: str = "workdirs/adm") -> Config:
     )
 
 
-def small() -> Config:
-    net = spec(PlainConv, width=32, depth=2, num_classes=10)
-    noise, lora = digit_diffusion.diffusion(), spec(Lora, pattern="conv[^/]*/kernel$", rank=8)
+def small() -> v.Config:
+    net = spec(v.PlainConv, width=32, depth=2, num_classes=10)
+    noise, lora = digit_diffusion.diffusion(), spec(v.Lora, pattern="conv[^/]*/kernel$", rank=8)
     made = {"run_of": "stage:diffusion", "diffusion": noise}
 
     def guided(by):
@@ -84,9 +71,9 @@ def small() -> Config:
     def learned(count):
         return experts(count, net, noise, lora, 160, "400 steps", 4e-3)
 
-    judge = spec(PlainConv, width=48, depth=2, num_classes=10)
+    judge = spec(v.PlainConv, width=48, depth=2, num_classes=10)
     return spec(
-        Scenario,
+        v.Scenario,
         stages=[
             stage("diffusion", digit_diffusion.denoise()),
             stage("classifier", classified(net, "300 steps")),
@@ -102,41 +89,45 @@ def small() -> Config:
 
 
 def stage(name, do):
-    return spec(Stage, name=name, do=do)
+    return spec(v.Stage, name=name, do=do)
 
 
 def classified(model, total):
     """A classifier of the digits that ship."""
     return spec(
-        Experiment,
-        data=digit_diffusion.train(64, spec(BatchRandomCrop, padding=1, fill="edge")),
+        v.Experiment,
+        data=digit_diffusion.train(64, spec(batch_ops.BatchRandomCrop, padding=1, fill="edge")),
         model=model,
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer, method=spec(adamw), learning_rate=4e-3, schedule=spec(Cosine), clip_norm=1.0
+            v.Optimizer,
+            method=spec(v.adamw),
+            learning_rate=4e-3,
+            schedule=spec(v.Cosine),
+            clip_norm=1.0,
         ),
         total=total,
-        evaluators={"test": spec(Classification, data=digit_diffusion.digits("test"))},
+        evaluators={"test": spec(v.Classification, data=digit_diffusion.digits("test"))},
         log_every="50 steps",
     )
 
 
 def experts(count, net, noise, lora, batch_size, total, learning_rate):
     return spec(
-        Experiment,
-        data=train_data(spec(Npz, path="stage:images/images.npz"), batch_size, threads=0),
+        v.Experiment,
+        data=train_data(spec(v.Npz, path="stage:images/images.npz"), batch_size, threads=0),
         model=net,
-        init_from=spec(InitFrom, source="workdir:stage:classifier", head="read"),
+        init_from=spec(v.InitFrom, source="workdir:stage:classifier", head="read"),
         objective=spec(NoiseExperts, diffusion=noise, experts=count, adapters=[lora]),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=learning_rate,
-            schedule=spec(LinearDecay),
+            schedule=spec(v.LinearDecay),
             weight_decay=0.05,
             rules=[
-                spec(ParameterRule, pattern="experts/"),
-                spec(ParameterRule, pattern=".*", learning_rate=0.0),
+                spec(v.ParameterRule, pattern="experts/"),
+                spec(v.ParameterRule, pattern=".*", learning_rate=0.0),
             ],
         ),
         total=total,

@@ -15,27 +15,14 @@ of six of these colours on plain paper.
 
 from typing import Any
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from configs.parts.small_pairs import SHAPES, experiment, tokenizer, transformer
 from papers.prefix_conditioning.method import SOURCES, Unlabelled, prefixed
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.columns import ClassLabel
-from vision.data.mixture import Mixture, MixturePart
+from vision import batch_ops, ops, spec
 from vision.data.prompts import SHORT
-from vision.data.sources.combine import Relabel
-from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes.vocabulary import COLOURS
-from vision.data.tokenizers import ClipTokenizer
-from vision.evaluators.image_text.zero_shot import ZeroShot
-from vision.models.dual import Dual
-from vision.models.swin import Swin
-from vision.models.text import TextTransformer
-from vision.objectives.contrast import Contrast, SameKey
-from vision.run.experiment import Experiment
-from vision.train.precision import Precision
 
 LABELLED = COLOURS[:6]
 CLUTTERED = ("brick", "wood", "stone", "night")
@@ -47,14 +34,14 @@ def two_sources(captions, labelled, tokenizers, say, read=(), **more):
     tokenize = {name: spec(ops.Tokenize, tokenizer=tokens) for name, tokens in tokenizers.items()}
     parts = [
         spec(
-            MixturePart,
+            v.MixturePart,
             source=captions,
             ops=[*read, spec(Unlabelled), tokenize["captions"]],
             name="captions",
         ),
-        spec(MixturePart, source=labelled, ops=[*read, say, tokenize["labels"]], name="labels"),
+        spec(v.MixturePart, source=labelled, ops=[*read, say, tokenize["labels"]], name="labels"),
     ]
-    return spec(Mixture, parts=parts, pure=True, **more)
+    return spec(v.Mixture, parts=parts, pure=True, **more)
 
 
 def scenes(split, num_examples, features, cluttered, colours, **more):
@@ -67,14 +54,14 @@ def scenes(split, num_examples, features, cluttered, colours, **more):
 def zero_shot(tokenizer, cluttered, colours):
     source = scenes("test", 1000, ("image", "label"), cluttered, colours)
     return spec(
-        ZeroShot,
+        v.ZeroShot,
         data=eval_data(source, 250),
         tokenizer=tokenizer,
         templates=TEMPLATES,
     )
 
 
-def small(conditioned: bool = True) -> Config:
+def small(conditioned: bool = True) -> v.Config:
     """The small config; `conditioned=False` is its baseline, where both sources read alike."""
     words: Any = tokenizer(length=16)
     tokenizers = {
@@ -87,7 +74,7 @@ def small(conditioned: bool = True) -> Config:
         two_sources(
             scenes("captions", 6000, features, True, COLOURS, **noisy),
             spec(
-                Relabel,
+                v.Relabel,
                 source=scenes("labels", 6000, ("image", "label"), False, LABELLED),
                 mapping=tuple((name, name) for name in LABELLED),
                 class_names=COLOURS,
@@ -95,7 +82,7 @@ def small(conditioned: bool = True) -> Config:
             tokenizers,
             spec(ops.LabelToCaption, names=COLOURS, templates=TEMPLATES),
             batch_size=64,
-            batch_ops=[spec(BatchValueRange, low=-1, high=1)],
+            batch_ops=[spec(batch_ops.BatchValueRange, low=-1, high=1)],
             threads=1,
         ),
         transformer(words, vocab_size=4 + len(words.words) + len(SOURCES)),
@@ -105,21 +92,21 @@ def small(conditioned: bool = True) -> Config:
             for test, of in (("open", (True, COLOURS)), ("plain", (False, LABELLED)))
             for name, tokens in tokenizers.items()
         },
-        objective=spec(Contrast, targets=spec(SameKey)),
+        objective=spec(v.Contrast, targets=spec(v.SameKey)),
     )
 
 
-def get_config(paths: str = "data") -> Config:
+def get_config(paths: str = "data") -> v.Config:
     tokenizer = pairs.clip_tokenizer()
-    half = spec(Precision, compute="bfloat16")
+    half = spec(v.Precision, compute="bfloat16")
     return spec(
-        Experiment,
+        v.Experiment,
         data=two_sources(
             pairs.source(f"{paths}/cc12m-*.parquet"),
             spec(
-                Parquet,
+                v.Parquet,
                 path=f"{paths}/imagenet21k-*.parquet",
-                columns={"label": spec(ClassLabel)},
+                columns={"label": spec(v.ClassLabel)},
             ),
             {name: spec(prefixed, tokenizer=tokenizer, source=name) for name in SOURCES},
             spec(ops.LabelToCaption, file=f"{paths}/imagenet21k.json", templates=SHORT),
@@ -135,16 +122,16 @@ def get_config(paths: str = "data") -> Config:
             prefetch_batches=16,
         ),
         model=spec(
-            Dual,
-            image=spec(Swin, variant="T", drop_path=0.1, precision=half),
+            v.Dual,
+            image=spec(v.Swin, variant="T", drop_path=0.1, precision=half),
             text=spec(
-                TextTransformer,
-                vocab_size=ClipTokenizer().vocab_size + len(SOURCES),
+                v.TextTransformer,
+                vocab_size=v.ClipTokenizer().vocab_size + len(SOURCES),
                 precision=half,
             ),
             width=512,
         ),
-        objective=spec(Contrast, targets=spec(SameKey)),
+        objective=spec(v.Contrast, targets=spec(v.SameKey)),
         optimizer=pairs.long_warmup(weight_decay=0.05),
         total="50 epochs",
     )

@@ -10,63 +10,54 @@ of scikit-learn's digits; here the repository's split stands, of 1,155 and 288.
 on 250 images; ``small,uploads=1`` uploads the image in the first of the ten only.
 """
 
+import vision as v
 from papers.quantum_ham_embed.quantum import HamiltonianEmbedding
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.combine import Relabel
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw
+from vision import batch_ops, ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     return experiment(eight("train"), eight("test"), 1155, "500 epochs", 0.1, layers=15)
 
 
-def mnist() -> Config:
-    train, test = (spec(Tfds, name="mnist", split=split) for split in ("train", "test"))
+def mnist() -> v.Config:
+    train, test = (spec(v.Tfds, name="mnist", split=split) for split in ("train", "test"))
     return experiment(train, test, 1000, "500 epochs", 0.1, layers=15)
 
 
-def small(uploads: int | None = None) -> Config:
+def small(uploads: int | None = None) -> v.Config:
     train, test = eight("train"), eight("test")
     return experiment(train, test, 250, "300 steps", 0.05, layers=10, uploads=uploads)
 
 
 def eight(split: str):
     names = tuple((name, name) for name in "01234567")
-    return spec(Relabel, source=spec(Digits, split=split), mapping=names, unmapped="drop")
+    return spec(v.Relabel, source=spec(v.Digits, split=split), mapping=names, unmapped="drop")
 
 
 def experiment(train, test, batch_size, total, learning_rate, **model):
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=train,
             batch_size=batch_size,
-            batch_ops=[spec(BatchValueRange, low=0, high=1)],
+            batch_ops=[spec(batch_ops.BatchValueRange, low=0, high=1)],
             threads=0,
         ),
         model=spec(HamiltonianEmbedding, **model),
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=learning_rate,
-            rules=[spec(ParameterRule, pattern=".*")],
+            rules=[spec(v.ParameterRule, pattern=".*")],
         ),
         total=total,
         evaluators={
             "test": spec(
-                Classification,
+                v.Classification,
                 data=spec(
-                    EvalData,
+                    v.EvalData,
                     source=test,
                     batch_size=288,
                     ops=[spec(ops.ValueRange, low=0, high=1)],

@@ -12,23 +12,12 @@ hidden patches and, from the same start, without them; its crops are made on the
 change nothing but place and size.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from papers.rad_dino.method import Film, Findings, film_views
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.batch_views import BatchNormalize, BatchRandomResizedCrop, Crops
-from vision.data.pipeline import TrainData
-from vision.data.sources.folder import Folder
+from vision import batch_ops, batch_views, ops, spec
 from vision.data.sources.scenes.vocabulary import SHAPES
-from vision.evaluators.features.linear_heads import FindingsProbe, PatchProbe
-from vision.models.vit import ViT
-from vision.objectives.self_distill import SelfDistill
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.precision import Precision
-from vision.weights.init_from import InitFrom
 
 KINDS = ("circle", "square", "star", "cross")
 CROPS = ("image/global", "image/local")
@@ -36,13 +25,13 @@ CROPS = ("image/global", "image/local")
 MEAN, STD = (0.5307, 0.5307, 0.5307), (0.2583, 0.2583, 0.2583)
 
 
-def get_config(folder: str = "films") -> Config:
-    values = [spec(BatchValueRange, image_key=key) for key in CROPS]
+def get_config(folder: str = "films") -> v.Config:
+    values = [spec(batch_ops.BatchValueRange, image_key=key) for key in CROPS]
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=folder),
+            v.TrainData,
+            source=spec(v.Folder, root=folder),
             batch_size=640,
             ops=[
                 spec(ops.Decode),
@@ -54,40 +43,47 @@ def get_config(folder: str = "films") -> Config:
             ],
             batch_ops=[
                 *values,
-                *(spec(BatchNormalize, mean=MEAN, std=STD, image_key=key) for key in CROPS),
+                *(
+                    spec(batch_views.BatchNormalize, mean=MEAN, std=STD, image_key=key)
+                    for key in CROPS
+                ),
             ],
             on_error="mask",
             threads=16,
             prefetch_batches=16,
         ),
         model=spec(
-            ViT,
+            v.ViT,
             variant="B/14",
             num_classes=0,
             class_position=True,
             layer_scale=1.0,
             drop_path=0.3,
             remat="dots",
-            precision=spec(Precision, compute="bfloat16"),
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
-        init_from=spec(InitFrom, source="timm:timm/vit_base_patch14_dinov2.lvd142m"),
-        objective=spec(SelfDistill),
+        init_from=spec(v.InitFrom, source="timm:timm/vit_base_patch14_dinov2.lvd142m"),
+        objective=spec(v.SelfDistill),
         optimizer=adamw_cosine(1e-3, "10 epochs", weight_decay=0.04, clip_norm=3.0),
         total="100 epochs",
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     world = {"shapes": KINDS, "sizes": ("medium", "large"), "num_objects": (1, 3)}
-    film, start = spec(Film), spec(InitFrom, source="workdir:stage:pictures")
+    film, start = spec(Film), spec(v.InitFrom, source="workdir:stage:pictures")
     whole = {"widths": (64, 32), "prototypes": 128, "momentum": 0.98}
 
     def crops(size, scale, out):
-        return spec(Crops, crop=spec(BatchRandomResizedCrop, size=size, scale=scale), out=out)
+        return spec(
+            batch_views.Crops,
+            crop=spec(batch_views.BatchRandomResizedCrop, size=size, scale=scale),
+            out=out,
+        )
 
     def learn(prepared, objective, **more):
         return spec(
-            Experiment,
+            v.Experiment,
             data=train_data(
                 scenes("train", 2000, ("image",), **world),
                 32,
@@ -95,7 +91,7 @@ def small() -> Config:
                 crops(12, (0.2, 0.5), "image/local"),
                 ops=[*prepared, spec(ops.BlockPatchMasks, grid=(6, 6), least=2)],
             ),
-            model=spec(ViT, width=32, depth=2, heads=4, patch=4, num_classes=0),
+            model=spec(v.ViT, width=32, depth=2, heads=4, patch=4, num_classes=0),
             objective=objective,
             optimizer=adamw_cosine(2e-3, weight_decay=0.04, clip_norm=3.0),
             total="200 steps",
@@ -104,14 +100,14 @@ def small() -> Config:
             **more,
         )
 
-    with_patches = spec(SelfDistill, **whole)
-    without = spec(SelfDistill, patch_weight=0.0, **whole)
+    with_patches = spec(v.SelfDistill, **whole)
+    without = spec(v.SelfDistill, patch_weight=0.0, **whole)
     return spec(
-        Scenario,
+        v.Scenario,
         stages=[
-            spec(Stage, name="pictures", do=learn([], with_patches)),
-            spec(Stage, name="films", do=learn([film], with_patches, init_from=start)),
-            spec(Stage, name="views_only", do=learn([film], without, init_from=start)),
+            spec(v.Stage, name="pictures", do=learn([], with_patches)),
+            spec(v.Stage, name="films", do=learn([film], with_patches, init_from=start)),
+            spec(v.Stage, name="views_only", do=learn([film], without, init_from=start)),
         ],
     )
 
@@ -129,6 +125,6 @@ def heads(world, film):
 
     both = {"train": read("val", 1000), "test": read("test", 1000)}
     return {
-        "findings": spec(FindingsProbe, **both),
-        "patches": spec(PatchProbe, classes=1 + len(KINDS), **both),
+        "findings": spec(v.FindingsProbe, **both),
+        "patches": spec(v.PatchProbe, classes=1 + len(KINDS), **both),
     }

@@ -11,20 +11,11 @@ the learning rate is ours.
 M = 0..10, and ``magnitude=none`` no augmentation.
 """
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine, eval_data, train_data
-from vision.config.specs import Config, spec
-from vision.data import ops
+from vision import ops, spec
 from vision.data.ops.auto import RAND_AUGMENT_PAPER_OPS
-from vision.data.sources.digits import Digits
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, sgd
-from vision.train.precision import Precision
-from vision.train.schedule import Cosine
 
 SIDE = 12
 
@@ -34,18 +25,18 @@ def paper(num_ops: int, magnitude: int, **more):
     return spec(ops.RandAugment, num_ops=num_ops, magnitude=magnitude, **plain, **more)
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(batch_size=4096, augment=[paper(2, 9), *normalise]),
-        model=spec(ResNet, depth=50, precision=spec(Precision, compute="bfloat16")),
-        objective=spec(Classify, label_smoothing=0.1),
+        model=spec(v.ResNet, depth=50, precision=spec(v.Precision, compute="bfloat16")),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9, nesterov=True),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9, nesterov=True),
             learning_rate=1.6,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=1e-4,
             decay="coupled",
         ),
@@ -55,17 +46,17 @@ def get_config() -> Config:
     )
 
 
-def small(magnitude: int | None = 4) -> Config:
+def small(magnitude: int | None = 4) -> v.Config:
     augment = [] if magnitude is None else [paper(2, magnitude, fill=(0, 0, 0))]
     frame = spec(ops.CenterPad, size=(SIDE, SIDE), fill=(0,))
-    test = eval_data(spec(Digits, split="test"), 360, frame, threads=0)
+    test = eval_data(spec(v.Digits, split="test"), 360, frame, threads=0)
     return spec(
-        Experiment,
-        data=train_data(spec(Digits, split="train"), 64, ops=[frame, *augment]),
-        model=spec(PlainConv, width=16, depth=2),
-        objective=spec(Classify),
+        v.Experiment,
+        data=train_data(spec(v.Digits, split="train"), 64, ops=[frame, *augment]),
+        model=spec(v.PlainConv, width=16, depth=2),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(1e-2, clip_norm=None),
         total="400 steps",
-        evaluators={"test": spec(Classification, data=test)},
+        evaluators={"test": spec(v.Classification, data=test)},
         log_every="50 steps",
     )

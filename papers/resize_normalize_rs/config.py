@@ -10,28 +10,17 @@ with a ResNet-50 of ImageNet. TFDS has one split; the last fifth is measured.
 their own 8 px and at 16, 32 and 64.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine
 from papers.resize_normalize_rs.method import ResizeNormalize
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.combine import Relabel
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, sgd
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, ops, spec
 
 
-def get_config() -> Config:
-    train, test = (spec(Tfds, name="eurosat/rgb", split=f"train[{s}]") for s in (":80%", "80%:"))
+def get_config() -> v.Config:
+    train, test = (spec(v.Tfds, name="eurosat/rgb", split=f"train[{s}]") for s in (":80%", "80%:"))
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=64, ops=[spec(ops.Decode)])
+        return spec(v.EvalData, source=source, batch_size=64, ops=[spec(ops.Decode)])
 
     values = [
         spec(ops.Decode),
@@ -40,16 +29,16 @@ def get_config() -> Config:
         spec(ops.Normalize, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
     ]
     rules = [
-        spec(ParameterRule, pattern="/head/"),
-        spec(ParameterRule, pattern=".*", learning_rate=0.0),
+        spec(v.ParameterRule, pattern="/head/"),
+        spec(v.ParameterRule, pattern=".*", learning_rate=0.0),
     ]
     return spec(
-        Experiment,
-        data=spec(TrainData, source=train, batch_size=64, ops=values),
-        model=spec(ResNet, depth=50),
-        init_from=spec(InitFrom, source="timm:resnet50.tv_in1k", head="new"),
-        objective=spec(Classify),
-        optimizer=spec(Optimizer, method=spec(sgd), learning_rate=1e-2, rules=rules),
+        v.Experiment,
+        data=spec(v.TrainData, source=train, batch_size=64, ops=values),
+        model=spec(v.ResNet, depth=50),
+        init_from=spec(v.InitFrom, source="timm:resnet50.tv_in1k", head="new"),
+        objective=spec(v.Classify),
+        optimizer=spec(v.Optimizer, method=spec(v.sgd), learning_rate=1e-2, rules=rules),
         total="1 epochs",
         evaluators={
             "grid": spec(ResizeNormalize, train=read(train), test=read(test)),
@@ -59,35 +48,35 @@ def get_config() -> Config:
 
 def digits(split, classes):
     names = tuple((str(each), str(each)) for each in classes)
-    return spec(Relabel, source=spec(Digits, split=split), mapping=names, unmapped="drop")
+    return spec(v.Relabel, source=spec(v.Digits, split=split), mapping=names, unmapped="drop")
 
 
-def small() -> Config:
+def small() -> v.Config:
     seen, new = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
     resize = spec(ops.Resize, size=32)
 
     def read(split):
-        return spec(EvalData, source=digits(split, new), batch_size=240)
+        return spec(v.EvalData, source=digits(split, new), batch_size=240)
 
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=digits("train", seen),
             batch_size=64,
             ops=[resize],
-            batch_ops=[spec(BatchValueRange)],
+            batch_ops=[spec(batch_ops.BatchValueRange)],
             threads=0,
         ),
-        model=spec(ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=10, stem="imagenet", width_multiplier=0.25),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(3e-3),
         total="200 steps",
         evaluators={
             "seen": spec(
-                Classification,
+                v.Classification,
                 data=spec(
-                    EvalData,
+                    v.EvalData,
                     source=digits("test", seen),
                     batch_size=180,
                     ops=[resize, spec(ops.ValueRange)],

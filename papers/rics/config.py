@@ -12,24 +12,15 @@ weights: set `init_from`.
 26; under a minute.
 """
 
+import vision as v
 from configs.parts import imagenet
 from papers.rics.method import Rics
-from vision.config.specs import Config, spec
-from vision.data import ops
+from vision import ops, spec
 from vision.data.ops.sliders import Slider
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.robustness.translation import Translation
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
-from vision.train.schedule import Cosine
 
 DECAY = [
-    spec(ParameterRule, pattern="/kernel$"),
-    spec(ParameterRule, pattern=".*", weight_decay=0.0),
+    spec(v.ParameterRule, pattern="/kernel$"),
+    spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
 ]
 
 
@@ -37,7 +28,7 @@ def moves(data, window, picture):
     """The crop in the middle, and RICS with either score; cyclic moves of the latter."""
 
     def over(side, **given):
-        return spec(Translation, data=data([spec(ops.CenterCrop, size=side)]), **given)
+        return spec(v.Translation, data=data([spec(ops.CenterCrop, size=side)]), **given)
 
     return {
         "centre": over(window),
@@ -47,27 +38,27 @@ def moves(data, window, picture):
     }
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def data(crop):
         return spec(
-            EvalData,
-            source=spec(Tfds, name="imagenet2012", split="validation"),
+            v.EvalData,
+            source=spec(v.Tfds, name="imagenet2012", split="validation"),
             batch_size=512,
             ops=[spec(ops.Decode), spec(ops.Resize, size=288), *crop, *values],
         )
 
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(batch_size=1024, augment=values),
-        model=spec(ResNet, depth=50),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=50),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, nesterov=True),
+            v.Optimizer,
+            method=spec(v.sgd, nesterov=True),
             learning_rate=0.4,
-            schedule=spec(Cosine, warmup="5 epochs"),
+            schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=1e-4,
             decay="coupled",
             rules=DECAY,
@@ -77,35 +68,35 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     canvas = [spec(ops.CenterPad, size=(28, 28), fill=(0,)), spec(Slider, name="noise", scale=2.0)]
     values = spec(ops.ValueRange, low=-1, high=1)
 
     def data(crop):
         return spec(
-            EvalData,
-            source=spec(Digits, split="test"),
+            v.EvalData,
+            source=spec(v.Digits, split="test"),
             batch_size=360,
             ops=[*canvas, *crop, values],
             threads=0,
         )
 
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Digits, split="train"),
+            v.TrainData,
+            source=spec(v.Digits, split="train"),
             batch_size=64,
             ops=[*canvas, spec(ops.RandomCrop, size=16), values],
             threads=1,
         ),
-        model=spec(ResNet, depth=10, width_multiplier=0.25, head_zero_init=False),
-        objective=spec(Classify),
+        model=spec(v.ResNet, depth=10, width_multiplier=0.25, head_zero_init=False),
+        objective=spec(v.Classify),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=1e-2,
-            schedule=spec(Cosine, warmup="1 epochs"),
+            schedule=spec(v.Cosine, warmup="1 epochs"),
             rules=DECAY,
         ),
         total="15 epochs",

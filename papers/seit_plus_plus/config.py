@@ -12,54 +12,40 @@ and trained here, by squared errors alone.
 fine-tuning without pre-training, a ViT of all labels on tokens, and one on pixels.
 """
 
+import vision as v
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from papers.seit_plus_plus.codes import FromCodes
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
 from papers.seit_plus_plus.method import ColorAdapt, MaskedTokens
 from papers.seit_plus_plus.tokenize_images import Tokenised
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.npz import Npz
-from vision.data.sources.splits import Split
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.vit import ViT
-from vision.models.vq import VqAutoencoder
-from vision.objectives.classify import Classify
-from vision.objectives.quantise import Quantise
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 CODEBOOK = "stage:train_tokens/codebook.npy"
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     shape = [spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=224)]
     values, dim, grid = [spec(ops.ValueRange, low=-1, high=1)], 32, 28
 
     def read(split):
-        source = spec(Tfds, name="imagenet2012", split=split)
-        return spec(EvalData, source=source, batch_size=256, ops=[*shape, *values])
+        source = spec(v.Tfds, name="imagenet2012", split=split)
+        return spec(v.EvalData, source=source, batch_size=256, ops=[*shape, *values])
 
     tokenizer = run(
         spec(
-            TrainData,
-            source=spec(Tfds, name="imagenet2012", split="train"),
+            v.TrainData,
+            source=spec(v.Tfds, name="imagenet2012", split="train"),
             batch_size=256,
             ops=[*shape, spec(ops.RandomFlip), *values],
             threads=16,
         ),
-        spec(VqAutoencoder, patch=8, width=512, depth=4, codes=391, code_dim=dim),
-        spec(Quantise),
+        spec(v.VqAutoencoder, patch=8, width=512, depth=4, codes=391, code_dim=dim),
+        spec(v.Quantise),
         "20 epochs",
         3e-4,
     )
-    model = spec(ViT, variant="B/2", num_classes=1000)
+    model = spec(v.ViT, variant="B/2", num_classes=1000)
     decoder = spec(MaskedDecoder, outputs=4 * dim, size=196, width=512, depth=4, heads=8)
     return stages(
         tokenizer,
@@ -85,7 +71,7 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     grid, dim, steps = 8, 16, "200 steps"
     names = {"image_size": 32, "num_objects": (1, 1), "label": "colour"}
     world = {
@@ -98,14 +84,14 @@ def small() -> Config:
         return train_data(world["train"], batch_size)
 
     sizes = {"width": 48, "depth": 2, "heads": 4, "pool": "mean", "num_classes": len(COLOURS)}
-    model = spec(ViT, patch=2, **sizes)
+    model = spec(v.ViT, patch=2, **sizes)
     decoder = spec(MaskedDecoder, outputs=4 * dim, size=16, width=32, depth=1, heads=4)
     few = {"num_labels": 0.1, "names": COLOURS}
     return stages(
         run(
             pixels(32),
-            spec(VqAutoencoder, patch=4, width=48, depth=1, codes=64, code_dim=dim),
-            spec(Quantise),
+            spec(v.VqAutoencoder, patch=4, width=48, depth=1, codes=64, code_dim=dim),
+            spec(v.Quantise),
             "200 steps",
             2e-3,
         ),
@@ -122,7 +108,7 @@ def small() -> Config:
         scratch=run(
             tokens("train", grid, 64, adapted=True, **few),
             model,
-            spec(Classify),
+            spec(v.Classify),
             steps,
             2e-3,
             evaluators=held(grid, COLOURS),
@@ -130,18 +116,18 @@ def small() -> Config:
         full=run(
             tokens("train", grid, 64, adapted=True, names=COLOURS),
             model,
-            spec(Classify),
+            spec(v.Classify),
             steps,
             2e-3,
             evaluators=held(grid, COLOURS),
         ),
         pixels=run(
             pixels(64),
-            spec(ViT, patch=8, **sizes),
-            spec(Classify),
+            spec(v.ViT, patch=8, **sizes),
+            spec(v.Classify),
             steps,
             2e-3,
-            evaluators={"test": spec(Classification, data=read["test"])},
+            evaluators={"test": spec(v.Classification, data=read["test"])},
         ),
     )
 
@@ -152,11 +138,11 @@ def stages(tokenizer, read, **runs):
         for name, data in read.items()
     }
     every = {"tokenizer": tokenizer, **works, **runs}
-    return spec(Scenario, stages=[spec(Stage, name=name, do=do) for name, do in every.items()])
+    return spec(v.Scenario, stages=[spec(v.Stage, name=name, do=do) for name, do in every.items()])
 
 
 def stored(part, names=()):
-    return spec(Npz, path=f"stage:{part}_tokens/tokens.npz", class_names=names)
+    return spec(v.Npz, path=f"stage:{part}_tokens/tokens.npz", class_names=names)
 
 
 def unpacked(grid):
@@ -167,9 +153,9 @@ def tokens(part, grid, batch_size, adapted=False, num_labels=1.0, names=(), thre
     source = stored(part, names)
     if num_labels < 1:
         parts = (("some", num_labels), ("rest", 1 - num_labels))
-        source = spec(Split, source=source, part="some", parts=parts)
+        source = spec(v.Split, source=source, part="some", parts=parts)
     return spec(
-        TrainData,
+        v.TrainData,
         source=source,
         batch_size=batch_size,
         ops=unpacked(grid),
@@ -180,17 +166,17 @@ def tokens(part, grid, batch_size, adapted=False, num_labels=1.0, names=(), thre
 
 def held(grid, names=()):
     data = spec(
-        EvalData, source=stored("test", names), batch_size=500, ops=unpacked(grid), threads=0
+        v.EvalData, source=stored("test", names), batch_size=500, ops=unpacked(grid), threads=0
     )
     # The vectors of a grid are no picture.
-    return {"test": spec(Classification, data=data, mistakes=0)}
+    return {"test": spec(v.Classification, data=data, mistakes=0)}
 
 
 def tuned(data, model, evaluators, total, learning_rate, **more):
     """Fine-tuning from the masked run, its images' colours adapted."""
     data.batch_ops = [spec(ColorAdapt)]
-    found = run(data, model, spec(Classify), total, learning_rate, evaluators=evaluators, **more)
-    found.init_from = spec(InitFrom, source="workdir:stage:pretrain", head="new")
+    found = run(data, model, spec(v.Classify), total, learning_rate, evaluators=evaluators, **more)
+    found.init_from = spec(v.InitFrom, source="workdir:stage:pretrain", head="new")
     return found
 
 
@@ -206,15 +192,15 @@ def run(
     evaluators=None,
 ):
     return spec(
-        Experiment,
+        v.Experiment,
         data=data,
         model=model,
         objective=objective,
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw, b2=0.98),
+            v.Optimizer,
+            method=spec(v.adamw, b2=0.98),
             learning_rate=learning_rate,
-            schedule=spec(Cosine, warmup=warmup),
+            schedule=spec(v.Cosine, warmup=warmup),
             weight_decay=0.05,
             clip_norm=clip_norm,
             layer_decay=layer_decay,

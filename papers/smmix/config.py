@@ -11,18 +11,12 @@ epochs, batches of 1,024.
 
 from typing import Literal
 
+import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from papers.smmix.method import SMMix
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import MixupCutMix
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.precision import Precision
+from vision import batch_ops, ops, spec
 
 WORLD = {
     "label": "colour",
@@ -35,10 +29,10 @@ WORLD = {
 }
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
     return spec(
-        Experiment,
+        v.Experiment,
         data=imagenet.train(
             batch_size=1024,
             augment=[
@@ -48,10 +42,10 @@ def get_config() -> Config:
             ],
         ),
         model=spec(
-            ViT,
+            v.ViT,
             variant="S/16",
             drop_path=0.1,
-            precision=spec(Precision, compute="bfloat16"),
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
         objective=spec(SMMix),
         optimizer=adamw_cosine(1e-3, "5 epochs"),
@@ -61,21 +55,21 @@ def get_config() -> Config:
     )
 
 
-def small(rival: Literal["", "cutmix", "plain"] = "") -> Config:
+def small(rival: Literal["", "cutmix", "plain"] = "") -> v.Config:
     objective = spec(SMMix)
     if rival:
-        objective = spec(Classify, label_smoothing=0.1)
-    mixing = [spec(MixupCutMix, num_classes=len(COLOURS))] if rival == "cutmix" else []
+        objective = spec(v.Classify, label_smoothing=0.1)
+    mixing = [spec(batch_ops.MixupCutMix, num_classes=len(COLOURS))] if rival == "cutmix" else []
     test = scenes("test", 1000, ("image", "label", "masks"), **WORLD)
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(
             scenes("train", 30 * len(COLOURS), ("image", "label"), **WORLD), 32, *mixing
         ),
-        model=spec(ViT, width=48, depth=2, heads=4, patch=4, pool="cls"),
+        model=spec(v.ViT, width=48, depth=2, heads=4, patch=4, pool="cls"),
         objective=objective,
         optimizer=adamw_cosine(3e-3),
         total="300 steps",
-        evaluators={"test": spec(Classification, data=eval_data(test, 500))},
+        evaluators={"test": spec(v.Classification, data=eval_data(test, 500))},
         log_every="50 steps",
     )

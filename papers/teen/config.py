@@ -8,77 +8,66 @@ ResNet for small images stands for the paper's 20-layer one. ``small`` has six b
 sessions of two.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine
 from papers.teen.cosine_head import CosineHead
 from papers.teen.method import FewShotSessions
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.splits import OfClasses
-from vision.data.sources.tfds import Tfds
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, sgd
-from vision.train.schedule import Cosine
+from vision import batch_ops, ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     return sessions(
-        train=spec(Tfds, name="cifar100", split="train"),
-        test=spec(Tfds, name="cifar100", split="test"),
+        train=spec(v.Tfds, name="cifar100", split="train"),
+        test=spec(v.Tfds, name="cifar100", split="test"),
         base=tuple(range(60)),
         new=[tuple(range(i, i + 5)) for i in range(60, 100, 5)],
         draws=1,
         batch_size=256,
-        batch_ops=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
-        tower=spec(ResNet, depth=18, stem="cifar", num_classes=0),
+        augment=[spec(batch_ops.BatchRandomCrop, padding=4), spec(batch_ops.BatchRandomFlip)],
+        tower=spec(v.ResNet, depth=18, stem="cifar", num_classes=0),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=0.1,
-            schedule=spec(Cosine),
+            schedule=spec(v.Cosine),
             weight_decay=5e-4,
         ),
         total="600 epochs",
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return sessions(
-        train=spec(Digits, split="train"),
-        test=spec(Digits, split="test"),
+        train=spec(v.Digits, split="train"),
+        test=spec(v.Digits, split="test"),
         base=(0, 1, 2, 3, 4, 5),
         new=[(6, 7), (8, 9)],
         draws=30,
         batch_size=64,
-        batch_ops=[spec(BatchRandomCrop, padding=1, fill="edge")],
-        tower=spec(PlainConv, width=24, depth=2),
+        augment=[spec(batch_ops.BatchRandomCrop, padding=1, fill="edge")],
+        tower=spec(v.PlainConv, width=24, depth=2),
         optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total="200 steps",
     )
 
 
-def sessions(*, train, test, base, new, draws, batch_size, batch_ops, tower, optimizer, total):
+def sessions(*, train, test, base, new, draws, batch_size, augment, tower, optimizer, total):
     values = {"low": 0, "high": 1}
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)])
+        return spec(v.EvalData, source=source, batch_size=500, ops=[spec(ops.ValueRange, **values)])
 
     few = {"train": read(train), "test": read(test), "base": base, "sessions": new}
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(OfClasses, source=train, classes=base),
+            v.TrainData,
+            source=spec(v.OfClasses, source=train, classes=base),
             batch_size=batch_size,
-            batch_ops=[spec(BatchValueRange, **values), *batch_ops],
+            batch_ops=[spec(batch_ops.BatchValueRange, **values), *augment],
         ),
         model=spec(CosineHead, tower=tower, num_classes=len(base), scale=16.0),
-        objective=spec(Classify),
+        objective=spec(v.Classify),
         optimizer=optimizer,
         total=total,
         evaluators={

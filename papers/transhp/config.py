@@ -13,20 +13,12 @@ the coarse head without the prompting, ``rival=plain`` has neither.
 
 from typing import Literal
 
+import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
 from papers.transhp.method import Level, TransHP
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import MixupCutMix
-from vision.data.pipeline import EvalData, TrainData
+from vision import batch_ops, ops, spec
 from vision.data.sources.scenes.vocabulary import FAMILIES, FAMILY_OF
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.vit import ViT
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.precision import Precision
 
 # The superclass of every class of CIFAR-100, in the order of their names.
 CIFAR = (
@@ -51,20 +43,20 @@ WORLD = {
 }
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.Resize, size=224), spec(ops.ValueRange), spec(ops.Normalize)]
     read = [spec(ops.RandomFlip), spec(ops.RandAugment), *normalise]
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Tfds, name="cifar100", split="train"),
+            v.TrainData,
+            source=spec(v.Tfds, name="cifar100", split="train"),
             batch_size=1024,
             ops=[*read, spec(ops.RandomErasing, fill="noise")],
-            batch_ops=[spec(MixupCutMix, num_classes=100)],
+            batch_ops=[spec(batch_ops.MixupCutMix, num_classes=100)],
         ),
         model=spec(
-            ViT, variant="S/16", drop_path=0.1, precision=spec(Precision, compute="bfloat16")
+            v.ViT, variant="S/16", drop_path=0.1, precision=spec(v.Precision, compute="bfloat16")
         ),
         objective=spec(
             TransHP, levels=[spec(Level, block=8, ancestors=CIFAR)], label_smoothing=0.1
@@ -73,10 +65,10 @@ def get_config() -> Config:
         total="300 epochs",
         evaluators={
             "test": spec(
-                Classification,
+                v.Classification,
                 data=spec(
-                    EvalData,
-                    source=spec(Tfds, name="cifar100", split="test"),
+                    v.EvalData,
+                    source=spec(v.Tfds, name="cifar100", split="test"),
                     batch_size=1000,
                     ops=normalise,
                 ),
@@ -86,7 +78,7 @@ def get_config() -> Config:
     )
 
 
-def small(rival: Literal["", "apart", "plain"] = "") -> Config:
+def small(rival: Literal["", "apart", "plain"] = "") -> v.Config:
     prompting = spec(
         TransHP,
         levels=[spec(Level, block=1, ancestors=FAMILY)],
@@ -95,12 +87,12 @@ def small(rival: Literal["", "apart", "plain"] = "") -> Config:
     )
     test = scenes("test", 600, ("image", "label"), **WORLD)
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(scenes("train", 60 * len(FAMILY), ("image", "label"), **WORLD), 32),
-        model=spec(ViT, width=48, depth=3, heads=4, patch=6, pool="cls"),
-        objective=spec(Classify, label_smoothing=0.1) if rival == "plain" else prompting,
+        model=spec(v.ViT, width=48, depth=3, heads=4, patch=6, pool="cls"),
+        objective=spec(v.Classify, label_smoothing=0.1) if rival == "plain" else prompting,
         optimizer=adamw_cosine(2e-3),
         total="240 steps",
-        evaluators={"test": spec(Classification, data=eval_data(test, 300))},
+        evaluators={"test": spec(v.Classification, data=eval_data(test, 300))},
         log_every="50 steps",
     )

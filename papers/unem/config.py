@@ -13,33 +13,22 @@ same classes. `small,dirichlet=true` takes the network's ten logits, trained on 
 those of a zero-shot model.
 """
 
+import vision as v
 from configs.parts.small import adamw_cosine
 from papers.unem.method import UnrolledEM
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.batch_ops import BatchValueRange
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.digits import Digits
-from vision.data.sources.folder import Folder
-from vision.data.sources.splits import OfClasses
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, sgd
-from vision.train.schedule import Cosine
+from vision import batch_ops, ops, spec
 
 GRID = (0.01, 1.0, 5.0, 20.0, 60.0)
 
 
-def get_config(folder: str = "data/mini_imagenet") -> Config:
+def get_config(folder: str = "data/mini_imagenet") -> v.Config:
     decode = [spec(ops.Decode), spec(ops.ToRgb)]
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def read(part):
         whole = [*decode, spec(ops.Resize, size=92), spec(ops.CenterCrop, size=84), *values]
         return spec(
-            EvalData, source=spec(Folder, root=f"{folder}/{part}"), batch_size=256, ops=whole
+            v.EvalData, source=spec(v.Folder, root=f"{folder}/{part}"), batch_size=256, ops=whole
         )
 
     crops = [spec(ops.RandomResizedCrop, size=84), spec(ops.RandomFlip)]
@@ -56,21 +45,21 @@ def get_config(folder: str = "data/mini_imagenet") -> Config:
         for shots in (1, 5, 10, 20)
     }
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
-            source=spec(Folder, root=f"{folder}/train"),
+            v.TrainData,
+            source=spec(v.Folder, root=f"{folder}/train"),
             batch_size=128,
             ops=[*decode, *crops, *values],
             threads=8,
         ),
-        model=spec(ResNet, depth=18),
-        objective=spec(Classify, label_smoothing=0.1),
+        model=spec(v.ResNet, depth=18),
+        objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
-            Optimizer,
-            method=spec(sgd, momentum=0.9),
+            v.Optimizer,
+            method=spec(v.sgd, momentum=0.9),
             learning_rate=0.1,
-            schedule=spec(Cosine),
+            schedule=spec(v.Cosine),
             weight_decay=1e-4,
         ),
         total="90 epochs",
@@ -78,24 +67,27 @@ def get_config(folder: str = "data/mini_imagenet") -> Config:
     )
 
 
-def small(dirichlet: bool = False) -> Config:
+def small(dirichlet: bool = False) -> v.Config:
     values = {"low": 0, "high": 1}
 
     def read(split):
-        source, value = spec(Digits, split=split), spec(ops.ValueRange, **values)
-        return spec(EvalData, source=source, batch_size=500, ops=[value])
+        source, value = spec(v.Digits, split=split), spec(ops.ValueRange, **values)
+        return spec(v.EvalData, source=source, batch_size=500, ops=[value])
 
-    known = spec(Digits, split="train")
+    known = spec(v.Digits, split="train")
     if not dirichlet:
-        known = spec(OfClasses, source=known, classes=(0, 1, 2, 3, 4))
+        known = spec(v.OfClasses, source=known, classes=(0, 1, 2, 3, 4))
     form = {"form": "dirichlet", "output": "logits", "balance": 20.0} if dirichlet else {}
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData, source=known, batch_size=64, batch_ops=[spec(BatchValueRange, **values)]
+            v.TrainData,
+            source=known,
+            batch_size=64,
+            batch_ops=[spec(batch_ops.BatchValueRange, **values)],
         ),
-        model=spec(PlainConv, width=24, depth=2),
-        objective=spec(Classify),
+        model=spec(v.PlainConv, width=24, depth=2),
+        objective=spec(v.Classify),
         optimizer=adamw_cosine(3e-3, "10 steps", clip_norm=None),
         total="30 steps" if dirichlet else "150 steps",
         evaluators={

@@ -9,25 +9,16 @@ policy is a captioner of this repository on scenes of up to three objects, 8 ans
 then on 16 scenes either rewards or more of the same, each for 150 steps.
 """
 
+import vision as v
 from configs.parts.small import train_data
 from papers.visual_rft.box_answers import BoxAnswers
 from papers.visual_rft.method import RewardsOf, VisualRft
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData
-from vision.data.sources.scenes import Scenes
-from vision.models.captioner import Captioner
-from vision.models.vit import ViT
-from vision.objectives.caption import Caption
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 SHAPES = ("circle", "square", "triangle", "star")
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     return scenario(
         scenes={"image_size": 64, "num_objects": (1, 3)},
         language=spec(BoxAnswers, classes=len(SHAPES), bins=32, max_boxes=3),
@@ -38,7 +29,7 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return scenario(
         scenes={"image_size": 24, "num_objects": (1, 1)},
         language=spec(BoxAnswers, classes=len(SHAPES), bins=13),
@@ -51,8 +42,8 @@ def small() -> Config:
 
 def scenario(*, scenes, language, image, text, sft, rft):
     model = spec(
-        Captioner,
-        image=spec(ViT, pool="mean", **image),
+        v.Captioner,
+        image=spec(v.ViT, pool="mean", **image),
         vocab_size=7 + len(SHAPES) + language.bins + language.confidences,
         context=7 + 5 * language.max_boxes,
         **text,
@@ -60,7 +51,7 @@ def scenario(*, scenes, language, image, text, sft, rft):
 
     def source(split, count):
         return spec(
-            Scenes,
+            v.Scenes,
             split=split,
             num_examples=count,
             shapes=SHAPES,
@@ -70,18 +61,21 @@ def scenario(*, scenes, language, image, text, sft, rft):
 
     def read(source):
         values = [language, spec(ops.ValueRange, low=-1, high=1)]
-        data = spec(EvalData, source=source, batch_size=128, ops=values, threads=0)
+        data = spec(v.EvalData, source=source, batch_size=128, ops=values, threads=0)
         return spec(RewardsOf, data=data, language=language)
 
     def run(objective, source, recipe, **begin):
         total, batch_size, _, learning_rate = recipe
         return spec(
-            Experiment,
+            v.Experiment,
             data=train_data(source, batch_size, ops=[language], threads=0),
             model=model,
             objective=objective,
             optimizer=spec(
-                Optimizer, method=spec(adamw, b2=0.99), learning_rate=learning_rate, clip_norm=1.0
+                v.Optimizer,
+                method=spec(v.adamw, b2=0.99),
+                learning_rate=learning_rate,
+                clip_norm=1.0,
             ),
             total=total,
             evaluators={"test": read(source_of_tests), "few": read(few)},
@@ -91,10 +85,10 @@ def scenario(*, scenes, language, image, text, sft, rft):
 
     few = source("few", rft[2])
     source_of_tests = source("test", 256)
-    begin = {"init_from": spec(InitFrom, source="workdir:stage:sft")}
+    begin = {"init_from": spec(v.InitFrom, source="workdir:stage:sft")}
     stages = {
-        "sft": run(spec(Caption), source("train", sft[2]), sft),
+        "sft": run(spec(v.Caption), source("train", sft[2]), sft),
         "rft": run(spec(VisualRft, language=language), few, rft, **begin),
-        "more_sft": run(spec(Caption), few, rft, **begin),
+        "more_sft": run(spec(v.Caption), few, rft, **begin),
     }
-    return spec(Scenario, stages=[spec(Stage, name=name, do=do) for name, do in stages.items()])
+    return spec(v.Scenario, stages=[spec(v.Stage, name=name, do=do) for name, do in stages.items()])

@@ -10,33 +10,20 @@ rest, and the comparison.
 ``small`` is a small CNN on the digits that ship, three rounds of 40 steps.
 """
 
+import vision as v
 from configs.parts.small import eval_data
 from papers.worst_forget.method import Unlearned, WorstForget
-from vision.config.specs import Config, spec
-from vision.data.batch_ops import BatchRandomCrop, BatchRandomFlip, BatchValueRange
-from vision.data.pipeline import TrainData
-from vision.data.sources.combine import Subset
-from vision.data.sources.digits import Digits
-from vision.data.sources.tfds import Tfds
-from vision.evaluators.accuracy.classification import Classification
-from vision.models.plain_conv import PlainConv
-from vision.models.resnet import ResNet
-from vision.objectives.classify import Classify
-from vision.run.experiment import Experiment
-from vision.scenario.stages import Scenario, Stage
-from vision.train.optim import Optimizer, adamw, sgd
-from vision.train.schedule import Cosine
-from vision.weights.init_from import InitFrom
+from vision import batch_ops, spec
 
 
-def get_config() -> Config:
+def get_config() -> v.Config:
     steps = 2 * 50_000 // 256
     return scenario(
-        train=spec(Tfds, name="cifar10", split="train"),
-        test=spec(Tfds, name="cifar10", split="test"),
+        train=spec(v.Tfds, name="cifar10", split="train"),
+        test=spec(v.Tfds, name="cifar10", split="test"),
         batch_size=256,
-        augment=[spec(BatchRandomCrop, padding=4), spec(BatchRandomFlip)],
-        model=spec(ResNet, depth=18, stem="cifar"),
+        augment=[spec(batch_ops.BatchRandomCrop, padding=4), spec(batch_ops.BatchRandomFlip)],
+        model=spec(v.ResNet, depth=18, stem="cifar"),
         optimizer=sgd_of(0.1),
         tuned=sgd_of(0.01),
         totals=("182 epochs", "10 epochs"),
@@ -44,13 +31,13 @@ def get_config() -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     return scenario(
-        train=spec(Digits, split="train"),
-        test=spec(Digits, split="test"),
+        train=spec(v.Digits, split="train"),
+        test=spec(v.Digits, split="test"),
         batch_size=64,
         augment=[],
-        model=spec(PlainConv, width=12, depth=2),
+        model=spec(v.PlainConv, width=12, depth=2),
         optimizer=adam_of(1e-2),
         tuned=adam_of(1e-3),
         totals=("200 steps", "60 steps"),
@@ -60,17 +47,19 @@ def small() -> Config:
 
 def sgd_of(learning_rate):
     return spec(
-        Optimizer,
-        method=spec(sgd, momentum=0.9),
+        v.Optimizer,
+        method=spec(v.sgd, momentum=0.9),
         learning_rate=learning_rate,
-        schedule=spec(Cosine),
+        schedule=spec(v.Cosine),
         weight_decay=5e-4,
         decay="coupled",
     )
 
 
 def adam_of(learning_rate):
-    return spec(Optimizer, method=spec(adamw), learning_rate=learning_rate, schedule=spec(Cosine))
+    return spec(
+        v.Optimizer, method=spec(v.adamw), learning_rate=learning_rate, schedule=spec(v.Cosine)
+    )
 
 
 def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, totals, search):
@@ -80,31 +69,31 @@ def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, total
 
     def classifier(source, optimizer, total, **begin):
         return spec(
-            Experiment,
+            v.Experiment,
             data=spec(
-                TrainData,
+                v.TrainData,
                 source=source,
                 batch_size=batch_size,
-                batch_ops=[*augment, spec(BatchValueRange, low=-1, high=1)],
+                batch_ops=[*augment, spec(batch_ops.BatchValueRange, low=-1, high=1)],
                 threads=0,
             ),
             model=model,
-            objective=spec(Classify),
+            objective=spec(v.Classify),
             optimizer=optimizer,
             total=total,
-            evaluators={"test": spec(Classification, data=read(test))},
+            evaluators={"test": spec(v.Classification, data=read(test))},
             **begin,
         )
 
     def stage(name, do):
-        return spec(Stage, name=name, do=do)
+        return spec(v.Stage, name=name, do=do)
 
     stages = [stage("trained", classifier(train, optimizer, totals[0]))]
     for name in ("worst", "random"):
         rounds = search["rounds"] if name == "worst" else 0
         searched = {**search, "rounds": rounds}
-        rest = spec(Subset, source=train, keys_file=f"stage:{name}/retain.txt")
-        begin = spec(InitFrom, source="workdir:stage:trained", head="read")
+        rest = spec(v.Subset, source=train, keys_file=f"stage:{name}/retain.txt")
+        begin = spec(v.InitFrom, source="workdir:stage:trained", head="read")
         compared = spec(
             Unlearned,
             forget=f"stage:{name}/forget.txt",
@@ -119,4 +108,4 @@ def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, total
             stage(f"tuned_{name}", classifier(rest, tuned, totals[1], init_from=begin)),
             stage(f"known_{name}", compared),
         ]
-    return spec(Scenario, stages=stages)
+    return spec(v.Scenario, stages=stages)

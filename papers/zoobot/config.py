@@ -14,18 +14,10 @@ fixed number of epochs, not by patience.
 
 from typing import Literal
 
+import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from papers.zoobot.method import Tally, VoteLikelihood, Votes
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.columns import Number
-from vision.data.pipeline import EvalData, TrainData
-from vision.data.sources.parquet import Parquet
-from vision.data.sources.scenes import Scenes
-from vision.models.efficientnet import EfficientNet
-from vision.models.vit import ViT
-from vision.run.experiment import Experiment
-from vision.train.optim import DECAY_KERNELS, Optimizer, ParameterRule, adamw
+from vision import ops, spec
 
 ANSWERS = {
     "smooth-or-featured": ("smooth", "featured-or-disk", "artifact"),
@@ -42,23 +34,23 @@ ANSWERS = {
 SHAPES = ("circle", "square", "hexagon", "star", "spark", "flower")
 
 
-def get_config(path: str = "decals") -> Config:
+def get_config(path: str = "decals") -> v.Config:
     counts = tuple(f"{name}_{each}_count" for name, answers in ANSWERS.items() for each in answers)
     questions = tuple(len(answers) for answers in ANSWERS.values())
-    columns = {name: spec(Number, column=name, low=0) for name in counts}
+    columns = {name: spec(v.Number, column=name, low=0) for name in counts}
     tally = spec(Tally, columns=counts)
     read, grey = spec(ops.Decode), spec(ops.RandomGrayscale, probability=1.0)
 
     def table(part):
-        return spec(Parquet, path=f"{path}-{part}.parquet", columns=columns)
+        return spec(v.Parquet, path=f"{path}-{part}.parquet", columns=columns)
 
     def prepared(*cut):
         return [read, *cut, grey, spec(ops.ValueRange), tally]
 
     return spec(
-        Experiment,
+        v.Experiment,
         data=spec(
-            TrainData,
+            v.TrainData,
             source=table("train"),
             batch_size=128,
             ops=prepared(
@@ -66,21 +58,21 @@ def get_config(path: str = "decals") -> Config:
                 spec(ops.RandomFlip),
             ),
         ),
-        model=spec(EfficientNet, variant="B0", num_classes=sum(questions)),
+        model=spec(v.EfficientNet, variant="B0", num_classes=sum(questions)),
         objective=spec(Votes, questions=questions),
         optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
+            v.Optimizer,
+            method=spec(v.adamw),
             learning_rate=1e-3,
             weight_decay=0.01,
-            rules=[spec(ParameterRule, **vars(rule)) for rule in DECAY_KERNELS],
+            rules=[spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS],
         ),
         total="30 epochs",
         evaluators={
             "votes": spec(
                 VoteLikelihood,
                 data=spec(
-                    EvalData,
+                    v.EvalData,
                     source=table("test"),
                     batch_size=128,
                     ops=prepared(spec(ops.CenterCrop, size=224)),
@@ -93,7 +85,7 @@ def get_config(path: str = "decals") -> Config:
 
 def scenes(split, examples):
     return spec(
-        Scenes,
+        v.Scenes,
         split=split,
         num_examples=examples,
         features=("image", "votes"),
@@ -108,12 +100,14 @@ def scenes(split, examples):
     )
 
 
-def small(likelihood: Literal["dirichlet", "multinomial"] = "dirichlet") -> Config:
+def small(likelihood: Literal["dirichlet", "multinomial"] = "dirichlet") -> v.Config:
     tally = spec(Tally, answers=len(SHAPES))
     return spec(
-        Experiment,
+        v.Experiment,
         data=train_data(scenes("train", 4000), 64, ops=[tally]),
-        model=spec(ViT, width=48, depth=2, heads=4, patch=6, pool="mean", num_classes=len(SHAPES)),
+        model=spec(
+            v.ViT, width=48, depth=2, heads=4, patch=6, pool="mean", num_classes=len(SHAPES)
+        ),
         objective=spec(Votes, questions=(len(SHAPES),), likelihood=likelihood),
         optimizer=adamw_cosine(3e-3),
         total="400 steps",

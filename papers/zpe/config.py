@@ -12,17 +12,11 @@ the model was trained with, stand for those of LAION. The dual encoder is a trai
 shapes, a size and places of other images. Nothing is trained for ZPE; the model is.
 """
 
+import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.zpe.method import WeightedZeroShot
-from vision.config.specs import Config, spec
-from vision.data import ops
-from vision.data.pipeline import EvalData
-from vision.data.sources.folder import Folder
-from vision.objectives.contrast import Contrast
-from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw
-from vision.weights.init_from import InitFrom
+from vision import ops, spec
 
 OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")
 SUITING = tuple(f"{opener}a {{}} thing" for opener in OPENERS)
@@ -32,7 +26,7 @@ MISLEADING = tuple(
 )
 
 
-def get_config(folder: str = "data/imagenet") -> Config:
+def get_config(folder: str = "data/imagenet") -> v.Config:
     tokens = pairs.clip_tokenizer()
     values = [
         spec(ops.Decode),
@@ -43,21 +37,21 @@ def get_config(folder: str = "data/imagenet") -> Config:
     ]
 
     def read(source):
-        return spec(EvalData, source=source, batch_size=256, ops=values, on_error="mask")
+        return spec(v.EvalData, source=source, batch_size=256, ops=values, on_error="mask")
 
     train = "data/pairs/*.parquet"
     return spec(
-        Experiment,
+        v.Experiment,
         data=pairs.train(train, tokens, batch_size=1024),
         model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        init_from=spec(InitFrom, source="workdir:workdirs/clip_vit_b16"),
-        objective=spec(Contrast),
-        optimizer=spec(Optimizer, method=spec(adamw, b2=0.98), learning_rate=1e-5),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        objective=spec(v.Contrast),
+        optimizer=spec(v.Optimizer, method=spec(v.adamw, b2=0.98), learning_rate=1e-5),
         total="1 epochs",
         evaluators={
             "zpe": spec(
                 WeightedZeroShot,
-                data=read(spec(Folder, root=folder)),
+                data=read(spec(v.Folder, root=folder)),
                 neutral=read(pairs.source(train)),
                 tokenizer=tokens,
                 templates_file="data/templates.txt",
@@ -66,7 +60,7 @@ def get_config(folder: str = "data/imagenet") -> Config:
     )
 
 
-def small() -> Config:
+def small() -> v.Config:
     tokens = small_pairs.tokenizer(length=20)
     one = {"num_objects": (1, 1)}
 
