@@ -188,6 +188,8 @@ def test_schedules():
     rsqrt = values(s.Rsqrt(warmup="100 examples", timescale="10 steps", cooldown="20 steps"))
     assert rsqrt[40] == pytest.approx(0.5)
     assert rsqrt[99] == pytest.approx(1 / np.sqrt(1 + 8.9) * 0.05)
+    steps = values(s.Milestones(milestones=("30 steps", "800 examples"), factor=0.5))
+    np.testing.assert_allclose(steps[[0, 29, 30, 79, 80]], [1, 1, 0.5, 0.5, 0.25], rtol=1e-6)
     wsd = values(s.WarmupStableDecay(warmup="10 steps", cooldown="20 steps"))
     assert np.all(wsd[9:81] == 1)
     assert wsd[90] == pytest.approx(0.5)

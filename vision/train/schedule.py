@@ -170,5 +170,26 @@ class Staircase:
         return _warmup(step, warmup) * jnp.power(self.factor, step // every)
 
 
+@dataclasses.dataclass(frozen=True)
+class Milestones:
+    """Linear warm-up; times ``factor`` once at every milestone, as torch's MultiStepLR.
+
+    Attributes:
+      milestones: lengths from the start of the run, such as ``"50000 steps"``.
+      factor: at each of them.
+      warmup: length of the warm-up.
+    """
+
+    milestones: tuple[str, ...]
+    factor: float = 0.1
+    warmup: str = "0 steps"
+
+    def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
+        field = "optimizer.schedule.milestones"
+        steps = jnp.asarray([train_length.steps(each, field) for each in self.milestones])
+        warmup = train_length.steps(self.warmup, "optimizer.schedule.warmup")
+        return _warmup(step, warmup) * jnp.power(self.factor, jnp.sum(step >= steps))
+
+
 def _cooldown(step: jax.Array, cooldown: int, total: int) -> jax.Array:
     return jnp.clip((total - step) / max(cooldown, 1), 0.0, 1.0)
