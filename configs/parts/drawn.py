@@ -31,5 +31,5 @@ def drawn(config: ml_collections.ConfigDict) -> Any:
 def records(scenes: str) -> Arrays:
     """The records of a source, given as the JSON of its spec: pictures, labels and texts."""
     source = build(from_plain(json.loads(scenes)))
-    found = source.__getitems__(range(len(source)))
-    return Arrays(found, source.info.name, source.class_names)
+    arrays = source.__getitems__(range(len(source)))
+    return Arrays(arrays, source.info.name, source.class_names)

@@ -83,10 +83,10 @@ def scenes(split, examples, features=("image", "label"), **more):
 
 
 def small(maps, biased=False, examples=300, **more):
-    seen = scenes("test", examples, ("image", "label", "boxes", "masks"))
-    data = eval_data(seen, 100, threads=0)
-    given = {"target": "predicted", "masks": "masks", "tolerance_px": 2, **more}
-    explained = {"maps": spec(Attribution, data=data, maps=maps, **given)} if maps else {}
+    source = scenes("test", examples, ("image", "label", "boxes", "masks"))
+    data = eval_data(source, 100, threads=0)
+    fields = {"target": "predicted", "masks": "masks", "tolerance_px": 2, **more}
+    explained = {"maps": spec(Attribution, data=data, maps=maps, **fields)} if maps else {}
     return spec(
         Experiment,
         data=train_data(scenes("train", 2000, spurious=1.0 if biased else 0.0), 64),

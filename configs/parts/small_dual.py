@@ -18,7 +18,7 @@ from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.scenes import Scene, Scenes, render
-from vision.data.sources.scenes.speak import TranslateCaption
+from vision.data.sources.scenes.translate_caption import TranslateCaption
 from vision.data.tokenizers import WordTokenizer
 from vision.objectives.contrast import Contrast
 from vision.papers.claims import Run
@@ -54,7 +54,7 @@ def pairs(
       caption: a feature of ``Scenes``.
       length: of a text, in tokens.
       num_objects: fewest and most in a scene.
-      least_told: captions say a random share of what is true, this at least: ``ShortenCaption``.
+      least_told: smallest share of what is true that a caption says: ``ShortenCaption``.
       languages: each caption is in one of these.
     """
     say = (ops.ShortenCaption(feature=caption, output=caption, share=(least_told, 1.0)),)
@@ -86,9 +86,9 @@ def dual(
       steps: of 64 pairs.
       **objective: fields of ``Contrast``.
     """
-    given: dict[str, Any] = {"criterion": spec(Softmax), "duplicates": "ignore", **objective}
+    fields: dict[str, Any] = {"criterion": spec(Softmax), "duplicates": "ignore", **objective}
     data = train_data(source, 64, threads=0)
-    return small_pairs.experiment(data, text, steps, None, objective=spec(Contrast, **given))
+    return small_pairs.experiment(data, text, steps, None, objective=spec(Contrast, **fields))
 
 
 def read(source: Arrays) -> EvalData:
@@ -110,16 +110,16 @@ def embed(run: Run, name: str, rows: np.ndarray) -> np.ndarray:
       rows: (N, ...).
     """
     program = jax.jit(run.predict)
-    found = []
+    embeddings = []
     with jax.set_mesh(run.mesh):
         for start in range(0, len(rows), 500):
             part = rows[start : start + 500]
-            whole = np.zeros((500, *rows.shape[1:]), rows.dtype)
-            whole[: len(part)] = part
-            batch: dict[str, Any] = {name: whole, "_mask": np.arange(500) < len(part)}
+            padded = np.zeros((500, *rows.shape[1:]), rows.dtype)
+            padded[: len(part)] = part
+            batch: dict[str, Any] = {name: padded, "_mask": np.arange(500) < len(part)}
             if name == "image":
                 batch = BatchValueRange(low=-1, high=1)(batch, None)  # pyright: ignore[reportArgumentType]
-            found.append(
+            embeddings.append(
                 np.asarray(program(run.variables, batch)[f"{name}/embedding"])[: len(part)]
             )
-    return np.concatenate(found)
+    return np.concatenate(embeddings)

@@ -27,8 +27,8 @@ WIDTH = 48
 
 def words(languages=(0,)):
     """Every word of captions in some languages; 0 is English."""
-    said = (translate(word, language) for language in languages for word in lexicon())
-    return tuple(dict.fromkeys(said))
+    translated = (translate(word, language) for language in languages for word in lexicon())
+    return tuple(dict.fromkeys(translated))
 
 
 def tokenizer(length=20, languages=(0,)):
@@ -46,8 +46,8 @@ def scenes(split, num_examples, features, **more):
         "variants": ("solid",),
         "textures": ("plain",),
     }
-    said = {"split": split, "num_examples": num_examples, "features": features}
-    return spec(Scenes, **(plain | said | more))
+    fields = {"split": split, "num_examples": num_examples, "features": features}
+    return spec(Scenes, **(plain | fields | more))
 
 
 def train(tokens, caption="caption_medium", least_told=1.0, say=(), world=None, read=None):
@@ -55,13 +55,13 @@ def train(tokens, caption="caption_medium", least_told=1.0, say=(), world=None, 
 
     `say` are ops on the text, between; `read` replaces the op that makes tokens.
     """
-    less = [spec(ops.ShortenCaption, feature=caption, output=caption, share=(least_told, 1.0))]
+    shorten = [spec(ops.ShortenCaption, feature=caption, output=caption, share=(least_told, 1.0))]
     source = scenes("train", 8000, ("image", caption), **(world or {}))
     return train_data(
         source,
         64,
         ops=[
-            *(less if least_told < 1 else ()),
+            *(shorten if least_told < 1 else ()),
             *say,
             read or spec(ops.Tokenize, tokenizer=tokens, feature=caption),
         ],

@@ -23,7 +23,7 @@ from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.babel_imagenet.method import AdaptText, Translated
 from vision import ops, spec
-from vision.data.sources.scenes.speak import TranslateCaption
+from vision.data.sources.scenes.translate_caption import TranslateCaption
 
 LANGUAGES = {"EN": 0, "A": 1, "B": 2, "C": 3}
 SHARES = (0,) * 30 + (1,) * 15 + (2,) * 4 + (3,)

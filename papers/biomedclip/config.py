@@ -23,7 +23,7 @@ from typing import Any
 import vision as v
 from configs.parts import pairs, small_pairs
 from vision import spec
-from vision.data.sources.scenes.speak import TranslateCaption
+from vision.data.sources.scenes.translate_caption import TranslateCaption
 
 DOMAIN = 2  # an invented language in which words keep their order
 THREE = {"num_objects": (3, 3)}

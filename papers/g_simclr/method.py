@@ -26,10 +26,10 @@ import heapq
 
 import numpy as np
 
+from vision.data.all_records import labels_of
 from vision.data.class_samplers import Groups
 from vision.data.samplers import Sampler, mixed, permute_each, stream_key
 from vision.data.source import DataError, Source
-from vision.data.whole import labels_of
 
 
 @dataclasses.dataclass(frozen=True)

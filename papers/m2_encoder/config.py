@@ -30,7 +30,7 @@ CLIP's byte pairs read Chinese too, a token for every byte or two: hence the lon
 import vision as v
 from configs.parts import pairs, small_pairs
 from vision import spec
-from vision.data.sources.scenes.speak import TranslateCaption
+from vision.data.sources.scenes.translate_caption import TranslateCaption
 
 
 def get_config(paths: str = "data/bm6b-*.parquet") -> v.Config:

@@ -9,6 +9,7 @@ import pytest
 from table_files import png
 
 from vision.config.specs import build, spec
+from vision.data.all_records import feature_of
 from vision.data.columns import ClassLabel, Group, Metadata, Number
 from vision.data.ops.values import Decode
 from vision.data.pipeline import TrainData
@@ -18,7 +19,6 @@ from vision.data.sources.combine import Concat, Joined, Relabel, Subset
 from vision.data.sources.folder import Folder
 from vision.data.sources.manifest import Manifest
 from vision.data.sources.splits import Chronological, GroupHash, Split, StratifiedSplit
-from vision.data.whole import feature_of
 
 NAMES = ("cat", "dog", "fox")
 

@@ -16,6 +16,7 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from vision.data.all_records import feature_of
 from vision.data.cache import DiskCache
 from vision.data.columns import ClassLabel, Number
 from vision.data.fingerprint import fingerprint
@@ -32,7 +33,6 @@ from vision.data.sources.parquet import Parquet
 from vision.data.sources.scenes import Scenes
 from vision.data.sources.splits import Chronological, Split, StratifiedSplit
 from vision.data.sources.webdataset import WebDataset
-from vision.data.whole import feature_of
 
 LABEL = {"label": ClassLabel(("cat", "dog"))}
 

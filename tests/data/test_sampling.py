@@ -6,12 +6,12 @@ import itertools
 import numpy as np
 import pytest
 
+from vision.data.all_records import labels_of
 from vision.data.class_samplers import ClassBalanced, EpisodeSampler, PxK, StratifiedSampler
 from vision.data.pipeline import TrainData
 from vision.data.samplers import InOrder, Repeated, Shuffle, WeightedSampler, bound, permute_each
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
-from vision.data.whole import labels_of
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 4, 5, 10, 17, 31, 100, 1438, 65536, 70001])

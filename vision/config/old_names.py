@@ -56,6 +56,7 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("vision.data.ops.entities", "papers.mofi.entities"),
     ("vision.data.samplers.Weighted", "vision.data.samplers.WeightedSampler"),
     ("vision.data.sources.bags", "papers.mhim_mil.bags"),
+    ("vision.data.sources.scenes.speak", "vision.data.sources.scenes.translate_caption"),
     ("vision.data.sources.splits.Stratified", "vision.data.sources.splits.StratifiedSplit"),
     ("vision.evaluators.adversarial", "vision.evaluators.robustness.adversarial"),
     ("vision.evaluators.altered", "vision.evaluators.robustness.perturbed"),
@@ -143,7 +144,7 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("vision.methods.vision_language.loki", "papers.loki.method"),
     (
         "vision.methods.vision_language.m2_encoder.Speak",
-        "vision.data.sources.scenes.speak.TranslateCaption",
+        "vision.data.sources.scenes.translate_caption.TranslateCaption",
     ),
     ("vision.methods.vision_language.mofi", "papers.mofi.method"),
     ("vision.methods.vision_language.prefix_conditioning", "papers.prefix_conditioning.method"),

@@ -49,7 +49,9 @@ class BatchValueRange:
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         image = _images(batch, self.image_key, "BatchValueRange", views=True)
         if image.dtype != jnp.uint8:
-            raise ValueError(f"ValueRange: {self.image_key!r} is {image.dtype}, expected uint8")
+            raise ValueError(
+                f"BatchValueRange: {self.image_key!r} is {image.dtype}, expected uint8"
+            )
         scaled = image.astype(jnp.float32) / 255 * (self.high - self.low) + self.low
         return {**batch, self.image_key: scaled}
 
@@ -100,7 +102,7 @@ class BatchRandomCrop:
         p = self.padding
         if not (0 < height <= rows + 2 * p and 0 < width <= columns + 2 * p):
             raise ValueError(
-                f"RandomCrop: size={self.size} does not fit into {rows}x{columns} images with "
+                f"BatchRandomCrop: size={self.size} does not fit into {rows}x{columns} images with "
                 f"padding={p}"
             )
         mode = {"zero": "constant"}.get(self.fill, self.fill)
@@ -108,9 +110,9 @@ class BatchRandomCrop:
         limit = jnp.array([rows + 2 * p - height + 1, columns + 2 * p - width + 1])
         corners = jax.random.randint(key, (count, 2), 0, limit)
 
-        def cut(one: jax.Array, corner: jax.Array) -> jax.Array:
+        def cut(padded_image: jax.Array, corner: jax.Array) -> jax.Array:
             start = (corner[0], corner[1], 0)
-            return jax.lax.dynamic_slice(one, start, (height, width, channels))
+            return jax.lax.dynamic_slice(padded_image, start, (height, width, channels))
 
         return {**batch, self.image_key: jax.vmap(cut)(padded, corners)}
 
@@ -119,7 +121,7 @@ class BatchRandomCrop:
 class Mixup:
     """Convex combinations of pairs of images and of their labels, one lambda per batch.
 
-    lambda ~ Beta(alpha, alpha); image = lambda image_i + (1 - lambda) image_j, labels alike.
+    lambda ~ Beta(alpha, alpha); image = lambda image_i + (1 - lambda) image_j, labels likewise.
     Integer labels become soft ones, float32 (B, num_classes), whether or not the batch is mixed.
 
     Source: Zhang et al., mixup: Beyond Empirical Risk Minimization, 2018.
@@ -165,8 +167,8 @@ class CutMix(Mixup):
     alpha: float = 1.0
 
     def _weight(self, key: jax.Array, size: tuple[int, ...]) -> jax.Array:
-        draw, place = jax.random.split(key)
-        return cutmix_weight(place, symmetric_beta(draw, self.alpha), size)
+        draw, centre_key = jax.random.split(key)
+        return cutmix_weight(centre_key, symmetric_beta(draw, self.alpha), size)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -198,11 +200,11 @@ class MixupCutMix:
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         size = _images(batch, self.image_key, "MixupCutMix").shape[1:3]
-        switch, draw, place, gate = jax.random.split(key, 4)
+        switch, draw, centre_key, gate = jax.random.split(key, 4)
         cut = jax.random.bernoulli(switch, self.switch_probability)
         alpha = jnp.where(cut, self.cutmix_alpha, self.mixup_alpha)
-        own = symmetric_beta(draw, alpha)
-        weight = jnp.where(cut, cutmix_weight(place, own, size), own)
+        share = symmetric_beta(draw, alpha)
+        weight = jnp.where(cut, cutmix_weight(centre_key, share, size), share)
         weight = _sometimes(weight, gate, self.probability)
         return mix(batch, weight, self.num_classes, self.image_key, self.label_key)
 
@@ -216,7 +218,7 @@ def symmetric_beta(key: jax.Array, alpha: float | jax.Array) -> jax.Array:
     return jax.nn.sigmoid(logs[0] - logs[1])
 
 
-def cutmix_weight(key: jax.Array, own: jax.Array, size: tuple[int, ...]) -> jax.Array:
+def cutmix_weight(key: jax.Array, share: jax.Array, size: tuple[int, ...]) -> jax.Array:
     """A row's own share of every pixel: 0 inside the box, 1 outside, float32 (H, W).
 
     Args:
@@ -225,18 +227,18 @@ def cutmix_weight(key: jax.Array, own: jax.Array, size: tuple[int, ...]) -> jax.
       size: (H, W).
     """
     centre = jax.random.randint(key, (2,), 0, jnp.array(size))
-    return box_weight(*cutmix_box(centre, own, size), size)
+    return box_weight(*cutmix_box(centre, share, size), size)
 
 
 def cutmix_box(
-    centre: jax.Array, own: jax.Array, size: tuple[int, ...]
+    centre: jax.Array, share: jax.Array, size: tuple[int, ...]
 ) -> tuple[jax.Array, jax.Array]:
     """First and last (row, column) of the box around a centre, the last not in it, unclipped.
 
     Sides are even, as in the paper's code: half of each is floor(0.5 sqrt(1 - own) side). timm
     keeps odd ones.
     """
-    reach = (0.5 * jnp.sqrt(1 - own) * jnp.array(size)).astype(jnp.int32)
+    reach = (0.5 * jnp.sqrt(1 - share) * jnp.array(size)).astype(jnp.int32)
     return centre - reach, centre + reach
 
 

@@ -61,10 +61,10 @@ class BatchRandomResizedCrop:
         to = (self.size, self.size) if isinstance(self.size, int) else self.size
         boxes = self.draw(key, count, rows, columns)
 
-        def cut(one: jax.Array, box: jax.Array) -> jax.Array:
+        def cut(pixels: jax.Array, box: jax.Array) -> jax.Array:
             scale = jnp.array(to) / box[2:]
             return jax.image.scale_and_translate(
-                one.astype(jnp.float32),
+                pixels.astype(jnp.float32),
                 (*to, channels),
                 (0, 1),
                 scale,
@@ -112,7 +112,7 @@ class Crops:
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         name, k_flip, *keys = self.crop.image_key, *jax.random.split(key, self.views + 1)
-        views = jnp.stack([self.crop(batch, each)[name] for each in keys], axis=1)
+        views = jnp.stack([self.crop(batch, crop_key)[name] for crop_key in keys], axis=1)
         flip = jax.random.bernoulli(k_flip, self.flip, (*views.shape[:2], 1, 1, 1))
         return {**batch, self.out: jnp.where(flip, views[:, :, :, ::-1], views)}
 
@@ -138,7 +138,7 @@ class BatchNormalize:
         image = batch[self.image_key]
         if not jnp.issubdtype(image.dtype, jnp.floating) or image.shape[-1] != len(self.mean):
             raise ValueError(
-                f"Normalize: {self.image_key!r} is {image.dtype}{list(image.shape)}, expected "
+                f"BatchNormalize: {self.image_key!r} is {image.dtype}{list(image.shape)}, expected "
                 f"floats with {len(self.mean)} channels; put ValueRange first"
             )
         out = (image - jnp.array(self.mean)) / jnp.array(self.std)

@@ -74,20 +74,20 @@ class Epochs:
             return self._block(int(blocks[0]))[within]
         indices = np.empty_like(positions)
         for block in np.unique(blocks).tolist():
-            now = blocks == block
-            indices[now] = self._block(block)[within[now]]
+            in_block = blocks == block
+            indices[in_block] = self._block(block)[within[in_block]]
         return indices
 
     def _block(self, number: int) -> np.ndarray:
-        kept = self._kept
-        block = kept.get(number)
+        cache = self._kept
+        block = cache.get(number)
         if block is None:
             epoch, start = number // self._blocks, number % self._blocks * _BLOCK
             positions = np.arange(start, min(start + _BLOCK, self._length), dtype=np.int64)
             block = self.sampler(self.seed, epoch, positions, self.num_examples)
-            if len(kept) >= _KEPT_BLOCKS:  # threads may do this at once: they lose only time
-                kept.clear()
-            kept[number] = block
+            if len(cache) >= _KEPT_BLOCKS:  # threads may do this at once: they lose only time
+                cache.clear()
+            cache[number] = block
         return block
 
     @functools.cached_property
@@ -289,9 +289,9 @@ class BatchReader:
 
     def _refusal(self, index: int, error: DataError) -> DataError:
         key, reason = self.source.key(index), str(error)
-        named = reason if key in reason else f"record {key}: {reason}"
+        message = reason if key in reason else f"record {key}: {reason}"
         return DataError(
-            f"{self.info_name}: {named}. Mend or remove it, or set on_error='mask' to go on with "
+            f"{self.info_name}: {message}. Mend or remove it, or set on_error='mask' to go on with "
             "a masked placeholder"
         )
 

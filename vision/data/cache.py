@@ -68,13 +68,13 @@ class _Cached:
 
     def _once(self, make: Callable[[], T]) -> T:
         """What ``make`` gave on the first call, by whichever thread."""
-        found = self.__dict__.get("_made")
-        if found is None:
+        value = self.__dict__.get("_made")
+        if value is None:
             # A lock of its own: the source, read while this one loads, may be a cache as well.
             with self.__dict__.setdefault("_making", threading.Lock()):
-                found = self.__dict__.get("_made") or make()
-                self.__dict__["_made"] = found
-        return found
+                value = self.__dict__.get("_made") or make()
+                self.__dict__["_made"] = value
+        return value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +144,8 @@ class DiskCache(_Cached):
         self.path.mkdir(parents=True, exist_ok=True)
         layout = self.path / "layout.json"
         if not layout.exists():
-            index, first = _first(self.source, self.ops)
-            features = {k: (v.dtype.str, v.shape) for k, v in first.items()}
+            index, example = _first(self.source, self.ops)
+            features = {k: (v.dtype.str, v.shape) for k, v in example.items()}
             _publish(
                 layout,
                 {
@@ -278,8 +278,8 @@ class InMemory(_Cached):
         return self._once(self._load)
 
     def _load(self) -> tuple[dict[str, np.ndarray], dict[int, str]]:
-        first, model = _first(self.source, self.ops)
-        arrays = {k: np.zeros((len(self), *v.shape), v.dtype) for k, v in model.items()}
+        first_index, reference = _first(self.source, self.ops)
+        arrays = {k: np.zeros((len(self), *v.shape), v.dtype) for k, v in reference.items()}
         bad: dict[int, str] = {}
 
         def load(index: int) -> None:
@@ -288,11 +288,11 @@ class InMemory(_Cached):
             except DataError as error:
                 bad[index] = str(error)
                 return
-            here = {k: (v.dtype, v.shape) for k, v in example.items()}
-            if here != {k: (v.dtype, v.shape) for k, v in model.items()}:
+            layout = {k: (v.dtype, v.shape) for k, v in example.items()}
+            if layout != {k: (v.dtype, v.shape) for k, v in reference.items()}:
                 raise ValueError(
                     f"record {self.key(index)} differs in features, shape or dtype from "
-                    f"{self.key(first)}; resize, crop or pad in the ops of InMemory"
+                    f"{self.key(first_index)}; resize, crop or pad in the ops of InMemory"
                 )
             for name, value in example.items():
                 arrays[name][index] = value

@@ -1,4 +1,4 @@
-"""What a single cell of a table says: text, numbers, lists, mappings, names."""
+"""Reading a single cell of a table as text, number, list, mapping or class name."""
 
 from __future__ import annotations
 
@@ -111,10 +111,10 @@ def from_json(text: str | bytes) -> Any:
     """Strict JSON: a name twice in one object, and too deep nesting, are errors too."""
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        mapping = dict(pairs)
+        if len(mapping) < len(pairs):
             raise ValueError("a name occurs twice in one object")
-        return made
+        return mapping
 
     try:
         return json.loads(text, object_pairs_hook=once)
@@ -126,20 +126,20 @@ def from_json(text: str | bytes) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Names in order, and the way back from a cell to the place of its name."""
+    """Class names in label order, and the index of the name in a cell."""
 
     names: tuple[str, ...]
 
     @functools.cached_property
-    def _places(self) -> dict[str, int]:
+    def _indices(self) -> dict[str, int]:
         return {name: i for i, name in enumerate(self.names)}
 
     @functools.cached_property
     def _numbered(self) -> bool:
         return any(name.isdecimal() for name in self.names)
 
-    def place(self, cell: Cell, *, numbers: bool = True) -> int:
-        """The place of the name in ``cell``; its number counts too where no name is a number.
+    def index(self, cell: Cell, *, numbers: bool = True) -> int:
+        """The index of the name in ``cell``; its number is accepted too where no name is a number.
 
         Raises:
           DataError: no such name; says which is nearest.
@@ -149,9 +149,9 @@ class Vocabulary:
         if is_missing(cell, self.names):
             raise DataError("is missing; give it, or set optional=True where the type has it")
         text = as_text(cell)
-        found = self._places.get(text)
-        if found is not None:
-            return found
+        index = self._indices.get(text)
+        if index is not None:
+            return index
         count = len(self.names)
         if numbers and text.isdecimal() and not self._numbered:
             if int(text) < count:
@@ -165,8 +165,8 @@ class Vocabulary:
         raise DataError(f"{text!r} is none of the {count} names{hint}")
 
 
-def distinct_names(places: Iterable[tuple[str, Cell]], *, sort: bool = True) -> tuple[str, ...]:
-    """The distinct names among (place, cell); whole numbers from 0 are sorted as numbers.
+def distinct_names(cells: Iterable[tuple[str, Cell]], *, sort: bool = True) -> tuple[str, ...]:
+    """The distinct names among (location, cell); whole numbers from 0 are sorted as numbers.
 
     Raises:
       DataError: two names differ only in case or surrounding spaces, numbers leave a gap, or,
@@ -174,19 +174,19 @@ def distinct_names(places: Iterable[tuple[str, Cell]], *, sort: bool = True) -> 
     """
     first: dict[str, str] = {}
     folded: dict[str, str] = {}
-    for place, cell in places:
+    for location, cell in cells:
         if isinstance(cell, float) and cell.is_integer():
             cell = int(cell)
         name = as_text(cell)
         if name in first:
             if not sort:
-                raise DataError(f"{place}: {name!r} occurs twice, first in {first[name]}")
+                raise DataError(f"{location}: {name!r} occurs twice, first in {first[name]}")
             continue
-        first[name] = place
+        first[name] = location
         other = folded.setdefault(name.strip().casefold(), name)
         if other != name:
             raise DataError(
-                f"{place}: {name!r} differs from {other!r} ({first[other]}) only in case or "
+                f"{location}: {name!r} differs from {other!r} ({first[other]}) only in case or "
                 "spaces; make them one name"
             )
     names = list(first)

@@ -1,8 +1,8 @@
 """Orders that know the classes: balanced, stratified, P x K and episodic.
 
 All need one scalar label per record, which they read once when they are bound to a source; see
-``vision.data.whole``. Bound, they hold the label groups in an array that nobody changes and are
-pure functions of (seed, epoch, positions) like any other sampler.
+``vision.data.all_records``. Bound, they hold the label groups in a read-only array and are pure
+functions of (seed, epoch, positions) like any other sampler.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
+from vision.data.all_records import labels_of
 from vision.data.samplers import (
     Interleave,
     Keys,
@@ -23,7 +24,6 @@ from vision.data.samplers import (
     stream_key,
 )
 from vision.data.source import DataError, Source
-from vision.data.whole import labels_of
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -308,8 +308,8 @@ def _episode_rows(
     """Which record of its class, which way, and whether it is a query."""
     query = row >= ways * shots
     support_way, shot = np.divmod(row, shots)
-    query_way, asked = np.divmod(row - ways * shots, max(queries, 1))
-    number = np.where(query, shots + asked, shot)
+    query_way, query_shot = np.divmod(row - ways * shots, max(queries, 1))
+    number = np.where(query, shots + query_shot, shot)
     return number, np.where(query, query_way, support_way), query
 
 

@@ -20,7 +20,7 @@ _NARROW = {
 
 
 class PipelineError(DataError):
-    """The source, an op, or how the ops fit together is at fault, not a record: never masked."""
+    """The source or the ops fail, not a single record: never masked."""
 
 
 class BatchRows:
@@ -57,19 +57,19 @@ class BatchRows:
             raise PipelineError(f"{self._where(row)}: the ops gave {kind}, not a dict of features")
         if self._first < 0:
             self._start(row, example)
-        found = 0
+        count = 0
         for name, value in example.items():
             if name[:1] == "_":
                 continue
             array = value if type(value) is np.ndarray else self._array(row, name, value)
-            there = self._batch.get(name)
-            if there is None:
+            rows = self._batch.get(name)
+            if rows is None:
                 raise self._other_features(row, example)
-            if array.shape != there.shape[1:] or array.dtype != self._dtypes[name]:
+            if array.shape != rows.shape[1:] or array.dtype != self._dtypes[name]:
                 raise self._unlike(row, name, array)
-            there[row] = array
-            found += 1
-        if found != len(self._batch):
+            rows[row] = array
+            count += 1
+        if count != len(self._batch):
             raise self._other_features(row, example)
         self.valid[row] = True
 
@@ -118,11 +118,11 @@ class BatchRows:
         return f"{self._source}: record {self._key(row)}"
 
     def _other_features(self, row: int, example: Example) -> PipelineError:
-        odd = {name for name in example if name[:1] != "_"} ^ self._batch.keys()
+        differing = {name for name in example if name[:1] != "_"} ^ self._batch.keys()
         return PipelineError(
             f"{self._source}: records {self._key(self._first)} and {self._key(row)} differ in "
-            f"features {sorted(odd)}; every record of a batch must have the same ones: use Keep "
-            "or Drop"
+            f"features {sorted(differing)}; every record of a batch must have the same ones: "
+            "use Keep or Drop"
         )
 
     def _unlike(self, row: int, name: str, value: np.ndarray) -> PipelineError:

@@ -52,7 +52,7 @@ class Column(Protocol):
         ...
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> Column:
-        """A copy whose vocabulary comes from all cells, given as (place, cell)."""
+        """A copy whose vocabulary comes from all cells, given as (location, cell)."""
         ...
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
@@ -65,7 +65,7 @@ class Column(Protocol):
 
 
 class SingleColumn:
-    """What the types that read one cell without a vocabulary have in common."""
+    """Base of the column types that read one cell and need no vocabulary."""
 
     column: str
 
@@ -84,7 +84,7 @@ class SingleColumn:
 
 
 class NamedColumn(SingleColumn):
-    """... and with a vocabulary, ``names``, which the cells give when the user does not."""
+    """Base of the column types with a vocabulary, ``names``; taken from the cells if not given."""
 
     names: tuple[str, ...]
 
@@ -136,7 +136,7 @@ class ClassLabel(NamedColumn):
         cell = self.cell(feature, row)
         if self.optional and is_missing(cell, self.names):
             return {feature: np.int32(-1)}
-        return {feature: np.int32(self.vocabulary.place(cell))}
+        return {feature: np.int32(self.vocabulary.index(cell))}
 
     def describe(self, feature: str) -> dict[str, str]:
         low = -1 if self.optional else 0
@@ -147,7 +147,7 @@ class ClassLabel(NamedColumn):
 
 @dataclasses.dataclass(frozen=True)
 class Group(NamedColumn):
-    """What records have in common (patient, video, photographer): int32, place among ``names``.
+    """What several records share (patient, video, photographer): int32, index in ``names``.
 
     Attributes:
       names: empty takes the cells' distinct values in sorted order.
@@ -158,14 +158,14 @@ class Group(NamedColumn):
     column: str = ""
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> Group:
-        found = {as_text(cell) for _, cell in cells if not is_missing(cell)}
-        return dataclasses.replace(self, names=tuple(sorted(found)))
+        names = {as_text(cell) for _, cell in cells if not is_missing(cell)}
+        return dataclasses.replace(self, names=tuple(sorted(names)))
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
         if is_missing(cell, self.names):
             raise DataError("is missing; every record needs a group")
-        return {feature: np.int32(self.vocabulary.place(cell, numbers=False))}
+        return {feature: np.int32(self.vocabulary.index(cell, numbers=False))}
 
     def describe(self, feature: str) -> dict[str, str]:
         return {feature: f"int32, 0..{len(self.names) - 1}, group"}
@@ -200,7 +200,7 @@ class MultiLabel(NamedColumn):
             raise DataError(f"is missing; write {self.none} for a record of no class")
         hot = np.zeros(len(self.names), np.float32)
         for name in self.mentioned(cell):
-            hot[self.vocabulary.place(name)] = 1
+            hot[self.vocabulary.index(name)] = 1
         return {feature: hot}
 
     def describe(self, feature: str) -> dict[str, str]:
@@ -247,7 +247,7 @@ class PartialLabels(NamedColumn):
             number = -1.0 if is_missing(mark) else as_number(mark, flags=True)
             if number not in (-1.0, 0.0, 1.0):
                 raise DataError(f"{name!r} is {shown(mark)}; it is 1, 0, or -1 for unknown")
-            index = self.vocabulary.place(name)
+            index = self.vocabulary.index(name)
             known[index], value[index] = number >= 0, number == 1
         return {feature: value, f"{feature}_known": known}
 
@@ -290,7 +290,7 @@ class SoftLabel(SingleColumn):
         chances = np.zeros(count, np.float64)
         if isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip().startswith("{")):
             for name, chance in as_mapping(cell).items():
-                chances[self.vocabulary.place(name)] = as_number(chance)
+                chances[self.vocabulary.index(name)] = as_number(chance)
         else:
             numbers = [as_number(x) for x in as_list(cell, self.separator)]
             if len(numbers) != count:

@@ -1,4 +1,4 @@
-"""Typed columns for what is said about an image: texts, captions, hierarchies, attributes."""
+"""Typed columns that describe an image: texts, captions, hierarchies, attributes."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ class Captions(SingleColumn):
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        listed = isinstance(cell, str) and not self.separator and not cell.startswith("[")
-        texts = (cell,) if listed else () if cell is None else as_list(cell, self.separator)
-        kept = tuple(as_text(text) for text in texts if not (text is None or text == ""))
-        if not kept:
+        single = isinstance(cell, str) and not self.separator and not cell.startswith("[")
+        texts = (cell,) if single else () if cell is None else as_list(cell, self.separator)
+        captions = tuple(as_text(text) for text in texts if not (text is None or text == ""))
+        if not captions:
             raise DataError("holds no caption")
-        return {feature: kept}
+        return {feature: captions}
 
     def describe(self, feature: str) -> dict[str, str]:
         return {feature: "tuple of strings"}
@@ -67,7 +67,7 @@ class Captions(SingleColumn):
 class HierarchyText(SingleColumn):
     """A path from the root of a tree, ``animal/dog/poodle``: int32[L], -1 below where it ends.
 
-    Entry l is the node's place in ``nodes[l]``, where nodes are called by their whole path, so
+    Entry l is the node's index in ``nodes[l]``, where nodes are called by their whole path, so
     that two species of one name in different genera stay apart.
 
     Attributes:
@@ -96,15 +96,15 @@ class HierarchyText(SingleColumn):
         return bool(self.nodes)
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> HierarchyText:
-        found: list[set[str]] = [set() for _ in range(self.levels)]
+        nodes: list[set[str]] = [set() for _ in range(self.levels)]
         for _, cell in cells:
             if not is_missing(cell):
-                # A path that is too long or has a gap is the record's fault, told when it is read.
+                # A path that is too long or has a gap is an error of its record, found on reading.
                 for level, node in enumerate(self._paths(cell)[: self.levels]):
-                    found[level].add(node)
-        if not found[0]:
+                    nodes[level].add(node)
+        if not nodes[0]:
             return self
-        return dataclasses.replace(self, nodes=tuple(tuple(sorted(level)) for level in found))
+        return dataclasses.replace(self, nodes=tuple(tuple(sorted(level)) for level in nodes))
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
@@ -117,7 +117,7 @@ class HierarchyText(SingleColumn):
         for level, node in enumerate(paths):
             if node.endswith(self.separator) or node.startswith(self.separator):
                 raise DataError(f"{paths[-1]!r} has an empty name in it")
-            codes[level] = self._vocabularies[level].place(node, numbers=False)
+            codes[level] = self._vocabularies[level].index(node, numbers=False)
         return {feature: codes}
 
     def _paths(self, cell: Cell) -> list[str]:
@@ -159,15 +159,15 @@ class Attributes(SingleColumn):
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        given = {} if is_missing(cell) else as_mapping(cell)
-        unknown = sorted(given.keys() - self.values.keys())
+        properties = {} if is_missing(cell) else as_mapping(cell)
+        unknown = sorted(properties.keys() - self.values.keys())
         if unknown:
             raise DataError(f"{unknown[0]!r} is none of the attributes {list(self.values)}")
         codes = np.full(len(self.values), -1, np.int32)
         for i, (name, vocabulary) in enumerate(self._vocabularies.items()):
-            value = given.get(name)
+            value = properties.get(name)
             if not is_missing(value, vocabulary.names):
-                codes[i] = vocabulary.place(value, numbers=False)
+                codes[i] = vocabulary.index(value, numbers=False)
         return {feature: codes}
 
     def describe(self, feature: str) -> dict[str, str]:

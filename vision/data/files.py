@@ -98,19 +98,19 @@ def expand(paths: str | tuple[str, ...]) -> tuple[str, ...]:
     Raises:
       DataError: a pattern matches nothing, or a file is named twice.
     """
-    found: list[str] = []
+    expanded: list[str] = []
     for pattern in (paths,) if isinstance(paths, str) else paths:
         for path in _braces(pattern):
             matches = _glob(path) if re.search(r"[*?\[]", path) else [path]
             if not matches:
                 raise DataError(f"{path}: no such file")
-            found += matches
-    if not found:
+            expanded += matches
+    if not expanded:
         raise DataError("no files are given")
-    if len(set(found)) < len(found):
-        twice = next(path for path in found if found.count(path) > 1)
+    if len(set(expanded)) < len(expanded):
+        twice = next(path for path in expanded if expanded.count(path) > 1)
         raise DataError(f"{twice}: is given twice; its records would be there twice")
-    return tuple(found)
+    return tuple(expanded)
 
 
 def write_whole(path: str, data: bytes) -> None:

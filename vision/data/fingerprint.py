@@ -1,4 +1,4 @@
-"""Names of content: what a source holds, and what ops do to it."""
+"""Hashes of a source's content and of the ops applied to it."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ _READING = ("cells", "columns", "decode", "descriptions", "files", "regions", "t
 
 def fingerprint(source: Source) -> str:
     """A hash of a source's content: its ``fingerprint()``, or one of all its records."""
-    own = getattr(source, "fingerprint", None)
-    if callable(own):
-        return f"{len(source)}/{own()}"
+    method = getattr(source, "fingerprint", None)
+    if callable(method):
+        return f"{len(source)}/{method()}"
     digest = hashlib.sha256()
     for index in range(len(source)):
         try:
@@ -59,8 +59,8 @@ def content(source: Any, paths: Iterable[str] = (), code: Iterable[Path] = ()) -
       ValueError: an argument has no lasting name, as a ``functools.partial`` has none.
     """
     modules = {_HERE / f"{name}.py" for name in _READING} | set(code)
-    named = json.dumps([_FORMAT, _named(source, modules, outermost=True)])
-    digest = hashlib.sha256(f"{named}/{_code(modules)}".encode())
+    description = json.dumps([_FORMAT, _named(source, modules, outermost=True)])
+    digest = hashlib.sha256(f"{description}/{_code(modules)}".encode())
     for path in paths:
         try:
             stamp = str(files.size_and_stamp(path))
@@ -84,7 +84,7 @@ def _named(value: Any, code: set[Path], outermost: bool = False) -> Any:
     if isinstance(value, Mapping):
         return [[_named(k, code), _named(v, code)] for k, v in value.items()]
     if isinstance(value, tuple | list):
-        return [_named(each, code) for each in value]
+        return [_named(item, code) for item in value]
     if " at 0x" in repr(value):
         raise ValueError(f"{value!r} prints as an address; a cache needs an argument with a name")
     return repr(value)
@@ -122,5 +122,5 @@ def ops_identity(ops: tuple[Op, ...]) -> str:
             versions[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             continue
-    named = [f"{type(op).__module__}.{op!r}" for op in ops]
-    return json.dumps([_FORMAT, named, _code(modules), versions])
+    descriptions = [f"{type(op).__module__}.{op!r}" for op in ops]
+    return json.dumps([_FORMAT, descriptions, _code(modules), versions])

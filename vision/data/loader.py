@@ -20,7 +20,7 @@ from vision.data.batches import BAD, BadRecord, Batch
 from vision.data.source import DataError
 
 # More batches than any run has, few enough that stream positions fit 64 bits.
-ENDLESS = 2**40
+MAX_BATCHES = 2**40
 _WORKER_DIED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")
 
 
@@ -95,7 +95,7 @@ class Loader:
         watch = self._watch
         watch.since = time.monotonic()
         try:
-            made = next(self._batches)
+            batch = next(self._batches)
         except BaseException as error:
             self._exhausted = isinstance(error, StopIteration)
             died = _WORKER_DIED.match(str(error)) if isinstance(error, RuntimeError) else None
@@ -112,14 +112,14 @@ class Loader:
         watch.number += 1
         if len(watch.workers) < watch.expected:
             watch.workers = [p for p in multiprocessing.active_children() if p not in self._others]
-        self._bad.extend(made.get(BAD, ()))
+        self._bad.extend(batch.get(BAD, ()))
         # Worker processes send a subclass that lives in shared memory; its views are ndarrays.
-        return {name: np.asarray(values) for name, values in made.items() if name != BAD}
+        return {name: np.asarray(values) for name, values in batch.items() if name != BAD}
 
     def take_bad(self) -> list[BadRecord]:
         """The bad records in the batches returned since the last call, once per occurrence."""
-        taken, self._bad = self._bad, []
-        return taken
+        bad, self._bad = self._bad, []
+        return bad
 
     def close(self) -> None:
         """Stops the threads and processes; the loader cannot be used afterwards."""
@@ -153,8 +153,8 @@ class _Watch:
 
     def dead(self) -> str:
         """The worker processes that died, in words; empty when none is known to have."""
-        gone = [p for p in self.workers if p.exitcode is not None]
-        return ", ".join(f"worker process {p.pid} {exit_reason(p.exitcode)}" for p in gone)
+        dead = [p for p in self.workers if p.exitcode is not None]
+        return ", ".join(f"worker process {p.pid} {exit_reason(p.exitcode)}" for p in dead)
 
     def _look(self) -> None:
         warned = 0.0

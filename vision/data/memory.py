@@ -1,4 +1,4 @@
-"""How the process keeps memory that arrays give back."""
+"""How the C library keeps freed memory for the next arrays."""
 
 from __future__ import annotations
 

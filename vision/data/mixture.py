@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from vision.data.batches import BAD, Batch, BatchReader, Epochs, OnError, PipelineError
-from vision.data.loader import ENDLESS, Loader, Reading
+from vision.data.loader import MAX_BATCHES, Loader, Reading
 from vision.data.ops.base import DeviceOp, Op
 from vision.data.pipeline import (
     check_batches,
@@ -92,7 +92,7 @@ class Mixture:
 
     def __post_init__(self) -> None:
         if not self.parts:
-            raise ValueError("parts is empty: give at least one Part")
+            raise ValueError("parts is empty: give at least one MixturePart")
         check_batches(self.batch_size, self.on_error, ())
         self._reading.check()
         for part in self.parts:
@@ -177,7 +177,7 @@ class Mixture:
             for (name, count), weight in zip(self.counts(first_batch).items(), weights, strict=True)
         )
         logging.info("mixture of %d parts from batch %d: %s", len(weights), first_batch, shown)
-        return Loader(reader, self.info.name, first_batch, ENDLESS, self._reading)
+        return Loader(reader, self.info.name, first_batch, MAX_BATCHES, self._reading)
 
     def _reader(
         self, number: int, order_seed: int, first_row: int, rows: int, seed: int
@@ -225,31 +225,34 @@ class MixtureReader:
 
     def __call__(self, number: int) -> dict[str, Any]:
         """As ``BatchReader``, with ``_source`` int32 (rows,)."""
-        model = self.readers[0]
-        row = model.first_row + np.arange(model.rows, dtype=np.int64)
-        positions = int(number) * model.batch_size + row
+        reader = self.readers[0]
+        row = reader.first_row + np.arange(reader.rows, dtype=np.int64)
+        positions = int(number) * reader.batch_size + row
         if self.pure:
-            part, turn = self.interleave(np.asarray([int(number)], np.int64))
-            parts, within = np.full(model.rows, part[0]), turn[0] * model.batch_size + row
+            part, number_in_part = self.interleave(np.asarray([int(number)], np.int64))
+            parts, within = (
+                np.full(reader.rows, part[0]),
+                number_in_part[0] * reader.batch_size + row,
+            )
         else:
             parts, within = self.interleave(positions)
         present = np.unique(parts).tolist()
         if len(present) == 1:
             return self._read(present[0], positions, within)
         chosen = {part: np.flatnonzero(parts == part) for part in present}
-        made = {part: self._read(part, positions[at], within[at]) for part, at in chosen.items()}
+        batches = {part: self._read(part, positions[at], within[at]) for part, at in chosen.items()}
         bad = sorted(
-            (record for batch in made.values() for record in batch.pop(BAD, ())),
+            (record for batch in batches.values() for record in batch.pop(BAD, ())),
             key=lambda record: record.position,
         )
-        first = made[present[0]]
+        reference = batches[present[0]]
         batch: dict[str, Any] = {
-            name: np.empty((model.rows, *values.shape[1:]), values.dtype)
-            for name, values in first.items()
+            name: np.empty((reader.rows, *values.shape[1:]), values.dtype)
+            for name, values in reference.items()
         }
         for part, at in chosen.items():
-            self._require_alike(made[part], part, first, present[0])
-            for name, values in made[part].items():
+            self._require_same_features(batches[part], part, reference, present[0])
+            for name, values in batches[part].items():
                 batch[name][at] = values
         return batch | ({BAD: tuple(bad)} if bad else {})
 
@@ -266,24 +269,28 @@ class MixtureReader:
         Raises:
           DataError: it cannot be read, or the parts give different features.
         """
-        first = self._model(0)
+        reference = self._example_batch(0)
         for part in range(1, len(self.readers)):
-            self._require_alike(self._model(part), part, first, 0)
+            self._require_same_features(self._example_batch(part), part, reference, 0)
 
     def busy(self) -> list[str]:
         return [line for reader in self.readers for line in reader.busy()]
 
-    def _model(self, part: int) -> Batch:
+    def _example_batch(self, part: int) -> Batch:
         return {name: value[None] for name, value in self.readers[part].placeholder.items()}
 
-    def _require_alike(self, batch: Batch, part: int, first: Batch, first_part: int) -> None:
-        here, there = _features(batch), _features(first)
-        if here != there:
-            odd = sorted(name for name in here | there if here.get(name) != there.get(name))
+    def _require_same_features(
+        self, batch: Batch, part: int, reference: Batch, reference_part: int
+    ) -> None:
+        features, expected = _features(batch), _features(reference)
+        if features != expected:
+            differing = sorted(
+                name for name in features | expected if features.get(name) != expected.get(name)
+            )
             shown = "; ".join(
-                f"{name!r} is {there.get(name, 'missing')} in {self.names[first_part]!r} but "
-                f"{here.get(name, 'missing')} in {self.names[part]!r}"
-                for name in odd
+                f"{name!r} is {expected.get(name, 'missing')} in {self.names[reference_part]!r} "
+                f"but {features.get(name, 'missing')} in {self.names[part]!r}"
+                for name in differing
             )
             raise PipelineError(
                 f"mixture: {shown}; all parts must give the same features: mend it in their ops"

@@ -17,7 +17,7 @@ import dataclasses
 import functools
 
 from vision.data.batches import BatchReader, Epochs, OnError, Order, SinglePass
-from vision.data.loader import ENDLESS, Loader, Reading
+from vision.data.loader import MAX_BATCHES, Loader, Reading
 from vision.data.ops.base import DeviceOp, Op
 from vision.data.samplers import Sampler, SourceSampler, bound, group_of
 from vision.data.source import DataError, Source, SourceInfo
@@ -101,7 +101,7 @@ class TrainData:
         check_start(seed, first_batch)
         order = Epochs(self._sampler, seed, source_length(self.source))
         reader = _reader(self, order, seed, process_index, process_count)
-        return Loader(reader, reader.info_name, first_batch, ENDLESS, self._reading)
+        return Loader(reader, reader.info_name, first_batch, MAX_BATCHES, self._reading)
 
 
 @dataclasses.dataclass(frozen=True)

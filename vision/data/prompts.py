@@ -47,7 +47,9 @@ def check_templates(templates: Sequence[str], where: str = "templates") -> None:
     if not templates:
         raise DataError(f"{where} holds no template; give one such as {PLAIN[0]!r}")
     for template in templates:
-        if not isinstance(template, str) or not any(place in template for place in _PLACES):
+        if not isinstance(template, str) or not any(
+            placeholder in template for placeholder in _PLACES
+        ):
             raise DataError(
                 f"{where}: {template!r} has no placeholder: put {{}} where the class name belongs"
             )
@@ -55,8 +57,8 @@ def check_templates(templates: Sequence[str], where: str = "templates") -> None:
 
 def fill(template: str, name: str) -> str:
     """The template with ``name`` in every place ``{}`` or ``{c}``; other braces stay."""
-    for place in _PLACES:
-        template = name.join(template.split(place))
+    for placeholder in _PLACES:
+        template = name.join(template.split(placeholder))
     return template
 
 
@@ -77,9 +79,9 @@ def check_names(names: Sequence[str], where: str = "class names") -> None:
         raise DataError(
             f"{where}: there are none; give class_names, or a source whose info has them"
         )
-    for place, name in enumerate(names):
+    for position, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
-            raise DataError(f"{where}: name {place} is {name!r}, not a name")
+            raise DataError(f"{where}: name {position} is {name!r}, not a name")
 
 
 def load_templates(path: str) -> tuple[str, ...]:
@@ -91,14 +93,14 @@ def load_templates(path: str) -> tuple[str, ...]:
       DataError: no such file, not UTF-8 or not JSON, no template, or one without a place.
     """
     if path.endswith(".json"):
-        found = read_json(path)
-        if not isinstance(found, list):
-            raise DataError(f"{path}: holds {type(found).__name__}, not a list of templates")
+        templates = read_json(path)
+        if not isinstance(templates, list):
+            raise DataError(f"{path}: holds {type(templates).__name__}, not a list of templates")
     else:
         lines = [line.strip() for line in _text(path).splitlines()]
-        found = [line for line in lines if line and not line.startswith("#")]
-    check_templates(found, path)
-    return tuple(found)
+        templates = [line for line in lines if line and not line.startswith("#")]
+    check_templates(templates, path)
+    return tuple(templates)
 
 
 def load_language_templates(path: str) -> dict[str, tuple[str, ...]]:
@@ -107,12 +109,12 @@ def load_language_templates(path: str) -> dict[str, tuple[str, ...]]:
     Raises:
       DataError: see ``load_templates``; the message names the language.
     """
-    found = _mapping(path, "templates")
-    for language, templates in found.items():
+    languages = _mapping(path, "templates")
+    for language, templates in languages.items():
         if not isinstance(templates, list):
             raise DataError(f"{path}: {language!r} holds no list of templates")
         check_templates(templates, f"{path}: {language!r}")
-    return {language: tuple(templates) for language, templates in found.items()}
+    return {language: tuple(templates) for language, templates in languages.items()}
 
 
 def load_class_names(path: str, class_names: Sequence[str]) -> dict[str, Classes]:
@@ -129,15 +131,15 @@ def load_class_names(path: str, class_names: Sequence[str]) -> dict[str, Classes
       DataError: naming the language and the index or name at fault: no such class, one class
         twice, a missing name.
     """
-    found = _mapping(path, "class names")
-    place = {name: i for i, name in enumerate(class_names)}
+    entries = _mapping(path, "class names")
+    index_of = {name: i for i, name in enumerate(class_names)}
     languages = {}
-    for language, value in found.items():
+    for language, value in entries.items():
         where = f"{path}: {language!r}"
         if isinstance(value, dict):
-            if unknown := sorted(value.keys() - place.keys()):
-                raise DataError(f"{where}: {unknown[0]!r} is none of the {len(place)} classes")
-            indices, names = [place[name] for name in value], list(value.values())
+            if unknown := sorted(value.keys() - index_of.keys()):
+                raise DataError(f"{where}: {unknown[0]!r} is none of the {len(index_of)} classes")
+            indices, names = [index_of[name] for name in value], list(value.values())
         elif isinstance(value, list) and [type(part) for part in value] == [list, list]:
             indices, names = value
         else:
@@ -160,10 +162,10 @@ def _classes(where: str, indices: list[Any], names: list[Any], count: int) -> Cl
 
 
 def _mapping(path: str, what: str) -> Mapping[str, Any]:
-    found = read_json(path)
-    if not isinstance(found, dict) or not found:
+    mapping = read_json(path)
+    if not isinstance(mapping, dict) or not mapping:
         raise DataError(f"{path}: must map languages to {what}")
-    return found
+    return mapping
 
 
 def read_json(path: str) -> Any:

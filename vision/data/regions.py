@@ -94,8 +94,8 @@ class Boxes:
         return self
 
     def reads(self, feature: str) -> tuple[str, ...]:
-        own = (self.column or feature,)
-        return (*own, self.label_column) if self.label_column else own
+        names = (self.column or feature,)
+        return (*names, self.label_column) if self.label_column else names
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = row.get(self.column or feature)
@@ -107,13 +107,13 @@ class Boxes:
             labels = [] if is_missing(listed) else as_list(listed, "|")
             if len(labels) != len(items):
                 raise DataError(f"{self.label_column!r} has {len(labels)} for {len(items)} boxes")
-        full = np.zeros((self.max_boxes, 4), np.float32)
+        boxes = np.zeros((self.max_boxes, 4), np.float32)
         if items:
-            full[: len(items)] = self._boxes(items, *size())
-        result: dict[str, Any] = {feature: full, self.valid: _valid(items, self.max_boxes)}
+            boxes[: len(items)] = self._boxes(items, *size())
+        result: dict[str, Any] = {feature: boxes, self.valid: _valid(items, self.max_boxes)}
         if self.names:
             codes = np.full(self.max_boxes, -1, np.int32)
-            codes[: len(items)] = [self.vocabulary.place(label) for label in labels]
+            codes[: len(items)] = [self.vocabulary.index(label) for label in labels]
             result[f"{feature}_label"] = codes
         return result
 
@@ -130,10 +130,10 @@ class Boxes:
         boxes = boxes * limit if self.unit == "shares" else boxes
         inside = np.clip(boxes, 0, limit)
         allowed = np.inf if self.outside == "clip" else _ROUNDING_PX
-        for item, given, clipped in zip(items, boxes, inside, strict=True):
-            if given[2] <= given[0] or given[3] <= given[1]:
+        for item, box, clipped in zip(items, boxes, inside, strict=True):
+            if box[2] <= box[0] or box[3] <= box[1]:
                 raise DataError(f"box {shown(item)} has no area; is order={self.order!r} right?")
-            if np.abs(given - clipped).max() > allowed:
+            if np.abs(box - clipped).max() > allowed:
                 raise DataError(
                     f"box {shown(item)} reaches outside the image of {height} x {width} pixels "
                     "(height x width); mend it, or set outside='clip'"
@@ -193,10 +193,10 @@ class Masks:
         items = [] if is_missing(cell) else as_list(cell, "")
         _check_number(items, self.max_masks, "max_masks")
         height, width = size()
-        full = np.zeros((self.max_masks, height, width), bool)
+        masks = np.zeros((self.max_masks, height, width), bool)
         for k, item in enumerate(items):
-            full[k] = _mask(item, height, width)
-        return {feature: full, f"{feature}_valid": _valid(items, self.max_masks)}
+            masks[k] = _mask(item, height, width)
+        return {feature: masks, f"{feature}_valid": _valid(items, self.max_masks)}
 
     def describe(self, feature: str) -> dict[str, str]:
         k = self.max_masks

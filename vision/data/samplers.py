@@ -182,10 +182,10 @@ class WeightedSampler:
                 f"{len(source)} records; give one number for each"
             )
         weights = weights.astype(np.float64)
-        wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-        if wrong.size:
+        invalid = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+        if invalid.size:
             raise DataError(
-                f"{where}: {weights[wrong[0]]} for record {source.key(int(wrong[0]))}; weights "
+                f"{where}: {weights[invalid[0]]} for record {source.key(int(invalid[0]))}; weights "
                 "must be finite and not negative"
             )
         if not weights.any():
@@ -265,8 +265,8 @@ class Interleave:
 
 def _share(n: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """``(n a + b // 2) // b``, which is n a / b to the nearest integer, without overflow."""
-    whole, rest = np.divmod(n, b)
-    return whole * a + (rest * a + b // 2) // b
+    quotient, remainder = np.divmod(n, b)
+    return quotient * a + (remainder * a + b // 2) // b
 
 
 def integer_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
@@ -277,10 +277,10 @@ def integer_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
     """
     exact = [Fraction(repr(float(w))) for w in weights]
     scale = math.lcm(*(w.denominator for w in exact))
-    whole = [int(w * scale) for w in exact]
-    divisor = math.gcd(*whole)
-    if sum(whole) // divisor < 2**31:
-        return tuple(w // divisor for w in whole)
+    integers = [int(w * scale) for w in exact]
+    divisor = math.gcd(*integers)
+    if sum(integers) // divisor < 2**31:
+        return tuple(w // divisor for w in integers)
     return tuple(max(1, round(w / sum(exact) * 2**30)) for w in exact)
 
 

@@ -10,7 +10,7 @@ from vision.config.errors import UserError
 
 
 class DataError(UserError):
-    """A record or a data set cannot be used; the message names the record and the way out."""
+    """A record or a data set cannot be used; the message names the record and the remedy."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,5 +74,5 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, Any]: ...
 
     def key(self, index: int) -> str:
-        """A name a person can find the record by: a path, an id, ``digits/test/17``."""
+        """A name by which a person finds the record: a path, an id, ``digits/test/17``."""
         ...

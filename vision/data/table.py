@@ -23,16 +23,18 @@ def fields_only(source: Any) -> dict[str, Any]:
     return {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
 
 
-def check_columns(columns: Mapping[str, Column], taken: tuple[str, ...] = ()) -> None:
+def check_columns(columns: Mapping[str, Column], reserved: tuple[str, ...] = ()) -> None:
     """Raises ValueError where two columns make the same feature, or something is no column."""
-    maker = dict.fromkeys(taken, "the source itself")
+    makers = dict.fromkeys(reserved, "the source itself")
     for feature, column in columns.items():
         if not hasattr(column, "describe"):
             raise ValueError(f"columns[{feature!r}]={column!r} is not a column type")
-        for made in column.describe(feature):
-            if made in maker:
-                raise ValueError(f"columns[{feature!r}]: {made!r} is made by {maker[made]} already")
-            maker[made] = f"columns[{feature!r}]"
+        for name in column.describe(feature):
+            if name in makers:
+                raise ValueError(
+                    f"columns[{feature!r}]: {name!r} is made by {makers[name]} already"
+                )
+            makers[name] = f"columns[{feature!r}]"
 
 
 def learned(columns: Mapping[str, Column], scan: Scan, table: str) -> dict[str, Column]:

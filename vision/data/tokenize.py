@@ -68,7 +68,7 @@ PAD, BOS, EOS = 0, 1, 2
 class TokenRows:
     """``encode`` and ``decode`` for dataclasses that can ``split`` and ``join``.
 
-    Without a word of their own on special ids they have ``PAD``, ``BOS`` and ``EOS``.
+    Special ids are ``PAD``, ``BOS`` and ``EOS`` unless a subclass overrides them.
     """
 
     @property
@@ -86,12 +86,12 @@ class TokenRows:
     def encode(self: Tokenizer, texts: Sequence[str]) -> np.ndarray:
         if isinstance(texts, str):
             raise TypeError("encode takes a list of texts, not one text")
-        found = [self.split(text) for text in texts]
-        rows = [row_of(self, ids) for ids in found]
-        if cut := sum(len(ids) > room(self) for ids in found):
+        ids_of_texts = [self.split(text) for text in texts]
+        rows = [row_of(self, ids) for ids in ids_of_texts]
+        if cut := sum(len(ids) > room(self) for ids in ids_of_texts):
             logging.warning(
                 "%d of %d texts are longer than length=%d tokens and were cut",
-                *(cut, len(found), self.length),
+                *(cut, len(ids_of_texts), self.length),
             )
         return np.stack(rows) if rows else np.zeros((0, self.length), np.int32)
 
@@ -174,10 +174,10 @@ def captions_of(value: Any, feature: str = "caption") -> list[str]:
     """
     if isinstance(value, np.ndarray):
         value = value.tolist()
-    several = value if isinstance(value, list | tuple) else [value]
-    if not several:
+    captions = value if isinstance(value, list | tuple) else [value]
+    if not captions:
         raise DataError(f"{feature!r} holds no caption; leave the record out, or add one")
-    return [_text(each, feature) for each in several]
+    return [_text(caption, feature) for caption in captions]
 
 
 def _text(value: Any, feature: str) -> str:

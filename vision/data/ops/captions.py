@@ -24,19 +24,19 @@ _DETAILS = (*FIELDS, "position")
 
 @dataclasses.dataclass(frozen=True)
 class ShortenCaption:
-    """Replaces a scene's caption by one that says a part of it, in other words.
+    """Replaces a scene's caption by one that says a random part of it, in other words.
 
-    A share is drawn for every caption; every attribute, relation, the background, and every object
-    but one is told with that probability. Of an object of which nothing would be told, the shape
-    is. What is left is true, and opens in one of the grammar's ways. ``_draws`` notes the share
-    (``share``), which objects are told (``objects``) and the opening (``template``).
+    A share is drawn for every caption; every attribute, every relation, the background, and every
+    object but one is kept with that probability. An object all of whose attributes are dropped
+    keeps its shape. The result is true and has one of the grammar's openings. ``_draws`` notes the
+    share (``share``), the objects that are kept (``objects``) and the opening (``template``).
 
     A caption outside the grammar of scenes raises DataError.
 
     Attributes:
-      feature: the caption, one text; ``caption_long`` has the most to say.
+      feature: the caption, one text; ``caption_long`` says most.
       output: name of the new caption; ``feature`` itself is removed.
-      share: least and most that is told, within 0..1.
+      share: smallest and largest share that is kept, within 0..1.
     """
 
     feature: str = "caption_long"
@@ -45,7 +45,7 @@ class ShortenCaption:
 
     def __post_init__(self) -> None:
         if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 1:
-            raise ValueError(f"share={self.share}: must be (least, most) within 0..1")
+            raise ValueError(f"share={self.share}: must be (smallest, largest) within 0..1")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.feature not in example:
@@ -55,40 +55,47 @@ class ShortenCaption:
                 "set ShortenCaption.feature"
             )
         try:
-            whole = read(str(example[self.feature]))
+            parsed = read(str(example[self.feature]))
         except ValueError as error:
             raise DataError(f"{self.feature!r}: {error}") from error
         share = float(rng.uniform(*self.share))
 
-        def kept(count: int) -> list[bool]:
+        def draw(count: int) -> list[bool]:
             return (rng.random(count) < share).tolist()
 
-        objects = kept(len(whole.mentions))
+        objects = draw(len(parsed.mentions))
         if not any(objects):
             objects[int(rng.integers(len(objects)))] = True
-        told = [k for k, is_told in enumerate(objects) if is_told]
-        mentions = tuple(_told(whole.mentions[k], kept(len(_DETAILS))) for k in told)
+        kept_objects = [k for k, is_kept in enumerate(objects) if is_kept]
+        mentions = tuple(_shortened(parsed.mentions[k], draw(len(_DETAILS))) for k in kept_objects)
         relations = []
-        for relation, is_told in zip(whole.relations, kept(len(whole.relations)), strict=True):
-            if is_told and objects[relation.first] and objects[relation.second]:
-                first, second = told.index(relation.first), told.index(relation.second)
+        for relation, is_kept in zip(parsed.relations, draw(len(parsed.relations)), strict=True):
+            if is_kept and objects[relation.first] and objects[relation.second]:
+                first, second = (
+                    kept_objects.index(relation.first),
+                    kept_objects.index(relation.second),
+                )
                 if _names(mentions, first) and _names(mentions, second):
                     relations.append(dataclasses.replace(relation, first=first, second=second))
-        background = whole.background if kept(1)[0] else None
+        background = parsed.background if draw(1)[0] else None
         template = int(rng.integers(2 * len(OPENERS)))
         text = write(Parse(mentions, tuple(relations), background), template)
-        rest = {k: v for k, v in example.items() if k != self.feature}
-        rest[self.output] = text
-        return noted(rest, "ShortenCaption", share=share, objects=tuple(told), template=template)
+        out = {k: v for k, v in example.items() if k != self.feature}
+        out[self.output] = text
+        return noted(
+            out, "ShortenCaption", share=share, objects=tuple(kept_objects), template=template
+        )
 
 
-def _told(mention: Mention, kept: list[bool]) -> Mention:
-    said = {
-        field: getattr(mention, field) for field, keep in zip(_DETAILS, kept, strict=True) if keep
+def _shortened(mention: Mention, is_kept: list[bool]) -> Mention:
+    fields = {
+        field: getattr(mention, field)
+        for field, keep in zip(_DETAILS, is_kept, strict=True)
+        if keep
     }
-    if not any(said.values()):
-        said["shape"] = mention.shape
-    return Mention(**said)
+    if not any(fields.values()):
+        fields["shape"] = mention.shape
+    return Mention(**fields)
 
 
 def _names(mentions: tuple[Mention, ...], k: int) -> bool:
@@ -96,7 +103,7 @@ def _names(mentions: tuple[Mention, ...], k: int) -> bool:
     name = nickname(mentions, k)
     if not name:
         return False
-    asked = mention_of(name)
-    said = {field: word for field in FIELDS if (word := getattr(asked, field)) is not None}
-    fitting = [all(getattr(each, f) == word for f, word in said.items()) for each in mentions]
+    mention = mention_of(name)
+    words = {field: word for field in FIELDS if (word := getattr(mention, field)) is not None}
+    fitting = [all(getattr(other, f) == word for f, word in words.items()) for other in mentions]
     return sum(fitting) == 1

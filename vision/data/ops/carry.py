@@ -59,25 +59,25 @@ def carry_flip(
     """
     if not _has_annotations(example, key):
         return example
-    which = 1 if axis == "horizontal" else 0
+    coordinate = 1 if axis == "horizontal" else 0
 
     def points(p: np.ndarray) -> np.ndarray:
         p = p.copy()
-        p[..., which] = size[which] - p[..., which]
+        p[..., coordinate] = size[coordinate] - p[..., coordinate]
         return p
 
     def maps(values: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(np.flip(values, axis=values.ndim - 2 + which))
+        return np.ascontiguousarray(np.flip(values, axis=values.ndim - 2 + coordinate))
 
     out = _carried(example, points, maps, size)
     if keypoint_swap and "keypoints" in out:
-        found = out["keypoints"]
-        if found.ndim < 2 or found.shape[-2] != len(keypoint_swap):
+        keypoints = out["keypoints"]
+        if keypoints.ndim < 2 or keypoints.shape[-2] != len(keypoint_swap):
             raise ValueError(
                 f"RandomFlip: keypoint_swap names {len(keypoint_swap)} points, 'keypoints' has "
-                f"shape {found.shape}"
+                f"shape {keypoints.shape}"
             )
-        out["keypoints"] = found[..., list(keypoint_swap), :]
+        out["keypoints"] = keypoints[..., list(keypoint_swap), :]
     return out
 
 
@@ -94,8 +94,8 @@ def carry_affine(example: Example, key: str, inverse: np.ndarray, size: tuple[in
         return example
     forward = np.linalg.inv(inverse[:, :2])
     rows, columns = np.mgrid[: size[0], : size[1]] + 0.5
-    there = inverse[:, :2] @ np.stack([rows.ravel(), columns.ravel()]) + inverse[:, 2:]
-    i, j = np.floor(there).astype(np.intp)
+    sources = inverse[:, :2] @ np.stack([rows.ravel(), columns.ravel()]) + inverse[:, 2:]
+    i, j = np.floor(sources).astype(np.intp)
     inside = (i >= 0) & (i < size[0]) & (j >= 0) & (j < size[1])
     i, j = np.clip(i, 0, size[0] - 1), np.clip(j, 0, size[1] - 1)
 
@@ -122,12 +122,12 @@ def _carried(example: Example, points: Points, maps: Points, size: tuple[int, in
             np.asarray(out["boxes"], np.float32), out.get("valid"), points, size
         )
     if "keypoints" in out:
-        found = np.asarray(out["keypoints"], np.float32)
-        moved = points(found[..., :2])
-        if found.shape[-1] == 3:
+        keypoints = np.asarray(out["keypoints"], np.float32)
+        moved = points(keypoints[..., :2])
+        if keypoints.shape[-1] == 3:
             inside = ((moved >= 0) & (moved <= np.asarray(size, np.float32))).all(axis=-1)
-            seen = np.where(inside, found[..., 2], np.float32(0))
-            moved = np.concatenate([moved, seen[..., None]], axis=-1)
+            visible = np.where(inside, keypoints[..., 2], np.float32(0))
+            moved = np.concatenate([moved, visible[..., None]], axis=-1)
         out["keypoints"] = moved
     return out
 
@@ -140,11 +140,11 @@ def _boxes(
     moved = points(np.stack([y, x], axis=-1))
     limits = np.asarray(size, np.float32)
     low, high = (np.clip(f(moved, axis=1), 0, limits) for f in (np.min, np.max))
-    kept = (high > low).all(axis=-1)
+    valid_after = (high > low).all(axis=-1)
     if valid is not None:
-        kept &= np.asarray(valid, bool)
+        valid_after &= np.asarray(valid, bool)
     out = np.concatenate([low, high], axis=-1).astype(np.float32)
-    return np.where(kept[:, None], out, np.float32(0)), kept
+    return np.where(valid_after[:, None], out, np.float32(0)), valid_after
 
 
 def _cut(values: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:

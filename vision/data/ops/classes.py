@@ -14,7 +14,7 @@ from vision.data.source import DataError
 
 @dataclasses.dataclass(frozen=True)
 class LabelToCaption:
-    """Puts a label into words: a prompt with the class name, and perhaps a description after it.
+    """Makes a caption of a label: a prompt with the class name, then perhaps a description.
 
     The label stays. ``_draws`` notes which template it was (``template``) and which description
     (``description``, -1 for none). A label that is no class raises DataError.
@@ -22,10 +22,10 @@ class LabelToCaption:
     Attributes:
       names: of the classes, in label order.
       templates: sentences with ``{}`` where the name belongs; one is drawn.
-      descriptions: for every class sentences that are true of it, perhaps none; one is drawn.
+      descriptions: for every class sentences that describe it, possibly none; one is drawn.
       file: JSON instead of names and descriptions, ``{"name": ["sentence", ...], ...}``, classes
         in label order.
-      described: share of texts that have a description, where the class has any.
+      described: probability that a text has a description, where the class has any.
       feature: the label, one integer.
       output: name of the text.
     """
@@ -56,21 +56,21 @@ class LabelToCaption:
           DataError: the file cannot be read, or does not map names to lists of sentences.
         """
         if self.names:
-            told = self.descriptions or ((),) * len(self.names)
-            return tuple(zip(self.names, told, strict=True))
-        found = read_json(self.file)
-        if not isinstance(found, dict) or not found:
+            descriptions = self.descriptions or ((),) * len(self.names)
+            return tuple(zip(self.names, descriptions, strict=True))
+        classes = read_json(self.file)
+        if not isinstance(classes, dict) or not classes:
             raise DataError(f"{self.file}: must map class names to lists of sentences")
-        for name, sentences in found.items():
+        for name, sentences in classes.items():
             texts = isinstance(sentences, list) and all(isinstance(s, str) for s in sentences)
             if not texts or not all(sentence.strip() for sentence in sentences):
-                raise DataError(f"{self.file}: {name!r} needs a list of sentences, perhaps empty")
-        check_names(tuple(found), self.file)
-        return tuple((name, tuple(sentences)) for name, sentences in found.items())
+                raise DataError(f"{self.file}: {name!r} needs a list of sentences, possibly empty")
+        check_names(tuple(classes), self.file)
+        return tuple((name, tuple(sentences)) for name, sentences in classes.items())
 
     @property
     def texts(self) -> tuple[tuple[str, ...], ...]:
-        """For every class all that can be said of it, descriptions wherever there are any."""
+        """For every class all captions that can be drawn, with descriptions where it has any."""
         return tuple(
             tuple(
                 " ".join(filter(None, (fill(template, name), sentence)))
@@ -98,5 +98,5 @@ class LabelToCaption:
         if sentences and rng.random() < self.described:
             description = int(rng.integers(len(sentences)))
             text = f"{text} {sentences[description]}"
-        said = {**example, self.output: text}
-        return noted(said, "LabelToCaption", template=template, description=description)
+        out = {**example, self.output: text}
+        return noted(out, "LabelToCaption", template=template, description=description)

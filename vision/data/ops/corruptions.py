@@ -1,14 +1,14 @@
 """ImageNet-C's 15 corruptions at 5 severities.
 
 Constants and definitions are the published ones, in pixels of 224x224 images; other sizes work,
-and are hurt more or less for it. They differ from the published files in that
+and are affected more or less strongly. They differ from the published files in that
 
     frost   the published textures are photographs; ours are drawn (ridged fractal noise) with
             their brightness, tint and contrast
     motion  ImageMagick's motion blur is written out: a half-Gaussian along the angle
     elastic, fog, blurs    run at the image's own size, in numpy and SciPy instead of OpenCV
 
-so numbers on files corrupted here are not to be compared with published ones to the last digit.
+so results on images corrupted here differ slightly from results on the published files.
 
 Source: Hendrycks and Dietterich, Benchmarking Neural Network Robustness to Common Corruptions and
 Perturbations, 2019.
@@ -123,8 +123,8 @@ def motion(x: np.ndarray, radius: int, sigma: float, angle_deg: float) -> np.nda
     height, width = x.shape[:2]
     padded = np.pad(x, ((pad, pad), (pad, pad), (0, 0)), mode="edge")
     out = np.zeros_like(x)
-    for one, i, j in zip(share, down, across, strict=True):
-        out += one * padded[pad + i : pad + i + height, pad + j : pad + j + width]
+    for weight, i, j in zip(share, down, across, strict=True):
+        out += weight * padded[pad + i : pad + i + height, pad + j : pad + j + width]
     return out
 
 

@@ -58,8 +58,8 @@ class DecodeCrop:
         if self.strict and self.scaled and isinstance(data, bytes):
             size = plain_jpeg_size(data, self.max_pixels)
         if size is None:
-            whole = Decode(key, self.mode, self.max_pixels, self.strict)
-            return self.crop(whole(example, rng), rng)
+            decode = Decode(key, self.mode, self.max_pixels, self.strict)
+            return self.crop(decode(example, rng), rng)
         assert isinstance(data, bytes)
         box = self.crop.draw(*size, rng)
         to = self.crop.to

@@ -220,7 +220,7 @@ class AugMix:
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "AugMix")
         shares = rng.dirichlet([self.alpha] * self.width)
-        own = float(rng.beta(self.alpha, self.alpha))
+        weight = float(rng.beta(self.alpha, self.alpha))
         original = unpillow(image).astype(np.float32)
         mixed = np.zeros_like(original)
         chains = []
@@ -234,9 +234,9 @@ class AugMix:
                 applied.append((name, argument))
             mixed += np.float32(share) * unpillow(chain)
             chains.append(tuple(applied))
-        out = own * original + (1 - own) * mixed
+        out = weight * original + (1 - weight) * mixed
         array = np.clip(np.rint(out), 0, 255).astype(np.uint8)
-        notes = {"own": own, "shares": tuple(shares.tolist()), "chains": tuple(chains)}
+        notes = {"own": weight, "shares": tuple(shares.tolist()), "chains": tuple(chains)}
         return noted({**example, self.key: array}, "AugMix", **notes)
 
     def _level(self, name: str, rng: np.random.Generator, size: tuple[int, int]) -> float:

@@ -16,9 +16,9 @@ from vision.data.source import DataError
 class Shift:
     """The middle ``size`` of an image, moved: new pixels enter on one side as others leave.
 
-    A move of nothing is ``CenterCrop``. Without ``size`` the image keeps its size and what leaves
-    it comes back on the other side; boxes and masks do not follow that. Images [H, W, C] of any
-    dtype.
+    A shift of zero pixels is ``CenterCrop``. Without ``size`` the image keeps its size and the
+    pixels that leave it come back on the other side; boxes and masks do not follow that. Images
+    [H, W, C] of any dtype.
 
     Attributes:
       down_px: the window moves down by as much, so what it shows moves up; negative is up. Without

@@ -1,10 +1,10 @@
-"""Nuisances that grow without steps: the same fog, snow or clutter at any strength.
+"""Nuisances of continuous strength: the same fog, snow or clutter at any scale.
 
 A slider draws everything it needs once per example, whatever its scale, so that two scales of one
 example differ in strength alone, and scale 0 is the image itself, bit for bit. Scales are about
-those of the published diffusion sliders: 1 is plain, 2.5 strong; there is no largest.
+those of the published diffusion sliders: 1 is clearly visible, 2.5 strong; there is no upper limit.
 
-Lengths are shares of the image's short side, so that pictures of other sizes are hurt alike.
+Lengths are shares of the image's short side, so that images of all sizes are affected equally.
 
 Source of the protocol: Duenkel et al., CNS-Bench: Benchmarking Image Classifier Robustness Under
 Continuous Nuisance Shifts, 2025, whose sliders are learned in a diffusion model. These are drawn.
@@ -51,8 +51,8 @@ class Slider:
 
     def __call__(self, example: Example, rng: Rng) -> Example:
         image = unpillow(pillow_of(example, self.key, "Slider"))
-        own = np.random.default_rng(int(rng.integers(2**63)))
-        out = slide(image, self.name, self.scale, own)
+        slider_rng = np.random.default_rng(int(rng.integers(2**63)))
+        out = slide(image, self.name, self.scale, slider_rng)
         return noted({**example, self.key: out}, "Slider", slider=self.name, scale=self.scale)
 
 
@@ -112,12 +112,12 @@ def _clutter(x: np.ndarray, scale: float, rng: Rng) -> np.ndarray:
     height, width, channels = x.shape
     rows, columns = np.mgrid[:height, :width] + 0.5
     side, out = min(height, width), x.copy()
-    whole = math.ceil(8 * scale)
-    for k in range(whole):
+    discs = math.ceil(8 * scale)
+    for k in range(discs):
         y, z, size, *colour = rng.random(6)
         # The last of them grows, so that a little more scale is a little more clutter.
-        grown = min(1.0, 8 * scale - k)
-        radius = grown * (0.03 + 0.05 * size) * side
+        growth = min(1.0, 8 * scale - k)
+        radius = growth * (0.03 + 0.05 * size) * side
         inside = (rows - y * height) ** 2 + (columns - z * width) ** 2 <= radius**2
         out[inside] = colour[:channels]
     return out

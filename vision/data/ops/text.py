@@ -45,24 +45,24 @@ class SubCaptions:
             raise ValueError(f"count={self.count}: must leave room for a sentence")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        wanted = (*self.features, *([self.whole] if self.whole else []))
-        if missing := [name for name in wanted if name not in example]:
+        needed = (*self.features, *([self.whole] if self.whole else []))
+        if missing := [name for name in needed if name not in example]:
             names = ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"
             raise ValueError(f"SubCaptions: no feature {missing[0]!r} among {names}")
-        found = [
+        sentences = [
             sentence.strip()
             for feature in self.features
             for text in captions_of(example[feature], feature)
             for sentence in _ENDS.split(text)
         ]
-        pool = list(dict.fromkeys(sentence for sentence in found if sentence))
+        pool = list(dict.fromkeys(sentence for sentence in sentences if sentence))
         first = [captions_of(example[self.whole], self.whole)[0]] if self.whole else []
         drawn = rng.permutation(len(pool))[: self.count - len(first)].tolist()
         texts = (*first, *(pool[i] for i in drawn))
         if not texts:
             raise DataError(f"{self.features[0]!r} has no sentence; leave the record out")
-        rest = {k: v for k, v in example.items() if k not in self.features}
-        return noted(rest | {self.output: texts}, "SubCaptions", sentences=tuple(drawn))
+        out = {k: v for k, v in example.items() if k not in self.features}
+        return noted(out | {self.output: texts}, "SubCaptions", sentences=tuple(drawn))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Tokenize:
 
     Attributes:
       tokenizer: from ``vision.data.tokenizers``.
-      feature: a text, or several in a list or array; UTF-8 bytes will do.
+      feature: a text, or several in a list or array; UTF-8 bytes are decoded.
       output: name of the tokens.
       pick: of several captions, ``random`` ones without repetition or the ``first``.
       too_long: captions that do not fit keep their beginning (``truncate``), keep a random run of
@@ -122,27 +122,27 @@ class Tokenize:
                 f"Tokenize: no feature {self.feature!r} among {names}; set Tokenize.feature"
             )
         picked = self._pick(self._texts(example[self.feature]), rng)
-        wanted = self.captions or 1
+        count = self.captions or 1
         if not picked and not self._masks:
             raise DataError(f"{self.feature!r} has no caption with a token; set empty to 'mask'")
-        rows = np.full((wanted, self.tokenizer.length), self.tokenizer.pad_id, np.int32)
-        cuts, starts = np.zeros(wanted, np.int32), [-1] * wanted
-        for place, (_, ids) in enumerate(picked):
+        rows = np.full((count, self.tokenizer.length), self.tokenizer.pad_id, np.int32)
+        cuts, starts = np.zeros(count, np.int32), [-1] * count
+        for row, (_, ids) in enumerate(picked):
             cut = max(0, len(ids) - room(self.tokenizer))
-            starts[place] = int(rng.integers(cut + 1)) if cut and self.too_long == "window" else 0
-            rows[place] = row_of(self.tokenizer, ids, starts[place])
-            cuts[place] = cut
-        chosen = [number for number, _ in picked] + [-1] * (wanted - len(picked))
+            starts[row] = int(rng.integers(cut + 1)) if cut and self.too_long == "window" else 0
+            rows[row] = row_of(self.tokenizer, ids, starts[row])
+            cuts[row] = cut
+        chosen = [number for number, _ in picked] + [-1] * (count - len(picked))
 
-        rest = {k: v for k, v in example.items() if k != self.feature}
-        there = np.asarray(chosen) >= 0
+        out = {k: v for k, v in example.items() if k != self.feature}
+        valid = np.asarray(chosen) >= 0
         if self.captions is None:
-            rest |= {self.output: rows[0], f"{self.output}_cut": cuts[0]}
+            out |= {self.output: rows[0], f"{self.output}_cut": cuts[0]}
             if self._masks:
-                rest[f"{self.output}_mask"] = there[0]
-            return noted(rest, "Tokenize", caption=chosen[0], start=starts[0])
-        rest |= {self.output: rows, f"{self.output}_cut": cuts, f"{self.output}_mask": there}
-        return noted(rest, "Tokenize", caption=tuple(chosen), start=tuple(starts))
+                out[f"{self.output}_mask"] = valid[0]
+            return noted(out, "Tokenize", caption=chosen[0], start=starts[0])
+        out |= {self.output: rows, f"{self.output}_cut": cuts, f"{self.output}_mask": valid}
+        return noted(out, "Tokenize", caption=tuple(chosen), start=tuple(starts))
 
     @property
     def _masks(self) -> bool:
@@ -156,10 +156,10 @@ class Tokenize:
 
     def _pick(self, texts: list[str], rng: np.random.Generator) -> list[tuple[int, list[int]]]:
         """Number and ids of at most ``captions`` captions that can be used."""
-        left, picked = list(range(len(texts))), []
-        while left and len(picked) < (self.captions or 1):
-            draw = self.pick == "random" and len(left) > 1
-            number = left.pop(int(rng.integers(len(left))) if draw else 0)
+        remaining, picked = list(range(len(texts))), []
+        while remaining and len(picked) < (self.captions or 1):
+            draw = self.pick == "random" and len(remaining) > 1
+            number = remaining.pop(int(rng.integers(len(remaining))) if draw else 0)
             ids = self.tokenizer.split(texts[number])
             extra = len(ids) - room(self.tokenizer)
             if extra > 0 and self.too_long == "error":

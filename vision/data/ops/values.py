@@ -162,7 +162,7 @@ def _require(example: Example, features: tuple[str, ...], op: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class UniformNoise:
-    """Every value of a uint8 image drawn anew, 0..255: a picture of nothing, to be told apart."""
+    """Every value of a uint8 image drawn anew, 0..255: an out-of-distribution input."""
 
     key: str = "image"
 

@@ -45,9 +45,9 @@ class Views:
                 view = op(view, rng)
             draws[f"{self.out}/{v}"] = view.get("_draws", {})
             views.append(image_of(view, "image", "Views"))
-        if len({(one.shape, one.dtype) for one in views}) > 1:
-            found = ", ".join(f"{one.dtype}{list(one.shape)}" for one in views)
-            raise ValueError(f"Views: the views differ ({found}); give {self.out!r} one shape")
+        if len({(view.shape, view.dtype) for view in views}) > 1:
+            layouts = ", ".join(f"{view.dtype}{list(view.shape)}" for view in views)
+            raise ValueError(f"Views: the views differ ({layouts}); give {self.out!r} one shape")
         return {**example, self.out: np.stack(views), "_draws": draws}
 
 
@@ -91,14 +91,14 @@ def simclr_views(
       method: of resizing.
     """
     s = strength
-    one: tuple[Op, ...] = (
+    pipeline: tuple[Op, ...] = (
         RandomResizedCrop(size, method=method),
         RandomFlip(),
         ColorJitter(0.8 * s, 0.8 * s, 0.8 * s, 0.2 * s, probability=0.8),
         RandomGrayscale(0.2),
         *((GaussianBlur(0.5, (0.1, 2.0)),) if blur else ()),
     )
-    return Views((one, one))
+    return Views((pipeline, pipeline))
 
 
 def dino_views(

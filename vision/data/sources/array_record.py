@@ -194,8 +194,8 @@ def convert(source: Source, folder: str, *, shards: int = 1) -> None:
                 try:
                     write(pack(source[index]))
                 except DataError as error:
-                    named = str(error) if key in str(error) else f"{key}: {error}"
-                    raise DataError(f"{named}. Leave it out (Subset), or mend it") from error
+                    message = str(error) if key in str(error) else f"{key}: {error}"
+                    raise DataError(f"{message}. Leave it out (Subset), or mend it") from error
                 keys.append(key)
         os.replace(f"{path}.tmp", path)
     lines = "".join(f"{json.dumps(key)}\n" for key in keys)

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 
 from vision.data import files
+from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
 from vision.data.source import CARD, DataError, Source, SourceInfo
 from vision.data.sources.splits import Selected, at_indices, valid_index
 from vision.data.table import fields_only
-from vision.data.whole import feature_of, names_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,10 +110,10 @@ class Concat:
         infos = [info for info in (source.info for source in self.sources) if info.class_names]
         for info in infos[1:]:
             if info.class_names != infos[0].class_names:
-                odd = sorted(set(info.class_names) ^ set(infos[0].class_names))
+                differing = sorted(set(info.class_names) ^ set(infos[0].class_names))
                 raise DataError(
                     f"{info.name} and {infos[0].name} have different classes "
-                    f"({odd[:3] if odd else 'in another order'}): wrap them in Relabel"
+                    f"({differing[:3] if differing else 'in another order'}): wrap them in Relabel"
                 )
         return np.cumsum([0, *map(len, self.sources)])
 
@@ -123,13 +123,13 @@ class Concat:
         features = {k: v for info in reversed(infos) for k, v in info.features.items()}
         if self.origin:
             features[self.origin] = f"int32, 0..{len(infos) - 1}, which source"
-        said = {name: dict.fromkeys(getattr(info, name) for info in infos) for name in CARD}
+        cards = {name: dict.fromkeys(getattr(info, name) for info in infos) for name in CARD}
         return SourceInfo(
             name=self.name or "+".join(info.name for info in infos),
             num_examples=len(self),
             class_names=next((info.class_names for info in infos if info.class_names), ()),
             features=features,
-            **{name: "; ".join(filter(None, texts)) for name, texts in said.items()},
+            **{name: "; ".join(filter(None, texts)) for name, texts in cards.items()},
         )
 
     def __len__(self) -> int:
@@ -150,13 +150,13 @@ class Concat:
 
     def names(self, feature: str) -> tuple[str, ...]:
         """The names of a class, group or label feature, in the order of their numbers."""
-        found = {names_of(source, feature) for source in self.sources}
-        if len(found) > 1:
+        names = {names_of(source, feature) for source in self.sources}
+        if len(names) > 1:
             raise DataError(
                 f"the sources of {self.info.name} number {feature!r} differently; give its column "
                 "the same names in all of them"
             )
-        return found.pop()
+        return names.pop()
 
     def fingerprint(self) -> str:
         """Changes with the arguments and with the content of the sources."""
@@ -213,9 +213,9 @@ class Relabel(Selected):
         """Old label to new label, -1 for none; one more at the end, for the label -1."""
         info = self.source.info
         mapping = dict(self.mapping)
-        strange = [name for name in mapping if name not in info.class_names]
-        if strange:
-            raise DataError(f"{info.name} has no class {strange[0]!r} to rename; see its info")
+        unknown = [name for name in mapping if name not in info.class_names]
+        if unknown:
+            raise DataError(f"{info.name} has no class {unknown[0]!r} to rename; see its info")
         left_out = [name for name in info.class_names if name not in mapping]
         if left_out and self.unmapped == "error":
             raise DataError(
@@ -299,22 +299,22 @@ class Joined:
     @functools.cached_property
     def _partner(self) -> np.ndarray:
         """Position in the sidecar of every record, -1 where it is missing."""
-        both = set(self.source.info.features) & set(self.sidecar.info.features)
-        if both:
+        shared = set(self.source.info.features) & set(self.sidecar.info.features)
+        if shared:
             raise DataError(
                 f"{self.source.info.name} and {self.sidecar.info.name} both have the feature "
-                f"{sorted(both)[0]!r}; leave it out of one of them"
+                f"{sorted(shared)[0]!r}; leave it out of one of them"
             )
         places = _places(self.sidecar)
-        found = [places.get(self._sidecar_key(i), -1) for i in range(len(self.source))]
-        missing = [i for i, place in enumerate(found) if place < 0]
-        if missing and (self.missing == "error" or len(missing) == len(found)):
+        partners = [places.get(self._sidecar_key(i), -1) for i in range(len(self.source))]
+        missing = [i for i, place in enumerate(partners) if place < 0]
+        if missing and (self.missing == "error" or len(missing) == len(partners)):
             raise DataError(
-                f"{self.sidecar.info.name} lacks {len(missing)} of {len(found)} records, first "
+                f"{self.sidecar.info.name} lacks {len(missing)} of {len(partners)} records, first "
                 f"{self._sidecar_key(missing[0])!r}; its own first is {self.sidecar.key(0)!r}: "
                 "set prefix, complete it, or set missing='record'"
             )
-        return np.asarray(found, np.int64)
+        return np.asarray(partners, np.int64)
 
     def _sidecar_key(self, index: int) -> str:
         return self.source.key(index).removeprefix(self.prefix)

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.table import fields_only
-from vision.data.whole import feature_of, names_of
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,10 +43,10 @@ class Digits:
     @functools.cached_property
     def _records(self) -> Arrays:
         # The file is read where scikit-learn keeps it: importing scikit-learn takes seconds.
-        found = importlib.util.find_spec("sklearn")
-        if found is None or found.origin is None:
+        package = importlib.util.find_spec("sklearn")
+        if package is None or package.origin is None:
             raise DataError("digits come with scikit-learn: pip install scikit-learn")
-        path = Path(found.origin).parent / "datasets" / "data" / "digits.csv.gz"
+        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
         with gzip.open(path, "rt") as file:
             table = np.loadtxt(file, delimiter=",", dtype=np.int32)
         levels, labels = table[:, :-1], table[:, -1]

@@ -212,7 +212,7 @@ def walk_files(root: Path) -> list[str]:
     def refuse(error: OSError) -> None:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
-    found: list[str] = []
+    paths: list[str] = []
     for folder, folders, files in os.walk(root, onerror=refuse):
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):
@@ -220,8 +220,8 @@ def walk_files(root: Path) -> list[str]:
                     f"{os.path.join(folder, name)}: is a link to a folder; such links are not "
                     "followed: put the files there, or set root to the folder itself"
                 )
-        found += [os.path.relpath(os.path.join(folder, name), root) for name in files]
-    return sorted(found, key=lambda p: p.split(os.sep))
+        paths += [os.path.relpath(os.path.join(folder, name), root) for name in files]
+    return sorted(paths, key=lambda p: p.split(os.sep))
 
 
 def _refuse_leaving_link(path: Path, real_root: str) -> None:

@@ -128,7 +128,7 @@ class Frames:
     def _clips(self) -> _Clips:
         root = Path(self.root)
         class_names = class_folders(root)
-        found: dict[str, list[str]] = {}
+        frames_of: dict[str, list[str]] = {}
         for path in walk_files(root):
             if is_hidden(path):
                 continue
@@ -139,11 +139,11 @@ class Frames:
                 raise DataError(f"{root / path}: files must be {root}/{layout}; see labelled")
             if os.path.splitext(path)[1].lower() not in IMAGE_EXTENSIONS:
                 raise DataError(f"{root / path}: is no image by its extension; move it elsewhere")
-            found.setdefault(folder, []).append(path)
-        empty = [n for n in class_names if not any(f.split(os.sep)[0] == n for f in found)]
+            frames_of.setdefault(folder, []).append(path)
+        empty = [n for n in class_names if not any(f.split(os.sep)[0] == n for f in frames_of)]
         if empty:
             raise DataError(f"{root / empty[0]}: no frames in it; add some or remove the folder")
-        clips = [sorted(paths, key=_natural) for paths in found.values()]
+        clips = [sorted(paths, key=_natural) for paths in frames_of.values()]
         span = (self.frames - 1) * self.stride + 1
         windows: list[tuple[int, int]] = []
         unused = 0

@@ -151,21 +151,21 @@ class Manifest:
 
     @functools.cached_property
     def _table(self) -> _Table:
-        wanted = {name for f, column in self.columns.items() for name in column.reads(f)}
-        wanted |= {self.image_column, self.key_column, self.part_column} - {""}
+        needed = {name for f, column in self.columns.items() for name in column.reads(f)}
+        needed |= {self.image_column, self.key_column, self.part_column} - {""}
         sizes = set() if self.image_column else {"height", "width"}
-        kept = tuple(sorted(wanted | sizes))
+        names = tuple(sorted(needed | sizes))
         present: dict[str, None] = {}
         rows: list[tuple[Cell, ...]] = []
         lines: list[int] = []
         for line, row in self._read():
             if not row.keys() <= present.keys():
                 present.update(dict.fromkeys(row))
-            rows.append(tuple(row.get(column) for column in kept))
+            rows.append(tuple(row.get(column) for column in names))
             lines.append(line)
         if not rows:
             raise DataError(f"{self.path}: the table has no rows")
-        missing = sorted(wanted - present.keys())
+        missing = sorted(needed - present.keys())
         if missing:
             raise DataError(
                 f"{self.path}: no column {', '.join(map(repr, missing))}; it has "
@@ -173,7 +173,7 @@ class Manifest:
             )
 
         def scan(column: str) -> Iterator[tuple[str, Cell]]:
-            at = kept.index(column)
+            at = names.index(column)
             for line, row in zip(lines, rows, strict=True):
                 yield self._place(line), row[at]
 
@@ -188,7 +188,7 @@ class Manifest:
                     f"{self.path}: no row has {self.part_column}={self.part!r} but "
                     f"{', '.join(map(repr, sorted(set(parts))[:9]))}"
                 )
-        return _Table(kept, [rows[i] for i in chosen], [lines[i] for i in chosen], columns)
+        return _Table(names, [rows[i] for i in chosen], [lines[i] for i in chosen], columns)
 
     def _check_keys(self, scan: Scan) -> None:
         column = self.key_column or self.image_column

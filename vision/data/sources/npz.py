@@ -1,4 +1,4 @@
-"""The arrays of one .npz file: what works of a scenario write, or anybody."""
+"""The arrays of one .npz file: what jobs of a scenario write, or any other program."""
 
 from __future__ import annotations
 

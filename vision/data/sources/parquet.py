@@ -199,16 +199,16 @@ class Parquet:
 
     def _group(self, file: int, group: int) -> dict[str, Any]:
         """The wanted columns of a row group, as pyarrow arrays."""
-        kept = self._kept.groups
-        cells = kept.pop((file, group), None)
+        cached = self._kept.groups
+        cells = cached.pop((file, group), None)
         if cells is None:
             layout = self._layout
             if self.key_column:
                 _ = self._keys  # once, before the first record: duplicates are an error
             cells = _read_group(layout.paths[file], layout.metadata[file], group, self._wanted)
-            while len(kept) >= self.row_groups_kept:
-                kept.popitem(last=False)
-        kept[file, group] = cells
+            while len(cached) >= self.row_groups_kept:
+                cached.popitem(last=False)
+        cached[file, group] = cells
         return cells
 
     @functools.cached_property
@@ -263,9 +263,9 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
                 schema = footer.schema.to_arrow_schema()
             except _errors() as error:
                 raise DataError(f"{path}: is not a sound parquet file: {_brief(error)}") from None
-        here = frozenset(schema.names)
+        present = frozenset(schema.names)
         for name in needed:
-            if name not in here:
+            if name not in present:
                 raise DataError(
                     f"{path}: no column {name!r}; it has {', '.join(map(repr, schema.names))}"
                 )
@@ -274,18 +274,20 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
                 raise DataError(
                     f"{path}: column {name!r} is {kind}, but {types[name]} in {paths[0]}"
                 )
-        names = names & here if file else here
+        names = names & present if file else present
         metadata.append(footer)
         for group in range(footer.num_row_groups):
             groups.append((file, group))
             rows.append(footer.row_group(group).num_rows)
-    kept = [i for i, count in enumerate(rows) if count]
-    if not kept:
+    nonempty = [i for i, count in enumerate(rows) if count]
+    if not nonempty:
         raise DataError(f"{paths[0]}: the table has no rows")
     kind = _image_kind(types[image_column], paths[0], image_column) if image_column else ""
-    places = np.asarray([groups[i] for i in kept], np.int64)
-    starts = np.concatenate([[0], np.cumsum([rows[i] for i in kept])])
-    return _Layout(paths, metadata, names, kind, starts, places[:, 0], places[:, 1])
+    groups_with_rows = np.asarray([groups[i] for i in nonempty], np.int64)
+    starts = np.concatenate([[0], np.cumsum([rows[i] for i in nonempty])])
+    return _Layout(
+        paths, metadata, names, kind, starts, groups_with_rows[:, 0], groups_with_rows[:, 1]
+    )
 
 
 def _image_kind(kind: Any, path: str, column: str) -> str:

@@ -66,9 +66,9 @@ def load_index(shard: str, folder: str) -> ShardIndex:
     size, stamp = files.size_and_stamp(shard)
     path = _index_path(shard, folder)
     if path and os.path.exists(path):
-        stored = _parse(path)
-        if stored is not None and (stored.size, stored.stamp) == (size, stamp):
-            return stored
+        cached = _parse(path)
+        if cached is not None and (cached.size, cached.stamp) == (size, stamp):
+            return cached
     with files.opened(shard) as file:
         index = _build(file, shard, size, stamp)
     if files.size_and_stamp(shard) != (size, stamp):
@@ -89,8 +89,8 @@ def load_index(shard: str, folder: str) -> ShardIndex:
 def _index_path(shard: str, folder: str) -> str:
     if folder:
         # Shards of the same name in different folders share the index folder.
-        whole = shard if files.is_remote(shard) else os.path.abspath(shard)
-        digest = hashlib.sha256(whole.encode()).hexdigest()[:16]
+        full_path = shard if files.is_remote(shard) else os.path.abspath(shard)
+        digest = hashlib.sha256(full_path.encode()).hexdigest()[:16]
         return os.path.join(folder, f"{files.base_name(shard)}.{digest}.index.json")
     return "" if files.is_remote(shard) else f"{shard}.index.json"
 
@@ -118,7 +118,7 @@ def _parse(path: str) -> ShardIndex | None:
 def _build(file: IO[bytes], shard: str, size: int, stamp: str) -> ShardIndex:
     keys: list[str] = []
     members: list[dict[str, tuple[int, int]]] = []
-    seen: set[str] = set()
+    earlier_keys: set[str] = set()
     for name, offset, length in _members(file, shard, size):
         folder, base = posixpath.split(name)
         stem, dot, extension = base.partition(".")
@@ -126,12 +126,12 @@ def _build(file: IO[bytes], shard: str, size: int, stamp: str) -> ShardIndex:
         if not stem or not dot:
             raise DataError(f"{shard}: member {name!r} is not called KEY.EXTENSION")
         if not keys or keys[-1] != key:
-            if key in seen:
+            if key in earlier_keys:
                 raise DataError(
                     f"{shard}: key {key!r} occurs twice, with other members between; the members "
                     "of a sample belong together"
                 )
-            seen.add(key)
+            earlier_keys.add(key)
             keys.append(key)
             members.append({})
         if extension.lower() in members[-1]:

@@ -63,10 +63,10 @@ class WebDataset:
     def __post_init__(self) -> None:
         if not self.shards:
             raise ValueError("shards is empty: give a file or a pattern")
-        own = (*(("image",) if self.image else ()), *(feature for feature, _ in self.raw))
-        if len(set(own)) < len(own):
+        features = (*(("image",) if self.image else ()), *(feature for feature, _ in self.raw))
+        if len(set(features)) < len(features):
             raise ValueError(f"raw={self.raw}: a feature is given twice")
-        check_columns(self.columns, own)
+        check_columns(self.columns, features)
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)
@@ -95,11 +95,11 @@ class WebDataset:
         members = self._members(index)
         example: dict[str, Any] = {}
         if self.image:
-            found = [e for e in self.image.split(";") if e in members]
-            if len(found) != 1:
-                what = f"images .{', .'.join(found)}: keep one" if found else "no image"
+            extensions = [e for e in self.image.split(";") if e in members]
+            if len(extensions) != 1:
+                what = f"images .{', .'.join(extensions)}: keep one" if extensions else "no image"
                 raise DataError(f"{key}: {what} among .{', .'.join(members)}; see image=")
-            example["image"] = self._bytes(index, found[0])
+            example["image"] = self._bytes(index, extensions[0])
         for feature, extension in self.raw:
             if extension not in members:
                 raise DataError(f"{key}: no member .{extension} among .{', .'.join(members)}")

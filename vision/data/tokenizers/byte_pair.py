@@ -176,14 +176,14 @@ def load_byte_pair(path: str, length: int = 32) -> BytePairTokenizer:
       DataError: the file is missing, or is none of ours.
     """
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; save_byte_pair writes such a file") from error
     except ValueError as error:
         raise DataError(f"{path}: no JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise DataError(f"{path}: not written by save_byte_pair (no format {FORMAT!r})")
-    merges = found.get("merges")
+    merges = content.get("merges")
     if not isinstance(merges, list) or not all(
         isinstance(pair, list) and all(type(part) is int for part in pair) for pair in merges
     ):

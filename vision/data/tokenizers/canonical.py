@@ -1,4 +1,4 @@
-"""Texts made alike before they are split: SigLIP and CLIPA were trained on such."""
+"""Texts in lower case without punctuation, as SigLIP and CLIPA were trained on."""
 
 from __future__ import annotations
 

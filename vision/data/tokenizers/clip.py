@@ -90,18 +90,18 @@ class ClipTokenizer(TokenRows):
     @functools.cached_property
     def _pairs(self) -> list[tuple[str, str]]:
         path = VOCABULARY if self.path is None else Path(self.path)
-        wanted = "give the path of bpe_simple_vocab_16e6.txt.gz as published with CLIP"
+        hint = "give the path of bpe_simple_vocab_16e6.txt.gz as published with CLIP"
         try:
             lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}; {wanted}") from error
+            raise DataError(f"{path}: {error.strerror or error}; {hint}") from error
         except (EOFError, UnicodeDecodeError) as error:
-            raise DataError(f"{path}: {error}; {wanted}") from error
+            raise DataError(f"{path}: {error}; {hint}") from error
         pairs = [tuple(line.split(" ")) for line in lines[1 : 1 + NUM_MERGES]]
         if "#version" not in lines[0] or len(pairs) < NUM_MERGES:
-            raise DataError(f"{path}: not a list of {NUM_MERGES} merges; {wanted}")
+            raise DataError(f"{path}: not a list of {NUM_MERGES} merges; {hint}")
         if any(len(pair) != 2 for pair in pairs):
-            raise DataError(f"{path}: a line is not a pair of symbols; {wanted}")
+            raise DataError(f"{path}: a line is not a pair of symbols; {hint}")
         return [(left, right) for left, right in pairs]
 
     @functools.cached_property
@@ -140,16 +140,16 @@ def words(text: str) -> list[str]:
     where a piece begins.
     """
     shadow = text.translate(_ASCII) if text.isascii() else "".join(map(_shadow, text))
-    found, at = [], 0
+    pieces, at = [], 0
     while at < len(text):
         if text[at] == " ":
             at += 1
             continue
         match = _SPECIAL.match(text, at) or _SHADOW.match(shadow, at)
         assert match is not None
-        found.append(text[at : match.end()])
+        pieces.append(text[at : match.end()])
         at = match.end()
-    return found
+    return pieces
 
 
 def _shadow(character: str) -> str:

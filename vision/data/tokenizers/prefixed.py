@@ -1,4 +1,4 @@
-"""Rows that tell the text tower where a text comes from."""
+"""Token rows that begin with the source of the text."""
 
 from __future__ import annotations
 

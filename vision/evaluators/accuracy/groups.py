@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.data.all_records import labels_of, names_of
 from vision.data.source import DataError, Source
-from vision.data.whole import labels_of, names_of
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Gallery, Line, Picture
 from vision.evaluators.image_text.embeddings import Rows, embed

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from vision.data.sources.scenes.sheet import save_sheet
+from vision.data.sources.scenes.contact_sheet import save_sheet
 
 
 def main() -> None:

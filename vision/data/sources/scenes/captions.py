@@ -77,7 +77,7 @@ class Mention:
 
     def fits(self, thing: Object) -> bool:
         """Whether everything said is true of ``thing`` (already placed in view)."""
-        said = (
+        pairs = (
             (self.shape, thing.shape),
             (self.colour, thing.colour),
             (self.size, thing.size_name),
@@ -85,7 +85,7 @@ class Mention:
             (self.variant, thing.variant),
             (self.position, thing.position),
         )
-        return all(told is None or told == true for told, true in said)
+        return all(mentioned is None or mentioned == actual for mentioned, actual in pairs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,12 +138,12 @@ def describe(scene: Scene, detail: str = "short") -> Parse:
         Mention(t.shape, t.colour, t.size_name, t.texture, t.variant, t.position) for t in placed
     )
     rank = drawing_order(scene)
-    told = []
+    relations = []
     for k in range(1, len(placed)):
         name, first, second = _standing(placed, k, (rank[k], rank[0]))
         if name and nickname(mentions, first) and nickname(mentions, second):
-            told.append(Relation(name, first, second))
-    return Parse(mentions, tuple(told), scene.background.kind)
+            relations.append(Relation(name, first, second))
+    return Parse(mentions, tuple(relations), scene.background.kind)
 
 
 def _standing(placed: tuple[Object, ...], k: int, order: tuple[int, int]) -> tuple[str, int, int]:
@@ -168,15 +168,15 @@ def full_mention(thing: Object) -> Mention:
 
 def words_of(mention: Mention, fields: tuple[str, ...] = FIELDS) -> str:
     """The words for ``fields`` of a mention, the noun last: ``large red star``, ``red thing``."""
-    said = [getattr(mention, field) for field in fields]
-    return " ".join([word for word in said[:-1] if word] + [said[-1] or THING])
+    values = [getattr(mention, field) for field in fields]
+    return " ".join([word for word in values[:-1] if word] + [values[-1] or THING])
 
 
 def nickname(mentions: Sequence[Mention], k: int) -> str:
     """The fewest words that fit mention k only; empty where it has a twin."""
     for fields in (("colour", "shape"), ("size", "colour", "shape"), FIELDS):
         name = words_of(mentions[k], fields)
-        if sum(words_of(each, fields) == name for each in mentions) == 1:
+        if sum(words_of(other, fields) == name for other in mentions) == 1:
             return name
     return ""
 
@@ -210,7 +210,7 @@ def write(meaning: Parse, template: int = 0) -> str:
         pair = [nickname(meaning.mentions, k) for k in (relation.first, relation.second)]
         if not all(pair):
             raise ValueError(f"{relation} concerns objects that the caption cannot tell apart")
-        phrase = next(p for p, meant in _PHRASES.items() if meant == (relation.name, False))
+        phrase = next(p for p, reading in _PHRASES.items() if reading == (relation.name, False))
         sentences.append(f"the {pair[0]} {phrase} the {pair[1]}")
     return ". ".join(sentences)
 
@@ -222,8 +222,8 @@ def caption(scene: Scene, detail: str = "short", template: int = 0) -> str:
 
 def mention_of(noun: str, position: str | None = None) -> Mention:
     """The mention that adjectives and a noun make, as in ``small red star`` or ``red thing``."""
-    told = {_MEANING[word]: word for word in noun.split() if word != THING}
-    return Mention(**told, position=position)
+    fields = {_MEANING[word]: word for word in noun.split() if word != THING}
+    return Mention(**fields, position=position)
 
 
 def parse(text: str) -> Parse:
@@ -239,36 +239,36 @@ def parse(text: str) -> Parse:
     for sentence in re.split(r"\.\s*", text.lower().strip()):
         if not sentence:
             continue
-        if found := _GROUND.fullmatch(sentence):
-            background = found[1]
-        elif found := _RELATED.fullmatch(sentence):
-            pending.append((sentence, found[1], found[2], found[3]))
-        elif found := _STANDS.fullmatch(sentence):
-            position = next(name for name, phrase in _AT.items() if phrase == found[2])
-            mentions.append(mention_of(found[1], position))
+        if match := _GROUND.fullmatch(sentence):
+            background = match[1]
+        elif match := _RELATED.fullmatch(sentence):
+            pending.append((sentence, match[1], match[2], match[3]))
+        elif match := _STANDS.fullmatch(sentence):
+            position = next(name for name, phrase in _AT.items() if phrase == match[2])
+            mentions.append(mention_of(match[1], position))
         else:
-            rest = sentence
+            listing = sentence
             for opener in OPENERS[1:]:
-                rest = rest.removeprefix(opener)
-            if found := _WITH.fullmatch(rest):
-                rest, background = found[1], found[2]
-            if not _LIST.fullmatch(rest):
+                listing = listing.removeprefix(opener)
+            if match := _WITH.fullmatch(listing):
+                listing, background = match[1], match[2]
+            if not _LIST.fullmatch(listing):
                 raise ValueError(f"outside the grammar of captions: {sentence!r}")
-            mentions += [mention_of(noun) for noun in _LISTED.findall(rest)]
-    told = []
+            mentions += [mention_of(noun) for noun in _LISTED.findall(listing)]
+    relations = []
     for sentence, first, phrase, second in pending:
         name, swapped = _PHRASES[phrase]
         a, b = (_resolve(mentions, noun, sentence) for noun in (first, second))
-        told.append(Relation(name, b, a) if swapped else Relation(name, a, b))
-    return Parse(tuple(mentions), tuple(told), background)
+        relations.append(Relation(name, b, a) if swapped else Relation(name, a, b))
+    return Parse(tuple(mentions), tuple(relations), background)
 
 
 def _resolve(mentions: list[Mention], noun: str, sentence: str) -> int:
-    asked = {_MEANING[word]: word for word in noun.split() if word != THING}
+    fields = {_MEANING[word]: word for word in noun.split() if word != THING}
     fitting = [
         k
         for k, mention in enumerate(mentions)
-        if all(getattr(mention, field) == word for field, word in asked.items())
+        if all(getattr(mention, field) == word for field, word in fields.items())
     ]
     if len(fitting) != 1:
         raise ValueError(f"{noun!r} fits {len(fitting)} introduced objects: {sentence!r}")

@@ -55,7 +55,7 @@ def moved(thing: Object, motion: str, time: float) -> Object:
         return dataclasses.replace(thing, size=thing.size * factor)
     if motion == "orbit":
         cosine, sine = cos_sin(360 * time)
-        y, x = (min(max(at, 0.36), 0.64) for at in (thing.y, thing.x))
+        y, x = (min(max(value, 0.36), 0.64) for value in (thing.y, thing.x))
         return dataclasses.replace(thing, y=y + 0.18 * sine, x=x + 0.18 * cosine)
     angle = 120 * (away if motion == "clockwise" else -away)
     return dataclasses.replace(thing, rotation_deg=thing.rotation_deg + angle)
@@ -159,7 +159,7 @@ class Clips(SceneReader):
         u = self.uniforms(index, "motions", others)
         return (
             subject,
-            *(choice(self.motions, each) if self.others_move else "still" for each in u),
+            *(choice(self.motions, number) if self.others_move else "still" for number in u),
         )
 
     def clip(self, index: int) -> tuple[Scene, ...]:

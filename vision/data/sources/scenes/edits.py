@@ -1,8 +1,8 @@
 """Edits of a scene and their words: remove, add, move, change an attribute, change the ground.
 
-An ``Edit`` is applied to the record, so the picture of the result is exact. ``clauses`` says
-edits in terms of what a reader of the text knows, ``write_modifier`` and ``read_modifier`` turn
-them into words and back ("make the red circle blue and remove the green star").
+An ``Edit`` is applied to the record, so the picture of the result is exact. ``clauses`` describes
+edits by the attributes of the objects, ``write_modifier`` and ``read_modifier`` turn them into
+words and back ("make the red circle blue and remove the green star").
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Edit:
 
 @dataclasses.dataclass(frozen=True)
 class Clause:
-    """One change in words: what a text says of an edit.
+    """One change as a text describes it.
 
     ``target`` describes the object that is changed; ``value`` is None where the text leaves it
     open ("change the colour of the red circle"); ``addition`` describes what ``add`` brings.
@@ -122,8 +122,10 @@ def apply(scene: Scene, *edits: Edit) -> Scene:
       ValueError: an index that the scene does not have, or two edits that change the same thing.
     """
     places = [(edit.kind, edit.index) for edit in edits if edit.kind != "add"]
-    gone = {edit.index for edit in edits if edit.kind == "remove"}
-    if len(set(places)) < len(places) or any(k in gone for kind, k in places if kind != "remove"):
+    removed = {edit.index for edit in edits if edit.kind == "remove"}
+    if len(set(places)) < len(places) or any(
+        k in removed for kind, k in places if kind != "remove"
+    ):
         raise ValueError(f"edits change the same thing twice: {edits}")
     for _, k in places:
         if k is not None and not 0 <= k < len(scene.objects):
@@ -134,7 +136,7 @@ def apply(scene: Scene, *edits: Edit) -> Scene:
             result = change(result, edit.index, **_fields(edit, scene.view))
         elif edit.kind == "background":
             result = replace_background(result, edit.value or "")
-    for k in sorted((k for k in gone if k is not None), reverse=True):
+    for k in sorted((k for k in removed if k is not None), reverse=True):
         result = remove(result, k)
     for edit in edits:
         if edit.addition is not None:
@@ -159,12 +161,12 @@ def target_name(scene: Scene, k: int) -> str:
 
 
 def clauses(scene: Scene, edits: Sequence[Edit], vague: bool = False) -> tuple[Clause, ...]:
-    """``edits`` of ``scene`` as their text tells them; ``vague`` leaves out the new values.
+    """``edits`` of ``scene`` as a text describes them; ``vague`` leaves out the new values.
 
     Raises:
       ValueError: an object that words cannot tell from another one.
     """
-    told = []
+    result = []
     for edit in edits:
         target = addition = None
         if edit.index is not None:
@@ -174,21 +176,21 @@ def clauses(scene: Scene, edits: Sequence[Edit], vague: bool = False) -> tuple[C
             target = mention_of(name)
         if edit.addition is not None:
             addition = mention_of(words_of(full_mention(edit.addition)))
-        told.append(Clause(edit.kind, target, None if vague else edit.value, addition))
-    return tuple(told)
+        result.append(Clause(edit.kind, target, None if vague else edit.value, addition))
+    return tuple(result)
 
 
-def ground(told: Sequence[Clause], scene: Scene) -> tuple[Edit, ...]:
-    """The edits that clauses mean for ``scene``; the reverse of ``clauses``.
+def ground(clauses: Sequence[Clause], scene: Scene) -> tuple[Edit, ...]:
+    """The edits of ``scene`` that clauses describe; the inverse of ``clauses``.
 
     Raises:
       ValueError: a target that fits no object or several, a clause without its value, or an
-        addition (whose place words do not tell).
+        addition (a text does not say where it goes).
     """
     edits, placed = [], scene.placed()
-    for clause in told:
+    for clause in clauses:
         if clause.kind == "add":
-            raise ValueError("an addition in words has no place; make the Edit yourself")
+            raise ValueError("an addition has no position in a text; make the Edit yourself")
         k = None
         if clause.target is not None:
             fitting = [k for k, thing in enumerate(placed) if clause.target.fits(thing)]
@@ -199,9 +201,9 @@ def ground(told: Sequence[Clause], scene: Scene) -> tuple[Edit, ...]:
     return tuple(edits)
 
 
-def write_modifier(told: Sequence[Clause]) -> str:
+def write_modifier(clauses: Sequence[Clause]) -> str:
     """Clauses in words, joined by "and"."""
-    return " and ".join(_write(clause) for clause in told)
+    return " and ".join(_write(clause) for clause in clauses)
 
 
 def _write(clause: Clause) -> str:
@@ -248,19 +250,19 @@ def read_modifier(text: str) -> tuple[Clause, ...]:
 
 def _read(part: str) -> Clause:
     for reader, pattern in enumerate(_READERS):
-        found = pattern.fullmatch(part)
-        if found is None:
+        match = pattern.fullmatch(part)
+        if match is None:
             continue
         if reader == 0:
-            return Clause("remove", mention_of(found[2]))
+            return Clause("remove", mention_of(match[2]))
         if reader == 1:
-            return Clause("add", addition=mention_of(found[2]))
-        if reader == 2 and (found[2] is None or found[2] in words.BACKGROUNDS):
-            return Clause("background", value=found[2])
+            return Clause("add", addition=mention_of(match[2]))
+        if reader == 2 and (match[2] is None or match[2] in words.BACKGROUNDS):
+            return Clause("background", value=match[2])
         if reader == 3:
-            kind = "move" if found[2] == "position" else found[2]
-            return Clause(kind, mention_of(found[3]))
-        kind = {4: "move", 5: "shape"}.get(reader) or _WORD_KIND.get(found[3])
-        if reader > 3 and kind and found[3] in VALUES[kind]:
-            return Clause(kind, mention_of(found[2]), found[3])
+            kind = "move" if match[2] == "position" else match[2]
+            return Clause(kind, mention_of(match[3]))
+        kind = {4: "move", 5: "shape"}.get(reader) or _WORD_KIND.get(match[3])
+        if reader > 3 and kind and match[3] in VALUES[kind]:
+            return Clause(kind, mention_of(match[2]), match[3])
     raise ValueError(f"outside the grammar of modifiers: {part!r}")

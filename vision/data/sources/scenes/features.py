@@ -1,4 +1,4 @@
-"""What a reader can ask for of an example, by name: image, labels, masks, words.
+"""The features that an example of scenes can have, by name: image, labels, masks, texts.
 
 Every feature has a fixed shape for a given source, so that examples stack into batches (except
 where pictures are asked for in several shapes): things that come per object are padded to

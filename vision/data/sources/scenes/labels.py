@@ -1,5 +1,5 @@
-"""What can be asked of a scene: for every label its class names, how a scene of a class is
-wished for, and how the class is read back from the record.
+"""The labels of scenes: for every label its class names, the constraint that makes a scene of a
+class, and how the class is read from the record.
 
 A label is always read from the record, so that it stays true after an edit. Size and quadrant
 are read as the camera sees them.
@@ -22,7 +22,7 @@ Names = tuple[str, ...]
 
 @dataclasses.dataclass(frozen=True)
 class SceneConstraint:
-    """What may be drawn. Shapes to sizes and the quadrant hold for the subject only.
+    """What may be drawn. ``shapes`` to ``sizes`` and ``quadrants`` hold for the subject only.
 
     ``quadrants``, ``glyphs``, ``artefacts`` (kind and seed) and ``companions`` (colours) are the
     alternatives to draw from; empty means anywhere, no glyph, no artefact and no companion.
@@ -45,11 +45,11 @@ class SceneConstraint:
 
 @dataclasses.dataclass(frozen=True)
 class Label:
-    """One question: its classes in a world, the wish for a class, the answer for a scene.
+    """A label: its classes in a world, the constraint for a class, the class of a scene.
 
     Attributes:
       names: the classes, given what a world allows.
-      narrow: a wish and a class name to the wish for scenes of that class.
+      narrow: from a constraint and a class name to the constraint for scenes of that class.
       read: the class name that is true of a scene.
     """
 
@@ -59,7 +59,7 @@ class Label:
 
 
 def _plain(field: str, read: Callable[[Scene], str]) -> Label:
-    """A label whose classes are the allowed values of one field of the wish."""
+    """A label whose classes are the allowed values of one field of the constraint."""
     return Label(
         lambda free: getattr(free, field),
         lambda free, name: dataclasses.replace(free, **{field: (name,)}),
@@ -73,8 +73,8 @@ def _families(free: SceneConstraint) -> Names:
 
 
 def _of_family(free: SceneConstraint, name: str) -> SceneConstraint:
-    kept = tuple(shape for shape in free.shapes if words.FAMILY_OF[shape] == name)
-    return dataclasses.replace(free, shapes=kept)
+    shapes = tuple(shape for shape in free.shapes if words.FAMILY_OF[shape] == name)
+    return dataclasses.replace(free, shapes=shapes)
 
 
 def _leaf(free: SceneConstraint, name: str) -> SceneConstraint:
@@ -93,10 +93,10 @@ def _identities(free: SceneConstraint) -> Names:
     offset, step = turn(0, "identity", 0, total)
     chosen = []
     for k in range(min(free.num_identities, total)):
-        rest, name = (offset + step * k) % total, []
+        number, name = (offset + step * k) % total, []
         for names in parts:
-            rest, place = divmod(rest, len(names))
-            name.append(names[place])
+            number, position = divmod(number, len(names))
+            name.append(names[position])
         chosen.append(" ".join(name))
     return tuple(chosen)
 
@@ -108,7 +108,7 @@ def _identity(free: SceneConstraint, name: str) -> SceneConstraint:
     )
 
 
-def _seen(scene: Scene) -> Object:
+def _subject_in_view(scene: Scene) -> Object:
     return in_view(scene.subject, scene.view)
 
 
@@ -126,13 +126,13 @@ def _glyph(free: SceneConstraint, name: str) -> SceneConstraint:
 
 
 def _artefact(free: SceneConstraint, name: str) -> SceneConstraint:
-    kept = tuple(trace for trace in free.artefacts if trace[0] == name)
-    return dataclasses.replace(free, artefacts=kept)
+    artefacts = tuple(trace for trace in free.artefacts if trace[0] == name)
+    return dataclasses.replace(free, artefacts=artefacts)
 
 
 def _generator(free: SceneConstraint, name: str) -> SceneConstraint:
-    kept = tuple(trace for trace in free.artefacts if name == f"{trace[0]} {trace[1]}")
-    return dataclasses.replace(free, artefacts=kept)
+    artefacts = tuple(trace for trace in free.artefacts if name == f"{trace[0]} {trace[1]}")
+    return dataclasses.replace(free, artefacts=artefacts)
 
 
 def _read_generator(scene: Scene) -> str:
@@ -152,7 +152,7 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
         ),
         "colour": _plain("colours", lambda scene: scene.subject.colour),
         "texture": _plain("textures", lambda scene: scene.subject.texture),
-        "size": _plain("sizes", lambda scene: _seen(scene).size_name),
+        "size": _plain("sizes", lambda scene: _subject_in_view(scene).size_name),
         "shape_colour": Label(
             lambda free: tuple(f"{c} {s}" for s in free.shapes for c in free.colours),
             _pair,
@@ -167,7 +167,7 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
         "quadrant": Label(
             lambda free: words.QUADRANTS,
             lambda free, name: dataclasses.replace(free, quadrants=(name,)),
-            lambda scene: _seen(scene).quadrant,
+            lambda scene: _subject_in_view(scene).quadrant,
         ),
         "background": _plain("backgrounds", lambda scene: scene.background.kind),
         "style": _plain("styles", lambda scene: scene.style),

@@ -22,12 +22,12 @@ _CONSONANTS, _VOWELS = "bdfgklmnprstvz", "aeiou"
 @functools.lru_cache(maxsize=1)
 def lexicon() -> tuple[str, ...]:
     """Every word of captions and modifiers, each once, in a fixed order."""
-    named = (
+    groups = (
         *(words.SHAPES, words.COLOURS, words.SIZES, words.TEXTURES, words.VARIANTS),
         *(words.BACKGROUNDS, (THING,), _FUNCTION_WORDS),
     )
     phrases = (*words.POSITIONS, *OPENERS)
-    spoken = [word for group in named for word in group]
+    spoken = [word for group in groups for word in group]
     spoken += [word for phrase in phrases for word in phrase.split()]
     return tuple(dict.fromkeys(spoken))
 

@@ -53,7 +53,7 @@ def draw_objects(
     turns = (-layout.rotation_deg, layout.rotation_deg)
     objects: list[Object] = []
     for k, (block, size) in enumerate(zip(blocks, sizes, strict=True)):
-        wanted = free if k else aim
+        constraint = free if k else aim
         shape, colours = choice(other_pairs if k else subject_pairs, block[0])
         layer = int(block[9] * 8)
         inside = layout.nested and 0 < k == count - 1
@@ -62,14 +62,14 @@ def draw_objects(
             y, x, size = objects[0].y, objects[0].x, min(size, room)
             layer = objects[0].layer + 1
         else:
-            quadrant = wanted.quadrants[0] if wanted.quadrants else ""
+            quadrant = constraint.quadrants[0] if constraint.quadrants else ""
             y, x = find_place(size, objects, block[10:], layout.overlap, quadrant)
         objects.append(
             Object(
                 shape,
                 choice(colours, block[1]),
-                choice(wanted.variants, block[2]),
-                choice(wanted.textures, block[3]),
+                choice(constraint.variants, block[2]),
+                choice(constraint.textures, block[3]),
                 size,
                 y,
                 x,
@@ -153,7 +153,7 @@ def possible_pairs(
     shapes: tuple[str, ...], colours: tuple[str, ...], held_out: tuple[str, ...], pairs: str
 ) -> tuple[tuple[str, tuple[str, ...]], ...]:
     """Every shape that may be drawn, with its colours; empty where nothing may."""
-    kept = []
+    result = []
     for shape in shapes:
         allowed = tuple(
             colour
@@ -161,5 +161,5 @@ def possible_pairs(
             if pairs == "all" or (f"{colour} {shape}" in held_out) == (pairs == "unseen")
         )
         if allowed:
-            kept.append((shape, allowed))
-    return tuple(kept)
+            result.append((shape, allowed))
+    return tuple(result)

@@ -1,6 +1,6 @@
-"""What goes wrong in data sets, in known amounts: labels, captions, raters, duplicates.
+"""Noise of known amount: in labels, captions and raters' votes, and near-duplicates.
 
-Also Cramer's V, the usual measure of how much of a class a cue gives away.
+Also Cramer's V, the usual measure of the association of a class and a cue.
 """
 
 from __future__ import annotations
@@ -92,18 +92,18 @@ def votes(
     ``label`` is easily confused with, the others are spread over all other classes. ``u`` holds
     two uniform numbers for every rater.
     """
-    called = []
+    answers = []
     for r, accuracy in enumerate(accuracies):
         miss, other = u[2 * r], u[2 * r + 1]
         halfway = accuracy + (1 - accuracy) / 2
         kind = "asymmetric" if miss < halfway else "symmetric"
-        called.append(flipped(label, partners, float(miss >= accuracy), kind, (0.0, other)))
-    return np.array(called, np.int32)
+        answers.append(flipped(label, partners, float(miss >= accuracy), kind, (0.0, other)))
+    return np.array(answers, np.int32)
 
 
 def accuracies(mean: float, spread: float, u: Sequence[float]) -> list[float]:
     """One accuracy for every uniform number: ``mean`` give or take ``spread``, within 0..1."""
-    return [min(max(between((mean - spread, mean + spread), each), 0.0), 1.0) for each in u]
+    return [min(max(between((mean - spread, mean + spread), number), 0.0), 1.0) for number in u]
 
 
 def misdescribed(world: World, scene: Scene, kind: str, u: Sequence[float]) -> Scene:
@@ -119,9 +119,9 @@ def misdescribed(world: World, scene: Scene, kind: str, u: Sequence[float]) -> S
     if kind == "omit" and len(scene.objects) > 1:
         return remove(scene, int(u[0] * len(scene.objects)))
     # Colours and shapes of the whole vocabulary: a false word must exist in any small world.
-    for wanted in (kind, "attribute"):
+    for noise_kind in (kind, "attribute"):
         for attempt in range(_TRIES):
-            wrong = _wrong(world, scene, wanted, u[attempt * 6 : attempt * 6 + 6])
+            wrong = _wrong(world, scene, noise_kind, u[attempt * 6 : attempt * 6 + 6])
             if not agrees(describe(wrong, "short"), scene):
                 return wrong
     raise AssertionError("an attribute can always be wrong")

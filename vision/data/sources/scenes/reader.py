@@ -17,7 +17,7 @@ CARD = {
     "personal_data": "no",
     "collection": "rendered on demand from (seed, index); labels are what was drawn",
 }
-"""What ``SourceInfo`` says of everything that is made of scenes."""
+"""Fields of ``SourceInfo`` that all sources of scenes share."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

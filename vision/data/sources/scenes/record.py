@@ -164,10 +164,10 @@ class Scene:
     """A picture before it is drawn.
 
     Attributes:
-      objects: the things that labels and captions speak of; ``objects[0]`` is the subject.
+      objects: the things that labels and captions describe; ``objects[0]`` is the subject.
       background: the ground behind them.
       view: the camera.
-      clutter: small things that nobody speaks of; drawn beneath the objects.
+      clutter: small things that no label or caption describes; drawn beneath the objects.
       glyph: a tiny mark, or None.
       style: rendering domain, one of ``vocabulary.STYLES``.
       style_seed: chooses the grain of noisy, painterly and swapped styles.
@@ -195,7 +195,7 @@ class Scene:
 
     def placed(self) -> tuple[Object, ...]:
         """The objects as the camera sees them: view applied to position, size and rotation."""
-        return tuple(in_view(each, self.view) for each in self.objects)
+        return tuple(in_view(thing, self.view) for thing in self.objects)
 
 
 STILL = View()

@@ -193,10 +193,10 @@ def _paint(
     paint *= cover
     region += paint
 
-    whole = cover >= 0.5
+    covered = cover >= 0.5
     if instances is not None:
-        np.copyto(instances[y0:y1, x0:x1], label, where=whole)
-    return int(np.count_nonzero(whole))
+        np.copyto(instances[y0:y1, x0:x1], label, where=covered)
+    return int(np.count_nonzero(covered))
 
 
 def _material(scene: Scene, label: int) -> str:

@@ -86,7 +86,7 @@ class Scenes(SceneReader):
             if not 0 < low <= high:
                 raise ValueError(f"{field}={(low, high)!r}: need 0 < least <= most")
         extremes = ((a, b) for a in self.scale_range for b in self.aspect_range)
-        if min(min(self._stretched(*each)) for each in extremes) < 8:
+        if min(min(self._stretched(*extreme)) for extreme in extremes) < 8:
             raise ValueError(
                 f"image_size={self.image_size!r}, scale_range={self.scale_range!r} and "
                 f"aspect_range={self.aspect_range!r} give sides of fewer than 8 pixels"
@@ -127,7 +127,7 @@ class Scenes(SceneReader):
                 f"{self.name}: pictures of scale_range={self.scale_range!r} and "
                 f"aspect_range={self.aspect_range!r} do not stack; read them one by one"
             )
-        return {name: np.stack([each[name] for each in examples]) for name in self.features}
+        return {name: np.stack([example[name] for example in examples]) for name in self.features}
 
     @property
     def one_shape(self) -> bool:
@@ -141,8 +141,8 @@ class Scenes(SceneReader):
         u = self.uniforms(index, "shape", 2)
         ranges = (self.scale_range, self.aspect_range)
         scale, aspect = (
-            math.exp(draws.between((math.log(low), math.log(high)), each))
-            for (low, high), each in zip(ranges, u, strict=True)
+            math.exp(draws.between((math.log(low), math.log(high)), number))
+            for (low, high), number in zip(ranges, u, strict=True)
         )
         return self._stretched(scale, aspect)
 
@@ -221,15 +221,15 @@ class Scenes(SceneReader):
     def views(self, index: int, scene: Scene) -> tuple[Scene, ...]:
         """``scene`` as ``num_views`` cameras see it."""
         u = self.uniforms(index, "views", 9 * self.num_views)
-        seen = []
+        scenes = []
         for k in range(0, len(u), 9):
             ground = scene.background
             if self.view_backgrounds:
                 kind = draws.choice(self.backgrounds, u[k + 5])
                 ground = Background(kind, u[k + 6], u[k + 7], ground.brightness)
             view = self.draw_view(u[k : k + 5])
-            seen.append(dataclasses.replace(scene, background=ground, view=view))
-        return tuple(seen)
+            scenes.append(dataclasses.replace(scene, background=ground, view=view))
+        return tuple(scenes)
 
     def strokes(self, index: int, scene: Scene) -> np.ndarray:
         """``scene`` as a line drawing; see ``pen.stroke_array`` for the columns."""
@@ -244,8 +244,8 @@ class Scenes(SceneReader):
         near the place and season of class ``clean``."""
         u = self.uniforms(index, "metadata", 7)
         if u[0] < self.metadata_strength:
-            home = draws.uniforms(self.seed, "metadata", clean, "home", 3).tolist()
-            u = [u[0], *((a + 0.1 * (b - 0.5)) % 1.0 for a, b in zip(home, u[4:], strict=True))]
+            centre = draws.uniforms(self.seed, "metadata", clean, "home", 3).tolist()
+            u = [u[0], *((a + 0.1 * (b - 0.5)) % 1.0 for a, b in zip(centre, u[4:], strict=True))]
         cosine, sine = cos_sin(360 * u[3])
         return np.array((2 * u[1] - 1, 2 * u[2] - 1, sine, cosine), np.float32)
 

@@ -73,7 +73,7 @@ def draw_edits(
     """
     edits: list[Edit] = []
     free = [k for k in range(len(scene.objects)) if target_name(scene, k)]
-    left = len(scene.objects)
+    remaining = len(scene.objects)
     for _ in range(8 * count):
         if len(edits) == count:
             break
@@ -83,16 +83,18 @@ def draw_edits(
             if all(edit.kind != "add" for edit in edits):
                 edits.append(Edit("add", addition=newcomer(world, scene, draws)))
         elif kind == "background":
-            others = [each for each in world.backgrounds if each != scene.background.kind]
+            others = [
+                kind_name for kind_name in world.backgrounds if kind_name != scene.background.kind
+            ]
             if others and all(edit.kind != "background" for edit in edits):
                 edits.append(Edit("background", None, choice(others, draws[1])))
-        elif free and (kind != "remove" or left > 1):
+        elif free and (kind != "remove" or remaining > 1):
             k = choice(free, draws[1])
             values = _other_values(world, scene, k, kind)
             if kind == "remove" or values:
                 edits.append(Edit(kind, k, choice(values, draws[2]) if values else None))
                 free.remove(k)
-                left -= kind == "remove"
+                remaining -= kind == "remove"
     return tuple(edits)
 
 
@@ -172,7 +174,7 @@ def triplet(
             "raise num_objects or allow other kinds"
         )
     target = apply(reference, *edits)
-    told = clauses(reference, edits, open_values)
+    said_clauses = clauses(reference, edits, open_values)
     others: list[Scene] = []
     names: list[str] = []
     order = [kind for kind in distractors if kind != "reference"] or ["random"]
@@ -192,7 +194,13 @@ def triplet(
             f"{distractors} beside the target"
         )
     return Triplet(
-        reference, target, edits, told, write_modifier(told), tuple(others), tuple(names)
+        reference,
+        target,
+        edits,
+        said_clauses,
+        write_modifier(said_clauses),
+        tuple(others),
+        tuple(names),
     )
 
 
@@ -208,15 +216,15 @@ def _distractor(
         return reference
     if kind == "other edit":
         return apply(reference, *draw_edits(world, reference, len(edits), kinds, u))
-    stranger = world.scene(int(next(u) * _FAR) + _FAR * _TRIES)
+    other = world.scene(int(next(u) * _FAR) + _FAR * _TRIES)
     if kind == "random":
-        return stranger
-    for place, edit in enumerate(edits):
+        return other
+    for position, edit in enumerate(edits):
         if edit.kind == "remove":
             continue
-        k = None if edit.index is None else min(place, len(stranger.objects) - 1)
-        stranger = apply(stranger, dataclasses.replace(edit, index=k))
-    return stranger
+        k = None if edit.index is None else min(position, len(other.objects) - 1)
+        other = apply(other, dataclasses.replace(edit, index=k))
+    return other
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -279,11 +287,11 @@ class Triplets(SceneReader):
         )
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        each = self.triplet(index)
+        record = self.triplet(index)
         return {
-            "reference": render(each.reference, self.image_size).image,
-            "target": render(each.target, self.image_size).image,
-            "distractors": np.stack([render(s, self.image_size).image for s in each.distractors]),
-            "modifier": each.modifier,
-            "vague": np.bool_(any(c.kind in VALUES and c.value is None for c in each.clauses)),
+            "reference": render(record.reference, self.image_size).image,
+            "target": render(record.target, self.image_size).image,
+            "distractors": np.stack([render(s, self.image_size).image for s in record.distractors]),
+            "modifier": record.modifier,
+            "vague": np.bool_(any(c.kind in VALUES and c.value is None for c in record.clauses)),
         }

@@ -1,4 +1,4 @@
-"""How scenes are drawn at random: the knobs of a world, and its scene number ``index``."""
+"""How scenes are drawn at random: the parameters of a world, and its scene number ``index``."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ class World:
         )
 
     @functools.cached_property
-    def _wishes(self) -> tuple[SceneConstraint, ...]:
+    def _class_constraints(self) -> tuple[SceneConstraint, ...]:
         """What may be drawn for every class."""
         return tuple(LABELS[self.label].narrow(self._free, name) for name in self.class_names)
 
@@ -209,7 +209,7 @@ class World:
         """Classes that have scenes; fewer than all only where held-out pairs exclude some."""
         return tuple(
             c
-            for c, aim in enumerate(self._wishes)
+            for c, aim in enumerate(self._class_constraints)
             if possible_pairs(aim.shapes, aim.colours, self.held_out, self.pairs)
         )
 
@@ -248,10 +248,10 @@ class World:
             count = len(self.drawable_classes)
             offset, step = turn(self.seed, stream, index // count, count)
             return self.drawable_classes[(offset + step * (index % count)) % count]
-        place, total = spread(self.seed, stream, index), 0.0
+        quantile, total = spread(self.seed, stream, index), 0.0
         for c, share in enumerate(self.class_shares):
             total += share
-            if place < total:
+            if quantile < total:
                 return c
         return self.drawable_classes[-1]
 
@@ -307,7 +307,7 @@ class World:
 
     def scene(self, index: int) -> Scene:
         """Scene ``index``; any non-negative number."""
-        aim = self._wishes[self.class_of(index)]
+        aim = self._class_constraints[self.class_of(index)]
         cue = self.cue_of(index)
         if cue is not None:
             values = (self._cue_values[cue],)
@@ -337,7 +337,7 @@ class World:
         glyph = None
         if aim.glyphs:
             half = self.glyph_size / 2
-            y, x = (between((half, 1 - half), each) for each in u[7:9])
+            y, x = (between((half, 1 - half), number) for number in u[7:9])
             glyph = Glyph(choice(aim.glyphs, u[6]), y, x, self.glyph_size)
         artefact = None
         if aim.artefacts and (self.label in ("artefact", "generator") or u[9] < self.artefact_rate):

@@ -1,8 +1,8 @@
-"""A feature of a whole source at once, for those who need all of it before the first batch.
+"""A feature of all records of a source, for code that needs it before the first batch.
 
-A source that knows a feature of all its records without opening them says so by
-``column(feature) -> sequence``, raising KeyError for others; ``names(feature)`` gives the names
-behind its numbers. From other sources every record is read once.
+A source that knows a feature of all its records without opening them has
+``column(feature) -> sequence``, which raises KeyError for other features; ``names(feature)`` gives
+the names behind its numbers. From other sources every record is read once.
 """
 
 from __future__ import annotations

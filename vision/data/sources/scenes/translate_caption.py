@@ -1,4 +1,4 @@
-"""An op on the captions of scenes: one of several languages."""
+"""An op that translates the captions of scenes into one of several invented languages."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision.data.sources.scenes.languages import translate
 
 @dataclasses.dataclass(frozen=True)
 class TranslateCaption:
-    """Says a scene's caption in one of several languages, drawn evenly for every example.
+    """Translates a scene's caption into one of several languages, drawn uniformly per example.
 
     ``_draws`` notes the ``language``. A caption with a word outside the grammar raises DataError.
 
@@ -38,7 +38,7 @@ class TranslateCaption:
             )
         language = self.languages[int(rng.integers(len(self.languages)))]
         try:
-            said = translate(str(example[self.feature]), language)
+            translated = translate(str(example[self.feature]), language)
         except ValueError as error:
             raise DataError(f"{self.feature!r}: {error}") from error
-        return noted({**example, self.feature: said}, "TranslateCaption", language=language)
+        return noted({**example, self.feature: translated}, "TranslateCaption", language=language)

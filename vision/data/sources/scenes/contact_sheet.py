@@ -1,4 +1,4 @@
-"""A contact sheet of everything the generator can do: one labelled row of pictures a knob."""
+"""A contact sheet of everything the generator can do: a labelled row of pictures per parameter."""
 
 from __future__ import annotations
 
@@ -148,8 +148,12 @@ def rows() -> list[tuple[str, list[Tile]]]:
         source = Scenes(label_noise=0.4, label_noise_kind=kind, features=("label", "clean_label"))
         tiles = []
         for i in range(COLUMNS):
-            given, true = (source.class_names[int(n)] for n in source[i].values())
-            tiles.append(_drawn(source.scene(i), given if given == true else f"{given} ({true})"))
+            label_name, true = (source.class_names[int(n)] for n in source[i].values())
+            tiles.append(
+                _drawn(
+                    source.scene(i), label_name if label_name == true else f"{label_name} ({true})"
+                )
+            )
         sheet.append((f"{kind} label noise 0.4: label (truth)", tiles))
     tiles = []
     for kind in CAPTION_NOISE:
@@ -167,8 +171,8 @@ def rows() -> list[tuple[str, list[Tile]]]:
     views = Scenes(
         num_views=6, view_zoom=(0.8, 1.3), view_shift=0.1, view_angle_deg=30, view_backgrounds=True
     )
-    seen = [each for i in (0, 6) for each in views.views(i, views.scene(i))]
-    sheet.append(("views of one scene, own grounds", [_drawn(each) for each in seen]))
+    view_scenes = [each for i in (0, 6) for each in views.views(i, views.scene(i))]
+    sheet.append(("views of one scene, own grounds", [_drawn(each) for each in view_scenes]))
     sheet.append(
         (
             "domains",

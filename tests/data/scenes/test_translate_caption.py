@@ -7,7 +7,7 @@ import pytest
 
 from vision.data.source import DataError
 from vision.data.sources.scenes import translate
-from vision.data.sources.scenes.speak import TranslateCaption
+from vision.data.sources.scenes.translate_caption import TranslateCaption
 
 CAPTION = "a red star and a blue circle"
 
