@@ -68,8 +68,8 @@ def get_config(
     if pattern == "":
         rules = [spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS]
     else:
-        rest = "|".join(filter(None, ["/head/", pattern]))
-        chosen = spec(v.ParameterRule, pattern=rest, weight_decay=0.0)
+        trained = "|".join(filter(None, ["/head/", pattern]))
+        chosen = spec(v.ParameterRule, pattern=trained, weight_decay=0.0)
         rules = [head, chosen, spec(v.ParameterRule, pattern=".*", learning_rate=0.0)]
     decay = 0.75 if constructor is v.ViT else 0.9  # the others have more, smaller blocks
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
