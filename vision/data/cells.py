@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import difflib
 import functools
@@ -79,12 +80,53 @@ def as_list(cell: Cell, separator: str) -> list[Cell]:
         return [cell]
     text = cell.strip()
     if text.startswith("["):
+        _refuse_python_list(text)
         value = from_json(text)
         if not isinstance(value, list):
             raise DataError(f"{shown(cell)} is not a list")
         return value
     parts = text.split(separator) if separator else [text]
     return [part.strip() for part in parts]
+
+
+def as_texts(cell: Cell, separator: str) -> list[Cell]:
+    """Sentences: a list as it is; text split at ``separator``, unless it is a JSON list of texts.
+
+    A sentence may begin with a bracket (``[OC] my cat``, ``[2021]``): text is only taken for a
+    list when all of it is a JSON list of texts.
+    """
+    if not isinstance(cell, str):
+        return as_list(cell, separator)
+    if cell.lstrip().startswith("["):
+        _refuse_python_list(cell.strip())
+        try:
+            value = from_json(cell)
+        except DataError:
+            value = None
+        if isinstance(value, list) and all(isinstance(text, str) for text in value):
+            return value
+    return [part.strip() for part in cell.split(separator)] if separator else [cell]
+
+
+def _refuse_python_list(text: str) -> None:
+    """Raises DataError for ``['a', 'b']``, as pandas and ``str`` write lists into a CSV."""
+    if "'" not in text or not text.endswith("]"):
+        return
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        pass
+    else:
+        return
+    try:
+        value = ast.literal_eval(re.sub(r"\bnan\b(?=\s*[,\]])", "None", text))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return
+    if isinstance(value, list) and all(item is None or isinstance(item, str) for item in value):
+        raise DataError(
+            f"{shown(text)} is a list as Python prints it; write it as JSON, "
+            "with table[column].map(json.dumps) in pandas"
+        )
 
 
 def as_mapping(cell: Cell) -> dict[str, Cell]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from vision.data.cells import Cell, Vocabulary, as_list, as_mapping, as_text, is_missing
+from vision.data.cells import Cell, Vocabulary, as_list, as_mapping, as_text, as_texts, is_missing
 from vision.data.columns import ImageSize, Row, SingleColumn
 from vision.data.source import DataError
 
@@ -43,8 +43,10 @@ class Captions(SingleColumn):
     """One or more texts about the image: a tuple of ``str``, of any length but 0.
 
     Attributes:
-      column: in the table; empty when it is called like the feature. A list of texts, or one text.
-      separator: between texts, where the cell is text and not a JSON list; empty keeps it whole.
+      column: in the table; empty when it is called like the feature. A list of texts, or one text:
+        text that is a JSON list of texts is a list, and any other text is a caption as it stands.
+      separator: between texts, where the cell is text and not a JSON list of texts; empty keeps
+        it whole.
     """
 
     column: str = ""
@@ -52,8 +54,7 @@ class Captions(SingleColumn):
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        single = isinstance(cell, str) and not self.separator and not cell.startswith("[")
-        texts = (cell,) if single else () if cell is None else as_list(cell, self.separator)
+        texts = () if cell is None else as_texts(cell, self.separator)
         captions = tuple(as_text(text) for text in texts if not (text is None or text == ""))
         if not captions:
             raise DataError("holds no caption")
