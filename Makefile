@@ -1,5 +1,9 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
-# make test   install, lint, types, the whole test suite
+# make test   install, lint, types and all tests but the slow ones: ten minutes on two cores
+# make test-all   the slow ones too: long kills, processes, faults, every paper's resume
+# make test-slow   the slow ones alone
+# make test-changed   the tests that this branch can break, by imports and papers' dependencies
+# make test-cost   CPU-seconds of all but the slow tests, compiled afresh; of papers, a budget
 # make claims   every claim about a method, recorded in papers/*/result.json and docs/papers.md
 # make claims-sample   a few of them, others for every commit; records nothing
 # make test-isa   some tests with another instruction set and thread count at every commit
@@ -11,8 +15,11 @@ RUN := $(VENV)/bin/python
 # The lock is what CI ran on Python 3.11; newer Pythons take the newest versions in range.
 LOCK := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")')
 DEMO := workdirs/digits_vit
+# A file's tests stay in one process: they share what they have compiled.
+TOGETHER := -n 2 --dist=loadfile
+COST_TESTS ?=
 
-.PHONY: demo test test-isa test-newest newest-python newest-packages claims claims-sample lint types unit lock clean
+.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-newest newest-python newest-packages claims claims-sample lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -33,6 +40,9 @@ demo: $(VENV)/.installed
 
 test: lint types unit
 
+test-all: lint types
+	$(RUN) -m pytest $(TOGETHER)
+
 lint: $(VENV)/.installed-test
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
@@ -41,7 +51,17 @@ types: $(VENV)/.installed-test
 	$(VENV)/bin/pyright
 
 unit: $(VENV)/.installed-test
-	$(RUN) -m pytest -n 2
+	$(RUN) -m pytest $(TOGETHER) -m "not slow"
+
+test-slow: $(VENV)/.installed-test
+	$(RUN) -m pytest $(TOGETHER) -m slow
+
+test-changed: $(VENV)/.installed-test
+	$(RUN) -m tests.changed
+
+test-cost: $(VENV)/.installed-test
+	cache=$$(mktemp -d); VISION_PAPER_BUDGET=1 JAX_COMPILATION_CACHE_DIR=$$cache \
+	$(RUN) -m pytest -p tests.cpu_seconds -m "not slow" $(COST_TESTS); status=$$?; rm -r $$cache; exit $$status
 
 claims: $(VENV)/.installed-test
 	$(RUN) -m vision.papers claim --all --record
@@ -69,7 +89,7 @@ newest-packages: newest-python
 	$(NEWEST_RUN) -m pip list --disable-pip-version-check | grep -E '^(jax|flax|optax|orbax|grain|numpy)'
 
 test-newest: newest-packages
-	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest $(NEWEST_RUN) -m pytest -n 2 $(NEWEST_TESTS)
+	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest $(NEWEST_RUN) -m pytest $(TOGETHER) $(NEWEST_TESTS)
 
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test

@@ -20,6 +20,7 @@ def _flags() -> list[str]:
     # not know, and newer ones have no other way.
     if tuple(map(int, metadata.version("jaxlib").split(".")[:2])) <= (0, 10):
         flags.append("--xla_cpu_use_fusion_emitters=false")
+        flags.append("--xla_cpu_parallel_codegen_split_count=1")  # two tests at a time, not threads
     if isa := os.environ.get("VISION_TEST_ISA"):
         flags.append(f"--xla_cpu_max_isa={isa}")
     names = {_DEVICES, *(flag.partition("=")[0] for flag in flags)}

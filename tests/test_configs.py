@@ -254,7 +254,14 @@ def test_two_steps_on_data_of_the_right_shape(name: str):
     assert any(jax.tree.leaves(moved))
 
 
-@pytest.mark.parametrize("name", [name for name in RECIPES + PAPERS if name not in CLAIMED])
+# Those of papers are slow all together; every paper's own tests take steps of its objective.
+TRACED = [
+    *RECIPES,
+    *(pytest.param(name, marks=pytest.mark.slow) for name in PAPERS if name not in CLAIMED),
+]
+
+
+@pytest.mark.parametrize("name", TRACED)
 def test_the_step_fits_data_of_the_right_shape(name: str):
     """Of every run, but for those whose data an earlier stage makes: their claims train them."""
     found = known_runs(load(name))

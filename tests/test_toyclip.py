@@ -21,17 +21,20 @@ def measured(toyclip: Run) -> dict[str, float]:
     return {key: value for row in map(json.loads, rows) for key, value in row.items()}
 
 
+@pytest.mark.slow
 def test_classes_are_named_far_above_chance(measured: dict[str, float]):
     assert measured["seen/examples"] == 512
     assert measured["seen/top1"] > 4 / 36
 
 
+@pytest.mark.slow
 def test_images_find_their_captions_far_above_chance(measured: dict[str, float]):
     assert measured["retrieval/images"] == measured["retrieval/texts"] == 256
     assert measured["retrieval/image_to_text_r1"] > 8 / 256
     assert measured["retrieval/text_to_image_r1"] > 8 / 256
 
 
+@pytest.mark.slow
 def test_the_fixture_embeds_images_and_texts(toyclip: Run):
     batch = {"image": jnp.zeros((8, 32, 32, 3)), "text": jnp.ones((8, 44), jnp.int32)}
     with jax.set_mesh(toyclip.mesh):
@@ -40,6 +43,7 @@ def test_the_fixture_embeds_images_and_texts(toyclip: Run):
         assert jnp.allclose(jnp.linalg.norm(found[f"{side}/embedding"], axis=-1), 1, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_second_use_takes_the_same_files(toyclip: Run):
     config = cache.settings()
     before = {p: p.stat().st_mtime_ns for p in cache.folder(config).rglob("*") if p.is_file()}

@@ -10,7 +10,7 @@ import pytest
 from papers.dendromap.treemap import Images, write_dendromap
 from tests.report.browser import CONTRAST, Browser, needs_browser
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 BOXES = (
     "return [...document.querySelectorAll('#treemap .cell')].map(c => {"

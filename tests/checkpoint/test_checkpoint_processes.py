@@ -54,6 +54,7 @@ def run(command: str, *workdirs: Path, fsdp: int) -> list[tuple[str, str]]:
     return outputs
 
 
+@pytest.mark.slow
 def test_saved_by_two_processes_restored_by_any_number(tmp_path: Path):
     workdir, view = tmp_path / "run", tmp_path / "view"
     run("save", workdir, workdir, fsdp=4)

@@ -141,6 +141,7 @@ def test_global_order_for_any_number_of_processes_and_threads(ops):
             assert_equal(global_batches([one] * count, 7), reference)
 
 
+@pytest.mark.slow
 def test_global_order_for_worker_processes():
     """Of two processes one has a worker, of four one has three; the others read in threads."""
     if not flags.FLAGS.is_parsed():

@@ -233,6 +233,7 @@ def test_pure_batches():
         Mixture(parts, 12)
 
 
+@pytest.mark.slow
 def test_same_order_for_workers_and_a_killed_worker_is_named():
     """0, 1 and 3 workers give the same batches and bad records; SIGKILL ends in an error."""
     parts = (MixturePart(Patchy(23, "a"), 2, OPS), MixturePart(numbered(9, 50, "b"), 1, OPS))

@@ -46,6 +46,7 @@ def test_eight_devices_say_what_one_says(alone: Numbers) -> None:
     check(numbers(8), alone)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_two_processes_say_what_one_says(alone: Numbers, tmp_path: Path) -> None:
     path = tmp_path / "found.json"

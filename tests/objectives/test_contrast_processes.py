@@ -16,6 +16,7 @@ HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(150)
 def test_two_processes_give_the_loss_and_gradient_of_one_device(tmp_path: Path):
     path = tmp_path / "found.npz"

@@ -27,6 +27,7 @@ PAPERS: dict[str, dict[str, str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_papers_end_with_the_undisturbed_digests():
     # A process of its own: it forks, which one that has used jax must not.

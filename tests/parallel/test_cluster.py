@@ -23,7 +23,7 @@ VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 HEARTBEAT_S = 5
 PREAMBLE = f"""
 import os, random, signal, sys, time
-from vision.core import cluster
+from vision.parallel import cluster
 from vision.run.signals import catch_signals
 def say(*words):
     print(*words, flush=True)
@@ -191,6 +191,7 @@ with catch_signals() as signals:
     assert alone.returncode == -signal.SIGTERM
 
 
+@pytest.mark.slow
 def test_status_of_a_process_that_fails_and_end_of_the_other():
     program = """
 say("joined")
@@ -206,6 +207,7 @@ cluster.barrier("never")
         assert time.monotonic() - started < 4 * HEARTBEAT_S
 
 
+@pytest.mark.slow
 def test_end_of_the_others_when_process_0_is_killed():
     program = """
 with catch_signals() as signals:
@@ -219,8 +221,9 @@ with catch_signals() as signals:
         assert pair.processes[1].wait(timeout=10) != 0
 
 
+@pytest.mark.slow
 def test_missing_processes_and_missing_cluster_are_named():
-    program = "from vision.core import cluster; cluster.join(detect={}, connect_s=1)"
+    program = "from vision.parallel import cluster; cluster.join(detect={}, connect_s=1)"
     address = free_address()
     alone = launch(
         program.format(False),

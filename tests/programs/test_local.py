@@ -224,6 +224,7 @@ def test_what_a_dead_process_had_started_ends_with_it(tmp_path: Path):
     assert all(map(gone, workers(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_set_that_makes_no_progress_starts_again(tmp_path: Path):
     workdir = tmp_path / "run"
     workdir.mkdir()
@@ -257,11 +258,12 @@ if attempt == 0:
     assert "restart 1 of 3" in err
 
 
+@pytest.mark.slow
 def test_two_jax_processes_go_on_after_one_was_killed(tmp_path: Path):
     program = (
         f"sys.path.insert(0, {str(ROOT)!r})"
         + """
-from vision.core import cluster
+from vision.parallel import cluster
 cluster.join(detect=False, heartbeat_s=10, connect_s=60)
 import jax, jax.numpy as jnp
 from jax.experimental import multihost_utils

@@ -347,6 +347,7 @@ def test_the_command_names_what_is_wrong(
 
 
 @needs_browser
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1400, 400])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_it_looks_right_in_a_browser(
@@ -370,6 +371,7 @@ def test_it_looks_right_in_a_browser(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     evil = "<img src=x onerror='window.hacked = 1'><script>window.hacked = 2<script>"
     source = Arrays(

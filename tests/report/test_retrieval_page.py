@@ -463,6 +463,7 @@ SHOWN: Callable[[Browser], list[str]] = lambda b: b.run(  # noqa: E731
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_sentence_then_words_then_patches(
     browser: Browser, addresses: dict[str, str], indices: dict[str, Index]
 ):
@@ -506,6 +507,7 @@ def test_a_sentence_then_words_then_patches(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_pictures_as_queries(
     browser: Browser, addresses: dict[str, str], indices: dict[str, Index], tmp_path: Path
 ):
@@ -541,6 +543,7 @@ def test_pictures_as_queries(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_on_a_phone_in_the_dark_and_without_a_server(
     browser: Browser, indices: dict[str, Index], addresses: dict[str, str]
 ):

@@ -12,7 +12,7 @@ from tests.report.browser import Browser, needs_browser
 from vision.evaluate.figures import ConfusionMatrix, Gallery, Picture, Table, to_json
 from vision.report.run import write_report
 
-pytestmark = needs_browser
+pytestmark = [needs_browser, pytest.mark.slow]
 
 NAMES = ("cat", "dog", "<b>bird")
 SHOWN = (

@@ -125,6 +125,7 @@ def test_skip_gives_up_after_so_many_in_a_row(tmp_path: Path):
     assert len(rows(tmp_path, "skipped.jsonl")) == 2
 
 
+@pytest.mark.slow
 def test_rollback_goes_on_behind_the_batch_that_failed(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):

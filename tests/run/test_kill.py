@@ -15,6 +15,7 @@ from tests.fast_compilation import FAST_COMPILATION
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_four_kills_at_random_moments():
     # A process of its own: it forks, which one that has used jax must not.

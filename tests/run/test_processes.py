@@ -102,6 +102,7 @@ def stop_after(rows: int, workdir: Path, *arguments: Any) -> str:
     return errors
 
 
+@pytest.mark.slow
 def test_two_processes_stopped_and_continued_by_one(
     configs: dict[int, Path], alone: Path, tmp_path: Path
 ):
@@ -122,6 +123,7 @@ def test_two_processes_stopped_and_continued_by_one(
     assert losses(workdir) == pytest.approx(losses(alone), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_evaluation_counts_every_example_once(alone: Path, tmp_path: Path):
     found = {}
     for processes in (1, 2):
@@ -160,6 +162,7 @@ def test_one_of_two_processes_killed_and_the_set_starts_again(
     assert 0 < last["goodput"] < 1
 
 
+@pytest.mark.slow
 def test_a_mistake_in_the_config_ends_all_processes_at_once(
     configs: dict[int, Path], tmp_path: Path
 ):

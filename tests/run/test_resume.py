@@ -123,6 +123,7 @@ def test_kill_9_and_resume_end_with_the_undisturbed_digest(tmp_path: Path, undis
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed: Reference):
     with start(tmp_path) as process:
         wait_for(lambda: len(rows(tmp_path)) >= 50, process)
@@ -137,6 +138,7 @@ def test_sigterm_saves_that_very_step_and_exits_143(tmp_path: Path, undisturbed:
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed: Reference):
     shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     checkpoints = tmp_path / "checkpoints"
@@ -156,6 +158,7 @@ def test_junk_and_damaged_checkpoints_are_set_aside(tmp_path: Path, undisturbed:
     assert_same(tmp_path, undisturbed)
 
 
+@pytest.mark.slow
 def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path, undisturbed: Reference):
     shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
     before = (tmp_path / "config.json").read_text()
@@ -174,6 +177,7 @@ def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path, undist
     assert load_state(tmp_path)[0] == TOTAL + 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("limit_bytes", "status"), [(20_000, 2), (20_000, 1)])
 def test_a_full_disk_keeps_the_last_good_checkpoint(
     limit_bytes: int, status: int, tmp_path: Path, undisturbed: Reference
@@ -201,6 +205,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(
     assert digest(state) == undisturbed.digest
 
 
+@pytest.mark.slow
 def test_an_unwritable_workdir_and_a_second_run_are_refused(tmp_path: Path):
     file = tmp_path / "file"
     file.write_text("x")

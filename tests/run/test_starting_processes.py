@@ -16,6 +16,7 @@ PROGRAM = Path(__file__).with_name("starting_process.py")
 pytestmark = pytest.mark.timeout(120)
 
 
+@pytest.mark.slow
 def test_all_processes_fail_when_one_cannot_read():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

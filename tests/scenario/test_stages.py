@@ -130,6 +130,7 @@ def test_finished_stages_are_passed_over(undisturbed: tuple[Path, Path]):
     assert (calls.read_text(), state_digest(workdir / "second")) == before
 
 
+@pytest.mark.slow
 def test_a_scenario_that_was_broken_off_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ):
