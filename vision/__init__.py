@@ -109,7 +109,7 @@ if TYPE_CHECKING:
     from vision.evaluators.robustness.corruptions import Corruptions as Corruptions
     from vision.evaluators.cost import Cost as Cost
     from vision.evaluators.features.few_shot import FewShot as FewShot
-    from vision.evaluators.accuracy.annotators import GradedLabels as GradedLabels
+    from vision.evaluators.accuracy.annotators import AnnotatorAgreement as AnnotatorAgreement
     from vision.evaluators.accuracy.groups import (
         GroupedAccuracy as GroupedAccuracy,
         LongTail as LongTail,
@@ -260,7 +260,7 @@ _NAMES = {
     "vision.evaluators.robustness.corruptions": ("Corruptions",),
     "vision.evaluators.cost": ("Cost",),
     "vision.evaluators.features.few_shot": ("FewShot",),
-    "vision.evaluators.accuracy.annotators": ("GradedLabels",),
+    "vision.evaluators.accuracy.annotators": ("AnnotatorAgreement",),
     "vision.evaluators.accuracy.groups": ("GroupedAccuracy", "LongTail"),
     "vision.evaluators.accuracy.hierarchy": ("Hierarchical",),
     "vision.evaluators.features.instances": ("InstanceRetrieval",),

@@ -12,7 +12,7 @@ from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.fake import Fake
 from vision.data.tokenizers import Canonical, ClipTokenizer, HuggingFaceTokenizer
-from vision.weights import cards, preprocessing
+from vision.weights import cards, describe
 from vision.weights.cards import read, written
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
@@ -96,7 +96,7 @@ def test_in_a_config():
     data = spec(EvalData, source=spec(Fake, num_examples=3), batch_size=2, ops=card.evaluation())
     assert [to_plain(data)["ops"][-1][key] for key in ("low", "high", "key")] == [-2, 2, "image"]
     assert build(data).ops == card.evaluation()
-    printed = [preprocessing.as_spec(op, "ops.") for op in card.evaluation()]
+    printed = [describe.as_spec(op, "ops.") for op in card.evaluation()]
     names = {"spec": spec, "ops": ops}
     assert tuple(build(eval(line, names)) for line in printed) == card.evaluation()
 
@@ -104,14 +104,14 @@ def test_in_a_config():
 def test_command(tmp_path, capsys):
     config = {"architecture": "x", "input_size": [3, 32, 32], "crop_pct": 0.9, "crop_mode": None}
     beside(tmp_path, {"config.json": config})
-    assert preprocessing.main([f"timm:{tmp_path}"]) == 0
+    assert describe.main([f"timm:{tmp_path}"]) == 0
     out = capsys.readouterr().out
     assert "spec(ops.Resize, size=35, method='bicubic')," in out
     assert "spec(Preprocessing, size=(32, 32), resized=(35, 35))" in out
     assert str(tmp_path / "config.json") in out
-    assert preprocessing.main([f"open_clip:{tmp_path}"]) == 2
+    assert describe.main([f"open_clip:{tmp_path}"]) == 2
     assert "there is no card" in capsys.readouterr().err
-    assert preprocessing.main([]) == 2
+    assert describe.main([]) == 2
 
 
 TIMM, HF, CLIP = "config.json", "preprocessor_config.json", "open_clip_config.json"

@@ -68,6 +68,10 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("vision.evaluators.corruptions", "vision.evaluators.robustness.corruptions"),
     ("vision.evaluators.few_shot", "vision.evaluators.features.few_shot"),
     ("vision.evaluators.graders", "vision.evaluators.accuracy.annotators"),
+    (
+        "vision.evaluators.graders.GradedLabels",
+        "vision.evaluators.accuracy.annotators.AnnotatorAgreement",
+    ),
     ("vision.evaluators.groups", "vision.evaluators.accuracy.groups"),
     ("vision.evaluators.hierarchy", "vision.evaluators.accuracy.hierarchy"),
     ("vision.evaluators.instances", "vision.evaluators.features.instances"),

@@ -1,4 +1,4 @@
-"""How well maps of what a classifier looked at agree with where the object is, and with it."""
+"""Attribution maps compared with boxes and masks of the object, and by deletion and insertion."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from vision.train.objective import Batch, Variables
 from vision.train.tower import Tap
 
 Target = Literal["label", "predicted"]
-# Images (B, H, W, C), and a tap, to what is asked about (B,).
+# Images (B, H, W, C), and a tap, to the scalar to be explained (B,).
 Asked = Callable[..., jax.Array]
 
 
@@ -30,7 +30,7 @@ class Explain(Protocol):
     """A frozen dataclass that makes heat maps."""
 
     def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
-        """What in ``images`` (B, H, W, C) speaks for ``asked``: (B, H, W), not negative.
+        """Evidence in ``images`` (B, H, W, C) for ``asked``: (B, H, W), not negative.
 
         Args:
           asked: ``asked(images, tap=None)`` gives (B,): the logit of each image's class.
@@ -40,8 +40,12 @@ class Explain(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Gradient:
-    """The largest absolute slope over channels (Simonyan et al., Deep Inside Convolutional
-    Networks, 2014); ``times_input``: of the slope times the input."""
+    """The largest absolute gradient over channels (Simonyan et al., Deep Inside Convolutional
+    Networks, 2014).
+
+    Attributes:
+      times_input: of the gradient times the input.
+    """
 
     times_input: bool = False
 
@@ -52,7 +56,7 @@ class Gradient:
 
 @dataclasses.dataclass(frozen=True)
 class Attribution:
-    """Heat maps against boxes and masks of the object, and against the classifier itself.
+    """Heat maps compared with boxes and masks of the object, and with the classifier itself.
 
     Yields ``top1`` and, for every map, ``<map>_pointing`` (the share whose largest value hits the
     object, see ``vision.metrics.localisation``), ``<map>_iou`` (mean overlap of the box around the
@@ -61,23 +65,23 @@ class Attribution:
     number of connected parts above the threshold); with ``masks`` ``<map>_auroc`` (mean over
     images, of pixels) and ``<map>_energy`` (mean share of the map on the object); with ``steps``
     ``<map>_deletion`` and ``<map>_insertion`` (Petsiuk et al., RISE, 2018: mean probability of the
-    class while pixels go, or come, in the map's order; low and high are good) with the figure
-    ``deletion_and_insertion``. Then ``centre_pointing`` (of the middle of the image), ``examples``,
-    and, only where there are any, ``unlabelled``, ``<map>_flat`` (maps without any difference:
-    they hit nothing) and ``<map>_nonfinite`` (the same).
+    class while pixels are removed, or added, in the map's order; good are low and high) with the
+    figure ``deletion_and_insertion``. Then ``centre_pointing`` (of the middle of the image),
+    ``examples``, and, only where there are any, ``unlabelled``, ``<map>_flat`` (constant maps: they
+    hit nothing) and ``<map>_nonfinite`` (the same).
 
     Attributes:
       data: images, labels and boxes.
       maps: name to what makes them, such as ``{"cam": spec(GradCam)}``.
-      target: the class that is asked about.
+      target: the class that is explained.
       boxes: name of (B, 4) or (B, K, 4): y0, x0, y1, x1 in pixels of the batch's images, the last
         two exclusive; rows of zeros are none.
       masks: name of bool (B, H, W) or (B, K, H, W); "" for none.
-      objects: so many of the K are of the class that is asked about, the first ones.
+      objects: how many of the K, the first ones, are of the class that is explained.
       threshold: share of the largest value from which a pixel belongs to a part.
       tolerance_px: of pointing.
-      steps: parts of the image that go or come at a time; 0 for no deletion and insertion. What is
-        gone has the mean colour of its image.
+      steps: of deletion and insertion, each 1 / steps of the pixels; 0 for neither. Removed pixels
+        have the mean colour of their image.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled, and left out.
     """
@@ -111,7 +115,7 @@ class Attribution:
           DataError: no labelled records.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        found: dict[str, list[Any]] = {}
+        values: dict[str, list[Any]] = {}
         unlabelled = 0
         names = {self.label, self.boxes, *((self.masks,) if self.masks else ())}
         for batch in ctx.batches(self.data):
@@ -126,11 +130,11 @@ class Attribution:
                     unlabelled += 1
                     continue
                 for name, number in self._measured({k: x[i] for k, x in rows.items()}):
-                    found.setdefault(name, []).append(number)
-        if not found:
+                    values.setdefault(name, []).append(number)
+        if not values:
             raise DataError(f"{self.data.source.info.name}: no labelled records to explain")
-        curves = {name: np.mean(x, 0) for name, x in found.items() if name.startswith("curve/")}
-        for name, x in found.items():
+        curves = {name: np.mean(x, 0) for name, x in values.items() if name.startswith("curve/")}
+        for name, x in values.items():
             if name in curves:
                 continue
             value = np.asarray(x, np.float64)
@@ -138,7 +142,7 @@ class Attribution:
                 yield name, float(np.nanmean(value)) if np.isfinite(value).any() else math.nan
             elif value.any():
                 yield name, int(value.sum())
-        yield "examples", len(found["top1"])
+        yield "examples", len(values["top1"])
         if unlabelled:
             yield "unlabelled", unlabelled
         if curves:
@@ -147,8 +151,8 @@ class Attribution:
             yield "deletion_and_insertion", Curve(lines, "share of pixels", "probability")
 
     def _measured(self, row: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-        """Of one record."""
-        right = bool(row["target_is_right"])
+        """Metrics of one record."""
+        target_correct = bool(row["target_is_right"])
         boxes = row[self.boxes].reshape(-1, 4)[: self.objects]
         yield "top1", bool(row["right"])
         shape = row[f"map/{next(iter(self.maps))}"].shape
@@ -164,7 +168,7 @@ class Attribution:
             iou = best_iou(heat, boxes, self.threshold)
             yield f"{name}_pointing", pointing(heat, boxes, self.tolerance_px)
             yield f"{name}_iou", iou
-            yield f"{name}_error", not (right and iou >= 0.5)
+            yield f"{name}_error", not (target_correct and iou >= 0.5)
             yield f"{name}_parts", parts(heat, self.threshold)[1]
             if mask is not None:
                 yield f"{name}_auroc", pixel_auroc(heat, mask)
@@ -199,31 +203,31 @@ def _compiled(
 
     def program(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         def scores(images: jax.Array, tap: Tap | None = None) -> jax.Array:
-            given = (variables, {**batch, "image": images})
-            found = predict(*given) if tap is None else predict(*given, tap)  # pyright: ignore
-            if logits not in found:
+            arguments = (variables, {**batch, "image": images})
+            outputs = predict(*arguments) if tap is None else predict(*arguments, tap)  # pyright: ignore
+            if logits not in outputs:
                 raise ValueError(
                     f"this evaluator needs {logits!r} from the objective's predict; it gives "
-                    f"{', '.join(sorted(found)) or 'nothing'}"
+                    f"{', '.join(sorted(outputs)) or 'nothing'}"
                 )
-            return found[logits].astype(jnp.float32)
+            return outputs[logits].astype(jnp.float32)
 
         images = batch["image"]
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"'image' is {images.dtype}: put ops.ValueRange into data.ops")
         best = jnp.argmax(scores(images), -1)
-        about = jnp.maximum(batch[label], 0) if target == "label" else best
+        target_class = jnp.maximum(batch[label], 0) if target == "label" else best
 
         def asked(images: jax.Array, tap: Tap | None = None) -> jax.Array:
-            return jnp.take_along_axis(scores(images, tap), about[:, None], 1)[:, 0]
+            return jnp.take_along_axis(scores(images, tap), target_class[:, None], 1)[:, 0]
 
         rows = {name: batch[name] for name in keep}
-        rows |= {"right": best == batch[label], "target_is_right": about == batch[label]}
+        rows |= {"right": best == batch[label], "target_is_right": target_class == batch[label]}
         for name, explain in maps:
             heat = rows[f"map/{name}"] = explain(asked, images).astype(jnp.float32)
             if steps:
                 rows[f"deletion/{name}"], rows[f"insertion/{name}"] = _curves(
-                    scores, images, about, heat, steps
+                    scores, images, target_class, heat, steps
                 )
         return rows
 
@@ -233,21 +237,23 @@ def _compiled(
 def _curves(
     scores: Callable[[jax.Array], jax.Array],
     images: jax.Array,
-    about: jax.Array,
+    target_class: jax.Array,
     heat: jax.Array,
     steps: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Probabilities (B, steps + 1) of the class with none to all pixels gone, and come."""
+    """Probabilities (B, steps + 1) of the class with none to all pixels removed, and added."""
     flat = heat.reshape(len(heat), -1)
-    place = jnp.argsort(jnp.argsort(-flat, axis=1), axis=1).reshape(heat.shape)[..., None]
+    rank = jnp.argsort(jnp.argsort(-flat, axis=1), axis=1).reshape(heat.shape)[..., None]
     mean = images.mean((1, 2), keepdims=True)
 
     def probability(share: jax.Array) -> tuple[jax.Array, jax.Array]:
-        first = place < share * flat.shape[1]
-        both = jnp.concatenate([jnp.where(first, mean, images), jnp.where(first, images, mean)])
-        log = jax.nn.log_softmax(jax.lax.map(scores, both.reshape(2, *images.shape)), -1)
-        chosen = jnp.exp(jnp.take_along_axis(log, about[None, :, None], 2)[..., 0])
+        selected = rank < share * flat.shape[1]
+        perturbed = jnp.concatenate(
+            [jnp.where(selected, mean, images), jnp.where(selected, images, mean)]
+        )
+        log = jax.nn.log_softmax(jax.lax.map(scores, perturbed.reshape(2, *images.shape)), -1)
+        chosen = jnp.exp(jnp.take_along_axis(log, target_class[None, :, None], 2)[..., 0])
         return chosen[0], chosen[1]
 
-    gone, come = jax.lax.map(probability, jnp.linspace(0, 1, steps + 1))
-    return gone.T, come.T
+    deletion, insertion = jax.lax.map(probability, jnp.linspace(0, 1, steps + 1))
+    return deletion.T, insertion.T

@@ -1,4 +1,4 @@
-"""What an answer costs: parameters, FLOPs, memory, and the time that it takes here."""
+"""Cost of inference: parameters, FLOPs, memory, latency and throughput on this machine."""
 
 from __future__ import annotations
 
@@ -33,16 +33,16 @@ class Cost:
     ``activation_mb_bB`` (10^6 bytes that the compiler reserves on one device beside weights and
     images, where it says) and ``timed_bB`` (how many runs); at last the figure ``throughput``.
 
-    Only what ``outputs`` need is computed. Images lie on the device beforehand: reading and
-    decoding are not in it. Times hold for this machine at this moment: compare models that were
-    measured in one run (``evaluate.py --compare``), and nothing else should run beside it.
+    Only what ``outputs`` need is computed. Images are on the device beforehand: reading and
+    decoding are not included. Times hold for this machine at this moment: compare models that were
+    measured in one run (``evaluate.py --compare``), with nothing else running.
 
     Attributes:
       data: its first record is repeated to make the batches.
       batch_sizes: global ones. A batch that the devices cannot share runs whole on each.
-      outputs: names of what ``predict`` is asked for.
+      outputs: names of the outputs of ``predict`` that are computed.
       seconds: for timing each batch size, after the first run; at least ``min_runs`` runs.
-      min_runs: a 99th percentile of few runs is their slowest.
+      min_runs: per batch size; the 99th percentile of few runs is their slowest.
     """
 
     data: EvaluationData
@@ -67,19 +67,19 @@ class Cost:
         record, mesh = _first(ctx, self.data)
 
         def program(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-            found = predict(variables, batch)
-            if missing := [name for name in self.outputs if name not in found]:
+            outputs = predict(variables, batch)
+            if missing := [name for name in self.outputs if name not in outputs]:
                 raise ValueError(
                     f"Cost: predict does not give {missing[0]!r}; it gives "
-                    f"{', '.join(sorted(found)) or 'nothing'}"
+                    f"{', '.join(sorted(outputs)) or 'nothing'}"
                 )
-            return {name: found[name] for name in self.outputs}
+            return {name: outputs[name] for name in self.outputs}
 
-        one = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in record.items()}
+        example = {name: jax.ShapeDtypeStruct((1, *x.shape), x.dtype) for name, x in record.items()}
         weights = jax.tree.leaves((ctx.variables.params, ctx.variables.model_state))
         yield "parameters", count_params(ctx.variables.params)
         yield "parameter_bytes", sum(x.size * x.dtype.itemsize for x in weights)
-        yield "flops", count(program, ctx.variables, one)
+        yield "flops", count(program, ctx.variables, example)
         speeds = []
         for size in self.batch_sizes:
             batch = _repeated(record, size, mesh)
@@ -112,18 +112,18 @@ def _first(ctx: EvalContext, data: EvaluationData) -> tuple[dict[str, np.ndarray
         sharding: Any = batch["_mask"].sharding
         # Rows of other processes are not addressable here; any record has the right shapes.
         rows = {name: np.asarray(x.addressable_shards[0].data) for name, x in batch.items()}
-        good = np.flatnonzero(rows["_mask"])
-        if len(good):
-            return {name: x[good[0]] for name, x in rows.items()}, sharding.mesh
+        valid = np.flatnonzero(rows["_mask"])
+        if len(valid):
+            return {name: x[valid[0]] for name, x in rows.items()}, sharding.mesh
     raise DataError(f"{data.source.info.name}: no record that can be read")
 
 
 def _repeated(record: Mapping[str, np.ndarray], size: int, mesh: Mesh) -> dict[str, jax.Array]:
-    """A global batch of ``size`` times the record; every device has all of it if it must."""
+    """A global batch of ``size`` times the record; replicated where the devices cannot share it."""
     rows = {name: np.broadcast_to(x, (size, *x.shape)) for name, x in record.items()}
     try:
         check_batch(size, mesh)
     except MeshError:
         return jax.device_put(rows, replicated(mesh))
-    here = size // batch_share(mesh)[1]
-    return to_device({name: x[:here] for name, x in rows.items()}, mesh)
+    local_size = size // batch_share(mesh)[1]
+    return to_device({name: x[:local_size] for name, x in rows.items()}, mesh)

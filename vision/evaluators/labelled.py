@@ -1,4 +1,4 @@
-"""Features with labels, for what is fitted on some records and measured on others."""
+"""Features with labels, for probes that are fitted on some records and measured on others."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ def labelled(
         labels = whole(label, labels, len(x), len(data.source.info.class_names) or None)
     except MetricError as error:
         raise DataError(f"{name}: {error}") from error
-    known, good = labels >= 0, finite(x)
-    if not (known & good).any():
+    has_label, is_finite = labels >= 0, finite(x)
+    if not (has_label & is_finite).any():
         raise DataError(f"{name}: no record with a label and finite {output}")
     return Labelled(
-        x[known & good],
-        labels[known & good],
-        int((~known).sum()),
-        int((known & ~good).sum()),
+        x[has_label & is_finite],
+        labels[has_label & is_finite],
+        int((~has_label).sum()),
+        int((has_label & ~is_finite).sum()),
     )
 
 

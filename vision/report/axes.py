@@ -1,4 +1,4 @@
-"""Axes: round ticks, positions between 0 and 1, and lines thin enough to draw."""
+"""Axes of charts: round ticks, positions between 0 and 1, and lines thinned for drawing."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _round_step(step: float) -> float:
 
 
 def fit(values: np.ndarray, *, log: bool = False, percent: bool = False, pad: float = 0.05) -> Axis:
-    """The axis that holds all finite values (all positive ones if ``log``) with some air.
+    """The axis that holds all finite values (all positive ones if ``log``), with a margin.
 
     Values beyond ``LARGEST`` count as not finite.
     """
@@ -91,12 +91,12 @@ def fit(values: np.ndarray, *, log: bool = False, percent: bool = False, pad: fl
 
 def trailing_mean(values: np.ndarray, window: int) -> np.ndarray:
     """(N,) mean of each value and up to ``window - 1`` before it; non-finite ones left out."""
-    fine = np.isfinite(values)
+    finite = np.isfinite(values)
     # Not a running sum: one huge value would wipe out the digits of all that follow.
     ones = np.ones(min(window, len(values)))
-    total = np.convolve(np.where(fine, values, 0.0), ones)[: len(values)]
-    count = np.convolve(fine.astype(np.float64), ones)[: len(values)]
-    return np.where(fine, total / np.maximum(count, 1), np.nan)
+    total = np.convolve(np.where(finite, values, 0.0), ones)[: len(values)]
+    count = np.convolve(finite.astype(np.float64), ones)[: len(values)]
+    return np.where(finite, total / np.maximum(count, 1), np.nan)
 
 
 def thin(y: np.ndarray, points: int) -> np.ndarray:
@@ -107,13 +107,13 @@ def thin(y: np.ndarray, points: int) -> np.ndarray:
     """
     if len(y) <= points:
         return np.arange(len(y))
-    kept = {0, len(y) - 1}
+    indices = {0, len(y) - 1}
     for group in np.array_split(np.arange(len(y)), max(1, points // 2)):
         values = y[group]
-        fine = np.isfinite(values)
-        if fine.any():
-            kept.add(int(group[np.argmin(np.where(fine, values, np.inf))]))
-            kept.add(int(group[np.argmax(np.where(fine, values, -np.inf))]))
-        if not fine.all():
-            kept.add(int(group[np.argmin(fine)]))
-    return np.asarray(sorted(kept))
+        finite = np.isfinite(values)
+        if finite.any():
+            indices.add(int(group[np.argmin(np.where(finite, values, np.inf))]))
+            indices.add(int(group[np.argmax(np.where(finite, values, -np.inf))]))
+        if not finite.all():
+            indices.add(int(group[np.argmin(finite)]))
+    return np.asarray(sorted(indices))

@@ -1,4 +1,4 @@
-"""Cards with a picture each, and the controls that choose among them by facet and score."""
+"""Cards with a picture each, and controls that filter them by facet and score."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from vision.report.page import Content, note, tag
 
 @dataclasses.dataclass(frozen=True)
 class ImageCard:
-    """One picture with its words.
+    """One picture with its description.
 
     Attributes:
       content: what the card shows.
-      facets: name to value, what one can choose by; all cards of a gallery have the same names.
-      score: 0..1, what one can bound; NaN for none.
+      facets: name to value, by which cards are filtered; the same names on all cards of a gallery.
+      score: 0..1, filtered by bounds; NaN for none.
     """
 
     content: tuple[Content, ...]
@@ -39,7 +39,7 @@ def cards(shown: Sequence[ImageCard], *, name: str, score: str = "", none: str =
       shown: the cards, in order.
       name: of the gallery, by which a heat map finds it.
       score: what the score is called; empty for no bounds.
-      none: said below the controls when no card fits.
+      none: text below the controls when no card fits.
     """
     facets = list(shown[0].facets) if shown else []
     used = [facet for facet in facets if any(card.facets[facet] for card in shown)]
@@ -124,11 +124,11 @@ def _side_px(encoded: str) -> int:
 
 
 def words(rows: Sequence[tuple[str, str, bool]], key: str) -> Markup:
-    """What is known of a picture, (name, value, whether it is wrong), and the key of its record."""
-    listed: list[Content] = []
+    """The caption of a picture: (name, value, whether it is wrong), and its record's key."""
+    entries: list[Content] = []
     for name, value, wrong in rows:
-        listed += [tag("dt", name), tag("dd", value, class_="wrong" if wrong else None)]
-    return tag("figcaption", tag("dl", *listed), tag("code", key, class_="key"))
+        entries += [tag("dt", name), tag("dd", value, class_="wrong" if wrong else None)]
+    return tag("figcaption", tag("dl", *entries), tag("code", key, class_="key"))
 
 
 def heading(text: str, *content: Content) -> Markup:

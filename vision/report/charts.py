@@ -235,19 +235,19 @@ def reliability_diagram(figure: Reliability) -> Markup:
     for i, count in enumerate(figure.count.tolist()):
         left, right = figure.edges[i] * SIZE, figure.edges[i + 1] * SIZE
         box = {"x": f"{left:.1f}", "width": f"{right - left:.1f}"}
-        said, true = float(figure.confidence[i]), float(figure.accuracy[i])
+        confidence, accuracy = float(figure.confidence[i]), float(figure.accuracy[i])
         title = tag(
             "title",
             f"confidence {percent(figure.edges[i])} to {percent(figure.edges[i + 1])}: "
-            f"{count:,} examples, {percent(true)} right, mean confidence {percent(said)}",
+            f"{count:,} examples, {percent(accuracy)} right, mean confidence {percent(confidence)}",
         )
         height = SIZE * counts.place(np.asarray([float(count)]))[0]
         columns.append(tag("rect", title, **box, y=f"{SIZE - height:.1f}", height=f"{height:.1f}"))
         if count:
-            levels.append(f"M{left:.1f} {_y(true)}H{right:.1f}")
-            gap = "over" if said > true else "under"
-            top = max(said, true)
-            low = min(said, true)
+            levels.append(f"M{left:.1f} {_y(accuracy)}H{right:.1f}")
+            gap = "over" if confidence > accuracy else "under"
+            top = max(confidence, accuracy)
+            low = min(confidence, accuracy)
             bars.append(tag("rect", title, **box, y=_y(low), height=f"{SIZE * low:.1f}"))
             bars.append(
                 tag(
@@ -255,7 +255,7 @@ def reliability_diagram(figure: Reliability) -> Markup:
                     title,
                     **box,
                     y=_y(top),
-                    height=f"{SIZE * abs(said - true):.1f}",
+                    height=f"{SIZE * abs(confidence - accuracy):.1f}",
                     class_=gap,
                 )
             )

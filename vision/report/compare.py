@@ -1,4 +1,4 @@
-"""The page of a comparison of runs: their numbers, what differs, what it costs."""
+"""The page of a comparison of runs: metrics, paired differences, costs, changed examples."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ COSTS = {
 }
 
 
-def write_comparison(found: Mapping[str, Any], out: Path) -> Path:
+def write_comparison(comparison: Mapping[str, Any], out: Path) -> Path:
     """Writes the page of a comparison as one file that needs no other.
 
     Args:
-      found: what was compared. Numbers that are not known are None or left out.
+      comparison: what was compared. Numbers that are not known are None or left out.
 
         * ``runs``: one mapping per run: ``name``, ``workdir``, ``step``, ``metrics`` (evaluator to
           metric to value), ``intervals`` (``"evaluator/metric"`` to [low, high]) and ``cost``
@@ -34,9 +34,9 @@ def write_comparison(found: Mapping[str, Any], out: Path) -> Path:
           ``metric``, ``difference`` (b - a), ``interval`` [low, high] of it, ``mcnemar_p``,
           ``only_a_right``, ``only_b_right`` (examples), ``rank_correlation`` (-1..1).
         * ``changed``: examples that two runs answer differently: ``a``, ``b``, ``label`` (the true
-          class), ``before`` and ``after`` (the classes that ``a`` and ``b`` say), ``key`` (of the
+          class), ``before`` and ``after`` (predictions of ``a`` and ``b``), ``key`` (of the
           record), ``png`` (base64, or None).
-        * ``examples``: how many all runs were asked; may be left out.
+        * ``examples``: number of examples that all runs were evaluated on; may be left out.
       out: the HTML file, replaced in one step.
 
     Returns:
@@ -45,21 +45,21 @@ def write_comparison(found: Mapping[str, Any], out: Path) -> Path:
     Raises:
       ReportError: ``out`` cannot be written.
     """
-    return write_page(out, render(found))
+    return write_page(out, render(comparison))
 
 
-def render(found: Mapping[str, Any]) -> str:
+def render(comparison: Mapping[str, Any]) -> str:
     """The page as text."""
-    runs: Sequence[Mapping[str, Any]] = found.get("runs") or ()
-    pairs: Sequence[Mapping[str, Any]] = found.get("pairs") or ()
-    changed: Sequence[Mapping[str, Any]] = found.get("changed") or ()
+    runs: Sequence[Mapping[str, Any]] = comparison.get("runs") or ()
+    pairs: Sequence[Mapping[str, Any]] = comparison.get("pairs") or ()
+    changed: Sequence[Mapping[str, Any]] = comparison.get("changed") or ()
     body: list[tuple[str, str, Content]] = [("runs", "Runs", _runs(runs))]
     body.append(("pairs", "Differences", _pairs(pairs)))
     if charts := _costs(runs):
         body.append(("cost", "Accuracy against cost", charts))
     body.append(("changed", "Examples that changed", _changed(changed)))
     subtitle = ", ".join(str(run.get("name")) for run in runs)
-    if examples := found.get("examples"):
+    if examples := comparison.get("examples"):
         subtitle += f"; {number(examples)} labelled examples"
     return page("Comparison of runs", subtitle, body)
 
@@ -89,11 +89,11 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Content:
             cells.append(_measured(name, value, interval))
         cells += [_measured(name, _known(run, name)) for name in costs]
         rows.append(cells)
-    listed = table(heads, rows, numeric=(0, *range(2, len(heads))), row_headers=False)
-    where = [(str(i), code(_place(run))) for i, run in enumerate(runs, 1)]
-    explained = note("In brackets: 95% bootstrap intervals over the examples.")
-    folders = disclosure("Folders", table(("#", "folder"), where))
-    return tag("div", listed, explained, folders, class_="stack")
+    runs_table = table(heads, rows, numeric=(0, *range(2, len(heads))), row_headers=False)
+    folder_rows = [(str(i), code(_place(run))) for i, run in enumerate(runs, 1)]
+    interval_note = note("In brackets: 95% bootstrap intervals over the examples.")
+    folders = disclosure("Folders", table(("#", "folder"), folder_rows))
+    return tag("div", runs_table, interval_note, folders, class_="stack")
 
 
 def _place(run: Mapping[str, Any]) -> str:
@@ -178,16 +178,16 @@ def _p_value(value: float | None) -> Content:
 
 def _costs(runs: Sequence[Mapping[str, Any]]) -> Content:
     """One chart per cost that two runs or more know, of the first metric that is a share."""
-    found = [
+    columns = [
         (evaluator, name)
         for run in runs
         for evaluator, numbers in (run.get("metrics") or {}).items()
         for name in numbers
     ]
-    chosen = next((each for each in found if is_share(each[1])), found[0] if found else None)
-    if chosen is None:
+    column = next((item for item in columns if is_share(item[1])), columns[0] if columns else None)
+    if column is None:
         return ""
-    evaluator, name = chosen
+    evaluator, name = column
     charts = []
     for cost, label in COSTS.items():
         points = []
@@ -214,17 +214,22 @@ def _changed(changed: Sequence[Mapping[str, Any]]) -> Content:
     if not changed:
         return note("No example that changed is shown.")
     shown = []
-    for each in changed:
-        label, before, after = (str(each[name]) for name in ("label", "before", "after"))
-        alt = f"{each['key']}: {label}, {each['a']} says {before}, {each['b']} says {after}"
+    for example in changed:
+        label, before, after = (str(example[name]) for name in ("label", "before", "after"))
+        alt = (
+            f"{example['key']}: {label}, {example['a']} says {before}, {example['b']} says {after}"
+        )
         rows = [("true", label, False)]
-        rows += [(str(each["a"]), before, before != label), (str(each["b"]), after, after != label)]
+        rows += [
+            (str(example["a"]), before, before != label),
+            (str(example["b"]), after, after != label),
+        ]
         facets = {
-            "pair": f"{each['a']} and {each['b']}",
+            "pair": f"{example['a']} and {example['b']}",
             "change": _kind(label, before, after),
             "true class": label,
         }
-        content = (image(each.get("png") or "", alt), words(rows, str(each["key"])))
+        content = (image(example.get("png") or "", alt), words(rows, str(example["key"])))
         shown.append(ImageCard(content, facets))
     counts = [card.facets["change"] for card in shown]
     gained = percent(counts.count(GAINED) / len(counts))

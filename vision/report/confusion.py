@@ -1,4 +1,4 @@
-"""Confusion matrices as heat maps and tables, for ten classes and for thousands."""
+"""Confusion matrices as heat maps and tables, for any number of classes."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def confusion(figure: ConfusionMatrix) -> list[Markup]:
 
 
 def is_wide(figure: ConfusionMatrix) -> bool:
-    """Whether the heat map wants the whole width of a page."""
+    """Whether the heat map needs the full width of a page."""
     return len(figure.class_names) > 14
 
 
@@ -53,9 +53,9 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
     ]
     shorts = names if size == 1 else [str(s) for s in starts.tolist()]
     examples = counts.sum(1)
-    turned = len(max(shorts, key=len)) > 3 and len(names) > 4
+    vertical = len(max(shorts, key=len)) > 3 and len(names) > 4
     head = [
-        tag("th", tag("span", short), scope="col", title=name, class_="up" if turned else None)
+        tag("th", tag("span", short), scope="col", title=name, class_="up" if vertical else None)
         for short, name in zip(shorts, names, strict=True)
     ]
     rows = []
@@ -63,8 +63,8 @@ def _heat_map(figure: ConfusionMatrix) -> Markup:
         cells: list[Content] = [tag("th", shorts[i], scope="row", title=name)]
         for j, count in enumerate(counts[i].tolist()):
             cells.append(_cell(count, int(examples[i]), (i, j), name, names[j]))
-        right = counts[i, i] / examples[i] if examples[i] else float("nan")
-        cells.append(tag("td", percent(right) if examples[i] else "-", class_="n total"))
+        accuracy = counts[i, i] / examples[i] if examples[i] else float("nan")
+        cells.append(tag("td", percent(accuracy) if examples[i] else "-", class_="n total"))
         cells.append(tag("td", f"{examples[i]:,}", class_="n total"))
         rows.append(tag("tr", *cells))
     kind = "heat dense" if len(names) > 16 else "heat"
@@ -117,19 +117,19 @@ def _cell(count: int, examples: int, place: tuple[int, int], true: str, predicte
 
 
 def _pairs(figure: ConfusionMatrix) -> Markup:
-    off = figure.counts.copy()
-    np.fill_diagonal(off, 0)
+    mistakes = figure.counts.copy()
+    np.fill_diagonal(mistakes, 0)
     examples = figure.counts.sum(1)
-    true, predicted = np.nonzero(off)
+    true, predicted = np.nonzero(mistakes)
     if not len(true):
         return note("No mistakes.")
-    order = np.lexsort((predicted, true, -off[true, predicted]))[:PAIRS]
+    order = np.lexsort((predicted, true, -mistakes[true, predicted]))[:PAIRS]
     rows = [
         (
             figure.class_names[t],
             figure.class_names[p],
-            f"{off[t, p]:,}",
-            percent(off[t, p] / examples[t]),
+            f"{mistakes[t, p]:,}",
+            percent(mistakes[t, p] / examples[t]),
         )
         for t, p in zip(true[order].tolist(), predicted[order].tolist(), strict=True)
     ]
@@ -142,16 +142,16 @@ def _pairs(figure: ConfusionMatrix) -> Markup:
 
 
 def _classes(figure: ConfusionMatrix) -> Markup:
-    right, examples = np.diag(figure.counts), figure.counts.sum(1)
+    correct, examples = np.diag(figure.counts), figure.counts.sum(1)
     predicted = figure.counts.sum(0)
     present = np.flatnonzero(examples)
-    hardest = present[np.argsort(right[present] / examples[present], kind="stable")][:CLASSES]
+    hardest = present[np.argsort(correct[present] / examples[present], kind="stable")][:CLASSES]
     rows = [
         (
             figure.class_names[i],
             f"{examples[i]:,}",
-            percent(right[i] / examples[i]),
-            percent(right[i] / predicted[i]) if predicted[i] else "-",
+            percent(correct[i] / examples[i]),
+            percent(correct[i] / predicted[i]) if predicted[i] else "-",
         )
         for i in hardest.tolist()
     ]

@@ -52,14 +52,19 @@ def parts_of(config: Any) -> tuple[list[SourcePart], dict[str, Any]]:
     parts: list[SourcePart] = []
     plain: dict[str, Any] = {}
     for name, node in nodes.items():
-        own = to_plain(node)
-        kept = {key: own.get(key) for key in ("source", "ops")}
-        if any(kept == {key: other.get(key) for key in kept} for other in plain.values()):
+        plain_node = to_plain(node)
+        source_and_ops = {key: plain_node.get(key) for key in ("source", "ops")}
+        if any(
+            source_and_ops == {key: other.get(key) for key in source_and_ops}
+            for other in plain.values()
+        ):
             continue
         data = build(node)
-        later = [str(op[CONSTRUCTOR]).rsplit(".", 1)[-1] for op in own.get("batch_ops") or ()]
+        later = [
+            str(op[CONSTRUCTOR]).rsplit(".", 1)[-1] for op in plain_node.get("batch_ops") or ()
+        ]
         parts.append(SourcePart(name, data.source, data.ops, tuple(later)))
-        plain[name] = own
+        plain[name] = plain_node
     return parts, plain
 
 

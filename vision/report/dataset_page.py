@@ -1,4 +1,4 @@
-"""The page of a data set, from what was read of it; see ``vision.report.dataset``."""
+"""The HTML page of a data set, from its surveys; see ``vision.report.dataset``."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def render(
     body.append(("config", "Configuration", tag("div", *trees, class_="stack")))
     if command:
         body.append(("made-with", "Made with", tag("pre", command, class_="wrap")))
-    top = tag("div", _summary(surveys, len(findings)), _found(findings), class_="stack")
+    top = tag("div", _summary(surveys, len(findings)), _findings_list(findings), class_="stack")
     names = dict.fromkeys(survey.info.name for survey in surveys)
     text = page(title, ", ".join(names), [("summary", "", top), *body])
     return text, [sentence for sentence, _ in findings]
@@ -93,7 +93,7 @@ def _summary(surveys: Sequence[Survey], findings: int) -> Content:
     return headlines(items)
 
 
-def _found(findings: Sequence[tuple[str, str]]) -> Content:
+def _findings_list(findings: Sequence[tuple[str, str]]) -> Content:
     if not findings:
         return note("Nothing was found wrong with what was read.")
     lines = [tag("li", tag("a", text, href=f"#{anchor}")) for text, anchor in findings]
@@ -133,53 +133,55 @@ _ROW = "display:flex;flex-wrap:wrap;gap:.3rem;margin-top:.3rem"
 def _sample(survey: Survey, index: int) -> Markup:
     example = example_of(survey.part, index)
     key = survey.part.source.key(index)
-    found = pictures_in(example)
+    pictures = pictures_in(example)
     label = survey.label_of.get(index)
     name = "" if label is None else survey.class_name(label)
     images: list[Content] = []
-    words: list[Content] = []
-    rest = list(found)
-    if found:
-        main = rest.pop(0)
-        drawn = annotated(example, found[main])
-        images.append(_image(drawn[0] if drawn else plain(found[main]), f"{key}: {name or main}"))
-        if drawn:
-            words += [tag("dt", "drawn"), tag("dd", drawn[1])]
-            small = [_small(plain(found[main]), f"{key}: without annotations")]
+    entries: list[Content] = []
+    other_pictures = list(pictures)
+    if pictures:
+        main = other_pictures.pop(0)
+        annotation = annotated(example, pictures[main])
+        images.append(
+            _image(annotation[0] if annotation else plain(pictures[main]), f"{key}: {name or main}")
+        )
+        if annotation:
+            entries += [tag("dt", "drawn"), tag("dd", annotation[1])]
+            small = [_small(plain(pictures[main]), f"{key}: without annotations")]
         else:
             small = []
-        small += [_small(plain(found[other]), f"{key}: {other}") for other in rest[:5]]
+        small += [_small(plain(pictures[other]), f"{key}: {other}") for other in other_pictures[:5]]
         if small:
             images.append(tag("div", *small, style=_ROW))
     else:
         images.append(tag("div", "No picture after the ops.", class_="none"))
     if name:
-        words = [tag("dt", "class"), tag("dd", name), *words]
+        entries = [tag("dt", "class"), tag("dd", name), *entries]
     texts = [
         tag("p", tag("span", f"{field}: ", class_="key", style="display:inline"), text)
         for field, text in _texts(survey, example).items()
     ]
-    caption = tag("figcaption", tag("dl", *words), *texts, tag("code", key, class_="key"))
+    caption = tag("figcaption", tag("dl", *entries), *texts, tag("code", key, class_="key"))
     return tag("figure", *images, caption)
 
 
 def _texts(survey: Survey, example: Mapping[str, Any]) -> dict[str, str]:
-    """Captions after the ops: as texts, or what their tokens say."""
-    found: dict[str, str] = {}
+    """Captions after the ops: as texts, or decoded from their tokens."""
+    texts: dict[str, str] = {}
     for op in survey.part.ops:
         if isinstance(op, Tokenize) and op.output in example:
             (text,) = op.tokenizer.decode(np.asarray(example[op.output]))
-            found[f"{op.output} (tokens)"] = text
+            texts[f"{op.output} (tokens)"] = text
             if cut := int(example.get(f"{op.output}_cut", 0)):
-                found[f"{op.output}_cut"] = f"{cut} tokens left out"
+                texts[f"{op.output}_cut"] = f"{cut} tokens left out"
     for name, value in example.items():
         if name.startswith("_"):
             continue
         if isinstance(value, list | tuple) and value and all(isinstance(v, str) for v in value):
             value = " | ".join(value)
         if isinstance(value, str):
-            found[name] = value
-    return {k: v if len(v) <= MOST_TEXT else v[:MOST_TEXT] + " ..." for k, v in found.items()}
+            texts[name] = value
+    return {k: v if len(v) <= MOST_TEXT else v[:MOST_TEXT] + " ..." for k, v in texts.items()}
 
 
 def _image(png: bytes, alt: str, style: str | None = None) -> Markup:
@@ -233,14 +235,14 @@ def _duplicates(surveys: Sequence[Survey], findings: Findings) -> Content:
         remarks.append("only among the records read: raise --limit to find more")
     if skipped:
         remarks.append(f"{skipped:,} pairs of very similar hashes were not compared")
-    explained = note("; ".join(remarks) + ".")
+    method_note = note("; ".join(remarks) + ".")
     if not groups:
-        return join([note("None."), explained])
+        return join([note("None."), method_note])
     groups = sorted(groups, key=lambda group: [not flag for flag in kinds(group)])
     shown = [_group(group, [places[i] for i in group.members]) for group in groups[:MOST_GROUPS]]
-    left = len(groups) - len(shown)
-    more = note(f"{left:,} more groups are not shown.") if left else ""
-    return tag("div", explained, tag("div", *shown, class_="cards"), more, class_="stack")
+    hidden = len(groups) - len(shown)
+    more = note(f"{hidden:,} more groups are not shown.") if hidden else ""
+    return tag("div", method_note, tag("div", *shown, class_="cards"), more, class_="stack")
 
 
 def _group(group: duplicates.DuplicateGroup, members: Sequence[tuple[Survey, int]]) -> Markup:
@@ -248,13 +250,17 @@ def _group(group: duplicates.DuplicateGroup, members: Sequence[tuple[Survey, int
     for survey, index in members[:MOST_MEMBERS]:
         key = survey.part.source.key(index)
         label = survey.label_of.get(index)
-        said = survey.part.name + ("" if label is None else f", {survey.class_name(label)}")
+        caption_text = survey.part.name + ("" if label is None else f", {survey.class_name(label)}")
         try:
             png = thumbnail_of(survey.part.source[index])
         except DataError:
             png = b""
-        picture = _image(png, f"{key}: {said}") if png else tag("div", "No picture.", class_="none")
-        caption = tag("figcaption", said, tag("code", key, class_="key"))
+        picture = (
+            _image(png, f"{key}: {caption_text}")
+            if png
+            else tag("div", "No picture.", class_="none")
+        )
+        caption = tag("figcaption", caption_text, tag("code", key, class_="key"))
         figures.append(tag("figure", picture, caption))
     heading = "Equal in every pixel" if group.exact else "Nearly equal"
     if len(members) > len(figures):
@@ -266,22 +272,22 @@ def _group(group: duplicates.DuplicateGroup, members: Sequence[tuple[Survey, int
 
 def _card(surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings) -> Content:
     parts: list[Content] = []
-    seen: dict[str, Survey] = {}
+    sources: dict[str, Survey] = {}
     for survey in surveys:
-        seen.setdefault(type(survey.part.source).__name__ + survey.info.homepage, survey)
-    for survey in seen.values():
+        sources.setdefault(type(survey.part.source).__name__ + survey.info.homepage, survey)
+    for survey in sources.values():
         info = survey.info
         rows: list[tuple[Content, ...]] = [("name", info.name, "")]
-        lacking = dict(lint(info, list(survey.fields), dict(card)))
+        missing = dict(lint(info, list(survey.fields), dict(card)))
         for field in CARD:
-            said = getattr(info, field) or card.get(field)
+            stated = getattr(info, field) or card.get(field)
             in_records = [c for c in CARD[field][0] if c in survey.fields]
-            if field in lacking:
+            if field in missing:
                 findings.append((f"card of {info.name}: {field} is missing", "card"))
-                rows.append((field, tag("strong", "missing"), lacking[field]))
+                rows.append((field, tag("strong", "missing"), missing[field]))
             else:
-                where = f"per record, in {', '.join(in_records)}"
-                rows.append((field, str(said or where), ""))
+                in_columns = f"per record, in {', '.join(in_records)}"
+                rows.append((field, str(stated or in_columns), ""))
         for text in _names(info.class_names):
             findings.append((f"card of {info.name}: {text}", "card"))
             rows.append(("class names", tag("strong", text), ""))
@@ -292,13 +298,13 @@ def _card(surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings
 
 
 def _names(names: Sequence[str]) -> list[str]:
-    """What is wrong with class names."""
-    found = []
+    """Messages about class names that are empty or differ in case or spaces only."""
+    problems = []
     folded: dict[str, str] = {}
     for name in names:
         if name != name.strip() or not name.strip():
-            found.append(f"class name {name!r} is empty or has spaces around it")
+            problems.append(f"class name {name!r} is empty or has spaces around it")
         other = folded.setdefault(name.strip().casefold(), name)
         if other is not name:
-            found.append(f"class names {other!r} and {name!r} differ in case or spaces only")
-    return found
+            problems.append(f"class names {other!r} and {name!r} differ in case or spaces only")
+    return problems

@@ -1,4 +1,4 @@
-"""What reading a data set gave, in tables: classes, sizes, fields, records that cannot be used."""
+"""Tables of a data set: classes, sizes, fields, unreadable records."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Pictures that are the same, or nearly: difference hashes, looked up in bands, then compared.
+"""Exact and near duplicates of pictures: difference hashes, looked up in bands, then compared.
 
-A ``Print`` of 128 bits says of every place whether the picture gets lighter to the right and
+A ``Print`` of 128 bits has two bits per place: whether the picture gets lighter to the right, and
 downwards. Two prints that differ in at most ``MAX_BITS`` bits agree in at least one of eight
 bands of 16 bits, so that looking up bands finds every such pair without comparing all pairs.
 Pairs are then compared as 16x16 thumbnails, since plain pictures have similar prints.
@@ -27,7 +27,7 @@ _SIDE = 16
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Print:
-    """What is kept of a picture.
+    """The fingerprint of a picture.
 
     Attributes:
       bands: uint16 (8,), the 128 bits of the hash.
@@ -89,19 +89,21 @@ def find(
     left, right = pairs[:, 0], pairs[:, 1]
     bits = np.bitwise_count(bands[left] ^ bands[right]).sum(1)
     left, right = left[bits <= MAX_BITS], right[bits <= MAX_BITS]
-    for at in range(0, len(left), 4096):
-        a, b = left[at : at + 4096], right[at : at + 4096]
-        apart = np.abs(thumbs[a].astype(np.int16) - thumbs[b]).mean(1)
-        for i, j in zip(a[apart <= max_difference], b[apart <= max_difference], strict=True):
+    for start in range(0, len(left), 4096):
+        a, b = left[start : start + 4096], right[start : start + 4096]
+        difference = np.abs(thumbs[a].astype(np.int16) - thumbs[b]).mean(1)
+        for i, j in zip(
+            a[difference <= max_difference], b[difference <= max_difference], strict=True
+        ):
             low, high = sorted((root(int(alone[i])), root(int(alone[j]))))
             parent[high] = low
     groups: dict[int, list[int]] = {}
     for i in range(len(prints)):
         groups.setdefault(root(i), []).append(i)
-    found = [members for members in groups.values() if len(members) > 1]
+    duplicated = [members for members in groups.values() if len(members) > 1]
     return [
         DuplicateGroup(tuple(members), len({prints[i].digest for i in members}) == 1)
-        for members in found
+        for members in duplicated
     ], skipped
 
 

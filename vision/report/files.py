@@ -1,4 +1,4 @@
-"""What a workdir holds, read so that a missing or broken file is said and not fatal."""
+"""Reading the files of a workdir, where missing or broken ones are reported and not fatal."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
     last counts. Null is NaN; what is neither a number nor null is left out by name.
     """
     lines = [line for line in text.split("\n") if line.strip()]
-    found: dict[str, dict[float, float]] = {}
+    points_of: dict[str, dict[float, float]] = {}
     bad_lines, repeated = [], 0
     others: set[str] = set()
     for i, line in enumerate(lines, 1):
@@ -139,7 +139,7 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
             if isinstance(value, bool) or not isinstance(value, int | float | None):
                 others.add(name)
                 continue
-            points = found.setdefault(name, {})
+            points = points_of.setdefault(name, {})
             repeated += step in points
             points[step] = float("nan") if value is None else float(value)
     remarks = []
@@ -152,7 +152,7 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
         remarks.append(f"{repeated:,} value(s) came twice for a step: the last is shown")
     if others:
         remarks.append(f"not numbers, not shown: {', '.join(sorted(others))}")
-    return {name: _series(points) for name, points in found.items()}, "; ".join(remarks)
+    return {name: _series(points) for name, points in points_of.items()}, "; ".join(remarks)
 
 
 def _series(points: Mapping[float, float]) -> Series:

@@ -17,34 +17,34 @@ SHARED = 5
 OWN = 3
 
 
-def overview(found: Mapping[str, Mapping[str, Any]]) -> Markup:
-    """A row per evaluator, linked to its section; failures are said above and in their rows.
+def overview(results: Mapping[str, Mapping[str, Any]]) -> Markup:
+    """A row per evaluator, linked to its section; failures are listed above and in their rows.
 
     Metrics that several evaluators yield have columns of their own, at most ``SHARED``; of the
     others the first ``OWN`` of an evaluator stand in its row.
     """
-    numbers = {name: _metrics(result) for name, result in found.items()}
-    times = collections.Counter(key for each in numbers.values() for key in each)
-    least = 2 if len(found) > 1 else 1
-    columns = [key for key, count in times.items() if count >= least][:SHARED]
+    numbers = {name: _metrics(result) for name, result in results.items()}
+    occurrences = collections.Counter(key for metrics in numbers.values() for key in metrics)
+    least_count = 2 if len(results) > 1 else 1
+    columns = [key for key, count in occurrences.items() if count >= least_count][:SHARED]
     rows = [
         _row(i, name, result, numbers[name], columns)
-        for i, (name, result) in enumerate(found.items())
+        for i, (name, result) in enumerate(results.items())
     ]
     heads = ("evaluator", *(title(key) for key in columns), "other main numbers", "seconds")
     numeric = (*range(1, 1 + len(columns)), 2 + len(columns))
-    failed = [name for name, result in found.items() if "error" in result]
+    failed = [name for name, result in results.items() if "error" in result]
     parts: list[Content] = []
     if failed:
-        text = f"{len(failed)} of {len(found)} evaluators failed: {', '.join(failed)}."
+        text = f"{len(failed)} of {len(results)} evaluators failed: {', '.join(failed)}."
         parts.append(note(text, warning=True))
     parts.append(table(heads, rows, numeric=numeric))
     return tag("div", *parts, class_="stack")
 
 
 def _metrics(result: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = result.get("metrics")
-    return found if isinstance(found, Mapping) else {}
+    metrics = result.get("metrics")
+    return metrics if isinstance(metrics, Mapping) else {}
 
 
 def _row(

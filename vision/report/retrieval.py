@@ -66,24 +66,24 @@ def open_index(
         kind = type(run.experiment.objective).__name__
         raise RetrievalError(f"{workdir} is a run of {kind}; the page needs the objective Contrast")
     evaluator, tokenizer = _evaluator(run, workdir, data)
-    own, feature = evaluator.data, getattr(evaluator, "image", "image")
-    if not isinstance(own, EvalData):
-        raise RetrievalError(f"{workdir}: the evaluator's data is {type(own).__name__}")
-    prepare = Prepare.like(own.source, own.ops, feature)
+    eval_data, feature = evaluator.data, getattr(evaluator, "image", "image")
+    if not isinstance(eval_data, EvalData):
+        raise RetrievalError(f"{workdir}: the evaluator's data is {type(eval_data).__name__}")
+    prepare = Prepare.like(eval_data.source, eval_data.ops, feature)
     files = bool(data) and data not in (run.experiment.evaluators or {})
     if files:
-        own = dataclasses.replace(
-            own, source=ImageFolder.below(Path(data), prepare), on_error="mask"
+        eval_data = dataclasses.replace(
+            eval_data, source=ImageFolder.below(Path(data), prepare), on_error="mask"
         )
     notes = []
-    total = len(own.source)
+    total = len(eval_data.source)
     if total > limit:
         chosen = tuple(spread(limit, total).tolist())
-        own = dataclasses.replace(own, source=Subset(own.source, chosen))
+        eval_data = dataclasses.replace(eval_data, source=Subset(eval_data.source, chosen))
         notes.append(f"{limit:,} of {total:,} images, evenly spread; --limit takes more.")
     captions = isinstance(evaluator, ImageTextRetrieval) and not files
     with jax.set_mesh(run.mesh):
-        index = Index.of(run, own, tokenizer, prepare, captions)
+        index = Index.of(run, eval_data, tokenizer, prepare, captions)
         if index.captions:  # compiles what sentences need, before anyone waits for it
             index.rank_images(index.ask(index.captions[0]), 1)
     if unread := min(limit, total) - len(index) - index.left_out["images"]:
@@ -120,9 +120,9 @@ def _evaluator(run: Run, workdir: Path, data: str) -> tuple[Any, Tokenizer]:
 
 def _why(index: Index) -> str:
     """The first reason why an image of the gallery is missing."""
-    there = set(index.place.tolist())
+    indexed = set(index.place.tolist())
     for i in range(len(index.data.source)):
-        if i not in there:
+        if i not in indexed:
             try:
                 index.data.source[i]
             except DataError as error:

@@ -1,4 +1,4 @@
-"""The gallery of the retrieval page: embedded once, then asked with sentences and pictures."""
+"""The gallery of the retrieval page: embedded once, then queried with sentences and pictures."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _KNOWN = 8
 
 
 class QueryError(DataError):
-    """Nothing can be searched for with this query; the message says why."""
+    """The query cannot be searched for; the message says why."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,7 +44,7 @@ class Query:
       image: features of one picture; None without.
       text: features of one sentence; None without.
       ids: (T,) of the sentence.
-      cut: tokens of the sentence that found no place in ``ids``.
+      cut: number of tokens of the sentence beyond the length of ``ids``.
       stored: the picture's place in the gallery; None for a sentence or a new picture.
     """
 
@@ -80,7 +80,7 @@ class Index:
       run: whose model it is.
       similarity: by which the run was trained.
       tokenizer: of captions and sentences.
-      prepare: from encoded pictures and records to what the model sees.
+      prepare: from encoded pictures and records to the model's input.
       data: where the images are.
       place: (N,) of the images in ``data.source``.
       images: features (N, ...).
@@ -126,32 +126,32 @@ class Index:
             ("text_mask",),
         )
         images, texts = _side(rows, "image/"), _side(rows, "text/")
-        good = _finite(images)
-        if not good.any():
+        is_finite = _finite(images)
+        if not is_finite.any():
             raise DataError(f"{data.source.info.name}: none of its images has finite features")
         ids = rows["text"] if rows["text"].ndim == 3 else rows["text"][:, None]
         shape = ids.shape[:2]
         if rows["text"].ndim == 2:
             texts = {name: x[:, None] for name, x in texts.items()}
-        there = np.broadcast_to(good[:, None] & captions, shape)
-        there = there & np.reshape(rows.get("text_mask", np.ones(shape)), shape).astype(bool)
+        present = np.broadcast_to(is_finite[:, None] & captions, shape)
+        present = present & np.reshape(rows.get("text_mask", np.ones(shape)), shape).astype(bool)
         finite = _finite({name: x.reshape(-1, *x.shape[2:]) for name, x in texts.items()})
         filled = np.array(
             [bool(content(tokenizer, row)) for row in ids.reshape(-1, ids.shape[2]).tolist()]
         )
-        kept = there & (filled & finite).reshape(shape)
-        left_out = {"images": int((~good).sum()), "captions": int((there & ~kept).sum())}
+        used = present & (filled & finite).reshape(shape)
+        left_out = {"images": int((~is_finite).sum()), "captions": int((present & ~used).sum())}
         return cls(
             run=run,
             similarity=objective.similarity,
             tokenizer=tokenizer,
             prepare=prepare,
             data=data,
-            place=rows["_index"][good],
-            images={name: x[good] for name, x in images.items()},
-            texts={name: x[kept] for name, x in texts.items()},
-            ids=ids[kept],
-            owner=(np.cumsum(good) - 1)[np.nonzero(kept)[0]],
+            place=rows["_index"][is_finite],
+            images={name: x[is_finite] for name, x in images.items()},
+            texts={name: x[used] for name, x in texts.items()},
+            ids=ids[used],
+            owner=(np.cumsum(is_finite) - 1)[np.nonzero(used)[0]],
             grid=grid if isinstance(objective.similarity, LateInteraction) else None,
             left_out=left_out,
         )
@@ -194,15 +194,15 @@ class Index:
             if not content(self.tokenizer, ids.tolist()):
                 raise QueryError("nothing in this sentence is a token of the model's vocabulary")
             cut = max(0, len(self.tokenizer.split(text)) - room(self.tokenizer))
-            found = self._embed(Arrays({"text": ids[None]}, "sentence"), (), "text/")
-            query = dataclasses.replace(query, text=found, ids=ids, cut=cut)
+            features = self._embed(Arrays({"text": ids[None]}, "sentence"), (), "text/")
+            query = dataclasses.replace(query, text=features, ids=ids, cut=cut)
         if encoded:
             record = self.prepare.record(encoded)
-            found = self._embed(Given((record,)), self.data.ops, "image/")
-            query = dataclasses.replace(query, image=found)
+            features = self._embed(Given((record,)), self.data.ops, "image/")
+            query = dataclasses.replace(query, image=features)
         elif image is not None:
-            found = {name: x[image : image + 1] for name, x in self.images.items()}
-            query = dataclasses.replace(query, image=found, stored=image)
+            features = {name: x[image : image + 1] for name, x in self.images.items()}
+            query = dataclasses.replace(query, image=features, stored=image)
         if query.image is None and query.text is None:
             raise QueryError("nothing to search for: give a sentence, a picture, or both")
         return query
@@ -211,14 +211,14 @@ class Index:
         """By a sentence, a picture, or the mean of both scores; the query itself is left out."""
         known: Sequence[int] = ()
         if query.ids is not None and query.image is None:
-            same = np.asarray([np.array_equal(row, query.ids) for row in self.ids], bool)
-            known = np.unique(self.owner[same])[:_KNOWN].tolist()
+            equal = np.asarray([np.array_equal(row, query.ids) for row in self.ids], bool)
+            known = np.unique(self.owner[equal])[:_KNOWN].tolist()
         sides = [side for side in (query.image, query.text) if side is not None]
         if self._plain:
-            asked = np.mean([side["embedding"] for side in sides], 0)
-            return _ranked(asked, self.images["embedding"], k, known, query.stored)
-        each = [_to_image(self.similarity, self.images, side) for side in sides]
-        return _ranked(*_listed(np.mean(each, 0)), k, known, query.stored)
+            query_vector = np.mean([side["embedding"] for side in sides], 0)
+            return _ranked(query_vector, self.images["embedding"], k, known, query.stored)
+        scores = [_to_image(self.similarity, self.images, side) for side in sides]
+        return _ranked(*_listed(np.mean(scores, 0)), k, known, query.stored)
 
     def rank_captions(self, query: Query, k: int) -> Ranked | None:
         """By a picture; None where there are no captions, or the query has none."""
@@ -257,10 +257,10 @@ class Index:
         predict = _one_side(self.run.predict, side.rstrip("/"))
         run = self.run
         ctx = context(run.variables, run.step, run.mesh)
-        found = _side(embed(predict, ctx, data, names), side)
-        if not _finite(found).all():
+        features = _side(embed(predict, ctx, data, names), side)
+        if not _finite(features).all():
             raise QueryError("the model gives NaN or infinity for this query")
-        return found
+        return features
 
     def _word(self, token: int) -> str:
         if token == self.tokenizer.bos_id:
@@ -271,11 +271,11 @@ class Index:
 
 
 @functools.lru_cache(maxsize=4)
-def _one_side(whole: Predict, side: str) -> Predict:
-    """``whole`` of one side of the batch alone: one object, so that its program is kept."""
+def _one_side(predict_both: Predict, side: str) -> Predict:
+    """``predict_both`` of one side of the batch: one object, so that its program is cached."""
 
     def predict(variables: Any, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
-        return whole(variables, {k: x for k, x in batch.items() if k in (side, "_mask")})
+        return predict_both(variables, {k: x for k, x in batch.items() if k in (side, "_mask")})
 
     return predict
 
@@ -293,10 +293,10 @@ def _check_size(run: Run, data: EvalData, count: int) -> tuple[int, int] | None:
             f"a batch of {data.source.info.name} has no {missing[0]!r}; it has "
             f"{', '.join(sorted(batch))}"
         )
-    given = {name: jax.eval_shape(lambda x=batch[name]: x) for name in ("image", "text")}
+    shapes = {name: jax.eval_shape(lambda x=batch[name]: x) for name in ("image", "text")}
     params, state = run.variables.params["model"], run.variables.model_state["model"]
     out: Any = jax.eval_shape(
-        lambda x: forward(objective.model, params, state, x, train=False)[1], given
+        lambda x: forward(objective.model, params, state, x, train=False)[1], shapes
     )
     row = sum(math.prod(out[name].shape[1:]) for name in objective.similarity.reads if name in out)
     if 4 * row * count > _MAX_BYTES:
@@ -311,10 +311,10 @@ def _check_size(run: Run, data: EvalData, count: int) -> tuple[int, int] | None:
 
 
 def _side(rows: Mapping[str, np.ndarray], prefix: str) -> Features:
-    found: Any = {k.removeprefix(prefix): x for k, x in rows.items() if k.startswith(prefix)}
-    if "tokens" in found:
-        found["tokens"] = np.asarray(unit(found["tokens"]))
-    return found
+    features: Any = {k.removeprefix(prefix): x for k, x in rows.items() if k.startswith(prefix)}
+    if "tokens" in features:
+        features["tokens"] = np.asarray(unit(features["tokens"]))
+    return features
 
 
 def _finite(side: Mapping[str, Any]) -> np.ndarray:
@@ -344,22 +344,22 @@ def _listed(scores: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _ranked(
-    asked: np.ndarray,
+    query_vector: np.ndarray,
     gallery: np.ndarray,
     k: int,
     known: Sequence[int],
     without: int | None = None,
 ) -> Ranked:
     count = len(gallery)
-    scores, found = nearest(asked, gallery, min(k + (without is not None), count))
-    kept = found[0] != (-1 if without is None else without)
-    lowest = -float(nearest(-asked, gallery, 1)[0][0, 0])
+    scores, items = nearest(query_vector, gallery, min(k + (without is not None), count))
+    not_query = items[0] != (-1 if without is None else without)
+    lowest = -float(nearest(-query_vector, gallery, 1)[0][0, 0])
     ranks: dict[int, int] = {}
     if known:
-        queries = np.repeat(asked, len(known), 0)
+        queries = np.repeat(query_vector, len(known), 0)
         places = rank(queries, gallery, lambda q: np.asarray([known[q]])).first
-        # By float32 and float64 products near ties may differ: what is shown counts.
-        shown = found[0].tolist()
+        # Near ties may differ between float32 and float64 products: the displayed order counts.
+        ranked_items = items[0].tolist()
         for item, place in zip(known, places, strict=True):
-            ranks[item] = 1 + (shown.index(item) if item in shown else int(place))
-    return Ranked(found[0][kept][:k], scores[0][kept][:k], lowest, ranks)
+            ranks[item] = 1 + (ranked_items.index(item) if item in ranked_items else int(place))
+    return Ranked(items[0][not_query][:k], scores[0][not_query][:k], lowest, ranks)

@@ -85,8 +85,8 @@ def _kind(index: Index) -> str:
 
 def _form(index: Index) -> Markup:
     short = sorted(dict.fromkeys(index.captions), key=len)
-    said = [short[i] for i in spread(_EXAMPLES, -(-len(short) // 4))] if short else []
-    examples = [tag("button", text, type="button", class_="example") for text in said]
+    sentences = [short[i] for i in spread(_EXAMPLES, -(-len(short) // 4))] if short else []
+    examples = [tag("button", text, type="button", class_="example") for text in sentences]
     sizes = [tag("option", str(k), value=k, selected=k == 24) for k in (12, 24, 48, LIMITS["k"])]
     return tag(
         "form",

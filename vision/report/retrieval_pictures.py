@@ -1,4 +1,4 @@
-"""Pictures on their way to a model: from a file's bytes to a record, and back to what is seen."""
+"""Query pictures: from a file's bytes to a record of the source, and the model's input as PNG."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kind_of(encoded: bytes) -> str | None:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Prepare:
-    """Makes records of pictures, so that they take the way of the records of a source.
+    """Makes records of pictures, to which the ops of a source apply.
 
     Attributes:
       record_of: a record of the source; a new picture takes the place of its image.

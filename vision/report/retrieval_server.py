@@ -77,13 +77,13 @@ def allowed(name: str, host: str) -> bool:
     loopback. Other names could be pointed here by whoever owns them (DNS rebinding).
     """
     try:
-        given = urlsplit(f"//{name}").hostname or ""
+        hostname = urlsplit(f"//{name}").hostname or ""
     except ValueError:
         return False
-    if given in ("localhost", host):
+    if hostname in ("localhost", host):
         return True
     try:
-        address = ipaddress.ip_address(given)
+        address = ipaddress.ip_address(hostname)
     except ValueError:
         return False
     return address.is_loopback or not is_loopback(host)
@@ -185,12 +185,12 @@ class _Service:
     async def search(self, request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            asked = _asked(_parsed(await _body(request, MAX_JSON, "a JSON query")))
+            asked = _checked_query(_parsed(await _body(request, MAX_JSON, "a JSON query")))
             encoded = b""
         elif kind in ("image/jpeg", "image/png"):
             params = dict(request.query_params)
             k = params.get("k", "24")
-            asked = _asked({**params, "k": int(k) if k.isascii() and k.isdecimal() else k})
+            asked = _checked_query({**params, "k": int(k) if k.isascii() and k.isdecimal() else k})
             if asked["image"] is not None:
                 raise HTTPException(400, "image: a body that is a picture takes its place")
             encoded = await _body(request, MAX_UPLOAD, "a picture")
@@ -231,34 +231,34 @@ class _Service:
         }
 
     def _image(self, image: int) -> dict[str, Any]:
-        said = [self._index.captions[i] for i in self._index.captions_of(image)]
-        return {"image": image, "key": self._index.key(image), "captions": said}
+        captions = [self._index.captions[i] for i in self._index.captions_of(image)]
+        return {"image": image, "key": self._index.key(image), "captions": captions}
 
     def _query(self, query: Query) -> dict[str, Any]:
-        found: dict[str, Any] = {"image": query.stored, "cut": query.cut}
+        description: dict[str, Any] = {"image": query.stored, "cut": query.cut}
         if query.text is not None and query.ids is not None:
-            found["read_as"] = self._index.tokenizer.decode(query.ids[None])[0]
+            description["read_as"] = self._index.tokenizer.decode(query.ids[None])[0]
             if self._index.grid:
-                found["words"] = self._index.words(query.ids, query.text)
-        return found
+                description["words"] = self._index.words(query.ids, query.text)
+        return description
 
     def _images(self, query: Query, ranked: Ranked) -> list[dict[str, Any]]:
         results = []
         for place, (image, score) in enumerate(_pairs(ranked), 1):
-            own = image in ranked.known
-            results.append({"rank": place, "score": score, "own": own, **self._image(image)})
+            is_known = image in ranked.known
+            results.append({"rank": place, "score": score, "own": is_known, **self._image(image)})
         if self._index.grid and query.text is not None and query.image is None:
-            left = _COSINES
+            cosines_left = _COSINES
             for result in results:
                 image = result["image"]
-                one = {name: x[image : image + 1] for name, x in self._index.images.items()}
-                cosines = self._index.match(one, query.text)[0]
-                left -= cosines.size
-                result["match"] = _thousandths(cosines) if left >= 0 else None
+                features = {name: x[image : image + 1] for name, x in self._index.images.items()}
+                cosines = self._index.match(features, query.text)[0]
+                cosines_left -= cosines.size
+                result["match"] = _thousandths(cosines) if cosines_left >= 0 else None
         return results
 
     def _captions(self, query: Query, ranked: Ranked) -> list[dict[str, Any]]:
-        index, results, left = self._index, [], _COSINES
+        index, results, cosines_left = self._index, [], _COSINES
         for place, (caption, score) in enumerate(_pairs(ranked), 1):
             result = {
                 "rank": place,
@@ -268,11 +268,11 @@ class _Service:
                 "image": int(index.owner[caption]),
             }
             if index.grid and query.image is not None:
-                one = {name: x[caption : caption + 1] for name, x in index.texts.items()}
-                cosines = index.match(query.image, one)[0]
-                left -= cosines.size
-                result["words"] = index.words(index.ids[caption], one)
-                result["match"] = _thousandths(cosines) if left >= 0 else None
+                features = {name: x[caption : caption + 1] for name, x in index.texts.items()}
+                cosines = index.match(query.image, features)[0]
+                cosines_left -= cosines.size
+                result["words"] = index.words(index.ids[caption], features)
+                result["match"] = _thousandths(cosines) if cosines_left >= 0 else None
             results.append(result)
         return results
 
@@ -290,13 +290,13 @@ def _thousandths(cosines: np.ndarray) -> list[list[int]]:
     return np.rint(1000 * cosines).astype(int).tolist()
 
 
-def _asked(given: Any) -> dict[str, Any]:
+def _checked_query(query: Any) -> dict[str, Any]:
     """``text``, ``image`` and ``k`` of a query, checked."""
-    if not isinstance(given, dict):
+    if not isinstance(query, dict):
         raise HTTPException(400, 'a query is a JSON object such as {"text": "a dog", "k": 12}')
-    if unknown := sorted(given.keys() - {"text", "image", "k"}):
+    if unknown := sorted(query.keys() - {"text", "image", "k"}):
         raise HTTPException(400, f"{unknown[0][:40]!r} is unknown; a query has text, image and k")
-    text, image, k = given.get("text", ""), given.get("image"), given.get("k", 24)
+    text, image, k = query.get("text", ""), query.get("image"), query.get("k", 24)
     if not isinstance(text, str):
         raise HTTPException(400, "text: must be a string")
     text = text.strip()

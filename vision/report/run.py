@@ -113,8 +113,8 @@ def render(files: RunFiles) -> str:
     elif not evaluators:
         body.append(("evaluation", "Evaluation", note("No evaluator ran.", warning=True)))
     else:
-        found = {name: _mapping(result) for name, result in evaluators.items()}
-        body.append(("evaluation", "Evaluation", overview(found)))
+        results = {name: _mapping(result) for name, result in evaluators.items()}
+        body.append(("evaluation", "Evaluation", overview(results)))
     for i, (name, result) in enumerate(evaluators.items()):
         body.append((f"evaluation-{i}", f"Evaluation: {name}", _evaluation(_mapping(result))))
     body.append(("config", "Configuration", _config(files)))
@@ -182,11 +182,11 @@ def _training(files: RunFiles) -> Content:
         parts.append(note(files.problems[METRICS], warning=True))
     elif not files.series:
         parts.append(note(f"{METRICS} has no rows yet.", warning=True))
-    rest = {name: x for name, x in files.series.items() if not name.startswith(PREFIX)}
+    unplotted = {name: x for name, x in files.series.items() if not name.startswith(PREFIX)}
     charts = []
-    for what, belongs in CHARTS:
-        names = [name for name in rest if belongs(base(name))]
-        lines = tuple(Line(n, rest[n].steps, rest.pop(n).values) for n in names)
+    for what, in_chart in CHARTS:
+        names = [name for name in unplotted if in_chart(base(name))]
+        lines = tuple(Line(n, unplotted[n].steps, unplotted.pop(n).values) for n in names)
         if lines:
             charts.append(
                 line_chart(
@@ -199,7 +199,7 @@ def _training(files: RunFiles) -> Content:
     if charts:
         parts.append(tag("div", *charts, class_="cards"))
     others: dict[str, list[Line]] = {}
-    for name, series in rest.items():
+    for name, series in unplotted.items():
         others.setdefault(base(name), []).append(Line(name, series.steps, series.values))
     if others:
         small = [
@@ -264,36 +264,43 @@ def _listed(name: str, figure: Table) -> Markup:
         if not any(isinstance(row[i], str) for row in figure.rows)
     ]
     heads = [title(column) for column in figure.columns]
-    listed = table(heads, rows, caption=figure.caption, numeric=numeric)
-    return tag("div", tag("h3", title(name)), listed, class_="card")
+    html_table = table(heads, rows, caption=figure.caption, numeric=numeric)
+    return tag("div", tag("h3", title(name)), html_table, class_="card")
 
 
 def gallery(name: str, figure: Gallery) -> Markup:
     """Pictures with label, prediction, score and record key, to be chosen among."""
-    said, order = title(name), "Queries, each with its best answers and their similarity."
+    heading_text, order = title(name), "Queries, each with its best answers and their similarity."
     if name == "mistakes":
-        said = "Most confident mistakes"
+        heading_text = "Most confident mistakes"
         order = "In order of the probability given to the wrong class."
         order += " A click on a number in the confusion matrix shows the pictures of that pair."
     if not figure.items:
-        return empty(said)
-    sure = figure.score == "probability"
-    shown = [_card(item, sure) for item in figure.items]
-    none = f"Only these {len(shown):,} are kept, while the confusion matrix counts all."
-    chosen = cards(shown, name=name, score="probability" if sure else "", none=none if sure else "")
-    return heading(said, note(order), chosen)
+        return empty(heading_text)
+    is_probability = figure.score == "probability"
+    shown = [_card(item, is_probability) for item in figure.items]
+    none_text = f"Only these {len(shown):,} are kept, while the confusion matrix counts all."
+    filtered = cards(
+        shown,
+        name=name,
+        score="probability" if is_probability else "",
+        none=none_text if is_probability else "",
+    )
+    return heading(heading_text, note(order), filtered)
 
 
-def _card(item: Picture, sure: bool) -> ImageCard:
+def _card(item: Picture, is_probability: bool) -> ImageCard:
     encoded = base64.b64encode(item.png).decode("ascii")
     picture = image(encoded, f"{item.key}: {item.label}, predicted {item.prediction}", item.note)
-    score = percent(item.score) if sure else f"{item.score:.3f}"
+    score = percent(item.score) if is_probability else f"{item.score:.3f}"
     wrong = item.prediction != item.label
     rows = [("true", item.label, False), ("said", f"{item.prediction} ({score})", wrong)]
     if item.group:
         rows.append(("group", item.group, False))
     facets = {"true": item.label, "predicted": item.prediction, "group": item.group}
-    return ImageCard((picture, words(rows, item.key)), facets, item.score if sure else math.nan)
+    return ImageCard(
+        (picture, words(rows, item.key)), facets, item.score if is_probability else math.nan
+    )
 
 
 def _config(files: RunFiles) -> Content:

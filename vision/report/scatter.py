@@ -1,4 +1,4 @@
-"""Points with a number each over two axes: what runs reach against what they cost."""
+"""Numbered points over two axes: metrics of runs against their costs."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
     x_axis = fit(np.asarray([p.x for p in shown], np.float64), log=True, pad=0.12)
     y_axis = fit(np.asarray(heights, np.float64), percent=is_share(y_label), pad=0.1)
     across = x_axis.place(np.asarray([p.x for p in shown], np.float64)).tolist()
-    up = y_axis.place(np.asarray([p.y for p in shown], np.float64)).tolist()
+    upward = y_axis.place(np.asarray([p.y for p in shown], np.float64)).tolist()
     bars = []
     for p, x in zip(shown, across, strict=True):
         if p.low is not None and p.high is not None:
@@ -55,9 +55,9 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
             style=f"left:{100 * x:.2f}%;bottom:{100 * y:.2f}%",
             title=f"{p.name}: {metric(y_label, p.y)} at {metric(x_label, p.x)} {x_label}",
         )
-        for p, x, y in zip(shown, across, up, strict=True)
+        for p, x, y in zip(shown, across, upward, strict=True)
     ]
-    said = ", ".join(f"{p.name} {metric(y_label, p.y)} at {metric(x_label, p.x)}" for p in shown)
+    summary = ", ".join(f"{p.name} {metric(y_label, p.y)} at {metric(x_label, p.x)}" for p in shown)
     legend = [
         tag("li", tag("span", str(p.number), class_=f"point {colour(p.number - 1)}"), p.name)
         for p in shown
@@ -75,7 +75,7 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
                 *dots,
                 class_="area",
                 role="img",
-                aria_label=f"{y_label} by {x_label}: {said}",
+                aria_label=f"{y_label} by {x_label}: {summary}",
             ),
             ticks(x_axis, "x"),
             tag("span", x_label, class_="x-label"),

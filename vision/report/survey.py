@@ -40,7 +40,7 @@ class SourcePart:
 
 @dataclasses.dataclass
 class Field:
-    """What was seen of one feature of the records.
+    """Statistics of one feature of the records.
 
     Attributes:
       kinds: dtype and shape, or the type, to how often.
@@ -89,7 +89,7 @@ class Field:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Survey:
-    """What reading ``indices`` of a part gave.
+    """Results of reading the records ``indices`` of a part.
 
     Attributes:
       part: what was read.
@@ -138,13 +138,13 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
     indices = np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(int)).tolist()
     rng, reader = ExampleRng(seed), reader_of(part, seed)
     fields: dict[str, Field] = {}
-    after: dict[str, collections.Counter[str]] = {}
+    after_ops: dict[str, collections.Counter[str]] = {}
     labels: collections.Counter[int] = collections.Counter()
     label_of: dict[int, int] = {}
     sizes: dict[int, tuple[int, int]] = {}
     prints: dict[int, Print] = {}
     bad: list[BadRecord] = []
-    good: list[int] = []
+    readable: list[int] = []
     op_error = ""
     for index in indices:
         try:
@@ -162,18 +162,20 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
             if not op_error:
                 for name, value in reader.example(index, rng.at(index)).items():
                     if not name.startswith("_"):
-                        after.setdefault(name, collections.Counter())[kind_of(value)] += 1
+                        after_ops.setdefault(name, collections.Counter())[kind_of(value)] += 1
         except PipelineError as error:
             op_error = str(error)
         except DataError as error:
             bad.append(_bad(part, index, error))
             continue
-        good.append(index)
+        readable.append(index)
         pixels = _pixels(record)
         if pixels is not None:
             sizes[index] = (pixels.shape[0], pixels.shape[1])
             prints[index] = print_of(pixels)
-    spread = np.unique(np.linspace(0, len(good) - 1, min(samples, len(good))).round().astype(int))
+    spread = np.unique(
+        np.linspace(0, len(readable) - 1, min(samples, len(readable))).round().astype(int)
+    )
     return Survey(
         part=part,
         info=source.info,
@@ -181,12 +183,12 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
         fields=fields,
         bad=tuple(bad),
         op_error=op_error,
-        after_ops=after,
+        after_ops=after_ops,
         labels=labels,
         label_of=label_of,
         sizes=sizes,
         prints=prints,
-        samples=tuple(good[i] for i in spread),
+        samples=tuple(readable[i] for i in spread),
     )
 
 
@@ -274,15 +276,15 @@ def _pixels(record: Example) -> np.ndarray | None:
 
 
 def lint(info: SourceInfo, fields: Sequence[str], card: dict[str, Any]) -> list[tuple[str, str]]:
-    """What a data set's card lacks: (field, what to do about it).
+    """Missing fields of a data set's card: (field, what to do about it).
 
-    The card is the source's ``info``, completed by ``card`` (a card file) and by what every
-    record says for itself.
+    The card is the source's ``info``, completed by ``card`` (a card file) and by columns of the
+    records.
     """
     missing = []
     for name, (columns, way_out) in CARD.items():
-        known = getattr(info, name) or card.get(name)
-        if not known and not any(column in fields for column in columns):
+        stated = getattr(info, name) or card.get(name)
+        if not stated and not any(column in fields for column in columns):
             missing.append((name, way_out))
     return missing
 

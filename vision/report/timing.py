@@ -1,4 +1,4 @@
-"""Where the time of a run went, as a table with bars."""
+"""Wall time of a run by activity, as a table with bars."""
 
 from __future__ import annotations
 

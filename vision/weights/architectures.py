@@ -1,4 +1,4 @@
-"""What timm calls a tower: the architecture and arguments with which it builds the same."""
+"""timm's name of a tower: the architecture and the arguments with which timm builds the same."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def timm_architecture(tower: Tower, size: tuple[int, int]) -> tuple[str, dict[st
 def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
     sizes = tower.resolved()
     gated = tower.activation == "swiglu"
-    # Arguments in a file are plain values; what is a class or a function comes with a name.
+    # Arguments in a file are plain values; classes and functions are chosen by the base's name.
     bases = {(1e-6, False): "vit_base_patch16_224", (1e-5, False): "vit_base_patch16_clip_224"}
     bases |= {(1e-6, True): "vit_giant_patch14_dinov2"}
     base = bases.get((tower.norm_epsilon, gated))

@@ -1,7 +1,8 @@
 """A model as one compiled program: StableHLO with its weights inside, to be run without its code.
 
 The program takes uint8 images (B, height, width, channels) of any number B, already cut to size,
-and gives what the objective's ``predict`` gives of them. ``vision.weights.serve_artefact`` runs it.
+and returns what the objective's ``predict`` returns for them. ``vision.weights.serve_artefact``
+runs it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Preprocessing
 
 PROGRAM, LABELS = "model.stablehlo", "labels.json"
-# What jax.export's format, which counts in 32 bits, holds.
+# The limit of jax.export's format, whose offsets have 32 bits.
 _MOST_BYTES = 2**31 - 2**24
 
 
@@ -48,8 +49,8 @@ def make_artefact(
 
     def program(images: jax.Array) -> dict[str, jax.Array]:
         numbers = (images.astype(jnp.float32) / 255 - mean) / std
-        found = predict(constants, {"image": numbers})
-        return {name: x for name, x in found.items() if x.ndim and x.shape[0] == images.shape[0]}
+        outputs = predict(constants, {"image": numbers})
+        return {name: x for name, x in outputs.items() if x.ndim and x.shape[0] == images.shape[0]}
 
     (batch,) = jax.export.symbolic_shape("b")
     images: Any = jax.ShapeDtypeStruct((batch, *card.size, len(card.mean)), jnp.uint8)

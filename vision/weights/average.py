@@ -34,15 +34,15 @@ _COLLECTIONS = ("params.", "model_state.")
 
 
 class AverageError(UserError):
-    """Runs that cannot be averaged, or a wrong way to; the message names what differs."""
+    """Runs that cannot be averaged, or an invalid mode; the message names what differs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Mode:
-    """How runs become one: ``uniform``, ``greedy`` or ``wise:<number from 0 to 1>``.
+    """How weights are averaged: ``uniform``, ``greedy`` or ``wise:<number from 0 to 1>``.
 
     Attributes:
-      name: ``uniform`` is the mean of all. ``greedy`` begins with the best and takes in the
+      name: ``uniform`` is the mean of all. ``greedy`` begins with the best and adds the
         others, best first, where the mean does not become worse on a validation split. ``wise`` is
         ``(1 - share) * first + share * second``, the first zero-shot or less tuned.
       share: of ``wise``.
@@ -93,15 +93,15 @@ def average(
     Raises:
       AverageError: runs of different models, a wrong mode, a folder that holds a run already.
     """
-    how = Mode.parse(mode)
+    parsed_mode = Mode.parse(mode)
     folders = [Path(folder) for folder in workdirs]
     if (out / CONFIG).exists():
         raise AverageError(f"{out} holds a run already; take another --workdir for the average")
     if cluster.client() is not None:
         raise AverageError("runs are averaged by one process: leave out --distributed")
-    if how.name == "wise" and len(folders) != 2:
+    if parsed_mode.name == "wise" and len(folders) != 2:
         raise AverageError(f"--average_mode={mode} is for two runs, not {len(folders)}")
-    _check_alike(folders)
+    _check_same_model(folders)
     members = [load_state(folder) for folder in folders]
     report: dict[str, Any] = {
         "mode": mode,
@@ -110,17 +110,19 @@ def average(
             for folder, (step, _) in zip(folders, members, strict=True)
         ],
     }
-    evaluated = [_evaluated(arrays) for _, arrays in members]
-    if how.name == "wise":
-        result, taken = mean(evaluated, [1 - how.share, how.share]), [0, 1]
-    elif how.name == "uniform":
-        result, taken = mean(evaluated), list(range(len(folders)))
+    evaluated = [_evaluated_arrays(arrays) for _, arrays in members]
+    if parsed_mode.name == "wise":
+        result, members_taken = mean(evaluated, [1 - parsed_mode.share, parsed_mode.share]), [0, 1]
+    elif parsed_mode.name == "uniform":
+        result, members_taken = mean(evaluated), list(range(len(folders)))
     else:
         score, by = _scorer(folders[0], by)
-        scores, taken, best = greedy([score(arrays) for arrays in evaluated], evaluated, score)
-        result = mean([evaluated[i] for i in taken])
-        report |= {"by": by, "scores": scores, "score": best}
-    report["taken"] = [str(folders[i]) for i in taken]
+        scores, members_taken, best_score = greedy(
+            [score(arrays) for arrays in evaluated], evaluated, score
+        )
+        result = mean([evaluated[i] for i in members_taken])
+        report |= {"by": by, "scores": scores, "score": best_score}
+    report["taken"] = [str(folders[i]) for i in members_taken]
     _write(out, folders[0], members[0], result, report)
     return report
 
@@ -128,7 +130,7 @@ def average(
 def mean(members: Sequence[Arrays], weights: Sequence[float] | None = None) -> Arrays:
     """Weighted mean by name, computed in float64; equal weights that sum to 1 by default.
 
-    That of copies of one model is the model, to the last bit.
+    The mean of copies of one model is that model, bit for bit.
     """
     result = {}
     for name, first in members[0].items():
@@ -172,21 +174,21 @@ def greedy(
       ``(scores, taken, score of their mean)``; the last is never below the largest of the first.
     """
     order = sorted(range(len(members)), key=lambda i: -scores[i])
-    taken, best = order[:1], scores[order[0]]
+    members_taken, best_score = order[:1], scores[order[0]]
     for i in order[1:]:
-        found = score(mean([members[j] for j in (*taken, i)]))
-        if found >= best:
-            taken, best = [*taken, i], found
-    return list(scores), taken, best
+        new_score = score(mean([members[j] for j in (*members_taken, i)]))
+        if new_score >= best_score:
+            members_taken, best_score = [*members_taken, i], new_score
+    return list(scores), members_taken, best_score
 
 
-def _check_alike(folders: Sequence[Path]) -> None:
+def _check_same_model(folders: Sequence[Path]) -> None:
     first, *others = [to_plain(read_config(folder)) for folder in folders]
     names = [_classes(folder) for folder in folders]
     for folder, config, classes in zip(folders[1:], others, names[1:], strict=True):
         changed = differences(first["model"], config["model"], "config.model")
-        old, new = (c["objective"][CONSTRUCTOR] for c in (first, config))
-        changed += differences(old, new, "config.objective")
+        first_objective, objective = (c["objective"][CONSTRUCTOR] for c in (first, config))
+        changed += differences(first_objective, objective, "config.objective")
         changed += differences(names[0], classes, "classes of the data")
         if changed:
             raise AverageError(
@@ -201,15 +203,15 @@ def _classes(folder: Path) -> list[str]:
     return json.loads((folder / DATA_SPEC).read_text())["class_names"]
 
 
-def _evaluated(state: Arrays) -> Arrays:
+def _evaluated_arrays(state: Arrays) -> Arrays:
     """Parameters and model state that evaluation reads, by their own names."""
     prefix = _AVERAGE if any(name.startswith(_AVERAGE) for name in state) else ""
-    wanted = tuple(prefix + name for name in _COLLECTIONS)
-    return {name[len(prefix) :]: x for name, x in state.items() if name.startswith(wanted)}
+    prefixes = tuple(prefix + name for name in _COLLECTIONS)
+    return {name[len(prefix) :]: x for name, x in state.items() if name.startswith(prefixes)}
 
 
 def _scorer(folder: Path, by: str) -> tuple[Callable[[Arrays], float], str]:
-    """What an evaluator of the run in ``folder`` says of other variables."""
+    """A function that scores variables by an evaluator of the run in ``folder``, and its name."""
     run = load_run(folder)
     evaluators = dict(run.experiment.evaluators or {})
     name, _, metric = by.partition("/")

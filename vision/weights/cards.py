@@ -1,4 +1,4 @@
-"""Cards: the JSON files in which libraries keep, beside weights, what images they expect.
+"""Cards: the JSON files beside weights in which libraries keep their preprocessing.
 
     timm           config.json               ``pretrained_cfg``, or all of it in old files
     open_clip      open_clip_config.json     ``preprocess_cfg``, and ``model_cfg`` for the size
@@ -136,8 +136,8 @@ _TIMM_MODES: Mapping[str, str] = {"center": "shortest", "squash": "squash", "bor
 
 def _timm(card: CardObject) -> Preprocessing:
     card = card.part("pretrained_cfg") if "pretrained_cfg" in card.values else card
-    read_here = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-    card.check_keys((*_TIMM_OTHERS, *read_here))
+    keys_read = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
+    card.check_keys((*_TIMM_OTHERS, *keys_read))
     channels, *size = card.numbers("input_size", (3, 224, 224), 3)
     channels, height, width = int(channels), *map(int, size)
     mean, std = (
@@ -149,7 +149,7 @@ def _timm(card: CardObject) -> Preprocessing:
     method: Any = card.choice("interpolation", {name: name for name in _PILLOW}, "bicubic")
     resized = (math.floor(height / ratio), math.floor(width / ratio))
     fill = tuple(round(255 * x) for x in mean)
-    return _made(card, (height, width), resized, mode, method, mean, std, fill)
+    return _preprocessing(card, (height, width), resized, mode, method, mean, std, fill)
 
 
 def _open_clip(card: CardObject) -> Preprocessing:
@@ -167,12 +167,12 @@ def _open_clip(card: CardObject) -> Preprocessing:
     modes = {name: name for name in ("shortest", "longest", "squash")}
     mode: Any = images.choice("resize_mode", modes, "shortest")
     (fill,) = images.numbers("fill_color", (0,), 1)
-    return _made(images, size, size, mode, method, mean, std, (int(fill),) * 3)
+    return _preprocessing(images, size, size, mode, method, mean, std, (int(fill),) * 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Processor:
-    """What a class of transformers does where its file is silent."""
+    """The defaults of an image processor class of transformers."""
 
     method: str
     statistics: tuple[tuple[float, ...], ...]
@@ -238,7 +238,7 @@ def _transformers(card: CardObject) -> Preprocessing:
     if shortest and not cropped:
         raise card.error("do_center_crop", "leaves images of many sizes")
     final = card.sides("crop_size", default.crop or resized) if cropped else resized
-    return _made(card, final, resized, mode, method, mean, std, (0, 0, 0))
+    return _preprocessing(card, final, resized, mode, method, mean, std, (0, 0, 0))
 
 
 def _convnext(
@@ -248,22 +248,22 @@ def _convnext(
     mean: tuple[float, ...],
     std: tuple[float, ...],
 ) -> Preprocessing:
-    # From 384 pixels on pictures are squashed there instead of cropped.
+    # From 384 pixels on, images are squashed there instead of cropped.
     (ratio,) = card.numbers("crop_pct", (224 / 256,), 1)
     if size[0] >= 384:
-        return _made(card, size, size, "squash", method, mean, std, (0, 0, 0))
+        return _preprocessing(card, size, size, "squash", method, mean, std, (0, 0, 0))
     resized = (int(size[0] / ratio), int(size[1] / ratio))
-    return _made(card, size, resized, "shortest", method, mean, std, (0, 0, 0))
+    return _preprocessing(card, size, resized, "shortest", method, mean, std, (0, 0, 0))
 
 
 def _ours(card: CardObject) -> Preprocessing:
     fields = {f.name for f in dataclasses.fields(Preprocessing)}
     card.check_keys(fields)
-    given: dict[str, Any] = {
+    fields_given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in card.values.items()
     }
     try:
-        return Preprocessing(**given)
+        return Preprocessing(**fields_given)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{card.path}: {error}") from error
 
@@ -276,7 +276,7 @@ _READERS = {
 }
 
 
-def _made(
+def _preprocessing(
     card: CardObject,
     size: tuple[int, int],
     resized: tuple[int, int],
@@ -301,10 +301,10 @@ def _made(
 
 
 def written(scheme: str, card: Preprocessing) -> dict[str, Any]:
-    """What a library's card says of ``card``: the part that ``read`` reads, and as it reads it.
+    """The part of a library's card that ``read`` reads, for this preprocessing.
 
     Raises:
-      WeightsError: the library has no words for it.
+      WeightsError: the library cannot express it.
     """
     if scheme == "safetensors":
         return dataclasses.asdict(card)

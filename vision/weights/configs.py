@@ -1,4 +1,4 @@
-"""The config files with which other libraries build a model of ours again."""
+"""Config files with which other libraries rebuild a model of ours."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def config_of(
       model: ours.
       card: its preprocessing.
       labels: names of the classes.
-      learned: what the loss of a ``Dual`` learns: ``log_scale``, ``bias``.
-      architecture: timm's name; None for what the tower tells.
+      learned: the learned parameters of a ``Dual``'s loss: ``log_scale``, ``bias``.
+      architecture: timm's name; None to derive it from the tower.
 
     Raises:
       WeightsError: the library cannot express it.
@@ -84,9 +84,9 @@ def _timm(
     }
 
 
-def _check(library: str, model: Any, **wanted: Any) -> None:
+def _check(library: str, model: Any, **required: Any) -> None:
     """Raises unless fields of a tower have the only values that a library's class has."""
-    for field, value in wanted.items():
+    for field, value in required.items():
         if getattr(model, field) != value:
             raise WeightsError(
                 f"{library}: its model has {field}={value!r}, this {type(model).__name__} "
@@ -155,10 +155,10 @@ def _transformers(
     _check("transformers", model, pre_norm=False, layer_scale=None, qkv_bias=True)
     head: dict[str, Any] = {"architectures": ["ViTModel"]}
     if model.num_classes:
-        named = labels if len(labels) == model.num_classes else range(model.num_classes)
+        class_names = labels if len(labels) == model.num_classes else range(model.num_classes)
         head = {"architectures": ["ViTForImageClassification"]}
-        head["id2label"] = {str(i): str(name) for i, name in enumerate(named)}
-        head["label2id"] = {str(name): i for i, name in enumerate(named)}
+        head["id2label"] = {str(i): str(name) for i, name in enumerate(class_names)}
+        head["label2id"] = {str(name): i for i, name in enumerate(class_names)}
     return {"model_type": "vit", **head, **_image_config(model, card)}
 
 

@@ -1,4 +1,4 @@
-"""A run as a folder that others can read: weights, config, card of preprocessing, model card.
+"""Exports a run as a folder for other programs: weights, config, preprocessing, model card.
 
     python -m vision.weights.export --workdir=workdirs/x --output=folder --to=timm
 
@@ -6,7 +6,7 @@ The folder holds
 
     model.safetensors     open_clip_model.safetensors for open_clip
     config.json           in the convention of ``--to``; for ``ours`` the resolved config
-    preprocessing.json    how pictures become the input; the other libraries' own files beside it
+    preprocessing.json    from image to input; the other libraries' own files beside it
     labels.json           names of the classes
     README.md             model card: metrics, data, licence, step and digest
     model.stablehlo       with ``--stablehlo``: see ``vision.weights.artefact``
@@ -89,7 +89,7 @@ def export(
     card = card_of(run)
     if card is None and (to != "ours" or stablehlo):
         raise WeightsError(
-            f"no evaluator of {workdir} has ops that say how pictures become the model's input"
+            f"no evaluator of {workdir} has ops, which give the model's preprocessing"
         )
     texts = {"step": str(run.step), "format": "pt"}
     files: dict[str, Any] = {}
@@ -125,7 +125,7 @@ def export(
 
 
 def card_of(run: Run) -> Preprocessing | None:
-    """What the ops of the first evaluator with ops do to pictures; None where none has any."""
+    """Preprocessing of the first evaluator that has ops; None where none has any."""
     shape = run.data_spec.batch["image"][0][1:] if "image" in run.data_spec.batch else None
     for evaluator in (run.experiment.evaluators or {}).values():
         evaluation = getattr(getattr(evaluator, "data", None), "ops", ())
@@ -157,15 +157,17 @@ def library_tensors(
         trees = {**trees, "params": {**trees["params"], "pos_embed": positions}}
     if isinstance(model, Dual):
         return save(names_of(to, model, usual(to, model), _learned(trees)), trees)
-    # These say how transformers' ViTForImageClassification keeps its tensors.
-    signs = ("vit.embeddings.cls_token", "classifier.weight", "classifier.bias")
-    signs = signs if to == "transformers" else ()
-    rest = {name: tree for name, tree in trees.items() if name != "objective"}
-    return save(names_of(to, model, dict.fromkeys(signs, np.zeros(0, np.float32))), rest)
+    # Names that identify the layout of transformers' ViTForImageClassification.
+    layout_names = ("vit.embeddings.cls_token", "classifier.weight", "classifier.bias")
+    layout_names = layout_names if to == "transformers" else ()
+    network_trees = {name: tree for name, tree in trees.items() if name != "objective"}
+    return save(
+        names_of(to, model, dict.fromkeys(layout_names, np.zeros(0, np.float32))), network_trees
+    )
 
 
 def _learned(trees: Mapping[str, Tree]) -> list[str]:
-    """What the loss of an image-text model learns."""
+    """Names of the learned parameters of an image-text model's loss."""
     return [name.rpartition(".")[2] for name in flatten(trees.get("objective", {}))]
 
 

@@ -1,4 +1,4 @@
-"""Parameters for another image or patch size than they were trained for."""
+"""Resampling of parameters to another image or patch size than they were trained for."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from vision.weights.reader import inside
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 _SHARDED = "model.safetensors.index.json"
-_WHOLE = ("model.safetensors", "open_clip_model.safetensors")
+_SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors")
 
 
 def fetch(reference: str) -> Path:
@@ -27,17 +27,17 @@ def fetch(reference: str) -> Path:
     Raises:
       WeightsError: no such repository, revision or file; no network; no huggingface_hub.
     """
-    repository, file, wanted = _parsed(reference)
+    repository, file, revision = _parsed(reference)
     if file:
-        return _must(repository, file, wanted)
-    if (index := _download(repository, _SHARDED, wanted)) is not None:
-        _download_shards(repository, index, wanted)
+        return _download_required(repository, file, revision)
+    if (index := _download(repository, _SHARDED, revision)) is not None:
+        _download_shards(repository, index, revision)
         return index.parent
-    for name in _WHOLE:
-        if (found := _download(repository, name, wanted)) is not None:
-            return found
+    for name in _SINGLE_FILES:
+        if (path := _download(repository, name, revision)) is not None:
+            return path
     raise WeightsError(
-        f"{repository} at {wanted} has no {' or '.join(_WHOLE)}"
+        f"{repository} at {revision} has no {' or '.join(_SINGLE_FILES)}"
         f"{_offline_hint()}; name another file of it as {repository}:file"
     )
 
@@ -88,15 +88,15 @@ def _download_shards(repository: str, index: Path, revision: str) -> None:
     for name in sorted(map(str, files)):
         if Path(name).name != name:
             raise WeightsError(f"{index} names a file {name!r}, which is not in this folder")
-        _must(repository, name, revision)
+        _download_required(repository, name, revision)
         inside(index.parent, name)
 
 
-def _must(repository: str, name: str, revision: str) -> Path:
-    found = _download(repository, name, revision)
-    if found is None:
+def _download_required(repository: str, name: str, revision: str) -> Path:
+    path = _download(repository, name, revision)
+    if path is None:
         raise WeightsError(f"{repository} at {revision} has no file {name}{_offline_hint()}")
-    return found
+    return path
 
 
 def _download(repository: str, name: str, revision: str) -> Path | None:

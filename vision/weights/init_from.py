@@ -1,4 +1,4 @@
-"""Starting a run from weights: of other libraries, of another run, of a file of ours."""
+"""Initialisation of a run from weights of other libraries, of another run, or of our files."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ class InitFrom:
 
     Everything that the file holds is used or, for a reason that the name map states, ignored;
     every parameter is read or kept as ``head`` and ``kept`` say. Positions and patches of a ViT
-    are resampled to the images of this run. A ``Dual`` is filled as a whole: both towers, their
-    projections, and what its loss learns, temperature and bias, where the file has them. Of a
-    run, what it evaluates is read: the average of its parameters, where it keeps one.
+    are resampled to the images of this run. A ``Dual`` is filled completely: both towers, their
+    projections, and the temperature and bias of its loss, where the file has them. Of a run, the
+    parameters that it evaluates are read: their average, where it keeps one.
 
     Attributes:
       source: ``timm:``, ``torchvision:``, ``open_clip:``, ``transformers:`` or ``big_vision:``,
@@ -48,8 +48,8 @@ class InitFrom:
         or ``safetensors:<path>`` with our own names.
       head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
         starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
-      kept: regular expressions, found in names such as ``params.norm.scale``, of what starts as
-        it would without this.
+      kept: regular expressions, searched in names such as ``params.norm.scale``, of parameters
+        that keep their initial values.
       into: name of the tower inside the model that alone is filled, such as ``image`` of a
         ``Dual``; empty for the model itself.
     """
@@ -73,7 +73,7 @@ class InitFrom:
                 raise ValueError(f"kept={pattern!r} is not a regular expression") from error
 
     def load(self, model: Tower, variables: Mapping[str, Tree]) -> dict[str, Tree]:
-        """The variables of a model, with what the source holds in place of what they held.
+        """The variables of a model, filled from the source.
 
         Args:
           model: the tower, or what holds it as ``into``.
@@ -92,33 +92,36 @@ class InitFrom:
             if tower is None or self.into not in target["params"]:
                 parts = ", ".join(target["params"])
                 raise WeightsError(f"init_from.into={self.into!r}, but the model has {parts}")
-            target = _below(target, self.into)
+            target = _subtree(target, self.into)
         if learned and _is_dual(tower):
             target["objective"] = learned
         tensors, names, source = self._open(tower, target)
         kept = self._kept(names, tensors, target)
         for pattern, why in kept.items():
-            found = [name for name in flatten(target) if re.search(pattern, name)]
-            if not found:
+            kept_names = [name for name in flatten(target) if re.search(pattern, name)]
+            if not kept_names:
                 raise WeightsError(f"init_from.kept={pattern!r} is in the name of no parameter")
-            log.warning("%s: not read, %s: %s", source, why, ", ".join(found))
+            log.warning("%s: not read, %s: %s", source, why, ", ".join(kept_names))
         filled = load(names, tensors, target, kept=kept, source=source)
         log.info("%s: %d tensors read", source, len(tensors))
         if "objective" in filled:
             filled["objective"] = {**variables["objective"], **filled["objective"]}
-        return {**variables, **(_beside(variables, filled, self.into) if self.into else filled)}
+        return {
+            **variables,
+            **(_with_subtree(variables, filled, self.into) if self.into else filled),
+        }
 
     def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
-        """A line for every evaluation that does not normalise as the card beside the weights says.
+        """A line for every evaluation whose normalisation differs from that beside the weights.
 
         Args:
           evaluations: place in the config, such as ``evaluators.val.data.ops``, to the ops there.
         """
         try:
-            found = cards.read(self.source)
+            card_and_path = cards.read(self.source)
         except WeightsError as error:
             return [f"the evaluations are not compared with what the weights expect: {error}"]
-        return [] if found is None else disagreements(*found, evaluations)
+        return [] if card_and_path is None else disagreements(*card_and_path, evaluations)
 
     def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
         scheme, _, path = self.source.partition(":")
@@ -126,33 +129,33 @@ class InitFrom:
             weights = open_weights(_find(scheme, path))
             learned = target.get("objective", {}).get(_LOSS, {})
             return weights, names_of(scheme, tower, weights, learned), weights.source
-        # A tower that was the whole model there: it is called so.
+        # In a run's state the tower is below the name ``model``.
         places = {root: f"{root}.model" for root in ("params", "model_state")}
         if scheme == "workdir":
             folder, _, step = path.partition("@")
             if step and not step.isdecimal():
                 raise WeightsError(f"init_from.source={self.source!r}: {step!r} is not a step")
-            wanted = r"(params|model_state)\.model\."
+            pattern = r"(params|model_state)\.model\."
             if "objective" in target:
-                wanted += rf"|params\.{_LOSS}\."
-            found, tensors = _evaluated(Path(folder), int(step) if step else None, wanted)
+                pattern += rf"|params\.{_LOSS}\."
+            found_step, tensors = _evaluated(Path(folder), int(step) if step else None, pattern)
             if not isinstance(tower, AdaptedTower):
                 tensors = merged_state(Path(folder), tensors)
-            source = f"{folder} at step {found}"
+            source = f"{folder} at step {found_step}"
         else:
             tensors = open_weights(_find(scheme, path))
             source = tensors.source
-            # A whole state, as the checkpoint tools export it, or the tower alone.
+            # A complete state, as the checkpoint tools export it, or the tower alone.
             if not any(name.startswith("params.model.") for name in tensors):
                 places = {root: root for root in places}
         names = own_names(tower, target, {**places, "objective": "params"})
-        # A loss that learned less or more than this one.
+        # The other loss may have had fewer or more learned parameters than this one.
         entries = [e for e in names.entries if e.ours[:9] != "objective" or e.theirs[0] in tensors]
-        rest = {
+        ignored = {
             r"(opt_state|extra_state)\..*|step|key": "not of the model but of its training",
             rf"params\.{_LOSS}\..*": "of the loss of that run; the one here does not learn it",
         }
-        return tensors, Names(tuple(entries), rest), source
+        return tensors, Names(tuple(entries), ignored), source
 
     def _kept(self, names: Names, tensors: Mapping[str, Tensor], target: Tree) -> dict[str, str]:
         kept = dict.fromkeys(self.kept, "as init_from.kept says")
@@ -170,25 +173,27 @@ class InitFrom:
         return kept
 
 
-def _evaluated(folder: Path, step: int | None, wanted: str) -> tuple[int, Mapping[str, np.ndarray]]:
+def _evaluated(
+    folder: Path, step: int | None, pattern: str
+) -> tuple[int, Mapping[str, np.ndarray]]:
     """The step of a run and what it evaluates there, by names without the prefix of an average."""
-    step, averaged = load_state(folder, step, rf"^{re.escape(_AVERAGE)}({wanted})")
+    step, averaged = load_state(folder, step, rf"^{re.escape(_AVERAGE)}({pattern})")
     if not averaged:
-        return load_state(folder, step, f"^({wanted})")
+        return load_state(folder, step, f"^({pattern})")
     log.info("%s: the average of its parameters, which it evaluates", folder)
     return step, {name.removeprefix(_AVERAGE): x for name, x in averaged.items()}
 
 
 def _is_dual(tower: Any) -> bool:
-    """Whether it is an image-text model, tuned or not."""
+    """Whether it is an image-text model, with adapters or without."""
     return isinstance(tower, Dual) or (isinstance(tower, AdaptedTower) and _is_dual(tower.tower))
 
 
 def _unfilled(names: Names, target: Tree) -> list[str]:
-    """What the loss learns and the source does not have."""
-    known = {entry.ours for entry in names.entries}
+    """Names of learned parameters of the loss that the source lacks."""
+    filled = {entry.ours for entry in names.entries}
     leaves = flatten({"objective": target.get("objective", {})})
-    return [name for name in leaves if name not in known]
+    return [name for name in leaves if name not in filled]
 
 
 def _find(scheme: str, text: str) -> Path:
@@ -202,7 +207,7 @@ def _find(scheme: str, text: str) -> Path:
     return hub.fetch(hub.qualified(scheme, text))
 
 
-def _below(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:
+def _subtree(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:
     """Parameters and state of a part of a model."""
     state = variables["model_state"]
     return {
@@ -211,8 +216,10 @@ def _below(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:
     }
 
 
-def _beside(variables: Mapping[str, Tree], part: Mapping[str, Tree], name: str) -> dict[str, Tree]:
-    """Inverse of ``_below``: the part put back into the model; what else was read stays beside."""
+def _with_subtree(
+    variables: Mapping[str, Tree], part: Mapping[str, Tree], name: str
+) -> dict[str, Tree]:
+    """Inverse of ``_subtree``: the part put back into the model; other collections are kept."""
     state = dict(variables["model_state"])
     for key, tree in part["model_state"].items():
         state[key] = {**state[key], name: tree}

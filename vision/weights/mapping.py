@@ -89,7 +89,7 @@ def part(name: str, axis: int, start: int | None, stop: int | None, form: Form =
 
 
 def interleaved(kinds: int, groups: int, parts: int = 1) -> Form:
-    """Kernel or bias whose output rows are, with us, ordered group by group, theirs kind by kind.
+    """Kernel or bias whose output rows are ordered group by group in ours, kind by kind in theirs.
 
     Args:
       kinds: rows of how many kinds stand in every group: 3 for q, k and v.
@@ -99,13 +99,13 @@ def interleaved(kinds: int, groups: int, parts: int = 1) -> Form:
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         rows = np.concatenate(tensors) if parts > 1 else tensors[0]
-        rest = rows.shape[1:]
-        return rows.reshape(kinds, groups, -1, *rest).swapaxes(0, 1).reshape(-1, *rest).T
+        tail = rows.shape[1:]
+        return rows.reshape(kinds, groups, -1, *tail).swapaxes(0, 1).reshape(-1, *tail).T
 
     def write(array: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = array.T
-        rest = rows.shape[1:]
-        rows = rows.reshape(groups, kinds, -1, *rest).swapaxes(0, 1).reshape(-1, *rest)
+        tail = rows.shape[1:]
+        rows = rows.reshape(groups, kinds, -1, *tail).swapaxes(0, 1).reshape(-1, *tail)
         return tuple(np.split(rows, parts))
 
     return Form(f"{kinds} kinds of {groups} rows or groups of them", read, write)
@@ -231,15 +231,15 @@ def _problems(
     leaves: Mapping[str, Any],
     keeps: set[str],
 ) -> list[str]:
-    """What does not fit, in words."""
+    """Messages about everything that does not fit."""
     problems = [
         f"nothing fills {ours} of shape {tuple(leaf.shape)}; the name map is of another model"
         for ours, leaf in leaves.items()
         if ours not in by_leaf and ours not in keeps
     ]
-    known = {name for entry in names.entries for name in entry.theirs}
+    used = {name for entry in names.entries for name in entry.theirs}
     for name in tensors:
-        if name not in known and not any(re.fullmatch(p, name) for p in names.ignored):
+        if name not in used and not any(re.fullmatch(p, name) for p in names.ignored):
             shape = tuple(tensors[name].shape)
             problems.append(f"tensor {name} of shape {shape} has no place in this model")
     for ours, entries in by_leaf.items():
@@ -261,37 +261,39 @@ def _problems(
 def misfits(
     entries: Sequence[MapEntry], tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
 ) -> list[str]:
-    """What of ``entries`` is missing or has another shape, in words; nothing is read."""
+    """Messages about tensors of ``entries`` that are missing or have another shape."""
     problems = []
     for entry in entries:
         shape = tuple(leaves[entry.ours].shape)
-        wanted = shape if entry.layer is None else shape[1:]
-        if problem := _misfit(entry, tensors, wanted):
+        expected = shape if entry.layer is None else shape[1:]
+        if problem := _misfit(entry, tensors, expected):
             problems.append(problem)
     return problems
 
 
-def _misfit(entry: MapEntry, tensors: Mapping[str, Tensor], wanted: tuple[int, ...]) -> str | None:
+def _misfit(
+    entry: MapEntry, tensors: Mapping[str, Tensor], expected: tuple[int, ...]
+) -> str | None:
     if missing := [name for name in entry.theirs if name not in tensors]:
-        return f"tensor {missing[0]} is missing; {entry.ours} of shape {wanted} comes from it"
-    found = [tensors[name] for name in entry.theirs]
+        return f"tensor {missing[0]} is missing; {entry.ours} of shape {expected} comes from it"
+    inputs = [tensors[name] for name in entry.theirs]
     listed = ", ".join(
-        f"{name} {tuple(t.shape)}" for name, t in zip(entry.theirs, found, strict=True)
+        f"{name} {tuple(t.shape)}" for name, t in zip(entry.theirs, inputs, strict=True)
     )
-    for name, tensor in zip(entry.theirs, found, strict=True):
+    for name, tensor in zip(entry.theirs, inputs, strict=True):
         if not is_floating(tensor.dtype):
             return (
                 f"tensor {name} is {np.dtype(tensor.dtype).name}, but parameters are floating "
                 "point: take the weights from before they were quantised"
             )
     # Zeros without memory of their own, so that shapes are known before any data is read.
-    blank = [np.broadcast_to(np.zeros((), np.float32), tensor.shape) for tensor in found]
+    blank = [np.broadcast_to(np.zeros((), np.float32), tensor.shape) for tensor in inputs]
     try:
         shape = entry.form.read(blank).shape
     except (ValueError, IndexError):
         return f"{listed}: not laid out as {entry.form.name}, from which {entry.ours} is read"
-    if shape != wanted and (entry.fit is None or len(shape) != len(wanted)):
-        return f"{listed} gives shape {shape}, but {entry.ours} has shape {wanted}"
+    if shape != expected and (entry.fit is None or len(shape) != len(expected)):
+        return f"{listed} gives shape {shape}, but {entry.ours} has shape {expected}"
     return None
 
 
@@ -312,7 +314,7 @@ def _fill(entries: Sequence[MapEntry], tensors: Mapping[str, Tensor], leaf: Any)
     parts: list[jax.Array] = []
     for index, devices in holders.values():
         piece = _piece(entries, tensors, shape, dtype, index)
-        # Waiting for each lets go of what was read before the next is.
+        # Waiting for each transfer frees its host copy before the next is read.
         parts += jax.block_until_ready([jax.device_put(piece, device) for device in devices])
     return jax.make_array_from_single_device_arrays(shape, sharding, parts, dtype=dtype)
 
@@ -330,13 +332,13 @@ def _piece(
     layers = range(shape[0])[index[0]]
     size = tuple(len(range(n)[cut]) for n, cut in zip(shape, index, strict=True))
     stack = _aligned(size, dtype)
-    for place, layer in enumerate(layers):
-        stack[place] = _read(entries[layer], tensors, shape[1:], index[1:])
+    for i, layer in enumerate(layers):
+        stack[i] = _read(entries[layer], tensors, shape[1:], index[1:])
     return stack
 
 
 def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
-    """Memory that begins at a multiple of 64 bytes, as CPU devices take it over without a copy."""
+    """An array whose memory is aligned to 64 bytes, so that CPU devices need no copy of it."""
     dtype = np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     memory = np.empty(size + 64, np.uint8)
@@ -347,13 +349,13 @@ def _aligned(shape: tuple[int, ...], dtype: Any) -> np.ndarray:
 def _read(
     entry: MapEntry, tensors: Mapping[str, Tensor], shape: tuple[int, ...], index: Index
 ) -> np.ndarray:
-    found = [tensors[name] for name in entry.theirs]
+    inputs = [tensors[name] for name in entry.theirs]
     axes = entry.form.axes
-    if axes is not None and tuple(found[0].shape[i] for i in axes or range(len(shape))) == shape:
+    if axes is not None and tuple(inputs[0].shape[i] for i in axes or range(len(shape))) == shape:
         axes = axes or tuple(range(len(shape)))
         theirs = tuple(index[axes.index(i)] for i in range(len(axes)))
-        return entry.form.read([found[0][theirs]])
-    array = entry.form.read([tensor[...] for tensor in found])
+        return entry.form.read([inputs[0][theirs]])
+    array = entry.form.read([tensor[...] for tensor in inputs])
     if array.shape != shape and entry.fit is not None:
         array = entry.fit(array.astype(np.float32), shape)
     return array[index]

@@ -1,4 +1,4 @@
-"""A run whose tower was tuned by adapters, read as the plain tower it amounts to."""
+"""State of a run with adapters, merged into that of the plain tower."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def merged_state(workdir: Path, tensors: Mapping[str, Any]) -> Mapping[str, Tens
     node: Any = read_config(workdir).get("model")
     if node is None or locate(node[CONSTRUCTOR]) is not AdaptedTower:
         return tensors
-    rest = {k: x for k, x in tensors.items() if not k.startswith((_PARAMS, _STATE))}
+    others = {k: x for k, x in tensors.items() if not k.startswith((_PARAMS, _STATE))}
     variables = {"params": _nested(tensors, _PARAMS), "model_state": _nested(tensors, _STATE)}
     try:
         plain = merged(build(node), variables)[1]
     except ValueError as error:
         raise WeightsError(f"{workdir}: {error}") from error
-    named = flatten({"params": {"model": plain["params"]}})
-    named |= flatten({"model_state": {"model": plain["model_state"]}})
-    return {**rest, **named}
+    tower_arrays = flatten({"params": {"model": plain["params"]}})
+    tower_arrays |= flatten({"model_state": {"model": plain["model_state"]}})
+    return {**others, **tower_arrays}
 
 
 def _nested(tensors: Mapping[str, Any], prefix: str) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tomllib
 from collections.abc import Collection, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+import vision
 from vision.config.hints import CONSTRUCTOR
 from vision.config.specs import to_plain
 from vision.run.restore import Run
@@ -34,7 +34,7 @@ def model_card(
     licence: str,
     texts: Mapping[str, str],
 ) -> str:
-    """The card's text: what it is, what it was trained on and measured to do, and how to load it.
+    """The card's text: model, training data, metrics, and how to load it.
 
     Args:
       workdir: of the run; its ``evaluation.json`` is quoted where it is of the same step.
@@ -96,8 +96,8 @@ def _metrics(workdir: Path, step: int) -> list[str]:
         return [f"The evaluation in the workdir is of step {report['step']}, not of this one."]
     rows = [
         f"| {name} | {metric} | {'' if value is None else format(value, '.6g')} |"
-        for name, each in report["evaluators"].items()
-        for metric, value in each["metrics"].items()
+        for name, result in report["evaluators"].items()
+        for metric, value in result["metrics"].items()
     ]
     return ["| evaluator | metric | value |", "|---|---|---|", *rows]
 
@@ -111,6 +111,4 @@ def _source(config: Mapping[str, Any]) -> str:
 
 
 def _version() -> str:
-    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    ours = tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"]
-    return f"vision {ours}, jax {metadata.version('jax')}"
+    return f"vision {vision.__version__}, jax {metadata.version('jax')}"

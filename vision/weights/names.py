@@ -1,4 +1,4 @@
-"""Which name map a tower has in a library, and where in a file its tensors stand."""
+"""Choice of a tower's name map in a library, and of its tensors' prefix in a file."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
 
 
 class _Place(NamedTuple):
-    """Where a tower may stand in a file.
+    """A possible prefix of a tower's names in a file.
 
     Attributes:
-      prefix: what its names begin with.
-      sign: how one of them goes on.
+      prefix: beginning of its names.
+      sign: continuation of at least one of them, by which it is recognised.
       library: whose naming follows; empty for the file's.
     """
 
@@ -55,7 +55,7 @@ class _Place(NamedTuple):
     library: str = ""
 
 
-# The first that is there is taken; without any, names have no prefix.
+# The first that a file has is used; without any, names have no prefix.
 _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
     # open_clip keeps towers of timm's and transformers' in their naming.
     ("open_clip", "image"): (_Place("visual.trunk.", library="timm"), _Place("visual.")),
@@ -70,7 +70,7 @@ _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
     ("big_vision", "image"): tuple(map(_Place, ("opt/target/", "params/img/", "img/", "params/"))),
     ("big_vision", "text"): (_Place("params/txt/"), _Place("txt/")),
 }
-# What else the files of complete image-text models hold, beside the tower on one side.
+# Other tensors in files of complete image-text models, beside the tower on one side.
 _OTHERS: Mapping[tuple[str, Side], str] = {
     ("open_clip", "image"): r"(text|transformer|token_embedding|ln_final|logit)[._].*"
     r"|positional_embedding|text_projection|visual\.(head\..*|proj)|attn_mask",
@@ -96,7 +96,7 @@ def names_of(
         image or text tower reads its own.
       tensors: the file, whose names tell where the tower stands and which of the library's namings
         it has.
-      learned: what the loss of a ``Dual`` learns, ``log_scale`` and ``bias``, whose names are
+      learned: learned parameters of a ``Dual``'s loss, ``log_scale`` and ``bias``, whose names are
         ``objective.contrast.log_scale`` and so on.
 
     Raises:
@@ -170,11 +170,11 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
     kind = type(tower).__name__
     path = _FAMILIES.get((library, kind))
     if path is None:
-        known = [other for name, other in _FAMILIES if name == library]
-        known += ["ViT"] if library != "torchvision" else []
-        known += ["TextTransformer"] if (library, "text") in _PLACES else []
+        supported = [other for name, other in _FAMILIES if name == library]
+        supported += ["ViT"] if library != "torchvision" else []
+        supported += ["TextTransformer"] if (library, "text") in _PLACES else []
         raise WeightsError(
-            f"{library} has no name map for a {kind}; it has for {', '.join(sorted(known))}"
+            f"{library} has no name map for a {kind}; it has for {', '.join(sorted(supported))}"
         )
     return locate(f"vision.weights.families.{path}")(tower)
 
@@ -192,6 +192,6 @@ def own_names(tower: Tower, target: Any, prefix: Mapping[str, str]) -> Names:
     fits = fits if isinstance(image, ViT) else {}
     entries = []
     for ours in flatten(target):
-        root, _, rest = ours.partition(".")
-        entries.append(MapEntry(ours, (f"{prefix[root]}.{rest}",), fit=fits.get(ours)))
+        root, _, below = ours.partition(".")
+        entries.append(MapEntry(ours, (f"{prefix[root]}.{below}",), fit=fits.get(ours)))
     return Names(tuple(entries))

@@ -1,24 +1,18 @@
-"""What happens to a picture before a network sees it: it belongs to the weights.
+"""The preprocessing of images that belongs to weights: resizing, cropping and normalisation.
 
-    python -m vision.weights.preprocessing SOURCE
-
-prints the ops of a source of ``InitFrom``, such as ``timm:vit_base_patch16_224.augreg_in1k``, as
-lines for a config. Nothing is applied behind a config's back: the numbers stand in it, as ops or as
-a ``Preprocessing`` whose ``evaluation()`` gives them.
+Nothing is applied implicitly: the numbers are in the config, as ops or as a ``Preprocessing`` whose
+``evaluation()`` gives the ops. ``python -m vision.weights.describe SOURCE`` prints them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
-from vision.config.cli import UsageError
-from vision.config.errors import UserError
 from vision.data import ops
 from vision.data.ops.base import Op
 from vision.data.ops.resizing import Method, check_method
@@ -31,15 +25,13 @@ _NEUTRAL = (ops.Decode, ops.ToRgb, ops.Keep, ops.Drop, ops.Tokenize)
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """From a decoded picture to the input of a network.
+    """From a decoded image to the input of a network.
 
     Attributes:
       size: (height, width) of the input.
-      resized: (height, width) that the picture is brought to before its middle is cut out; None
-        for ``size``.
-      mode: the shorter side becomes that of ``resized`` (``shortest``), both sides do, whatever
-        the aspect ratio (``squash``), or the picture is made to lie within ``resized``, in borders
-        (``longest``).
+      resized: (height, width) after resizing, before the central crop; None for ``size``.
+      mode: ``shortest`` resizes the shorter side to that of ``resized``, ``squash`` both sides,
+        whatever the aspect ratio, ``longest`` fits the image into ``resized`` and pads it.
       method: of resizing; see ``vision.data.ops.resizing``.
       mean, std: per channel, of pixels in 0..1; the input is (pixel - mean) / std.
       fill: colour of the borders, 0..255.
@@ -108,18 +100,18 @@ def of_ops(evaluation: Iterable[Op], shape: tuple[int, int, int]) -> Preprocessi
     """
     evaluation = tuple(evaluation)
     mean, std = _per_channel(evaluation, shape[2])
-    found: dict[str, Any] = {"mean": mean, "std": std}
+    fields: dict[str, Any] = {"mean": mean, "std": std}
     size, target, mode = shape[:2], None, "squash"
     for op in evaluation:
         if isinstance(op, (ops.Resize, ops.ResizeInto)):
             size = target = _pair(op.size)
-            found["method"] = op.method
+            fields["method"] = op.method
             shortest = op.cover if isinstance(op, ops.ResizeInto) else isinstance(op.size, int)
             longest = isinstance(op, ops.ResizeInto) and not op.cover
             mode = "shortest" if shortest else "longest" if longest else "squash"
         elif isinstance(op, ops.CenterPad):
             size = op.size
-            found["fill"] = tuple(round(x) for x in op.fill)
+            fields["fill"] = tuple(round(x) for x in op.fill)
         elif isinstance(op, ops.CenterCrop):
             size = _pair(op.size)
         elif not isinstance(op, (ops.ValueRange, ops.Normalize, *_NEUTRAL)):
@@ -128,7 +120,7 @@ def of_ops(evaluation: Iterable[Op], shape: tuple[int, int, int]) -> Preprocessi
             )
     if mode == "shortest" and not any(isinstance(op, ops.CenterCrop) for op in evaluation):
         raise WeightsError("the evaluation's Resize has no CenterCrop after it: sizes are many")
-    return Preprocessing(size, None if target == size else target, mode, **found)
+    return Preprocessing(size, None if target == size else target, mode, **fields)
 
 
 def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -138,8 +130,8 @@ def _pair(size: int | tuple[int, int]) -> tuple[int, int]:
 def normalisation(
     evaluation: Iterable[Op],
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """Mean and std, one number or one per channel, that ops amount to; None where they do not
-    turn uint8 into numbers."""
+    """Mean and std, one number or one per channel, that ops normalise with, of pixels in 0..1;
+    None where no op converts uint8 to floating point."""
     scale, offset, changed = np.ones(1), np.zeros(1), False
     for op in evaluation:
         if isinstance(op, ops.ValueRange):
@@ -155,74 +147,34 @@ def normalisation(
 
 
 def _per_channel(evaluation: tuple[Op, ...], channels: int) -> tuple[tuple[float, ...], ...]:
-    found = normalisation(evaluation)
-    if found is None:
+    mean_std = normalisation(evaluation)
+    if mean_std is None:
         raise WeightsError(
             "the evaluation has no ValueRange: how pixels become numbers is not in its ops"
         )
-    mean, std = (x * channels if len(x) == 1 else x for x in found)
+    mean, std = (x * channels if len(x) == 1 else x for x in mean_std)
     return mean, std
 
 
 def disagreements(
-    card: Preprocessing, where: Path, evaluations: Mapping[str, Iterable[Op]]
+    card: Preprocessing, path: Path, evaluations: Mapping[str, Iterable[Op]]
 ) -> list[str]:
-    """A line for every evaluation whose pixels become other numbers than the weights were
-    trained with.
+    """A line for every evaluation whose normalisation differs from that of the weights.
 
     Args:
       card: of the weights.
-      where: the file that it was read from.
+      path: the file that it was read from.
       evaluations: name in the config, such as ``evaluators.val.data.ops``, to ops.
     """
     lines = []
     for name, evaluation in evaluations.items():
-        found = normalisation(evaluation)
-        if found is None:
+        mean_std = normalisation(evaluation)
+        if mean_std is None:
             continue
-        both = (np.array([card.mean, card.std]), np.array(found))
-        if both[1].shape[1] not in (1, len(card.mean)) or np.abs(both[0] - both[1]).max() > 2e-3:
+        pair = (np.array([card.mean, card.std]), np.array(mean_std))
+        if pair[1].shape[1] not in (1, len(card.mean)) or np.abs(pair[0] - pair[1]).max() > 2e-3:
             lines.append(
-                f"config.{name} normalises with mean {found[0]} and std {found[1]}, but {where} "
-                f"says mean {card.mean} and std {card.std}: the weights expect the latter"
+                f"config.{name} normalises with mean {mean_std[0]} and std {mean_std[1]}, but "
+                f"{path} says mean {card.mean} and std {card.std}: the weights expect the latter"
             )
     return lines
-
-
-def as_spec(value: Any, package: str = "") -> str:
-    """A frozen dataclass as a line of a config: what differs from the defaults."""
-    shown = [
-        f"{f.name}={as_spec(x) if dataclasses.is_dataclass(x) else repr(x)}"
-        for f in dataclasses.fields(value)
-        if (x := getattr(value, f.name)) != f.default
-    ]
-    return f"spec({', '.join([package + type(value).__name__, *shown])})"
-
-
-def main(arguments: list[str]) -> int:
-    """Prints the ops that belong to weights; returns the exit status."""
-    from vision.weights.cards import read
-    from vision.weights.text_cards import read_tokenizer
-
-    try:
-        if len(arguments) != 1 or arguments[0].startswith("-"):
-            raise UsageError("give one source, such as timm:resnet50.a1_in1k or open_clip:<folder>")
-        (source,) = arguments
-        found = read(source)
-        if found is None:
-            raise WeightsError(f"{source}: there is no card beside the weights")
-        card, where = found
-        tokenizer = read_tokenizer(source)
-    except (UserError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"# {where}\n{as_spec(card)}\n\n# which is")
-    for op in card.evaluation():
-        print(f"{as_spec(op, 'ops.')},")
-    if tokenizer is not None:
-        print(f"\n# captions\nspec(ops.Tokenize, tokenizer={as_spec(tokenizer)}),")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

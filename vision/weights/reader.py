@@ -1,4 +1,4 @@
-"""Tensors in files, read one by one: safetensors, whole or sharded, and NumPy's npz.
+"""Tensors in files, read one by one: safetensors, in one file or shards, and NumPy's npz.
 
 Headers are checked in full before anything is read; no pickle is ever opened.
 """
@@ -155,7 +155,7 @@ def _refuse_pickles(path: Path) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Stored:
-    """A tensor in a file, by the place of its bytes."""
+    """A tensor in a file, by the offset of its bytes."""
 
     path: Path
     name: str
@@ -206,15 +206,17 @@ def _open_safetensors(path: Path) -> Weights:
             )
         tensors[name] = tensor
         places.append((tensor.start, end, name))
-    at, before = 8 + length, "the header"
+    expected, previous = 8 + length, "the header"
     for start, end, name in sorted(places):
-        if start < at:
-            raise WeightsError(f"{path}: tensor {name} overlaps {before}")
-        if start > at:
-            raise WeightsError(f"{path}: {start - at} bytes before tensor {name} belong to none")
-        at, before = end, f"tensor {name}"
-    if at != size:
-        raise WeightsError(f"{path}: {size - at} bytes after {before} belong to no tensor")
+        if start < expected:
+            raise WeightsError(f"{path}: tensor {name} overlaps {previous}")
+        if start > expected:
+            raise WeightsError(
+                f"{path}: {start - expected} bytes before tensor {name} belong to none"
+            )
+        expected, previous = end, f"tensor {name}"
+    if expected != size:
+        raise WeightsError(f"{path}: {size - expected} bytes after {previous} belong to no tensor")
     return Weights(str(path), tensors, metadata)
 
 
@@ -247,8 +249,8 @@ def _json_object(text: bytes, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) != len(names):
-            twice = next(name for name in names if names.count(name) > 1)
-            raise WeightsError(f"{path}: {twice} is described twice")
+            repeated = next(name for name in names if names.count(name) > 1)
+            raise WeightsError(f"{path}: {repeated} is described twice")
         return dict(pairs)
 
     try:
@@ -262,22 +264,22 @@ def _json_object(text: bytes, path: Path) -> dict[str, Any]:
 
 def _open_shards(index: Path) -> Weights:
     folder = index.parent
-    place = _json_object(index.read_bytes(), index).get("weight_map")
-    if not isinstance(place, dict) or not all(isinstance(file, str) for file in place.values()):
+    file_of = _json_object(index.read_bytes(), index).get("weight_map")
+    if not isinstance(file_of, dict) or not all(isinstance(file, str) for file in file_of.values()):
         raise WeightsError(f"{index}: weight_map maps tensors to files, but not here")
-    shards = {file: open_weights(inside(folder, file)) for file in sorted(set(place.values()))}
-    for name, file in place.items():
+    shards = {file: open_weights(inside(folder, file)) for file in sorted(set(file_of.values()))}
+    for name, file in file_of.items():
         if name not in shards[file]:
             raise WeightsError(f"{index} says that {file} holds tensor {name}, but it does not")
     for file, shard in shards.items():
-        if extra := next((name for name in shard if place.get(name) != file), None):
+        if extra := next((name for name in shard if file_of.get(name) != file), None):
             raise WeightsError(f"{folder / file} holds tensor {extra}, which {index.name} does not")
-    return Weights(str(index), {name: shards[file][name] for name, file in place.items()})
+    return Weights(str(index), {name: shards[file][name] for name, file in file_of.items()})
 
 
 @dataclasses.dataclass(frozen=True)
 class _Member:
-    """An array in an npz file; it is read as a whole."""
+    """An array in an npz file; indexing it reads the complete member."""
 
     path: Path
     member: str
@@ -325,7 +327,7 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> _Mem
 def write_safetensors(
     path: Path | str, tensors: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Writes tensors by name; the file appears under its name when it is whole.
+    """Writes tensors by name, atomically: the file appears under its name when it is complete.
 
     Raises:
       WeightsError: the file cannot be written.

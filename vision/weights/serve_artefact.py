@@ -2,8 +2,9 @@
 
     python -m vision.weights.serve_artefact FOLDER IMAGE...
 
-The folder is what ``vision.weights.export --stablehlo`` wrote: the program, how pictures become
-its input, and the names of the classes. Prints the five likeliest classes of every image.
+The folder was written by ``vision.weights.export --stablehlo``: the program, the preprocessing,
+and the names of the classes. Prints the five likeliest classes of every image. An exported program
+is code: run only folders whose origin you trust.
 """
 
 from __future__ import annotations
@@ -23,25 +24,32 @@ from vision.weights.mapping import WeightsError
 
 
 def main(arguments: list[str]) -> int:
+    if arguments in (["--help"], ["-h"]):
+        print(__doc__)
+        return 0
     if len(arguments) < 2:
         print("error: give a folder and at least one image", file=sys.stderr)
         return 2
     folder, images = Path(arguments[0]), arguments[1:]
     try:
-        found = read(f"safetensors:{folder}")
-        if found is None or not (folder / PROGRAM).is_file():
+        card_and_path = read(f"safetensors:{folder}")
+        if card_and_path is None or not (folder / PROGRAM).is_file():
             raise WeightsError(f"{folder} holds no exported program; export with --stablehlo")
         program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         for image in images:
-            mode = "grey" if len(found[0].mean) == 1 else "rgb"
+            mode = "grey" if len(card_and_path[0].mean) == 1 else "rgb"
             example = {"image": decode(Path(image).read_bytes(), mode=mode)}
-            for op in found[0].geometry():
+            for op in card_and_path[0].geometry():
                 example = op(example, np.random.default_rng(0))
-            logs = np.asarray(program.call(example["image"][None])["log_probabilities"])[0]
-            best = np.argsort(-logs)[:5]
-            named = [f"{labels[i] if labels else i} {np.exp(logs[i]):.1%}" for i in best]
-            print(f"{image}  {'  '.join(named)}")
+            log_probabilities = np.asarray(
+                program.call(example["image"][None])["log_probabilities"]
+            )[0]
+            best = np.argsort(-log_probabilities)[:5]
+            lines = [
+                f"{labels[i] if labels else i} {np.exp(log_probabilities[i]):.1%}" for i in best
+            ]
+            print(f"{image}  {'  '.join(lines)}")
     except (UserError, DecodeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

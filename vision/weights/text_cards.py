@@ -1,4 +1,4 @@
-"""The tokenizer that belongs to weights, from the files beside them."""
+"""The tokenizer of weights, from the files beside them."""
 
 from __future__ import annotations
 
@@ -64,14 +64,14 @@ def _open_clip(text: str) -> Tokenizer | None:
     if name is None or name == "":
         if clean == "whitespace":
             raise options.error("clean", "keeps capitals, which CLIP's own tokenizer has none of")
-        plain = ClipTokenizer(length=length)
-        return Canonical(plain) if clean == "canonicalize" else plain
+        clip = ClipTokenizer(length=length)
+        return Canonical(clip) if clean == "canonicalize" else clip
     local = Path(text).expanduser().exists()
-    # In a folder of one's own the tokenizer lies beside the weights, whatever it is called.
-    found = _hugging_face("open_clip", text if local else str(name), length)
+    # In a local folder the tokenizer is beside the weights, whatever its name.
+    tokenizer = _hugging_face("open_clip", text if local else str(name), length)
     if clean == "whitespace":
-        return found
-    return Canonical(found, punctuation=clean == "lower")
+        return tokenizer
+    return Canonical(tokenizer, punctuation=clean == "lower")
 
 
 def _transformers(text: str) -> Tokenizer | None:
@@ -82,15 +82,15 @@ def _transformers(text: str) -> Tokenizer | None:
     model = hub.beside("transformers", text, "config.json")
     sizes = read_card(model).part("text_config") if model is not None else config
     # Files of T5 and Gemma say 10^30.
-    said = config.values.get("model_max_length")
-    longest = said if type(said) is int and said < 2**20 else 64
+    longest_stated = config.values.get("model_max_length")
+    longest = longest_stated if type(longest_stated) is int and longest_stated < 2**20 else 64
     length = sizes.sides("max_position_embeddings", longest)[0]
-    found = _hugging_face("transformers", text, length)
+    tokenizer = _hugging_face("transformers", text, length)
     kind = _kind(config)
     if kind == "SiglipTokenizer":
-        return Canonical(found)
+        return Canonical(tokenizer)
     lower = kind in _SWITCHES and config.values.get("do_lower_case", kind == "Siglip2Tokenizer")
-    return Canonical(found, punctuation=True) if lower else found
+    return Canonical(tokenizer, punctuation=True) if lower else tokenizer
 
 
 def _hugging_face(scheme: str, text: str, length: int) -> Tokenizer:
@@ -106,17 +106,17 @@ def _hugging_face(scheme: str, text: str, length: int) -> Tokenizer:
     if kind in _SWITCHES:
         begin = begin if card.values.get("add_bos_token", True) else None
         end = end if card.values.get("add_eos_token", kind == "Siglip2Tokenizer") else None
-    # CLIP pads with its end of text, which its causal tower never sees; ours is told that padding
-    # has the number 0.
-    pad = _numbered(vocabulary, 0) if kind == "CLIPTokenizer" else _token(card, "pad_token")
-    found: Any = HuggingFaceTokenizer(
+    # CLIP pads with its end-of-text token, which its causal tower never attends to; for ours,
+    # padding is token 0.
+    pad = _token_with_id(vocabulary, 0) if kind == "CLIPTokenizer" else _token(card, "pad_token")
+    tokenizer: Any = HuggingFaceTokenizer(
         path=str(vocabulary),
         length=length,
         pad=pad,
         bos=None if begin is None else _token(card, begin),
         eos=None if end is None else _token(card, end),
     )
-    return found
+    return tokenizer
 
 
 def _kind(card: CardObject) -> str:
@@ -127,13 +127,13 @@ def _kind(card: CardObject) -> str:
     return kind
 
 
-def _numbered(vocabulary: Path, number: int) -> str:
+def _token_with_id(vocabulary: Path, number: int) -> str:
     card = read_card(vocabulary)
     words = card.part("model").part("vocab").values
-    found = next((word for word, i in words.items() if i == number), None)
-    if found is None:
+    word = next((word for word, i in words.items() if i == number), None)
+    if word is None:
         raise card.error("model", f"has no token number {number} in its vocab")
-    return found
+    return word
 
 
 def _token(card: CardObject, key: str) -> str:

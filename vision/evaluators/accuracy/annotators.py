@@ -1,4 +1,4 @@
-"""A classifier beside graders who do not agree."""
+"""A classifier compared with several annotators who disagree."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from vision.metrics.annotators import graded
 
 
 @dataclasses.dataclass(frozen=True)
-class GradedLabels:
-    """Answers among those of any grader, and how far probabilities overlap with their weights.
+class AnnotatorAgreement:
+    """Accuracy and likelihood against a distribution of labels from several annotators.
 
-    Yields ``top<k>_any`` for every k, ``overlap``, ``soft_nll`` (nats), ``examples``, and, only
+    Yields ``top<k>_any`` for every k (some annotator named one of the k best classes),
+    ``overlap`` (of probabilities and label weights), ``soft_nll`` (nats), ``examples``, and, only
     where there are any, ``ungraded`` (no label: left out) and ``nonfinite`` (NaN or infinity among
-    the logits). See ``vision.metrics.annotators``, which also makes the weights from what graders
-    said. Accuracy by group is ``vision.evaluators.accuracy.groups.GroupedAccuracy``.
+    the logits). See ``vision.metrics.annotators``, which also makes the weights from the
+    annotators' answers. Accuracy by group is
+    ``vision.evaluators.accuracy.groups.GroupedAccuracy``.
 
     Attributes:
       data: batches need the weights.
-      k: how many best classes may hold an answer of a grader.
+      k: numbers of best classes among which an annotator's answer may be.
       weights: name of a float (B, K) entry of the batches: a distribution, or all zeros.
       logits: name of the logits (B, K) that ``predict`` gives.
     """
@@ -42,19 +44,19 @@ class GradedLabels:
 
         Raises:
           DataError: no example with a label.
-          MeasureError: weights that are no distributions.
+          MetricError: weights that are no distributions.
           ValueError: ``predict`` or the batches lack what is needed, or other shapes.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.weights,))
-        found = graded(rows[self.logits], rows[self.weights], self.k)
-        if not found.examples:
+        agreement = graded(rows[self.logits], rows[self.weights], self.k)
+        if not agreement.examples:
             raise DataError(f"{self.data.source.info.name}: no example has {self.weights!r}")
-        for k, share in found.any_of.items():
+        for k, share in agreement.any_of.items():
             yield f"top{k}_any", share
-        yield "overlap", found.overlap
-        yield "soft_nll", found.cross_entropy
-        yield "examples", found.examples
-        if found.ungraded:
-            yield "ungraded", found.ungraded
+        yield "overlap", agreement.overlap
+        yield "soft_nll", agreement.cross_entropy
+        yield "examples", agreement.examples
+        if agreement.ungraded:
+            yield "ungraded", agreement.ungraded
         if nonfinite := int((~finite(rows[self.logits])).sum()):
             yield "nonfinite", nonfinite

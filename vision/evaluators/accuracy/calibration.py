@@ -1,4 +1,4 @@
-"""How far a classifier's probabilities can be believed, before and after a temperature."""
+"""Calibration of a classifier's probabilities, before and after temperature scaling."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics import calibration as measures
+from vision.metrics import calibration as metrics
 from vision.metrics.temperature import fit_temperature
 
 
@@ -47,7 +47,7 @@ class Calibration:
         """Reads ``data`` once, and ``fit_on``.
 
         Raises:
-          MeasureError: labels that are no class, or a temperature that has nothing to be fitted on.
+          MetricError: labels that are no class, or a temperature that has nothing to be fitted on.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         logits, labels = self._read(predict, ctx, self.data)
@@ -61,9 +61,9 @@ class Calibration:
             scaled = (logits / np.float32(temperature)).astype(np.float32)
             yield "temperature", temperature
             yield from self._numbers("scaled_", scaled, labels)
-        yield "reliability", measures.reliability(logits, labels, self.bins)
+        yield "reliability", metrics.reliability(logits, labels, self.bins)
         if scaled is not None:
-            yield "scaled_reliability", measures.reliability(scaled, labels, self.bins)
+            yield "scaled_reliability", metrics.reliability(scaled, labels, self.bins)
 
     def _read(
         self, predict: Predict, ctx: EvalContext, data: EvaluationData
@@ -75,13 +75,13 @@ class Calibration:
         self, prefix: str, logits: np.ndarray, labels: np.ndarray
     ) -> Iterator[tuple[str, float]]:
         bins = self.bins
-        yield f"{prefix}nll", measures.negative_log_likelihood(logits, labels)
-        yield f"{prefix}brier", measures.brier_score(logits, labels)
-        yield f"{prefix}ece", measures.expected_calibration_error(logits, labels, bins)
+        yield f"{prefix}nll", metrics.negative_log_likelihood(logits, labels)
+        yield f"{prefix}brier", metrics.brier_score(logits, labels)
+        yield f"{prefix}ece", metrics.expected_calibration_error(logits, labels, bins)
         yield (
             f"{prefix}ece_equal_mass",
-            measures.expected_calibration_error(logits, labels, bins, "mass"),
+            metrics.expected_calibration_error(logits, labels, bins, "mass"),
         )
         for name in ("maximum", "static", "adaptive"):
-            error = getattr(measures, f"{name}_calibration_error")(logits, labels, bins)
+            error = getattr(metrics, f"{name}_calibration_error")(logits, labels, bins)
             yield f"{prefix}{name.replace('maximum', 'max')}_calibration_error", error

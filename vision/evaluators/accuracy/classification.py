@@ -1,4 +1,4 @@
-"""Accuracy, likelihood and calibration of a classifier, and what it gets wrong."""
+"""Accuracy, likelihood and calibration of a classifier, and its most confident mistakes."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from vision.train.objective import Batch, Variables
 
 @dataclasses.dataclass(frozen=True)
 class Classification:
-    """Measures a classifier over the whole of ``data``, every record once.
+    """Measures a classifier on ``data``, every record once.
 
     Yields ``top1`` and, with more than 5 classes, ``top5`` (shares, 0..1), ``nll`` (nats),
     ``ece`` (0..1), ``examples`` (labelled ones, over which all of these are), and, only where
@@ -132,10 +132,10 @@ class Classification:
         return jax.eval_shape(measure, variables, batch), outputs["logits"].shape[-1]
 
     def _check_labels(self, totals: _Totals, num_classes: int) -> None:
-        if bad := totals.bad_labels.compute():
+        if count := totals.bad_labels.compute():
             source = self.data.source
             raise DataError(
-                f"{source.info.name}: {bad} label(s) are no class: outside 0..{num_classes - 1} "
+                f"{source.info.name}: {count} label(s) are no class: outside 0..{num_classes - 1} "
                 "(and not -1, unlabelled), or weights with NaN; one belongs to record "
                 f"{source.key(int(totals.bad_record) - 1)!r}. Mend the labels, or use a head with "
                 "as many classes as the data"
@@ -152,11 +152,11 @@ class Classification:
 
     def _pictures(self, mistakes: _Mistakes, names: tuple[str, ...]) -> Iterator[Picture]:
         source = self.data.source
-        for place in np.flatnonzero(mistakes.wrong):
-            index = int(mistakes.index[place])
-            true, said = names[mistakes.label[place]], names[mistakes.prediction[place]]
-            sure = float(mistakes.probability[place])
-            yield picture(source, index, self.image, true, said, sure)
+        for row in np.flatnonzero(mistakes.wrong):
+            index = int(mistakes.index[row])
+            label, prediction = names[mistakes.label[row]], names[mistakes.prediction[row]]
+            probability = float(mistakes.probability[row])
+            yield picture(source, index, self.image, label, prediction, probability)
 
 
 @flax.struct.dataclass
@@ -176,8 +176,8 @@ class _Mistakes:
             (~both.wrong, -both.probability, both.index, both.wrong, both.label, both.prediction),
             num_keys=3,
         )
-        found = _Mistakes(wrong, -negative, index, label, prediction)
-        return jax.tree.map(lambda x: x[:keep], found)
+        ordered = _Mistakes(wrong, -negative, index, label, prediction)
+        return jax.tree.map(lambda x: x[:keep], ordered)
 
 
 @flax.struct.dataclass
@@ -197,20 +197,20 @@ class _Totals:
     def merge(self, other: _Totals) -> _Totals:
         merged: dict[str, Any] = {}
         for field in dataclasses.fields(self):
-            mine, theirs = getattr(self, field.name), getattr(other, field.name)
+            ours, theirs = getattr(self, field.name), getattr(other, field.name)
             match field.name:
                 case "bad_record":
-                    merged[field.name] = jnp.maximum(mine, theirs)
+                    merged[field.name] = jnp.maximum(ours, theirs)
                 case "mistakes":
-                    merged[field.name] = mine.merge(theirs, keep=mine.wrong.shape[0])
+                    merged[field.name] = ours.merge(theirs, keep=ours.wrong.shape[0])
                 case _:
-                    merged[field.name] = None if mine is None else mine.merge(theirs)
+                    merged[field.name] = None if ours is None else ours.merge(theirs)
         return _Totals(**merged)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Options:
-    """What of ``Classification`` shapes the compiled program."""
+    """The fields of ``Classification`` that the compiled program depends on."""
 
     label: str
     bins: int
@@ -219,7 +219,7 @@ class _Options:
 
 
 def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) -> _Totals:
-    """What one batch adds."""
+    """The totals of one batch."""
     logits, log_probabilities = outputs["logits"], outputs["log_probabilities"]
     num_classes = logits.shape[-1]
     labels = metrics.hard_labels(batch[options.label], num_classes)
@@ -236,8 +236,8 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
         jnp.take_along_axis(log_probabilities.astype(jnp.float32), prediction[:, None], -1)[:, 0]
     )
     wrong = counted & ~nan & (prediction != labels)
-    found = _Mistakes(wrong, probability, index, labels, prediction)
-    none = jax.tree.map(lambda x: jnp.zeros(options.mistakes, x.dtype), found)
+    mistakes = _Mistakes(wrong, probability, index, labels, prediction)
+    none = jax.tree.map(lambda x: jnp.zeros(options.mistakes, x.dtype), mistakes)
     return _Totals(
         top1=metrics.TopKAccuracy.from_model_output(logits, labels, mask, k=1),
         top5=metrics.TopKAccuracy.from_model_output(logits, labels, mask, k=5),
@@ -251,12 +251,12 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
         nan=metrics.Count.from_model_output(counted & nan),
         bad_labels=metrics.Count.from_model_output(bad),
         bad_record=jnp.max(jnp.where(bad, index + 1, 0)),
-        mistakes=none.merge(found, keep=options.mistakes),
+        mistakes=none.merge(mistakes, keep=options.mistakes),
     )
 
 
 def _replicated(x: jax.Array) -> Any:
-    """Whole on every device that holds a part of ``x``, so that every process can read it."""
+    """Replicated on the devices that hold ``x``, so that every process can read the result."""
     sharding = x.sharding
     if isinstance(sharding, NamedSharding):
         return NamedSharding(sharding.mesh, PartitionSpec())
@@ -278,33 +278,36 @@ def _programs(
         return _measure(_jitted(predict)(variables, batch), batch, options)
 
     def update(totals: _Totals, variables: Variables, batch: Batch) -> tuple[_Totals, jax.Array]:
-        found = measure(variables, batch)
-        return totals.merge(found), found.examples.count
+        batch_totals = measure(variables, batch)
+        return totals.merge(batch_totals), batch_totals.examples.count
 
     return measure, jax.jit(update, donate_argnums=0, out_shardings=sharding)
 
 
 def classification_of(
-    evaluators: Mapping[str, object] | None, workdir: Path, wanted: str | None
+    evaluators: Mapping[str, object] | None, workdir: Path, name_wanted: str | None
 ) -> tuple[str, Classification]:
-    """Name and evaluator of a run's ``Classification``, the first where ``wanted`` is None.
+    """Name and evaluator of a run's ``Classification``, the first where ``name_wanted`` is None.
 
     Args:
       evaluators: of the run.
       workdir: of the run, for messages.
-      wanted: a name; None for any.
+      name_wanted: a name; None for any.
 
     Raises:
       ConfigError: there is none, or none of that name.
     """
-    every = dict(evaluators or {})
-    found = {name: each for name, each in every.items() if isinstance(each, Classification)}
-    if wanted is not None and wanted not in found:
-        kind = "is no Classification" if wanted in every else "is not there"
+    all_evaluators = dict(evaluators or {})
+    classifications = {
+        name: each for name, each in all_evaluators.items() if isinstance(each, Classification)
+    }
+    if name_wanted is not None and name_wanted not in classifications:
+        kind = "is no Classification" if name_wanted in all_evaluators else "is not there"
         raise ConfigError(
-            f"evaluator {wanted!r} of {workdir} {kind}{nearest(wanted, [*found])}; its data is read"
+            f"evaluator {name_wanted!r} of {workdir} {kind}"
+            f"{nearest(name_wanted, [*classifications])}; its data is read"
         )
-    if not found:
+    if not classifications:
         raise ConfigError(f"the config of {workdir} has no Classification whose data to read")
-    name = wanted or next(iter(found))
-    return name, found[name]
+    name = name_wanted or next(iter(classifications))
+    return name, classifications[name]

@@ -1,4 +1,4 @@
-"""Accuracy of every group of examples, of the worst of them, and along a long tail."""
+"""Accuracy per group of examples, worst-group accuracy, and accuracy along a long tail."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vision.metrics.groups import TAIL_NAMES, GroupAccuracy, group_accuracy, tai
 
 @dataclasses.dataclass(frozen=True)
 class GroupedAccuracy:
-    """Top-1 of the groups that an entry of the batches names: domains, backgrounds, hospitals.
+    """Top-1 per group, where a batch entry gives each example's group (domain, hospital, ...).
 
     Yields ``worst`` (the least accuracy of a group that has examples), ``gap`` (to the best),
     ``mean`` (every group counts the same), ``top1``, then ``top1_<group>`` with ``_low`` and
@@ -50,7 +50,7 @@ class GroupedAccuracy:
 
         Raises:
           DataError: no labelled example in any group.
-          MeasureError: a group beyond the names.
+          MetricError: a group beyond the names.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label, self.group))
@@ -59,20 +59,20 @@ class GroupedAccuracy:
         names = self.names or names_of(source, self.group)
         if not names:
             names = tuple(str(i) for i in range(int(groups.max(initial=0)) + 1))
-        right = predictions(rows[self.logits]) == labels
-        found = group_accuracy(right, groups, len(names))
-        if not found.count.any():
+        correct = predictions(rows[self.logits]) == labels
+        accuracy = group_accuracy(correct, groups, len(names))
+        if not accuracy.count.any():
             raise DataError(f"{source.info.name}: no labelled example has a {self.group!r}")
-        yield from _summary(found)
-        yield from _each(found, tuple(f"top1_{name}" for name in names))
-        yield "examples", int(found.count.sum())
+        yield from _summary(accuracy)
+        yield from _per_group(accuracy, tuple(f"top1_{name}" for name in names))
+        yield "examples", int(accuracy.count.sum())
         if ungrouped := int(((labels >= 0) & (groups < 0)).sum()):
             yield "ungrouped", ungrouped
         if unlabelled := int((labels < 0).sum()):
             yield "unlabelled", unlabelled
-        order = np.argsort(found.count, kind="stable")
-        order = order[found.count[order] > 0]
-        line = Line("groups", np.log10(found.count[order]), found.accuracy[order])
+        order = np.argsort(accuracy.count, kind="stable")
+        order = order[accuracy.count[order] > 0]
+        line = Line("groups", np.log10(accuracy.count[order]), accuracy.accuracy[order])
         yield "groups", Curve((line,), "log10 of the group's examples", "top-1")
         if self.mistakes:
             yield "mistakes", Gallery(tuple(self._pictures(rows, groups, names)))
@@ -82,15 +82,15 @@ class GroupedAccuracy:
     ) -> Iterator[Picture]:
         source, logits, labels = self.data.source, rows[self.logits], rows[self.label]
         predicted = predictions(logits)
-        _, rest = softmax_parts(logits)
-        sure = np.exp(-rest)
+        _, log_normaliser = softmax_parts(logits)
+        probability = np.exp(-log_normaliser)
         classes = source.info.class_names or tuple(str(i) for i in range(logits.shape[1]))
         for number, group in enumerate(names):
             wrong = np.flatnonzero((groups == number) & (predicted != labels) & (predicted >= 0))
-            for i in wrong[np.argsort(-sure[wrong], kind="stable")][: self.mistakes]:
-                true, said = classes[labels[i]], classes[predicted[i]]
-                place = int(rows["_index"][i])
-                shown = picture(source, place, self.image, true, said, float(sure[i]))
+            for i in wrong[np.argsort(-probability[wrong], kind="stable")][: self.mistakes]:
+                label, prediction = classes[labels[i]], classes[predicted[i]]
+                index = int(rows["_index"][i])
+                shown = picture(source, index, self.image, label, prediction, float(probability[i]))
                 yield dataclasses.replace(shown, group=group)
 
 
@@ -104,7 +104,7 @@ class LongTail:
 
     Attributes:
       data: what is measured; the label counts the classes.
-      train: source whose labels are counted; nothing of it is shown to the model.
+      train: source whose labels are counted; its images are not read.
       head_above, tail_below: training examples of a class.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of the labels, in the batches and in ``train``; -1 is unlabelled.
@@ -129,38 +129,39 @@ class LongTail:
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
         labels, classes = rows[self.label].astype(np.int64), rows[self.logits].shape[1]
-        trained = np.asarray(labels_of(self.train, self.label), np.int64)
-        if trained.max(initial=0) >= classes or not (labels >= 0).any():
+        train_labels = np.asarray(labels_of(self.train, self.label), np.int64)
+        if train_labels.max(initial=0) >= classes or not (labels >= 0).any():
             raise DataError(
-                f"{self.train.info.name} has labels up to {trained.max(initial=0)} and the logits "
-                f"{classes} columns; {self.data.source.info.name} has {(labels >= 0).sum()} labels"
+                f"{self.train.info.name} has labels up to {train_labels.max(initial=0)} and the "
+                f"logits {classes} columns; {self.data.source.info.name} has "
+                f"{(labels >= 0).sum()} labels"
             )
-        counts = np.bincount(trained[trained >= 0], minlength=classes)
+        counts = np.bincount(train_labels[train_labels >= 0], minlength=classes)
         parts = tail_split(counts, self.head_above, self.tail_below)
-        right = predictions(rows[self.logits]) == labels
-        yield "balanced", group_accuracy(right, labels, classes).mean
+        correct = predictions(rows[self.logits]) == labels
+        yield "balanced", group_accuracy(correct, labels, classes).mean
         groups = np.where(labels >= 0, parts[labels], -1)
-        found = group_accuracy(right, groups, len(TAIL_NAMES))
-        yield "top1", found.overall
-        yield from _each(found, TAIL_NAMES)
+        accuracy = group_accuracy(correct, groups, len(TAIL_NAMES))
+        yield "top1", accuracy.overall
+        yield from _per_group(accuracy, TAIL_NAMES)
         for part, name in enumerate(TAIL_NAMES):
             yield f"{name}_classes", int((parts == part).sum())
-        yield "examples", int(found.count.sum())
-        if found.left_out:
-            yield "unlabelled", found.left_out
+        yield "examples", int(accuracy.count.sum())
+        if accuracy.left_out:
+            yield "unlabelled", accuracy.left_out
 
 
-def _summary(found: GroupAccuracy) -> Iterator[tuple[str, float]]:
-    yield "worst", found.worst_accuracy
-    yield "gap", found.gap
-    yield "mean", found.mean
-    yield "top1", found.overall
+def _summary(accuracy: GroupAccuracy) -> Iterator[tuple[str, float]]:
+    yield "worst", accuracy.worst_accuracy
+    yield "gap", accuracy.gap
+    yield "mean", accuracy.mean
+    yield "top1", accuracy.overall
 
 
-def _each(found: GroupAccuracy, names: tuple[str, ...]) -> Iterator[tuple[str, float]]:
+def _per_group(accuracy: GroupAccuracy, names: tuple[str, ...]) -> Iterator[tuple[str, float]]:
     for i, name in enumerate(names):
-        if found.count[i]:
-            yield name, float(found.accuracy[i])
-            yield f"{name}_low", float(found.low[i])
-            yield f"{name}_high", float(found.high[i])
-            yield f"{name}_examples", int(found.count[i])
+        if accuracy.count[i]:
+            yield name, float(accuracy.accuracy[i])
+            yield f"{name}_low", float(accuracy.low[i])
+            yield f"{name}_high", float(accuracy.high[i])
+            yield f"{name}_examples", int(accuracy.count[i])

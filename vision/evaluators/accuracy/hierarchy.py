@@ -1,4 +1,4 @@
-"""How bad the mistakes of a classifier are, by a tree of its classes."""
+"""Hierarchical accuracy and severity of mistakes, by a tree of the classes."""
 
 from __future__ import annotations
 
@@ -59,54 +59,52 @@ class Hierarchical:
         Raises:
           DataError: a source without class names, a class without a path, paths that are no tree,
             a file that cannot be read, or no labels.
-          MeasureError: labels that are no class, or logits of another number of classes.
+          MetricError: labels that are no class, or logits of another number of classes.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         tree = self._tree()
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
         scores, labels = rows[self.logits], rows[self.label]
-        found = hierarchical_accuracy(predictions(scores), labels, tree)
-        if not found.examples + found.undefined:
+        accuracy = hierarchical_accuracy(predictions(scores), labels, tree)
+        if not accuracy.examples + accuracy.undefined:
             raise DataError(f"{self.data.source.info.name}: no record has a {self.label!r}")
-        yield "top1", float(found.level_accuracy[-1])
-        for level, share in enumerate(found.level_accuracy, 1):
+        yield "top1", float(accuracy.level_accuracy[-1])
+        for level, share in enumerate(accuracy.level_accuracy, 1):
             yield f"level_{level}", float(share)
-        yield "severity", found.severity
-        yield "distance", found.distance
-        fine = ~np.isnan(scores).any(1)
+        yield "severity", accuracy.severity
+        yield "distance", accuracy.distance
+        defined = ~np.isnan(scores).any(1)
         for k in self.at:
             if k <= len(tree.path):
                 yield (
                     f"distance_at_{k}",
-                    hierarchical_distance_at(scores[fine], labels[fine], tree, k),
+                    hierarchical_distance_at(scores[defined], labels[defined], tree, k),
                 )
-        yield "examples", found.examples + found.undefined
-        yield "mistakes", found.mistakes
+        yield "examples", accuracy.examples + accuracy.undefined
+        yield "mistakes", accuracy.mistakes
         if unlabelled := int((labels < 0).sum()):
             yield "unlabelled", unlabelled
-        if found.undefined:
-            yield "nan_examples", found.undefined
+        if accuracy.undefined:
+            yield "nan_examples", accuracy.undefined
         levels = np.arange(1, tree.levels + 1, dtype=np.float64)
-        line = Line("accuracy", levels, found.level_accuracy)
-        yield "levels", Curve((line,), "edges below the root", "share right")
+        line = Line("accuracy", levels, accuracy.level_accuracy)
+        yield "levels", Curve((line,), "edges below the root", "accuracy")
 
     def _tree(self) -> Hierarchy:
         info = self.data.source.info
         if not info.class_names:
-            raise DataError(
-                f"{info.name} has no class names, so paths cannot be told apart by them"
-            )
+            raise DataError(f"{info.name} has no class names, by which paths are looked up")
         paths = read_paths(self.paths) if isinstance(self.paths, str) else self.paths
-        where = self.paths if isinstance(self.paths, str) else "paths"
+        origin = self.paths if isinstance(self.paths, str) else "paths"
         if missing := [name for name in info.class_names if name not in paths]:
             raise DataError(
-                f"{where} has no {missing[0]!r} nor {len(missing) - 1} more of the "
+                f"{origin} has no {missing[0]!r} nor {len(missing) - 1} more of the "
                 f"{len(info.class_names)} classes of {info.name}; every class needs its ancestors"
             )
         try:
             return hierarchy([(*paths[name], name) for name in info.class_names])
         except ValueError as error:
-            raise DataError(f"{where}: {error}") from error
+            raise DataError(f"{origin}: {error}") from error
 
 
 def read_paths(file: str) -> dict[str, Sequence[str]]:
@@ -116,12 +114,12 @@ def read_paths(file: str) -> dict[str, Sequence[str]]:
       DataError: no such file, no JSON, or another shape; names the file and the class.
     """
     try:
-        found = json.loads(Path(file).read_text(encoding="utf-8"))
+        paths = json.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(f"paths={file!r} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{file}: an object of class names is needed, not {type(found).__name__}")
-    for name, path in found.items():
+    if not isinstance(paths, dict):
+        raise DataError(f"{file}: an object of class names is needed, not {type(paths).__name__}")
+    for name, path in paths.items():
         if not isinstance(path, list) or not all(isinstance(node, str) for node in path):
             raise DataError(f"{file}: {name!r} needs a list of names, not {path!r}")
-    return found
+    return paths

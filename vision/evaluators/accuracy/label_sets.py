@@ -1,4 +1,4 @@
-"""Classifiers that give one ranking of classes, on images that have a set of right ones."""
+"""Single-label classifiers evaluated on images that have a set of correct labels."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class LabelSets:
     out of ``top1``), and ``nan_examples`` (NaN among their logits: wrong). With ``against`` the
     same follow of that data with the prefix ``against_``, then ``drop_top1``, ``drop_real``,
     ``drop_variable_k`` and ``drop_asma`` (of ``data`` less ``against``), and ``drop_mix`` and
-    ``drop_rate``, which add up to ``drop_variable_k``: what other numbers of labels, and what
-    other accuracies at equal numbers, account for. Then the figure ``by_labels``. See
-    ``vision.metrics.label_sets``.
+    ``drop_rate``, which add up to ``drop_variable_k``: the parts due to another distribution of
+    the number of labels, and to another accuracy at equal numbers of labels. Then the figure
+    ``by_labels``. See ``vision.metrics.label_sets``.
 
     Attributes:
       data: what is measured; batches need the labels.
@@ -68,15 +68,15 @@ class LabelSets:
         yield from numbers.items()
         lines = [_line(self.data, sizes)]
         if self.against is not None:
-            other, theirs = self._measure(predict, ctx, self.against)
-            yield from ((f"against_{name}", value) for name, value in other.items())
+            against_numbers, against_sizes = self._measure(predict, ctx, self.against)
+            yield from ((f"against_{name}", value) for name, value in against_numbers.items())
             for name in ("top1", "real", "variable_k", "asma"):
-                if name in numbers and name in other:
-                    yield f"drop_{name}", numbers[name] - other[name]
-            split = mix_and_rate(sizes, theirs)
+                if name in numbers and name in against_numbers:
+                    yield f"drop_{name}", numbers[name] - against_numbers[name]
+            split = mix_and_rate(sizes, against_sizes)
             yield "drop_mix", split.mix
             yield "drop_rate", split.rate
-            lines.append(_line(self.against, theirs))
+            lines.append(_line(self.against, against_sizes))
         yield "by_labels", Curve(tuple(lines), "labels of an image", "share of them found")
 
     def _measure(
@@ -92,27 +92,27 @@ class LabelSets:
         sets = sets.astype(bool)
         count, best = sets.sum(1), predictions(scores)
         largest = self.largest or scores.shape[1]
-        inside = (count >= 1) & (count <= largest)
-        if not inside.any():
+        counted = (count >= 1) & (count <= largest)
+        if not counted.any():
             raise DataError(f"{name}: no image has 1 to {largest} labels in {self.labels!r}")
         share = variable_k(scores, sets)
-        found = by_size(share[inside], count[inside], largest)
+        sizes = by_size(share[counted], count[counted], largest)
         numbers: dict[str, float] = {}
         unlabelled = 0
         if self.label in rows:
             try:
-                single = whole(self.label, rows[self.label], len(scores), scores.shape[1])
+                labels = whole(self.label, rows[self.label], len(scores), scores.shape[1])
             except MetricError as error:
                 raise DataError(f"{name}: {error}") from error
-            numbers["top1"] = mean((best == single)[single >= 0])
-            unlabelled = int((single < 0).sum())
-        numbers["real"] = real_accuracy(scores[inside], sets[inside]).value
-        numbers["variable_k"] = found.overall
-        numbers["asma"] = found.asma(self.weights)
-        for k in np.flatnonzero(found.count) + 1:
-            numbers[f"accuracy_{k}"] = float(found.accuracy[k - 1])
-            numbers[f"share_{k}"] = float(found.share[k - 1])
-        numbers["examples"] = int(inside.sum())
+            numbers["top1"] = mean((best == labels)[labels >= 0])
+            unlabelled = int((labels < 0).sum())
+        numbers["real"] = real_accuracy(scores[counted], sets[counted]).value
+        numbers["variable_k"] = sizes.overall
+        numbers["asma"] = sizes.asma(self.weights)
+        for k in np.flatnonzero(sizes.count) + 1:
+            numbers[f"accuracy_{k}"] = float(sizes.accuracy[k - 1])
+            numbers[f"share_{k}"] = float(sizes.share[k - 1])
+        numbers["examples"] = int(counted.sum())
         for key, number in (
             ("empty", int((count == 0).sum())),
             ("larger", int((count > largest).sum())),
@@ -121,7 +121,7 @@ class LabelSets:
         ):
             if number:
                 numbers[key] = number
-        return numbers, found
+        return numbers, sizes
 
 
 def _line(data: EvaluationData, sizes: BySize) -> Line:

@@ -1,4 +1,4 @@
-"""What remains wrong once every right answer counts: multi-label accuracy and reviewed mistakes."""
+"""Multi-label accuracy, and the remaining mistakes by category of a human review."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _KEYS = ("image", "prediction", "category", "severity")
 
 @dataclasses.dataclass(frozen=True)
 class Mistakes:
-    """Multi-label accuracy, a slice that must pass, and mistakes by category of a review.
+    """Multi-label accuracy, a must-pass subset, and mistakes by category of a review.
 
     An answer is right if it is among an image's correct or unclear labels; images marked
     problematic are left out. Yields ``mla`` (accuracy per class of the one original label, then
@@ -33,14 +33,15 @@ class Mistakes:
     only where there are any, ``problematic``, ``unlabelled`` and ``nan_examples`` (NaN among their
     logits: wrong). With a must-pass entry ``must_pass_right`` and ``must_pass_examples``. With
     ``review`` the number of mistakes of every category and severity that the file knows,
-    ``mistakes_<category>`` and ``mistakes_<severity>``, ``unreviewed`` (image and answer are not
-    there), and the figure ``categories``. Vasudevan et al., When does dough become a bagel?, 2022.
+    ``mistakes_<category>`` and ``mistakes_<severity>``, ``unreviewed`` (mistakes that are not
+    in the file), and the figure ``categories``. Vasudevan et al., When does dough become a bagel?,
+    2022.
 
     Attributes:
       data: what is measured; batches need the labels.
       review: JSONL file, one reviewed mistake per line: ``{"image": key of the record,
         "prediction": class name or number, "category": one of CATEGORIES, "severity": one of
-        SEVERITIES}``; other keys are kept for people. None for no review.
+        SEVERITIES}``; other keys are ignored. None for no review.
       label: name of the original label, int (B,), -1 where there is none.
       correct: name of an int (B, K) entry, 0 and 1: labels that are right.
       unclear: the same of labels that may be right; used where the batches have it.
@@ -61,7 +62,7 @@ class Mistakes:
         """Reads ``data`` once, and the review.
 
         Raises:
-          DataError: a line of the review that is none, labels of other classes than the logits, or
+          DataError: an invalid line of the review, labels of other classes than the logits, or
             no image left.
           ValueError: ``predict`` or the batches lack what is needed.
         """
@@ -78,33 +79,35 @@ class Mistakes:
         allowed = self._sets(rows, self.correct)
         if self.unclear in rows:
             allowed = allowed | self._sets(rows, self.unclear)
-        bad = rows[self.problematic].astype(bool) if self.problematic in rows else labels < -1
-        keep = (labels >= 0) & ~bad
+        problematic = (
+            rows[self.problematic].astype(bool) if self.problematic in rows else labels < -1
+        )
+        keep = (labels >= 0) & ~problematic
         if not keep.any():
             raise DataError(
-                f"{name}: no image is left: {bad.sum()} problematic and {(labels < 0).sum()} "
-                f"without {self.label!r} of {len(labels)}"
+                f"{name}: no image is left: {problematic.sum()} problematic and "
+                f"{(labels < 0).sum()} without {self.label!r} of {len(labels)}"
             )
         best = predictions(scores)
-        right = allowed[np.arange(len(best)), best] & (best >= 0)
-        found = group_accuracy(right, np.where(keep, labels, -1), scores.shape[1])
-        wrong = np.flatnonzero(keep & ~right)
-        yield "mla", found.mean
-        yield "accuracy", found.overall
+        correct = allowed[np.arange(len(best)), best] & (best >= 0)
+        accuracy = group_accuracy(correct, np.where(keep, labels, -1), scores.shape[1])
+        wrong = np.flatnonzero(keep & ~correct)
+        yield "mla", accuracy.mean
+        yield "accuracy", accuracy.overall
         yield "top1", float((best == labels)[keep].mean())
         yield "examples", int(keep.sum())
         yield "mistakes", len(wrong)
         for key, count in (
-            ("problematic", int(bad.sum())),
+            ("problematic", int(problematic.sum())),
             ("unlabelled", int((labels < 0).sum())),
             ("nan_examples", int((keep & (best < 0)).sum())),
         ):
             if count:
                 yield key, count
         if self.must_pass in rows:
-            chosen = rows[self.must_pass].astype(bool) & keep
-            yield "must_pass_right", int((chosen & right).sum())
-            yield "must_pass_examples", int(chosen.sum())
+            must_pass = rows[self.must_pass].astype(bool) & keep
+            yield "must_pass_right", int((must_pass & correct).sum())
+            yield "must_pass_examples", int(must_pass.sum())
         if reviewed is not None:
             answers = [(source.key(int(rows["_index"][i])), int(best[i])) for i in wrong]
             yield from _categories([reviewed.get(answer) for answer in answers])
@@ -120,9 +123,9 @@ class Mistakes:
 
 
 def _categories(
-    found: Sequence[tuple[str, str] | None],
+    reviews: Sequence[tuple[str, str] | None],
 ) -> Iterator[tuple[str, float | Figure]]:
-    counts = collections.Counter(found)
+    counts = collections.Counter(reviews)
     table = {
         category: [counts[category, severity] for severity in SEVERITIES] for category in CATEGORIES
     }
@@ -144,13 +147,13 @@ def read_review(
     Empty lines are skipped. A prediction is a class number, or a name of ``class_names``.
 
     Raises:
-      DataError: no such file, or a line that is no such mistake or is there twice; names the line.
+      DataError: no such file, or an invalid or repeated line; names the line.
     """
     try:
         lines = Path(file).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"review={file!r} cannot be read: {error}") from error
-    found: dict[tuple[str, int], tuple[str, str]] = {}
+    reviews: dict[tuple[str, int], tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
@@ -158,10 +161,10 @@ def read_review(
             image, prediction, category, severity = _entry(json.loads(line), class_names)
         except ValueError as error:
             raise DataError(f"{file}, line {number}: {error}") from error
-        if (image, prediction) in found:
+        if (image, prediction) in reviews:
             raise DataError(f"{file}, line {number}: {image!r} with this prediction is there twice")
-        found[image, prediction] = category, severity
-    return found
+        reviews[image, prediction] = category, severity
+    return reviews
 
 
 def _entry(entry: Any, class_names: tuple[str, ...]) -> tuple[str, int, str, str]:

@@ -1,4 +1,4 @@
-"""Classifiers of images that have several labels, or that may be named in several ways."""
+"""Multi-label classification: average precision, F1 and ranking metrics."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics import multilabel as measures
+from vision.metrics import multilabel as metrics
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,21 +41,21 @@ class MultiLabelClassification:
         """Reads ``data`` once.
 
         Raises:
-          MeasureError: NaN scores of known labels, or labels other than 1, 0 and -1.
+          MetricError: NaN scores of known labels, or labels other than 1, 0 and -1.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         rows = embed(predict, ctx, self.data, (self.scores,), (self.labels,))
         scores, targets = rows[self.scores], rows[self.labels]
-        macro = measures.mean_average_precision(scores, targets, "macro")
+        macro = metrics.mean_average_precision(scores, targets, "macro")
         yield "map", macro.value
-        yield "map_micro", measures.mean_average_precision(scores, targets, "micro").value
-        yield "f1", measures.f1(scores, targets, "macro", self.threshold).value
-        yield "f1_micro", measures.f1(scores, targets, "micro", self.threshold).value
-        ranking = measures.label_ranking(scores, targets)
+        yield "map_micro", metrics.mean_average_precision(scores, targets, "micro").value
+        yield "f1", metrics.f1(scores, targets, "macro", self.threshold).value
+        yield "f1_micro", metrics.f1(scores, targets, "micro", self.threshold).value
+        ranking = metrics.label_ranking(scores, targets)
         yield "coverage", ranking.coverage
         yield "ranking_loss", ranking.ranking_loss
         yield "lrap", ranking.average_precision
-        real = measures.real_accuracy(scores, targets == 1)
+        real = metrics.real_accuracy(scores, targets == 1)
         yield "real", real.value
         yield "examples", len(targets)
         yield "classes", macro.count

@@ -1,4 +1,4 @@
-"""One model that answers several questions about an image."""
+"""One model with several classification tasks per image."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class MultiTaskAccuracy:
       data: what is measured.
       tasks: names of int (B,) entries of the batches, -1 where missing. ``predict`` has to give
         the logits (B, C) of each under ``<logits>/<task>``, as ``objectives.multitask`` does.
-      logits: what stands before a task's name.
+      logits: prefix of the tasks' names in the outputs.
     """
 
     data: EvaluationData
@@ -52,32 +52,40 @@ class MultiTaskAccuracy:
         """
         names = tuple(f"{self.logits}/{task}" for task in self.tasks)
         rows = embed(predict, ctx, self.data, names, self.tasks)
-        info, found = self.data.source.info, dict[str, ClassificationMetrics]()
+        info, by_task = self.data.source.info, dict[str, ClassificationMetrics]()
         for task, name in zip(self.tasks, names, strict=True):
             try:
                 best, classes = predictions(rows[name]), rows[name].shape[1]
-                found[task] = weighted(best, rows[task], classes)
+                by_task[task] = weighted(best, rows[task], classes)
             except MetricError as error:
                 raise DataError(f"{info.name}: {task}: {error}") from error
-        answered = {task: of for task, of in found.items() if of.examples}
-        if not answered:
+        labelled = {task: metrics for task, metrics in by_task.items() if metrics.examples}
+        if not labelled:
             raise DataError(f"{info.name}: no record has a label of {', '.join(self.tasks)}")
-        for task, of in answered.items():
+        for task, metrics in labelled.items():
             for name in _SHOWN:
-                yield f"{task}_{name}", getattr(of, name)
-            yield f"{task}_examples", of.examples
-            if of.unlabelled:
-                yield f"{task}_missing", of.unlabelled
-            if of.undefined:
-                yield f"{task}_nan_examples", of.undefined
+                yield f"{task}_{name}", getattr(metrics, name)
+            yield f"{task}_examples", metrics.examples
+            if metrics.unlabelled:
+                yield f"{task}_missing", metrics.unlabelled
+            if metrics.undefined:
+                yield f"{task}_nan_examples", metrics.undefined
         for name in ("accuracy", "f1", "majority"):
-            yield f"mean_{name}", float(np.mean([getattr(of, name) for of in answered.values()]))
-        yield "tasks", len(answered)
-        if absent := len(found) - len(answered):
-            yield "tasks_without_labels", absent
+            yield (
+                f"mean_{name}",
+                float(np.mean([getattr(metrics, name) for metrics in labelled.values()])),
+            )
+        yield "tasks", len(labelled)
+        if unlabelled_tasks := len(by_task) - len(labelled):
+            yield "tasks_without_labels", unlabelled_tasks
         cells = tuple(
-            (task, *(getattr(of, name) for name in _SHOWN), of.examples, of.unlabelled)
-            for task, of in found.items()
+            (
+                task,
+                *(getattr(metrics, name) for name in _SHOWN),
+                metrics.examples,
+                metrics.unlabelled,
+            )
+            for task, metrics in by_task.items()
         )
         columns = ("task", *_SHOWN, "examples", "missing")
         yield "by_task", Table(columns, cells, "Precision, recall and F1 weighted by class size")

@@ -1,4 +1,4 @@
-"""Classes that have an order, and numbers: how far predictions are from the truth."""
+"""Ordinal classification and regression: distances of predictions from the targets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics import ordinal as measures
+from vision.metrics import ordinal as metrics
 from vision.metrics.arrays import predictions
 from vision.metrics.quality import fit_logistic, pearson
 
@@ -41,21 +41,21 @@ class Ordinal:
 
         Raises:
           DataError: no labels.
-          MeasureError: labels that are no class.
+          MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
         labels, best = rows[self.label], predictions(rows[self.logits])
-        found = measures.ordinal_accuracy(best, labels, rows[self.logits].shape[1])
+        accuracy = metrics.ordinal_accuracy(best, labels, rows[self.logits].shape[1])
         labelled = labels >= 0
         if not labelled.any():
             raise DataError(f"{self.data.source.info.name}: no record has a {self.label!r}")
         yield "top1", float((best == labels)[labelled].mean())
-        yield "mae", found.mean_absolute_error
-        yield "within_1", found.off_by_one
-        yield "kappa", found.kappa
-        yield "srcc", found.spearman
-        yield "krcc", found.kendall
+        yield "mae", accuracy.mean_absolute_error
+        yield "within_1", accuracy.off_by_one
+        yield "kappa", accuracy.kappa
+        yield "srcc", accuracy.spearman
+        yield "krcc", accuracy.kendall
         yield "examples", int(labelled.sum())
         if unlabelled := int((~labelled).sum()):
             yield "unlabelled", unlabelled
@@ -78,7 +78,7 @@ class Regression:
       data: what is measured.
       prediction: name of a real (B,) or (B, 1) entry that ``predict`` gives.
       target: name of a real (B,) entry of the batches; NaN is not known.
-      mapping: whether the two mapped numbers are wanted.
+      mapping: ``logistic`` for the two mapped numbers too; ``none`` without.
     """
 
     data: EvaluationData
@@ -95,7 +95,7 @@ class Regression:
 
         Raises:
           DataError: no target with a finite prediction, or an infinite target.
-          MeasureError: a logistic map of too few examples or of one prediction for all.
+          MetricError: a logistic map of too few examples or of one prediction for all.
           ValueError: ``predict`` or the batches lack what is needed, or give other shapes.
         """
         rows = embed(predict, ctx, self.data, (self.prediction,), (self.target,))
@@ -111,28 +111,28 @@ class Regression:
         p, y = p.astype(np.float64), y.astype(np.float64)
         if infinite := int(np.isinf(y).sum()):
             raise DataError(f"{name}: {infinite} of {len(y)} are infinite in {self.target!r}")
-        known, fine = ~np.isnan(y), np.isfinite(p)
-        if not (known & fine).any():
+        known, finite = ~np.isnan(y), np.isfinite(p)
+        if not (known & finite).any():
             raise DataError(
                 f"{name}: no record with a {self.target!r} and a finite {self.prediction}; "
                 f"{known.sum()} of {len(y)} have a target"
             )
-        p, y = p[known & fine], y[known & fine]
-        found = measures.regression(p, y)
-        yield "mae", found.mean_absolute_error
-        yield "rmse", found.root_mean_square_error
-        yield "r2", found.r2
+        p, y = p[known & finite], y[known & finite]
+        errors = metrics.regression(p, y)
+        yield "mae", errors.mean_absolute_error
+        yield "rmse", errors.root_mean_square_error
+        yield "r2", errors.r2
         yield "plcc", pearson(p, y)
-        yield "srcc", measures.spearman(p, y)
-        yield "krcc", measures.kendall(p, y)
+        yield "srcc", metrics.spearman(p, y)
+        yield "krcc", metrics.kendall(p, y)
         if self.mapping == "logistic":
             mapped = fit_logistic(p, y)(p)
-            yield "mapped_rmse", measures.regression(mapped, y).root_mean_square_error
+            yield "mapped_rmse", metrics.regression(mapped, y).root_mean_square_error
             yield "mapped_plcc", pearson(mapped, y)
         yield "examples", len(y)
         if unlabelled := int((~known).sum()):
             yield "unlabelled", unlabelled
-        if nonfinite := int((known & ~fine).sum()):
+        if nonfinite := int((known & ~finite).sum()):
             yield "nonfinite", nonfinite
         shares = np.linspace(0, 1, 101)
         line = Line("examples", np.quantile(np.abs(p - y), shares), shares)

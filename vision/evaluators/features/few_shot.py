@@ -1,4 +1,4 @@
-"""What frozen features tell of a class from a handful of examples."""
+"""Few-shot classification with frozen features, in N-way K-shot episodes."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class FewShot:
       data: records with labels; support and queries are drawn from it.
       ways: classes per episode.
       shots: examples per class, one set of episodes for each.
-      queries: per class and episode.
-      episodes: for each number of shots.
+      queries: query examples per class and episode.
+      episodes: number of episodes for each of ``shots``.
       heads: of ``centroid``, ``ridge``, ``logistic``.
       decay: penalty of ``ridge``.
       c: inverse penalty of ``logistic``.
@@ -85,30 +85,32 @@ class FewShot:
           FitError: too few classes with enough examples.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        given = labelled(predict, ctx, self.data, self.output, self.label)
-        x, labels, nonfinite = given.x, given.labels, given.nonfinite
+        features = labelled(predict, ctx, self.data, self.output, self.label)
+        x, labels, nonfinite = features.x, features.labels, features.nonfinite
         if self.normalise:
             x = normalised(x)
-            kept = np.isfinite(x).all(1)
-            x, labels, nonfinite = x[kept], labels[kept], nonfinite + int((~kept).sum())
+            finite = np.isfinite(x).all(1)
+            x, labels, nonfinite = x[finite], labels[finite], nonfinite + int((~finite).sum())
         heads: Mapping[str, Head] = {
             "centroid": centroids,
             "ridge": functools.partial(ridge, decay=self.decay),
             "logistic": functools.partial(logistic, c=self.c),
         }
         for shots in self.shots:
-            drawn = draw_episodes(labels, self.ways, shots, self.queries, self.episodes, self.seed)
+            episodes = draw_episodes(
+                labels, self.ways, shots, self.queries, self.episodes, self.seed
+            )
             for name in self.heads:
-                found = normal_interval(_accuracy(x, drawn, heads[name]))
-                yield f"{name}_{shots}shot", found.value
-                yield f"{name}_{shots}shot_ci95", (found.high - found.low) / 2
+                interval = normal_interval(_accuracy(x, episodes, heads[name]))
+                yield f"{name}_{shots}shot", interval.value
+                yield f"{name}_{shots}shot_ci95", (interval.high - interval.low) / 2
         sizes = np.unique(labels, return_counts=True)[1]
         enough = int((sizes >= max(self.shots) + self.queries).sum())
         yield "classes", enough
         yield "examples", len(x)
         left_out = {
             "small_classes": len(sizes) - enough,
-            "unlabelled": given.unlabelled,
+            "unlabelled": features.unlabelled,
             "nonfinite": nonfinite,
         }
         for name, count in left_out.items():
@@ -116,16 +118,16 @@ class FewShot:
                 yield name, count
 
 
-def _accuracy(x: np.ndarray, drawn: Episodes, head: Head) -> np.ndarray:
-    """Share of right answers of every episode, (E,)."""
-    count, ways, shots = drawn.support.shape
-    queries = drawn.query.shape[2]
-    right = np.repeat(np.arange(ways), queries)
-    found = np.empty(count)
+def _accuracy(x: np.ndarray, episodes: Episodes, head: Head) -> np.ndarray:
+    """Accuracy of every episode, float64 (E,)."""
+    count, ways, shots = episodes.support.shape
+    queries = episodes.query.shape[2]
+    labels = np.repeat(np.arange(ways), queries)
+    accuracy = np.empty(count)
     cells = ways * (shots + queries) * (x.shape[1] + ways * shots)
     for part in blocks(count, cells):
-        support = x[drawn.support[part]].astype(np.float64)
-        query = x[drawn.query[part]].astype(np.float64)
+        support = x[episodes.support[part]].astype(np.float64)
+        query = x[episodes.query[part]].astype(np.float64)
         scores = head(support, query.reshape(len(query), ways * queries, -1))
-        found[part] = (scores.argmax(2) == right).mean(1)
-    return found
+        accuracy[part] = (scores.argmax(2) == labels).mean(1)
+    return accuracy

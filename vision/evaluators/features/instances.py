@@ -14,7 +14,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import Rows, embed, finite, normalised
 
-# What is right and what counts neither way; all else is wrong.
+# Positive lists and ignored lists; all other items are negatives.
 PROTOCOLS: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "easy": (("easy",), ("junk", "hard")),
     "medium": (("easy", "hard"), ("junk",)),
@@ -30,11 +30,11 @@ class InstanceRetrieval:
     The queries say which items of the gallery show their instance: lists ``easy``, ``hard`` and
     ``junk`` of places in the gallery's source, int (B, P) filled up with -1. Yields, under
     ``easy_``, ``medium_`` and ``hard_`` (Radenovic et al., "Revisiting Oxford and Paris", 2018:
-    right are easy, both, or hard ones; junk, and the kind that is not asked for, are taken out of
-    the ranking), ``map`` (with trapezoids, as theirs and Philbin's, 2007), ``map_plain`` (mean of
-    the precisions), ``r<k>`` (the share of the right items among the first ``k``), ``p<k>`` (the
-    share of the first ``k`` that is right), and ``queries`` (that have right items; of the others
-    nothing is asked). Only protocols that any query has items for.
+    positives are easy, both, or hard items; junk, and the kind that the protocol does not ask for,
+    are taken out of the ranking), ``map`` (by trapezoids, as theirs and Philbin's, 2007),
+    ``map_plain`` (mean of the precisions), ``r<k>`` (recall at ``k``), ``p<k>`` (precision at
+    ``k``), and ``queries`` (that have positives; the others are left out). Protocols for which no
+    query has positives are left out.
 
     Then ``gallery``, and, only where there are any, ``nonfinite`` (queries and items with NaN,
     infinity or without direction: they find nothing and are not found), ``unread`` (items of
@@ -42,8 +42,8 @@ class InstanceRetrieval:
 
     Attributes:
       data: the gallery.
-      queries: what is asked, with the lists; None where they are images of the gallery, each of
-        which is taken out of its own ranking, and those without easy or hard items are not asked.
+      queries: the queries, with the lists; None where they are images of the gallery, each of
+        which is taken out of its own ranking; those without easy or hard items are left out.
       k: of ``r<k>`` and ``p<k>``.
       output: name of the features (B, D) that ``predict`` gives; compared by cosine.
       easy, hard, junk: names of the lists in the batches of queries; "" for one that is not there.
@@ -61,7 +61,7 @@ class InstanceRetrieval:
         if not self.k or min(self.k) < 1:
             raise ValueError(f"k={self.k}: at least one, all positive")
         if not self.easy and not self.hard:
-            raise ValueError("easy and hard: at least one list of right items has to be there")
+            raise ValueError("easy and hard: at least one list of positive items is needed")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads the gallery, and the queries, once.
@@ -75,47 +75,49 @@ class InstanceRetrieval:
         rows = embed(
             predict, ctx, self.data, (self.output,), fields if self.queries is None else ()
         )
-        asked = rows
+        query_rows = rows
         if self.queries is not None:
-            asked = embed(predict, ctx, self.queries, (self.output,), fields)
-        gallery, read = self._gallery(rows)
-        lists = self._lists(asked)
-        own = lists["junk"]
+            query_rows = embed(predict, ctx, self.queries, (self.output,), fields)
+        gallery, was_read = self._gallery(rows)
+        lists = self._lists(query_rows)
+        self_items = lists["junk"]
         if self.queries is None:
-            own = list(asked["_index"][:, None].astype(np.int64))
-            lists = {kind: list(map(np.setdiff1d, each, own)) for kind, each in lists.items()}
+            self_items = list(query_rows["_index"][:, None].astype(np.int64))
+            lists = {
+                kind: list(map(np.setdiff1d, items, self_items)) for kind, items in lists.items()
+            }
         sizes = {kind: np.asarray([len(x) for x in lists[kind]]) for kind in _LISTS}
         matches = sizes["easy"] + sizes["hard"]
         if not matches.any():
             raise DataError(f"no query of {self._named()} has an easy or a hard item to find")
-        vectors = normalised(asked[self.output])
-        for name, (right, ignored) in PROTOCOLS.items():
-            chosen = np.flatnonzero(sum(sizes[kind] for kind in right))
-            if not len(chosen):
+        vectors = normalised(query_rows[self.output])
+        for name, (positive, ignored) in PROTOCOLS.items():
+            query_indices = np.flatnonzero(sum(sizes[kind] for kind in positive))
+            if not len(query_indices):
                 continue
             places = rank(
-                vectors[chosen],
+                vectors[query_indices],
                 gallery,
-                _items(lists, right, chosen),
-                _items(lists | {"own": own}, (*ignored, "own"), chosen),
+                _items(lists, positive, query_indices),
+                _items(lists | {"own": self_items}, (*ignored, "own"), query_indices),
             )
             yield from self._numbers(name, places)
-        yield "gallery", int(read.sum())
-        named = np.unique(np.concatenate([x for kind in ("easy", "hard") for x in lists[kind]]))
-        broken = int((read & ~finite(gallery)).sum())
+        yield "gallery", int(was_read.sum())
+        positives = np.unique(np.concatenate([x for kind in ("easy", "hard") for x in lists[kind]]))
+        nonfinite = int((was_read & ~finite(gallery)).sum())
         if self.queries is not None:
-            broken += int((~finite(vectors)).sum())
+            nonfinite += int((~finite(vectors)).sum())
         for name, count in (
-            ("nonfinite", broken),
-            ("unread", int((~read[named]).sum())),
+            ("nonfinite", nonfinite),
+            ("unread", int((~was_read[positives]).sum())),
             ("without_match", 0 if self.queries is None else int((matches == 0).sum())),
         ):
             if count:
                 yield name, count
 
     def _named(self) -> str:
-        asked = self.data if self.queries is None else self.queries
-        return asked.source.info.name
+        queries = self.data if self.queries is None else self.queries
+        return queries.source.info.name
 
     def _numbers(self, name: str, places: Places) -> Iterator[tuple[str, float]]:
         yield f"{name}_map", ranking.mean(ranking.trapezoid(places))
@@ -132,42 +134,42 @@ class InstanceRetrieval:
         if x.ndim != 2:
             raise ValueError(f"instances need features (N, D); {self.output} is {list(x.shape)}")
         count = len(self.data.source)
-        gallery, read = np.full((count, x.shape[1]), np.nan, np.float32), np.zeros(count, bool)
+        gallery, was_read = np.full((count, x.shape[1]), np.nan, np.float32), np.zeros(count, bool)
         gallery[rows["_index"]] = normalised(x)
-        read[rows["_index"]] = True
-        return gallery, read
+        was_read[rows["_index"]] = True
+        return gallery, was_read
 
-    def _lists(self, asked: Rows) -> dict[str, list[np.ndarray]]:
+    def _lists(self, query_rows: Rows) -> dict[str, list[np.ndarray]]:
         """List to the places of every query."""
-        found = {}
+        lists = {}
         count = len(self.data.source)
         for kind in _LISTS:
             name = getattr(self, kind)
             if not name:
-                found[kind] = [np.zeros(0, np.int64)] * len(asked["_index"])
+                lists[kind] = [np.zeros(0, np.int64)] * len(query_rows["_index"])
                 continue
-            given = asked[name]
-            if given.ndim != 2 or given.dtype.kind not in "iu":
+            items = query_rows[name]
+            if items.ndim != 2 or items.dtype.kind not in "iu":
                 raise ValueError(
-                    f"{name!r} is {given.dtype}{list(given.shape)}; a list of places in the "
+                    f"{name!r} is {items.dtype}{list(items.shape)}; a list of places in the "
                     "gallery is int (B, P), filled up with -1"
                 )
-            if given.size and (given.min() < -1 or given.max() >= count):
-                query = int(np.flatnonzero(((given < -1) | (given >= count)).any(1))[0])
+            if items.size and (items.min() < -1 or items.max() >= count):
+                query = int(np.flatnonzero(((items < -1) | (items >= count)).any(1))[0])
                 raise ranking.RankingError(
-                    f"{name!r} of query {asked['_index'][query]} of {self._named()} names places "
-                    f"outside 0..{count - 1}, the gallery {self.data.source.info.name}"
+                    f"{name!r} of query {query_rows['_index'][query]} of {self._named()} has "
+                    f"places outside 0..{count - 1} of the gallery {self.data.source.info.name}"
                 )
-            found[kind] = [np.unique(row[row >= 0]).astype(np.int64) for row in given]
-        return found
+            lists[kind] = [np.unique(row[row >= 0]).astype(np.int64) for row in items]
+        return lists
 
 
 def _items(
-    lists: Mapping[str, list[np.ndarray]], kinds: tuple[str, ...], chosen: np.ndarray
+    lists: Mapping[str, list[np.ndarray]], kinds: tuple[str, ...], query_indices: np.ndarray
 ) -> Callable[[int], np.ndarray]:
-    """Of the chosen query with a number, its items of any of the kinds."""
+    """A function of row i of ``query_indices``: that query's items of any of the kinds."""
 
     def items(query: int) -> np.ndarray:
-        return np.unique(np.concatenate([lists[kind][chosen[query]] for kind in kinds]))
+        return np.unique(np.concatenate([lists[kind][query_indices[query]] for kind in kinds]))
 
     return items

@@ -1,4 +1,4 @@
-"""Linear heads on a frozen backbone: findings in an image, and what every patch of it shows.
+"""Linear heads on a frozen backbone: image-level findings, and segmentation by patches.
 
 As medical encoders are compared: Perez-Garcia et al., RAD-DINO, 2025.
 """
@@ -20,10 +20,10 @@ from vision.probes.linear import FitError, fit_logistic
 
 @dataclasses.dataclass(frozen=True)
 class FindingsProbe:
-    """A logistic regression for every finding on the features of ``train``, asked on ``test``.
+    """A logistic regression for every finding on the features of ``train``, tested on ``test``.
 
-    A finding is there or not, whatever else is. Yields ``auprc``, the mean average precision of
-    the findings, and ``auprc_0`` and so on of each; ``prevalence``, what chance has on average;
+    Findings are independent binary labels. Yields ``auprc``, the mean average precision of
+    the findings, and ``auprc_0`` and so on of each; ``prevalence``, the mean AUPRC of chance;
     ``examples`` (of ``test``) and, only where there are any, ``undefined`` (findings that all or
     none of ``train`` have, or none of ``test``: they are left out).
 
@@ -45,44 +45,49 @@ class FindingsProbe:
         """Reads both once.
 
         Raises:
-          DataError: no finding can be learned and measured.
+          DataError: no finding has positives in both, and negatives in ``train``.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         train = embed(predict, ctx, self.train, (self.output,), (self.label,))
         test = embed(predict, ctx, self.test, (self.output,), (self.label,))
-        there, asked = (np.asarray(rows[self.label]) > 0.5 for rows in (train, test))
-        if there.ndim != 2 or there.shape[1] != asked.shape[1]:
-            raise ValueError(f"{self.label!r} is {list(there.shape)}, expected (N, findings)")
+        train_targets, test_targets = (np.asarray(rows[self.label]) > 0.5 for rows in (train, test))
+        if train_targets.ndim != 2 or train_targets.shape[1] != test_targets.shape[1]:
+            raise ValueError(
+                f"{self.label!r} is {list(train_targets.shape)}, expected (N, findings)"
+            )
         x, scale = _scaled(train, self.output)
-        found, chance = {}, []
-        for k in range(there.shape[1]):
-            if not (there[:, k].any() and asked[:, k].any()) or there[:, k].all():
+        precision, prevalence = {}, []
+        for k in range(train_targets.shape[1]):
+            if (
+                not (train_targets[:, k].any() and test_targets[:, k].any())
+                or train_targets[:, k].all()
+            ):
                 continue
-            model = fit_logistic(x, there[:, k].astype(np.int64), 2, self.decay)
+            model = fit_logistic(x, train_targets[:, k].astype(np.int64), 2, self.decay)
             logits = model.logits(test[self.output] * scale)
             score = logits[:, 1] - logits[:, 0]
-            found[k] = average_precision(score[asked[:, k]], score[~asked[:, k]])
-            chance.append(asked[:, k].mean())
-        if not found:
+            precision[k] = average_precision(score[test_targets[:, k]], score[~test_targets[:, k]])
+            prevalence.append(test_targets[:, k].mean())
+        if not precision:
             raise DataError(f"{self.train.source.info.name}: no finding that some records have")
-        yield "auprc", float(np.mean(list(found.values())))
-        for k, value in found.items():
+        yield "auprc", float(np.mean(list(precision.values())))
+        for k, value in precision.items():
             yield f"auprc_{k}", value
-        yield "prevalence", float(np.mean(chance))
-        yield "examples", len(asked)
-        if missing := there.shape[1] - len(found):
-            yield "undefined", missing
+        yield "prevalence", float(np.mean(prevalence))
+        yield "examples", len(test_targets)
+        if undefined := train_targets.shape[1] - len(precision):
+            yield "undefined", undefined
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchProbe:
     """A logistic regression on the patches of ``train`` that segments the images of ``test``.
 
-    A patch is taught the class that most of its pixels have, the first of equals; its answer holds
+    A patch's target is the class of most of its pixels, the lowest of equals; its prediction holds
     for all of its pixels. Yields ``dice``, the mean over classes but 0, the ground, of
     2 |A and B| / (|A| + |B|) over all pixels of ``test``; ``dice_1`` and so on; ``examples`` (of
-    ``test``) and, only where there are any, ``undefined`` (classes that ``test`` lacks and nobody
-    names, left out).
+    ``test``) and, only where there are any, ``undefined`` (classes that neither the labels nor the
+    predictions of ``test`` have, left out).
 
     Attributes:
       train: what is fitted.
@@ -108,35 +113,35 @@ class PatchProbe:
         """Reads both once.
 
         Raises:
-          FitError: every patch is taught the same.
+          FitError: all patches have the same target.
           ValueError: ``predict`` or the batches lack what is needed, or give other shapes.
         """
         train = embed(predict, ctx, self.train, (self.output,), (self.label,))
         test = embed(predict, ctx, self.test, (self.output,), (self.label,))
         x, scale = _scaled(train, self.output)
-        taught = self._majority(train).reshape(-1)
-        if len(np.unique(taught)) < 2:
-            raise FitError(f"{self.label!r}: every patch of {self.train.source.info.name} is alike")
-        model = fit_logistic(x.reshape(-1, x.shape[-1]), taught, self.classes, self.decay)
+        targets = self._majority(train).reshape(-1)
+        if len(np.unique(targets)) < 2:
+            raise FitError(f"{self.label!r}: all patches of {self.train.source.info.name} agree")
+        model = fit_logistic(x.reshape(-1, x.shape[-1]), targets, self.classes, self.decay)
         patches, true = test[self.output], np.asarray(test[self.label])
         self._majority(test)
-        said = model.logits((patches * scale).reshape(-1, x.shape[-1])).argmax(-1)
-        said = said.reshape(patches.shape[:3])
+        predicted = model.logits((patches * scale).reshape(-1, x.shape[-1])).argmax(-1)
+        predicted = predicted.reshape(patches.shape[:3])
         for axis in (1, 2):
-            said = np.repeat(said, true.shape[axis] // patches.shape[axis], axis)
-        found = {}
+            predicted = np.repeat(predicted, true.shape[axis] // patches.shape[axis], axis)
+        dice = {}
         for k in range(1, self.classes):
-            size = int(np.sum(said == k) + np.sum(true == k))
+            size = int(np.sum(predicted == k) + np.sum(true == k))
             if size:
-                found[k] = 2 * int(np.sum((said == k) & (true == k))) / size
-        if not found:
+                dice[k] = 2 * int(np.sum((predicted == k) & (true == k))) / size
+        if not dice:
             raise FitError(f"{self.label!r}: {self.test.source.info.name} shows the ground only")
-        yield "dice", float(np.mean(list(found.values())))
-        for k, value in found.items():
+        yield "dice", float(np.mean(list(dice.values())))
+        for k, value in dice.items():
             yield f"dice_{k}", value
         yield "examples", len(true)
-        if missing := self.classes - 1 - len(found):
-            yield "undefined", missing
+        if undefined := self.classes - 1 - len(dice):
+            yield "undefined", undefined
 
     def _majority(self, rows: Rows) -> np.ndarray:
         """int64 (N, h, w): the class of most pixels of every patch."""

@@ -1,4 +1,4 @@
-"""How much of a class frozen features tell: by linear classifiers, and by their neighbours."""
+"""Probes on frozen features: linear classifiers and nearest neighbours."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class LinearProbe:
     """A logistic regression on the features of ``train``, measured on those of ``test``.
 
     The weight decay is the one of ``decays`` that is best on a tenth of ``train``, every tenth
-    record; then all of ``train`` is fitted with it. ``test`` is looked at once, at the end. A
-    constant factor takes the mean squared length of the features to their number, so that the
+    record; then all of ``train`` is fitted with it. ``test`` is read once, at the end. A
+    constant factor scales the mean squared norm of the features to their dimension D, so that the
     same decays suit every tower.
 
     Yields ``top1`` and ``nll`` (nats) on ``test``, ``decay``, ``held_out_top1`` of that decay,
@@ -65,16 +65,16 @@ class LinearProbe:
         factor = _factor(train.x)
         x, labels = train.x * factor, train.labels
         fit, held_out = split(train)
-        tried = choose_decay(
+        accuracy = choose_decay(
             (x[fit], labels[fit]), (x[held_out], labels[held_out]), classes, self.decays
         )
-        decay = max(tried, key=lambda each: tried[each])
+        decay = max(accuracy, key=lambda decay_tried: accuracy[decay_tried])
         model = fit_logistic(x, labels, classes, decay)
         yield from _measured(model, factor, train, test)
         yield "decay", decay
-        yield "held_out_top1", tried[decay]
+        yield "held_out_top1", accuracy[decay]
         yield from _counted(train, test)
-        yield "decays", _curve(tried, "weight decay")
+        yield "decays", _curve(accuracy, "weight decay")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,8 +84,8 @@ class RidgeProbe:
     The few-shot regression of BiT and ViT, for any number of examples: in closed form, every
     feature divided by its standard deviation. The penalty is the one of ``decays`` that is best on
     every tenth record of ``train``; then all of it is fitted. Of equally good ones it is the
-    largest. ``test`` is looked at once, at the end. Yields what ``LinearProbe`` does but ``nll``:
-    the answers are no probabilities.
+    largest. ``test`` is read once, at the end. Yields what ``LinearProbe`` does but ``nll``:
+    the outputs are no probabilities.
 
     Attributes:
       train: what is fitted.
@@ -113,19 +113,19 @@ class RidgeProbe:
         fit, held_out = split(train)
         prepared = prepare_ridge(train.x[fit], signs(train.labels[fit], classes), True)
         x, labels = train.x[held_out], train.labels[held_out]
-        tried = {}
+        accuracy = {}
         for decay in sorted(self.decays, reverse=True):
-            said = prepared.fit(decay).logits(x).argmax(1)
-            tried[decay] = float(np.mean(said == labels))
-        decay = max(tried, key=lambda each: tried[each])
+            predicted = prepared.fit(decay).logits(x).argmax(1)
+            accuracy[decay] = float(np.mean(predicted == labels))
+        decay = max(accuracy, key=lambda decay_tried: accuracy[decay_tried])
         model = prepare_ridge(train.x, signs(train.labels, classes), True).fit(decay)
         for name, value in _measured(model, np.float32(1), train, test):
             if name != "nll":
                 yield name, value
         yield "decay", decay
-        yield "held_out_top1", tried[decay]
+        yield "held_out_top1", accuracy[decay]
         yield from _counted(train, test)
-        yield "decays", _curve(tried, "penalty")
+        yield "decays", _curve(accuracy, "penalty")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,7 +134,7 @@ class SgdProbe:
 
     The protocol of self-supervised learning, see ``vision.probes.sgd``: the learning rate is the
     one of ``rates`` that is best on every tenth record of ``train``, of equally good ones that of
-    the lowest NLL there; then all of it is trained on with that one. ``test`` is looked at once,
+    the lowest NLL there; then all of it is trained on with that one. ``test`` is read once,
     at the end. Features are scaled as in ``LinearProbe``. Yields what that does, with ``rate`` for
     ``decay`` and the figure ``rates``, and, only where there are any, ``diverged`` (rates whose
     weights were not finite).
@@ -147,7 +147,7 @@ class SgdProbe:
       rates: to choose from.
       epochs: passes over ``train``.
       batch_size: records per update.
-      momentum: of Nesterov's kind.
+      momentum: Nesterov's, 0 or more and below 1.
       decay: weight decay.
       seed: of the order of the records.
     """
@@ -182,25 +182,25 @@ class SgdProbe:
         rates = tuple(sorted(set(self.rates)))
         models = self._fit(x[fit], labels[fit], classes, rates)
         x_held, labels_held = x[held_out], labels[held_out]
-        tried, losses = {}, {}
+        accuracy, losses = {}, {}
         for rate, model in zip(rates, models, strict=True):
             if model.converged:
                 logits = model.logits(x_held)
-                tried[rate] = float(np.mean(logits.argmax(1) == labels_held))
+                accuracy[rate] = float(np.mean(logits.argmax(1) == labels_held))
                 losses[rate] = _nll(logits, labels_held)
-        if not tried:
+        if not accuracy:
             raise FitError(f"SGD diverged with every one of rates={self.rates}: try smaller ones")
-        rate = max(tried, key=lambda each: (tried[each], -losses[each]))
+        rate = max(accuracy, key=lambda rate_tried: (accuracy[rate_tried], -losses[rate_tried]))
         (model,) = self._fit(x, labels, classes, (rate,))
         if not model.converged:
             raise FitError(f"SGD diverged with rate {rate} on all records: try smaller rates")
         yield from _measured(model, factor, train, test)
         yield "rate", rate
-        yield "held_out_top1", tried[rate]
+        yield "held_out_top1", accuracy[rate]
         yield from _counted(train, test)
-        if diverged := len(rates) - len(tried):
+        if diverged := len(rates) - len(accuracy):
             yield "diverged", diverged
-        yield "rates", _curve(tried, "learning rate")
+        yield "rates", _curve(accuracy, "learning rate")
 
     def _fit(
         self, x: np.ndarray, labels: np.ndarray, classes: int, rates: tuple[float, ...]
@@ -220,7 +220,7 @@ class SgdProbe:
 
 @dataclasses.dataclass(frozen=True)
 class NearestNeighbours:
-    """The class of the most similar records: each votes with ``exp(cosine / temperature)``.
+    """k nearest neighbours by cosine, each of which votes with ``exp(cosine / temperature)``.
 
     Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018. The
     search is exact. Equal votes go to the smaller label. Yields ``top1`` for the first of ``k``,
@@ -228,7 +228,7 @@ class NearestNeighbours:
     ``nonfinite`` as ``LinearProbe`` does.
 
     Attributes:
-      train: who votes.
+      train: the neighbours.
       test: what is measured.
       k: numbers of neighbours; more than there are count as all.
       temperature: positive.
@@ -273,7 +273,7 @@ class NearestNeighbours:
 
 
 def _factor(x: np.ndarray) -> np.float32:
-    """What takes the mean squared length of features (N, D) to D."""
+    """The factor that scales the mean squared norm of features (N, D) to D."""
     length = np.mean(np.sum(np.square(x, dtype=np.float64), 1))
     return np.float32(np.sqrt(x.shape[1] / length) if length > 0 else 1)
 
@@ -291,17 +291,17 @@ def _measured(
 
 def _nll(logits: np.ndarray, labels: np.ndarray) -> float:
     """Summed over rows, in nats."""
-    top, rest = softmax_parts(logits)
-    right = logits[np.arange(len(logits)), labels].astype(np.float64)
-    return float(np.sum(rest - (right - top)))
+    top, log_normaliser = softmax_parts(logits)
+    target_logits = logits[np.arange(len(logits)), labels].astype(np.float64)
+    return float(np.sum(log_normaliser - (target_logits - top)))
 
 
 def _counted(train: Labelled, test: Labelled) -> Iterator[tuple[str, float]]:
     yield from counts(len(test.x) + test.nonfinite, train, test)
 
 
-def _curve(tried: dict[float, float], name: str) -> Curve:
-    points = sorted(tried.items())
-    x = np.log10([each for each, _ in points])
-    line = Line("held out", x, np.asarray([accuracy for _, accuracy in points]))
+def _curve(accuracy: dict[float, float], name: str) -> Curve:
+    points = sorted(accuracy.items())
+    x = np.log10([setting for setting, _ in points])
+    line = Line("held out", x, np.asarray([top1 for _, top1 in points]))
     return Curve((line,), f"log10 of the {name}", "top-1 on the held-out tenth")

@@ -1,4 +1,4 @@
-"""What a model's features are like, without labels: how alike, how spread, of what rank."""
+"""Statistics of features that need no labels: effective rank, uniformity, alignment, CKA."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Representation:
     all numbers are of the same records.
 
     Attributes:
-      data: what is looked at.
+      data: what is measured.
       views: the same source with other ops: row by row the second view of a positive pair, such as
         other crops; None for none.
       outputs: names of features (B, D) that ``predict`` gives, or (B, ...), which are flattened.
-      others: name to folder of other models' kept features of the same source, as evaluate.py
+      others: name to folder of other models' stored features of the same source, as evaluate.py
         writes them with ``--features``: ``<output>.npy`` and ``_index.npy``.
       most: records at most, evenly spread; uniformity takes a time of their square.
     """
@@ -67,18 +67,21 @@ class Representation:
             tables["views"] = embed(predict, ctx, self.views, self.outputs)
         for name, folder in self.others.items():
             tables[f"of {name}"] = {
-                each: _kept(Path(folder), each) for each in (*self.outputs, "_index")
+                name: _stored(Path(folder), name) for name in (*self.outputs, "_index")
             }
         shared, unpaired = _shared(tables)
         rows = {name: _Rows.of(table, shared, self.outputs) for name, table in tables.items()}
-        good = np.logical_and.reduce([each.usable for each in rows.values()])
-        if good.sum() < 4:
+        usable = np.logical_and.reduce([features.usable for features in rows.values()])
+        if usable.sum() < 4:
             raise DataError(
-                f"{self.data.source.info.name}: {int(good.sum())} of {len(shared)} records have "
+                f"{self.data.source.info.name}: {int(usable.sum())} of {len(shared)} records have "
                 "finite features in every view and model; 4 are needed at least"
             )
-        chosen = np.flatnonzero(good)[spread(self.most, int(good.sum()))]
-        x = {name: {key: y[chosen] for key, y in each.x.items()} for name, each in rows.items()}
+        chosen = np.flatnonzero(usable)[spread(self.most, int(usable.sum()))]
+        x = {
+            name: {key: y[chosen] for key, y in features.x.items()}
+            for name, features in rows.items()
+        }
         for name in self.outputs:
             yield f"{name}_effective_rank", effective_rank(x[""][name])
             yield f"{name}_uniformity", uniformity(x[""][name])
@@ -92,7 +95,7 @@ class Representation:
             yield f"{name}_{other}_cka", linear_cka(*pair)
             yield f"{name}_{other}_cka_debiased", linear_cka(*pair, debiased=True)
         yield "examples", len(chosen)
-        for name, count in (("nonfinite", int((~good).sum())), ("unpaired", unpaired)):
+        for name, count in (("nonfinite", int((~usable).sum())), ("unpaired", unpaired)):
             if count:
                 yield name, count
 
@@ -107,26 +110,26 @@ class _Rows:
     @classmethod
     def of(cls, table: Rows, shared: np.ndarray, outputs: tuple[str, ...]) -> _Rows:
         order = np.argsort(table["_index"], kind="stable")
-        at = order[np.searchsorted(table["_index"][order], shared)]
-        x = {name: table[name].reshape(len(table["_index"]), -1)[at] for name in outputs}
+        places = order[np.searchsorted(table["_index"][order], shared)]
+        x = {name: table[name].reshape(len(table["_index"]), -1)[places] for name in outputs}
         return cls(x, np.logical_and.reduce([finite(y) & y.any(1) for y in x.values()]))
 
 
 def _shared(tables: dict[str, Rows]) -> tuple[np.ndarray, int]:
     """Places in the source that all tables have, and how many only some have."""
-    shared = every = tables[""]["_index"]
+    shared = union = tables[""]["_index"]
     for table in tables.values():
         shared = np.intersect1d(shared, table["_index"])
-        every = np.union1d(every, table["_index"])
-    return np.unique(shared), len(every) - len(np.unique(shared))
+        union = np.union1d(union, table["_index"])
+    return np.unique(shared), len(union) - len(np.unique(shared))
 
 
-def _kept(folder: Path, name: str) -> np.ndarray:
+def _stored(folder: Path, name: str) -> np.ndarray:
     path = folder / f"{quote(name, safe='')}.npy"
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise DataError(
-            f"{path} is not there or cannot be read ({error}); others names a folder below that "
-            "of --features, which has a file of every kept output"
+            f"{path} is missing or cannot be read ({error}); others names a folder below that "
+            "of --features, which has a file of every stored output"
         ) from error

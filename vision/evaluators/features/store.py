@@ -1,9 +1,10 @@
-"""What a model says of data, computed once and kept on disk for every evaluator after it."""
+"""Outputs of a model for a data set, computed once and stored on disk for later evaluators."""
 
 from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import tempfile
@@ -19,6 +20,8 @@ from absl import logging
 
 from vision.checkpoint.checksum import checksum, total
 from vision.checkpoint.stored import flatten
+from vision.config.hints import CONSTRUCTOR
+from vision.config.schema import locate
 from vision.data.fingerprint import fingerprint, ops_identity
 from vision.evaluate.evaluator import EvaluationData, Predict
 from vision.parallel import cluster
@@ -28,7 +31,7 @@ from vision.train.objective import Variables
 
 _FORMAT = 1
 _INDEX = "_index"
-_ROOMS = ("core", "models", "blocks", "objectives", "methods")
+_ROOMS = ("train", "models", "blocks", "objectives")
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy")
 
 Rows = dict[str, np.ndarray]
@@ -41,11 +44,11 @@ class FeatureStore:
 
     The folder's name is a hash of the weights, the config of model and objective, our code that
     computes with them, the packages' versions, the ops with their code, and the content of the
-    source: whatever of these changes, its arrays are made again. Nothing is ever deleted.
+    source: when any of these changes, the arrays are computed again. Nothing is ever deleted.
 
     Attributes:
-      root: folder of the folders; made when something is kept.
-      predict: whose outputs are kept. Of another function nothing is.
+      root: folder of the folders; made when something is stored.
+      predict: the function whose outputs are stored; those of others are not.
       identity: of weights and code, see ``identity``.
     """
 
@@ -69,13 +72,13 @@ class FeatureStore:
         optional: tuple[str, ...],
         read: Read,
     ) -> Rows:
-        """The arrays with these names and ``_index``, kept or read; kept ones are memory maps.
+        """The arrays with these names and ``_index``; stored ones are memory maps, others read.
 
         All processes call it together. Only process 0 writes.
 
         Args:
           required: names of outputs and of features of the batch.
-          optional: names of features of the batch that may not be there.
+          optional: names of features of the batch that may be missing.
           read: ``read(required, optional)`` reads the data once and gives both and ``_index``.
 
         Raises:
@@ -85,45 +88,53 @@ class FeatureStore:
         if folder is None:
             return dict(read(required, optional))
         absent = _absent(folder)
-        wanted = (*required, *(name for name in optional if name not in absent), _INDEX)
-        found = {name: x for name in wanted if (x := _load(folder, name)) is not None}
+        names = (*required, *(name for name in optional if name not in absent), _INDEX)
+        stored = {name: x for name in names if (x := _load(folder, name)) is not None}
         # A folder of one machine may be missing on another, but all read or none.
-        there = [set(names) for names in cluster.gather(sorted(found))]
-        found = {name: x for name, x in found.items() if all(name in names for names in there)}
-        missing = [name for name in wanted if name not in found]
+        stored_everywhere = [set(process_names) for process_names in cluster.gather(sorted(stored))]
+        stored = {
+            name: x
+            for name, x in stored.items()
+            if all(name in process_names for process_names in stored_everywhere)
+        }
+        missing = [name for name in names if name not in stored]
         if not missing:
             logging.info("features of %s: all from %s", data.source.info.name, folder)
-            return found
-        new = dict(
+            return stored
+        fresh = dict(
             read(
                 tuple(name for name in required if name in missing),
                 tuple(name for name in optional if name in missing),
             )
         )
-        if _INDEX in found and not np.array_equal(found[_INDEX], new[_INDEX]):
-            # A record that could not be read is masked: which ones may change without a trace.
-            new, found = dict(read(required, optional)), {}
+        if _INDEX in stored and not np.array_equal(stored[_INDEX], fresh[_INDEX]):
+            # Unreadable records are masked, and which ones these are may change between runs.
+            fresh, stored = dict(read(required, optional)), {}
         if cluster.is_main():
-            _save(folder, new, absent | {name for name in optional if name not in {**found, **new}})
-        return found | new
+            _save(
+                folder,
+                fresh,
+                absent | {name for name in optional if name not in {**stored, **fresh}},
+            )
+        return stored | fresh
 
     def folder(self, predict: Predict, data: EvaluationData) -> Path | None:
-        """Where files about the model and ``data`` are; None where nothing can be kept."""
+        """The folder of the model and ``data``; None where nothing can be stored."""
         if predict is not self.predict:
             return None
         try:
             return self.root / self._key(data)
         except ValueError as error:
-            logging.warning("features of %s are not kept: %s", data.source.info.name, error)
+            logging.warning("features of %s are not stored: %s", data.source.info.name, error)
             return None
 
     def _key(self, data: EvaluationData) -> str:
         source = data.source
-        known = self._sources.get(id(source))
-        if known is None:
-            known = self._sources[id(source)] = (source, fingerprint(source))
+        cached = self._sources.get(id(source))
+        if cached is None:
+            cached = self._sources[id(source)] = (source, fingerprint(source))
         reading = [ops_identity(getattr(data, "ops", ())), getattr(data, "on_error", "raise")]
-        named = json.dumps([_FORMAT, self.identity, *reading, known[1]])
+        named = json.dumps([_FORMAT, self.identity, *reading, cached[1]])
         return hashlib.sha256(named.encode()).hexdigest()[:32]
 
 
@@ -136,17 +147,32 @@ def identity(variables: Variables, config: Any) -> str:
     sums = {name: total(checksum(x)) for name, x in arrays}
     shapes = {name: [x.dtype.name, *x.shape] for name, x in arrays}
     digest = hashlib.sha256(json.dumps([_FORMAT, shapes, config], sort_keys=True).encode())
-    # Of weights that are split between processes each knows its own parts.
-    mine = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
-    digest.update(json.dumps(cluster.gather(mine)).encode())
+    # Where weights are sharded over processes, each process has its own parts.
+    local = hashlib.sha256(json.dumps(sums).encode()).hexdigest()
+    digest.update(json.dumps(cluster.gather(local)).encode())
     root = Path(__file__).resolve().parents[1]
     for room in _ROOMS:
         for path in sorted((root / room).rglob("*.py")):
             digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    for path in _outside_files(config):
+        digest.update(f"{path.name}\0".encode() + path.read_bytes())
     for package in _PACKAGES:
         digest.update(f"{package}=={metadata.version(package)}\0".encode())
     digest.update(jax.default_backend().encode())
     return digest.hexdigest()
+
+
+def _outside_files(config: Any) -> list[Path]:
+    """Source files beside those of constructors outside ``vision``: papers' and users' own."""
+    folders: set[Path] = set()
+    nodes = [config]
+    while nodes:
+        node = nodes.pop()
+        nodes += node.values() if isinstance(node, Mapping) else node if type(node) is list else []
+        path = node.get(CONSTRUCTOR, "") if isinstance(node, Mapping) else ""
+        if path and not path.startswith("vision."):
+            folders.add(Path(inspect.getfile(locate(path))).resolve().parent)
+    return sorted(file for folder in folders for file in folder.glob("*.py"))
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -154,7 +180,7 @@ def _file(folder: Path, name: str) -> Path:
 
 
 def _absent(folder: Path) -> set[str]:
-    """Optional names that the batches do not have."""
+    """Optional names that the batches lack."""
     try:
         return set(json.loads((folder / "absent.json").read_text(encoding="utf-8")))
     except (OSError, ValueError):
@@ -168,7 +194,7 @@ def _load(folder: Path, name: str) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
-        logging.warning("%s is damaged and made again: %s", path, error)
+        logging.warning("%s is damaged and computed again: %s", path, error)
         return None
 
 
@@ -181,13 +207,13 @@ def _save(folder: Path, arrays: Rows, absent: set[str]) -> None:
         replace(folder / "absent.json", lambda file: file.write(text))
     except OSError as error:
         raise WorkdirError(
-            f"features cannot be kept in {folder}: {error.strerror}; free some space, or leave "
+            f"features cannot be stored in {folder}: {error.strerror}; free some space, or leave "
             "--features out"
         ) from error
 
 
 def replace(path: Path, write: Callable[[Any], Any]) -> None:
-    """Makes a file in one step: a reader or a killed process never leaves half of it."""
+    """Writes a file atomically: no reader sees a part of it, also after a kill."""
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
         try:
             write(file)

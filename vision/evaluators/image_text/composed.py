@@ -1,4 +1,4 @@
-"""Queries of an image and words: like this one, but blue and not red."""
+"""Composed retrieval: an image query changed by added and removed words."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ComposedRetrieval:
     Attributes:
       queries: batches need ``image``, ``text`` (B, T) and ``target``, and may have
         ``text_minus`` (B, T), the words to take away.
-      gallery: what is searched; batches need ``image`` and ``label``.
+      gallery: the items; batches need ``image`` and ``label``.
       target: name of an int (B,) entry of the queries: the label that is right.
       label: name of an int (B,) entry of the gallery.
       exclude: name of an int (B,) entry of the queries: the label of items to leave out of the
@@ -69,37 +69,37 @@ class ComposedRetrieval:
           ValueError: ``predict`` or the batches lack what is needed, or sizes do not fit.
         """
         fields = (self.target, *([self.exclude] if self.exclude else []))
-        asked = embed(_with_minus(predict), ctx, self.queries, (IMAGE, TEXT, _MINUS), fields)
+        queries = embed(_with_minus(predict), ctx, self.queries, (IMAGE, TEXT, _MINUS), fields)
         items = embed(predict, ctx, self.gallery, (IMAGE,), (self.label,))
-        image, gallery = asked[IMAGE], items[IMAGE]
-        check_sizes(image, asked[TEXT])
-        if asked[TEXT].shape != image.shape or gallery.shape[1:] != image.shape[1:]:
+        image, gallery = queries[IMAGE], items[IMAGE]
+        check_sizes(image, queries[TEXT])
+        if queries[TEXT].shape != image.shape or gallery.shape[1:] != image.shape[1:]:
             raise ValueError(
-                f"queries have {IMAGE} {image.shape} and {TEXT} {asked[TEXT].shape}, the gallery "
+                f"queries have {IMAGE} {image.shape} and {TEXT} {queries[TEXT].shape}, the gallery "
                 f"{IMAGE} {gallery.shape}: one text per image, and one size"
             )
-        words = normalised(asked[TEXT] - asked[_MINUS])
-        query = normalised(image + self.weight * (asked[TEXT] - asked[_MINUS]))
+        text_change = normalised(queries[TEXT] - queries[_MINUS])
+        query = normalised(image + self.weight * (queries[TEXT] - queries[_MINUS]))
         labels = items[self.label]
 
         def junk(i: int) -> np.ndarray:
-            return np.flatnonzero(labels == asked[self.exclude][i])
+            return np.flatnonzero(labels == queries[self.exclude][i])
 
-        for prefix, rows in (("", query), ("image_only_", image), ("words_only_", words)):
+        for prefix, rows in (("", query), ("image_only_", image), ("words_only_", text_change)):
             places = rank(
                 rows,
                 gallery,
-                lambda i: np.flatnonzero(labels == asked[self.target][i]),
+                lambda i: np.flatnonzero(labels == queries[self.target][i]),
                 junk if self.exclude else None,
             )
             for name, value in numbers(places, len(gallery)):
                 yield prefix + name, value
             if not prefix:
-                unmatched = int((places.relevant == 0).sum())
+                without_match = int((places.relevant == 0).sum())
         yield "queries", len(query)
         yield "gallery", len(gallery)
         for name, count in (
-            ("queries_without_match", unmatched),
+            ("queries_without_match", without_match),
             ("nonfinite", int((~finite(query)).sum()) + int((~finite(gallery)).sum())),
         ):
             if count:
@@ -110,13 +110,13 @@ class ComposedRetrieval:
 def _with_minus(predict: Predict) -> Predict:
     """``predict`` that also embeds ``text_minus``: zeros where a batch has none."""
 
-    def both(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        found = dict(predict(variables, batch))
+    def with_minus(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        outputs = dict(predict(variables, batch))
         if "text_minus" in batch:
-            less = {"text": batch["text_minus"], "_mask": batch["_mask"]}
-            found[_MINUS] = predict(variables, less)[TEXT]
-        elif TEXT in found:
-            found[_MINUS] = jax.numpy.zeros_like(found[TEXT])
-        return found
+            minus = {"text": batch["text_minus"], "_mask": batch["_mask"]}
+            outputs[_MINUS] = predict(variables, minus)[TEXT]
+        elif TEXT in outputs:
+            outputs[_MINUS] = jax.numpy.zeros_like(outputs[TEXT])
+        return outputs
 
-    return both
+    return with_minus

@@ -1,4 +1,4 @@
-"""What evaluators of dual encoders have in common: embeddings of data and of texts, on the host."""
+"""Outputs of ``predict`` for data and for texts as numpy arrays, shared by evaluators."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def embed(
     fields: tuple[str, ...] = (),
     optional: tuple[str, ...] = (),
 ) -> Rows:
-    """Reads ``data`` once and gives what ``predict`` says of its records, as numpy arrays.
+    """Reads ``data`` once and returns outputs of ``predict`` for its records as numpy arrays.
 
-    Every process gets all records. Masked rows are left out. What ``ctx.store`` keeps is not read
+    Every process gets all records. Masked rows are left out. What ``ctx.store`` has is not read
     again; its arrays are read-only.
 
     Args:
@@ -50,9 +50,9 @@ def embed(
     """
 
     def read(required: tuple[str, ...], optional: tuple[str, ...]) -> Rows:
-        asked = tuple(name for name in required if name in outputs)
-        kept = tuple(name for name in required if name not in outputs)
-        return _read(predict, ctx, data, asked, kept, optional)
+        from_predict = tuple(name for name in required if name in outputs)
+        from_batch = tuple(name for name in required if name not in outputs)
+        return _read(predict, ctx, data, from_predict, from_batch, optional)
 
     if ctx.store is None:
         return read((*outputs, *fields), optional)
@@ -72,8 +72,8 @@ def _read(
 
     def fetch() -> None:
         rows = jax.device_get(in_flight.popleft())
-        kept = rows.pop("_mask").astype(bool)
-        parts.append({name: x[kept] for name, x in rows.items()})
+        valid = rows.pop("_mask").astype(bool)
+        parts.append({name: x[valid] for name, x in rows.items()})
 
     for batch in ctx.batches(data):
         if missing := [name for name in fields if name not in batch]:
@@ -81,8 +81,8 @@ def _read(
                 f"a batch of {data.source.info.name} has no {missing[0]!r}; it has "
                 f"{', '.join(sorted(batch))}"
             )
-        keep = ("_mask", "_index", *fields, *(name for name in optional if name in batch))
-        program = _program(predict, outputs, keep, _whole(batch["_mask"]))
+        batch_names = ("_mask", "_index", *fields, *(name for name in optional if name in batch))
+        program = _program(predict, outputs, batch_names, _replicated(batch["_mask"]))
         in_flight.append(program(ctx.variables, batch))
         if len(in_flight) > 2:
             fetch()
@@ -99,10 +99,12 @@ def embed_texts(
     """Embeddings (M, D) of texts, ``batch_size`` at a time, as float32."""
     ids = Arrays({"text": np.asarray(tokenizer.encode(texts), np.int32)}, "texts")
     data = Read(ids, batch_size=batch_size, threads=0)
-    found = embed(predict, ctx, data, (TEXT,))[TEXT]
-    if found.ndim != 2:
-        raise ValueError(f"predict gives {TEXT} {found.shape} of one text per row; it must be 2-D")
-    return found
+    embeddings = embed(predict, ctx, data, (TEXT,))[TEXT]
+    if embeddings.ndim != 2:
+        raise ValueError(
+            f"predict gives {TEXT} {embeddings.shape} of one text per row; it must be 2-D"
+        )
+    return embeddings
 
 
 def finite(x: np.ndarray) -> np.ndarray:
@@ -111,24 +113,24 @@ def finite(x: np.ndarray) -> np.ndarray:
 
 
 def normalised(x: np.ndarray) -> np.ndarray:
-    """Unit vectors along the last axis; NaN where there is no direction."""
+    """Unit vectors along the last axis; NaN for zero vectors."""
     length = np.linalg.norm(x, axis=-1, keepdims=True)
     return np.divide(x, length, out=np.full_like(x, np.nan), where=length > 0)
 
 
 def check_sizes(image: np.ndarray, text: np.ndarray) -> None:
-    """Raises ValueError where images and texts do not live in one space."""
+    """Raises ValueError where image and text embeddings have other dimensions."""
     if image.ndim != 2 or image.shape[-1] != text.shape[-1]:
         raise ValueError(
             f"predict gives {IMAGE} {image.shape} and {TEXT} {text.shape}: both need the same "
-            "last dimension, and the image's one vector per image; set the towers' widths alike"
+            "last dimension, and the image's one vector per image; give the towers one width"
         )
 
 
 def fetched(x: Any) -> np.ndarray:
     """A parameter on the host of every process, however it is split."""
     if isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding):
-        x = jax.jit(lambda x: x, out_shardings=_whole(x))(x)
+        x = jax.jit(lambda x: x, out_shardings=_replicated(x))(x)
     return np.asarray(jax.device_get(x))
 
 
@@ -137,8 +139,8 @@ def spread(count: int, total: int) -> np.ndarray:
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(np.int64))
 
 
-def _whole(x: jax.Array) -> Any:
-    """Whole on every device that holds a part of ``x``, so that every process can read it."""
+def _replicated(x: jax.Array) -> Any:
+    """Replicated on the devices that hold ``x``, so that every process can read the result."""
     if isinstance(x.sharding, NamedSharding):
         return NamedSharding(x.sharding.mesh, PartitionSpec())
     return x.sharding
@@ -149,13 +151,13 @@ def _program(
     predict: Predict, outputs: tuple[str, ...], keep: tuple[str, ...], sharding: Any
 ) -> Any:
     def program(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
-        found = predict(variables, batch)
-        if missing := [name for name in outputs if name not in found]:
+        predicted = predict(variables, batch)
+        if missing := [name for name in outputs if name not in predicted]:
             raise ValueError(
                 f"this evaluator needs {missing[0]!r} from the objective's predict; it gives "
-                f"{', '.join(sorted(found)) or 'nothing'}"
+                f"{', '.join(sorted(predicted)) or 'nothing'}"
             )
-        return {name: found[name].astype(np.float32) for name in outputs} | {
+        return {name: predicted[name].astype(np.float32) for name in outputs} | {
             name: batch[name] for name in keep
         }
 

@@ -1,4 +1,4 @@
-"""Tests of small choices: which of two captions for which of two images, which word is right."""
+"""Compositionality benchmarks: crossed image-caption pairs, and choices among captions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from vision.evaluators.image_text.embeddings import IMAGE, TEXT, check_sizes, em
 
 @dataclasses.dataclass(frozen=True)
 class CrossedPairs:
-    """Winoground: two images and two captions with the same words, of which each fits one.
+    """Winoground: pairs of two images and two captions that have the same words.
 
     With s(c, i) for caption c and image i, a pair of records has its text right when both images
     prefer their caption, s(c0, i0) > s(c1, i0) and s(c1, i1) > s(c0, i1); its image right when
@@ -52,11 +52,11 @@ class CrossedPairs:
         group = rows[self.group] if self.group else rows["_index"] // 2
         if group.ndim != 1:
             raise ValueError(f"{self.group!r} is {group.shape}, not one number per record")
-        values, where, count = np.unique(group, return_inverse=True, return_counts=True)
+        values, group_of, count = np.unique(group, return_inverse=True, return_counts=True)
         if large := values[count > 2].tolist():
             raise DataError(f"{name}: group {large[0]} has more than two records")
-        order = np.argsort(where, kind="stable")
-        order = order[count[where[order]] == 2].reshape(-1, 2)
+        order = np.argsort(group_of, kind="stable")
+        order = order[count[group_of[order]] == 2].reshape(-1, 2)
         if not len(order):
             raise DataError(f"{name}: no two records belong together; set group")
 
@@ -64,9 +64,9 @@ class CrossedPairs:
         usable = finite(image).all(1) & finite(text).all(1)
         # Score of caption c with image i of every pair, in float64: what is equal stays equal.
         score = np.einsum("pcd,pid->pci", *(x.astype(np.float64) for x in (text, image)))
-        own, other = score[:, (0, 1), (0, 1)], score[:, (1, 0), (0, 1)]
-        text_right = usable & (own > other).all(1)
-        image_right = usable & (own > other[:, ::-1]).all(1)
+        matched, crossed = score[:, (0, 1), (0, 1)], score[:, (1, 0), (0, 1)]
+        text_right = usable & (matched > crossed).all(1)
+        image_right = usable & (matched > crossed[:, ::-1]).all(1)
         yield "text_score", float(text_right.mean())
         yield "image_score", float(image_right.mean())
         yield "group_score", float((text_right & image_right).mean())
@@ -79,9 +79,9 @@ class CrossedPairs:
 
 @dataclasses.dataclass(frozen=True)
 class CaptionChoice:
-    """Every image chooses among its captions, of which the first is right.
+    """Every image chooses among its captions, of which the first is correct.
 
-    The others name another colour, number, position, ...: what is swapped is the image's kind.
+    The others differ in one attribute (colour, number, position, ...), the record's kind.
 
     Yields ``accuracy`` (an equal score is no choice), ``chance`` (the mean of one over the
     captions), ``images``, per kind that occurs ``accuracy/KIND``, and, only where there are any,
@@ -120,24 +120,24 @@ class CaptionChoice:
         if text.ndim != 3:
             raise ValueError(f"{TEXT} is {text.shape}: a choice needs several captions, (B, C, D)")
         present = rows.get("text_mask", np.ones(text.shape[:2], bool)).astype(bool)
-        chosen = present[:, 0] & (present.sum(1) > 1)
-        if not chosen.any():
+        with_choice = present[:, 0] & (present.sum(1) > 1)
+        if not with_choice.any():
             raise DataError(f"{name}: no record has a right caption and another one")
         score = np.einsum("nd,ncd->nc", image.astype(np.float64), text.astype(np.float64))
         usable = finite(image) & (finite(text) | ~present).all(1)
         rival = np.where(present, score, -np.inf)[:, 1:].max(1, initial=-np.inf)
-        right = (usable & (score[:, 0] > rival))[chosen]
-        yield "accuracy", float(right.mean())
-        yield "chance", float((1 / present[chosen].sum(1)).mean())
-        yield "images", int(chosen.sum())
+        correct = (usable & (score[:, 0] > rival))[with_choice]
+        yield "accuracy", float(correct.mean())
+        yield "chance", float((1 / present[with_choice].sum(1)).mean())
+        yield "images", int(with_choice.sum())
         if self.kind:
             kind = rows[self.kind]
             if kind.ndim != 1 or not ((kind >= 0) & (kind < len(self.kinds))).all():
                 raise DataError(f"{name}: {self.kind!r} must lie in 0..{len(self.kinds) - 1}")
-            for number, called in enumerate(self.kinds):
-                if (here := kind[chosen] == number).any():
-                    yield f"accuracy/{called}", float(right[here].mean())
-        if without := int((~chosen).sum()):
-            yield "without_choice", without
-        if nonfinite := int((chosen & ~usable).sum()):
+            for number, kind_name in enumerate(self.kinds):
+                if (of_kind := kind[with_choice] == number).any():
+                    yield f"accuracy/{kind_name}", float(correct[of_kind].mean())
+        if without_choice := int((~with_choice).sum()):
+            yield "without_choice", without_choice
+        if nonfinite := int((with_choice & ~usable).sum()):
             yield "nonfinite", nonfinite

@@ -1,4 +1,4 @@
-"""Retrieval: texts by images, images by texts, and images by images of the same kind."""
+"""Retrieval of texts by images, of images by texts, and of images by images with their label."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ KS = (1, 5, 10)
 
 @dataclasses.dataclass(frozen=True)
 class ImageTextRetrieval:
-    """Images find their texts among all texts, and every text its image among all images.
+    """Image-to-text and text-to-image retrieval.
 
     Numbers begin with ``image_to_text_`` and ``text_to_image_``: ``r1``, ``r5``, ``r10`` (shares;
     an image is right with any of its captions; only for k below the size of the gallery),
@@ -40,7 +40,7 @@ class ImageTextRetrieval:
     ``vision.blocks.ranking``.
 
     Then counts: ``images``, ``texts``, and, only where there are any, ``empty_captions`` and
-    ``absent_captions`` (left out), ``images_without_text`` (they only distract), and
+    ``absent_captions`` (left out), ``images_without_text`` (distractors), and
     ``nonfinite_images`` and ``nonfinite_texts`` (they find nothing, and are not found). Figures
     ``image_to_text_examples`` and ``text_to_image_examples``: some queries, each with the five
     best answers and their similarity.
@@ -96,23 +96,21 @@ class ImageTextRetrieval:
             yield "text_to_image_examples", Gallery(tuple(self._images_shown(pairs)), "similarity")
 
     def _texts_shown(self, pairs: _Pairs) -> Iterator[Picture]:
-        for query, found, score in _answers(
-            pairs.image, pairs.text, self.examples, pairs.described
-        ):
-            own = pairs.texts_of(query)
-            said = self._words(pairs, found)
-            label = said if found in own else self._words(pairs, int(own[0]))
+        for query, text, score in _answers(pairs.image, pairs.text, self.examples, pairs.described):
+            own_texts = pairs.texts_of(query)
+            answer = self._words(pairs, text)
+            label = answer if text in own_texts else self._words(pairs, int(own_texts[0]))
             index = int(pairs.index[query])
-            yield picture(self.data.source, index, self.image, label, said, score)
+            yield picture(self.data.source, index, self.image, label, answer, score)
 
     def _images_shown(self, pairs: _Pairs) -> Iterator[Picture]:
-        for query, found, score in _answers(pairs.text, pairs.image, self.examples):
+        for query, image, score in _answers(pairs.text, pairs.image, self.examples):
             label = self._words(pairs, query)
-            others = pairs.texts_of(found)
-            said = self._words(pairs, int(others[0])) if len(others) else "no caption"
-            said = label if pairs.owner[query] == found else said
-            index = int(pairs.index[found])
-            yield picture(self.data.source, index, self.image, label, said, score)
+            captions = pairs.texts_of(image)
+            answer = self._words(pairs, int(captions[0])) if len(captions) else "no caption"
+            answer = label if pairs.owner[query] == image else answer
+            index = int(pairs.index[image])
+            yield picture(self.data.source, index, self.image, label, answer, score)
 
     def _words(self, pairs: _Pairs, text: int) -> str:
         return self.tokenizer.decode(pairs.ids[text][None])[0]
@@ -173,20 +171,20 @@ def _empty(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
     special = [x for x in (tokenizer.pad_id, tokenizer.bos_id, tokenizer.eos_id) if x is not None]
     empty = np.asarray(np.isin(ids, special).all(-1))
     # A special id may also stand for something: CLIP's padding is the exclamation mark.
-    for place in np.argwhere(empty):
-        empty[tuple(place)] = not content(tokenizer, ids[tuple(place)].tolist())
+    for position in np.argwhere(empty):
+        empty[tuple(position)] = not content(tokenizer, ids[tuple(position)].tolist())
     return empty
 
 
 @dataclasses.dataclass(frozen=True)
 class ImageRetrieval:
-    """Images find other images with the same label.
+    """Image-to-image retrieval, where images with the query's label are relevant.
 
     Yields ``r1``, ``r5``, ``r10``, ``median_rank``, ``mean_rank``, ``map``, ``map50``, ``ndcg``,
     ``r_precision`` as ``ImageTextRetrieval`` does, ``map_trapezoid`` (the mAP of Oxford and
     Paris), ``queries`` (with something to find, over which all of these are), ``gallery``, and,
-    only where there are any, ``queries_without_match``, ``unlabelled`` (label -1: neither asked
-    nor ranked) and ``nonfinite`` (embeddings with NaN or infinity: they find nothing and are not
+    only where there are any, ``queries_without_match``, ``unlabelled`` (label -1: neither queries
+    nor items) and ``nonfinite`` (embeddings with NaN or infinity: they find nothing and are not
     found). The figure ``nearest`` shows some queries' labels with the five best answers and their
     similarity.
 
@@ -195,10 +193,10 @@ class ImageRetrieval:
 
     Attributes:
       data: the gallery; batches need ``label``, int (B,).
-      queries: what is asked; None asks every image of the gallery for the others.
+      queries: the queries; None makes every image of the gallery a query for the others.
       label: name of the labels in a batch.
       junk_if_same: name of an int (B,) entry of a batch; empty for none.
-      embedding: what ``predict`` calls the image's unit vector (B, D).
+      embedding: name of the unit vectors (B, D) that ``predict`` gives.
       examples: queries to show.
       image: name of the image in the records of the gallery, for the pictures.
     """
@@ -222,25 +220,25 @@ class ImageRetrieval:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         gallery, unlabelled = self._labelled(predict, ctx, self.data)
-        asked, more = gallery, 0
+        queries, queries_unlabelled = gallery, 0
         if self.queries is not None:
-            asked, more = self._labelled(predict, ctx, self.queries)
-        relevant, junk = self._sets(asked, gallery)
-        places = rank(asked[self.embedding], gallery[self.embedding], relevant, junk)
+            queries, queries_unlabelled = self._labelled(predict, ctx, self.queries)
+        relevant, junk = self._sets(queries, gallery)
+        places = rank(queries[self.embedding], gallery[self.embedding], relevant, junk)
         yield from numbers(places, len(gallery[self.label]))
         yield "map_trapezoid", ranking.mean(ranking.trapezoid(places))
         yield "queries", int((places.relevant > 0).sum())
         yield "gallery", len(gallery[self.label])
-        sides = (gallery,) if self.queries is None else (gallery, asked)
+        sides = (gallery,) if self.queries is None else (gallery, queries)
         for name, count in (
             ("queries_without_match", int((places.relevant == 0).sum())),
-            ("unlabelled", unlabelled + more),
+            ("unlabelled", unlabelled + queries_unlabelled),
             ("nonfinite", sum(int((~finite(side[self.embedding])).sum()) for side in sides)),
         ):
             if count:
                 yield name, count
         if self.examples:
-            yield "nearest", Gallery(tuple(self._shown(asked, gallery)), "similarity")
+            yield "nearest", Gallery(tuple(self._shown(queries, gallery)), "similarity")
 
     def _labelled(
         self, predict: Predict, ctx: EvalContext, data: EvaluationData
@@ -258,38 +256,38 @@ class ImageRetrieval:
         return {name: x[labelled] for name, x in rows.items()}, int((~labelled).sum())
 
     def _sets(
-        self, asked: Rows, gallery: Rows
+        self, queries: Rows, gallery: Rows
     ) -> tuple[Callable[[int], np.ndarray], Callable[[int], np.ndarray]]:
         """Query to its relevant items, and to its junk."""
         labels = gallery[self.label]
         order = np.argsort(labels, kind="stable")
-        first = np.searchsorted(labels[order], asked[self.label], "left")
-        last = np.searchsorted(labels[order], asked[self.label], "right")
+        first = np.searchsorted(labels[order], queries[self.label], "left")
+        last = np.searchsorted(labels[order], queries[self.label], "right")
 
-        def divided(query: int) -> tuple[np.ndarray, np.ndarray]:
+        def split(query: int) -> tuple[np.ndarray, np.ndarray]:
             items = order[first[query] : last[query]]
-            out = np.zeros(len(items), bool) if asked is not gallery else items == query
+            junk = np.zeros(len(items), bool) if queries is not gallery else items == query
             if name := self.junk_if_same:
-                out |= gallery[name][items] == asked[name][query]
-            return items[~out], items[out]
+                junk |= gallery[name][items] == queries[name][query]
+            return items[~junk], items[junk]
 
-        return lambda query: divided(query)[0], lambda query: divided(query)[1]
+        return lambda query: split(query)[0], lambda query: split(query)[1]
 
-    def _shown(self, asked: Rows, gallery: Rows) -> Iterator[Picture]:
+    def _shown(self, queries: Rows, gallery: Rows) -> Iterator[Picture]:
         source = self.data.source
         names = source.info.class_names
-        itself = asked is gallery
-        for query, found, score in _answers(
-            asked[self.embedding], gallery[self.embedding], self.examples, itself=itself
+        itself = queries is gallery
+        for query, item, score in _answers(
+            queries[self.embedding], gallery[self.embedding], self.examples, exclude_self=itself
         ):
-            labels = (int(asked[self.label][query]), int(gallery[self.label][found]))
-            said = [names[i] if 0 <= i < len(names) else str(i) for i in labels]
-            index = int(gallery["_index"][found])
-            yield picture(source, index, self.image, said[0], said[1], score)
+            labels = (int(queries[self.label][query]), int(gallery[self.label][item]))
+            labels = [names[i] if 0 <= i < len(names) else str(i) for i in labels]
+            index = int(gallery["_index"][item])
+            yield picture(source, index, self.image, labels[0], labels[1], score)
 
 
 def numbers(places: Places, size: int) -> Iterator[tuple[str, float]]:
-    """Name and value of what is said of every ranking; ``size`` is the gallery's."""
+    """Name and value of every ranking metric; ``size`` is the gallery's."""
     for k in KS:
         if k < size:
             yield f"r{k}", ranking.mean(ranking.hit(places, k))
@@ -305,25 +303,28 @@ def _answers(
     queries: np.ndarray,
     gallery: np.ndarray,
     count: int,
-    among: np.ndarray | None = None,
-    itself: bool = False,
+    allowed: np.ndarray | None = None,
+    exclude_self: bool = False,
 ) -> Iterator[tuple[int, int, float]]:
     """Some queries with their best answers: query, item and score, best first.
 
-    ``among`` (Q,) bool says which may be chosen; ``itself`` leaves item q out for query q.
+    ``allowed`` (Q,) bool: queries that may be chosen; ``exclude_self``: item q is no answer to
+    query q.
     """
-    possible = finite(queries) if among is None else finite(queries) & among
+    possible = finite(queries) if allowed is None else finite(queries) & allowed
     usable = np.flatnonzero(finite(gallery))
     candidates = np.flatnonzero(possible)
     if not len(usable) or not len(candidates):
         return
     chosen = candidates[spread(count, len(candidates))]
     ranked = gallery if len(usable) == len(gallery) else gallery[usable]
-    scores, found = nearest(queries[chosen], ranked, min(SHOWN + itself, len(usable)))
-    for query, row, places in zip(chosen.tolist(), scores.tolist(), found, strict=True):
+    scores, neighbours = nearest(queries[chosen], ranked, min(SHOWN + exclude_self, len(usable)))
+    for query, row, places in zip(chosen.tolist(), scores.tolist(), neighbours, strict=True):
         answers = zip(usable[places].tolist(), row, strict=True)
-        kept = [(item, score) for item, score in answers if not itself or item != query]
-        for item, score in kept[:SHOWN]:
+        ranked_items = [
+            (item, score) for item, score in answers if not exclude_self or item != query
+        ]
+        for item, score in ranked_items[:SHOWN]:
             yield query, item, score
 
 

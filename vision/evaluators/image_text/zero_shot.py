@@ -1,4 +1,4 @@
-"""Zero-shot classification: class names, put into sentences, are the classifier's weights."""
+"""Zero-shot classification with text embeddings of prompts as the classifier's weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _SCORES = 2**24  # at a time
 
 @dataclasses.dataclass(frozen=True)
 class ZeroShot:
-    """Classifies images by the nearest of the class names' text embeddings.
+    """Zero-shot classification by cosine with the text embeddings of the class names.
 
     The embedding of a class is the mean of the unit embeddings of its prompts, one per template,
     made a unit vector again (Radford et al., 2021); all of them are computed once per run.
@@ -63,7 +63,7 @@ class ZeroShot:
       label: name of the labels in a batch.
       mistakes: how many wrong answers to show.
       temperature: of the softmax over cosines that gives the mistakes' probabilities.
-      list_classes: see above.
+      list_classes: largest number of classes for which ``accuracy/NAME`` is yielded.
       image: name of the image in the records of ``data.source``, for the pictures.
       confusion_max_classes: with more classes than this there is no confusion matrix.
     """
@@ -104,10 +104,10 @@ class ZeroShot:
         best, rank = classify(images.embedding, images.label, bank)
 
         counted = images.label >= 0
-        right = rank[counted]
-        yield "top1", _mean(right < 1)
+        true_rank = rank[counted]
+        yield "top1", _mean(true_rank < 1)
         if len(names) > 5:
-            yield "top5", _mean(right < 5)
+            yield "top5", _mean(true_rank < 5)
         accuracy = per_class(images.label, rank, len(names))
         occurring = accuracy[~np.isnan(accuracy)]
         yield "macro", _mean(occurring)
@@ -122,13 +122,13 @@ class ZeroShot:
             for name, value in zip(names, accuracy.tolist(), strict=True):
                 if not np.isnan(value):
                     yield f"accuracy/{name}", value
-        known = counted & finite(images.embedding)
+        valid = counted & finite(images.embedding)
         if len(names) <= self.confusion_max_classes:
             counts = np.zeros((len(names), len(names)), np.int64)
-            np.add.at(counts, (images.label[known], best[known]), 1)
+            np.add.at(counts, (images.label[valid], best[valid]), 1)
             yield "confusion", ConfusionMatrix(counts, names)
         if self.mistakes:
-            wrong = np.flatnonzero(known & (rank > 0))
+            wrong = np.flatnonzero(valid & (rank > 0))
             yield "mistakes", Gallery(tuple(self._shown(images, bank, best, wrong, names)))
 
     def _shown(
@@ -139,18 +139,20 @@ class ZeroShot:
         wrong: np.ndarray,
         names: tuple[str, ...],
     ) -> Iterator[Picture]:
-        sure = np.zeros(len(wrong))
+        probability = np.zeros(len(wrong))
         step = max(1, _SCORES // len(bank))
         for start in range(0, len(wrong), step):
             rows = wrong[start : start + step]
             scores = (images.embedding[rows] @ bank.T).astype(np.float64) / self.temperature
             scores -= scores.max(1, keepdims=True)
-            sure[start : start + step] = 1 / np.exp(scores).sum(1)
-        for place in np.argsort(-sure, kind="stable")[: self.mistakes].tolist():
-            row = int(wrong[place])
-            true, said = names[images.label[row]], names[best[row]]
+            probability[start : start + step] = 1 / np.exp(scores).sum(1)
+        for i in np.argsort(-probability, kind="stable")[: self.mistakes].tolist():
+            row = int(wrong[i])
+            label, prediction = names[images.label[row]], names[best[row]]
             index = int(images.index[row])
-            yield picture(self.data.source, index, self.image, true, said, float(sure[place]))
+            yield picture(
+                self.data.source, index, self.image, label, prediction, float(probability[i])
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -194,34 +196,40 @@ class MultilingualZeroShot:
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once. Errors as in ``ZeroShot``, with the language."""
-        own = self.class_names or tuple(self.data.source.info.class_names)
-        check_names(own, f"class names of {self.data.source.info.name}")
-        languages = load_class_names(self.names_file, own)
+        names = self.class_names or tuple(self.data.source.info.class_names)
+        check_names(names, f"class names of {self.data.source.info.name}")
+        languages = load_class_names(self.names_file, names)
         translated = load_language_templates(self.templates_file) if self.templates_file else {}
         if unknown := sorted(translated.keys() - languages.keys()):
             raise DataError(
                 f"{self.templates_file}: no class names in {unknown[0]!r}; {self.names_file} has "
                 f"{', '.join(languages)}"
             )
-        images = _images(predict, ctx, self.data, self.label, len(own))
-        ours = text_bank(predict, ctx, self.tokenizer, self.templates, own, self.text_batch)
-        check_sizes(images.embedding, ours)
+        images = _images(predict, ctx, self.data, self.label, len(names))
+        bank_of_data = text_bank(
+            predict, ctx, self.tokenizer, self.templates, names, self.text_batch
+        )
+        check_sizes(images.embedding, bank_of_data)
 
-        found: dict[str, tuple[int, float, float]] = {}
+        results: dict[str, tuple[int, float, float]] = {}
         without = 0
         for language, classes in languages.items():
             templates = translated.get(language, self.templates)
             bank = text_bank(
                 predict, ctx, self.tokenizer, templates, classes.names, self.text_batch, language
             )
-            there, here = _accuracies(images, classes, bank, ours)
-            without += int(np.isnan(there))
-            found[language] = len(classes.names), there, here
-            if not np.isnan(there):
-                yield f"accuracy/{language}", there
-                yield f"own_accuracy/{language}", here
+            translated_accuracy, own_accuracy = _accuracies(images, classes, bank, bank_of_data)
+            without += int(np.isnan(translated_accuracy))
+            results[language] = len(classes.names), translated_accuracy, own_accuracy
+            if not np.isnan(translated_accuracy):
+                yield f"accuracy/{language}", translated_accuracy
+                yield f"own_accuracy/{language}", own_accuracy
             yield f"classes/{language}", len(classes.names)
-        measured = [there for _, there, _ in found.values() if not np.isnan(there)]
+        measured = [
+            translated_accuracy
+            for _, translated_accuracy, _ in results.values()
+            if not np.isnan(translated_accuracy)
+        ]
         yield "accuracy", _mean(np.asarray(measured))
         for name, count in (
             ("unlabelled", int((images.label < 0).sum())),
@@ -230,11 +238,19 @@ class MultilingualZeroShot:
         ):
             if count:
                 yield name, count
-        ranked = sorted(found.values(), key=lambda each: -each[0])
-        place = np.arange(1.0, len(ranked) + 1)
+        ranked = sorted(results.values(), key=lambda result: -result[0])
+        x = np.arange(1.0, len(ranked) + 1)
         lines = (
-            Line("in the language", place, np.asarray([there for _, there, _ in ranked])),
-            Line("by the data's names", place, np.asarray([here for _, _, here in ranked])),
+            Line(
+                "in the language",
+                x,
+                np.asarray([translated_accuracy for _, translated_accuracy, _ in ranked]),
+            ),
+            Line(
+                "by the data's names",
+                x,
+                np.asarray([own_accuracy for _, _, own_accuracy in ranked]),
+            ),
         )
         yield "languages", Curve(lines, "language, most classes first", "accuracy")
 
@@ -258,16 +274,16 @@ def text_bank(
     """Unit vectors (K, D) of K class names: the mean over templates of their prompts' embeddings.
 
     Raises:
-      DataError: a prompt's embedding is not finite, or a class's add up to nothing.
+      DataError: a prompt's embedding is not finite, or those of a class add up to zero.
     """
     texts = prompts(templates, names)
-    each = embed_texts(predict, ctx, tokenizer, texts, batch_size)
-    bank = normalised(each.reshape(len(names), len(templates), -1).mean(1))
-    if bad := np.flatnonzero(~finite(bank)).tolist():
+    embeddings = embed_texts(predict, ctx, tokenizer, texts, batch_size)
+    bank = normalised(embeddings.reshape(len(names), len(templates), -1).mean(1))
+    if undefined := np.flatnonzero(~finite(bank)).tolist():
         where = f" in {language!r}" if language else ""
         raise DataError(
-            f"{len(bad)} class(es){where} have no finite text embedding, the first is "
-            f"{names[bad[0]]!r}: the text tower gives NaN, or opposite vectors"
+            f"{len(undefined)} class(es){where} have no finite text embedding, the first is "
+            f"{names[undefined[0]]!r}: the text tower gives NaN, or opposite vectors"
         )
     return bank
 
@@ -293,10 +309,12 @@ def classify(
         rows = usable[start : start + step]
         scores = embedding[rows] @ bank.T
         best[rows] = scores.argmax(1)
-        true = label[rows][:, None]
-        own = np.take_along_axis(scores, np.maximum(true, 0), 1)
-        before = (scores > own) | ((scores == own) & (np.arange(len(bank)) < true))
-        rank[rows] = np.where(true[:, 0] >= 0, before.sum(1), len(bank))
+        labels = label[rows][:, None]
+        true_scores = np.take_along_axis(scores, np.maximum(labels, 0), 1)
+        before = (scores > true_scores) | (
+            (scores == true_scores) & (np.arange(len(bank)) < labels)
+        )
+        rank[rows] = np.where(labels[:, 0] >= 0, before.sum(1), len(bank))
     return best, rank
 
 
@@ -304,23 +322,23 @@ def per_class(label: np.ndarray, rank: np.ndarray, num_classes: int) -> np.ndarr
     """Accuracy (K,) of every class, NaN for those that do not occur."""
     counted = label >= 0
     count = np.bincount(label[counted], minlength=num_classes)
-    right = np.bincount(label[counted & (rank == 0)], minlength=num_classes)
-    return np.divide(right, count, out=np.full(num_classes, np.nan), where=count > 0)
+    correct = np.bincount(label[counted & (rank == 0)], minlength=num_classes)
+    return np.divide(correct, count, out=np.full(num_classes, np.nan), where=count > 0)
 
 
 def _accuracies(
-    images: _Images, classes: Classes, bank: np.ndarray, own: np.ndarray
+    images: _Images, classes: Classes, bank: np.ndarray, own_bank: np.ndarray
 ) -> tuple[float, float]:
     """Among ``classes``: by their names' ``bank``, and by those of all classes, ``own``."""
-    place = np.full(len(own), -1, np.int64)
-    place[list(classes.indices)] = np.arange(len(classes.indices))
-    rows = (images.label >= 0) & (place[images.label] >= 0)
-    embedding, label = images.embedding[rows], place[images.label[rows]]
-    there, here = (
+    position = np.full(len(own_bank), -1, np.int64)
+    position[list(classes.indices)] = np.arange(len(classes.indices))
+    rows = (images.label >= 0) & (position[images.label] >= 0)
+    embedding, label = images.embedding[rows], position[images.label[rows]]
+    translated, by_own_names = (
         _mean(classify(embedding, label, weights)[1] == 0)
-        for weights in (bank, own[list(classes.indices)])
+        for weights in (bank, own_bank[list(classes.indices)])
     )
-    return there, here
+    return translated, by_own_names
 
 
 def _images(
@@ -333,11 +351,11 @@ def _images(
             f"{label!r} is {labels.dtype}{list(labels.shape)}; zero-shot needs int (B,)"
         )
     labels = labels.astype(np.int64)
-    if bad := np.flatnonzero((labels < -1) | (labels >= num_classes)).tolist():
+    if invalid := np.flatnonzero((labels < -1) | (labels >= num_classes)).tolist():
         raise DataError(
-            f"{source.info.name}: {len(bad)} label(s) are no class: outside 0..{num_classes - 1} "
-            f"(and not -1, unlabelled); one belongs to record "
-            f"{source.key(int(rows['_index'][bad[0]]))!r}. Mend the labels, or give as many "
+            f"{source.info.name}: {len(invalid)} label(s) are no class: outside "
+            f"0..{num_classes - 1} (and not -1, unlabelled); one belongs to record "
+            f"{source.key(int(rows['_index'][invalid[0]]))!r}. Mend the labels, or give as many "
             "class_names as the data has classes"
         )
     return _Images(rows[IMAGE], labels, rows["_index"])

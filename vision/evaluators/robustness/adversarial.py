@@ -1,4 +1,4 @@
-"""How a classifier withstands attacks: accuracy before and after, and how far they had to go."""
+"""Adversarial robustness: accuracy before and after attacks, and sizes of perturbations."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True)
 class Adversarial:
-    """Attacks on the records of ``data`` that a classifier gets right.
+    """Attacks on the records of ``data`` that a classifier classifies correctly.
 
     Yields, over labelled records, ``accuracy`` without attack, ``zero_gradient`` (the share whose
-    loss has a gradient of exactly zero in every pixel: gradients say nothing there, and attacks
-    that follow them fail for that reason alone), and for every attack
-    ``<attack>_accuracy`` (records that are right and withstand it), ``<attack>_success`` (of the
-    right ones, those that do not), ``<attack>_l2`` and ``<attack>_linf`` (mean distances of what it
-    found, in pixels of 0..1; NaN where it found nothing); with two or more attacks that have a
+    loss has a gradient of exactly zero in every pixel, where gradient attacks fail for that
+    reason alone), and for every attack
+    ``<attack>_accuracy`` (records that are correct and withstand it), ``<attack>_success`` (of the
+    correct ones, those that do not), ``<attack>_l2`` and ``<attack>_linf`` (mean norms of its
+    successful perturbations, pixels in 0..1; NaN without any); with two or more attacks that have a
     radius ``worst_case_accuracy``, of records that withstand all of these; ``examples``, and, only
     where there are any, ``unlabelled`` and ``nonfinite`` (NaN or infinity among logits or
     gradients at any time: such logits are wrong before an attack and no success of one). With
@@ -37,9 +37,9 @@ class Adversarial:
     ``<attack>_<radius>``, and the figure ``accuracy_by_radius`` shows them.
 
     Attacks work on images in 0..1, in the model's own resolution, and never leave that range. An
-    attack meets the same chance whatever the batches and devices. Where features are kept
+    attack's randomness depends on seed and record only. Where features are stored
     (``evaluate.py --features=FOLDER``) finished batches and the state of the running attack are
-    kept there too: the same command goes on.
+    stored there too: the same command resumes.
 
     Attributes:
       data: what is attacked; batches need floating-point ``image`` and labels.
@@ -48,7 +48,7 @@ class Adversarial:
         0..1: 0.5 and 0.5 for ``ValueRange(-1, 1)``.
       epsilons: further radii.
       examples: only records before this place of ``data`` are attacked; None for all.
-      target: class that targeted attacks want; of the wrong ones the ``least_likely`` or the
+      target: class that targeted attacks aim at: of the wrong ones the ``least_likely`` or the
         ``runner_up`` by the clean logits.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
@@ -83,17 +83,17 @@ class Adversarial:
             raise ValueError(f"epsilons: none of {', '.join(self.attacks)} has a radius eps")
         if len(set(map(_text, self.epsilons))) < len(self.epsilons):
             raise ValueError(f"epsilons={self.epsilons}: some are the same to six digits")
-        if taken := {name for name in self.attacks if name in self._swept()}:
-            raise ValueError(f"attacks: {taken.pop()!r} is what epsilons call one of theirs")
+        if clash := {name for name in self.attacks if name in self._swept()}:
+            raise ValueError(f"attacks: {clash.pop()!r} is what epsilons call one of theirs")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
 
         Raises:
           DataError: no labelled records, or images that ``mean`` and ``std`` do not bring to 0..1.
-          MeasureError: labels that are no class.
+          MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed.
-          WorkdirError: the folder for what is kept cannot be written.
+          WorkdirError: the folder for intermediate results cannot be written.
         """
         attacks = {**self.attacks, **self._swept()}
         rows = self._rows(predict, ctx, attacks)
@@ -101,52 +101,54 @@ class Adversarial:
         if not labelled.any():
             raise DataError(f"{self.data.source.info.name}: no labelled records to attack")
         rows = {name: x[labelled] for name, x in rows.items()}
-        right = rows["right"]
-        yield "accuracy", float(right.mean())
+        correct = rows["right"]
+        yield "accuracy", float(correct.mean())
         yield "zero_gradient", float((rows["zero"] & ~rows["nonfinite"]).mean())
-        after = {}
+        robust_accuracy = {}
         for name in attacks:
-            found = rows[f"{name}/found"]
-            after[name] = float((right & ~found).mean())
-            yield f"{name}_accuracy", after[name]
-            yield f"{name}_success", _mean(found[right])
-            yield f"{name}_l2", _mean(rows[f"{name}/l2"][found])
-            yield f"{name}_linf", _mean(rows[f"{name}/linf"][found])
+            fooled = rows[f"{name}/found"]
+            robust_accuracy[name] = float((correct & ~fooled).mean())
+            yield f"{name}_accuracy", robust_accuracy[name]
+            yield f"{name}_success", _mean(fooled[correct])
+            yield f"{name}_l2", _mean(rows[f"{name}/l2"][fooled])
+            yield f"{name}_linf", _mean(rows[f"{name}/linf"][fooled])
         bounded = [name for name, attack in self.attacks.items() if _has_radius(attack)]
         if len(bounded) > 1:
-            broken = np.logical_or.reduce([rows[f"{name}/found"] for name in bounded])
-            yield "worst_case_accuracy", float((right & ~broken).mean())
-        yield "examples", len(right)
+            any_fooled = np.logical_or.reduce([rows[f"{name}/found"] for name in bounded])
+            yield "worst_case_accuracy", float((correct & ~any_fooled).mean())
+        yield "examples", len(correct)
         if unlabelled := int((~labelled).sum()):
             yield "unlabelled", unlabelled
-        strange = [rows["nonfinite"], *(rows[f"{name}/nonfinite"] for name in attacks)]
-        if nonfinite := int(np.logical_or.reduce(strange).sum()):
+        nonfinite_parts = [rows["nonfinite"], *(rows[f"{name}/nonfinite"] for name in attacks)]
+        if nonfinite := int(np.logical_or.reduce(nonfinite_parts).sum()):
             yield "nonfinite", nonfinite
         if self.epsilons:
-            lines = [self._line(name, float(right.mean()), after) for name in bounded]
+            lines = [self._line(name, float(correct.mean()), robust_accuracy) for name in bounded]
             yield "accuracy_by_radius", Curve(tuple(lines), "radius, pixels in 0..1", "accuracy")
 
     def _rows(self, predict: Predict, ctx: EvalContext, attacks: Mapping[str, Attack]) -> Rows:
-        """Of every record, in order: what ``clean`` tells, and ``<attack>/<what it gave>``."""
+        """Of every record, in order: the rows of ``clean``, and ``<attack>/<row of attacked>``."""
         victim = Victim(
             predict, self.logits, self.label, self.mean, self.std, self.target, self.seed
         )
         limit = np.iinfo(np.int32).max if self.examples is None else self.examples
-        kept = self._kept(predict, ctx)
+        cache = self._kept(predict, ctx)
         parts: list[Rows] = []
         for number, batch in enumerate(ctx.batches(self.data)):
-            told, before = clean(victim, ctx.variables, batch, limit)
-            self._check(told)
+            row_values, on_device = clean(victim, ctx.variables, batch, limit)
+            self._check(row_values)
             for name, attack in attacks.items():
-                found = kept.rows(number, attack, told["index"]) if kept else None
-                if found is None:
-                    found = attacked(victim, attack, ctx.variables, batch, before, kept, number)
-                    if kept:
-                        kept.save_rows(number, attack, told["index"], found)
-                told |= {f"{name}/{what}": x for what, x in found.items()}
-            valid = told.pop("valid")
-            parts.append({name: x[valid] for name, x in told.items() if x.ndim})
-            if (told["index"] >= limit - 1).any():
+                attack_rows = cache.rows(number, attack, row_values["index"]) if cache else None
+                if attack_rows is None:
+                    attack_rows = attacked(
+                        victim, attack, ctx.variables, batch, on_device, cache, number
+                    )
+                    if cache:
+                        cache.save_rows(number, attack, row_values["index"], attack_rows)
+                row_values |= {f"{name}/{what}": x for what, x in attack_rows.items()}
+            valid = row_values.pop("valid")
+            parts.append({name: x[valid] for name, x in row_values.items() if x.ndim})
+            if (row_values["index"] >= limit - 1).any():
                 break
         if not parts:
             raise DataError(f"{self.data.source.info.name}: no records to attack")
@@ -160,15 +162,15 @@ class Adversarial:
         settings = {name: getattr(self, name) for name in names}
         return Kept.under(folder, [_FORMAT, settings, getattr(self.data, "batch_size", None)])
 
-    def _check(self, told: Rows) -> None:
-        valid, where = told["valid"], self.data.source.info.name
-        whole(f"labels of {where}", told["label"][valid], None, int(told["classes"]))
+    def _check(self, row_values: Rows) -> None:
+        valid, name = row_values["valid"], self.data.source.info.name
+        whole(f"labels of {name}", row_values["label"][valid], None, int(row_values["classes"]))
         if not valid.any():
             return
-        low, high = told["low"][valid].min(), told["high"][valid].max()
+        low, high = row_values["low"][valid].min(), row_values["high"][valid].max()
         if low < -1e-3 or high > 1 + 1e-3:
             raise DataError(
-                f"{where}: with mean={self.mean} and std={self.std} pixels reach from {low:.4g} to "
+                f"{name}: with mean={self.mean} and std={self.std} pixels reach from {low:.4g} to "
                 f"{high:.4g} and not from 0 to 1: set both to what data.ops normalise with"
             )
 
@@ -180,10 +182,10 @@ class Adversarial:
             for eps in self.epsilons
         }
 
-    def _line(self, name: str, clean: float, after: Mapping[str, float]) -> Line:
+    def _line(self, name: str, clean: float, robust_accuracy: Mapping[str, float]) -> Line:
         attack: Any = self.attacks[name]
-        points = {0.0: clean, attack.eps: after[name]}
-        points |= {eps: after[f"{name}_{_text(eps)}"] for eps in self.epsilons}
+        points = {0.0: clean, attack.eps: robust_accuracy[name]}
+        points |= {eps: robust_accuracy[f"{name}_{_text(eps)}"] for eps in self.epsilons}
         x = sorted(points)
         return Line(name, np.asarray(x), np.asarray([points[eps] for eps in x]))
 

@@ -1,4 +1,4 @@
-"""Attacks on a model through its evaluation batches, kept on disk while they run."""
+"""Attacks on a model's evaluation batches, whose progress is stored on disk."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Victim:
       logits: name of the logits (B, K) that it gives.
       label: name of an int (B,) entry of the batches.
       mean, std: what the batches are normalised with: one number for all channels, or one each.
-      target: what targeted attacks want: of the other classes the least likely or the likeliest.
+      target: of targeted attacks: of the wrong classes the least likely or the likeliest.
       seed: of all attacks.
     """
 
@@ -68,13 +68,15 @@ class Victim:
     def of(self, variables: Variables, batch: Batch) -> LogitsFn:
         def logits(pixels: jax.Array) -> jax.Array:
             image = (pixels - _channels(self.mean)) / _channels(self.std)
-            found = self.predict(variables, {**batch, "image": image.astype(batch["image"].dtype)})
-            if self.logits not in found:
+            outputs = self.predict(
+                variables, {**batch, "image": image.astype(batch["image"].dtype)}
+            )
+            if self.logits not in outputs:
                 raise ValueError(
                     f"attacks need {self.logits!r} from the objective's predict; it gives "
-                    f"{', '.join(sorted(found)) or 'nothing'}"
+                    f"{', '.join(sorted(outputs)) or 'nothing'}"
                 )
-            return found[self.logits].astype(jnp.float32)
+            return outputs[self.logits].astype(jnp.float32)
 
         return logits
 
@@ -82,7 +84,7 @@ class Victim:
 def clean(
     victim: Victim, variables: Variables, batch: Batch, limit: int
 ) -> tuple[Rows, dict[str, jax.Array]]:
-    """What the model says before any attack.
+    """The model's outputs before any attack.
 
     Returns:
       On the host, of all rows: ``index``, ``valid`` (a record below ``limit``), ``label``,
@@ -94,8 +96,8 @@ def clean(
         if name not in batch:
             raise ValueError(f"attacks need {name!r} in a batch; it has {', '.join(sorted(batch))}")
     program = _clean_program(victim, limit, batch["_mask"].sharding)
-    told, here = program(variables, dict(batch))
-    return jax.device_get(told), here
+    rows, on_device = program(variables, dict(batch))
+    return jax.device_get(rows), on_device
 
 
 @functools.lru_cache(maxsize=32)
@@ -104,35 +106,35 @@ def _clean_program(victim: Victim, limit: int, split: NamedSharding) -> Any:
         label, index = batch[victim.label], batch["_index"]
         valid = batch["_mask"].astype(bool) & (index < limit)
         pixels = victim.pixels(batch["image"])
-        inside, logits_fn = jnp.clip(pixels, 0, 1), victim.of(variables, batch)
+        clipped, logits_fn = jnp.clip(pixels, 0, 1), victim.of(variables, batch)
 
         def total(x: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = logits_fn(x)
             return cross_entropy(logits, label, targeted=False).sum(), logits
 
-        slope, logits = jax.grad(total, has_aux=True)(inside)
+        gradient, logits = jax.grad(total, has_aux=True)(clipped)
         finite = jnp.isfinite(logits).all(-1)
         best = jnp.where(finite, jnp.argmax(logits, -1), -1)
-        right = valid & (label >= 0) & (best == label)
-        own = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
+        correct = valid & (label >= 0) & (best == label)
+        true_class = jax.nn.one_hot(label, logits.shape[-1], dtype=bool)
         if victim.target == "least_likely":
-            target = jnp.argmin(jnp.where(own, jnp.inf, logits), -1)
+            target = jnp.argmin(jnp.where(true_class, jnp.inf, logits), -1)
         else:
-            target = jnp.argmax(jnp.where(own, -jnp.inf, logits), -1)
-        told = {
+            target = jnp.argmax(jnp.where(true_class, -jnp.inf, logits), -1)
+        rows = {
             "index": index,
             "valid": valid,
             "label": label,
-            "right": right,
-            "zero": (slope == 0).all((1, 2, 3)),
+            "right": correct,
+            "zero": (gradient == 0).all((1, 2, 3)),
             "nonfinite": ~finite,
             "low": pixels.min((1, 2, 3)),
             "high": pixels.max((1, 2, 3)),
             "classes": jnp.asarray(logits.shape[-1]),
         }
-        return told, {"pixels": inside, "target": target.astype(jnp.int32), "right": right}
+        return rows, {"pixels": clipped, "target": target.astype(jnp.int32), "right": correct}
 
-    return jax.jit(program, out_shardings=(_whole(split), split))
+    return jax.jit(program, out_shardings=(_replicated(split), split))
 
 
 def attacked(
@@ -140,34 +142,34 @@ def attacked(
     attack: Attack,
     variables: Variables,
     batch: Batch,
-    before: Mapping[str, jax.Array],
-    kept: Kept | None,
+    on_device: Mapping[str, jax.Array],
+    cache: Kept | None,
     number: int,
 ) -> Rows:
-    """Attacks the rows that are right; all rows' ``found``, ``l2``, ``linf`` and ``nonfinite``.
+    """Attacks the correct rows; returns all rows' ``found``, ``l2``, ``linf`` and ``nonfinite``.
 
     Args:
-      before: what ``clean`` left on the devices.
-      kept: where the state is saved while it runs; None for nowhere.
+      on_device: the second result of ``clean``.
+      cache: where the state is saved while it runs; None for nowhere.
       number: of the batch.
     """
     programs = _attack_programs(victim, attack, batch["_mask"].sharding)
-    state = programs.start(before, batch)
+    state = programs.start(on_device, batch)
     total = updates(attack)
-    every = max(-(-total // _SAVES), 1) if kept else total
+    interval = max(-(-total // _SAVES), 1) if cache else total
     step = 0
-    if kept and (leaves := kept.state(number, attack, flatten(state))) is not None:
+    if cache and (leaves := cache.state(number, attack, flatten(state))) is not None:
         step = int(leaves["step"])
         put = [_put(leaves[name], x.sharding) for name, x in flatten(state).items()]
         state = jax.tree.unflatten(jax.tree.structure(state), put)
     while True:
-        step = min(step + every, total)
+        step = min(step + interval, total)
         state = programs.go(variables, batch, state, step)
-        told = jax.device_get(programs.tell(state))
-        if told.pop("ended"):
-            return told
-        if kept:
-            kept.save_state(number, attack, jax.device_get(flatten(programs.gather(state))))
+        rows = jax.device_get(programs.tell(state))
+        if rows.pop("ended"):
+            return rows
+        if cache:
+            cache.save_state(number, attack, jax.device_get(flatten(programs.gather(state))))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -180,17 +182,17 @@ class _Programs:
 
 @functools.lru_cache(maxsize=64)
 def _attack_programs(victim: Victim, attack: Attack, split: NamedSharding) -> _Programs:
-    whole = _whole(split)
+    replicated = _replicated(split)
 
-    def start(before: Mapping[str, jax.Array], batch: Batch) -> AttackState:
-        wanted = before["target"] if attack.targeted else batch[victim.label]
+    def start(on_device: Mapping[str, jax.Array], batch: Batch) -> AttackState:
+        target = on_device["target"] if attack.targeted else batch[victim.label]
         fold = functools.partial(jax.random.fold_in, jax.random.key(victim.seed))
         keys = jax.vmap(fold)(batch["_index"])
-        return laid_out(init(attack, keys, before["pixels"], wanted, before["right"]))
+        return laid_out(init(attack, keys, on_device["pixels"], target, on_device["right"]))
 
     def laid_out(state: AttackState) -> AttackState:
-        # Always the same, also of a state that comes from disk: so is the program.
-        layout = jax.tree.map(lambda x: split if x.ndim else whole, state)
+        # One layout, also of a state read from disk, so that nothing is compiled twice.
+        layout = jax.tree.map(lambda x: split if x.ndim else replicated, state)
         return jax.lax.with_sharding_constraint(state, layout)
 
     def advance(variables: Variables, batch: Batch, state: AttackState, until: int) -> AttackState:
@@ -212,8 +214,8 @@ def _attack_programs(victim: Victim, attack: Attack, split: NamedSharding) -> _P
     return _Programs(
         jax.jit(start),
         jax.jit(advance),
-        jax.jit(tell, out_shardings=whole),
-        jax.jit(same, out_shardings=whole),
+        jax.jit(tell, out_shardings=replicated),
+        jax.jit(same, out_shardings=replicated),
     )
 
 
@@ -222,7 +224,7 @@ class Kept:
     """Files of attacks: the rows of finished batches, and the state of the one under way.
 
     Attributes:
-      folder: of one model, one data set and one way to attack; made when something is kept.
+      folder: of one model, one data set and one attack's settings; made when it is written.
     """
 
     folder: Path
@@ -235,23 +237,23 @@ class Kept:
 
     def rows(self, number: int, attack: Attack, index: np.ndarray) -> Rows | None:
         """What ``attacked`` gave for the batch whose records are ``index``, or None."""
-        found = _load(self._file(number, attack))
-        fits = found is not None and np.array_equal(found.pop("index", np.zeros(0)), index)
-        return found if all(cluster.gather(fits)) else None
+        rows = _load(self._file(number, attack))
+        fits = rows is not None and np.array_equal(rows.pop("index", np.zeros(0)), index)
+        return rows if all(cluster.gather(fits)) else None
 
     def save_rows(self, number: int, attack: Attack, index: np.ndarray, rows: Rows) -> None:
         self._save(self._file(number, attack), {**rows, "index": index})
 
     def state(self, number: int, attack: Attack, like: Mapping[str, Any]) -> Rows | None:
         """The leaves of the state under way on this batch, or None."""
-        found = _load(self._running)
+        leaves = _load(self._running)
         fits = (
-            found is not None
-            and str(found.pop("of", "")) == self._file(number, attack).stem
-            and {name: (x.shape, x.dtype) for name, x in found.items()}
+            leaves is not None
+            and str(leaves.pop("of", "")) == self._file(number, attack).stem
+            and {name: (x.shape, x.dtype) for name, x in leaves.items()}
             == {name: (x.shape, x.dtype) for name, x in like.items()}
         )
-        return found if all(cluster.gather(fits)) else None
+        return leaves if all(cluster.gather(fits)) else None
 
     def save_state(self, number: int, attack: Attack, leaves: Mapping[str, np.ndarray]) -> None:
         self._save(self._running, {**leaves, "of": np.asarray(self._file(number, attack).stem)})
@@ -261,8 +263,8 @@ class Kept:
         return self.folder / "running.npz"
 
     def _file(self, number: int, attack: Attack) -> Path:
-        named = hashlib.sha256(repr(attack).encode()).hexdigest()[:16]
-        return self.folder / f"{number:06d}-{named}.npz"
+        digest = hashlib.sha256(repr(attack).encode()).hexdigest()[:16]
+        return self.folder / f"{number:06d}-{digest}.npz"
 
     def _save(self, path: Path, arrays: Mapping[str, np.ndarray]) -> None:
         if not cluster.is_main():
@@ -272,8 +274,8 @@ class Kept:
             replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
         except OSError as error:
             raise WorkdirError(
-                f"attacks cannot be kept in {self.folder}: {error.strerror}; free some space, or "
-                "leave --features out; what is kept is gone on with"
+                f"attacks cannot be stored in {self.folder}: {error.strerror}; free some space, or "
+                "leave --features out; the same command resumes from what is stored"
             ) from error
 
 
@@ -284,7 +286,7 @@ def _load(path: Path) -> Rows | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        logging.warning("%s is damaged and made again: %s", path, error)
+        logging.warning("%s is damaged and computed again: %s", path, error)
         return None
 
 
@@ -296,5 +298,5 @@ def _put(x: np.ndarray, sharding: jax.sharding.Sharding) -> jax.Array:
     return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 
 
-def _whole(split: NamedSharding) -> NamedSharding:
+def _replicated(split: NamedSharding) -> NamedSharding:
     return NamedSharding(split.mesh, PartitionSpec())

@@ -1,4 +1,4 @@
-"""How a classifier withstands common corruptions: top-1 at five severities, and mCE."""
+"""Robustness to common corruptions: top-1 at five severities, and mCE."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Corruptions:
     logits of a picture, clean or corrupted; NaN is wrong). The figure ``severity`` shows top-1
     from clean, at 0, to the strongest.
 
-    A corruption is an op put into ``data.ops``, so it is the same every time and for every model,
-    and what a model says of it is kept where features are kept. The published errors of AlexNet
-    are those on ImageNet-C, at 224 pixels: mCE of other data says how it compares with those and
-    no more, and on small pictures the same severity hurts more. See ``vision.data.ops.corruptions``
-    for where ours differ from the published files. Hendrycks and Dietterich, Benchmarking Neural
+    A corruption is an op inserted into ``data.ops``, so it is the same every time and for every
+    model, and a model's outputs for it are stored where features are stored. The published errors
+    of AlexNet are those on ImageNet-C, at 224 pixels: mCE of other data is relative to those and
+    means no more, and on small images the same severity hurts more. Where ours differ from the
+    published files: ``vision.data.ops.corruptions``. Hendrycks and Dietterich, Benchmarking Neural
     Network Robustness to Common Corruptions and Perturbations, 2019.
 
     Attributes:
@@ -83,22 +83,22 @@ class Corruptions:
                     "baseline=None, or to errors at these severities"
                 )
         elif self.baseline is not None:
-            lacking = [name for name in ("clean", *self.chosen) if name not in self.baseline]
-            if lacking:
-                raise ValueError(f"baseline lacks an error for {lacking[0]!r}")
+            missing = [name for name in ("clean", *self.chosen) if name not in self.baseline]
+            if missing:
+                raise ValueError(f"baseline lacks an error for {missing[0]!r}")
 
     @property
     def chosen(self) -> tuple[str, ...]:
-        """The corruptions that ``names`` stand for, each once."""
-        wanted = [each for name in self.names for each in GROUPS.get(name, (name,))]
-        return tuple(dict.fromkeys(wanted))
+        """The corruptions of ``names``, groups resolved, each once."""
+        names = [corruption for name in self.names for corruption in GROUPS.get(name, (name,))]
+        return tuple(dict.fromkeys(names))
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and once for every corruption and severity.
 
         Raises:
           DataError: no labelled records.
-          MeasureError: labels that are no class.
+          MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed, or no place for the op.
         """
         place, levels = last_uint8(self.data, self.before), sorted(self.severities)
@@ -108,10 +108,10 @@ class Corruptions:
         for i, name in enumerate(self.chosen):
             for j, severity in enumerate(levels):
                 corrupted = with_op(self.data, Corruption(name, severity), place)
-                found = answers(predict, ctx, corrupted, self.logits, self.label)
-                top1[i, j] = found.accuracy
-                nonfinite += found.nonfinite
-                yield f"top1_{name}_{severity}", found.accuracy
+                predictions = answers(predict, ctx, corrupted, self.logits, self.label)
+                top1[i, j] = predictions.accuracy
+                nonfinite += predictions.nonfinite
+                yield f"top1_{name}_{severity}", predictions.accuracy
             yield f"top1_{name}", float(top1[i].mean())
         yield "top1", float(top1.mean())
         if self.baseline is not None:
@@ -135,11 +135,11 @@ class Corruptions:
         if isinstance(self.baseline, Mapping):
             reference = {name: e for name, e in self.baseline.items() if name != "clean"}
             reference_clean = self.baseline["clean"]
-        found = corruption_error(errors, 1 - clean, reference, reference_clean)
-        yield "mce", found.mean
-        yield "relative_mce", found.relative_mean
-        for name, ce in zip(reference, found.ce, strict=True):
+        result = corruption_error(errors, 1 - clean, reference, reference_clean)
+        yield "mce", result.mean
+        yield "relative_mce", result.relative_mean
+        for name, ce in zip(reference, result.ce, strict=True):
             if name in errors:
                 yield f"ce_{name}", float(ce)
-        if found.missing:
-            yield "missing", len(found.missing)
+        if result.missing:
+            yield "missing", len(result.missing)

@@ -1,4 +1,4 @@
-"""ODIN: a temperature, and a small step of the image towards what the classifier believes."""
+"""ODIN: temperature scaling, and a small step of the image that raises the confidence."""
 
 from __future__ import annotations
 
@@ -66,18 +66,22 @@ class Moved:
                 "ops.ValueRange into data.ops"
             )
 
-        def sureness(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-            found = self.predict(variables, {**batch, "image": image})
-            if self.logits not in found:
+        def log_confidence(image: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+            outputs = self.predict(variables, {**batch, "image": image})
+            if self.logits not in outputs:
                 raise ValueError(
                     f"odin needs {self.logits!r} from the objective's predict; it gives "
-                    f"{', '.join(sorted(found)) or 'nothing'}"
+                    f"{', '.join(sorted(outputs)) or 'nothing'}"
                 )
-            log = jax.nn.log_softmax(found[self.logits].astype(jnp.float32) / self.odin.temperature)
-            own = jax.nn.one_hot(jnp.argmax(log, -1), log.shape[-1], dtype=bool)
-            return jnp.sum(jnp.where(own, log, 0)), found
+            log_probabilities = jax.nn.log_softmax(
+                outputs[self.logits].astype(jnp.float32) / self.odin.temperature
+            )
+            best_class = jax.nn.one_hot(
+                jnp.argmax(log_probabilities, -1), log_probabilities.shape[-1], dtype=bool
+            )
+            return jnp.sum(jnp.where(best_class, log_probabilities, 0)), outputs
 
-        slope, found = jax.grad(sureness, has_aux=True)(image)
-        step = jnp.asarray(self.odin.epsilon, image.dtype) * jnp.sign(slope)
+        gradient, outputs = jax.grad(log_confidence, has_aux=True)(image)
+        step = jnp.asarray(self.odin.epsilon, image.dtype) * jnp.sign(gradient)
         moved = self.predict(variables, {**batch, "image": image + step})[self.logits]
-        return {**found, MOVED: moved.astype(jnp.float32)}
+        return {**outputs, MOVED: moved.astype(jnp.float32)}

@@ -1,4 +1,4 @@
-"""Whether a classifier tells what it was trained for from what it was not."""
+"""Out-of-distribution detection and open-set recognition by a classifier's scores."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class OutOfDistribution:
     ``nonfinite`` (records of any set whose logits or features are not finite: left out). Then a
     figure of open-set curves for every set. Scores are greater for what is in distribution; see
     ``vision.metrics.out_of_distribution`` and, for ``odin``, ``vision.evaluators.robustness.odin``.
-    With ``odin`` the model runs three times as long, and what a feature store keeps is not used.
+    With ``odin`` the model takes three times as long, and no feature store is used.
 
     Attributes:
       inside: records of the trained classes, with labels.
@@ -84,81 +84,89 @@ class OutOfDistribution:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         inside, nonfinite = self._read(predict, ctx, self.inside, True)
-        scores, lost = self._scores(predict, ctx)
-        nonfinite += lost
-        known = {name: score(inside) for name, score in scores.items()}
-        right = predictions(inside[self.logits]) == inside[self.label]
-        found = {}
+        scores, skipped = self._scores(predict, ctx)
+        nonfinite += skipped
+        inside_scores = {name: score(inside) for name, score in scores.items()}
+        correct = predictions(inside[self.logits]) == inside[self.label]
+        outside_rows = {}
         for name, data in self.outside.items():
-            found[name], lost = self._read(predict, ctx, data, False)
-            nonfinite += lost
+            outside_rows[name], skipped = self._read(predict, ctx, data, False)
+            nonfinite += skipped
             lines = []
-            for score, of in scores.items():
-                unknown = of(found[name])
-                for number, value in dataclasses.asdict(detection(known[score], unknown)).items():
+            for score, score_fn in scores.items():
+                outside_scores = score_fn(outside_rows[name])
+                for number, value in dataclasses.asdict(
+                    detection(inside_scores[score], outside_scores)
+                ).items():
                     if number not in ("inside", "outside"):
                         yield f"{name}_{score}_{number}", value
-                curve = open_set(known[score], right, unknown)
+                curve = open_set(inside_scores[score], correct, outside_scores)
                 yield f"{name}_{score}_oscr", curve.area
                 lines.append(_line(score, curve))
             yield (
                 f"{name}_open_set",
-                Curve(tuple(lines), f"share of {name} let in", "right answers"),
+                Curve(
+                    tuple(lines), f"false positive rate on {name}", "correct classification rate"
+                ),
             )
-        yield "examples", len(right)
-        for name, rows in found.items():
+        yield "examples", len(correct)
+        for name, rows in outside_rows.items():
             yield f"examples_{name}", len(rows["_index"])
         if nonfinite:
             yield "nonfinite", nonfinite
 
     def _scores(self, predict: Predict, ctx: EvalContext) -> tuple[dict[str, Score], int]:
-        made: dict[str, Score] = {}
+        functions: dict[str, Score] = {}
         for name in self.scores:
             if name in _OF_LOGITS:
-                made[name] = lambda rows, of=_OF_LOGITS[name]: of(rows[self.logits])
+                functions[name] = lambda rows, score_fn=_OF_LOGITS[name]: score_fn(
+                    rows[self.logits]
+                )
         if "odin" in self.scores:
-            made["odin"] = lambda rows: outliers.max_softmax(
+            functions["odin"] = lambda rows: outliers.max_softmax(
                 rows[MOVED].astype(np.float64) / self.odin.temperature
             )
-        lost = 0
-        if len(made) < len(self.scores) and self.fit_on is not None:
-            rows, lost = self._read(predict, ctx, self.fit_on, True)
+        skipped = 0
+        if len(functions) < len(self.scores) and self.fit_on is not None:
+            rows, skipped = self._read(predict, ctx, self.fit_on, True)
             features, labels = rows[self.features], rows[self.label]
             if "mahalanobis" in self.scores:
                 fitted = outliers.fit_mahalanobis(features, labels)
-                made["mahalanobis"] = lambda rows: fitted.score(rows[self.features])
+                functions["mahalanobis"] = lambda rows: fitted.score(rows[self.features])
             if "knn" in self.scores:
                 bank = outliers.fit_neighbours(features, min(self.neighbours, len(features)))
-                made["knn"] = lambda rows: bank.score(rows[self.features])
+                functions["knn"] = lambda rows: bank.score(rows[self.features])
             if "vim" in self.scores:
                 kernel, bias = self._head(ctx, rows)
                 virtual = outliers.fit_virtual_logit(features, kernel, bias, self.principal)
-                made["vim"] = lambda rows: virtual.score(rows[self.features], rows[self.logits])
-        return {name: made[name] for name in self.scores}, lost
+                functions["vim"] = lambda rows: virtual.score(
+                    rows[self.features], rows[self.logits]
+                )
+        return {name: functions[name] for name in self.scores}, skipped
 
     def _head(self, ctx: EvalContext, rows: Rows) -> tuple[np.ndarray, np.ndarray]:
-        """Kernel and bias of the last layer, which must be what makes logits of features."""
-        at: Any = ctx.variables.params
+        """Kernel and bias of the last layer, which must map features to logits."""
+        layer: Any = ctx.variables.params
         for name in self.head.split("/"):
-            at = at.get(name, {}) if isinstance(at, Mapping) else {}
-        if not {"kernel", "bias"} <= set(at):
+            layer = layer.get(name, {}) if isinstance(layer, Mapping) else {}
+        if not {"kernel", "bias"} <= set(layer):
             raise ValueError(
                 f"head={self.head!r}: no layer with kernel and bias is there; the parameters have "
                 f"{', '.join(_layers(ctx.variables.params)) or 'no such layer'}"
             )
-        kernel, bias = (np.asarray(fetched(at[name]), np.float64) for name in ("kernel", "bias"))
+        kernel, bias = (np.asarray(fetched(layer[name]), np.float64) for name in ("kernel", "bias"))
         features, logits = rows[self.features][:64], rows[self.logits][:64]
         if kernel.shape != (features.shape[1], logits.shape[1]):
             raise ValueError(
                 f"head={self.head!r}: its kernel is {kernel.shape}, but {self.features} is "
                 f"{features.shape} and {self.logits} {logits.shape}"
             )
-        away = np.abs(features @ kernel + bias - logits).max()
+        difference = np.abs(features @ kernel + bias - logits).max()
         # Room for towers in bfloat16.
-        if away > 0.05 * max(np.abs(logits).max(), 1e-3):
+        if difference > 0.05 * max(np.abs(logits).max(), 1e-3):
             raise ValueError(
                 f"head={self.head!r} does not make {self.logits} of {self.features}: they differ "
-                f"by up to {away:.3g}; vim needs what goes into the last linear layer"
+                f"by up to {difference:.3g}; vim needs what goes into the last linear layer"
             )
         return kernel, bias
 
@@ -172,27 +180,27 @@ class OutOfDistribution:
         if "odin" in self.scores:
             predict, outputs = Moved(predict, self.odin, self.logits), (*outputs, MOVED)
         rows = embed(predict, ctx, data, outputs, (self.label,) if labelled else ())
-        good = np.logical_and.reduce([finite(rows[name]) for name in outputs])
-        if not good.any():
+        valid = np.logical_and.reduce([finite(rows[name]) for name in outputs])
+        if not valid.any():
             raise DataError(
                 f"{data.source.info.name}: no record with finite {' and '.join(outputs)}"
             )
-        return {name: x[good] for name, x in rows.items()}, int((~good).sum())
+        return {name: x[valid] for name, x in rows.items()}, int((~valid).sum())
 
 
 def _layers(params: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Paths of layers that map vectors to vectors."""
-    found = []
-    for name, below in sorted(params.items()):
-        if isinstance(below, Mapping):
-            if getattr(below.get("kernel"), "ndim", 0) == 2 and "bias" in below:
-                found.append(prefix + name)
-            found += _layers(below, f"{prefix}{name}/")
-    return found
+    paths = []
+    for name, child in sorted(params.items()):
+        if isinstance(child, Mapping):
+            if getattr(child.get("kernel"), "ndim", 0) == 2 and "bias" in child:
+                paths.append(prefix + name)
+            paths += _layers(child, f"{prefix}{name}/")
+    return paths
 
 
 def _line(name: str, curve: OpenSetCurve, most: int = 200) -> Line:
-    """At most so many points, the ends among them."""
+    """A line of at most ``most`` points of the curve, both ends among them."""
     count = len(curve.false_positive_rate)
     places = np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
     return Line(name, curve.false_positive_rate[places], curve.classification_rate[places])

@@ -1,4 +1,4 @@
-"""What evaluators of altered pictures share: the same data with an op more, and who was right."""
+"""Shared by evaluators of perturbed images: the data with one more op, and predictions."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from vision.metrics.arrays import predictions, whole
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a classifier says of the records of data, in their order.
+    """A classifier's predictions for the records of data, in their order.
 
     Attributes:
-      index: int32 (N,), of each record in its source; records that could not be read are not here.
+      index: int32 (N,), of each record in its source; unreadable records are left out.
       labels: int64 (N,), -1 for none.
       predicted: int64 (N,), -1 where the logits hold NaN.
       nonfinite: records with NaN or infinity among their logits.
@@ -55,18 +55,19 @@ def answers(
     classes: tuple[int, ...] = (),
     select: bool = False,
 ) -> Predictions:
-    """Reads ``data`` once, or takes what ``ctx.store`` keeps.
+    """Predictions for ``data``, which is read once or taken from ``ctx.store``.
 
     Args:
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
       classes: only these columns of the logits are compared, and label j means the class
         ``classes[j]``; empty for all.
-      select: labels mean the model's classes all the same, and others than these count as none.
+      select: labels are numbers of the model's classes, and those outside ``classes`` count as
+        unlabelled.
 
     Raises:
       DataError: no labelled records.
-      MeasureError: labels that are no class.
+      MetricError: labels that are no class.
       ValueError: ``predict`` or the batches lack what is needed, or a class that is no column.
     """
     rows = embed(predict, ctx, data, (logits,), (label,))
@@ -76,32 +77,34 @@ def answers(
             f"classes of {name}: {min(classes)}..{max(classes)}, but the logits have columns "
             f"0..{scores.shape[1] - 1}"
         )
-    every = scores.shape[1]
+    num_classes = scores.shape[1]
     scores = scores[:, list(classes)] if classes else scores
-    labels = whole(f"labels of {name}", rows[label], None, every if select else scores.shape[1])
+    labels = whole(
+        f"labels of {name}", rows[label], None, num_classes if select else scores.shape[1]
+    )
     if select:
-        place = np.full(every + 1, -1)  # the last is that of no label
-        place[list(classes)] = np.arange(len(classes))
-        labels = place[labels]
+        position = np.full(num_classes + 1, -1)  # the last is that of no label
+        position[list(classes)] = np.arange(len(classes))
+        labels = position[labels]
     if not (labels >= 0).any():
-        raise DataError(f"{name}: no labelled records to be right about")
+        raise DataError(f"{name}: no labelled records")
     nonfinite = int((~np.isfinite(scores)).any(1).sum())
     return Predictions(rows["_index"], labels, predictions(scores), nonfinite)
 
 
 def with_op(data: EvalData, op: Op, place: int) -> EvalData:
-    """``data`` with ``op`` before the op that is at ``place``."""
+    """``data`` with ``op`` inserted at index ``place`` of its ops."""
     return dataclasses.replace(data, ops=(*data.ops[:place], op, *data.ops[place:]))
 
 
 def last_uint8(data: EvalData, before: int | None = None) -> int:
-    """Where in ``data.ops`` an op on pixels goes: the last place at which they are 0..255.
+    """The last index in ``data.ops`` at which the image is uint8, for an op on pixels.
 
     There the image is decoded, resized and cropped, and not yet normalised. One record is read to
-    see where that is.
+    find it.
 
     Args:
-      before: a place in ``data.ops`` that is taken as it is.
+      before: an index in ``data.ops`` that is used instead.
 
     Raises:
       DataError: no record can be read.
@@ -111,10 +114,10 @@ def last_uint8(data: EvalData, before: int | None = None) -> int:
         if not 0 <= before <= len(data.ops):
             raise ValueError(f"before={before}: places in data.ops are 0..{len(data.ops)}")
         return before
-    seen = _stages(data)
-    places = [place for place, (uint8, _) in enumerate(seen) if uint8]
+    stages = _stages(data)
+    places = [place for place, (uint8, _) in enumerate(stages) if uint8]
     if not places:
-        ops = [f"{place}: {what}" for place, (_, what) in enumerate(seen)]
+        ops = [f"{place}: {what}" for place, (_, what) in enumerate(stages)]
         raise ValueError(
             f"{data.source.info.name}: the image is uint8 [H, W, 1 or 3] at no place in data.ops "
             f"({'; '.join(ops)}); decode first, or name the place by before="
@@ -128,13 +131,13 @@ def _stages(data: EvalData) -> list[tuple[bool, str]]:
         rng = np.random.Generator(np.random.Philox(key=[0, index]))
         try:
             example = data.source[index]
-            seen = [_stage(example.get("image"), "as read")]
+            stages = [_stage(example.get("image"), "as read")]
             for op in data.ops:
                 example = op(example, rng)
-                seen.append(_stage(example.get("image"), f"after {type(op).__name__}"))
+                stages.append(_stage(example.get("image"), f"after {type(op).__name__}"))
         except DataError:
             continue
-        return seen
+        return stages
     raise DataError(f"{data.source.info.name}: no record can be read")
 
 

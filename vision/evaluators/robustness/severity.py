@@ -1,4 +1,4 @@
-"""How a classifier withstands a nuisance that grows on the same pictures, and where each fails."""
+"""Robustness to continuous nuisance shifts: accuracy along trajectories, and failure points."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from vision.metrics.severity import Failures, failure_points
 class Severity:
     """Top-1 along trajectories: the same record at every scale of a slider.
 
-    Yields ``top1_<slider>_<scale>``; ``drop_<slider>``, what the accuracy at the smallest scale
-    loses on the mean of the others; ``failure_<slider>``, the mean scale of the first wrong answer,
+    Yields ``top1_<slider>_<scale>``; ``drop_<slider>``, the accuracy at the smallest scale less
+    the mean of the others; ``failure_<slider>``, the mean scale of the first wrong answer,
     where a trajectory that never fails counts as the scale after the last; and
     ``failures_<slider>_<scale>`` and ``failures_<slider>_never``, how many trajectories fail first
     there: they add up to ``examples``. Then the means over sliders ``top1``, ``drop`` and
@@ -33,7 +33,7 @@ class Severity:
     Benchmarking Image Classifier Robustness Under Continuous Nuisance Shifts, 2025.
 
     Attributes:
-      data: what the sliders move; batches need labels.
+      data: what the sliders change; batches need labels.
       sliders: names from ``vision.data.ops.sliders``.
       scales: rising, 0 or more.
       before: the place in ``data.ops`` that a slider is put before; None for the last at which the
@@ -62,7 +62,7 @@ class Severity:
 
         Raises:
           DataError: no labelled records.
-          MeasureError: labels that are no class.
+          MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed, or no place for the op.
         """
         place, scales = last_uint8(self.data, self.before), np.asarray(self.scales)
@@ -71,23 +71,23 @@ class Severity:
         top1: dict[str, np.ndarray] = {}
         failures: dict[str, Failures] = {}
         for name in self.sliders:
-            right = []
+            correct = []
             for scale in self.scales:
-                found = base
+                predictions = base
                 if scale:
                     moved = with_op(self.data, Slider(name, scale), place)
-                    found = answers(predict, ctx, moved, self.logits, self.label)
-                    nonfinite += found.nonfinite
-                if not np.array_equal(found.index, base.index):
+                    predictions = answers(predict, ctx, moved, self.logits, self.label)
+                    nonfinite += predictions.nonfinite
+                if not np.array_equal(predictions.index, base.index):
                     raise DataError(
                         f"{self.data.source.info.name}: other records can be read under {name} at "
                         f"{scale:g} than without it, so there are no trajectories"
                     )
-                right.append(found.right)
-                yield f"top1_{name}_{scale:g}", found.accuracy
-            top1[name] = np.mean(right, 1)
+                correct.append(predictions.right)
+                yield f"top1_{name}_{scale:g}", predictions.accuracy
+            top1[name] = np.mean(correct, 1)
             failures[name] = failure_points(
-                np.stack(right, 1), scales, float(2 * scales[-1] - scales[-2])
+                np.stack(correct, 1), scales, float(2 * scales[-1] - scales[-2])
             )
             yield f"drop_{name}", _drop(top1[name])
             yield f"failure_{name}", failures[name].mean
@@ -95,18 +95,18 @@ class Severity:
                 yield f"failures_{name}_{scale:g}", int(count)
             yield f"failures_{name}_never", int(failures[name].count[-1])
         yield "top1", float(np.mean([*top1.values()]))
-        yield "drop", float(np.mean([_drop(each) for each in top1.values()]))
-        yield "failure", float(np.mean([each.mean for each in failures.values()]))
+        yield "drop", float(np.mean([_drop(curve) for curve in top1.values()]))
+        yield "failure", float(np.mean([curve.mean for curve in failures.values()]))
         yield "examples", len(base.right)
         if unlabelled := int((~base.labelled).sum()):
             yield "unlabelled", unlabelled
         if nonfinite:
             yield "nonfinite", nonfinite
-        lines = tuple(Line(name, scales, each) for name, each in top1.items())
+        lines = tuple(Line(name, scales, curve) for name, curve in top1.items())
         yield "top1_by_scale", Curve(lines, "scale", "top-1")
         lines = tuple(
-            Line(name, scales, each.count[:-1].astype(np.float64))
-            for name, each in failures.items()
+            Line(name, scales, curve.count[:-1].astype(np.float64))
+            for name, curve in failures.items()
         )
         yield "failures_by_scale", Curve(lines, "scale", "first wrong answers")
 

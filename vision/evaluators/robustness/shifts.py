@@ -1,4 +1,4 @@
-"""How a classifier withstands natural shifts of its data, beyond what its accuracy promises."""
+"""Robustness to natural distribution shifts, and effective robustness."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ Columns = Mapping[str, Sequence[float]]
 
 @dataclasses.dataclass(frozen=True)
 class NaturalShift:
-    """Top-1 on standard data and on data that other people took, elsewhere, or of other styles.
+    """Top-1 on a standard test set and on naturally shifted ones.
 
-    A shift is data: another collection of the same classes, scenes whose backgrounds were swapped,
+    A shift is a data set: another collection of the same classes, scenes with swapped backgrounds,
     one hospital. Yields ``standard``; for every shift ``<shift>`` with ``_low`` and ``_high`` (95 %
     Wilson interval), ``_gap`` (standard less shifted), ``_examples`` and, where its classes are
-    some of the model's, ``_standard``: the standard records of these classes, told apart among
-    them alone; with a line for it ``_expected`` (what reference models of this standard accuracy
-    have), ``_effective_robustness`` (what is more than that), ``_slope``, ``_intercept`` and, of
+    some of the model's, ``_standard``: top-1 of the standard records of these classes, with the
+    logits of these only; with a line for it ``_expected`` (of reference models with this standard
+    accuracy), ``_effective_robustness`` (accuracy above that), ``_slope``, ``_intercept`` and, of
     lines that are fitted here, ``_r2`` and ``_models``. Expected is NaN of a standard accuracy of
     0 or 1, which has no logit. Then ``mean`` over shifts, ``worst``, ``mean_effective_robustness``
     over shifts with a line, ``examples`` of the standard data, and, only where there are any,
@@ -43,12 +43,12 @@ class NaturalShift:
     Taori et al., Measuring Robustness to Natural Distribution Shifts in Image Classification, 2020.
 
     Attributes:
-      standard: what models are usually measured on.
+      standard: the standard test set.
       shifted: name to data.
       references: accuracies (0..1) of reference models, those trained on the standard data alone:
         column ``standard`` and a column for each shift that has a line, one entry per model. Or a
         file of such columns: a ``.csv`` with a header, or a ``.json`` list of objects; other
-        columns are left alone, and a model that lacks an accuracy is not in that line. A shift
+        columns are ignored, and a model that lacks an accuracy is left out of that line. A shift
         with ``classes`` is compared with its own column ``<shift>_standard`` where there is one.
       lines: shift to (slope, intercept) of a line between logits that was fitted elsewhere.
       classes: shift to the model's classes that it has, in the order of its labels, as in
@@ -82,40 +82,42 @@ class NaturalShift:
 
         Raises:
           DataError: no labelled records, or references that cannot be read.
-          MeasureError: labels that are no class, or accuracies that have no line.
+          MetricError: labels that are no class, or accuracies that have no line.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         lines = self._lines()
         standard = self._answers(predict, ctx, self.standard, ())
         yield "standard", standard.accuracy
         unlabelled, nonfinite = int((~standard.labelled).sum()), standard.nonfinite
-        found, points, beyond = [], {}, []
+        accuracies, points, effective = [], {}, []
         for name, data in self.shifted.items():
-            chosen = self.classes.get(name, ())
-            shifted = self._answers(predict, ctx, data, chosen)
+            classes = self.classes.get(name, ())
+            shifted = self._answers(predict, ctx, data, classes)
             unlabelled += int((~shifted.labelled).sum())
             nonfinite += shifted.nonfinite
-            found.append(shifted.accuracy)
-            at = standard.accuracy
+            accuracies.append(shifted.accuracy)
+            standard_accuracy = standard.accuracy
             yield name, shifted.accuracy
             low, high = wilson_interval(shifted.right.sum(), np.asarray(len(shifted.right)))
             yield f"{name}_low", float(low)
             yield f"{name}_high", float(high)
-            if chosen:
-                at = self._of_classes(predict, ctx, chosen)
-                yield f"{name}_standard", at
-            yield f"{name}_gap", at - shifted.accuracy
+            if classes:
+                standard_accuracy = self._of_classes(predict, ctx, classes)
+                yield f"{name}_standard", standard_accuracy
+            yield f"{name}_gap", standard_accuracy - shifted.accuracy
             yield f"{name}_examples", len(shifted.right)
-            points[name] = at, shifted.accuracy
+            points[name] = standard_accuracy, shifted.accuracy
             if name in lines:
-                beyond.append(_beyond(lines[name], at, shifted.accuracy))
-                yield f"{name}_expected", shifted.accuracy - beyond[-1]
-                yield f"{name}_effective_robustness", beyond[-1]
-                yield from _told(name, lines[name])
-        yield "mean", float(np.mean(found))
-        yield "worst", min(found)
-        if beyond:
-            yield "mean_effective_robustness", float(np.mean(beyond))
+                effective.append(
+                    _effective_robustness(lines[name], standard_accuracy, shifted.accuracy)
+                )
+                yield f"{name}_expected", shifted.accuracy - effective[-1]
+                yield f"{name}_effective_robustness", effective[-1]
+                yield from _line_numbers(name, lines[name])
+        yield "mean", float(np.mean(accuracies))
+        yield "worst", min(accuracies)
+        if effective:
+            yield "mean_effective_robustness", float(np.mean(effective))
         yield "examples", len(standard.right)
         if unlabelled:
             yield "unlabelled", unlabelled
@@ -130,7 +132,7 @@ class NaturalShift:
         return answers(predict, ctx, data, self.logits, self.label, classes)
 
     def _of_classes(self, predict: Predict, ctx: EvalContext, classes: tuple[int, ...]) -> float:
-        """Top-1 of the standard records of ``classes``, told apart among these."""
+        """Top-1 of the standard records of ``classes``, with the logits of these only."""
         return answers(
             predict, ctx, self.standard, self.logits, self.label, classes, select=True
         ).accuracy
@@ -144,19 +146,21 @@ class NaturalShift:
         if self.references is None:
             return lines
         columns: Any = self.references
-        where = "references"
+        origin = "references"
         if isinstance(columns, str):
-            columns, where = read_references(columns), columns
+            columns, origin = read_references(columns), columns
         if "standard" not in columns:
-            raise DataError(f"{where}: no column 'standard' among {', '.join(columns) or 'none'}")
+            raise DataError(f"{origin}: no column 'standard' among {', '.join(columns) or 'none'}")
         for name in self.shifted:
             if name not in columns or name in lines:
                 continue
-            own = f"{name}_standard"
-            x = np.asarray(columns[own if own in columns else "standard"], np.float64)
+            own_standard = f"{name}_standard"
+            x = np.asarray(
+                columns[own_standard if own_standard in columns else "standard"], np.float64
+            )
             y = np.asarray(columns[name], np.float64)
             if len(x) != len(y):
-                raise DataError(f"{where}: {len(x)} models in 'standard' and {len(y)} in {name!r}")
+                raise DataError(f"{origin}: {len(x)} models in 'standard' and {len(y)} in {name!r}")
             known = ~(np.isnan(x) | np.isnan(y))
             lines[name] = fit_robustness_line(x[known], y[known])
         return lines
@@ -196,13 +200,13 @@ def read_references(path: str) -> dict[str, list[float]]:
     return columns
 
 
-def _beyond(line: RobustnessLine, standard: float, shifted: float) -> float:
+def _effective_robustness(line: RobustnessLine, standard: float, shifted: float) -> float:
     if not 0 < standard < 1:
         return math.nan
     return float(line.effective(np.asarray([standard]), np.asarray([shifted]))[0])
 
 
-def _told(name: str, line: RobustnessLine) -> Iterator[tuple[str, float]]:
+def _line_numbers(name: str, line: RobustnessLine) -> Iterator[tuple[str, float]]:
     yield f"{name}_slope", line.slope
     yield f"{name}_intercept", line.intercept
     if line.models:
@@ -218,6 +222,6 @@ def _figure(
     for name, line in lines.items():
         standard, shifted = points[name]
         drawn.append(Line(f"{name}: expected", x, line.expected(x)))
-        beyond = _beyond(line, standard, shifted)
-        drawn.append(Line(name, np.full(2, standard), np.asarray([shifted - beyond, shifted])))
+        effective = _effective_robustness(line, standard, shifted)
+        drawn.append(Line(name, np.full(2, standard), np.asarray([shifted - effective, shifted])))
     return Curve(tuple(drawn), "top-1, standard", "top-1, shifted")

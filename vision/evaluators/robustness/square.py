@@ -1,4 +1,4 @@
-"""The Square attack, which asks for logits and no gradient; see ``vision.blocks.attack``."""
+"""The Square attack, which needs logits and no gradients; see ``vision.blocks.attack``."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Square:
 
     A query changes one square, everywhere of the same sign per channel (``linf``), or moves the
     weight of one window to another in a pattern of two pyramids (``l2``), and is kept where the
-    margin becomes smaller. Squares shrink from ``area`` by halves. An image that is fooled is asked
-    about no more. Where a drawn square would change nothing, its signs are turned, where the
-    authors' first program draws again.
+    margin becomes smaller. Squares shrink from ``area`` by halves. There are no more queries for
+    an image that is misclassified. Where a drawn square would change nothing, its signs are
+    flipped; the authors' first program draws again.
 
     Attributes:
       eps: radius of the ball; pixels are in 0..1.
       norm: of the ball.
-      queries: per restart, the first, stripes or a grid of pyramids, among them.
+      queries: per restart, including the first (stripes, or a grid of pyramids).
       area: share of the image that the first squares have.
-      restarts: number of beginnings.
-      targeted: labels are classes to be reached.
+      restarts: number of random starts.
+      targeted: labels are the target classes.
     """
 
     eps: float = 8 / 255
@@ -116,31 +116,31 @@ class Square:
         inside = _Window.draw(keys[:, 0], held, side).mask
         signs = _signs(keys[:, 1], (1, 1, held.shape[-1]))
         painted = jnp.where(inside, jnp.clip(image + self.eps * signs, 0, 1), held)
-        other = jnp.where(inside, jnp.clip(image - self.eps * signs, 0, 1), held)
-        same = (jnp.abs(painted - held) < 1e-7).all((1, 2, 3))
-        return rows(same, other, painted)
+        flipped = jnp.where(inside, jnp.clip(image - self.eps * signs, 0, 1), held)
+        unchanged = (jnp.abs(painted - held) < 1e-7).all((1, 2, 3))
+        return rows(unchanged, flipped, painted)
 
     def _carry(
         self, keys: jax.Array, image: jax.Array, held: jax.Array, side: jax.Array
     ) -> jax.Array:
-        """Weight of two windows, and what is not yet spent, into one of them."""
+        """Moves the L2 weight of two windows, and what the radius leaves, into one of them."""
         keys = jax.vmap(lambda key: jax.random.split(key, 3))(keys[:, 0])
         to = _Window.draw(keys[:, 0], held, side)
         source = _Window.draw(keys[:, 1], held, side)
-        sign, turn = (jax.vmap(jax.random.split)(keys[:, 2])[:, i] for i in range(2))
+        sign, turn_keys = (jax.vmap(jax.random.split)(keys[:, 2])[:, i] for i in range(2))
         delta = held - image
         spent = jnp.sum(jnp.square(delta), (1, 2, 3), keepdims=True)
-        both = delta * (to.mask | source.mask)
-        weight = jnp.sum(jnp.square(both), (1, 2), keepdims=True)
-        left = jnp.maximum(self.eps**2 - spent, 0) / held.shape[-1]
-        turned = jax.vmap(jax.random.bernoulli)(turn)[:, None, None]
+        windows = delta * (to.mask | source.mask)
+        weight = jnp.sum(jnp.square(windows), (1, 2), keepdims=True)
+        unspent = jnp.maximum(self.eps**2 - spent, 0) / held.shape[-1]
+        turned = jax.vmap(jax.random.bernoulli)(turn_keys)[:, None, None]
         rows_in, columns_in = to.row, to.column
         pattern = _pyramids(
             jnp.where(turned, columns_in, rows_in), jnp.where(turned, rows_in, columns_in), side
         )
         pattern = jnp.where(to.mask, pattern[..., None], 0)
-        new = pattern * _signs(sign, (1, 1, held.shape[-1])) + _unit(delta * to.mask)
-        delta = jnp.where(to.mask, _unit(new) * jnp.sqrt(left + weight), delta * ~source.mask)
+        window = pattern * _signs(sign, (1, 1, held.shape[-1])) + _unit(delta * to.mask)
+        delta = jnp.where(to.mask, _unit(window) * jnp.sqrt(unspent + weight), delta * ~source.mask)
         return project("l2", self.eps, image, image + self._to_surface(delta))
 
     def _to_surface(self, delta: jax.Array) -> jax.Array:
@@ -193,11 +193,11 @@ def _pyramids(row: jax.Array, column: jax.Array, side: jax.Array) -> jax.Array:
     upper = row < half
     tall = jnp.where(upper, half, side - half)
     within = jnp.where(upper, row, row - half)
-    far = jnp.maximum(jnp.abs(within - tall // 2), jnp.abs(column - half))
+    distance = jnp.maximum(jnp.abs(within - tall // 2), jnp.abs(column - half))
     most = max(row.shape[-2], column.shape[-1]) + 1
     sums = jnp.asarray(np.cumsum([0, *(1 / np.arange(1.0, most + 1) ** 2)]), jnp.float32)
     steps = jnp.maximum(tall // 2, half) + 1
-    value = sums[jnp.clip(steps, 0, most)] - sums[jnp.clip(far, 0, most)]
+    value = sums[jnp.clip(steps, 0, most)] - sums[jnp.clip(distance, 0, most)]
     inside = (row >= 0) & (row < side) & (column >= 0) & (column < side)
     value = jnp.where(inside, jnp.maximum(value, 0), 0)
 

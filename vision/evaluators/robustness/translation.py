@@ -1,4 +1,4 @@
-"""How often a classifier's answer changes when the picture moves by a pixel."""
+"""Consistency of a classifier's predictions under translation of the image by pixels."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from vision.evaluators.robustness.perturbed import answers, with_op
 
 @dataclasses.dataclass(frozen=True)
 class Translation:
-    """The answers of a classifier at the eight neighbours of the window that it looks at.
+    """Predictions for the eight neighbours of the cropped window, compared with the window's own.
 
     The window that ``CenterCrop`` among ``data.ops`` cuts out is moved within the larger picture,
     so that new pixels enter, as when a camera moves. Yields ``top1`` in the middle; for every
     distance d ``consistency_<d>``, the share of the answers at (0, +-d), (+-d, 0) and (+-d, +-d)
     that are the one in the middle, and ``steady_<d>``, the share of records where all eight are;
     ``consistency`` and ``steady`` of all distances together; ``worst_top1``, of records that are
-    right everywhere; ``examples`` (all records: no label is needed to change an answer), and,
+    correct everywhere; ``examples`` (all records: consistency needs no labels), and,
     only where there are any, ``unlabelled`` and ``nonfinite`` (answers with NaN or infinity among
     their logits; NaN is another answer every time). The figure ``consistency_by_distance`` shows
     both shares.
@@ -32,11 +32,11 @@ class Translation:
     Realistic Image Transformations, 2024.
 
     Attributes:
-      data: what is looked at; pictures must be larger than the window by the largest distance on
+      data: what is measured; images must be larger than the window by the largest distance on
         every side.
       distances_px: whole numbers, 1 or more.
-      cyclic: what leaves the window on one side comes in on the other, with any ops; no picture of
-        a camera moves like that.
+      cyclic: shift cyclically, with any ops: pixels that leave on one side enter on the other,
+        which no camera does.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
@@ -63,7 +63,7 @@ class Translation:
 
         Raises:
           DataError: no labelled records, or a window that reaches over the edge of its picture.
-          MeasureError: labels that are no class.
+          MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed.
         """
         still = answers(predict, ctx, self.data, self.logits, self.label)
@@ -71,24 +71,25 @@ class Translation:
         nonfinite, always_right = still.nonfinite, still.right
         distances, rows = sorted(self.distances_px), []
         for distance in distances:
-            same = []
+            unchanged = []
             for down, right in neighbours(distance):
                 moved = answers(predict, ctx, self._moved(down, right), self.logits, self.label)
                 if not np.array_equal(moved.index, still.index):
-                    at = np.setxor1d(moved.index, still.index)
+                    differing = np.setxor1d(moved.index, still.index)
                     raise ValueError(
-                        f"{self.data.source.info.name}: {len(at)} records, {at[0]} first, cannot "
-                        f"be read when moved by ({down}, {right}): their pictures are too small"
+                        f"{self.data.source.info.name}: {len(differing)} records, the first is "
+                        f"{differing[0]}, cannot be read when moved by ({down}, {right}): their "
+                        "images are too small"
                     )
-                same.append((moved.predicted == still.predicted) & (moved.predicted >= 0))
+                unchanged.append((moved.predicted == still.predicted) & (moved.predicted >= 0))
                 nonfinite += moved.nonfinite
                 always_right = always_right & moved.right
-            rows.append(np.stack(same))
+            rows.append(np.stack(unchanged))
             yield f"consistency_{distance}", float(rows[-1].mean())
             yield f"steady_{distance}", float(rows[-1].all(0).mean())
-        every = np.concatenate(rows)
-        yield "consistency", float(every.mean())
-        yield "steady", float(every.all(0).mean())
+        all_rows = np.concatenate(rows)
+        yield "consistency", float(all_rows.mean())
+        yield "steady", float(all_rows.all(0).mean())
         yield "worst_top1", float(always_right.mean())
         yield "examples", len(still.index)
         if unlabelled := int((~still.labelled).sum()):
@@ -109,12 +110,14 @@ class Translation:
     def _moved(self, down: int, right: int) -> EvalData:
         if self.cyclic:
             return with_op(self.data, Shift(down, right), len(self.data.ops))
-        [at] = self._crops
-        crop = self.data.ops[at]
+        [position] = self._crops
+        crop = self.data.ops[position]
         assert isinstance(crop, CenterCrop)
         size = (crop.size, crop.size) if isinstance(crop.size, int) else crop.size
-        rest = dataclasses.replace(self.data, ops=(*self.data.ops[:at], *self.data.ops[at + 1 :]))
-        return with_op(rest, Shift(down, right, size, crop.key), at)
+        without_crop = dataclasses.replace(
+            self.data, ops=(*self.data.ops[:position], *self.data.ops[position + 1 :])
+        )
+        return with_op(without_crop, Shift(down, right, size, crop.key), position)
 
 
 def neighbours(distance: int) -> list[tuple[int, int]]:

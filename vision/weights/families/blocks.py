@@ -129,13 +129,13 @@ def map_pool(naming: Layers, heads: int) -> list[MapEntry]:
     tensors = (naming.q, *naming.kv) if len(naming.kv) == 2 else (naming.q, *naming.kv * 2)
     entries = [MapEntry("params.map_pool.probe", (naming.probe,))]
     for place, (name, tensor) in enumerate(zip("qkv", tensors, strict=True)):
-        alike = tensors.count(tensor)
+        shared = tensors.count(tensor)
         row = place - tensors.index(tensor)
         for end, form in ((naming.kernel, LINEAR), ("bias", SAME)):
             if naming.flax:
                 form = _flax_heads_in(heads)
-            elif alike > 1:
-                form = _rows(row, alike, form)
+            elif shared > 1:
+                form = _rows(row, shared, form)
             ours = f"params.map_pool.{name}.{'bias' if end == 'bias' else 'kernel'}"
             entries.append(MapEntry(ours, (tensor + end,), form))
     entries += heads_out("map_pool.proj", naming.pool_proj, naming, heads)

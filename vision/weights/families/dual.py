@@ -1,6 +1,6 @@
-"""What complete image-text models have beside their two towers.
+"""Projections, temperature and bias of complete image-text models, beside their two towers.
 
-Fields of a ``Dual`` so that its embeddings are theirs, beside those of its towers (see ``vit`` and
+Fields of a ``Dual`` that give their embeddings, beside those of its towers (see ``vit`` and
 ``text``):
 
     CLIP, anywhere     width: that of the joint space
@@ -36,7 +36,7 @@ _PROJECTIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("big_vision", "image"): ("params/img/head/", "img/head/"),
     ("big_vision", "text"): ("params/txt/head/", "txt/head/"),
 }
-# What the loss learns to the names that it may have.
+# A learned parameter of the loss to the names that it may have.
 _LEARNED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "open_clip": {"log_scale": ("logit_scale",), "bias": ("logit_bias",)},
     "transformers": {"log_scale": ("logit_scale",), "bias": ("logit_bias",)},
@@ -53,8 +53,8 @@ def joint_names(
       library: ``open_clip``, ``transformers`` or ``big_vision``.
       dual: ours.
       tensors: the file, whose names tell which of the library's layouts it has.
-      learned: what the loss learns: ``log_scale``, ``bias``. What of it the file does not have
-        has no entry.
+      learned: learned parameters of the loss: ``log_scale``, ``bias``. Those that the file lacks
+        have no entry.
     """
     entries: list[MapEntry] = []
     for side in ("image", "text"):
@@ -95,7 +95,7 @@ def _first(candidates: tuple[str, ...], tensors: Mapping[str, Tensor]) -> str:
 
 
 def usual(library: str, dual: Dual) -> dict[str, np.ndarray]:
-    """Tensors that tell the layout in which a library keeps such a model, to write it anew.
+    """Empty tensors whose names select the usual layout of a library for such a model.
 
     SigLIP of open_clip has its image tower from timm and its text tower below ``text.``.
     """

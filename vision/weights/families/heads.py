@@ -1,4 +1,4 @@
-"""The classifier head of a tower, or the reason why theirs is not read."""
+"""The classifier head of a tower, or the reason why it is not read."""
 
 from __future__ import annotations
 

@@ -49,13 +49,13 @@ def timm_inception_resnet_v2(tower: InceptionResNetV2) -> Names:
 
 def _mixed(ours: str, theirs: str, branches: Branches) -> list[MapEntry]:
     """Convolutions of one module of branches."""
-    found = convolutions(branches)
+    units = convolutions(branches)
     entries: list[MapEntry] = []
-    for i, j, fork in found:
-        forked = any(other[0] == i and other[2] for other in found)
+    for i, j, fork in units:
+        forked = any(other[0] == i and other[2] for other in units)
         if len(branches) == 1:
             name = theirs
-        elif len(found) == 1:
+        elif len(units) == 1:
             # Beside it there is pooling only.
             name = f"{theirs}.conv"
         elif forked:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.evaluators.linear_dual import data, run
 from vision.data.source import DataError
-from vision.evaluators.accuracy.annotators import GradedLabels
+from vision.evaluators.accuracy.annotators import AnnotatorAgreement
 from vision.metrics.annotators import graded, grader_weights
 from vision.metrics.arrays import MetricError
 
@@ -53,12 +53,12 @@ def test_the_evaluator_counts_who_has_no_label_or_no_answer(devices: int):
     image = np.zeros((5, 12), np.float32)
     image[:, :3] = np.log([[0.5, 0.3, 0.2], [0.2, 0.2, 0.6], [0.1, 0.8, 0.1], [1, 1, 1], [1, 1, 1]])
     weights = np.array([[0.4, 0.6, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [0, 0, 1]], np.float32)
-    got = run(GradedLabels(data(image=image, weights=weights), k=(1, 2)), devices, predict)
+    got = run(AnnotatorAgreement(data(image=image, weights=weights), k=(1, 2)), devices, predict)
     assert (got["examples"], got["ungraded"]) == (4, 1)
     assert (got["top1_any"], got["top2_any"]) == (0.5, 0.75)
     assert got["overlap"] == pytest.approx(np.mean([0.4 + 0.3, 0.2, 0.8, 1 / 3]))
     image[0, 0] = np.nan
-    bad = run(GradedLabels(data(image=image, weights=weights)), devices, predict)
+    bad = run(AnnotatorAgreement(data(image=image, weights=weights)), devices, predict)
     assert (bad["top1_any"], bad["nonfinite"]) == (0.25, 1)
     assert np.isnan(bad["overlap"])
     assert np.isnan(bad["soft_nll"])
@@ -71,7 +71,7 @@ def test_what_is_no_distribution_is_named():
     with pytest.raises(ValueError, match="each from 1 to the 3 classes"):
         graded(np.zeros((2, 3)), np.eye(3)[:2], (4,))
     with pytest.raises(ValueError, match="at least 1"):
-        GradedLabels(data(image=np.zeros((1, 12))), k=())
+        AnnotatorAgreement(data(image=np.zeros((1, 12))), k=())
     none = data(image=np.zeros((2, 12)), weights=np.zeros((2, 3), np.float32))
     with pytest.raises(DataError, match="no example has 'weights'"):
-        run(GradedLabels(none), 1, predict)
+        run(AnnotatorAgreement(none), 1, predict)
