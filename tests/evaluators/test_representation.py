@@ -57,7 +57,7 @@ def test_another_models_kept_features_are_paired_by_record(tmp_path: Path):
     few = Representation(data(image=IMAGE), others={"old": str(tmp_path)}, most=10)
     assert run(few, 1, predict)["examples"] == 10
     (tmp_path / "embedding.npy").write_bytes(b"nothing")
-    with pytest.raises(DataError, match=r"embedding\.npy is not there or cannot be read"):
+    with pytest.raises(DataError, match=r"embedding\.npy is missing or cannot be read"):
         run(Representation(data(image=IMAGE), others={"old": str(tmp_path)}), 1, predict)
 
 
