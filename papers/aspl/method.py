@@ -31,7 +31,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from vision.data.pipeline import EvalData
-from vision.metrics.arrays import of_choice
+from vision.metrics.arrays import check_choice
 from vision.probes.linear import LinearClassifier
 from vision.probes.svm import fit_svm
 from vision.run.restore import load_run
@@ -112,7 +112,7 @@ class SelfPaced:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        of_choice("choose", self.choose, ("doubtful", "random"))
+        check_choice("choose", self.choose, ("doubtful", "random"))
         if self.queries < 0 or min(self.pace, self.growth) < 0 or not self.c > 0:
             raise ValueError("queries, pace, growth: 0 or more; c: positive")
 

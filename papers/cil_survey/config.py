@@ -16,7 +16,7 @@ import numpy as np
 import vision as v
 from papers.cil_survey.method import Incremental
 from vision import batch_ops, ops, spec
-from vision.metrics.continual import worth_in_examples
+from vision.metrics.continual import memory_in_examples
 from vision.scenario.continual import ContinualEvaluation, Exemplars
 
 
@@ -111,7 +111,7 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
     """The stages of a learner: a run and then its memory per task, and the test of them all."""
     learner = LEARNERS[name]
     if learner.equal_bytes:
-        exemplars += worth_in_examples(floats, example_bytes)
+        exemplars += memory_in_examples(floats, example_bytes)
     if name == "joint":
         tasks = [[label for task in tasks for label in task]]
     values = {"low": 0, "high": 1}

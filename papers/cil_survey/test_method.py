@@ -17,7 +17,7 @@ from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.data.sources.splits import OfClasses
 from vision.metrics.arrays import MetricError
-from vision.metrics.continual import continual, worth_in_examples
+from vision.metrics.continual import continual, memory_in_examples
 from vision.models.plain_conv import PlainConv
 from vision.objectives.classify import Classify
 from vision.probes.herding import herd
@@ -142,7 +142,7 @@ def test_numbers_of_the_protocol():
 
 
 def test_memory_is_counted_as_the_survey_does():
-    assert worth_in_examples(463_504, 32 * 32 * 3) == 603
+    assert memory_in_examples(463_504, 32 * 32 * 3) == 603
     config: Any = small("joint")
     tower = build(config.stages[0].do.model)
     tower = dataclasses.replace(tower, num_classes=10)

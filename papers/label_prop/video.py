@@ -11,7 +11,7 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from vision.metrics.arrays import bits
+from vision.metrics.arrays import booleans
 
 
 def region(found: np.ndarray, truth: np.ndarray) -> float:
@@ -69,5 +69,5 @@ def correct_points(
 
 
 def _pair(found: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    found = bits("found", found, (None, None))
-    return found, bits("truth", truth, found.shape)
+    found = booleans("found", found, (None, None))
+    return found, booleans("truth", truth, found.shape)

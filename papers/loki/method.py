@@ -26,7 +26,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import blocks, matrix, softmax_parts, whole
+from vision.metrics.arrays import blocks, class_indices, matrix, softmax_parts
 
 
 def squared_distances(positions: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -103,7 +103,7 @@ class GeometricAnswers:
                 f"observed={self.observed}: {rows[self.logits].shape[1]} logits, and labels "
                 f"0..{len(where) - 1}"
             )
-        labels = whole(self.label, rows[self.label], None, len(where))
+        labels = class_indices(self.label, rows[self.label], None, len(where))
         known = labels >= 0
         if not known.any():
             raise DataError(f"{self.data.source.info.name}: no record has {self.label!r}")

@@ -33,7 +33,7 @@ from vision.papers.claims import (
     run_scenario,
     train,
 )
-from vision.probes.class_means import no_means, update
+from vision.probes.class_means import empty_means, update
 
 
 def parity() -> Parity:
@@ -42,7 +42,7 @@ def parity() -> Parity:
     )
     x, y = (one["image"].reshape(-1, 64).astype(np.float32) for one in (train, test))
     peer = NearestCentroid().fit(x, train["label"])
-    state = no_means(10, 64)
+    state = empty_means(10, 64)
     for task in TASKS:
         rows = np.isin(train["label"], task)
         state = update(state, x[rows], train["label"][rows])

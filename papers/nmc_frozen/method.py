@@ -26,9 +26,9 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.labelled import Labelled, labelled
-from vision.metrics.arrays import of_choice
+from vision.metrics.arrays import check_choice
 from vision.metrics.continual import continual
-from vision.probes.class_means import ClassMeans, Metric, closeness, no_means, update
+from vision.probes.class_means import ClassMeans, Metric, closeness, empty_means, update
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +59,7 @@ class NearestMeanStream:
     def __post_init__(self) -> None:
         if not self.stream:
             raise ValueError("stream: at least one part")
-        of_choice("metric", self.metric, ("euclidean", "cosine"))
+        check_choice("metric", self.metric, ("euclidean", "cosine"))
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``test`` and every part once.
@@ -84,7 +84,7 @@ class NearestMeanStream:
         tasks = first[labels]
         sizes = np.bincount(tasks, minlength=len(parts))
         right = np.zeros((len(parts), len(parts)))
-        state = no_means(classes, x.shape[1])
+        state = empty_means(classes, x.shape[1])
         for number, part in enumerate(parts):
             state = update(state, part.x, part.labels)
             hit = answers(state, x, self.metric) == labels
@@ -95,7 +95,7 @@ class NearestMeanStream:
         if sizes.all():
             yield "forgetting", continual(right, sizes)["forgetting"]
         yield "parts", len(parts)
-        yield "classes", int(state.there.sum())
+        yield "classes", int(state.present.sum())
         yield "examples", len(labels)
         yield "memory_bytes", int(state.sum.nbytes + state.count.nbytes)
         left_out = {
@@ -112,4 +112,4 @@ class NearestMeanStream:
 
 def answers(state: ClassMeans, x: np.ndarray, metric: Metric = "euclidean") -> np.ndarray:
     """int (N,): the class whose mean is nearest to features x (N, D), the first of equals."""
-    return np.asarray(closeness(x, state.mean, state.there, metric).argmax(1))
+    return np.asarray(closeness(x, state.mean, state.present, metric).argmax(1))

@@ -14,14 +14,14 @@ import numpy as np
 
 from vision.metrics.arrays import (
     MetricError,
-    bits,
+    booleans,
+    check_choice,
+    check_fraction,
+    class_indices,
     defined,
     mean,
-    of_choice,
     ratio,
-    share,
     vector,
-    whole,
 )
 
 Rule = Literal["voc", "v2", "challenge"]
@@ -37,7 +37,7 @@ def closure(parents: np.ndarray) -> np.ndarray:
       ValueError: not square, or a class that is its own ancestor.
     """
     count = len(np.asarray(parents))
-    above = bits("parents", parents, (count, count))
+    above = booleans("parents", parents, (count, count))
     if not count:
         raise ValueError("parents is empty: no classes")
     for _ in range(count.bit_length()):
@@ -52,9 +52,9 @@ def expand_labels(labels: np.ndarray, above: np.ndarray) -> np.ndarray:
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: labels other than -1, 0, 1, or a class that is there below one that is not.
+      MetricError: labels other than -1, 0, 1, or a class that is there below one that is not.
     """
-    labels, above = np.asarray(labels), bits("above", above, (None, None))
+    labels, above = np.asarray(labels), booleans("above", above, (None, None))
     if labels.ndim != 2 or labels.dtype.kind not in "iu" or above.shape != (labels.shape[1],) * 2:
         raise ValueError(
             f"labels is {labels.dtype}{list(labels.shape)} and above {list(above.shape)}; they "
@@ -96,10 +96,10 @@ class DetectedBoxes:
 
         Raises:
           ValueError: shapes or dtypes.
-          MeasureError: an image or class out of range, NaN, or a box turned inside out.
+          MetricError: an image or class out of range, NaN, or a box turned inside out.
         """
-        image = whole(f"{name}.image", self.image, None, images)
-        label = whole(f"{name}.label", self.label, len(image), classes)
+        image = class_indices(f"{name}.image", self.image, None, images)
+        label = class_indices(f"{name}.label", self.label, len(image), classes)
         box = np.asarray(self.box)
         if box.shape != (len(image), 4) or box.dtype.kind not in "fiu":
             raise ValueError(
@@ -117,7 +117,7 @@ class DetectedBoxes:
 
 def expand_boxes(boxes: DetectedBoxes, above: np.ndarray) -> tuple[DetectedBoxes, np.ndarray]:
     """Every box once for its class and each ancestor, and the row (M',) that each came from."""
-    above = bits("above", above, (None, None))
+    above = booleans("above", above, (None, None))
     row, label = np.nonzero(above[boxes.label])
     return DetectedBoxes(boxes.image[row], label, boxes.box[row]), row
 
@@ -187,10 +187,10 @@ def detection_precision(
 
     Raises:
       ValueError: shapes, dtypes or arguments.
-      MeasureError: NaN scores, images or classes out of range.
+      MetricError: NaN scores, images or classes out of range.
     """
-    of_choice("rule", rule, ("voc", "v2", "challenge"))
-    share("iou", iou)
+    check_choice("rule", rule, ("voc", "v2", "challenge"))
+    check_fraction("iou", iou)
     verified = np.asarray(verified)
     if verified.ndim != 2 or verified.dtype.kind not in "iu":
         raise ValueError(f"verified is {verified.dtype}{list(verified.shape)}; integers (N, K)")
@@ -198,7 +198,7 @@ def detection_precision(
     truth = truth.checked("truth", images, classes)
     found = found.checked("found", images, classes)
     scores = defined("scores", vector("scores", scores, len(found.label)))
-    group = bits("group", group, (len(truth.label),))
+    group = booleans("group", group, (len(truth.label),))
     unverified = 0
     if rule == "voc":
         group = np.zeros_like(group)

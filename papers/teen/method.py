@@ -29,7 +29,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import normalised
 from vision.evaluators.labelled import labelled
-from vision.probes.class_means import closeness, no_means, update
+from vision.probes.class_means import closeness, empty_means, update
 
 
 def calibrated(new: jax.Array, base: jax.Array, alpha: float, tau: float = 16.0) -> jax.Array:
@@ -153,7 +153,7 @@ class FewShotSessions:
             mine = np.flatnonzero(labels == name)
             few = number >= len(self.base)
             place[draw.choice(mine, self.shots, replace=False) if few else mine] = number
-        means = update(no_means(len(order), x.shape[1]), x, place).mean
+        means = update(empty_means(len(order), x.shape[1]), x, place).mean
         means = jnp.asarray(normalised(np.asarray(means)))
         base, new = jnp.split(means, [len(self.base)])
         return jnp.concatenate([base, calibrated(new, base, self.alpha, self.tau)])

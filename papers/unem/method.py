@@ -38,7 +38,7 @@ from papers.unem import dirichlet
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.labelled import labelled
-from vision.metrics.arrays import of_choice
+from vision.metrics.arrays import check_choice
 from vision.metrics.significance import normal_interval
 from vision.probes.episodes import Episodes, draw_episodes
 
@@ -216,7 +216,7 @@ class UnrolledEM:
     label: str = "label"
 
     def __post_init__(self) -> None:
-        of_choice("form", self.form, ("gaussian", "dirichlet"))
+        check_choice("form", self.form, ("gaussian", "dirichlet"))
         if not 1 <= self.present <= self.ways or self.ways < 2:
             raise ValueError(f"present={self.present}: 1..ways, ways={self.ways}: at least 2")
         for name in ("shots", "queries", "fit_tasks", "layers", "steps", "batch_size"):

@@ -21,7 +21,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from vision.metrics.arrays import MetricError, bits, defined, matrix, vector
+from vision.metrics.arrays import MetricError, booleans, defined, matrix, vector
 
 
 def unlearning(
@@ -41,13 +41,13 @@ def unlearning(
       test_labels: int (M,).
 
     Raises:
-      MeasureError: NaN, or a label beyond the classes.
+      MetricError: NaN, or a label beyond the classes.
     """
     right, confidence = _seen("log_probabilities", log_probabilities, labels)
     test_right, test_confidence = _seen(
         "test_log_probabilities", test_log_probabilities, test_labels
     )
-    forget = bits("forget", forget, (len(right),))
+    forget = booleans("forget", forget, (len(right),))
     threshold = best_threshold(confidence[~forget], test_confidence)
     return {
         "ua": 1 - _mean(right[forget]),

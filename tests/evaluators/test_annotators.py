@@ -11,30 +11,30 @@ import pytest
 from tests.evaluators.linear_dual import data, run
 from vision.data.source import DataError
 from vision.evaluators.accuracy.annotators import AnnotatorAgreement
-from vision.metrics.annotators import graded, grader_weights
+from vision.metrics.annotators import annotator_scores, annotator_weights
 from vision.metrics.arrays import MetricError
 
 NAMES = ("eczema", "acne", "hives")
 
 
 def test_weights_fall_with_the_rank_and_add_up_over_graders():
-    one = grader_weights([{"eczema": 5, "acne": 3, "hives": 1}], NAMES)
+    one = annotator_weights([{"eczema": 5, "acne": 3, "hives": 1}], NAMES)
     np.testing.assert_allclose(one, np.array([1, 1 / 2, 1 / 3]) / (11 / 6))
-    two = grader_weights([{"eczema": 5, "acne": 3}, {"acne": 4}], NAMES)
+    two = annotator_weights([{"eczema": 5, "acne": 3}, {"acne": 4}], NAMES)
     np.testing.assert_allclose(two, [1 / 2.5, 1.5 / 2.5, 0])
-    tie = grader_weights([{"acne": 4, "hives": 4, "eczema": 1}], NAMES)
+    tie = annotator_weights([{"acne": 4, "hives": 4, "eczema": 1}], NAMES)
     np.testing.assert_allclose(tie, np.array([1 / 2, 1, 1]) / 2.5)
-    other = grader_weights([{"burn": 5, "acne": 4}], NAMES)
+    other = annotator_weights([{"burn": 5, "acne": 4}], NAMES)
     np.testing.assert_allclose(other, [0, 1, 0])
-    assert not grader_weights([{"burn": 5}, {}], NAMES).any()
+    assert not annotator_weights([{"burn": 5}, {}], NAMES).any()
     with pytest.raises(MetricError, match="grader 1 has a confidence"):
-        grader_weights([{"acne": 1}, {"acne": float("nan")}], NAMES)
+        annotator_weights([{"acne": 1}, {"acne": float("nan")}], NAMES)
 
 
 def test_one_sure_grader_is_top_k_and_the_true_probability():
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
-    found = graded(logits, np.eye(3)[label], (1, 2))
+    found = annotator_scores(logits, np.eye(3)[label], (1, 2))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     own = p[np.arange(50), label]
     assert found.any_of[1] == np.mean(logits.argmax(1) == label)
@@ -67,9 +67,9 @@ def test_the_evaluator_counts_who_has_no_label_or_no_answer(devices: int):
 def test_what_is_no_distribution_is_named():
     weights = np.array([[1, 0, 0], [0.5, 0.2, 0]])
     with pytest.raises(MetricError, match=r"first row 1, which adds up to 0\.7"):
-        graded(np.zeros((2, 3)), weights)
+        annotator_scores(np.zeros((2, 3)), weights)
     with pytest.raises(ValueError, match="each from 1 to the 3 classes"):
-        graded(np.zeros((2, 3)), np.eye(3)[:2], (4,))
+        annotator_scores(np.zeros((2, 3)), np.eye(3)[:2], (4,))
     with pytest.raises(ValueError, match="at least 1"):
         AnnotatorAgreement(data(image=np.zeros((1, 12))), k=())
     none = data(image=np.zeros((2, 12)), weights=np.zeros((2, 3), np.float32))

@@ -18,12 +18,12 @@ from vision.evaluate.figures import Curve
 from vision.evaluators.robustness.severity import Severity
 from vision.metrics.arrays import MetricError
 from vision.metrics.severity import (
+    complete_trajectories,
     failure_points,
     fit_thresholds,
     on_class,
     rank_correlations,
     swapped_pairs,
-    whole_trajectories,
 )
 
 GREY = np.asarray([40, 120, 200])
@@ -122,7 +122,7 @@ def test_pictures_that_lost_their_class():
     with pytest.raises(ValueError, match="least=5"):
         on_class(scores, np.zeros(4), 5)
     kept = np.asarray([[1, 1], [1, 0]])
-    assert whole_trajectories(kept).tolist() == [True, False]
+    assert complete_trajectories(kept).tolist() == [True, False]
 
 
 def test_arguments_of_sweeps():

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 from sklearn.neighbors import NearestCentroid
 
-from vision.probes.class_means import ClassMeans, closeness, merge, no_means, update
+from vision.probes.class_means import ClassMeans, closeness, empty_means, merge, update
 
 RNG = np.random.default_rng(0)
 X = (5 + RNG.normal(size=(240, 7))).astype(np.float32)
@@ -15,7 +15,7 @@ X += LABELS[:, None] * np.eye(7, dtype=np.float32)[3]
 
 
 def streamed(order: np.ndarray, parts: int) -> ClassMeans:
-    state = no_means(5, 7)
+    state = empty_means(5, 7)
     for rows in np.split(order, parts):
         state = update(state, X[rows], LABELS[rows])
     return state
@@ -27,7 +27,7 @@ def test_any_order_and_any_split_gives_the_means_of_all():
     for order, parts in ((RNG.permutation(240), 240), (by_class, 8), (np.arange(240), 1)):
         state = streamed(order, parts)
         np.testing.assert_allclose(state.mean[:4], expected, rtol=1e-6)
-        assert state.there.tolist() == [True] * 4 + [False]
+        assert state.present.tolist() == [True] * 4 + [False]
         np.testing.assert_array_equal(state.count[:4], np.bincount(LABELS))
 
 
@@ -52,7 +52,7 @@ def test_nearest_is_that_of_scikit_learn():
     asked = (5 + RNG.normal(size=(500, 7))).astype(np.float32)
     peer = NearestCentroid().fit(X, LABELS)
     np.testing.assert_allclose(np.asarray(state.mean)[:4], peer.centroids_, rtol=1e-6)
-    said = closeness(asked, state.mean, state.there)
+    said = closeness(asked, state.mean, state.present)
     np.testing.assert_array_equal(said.argmax(1), peer.predict(asked))
     gaps = -0.5 * ((asked[:, None] - peer.centroids_) ** 2).sum(-1)
     ours = np.asarray(said)[:, :4]
@@ -62,8 +62,8 @@ def test_nearest_is_that_of_scikit_learn():
 
 def test_the_cosine_knows_no_length():
     state = streamed(np.arange(240), 1)
-    said = closeness(X, state.mean, state.there, "cosine")
-    scaled = closeness(3 * X, 7 * state.mean, state.there, "cosine")
+    said = closeness(X, state.mean, state.present, "cosine")
+    scaled = closeness(3 * X, 7 * state.mean, state.present, "cosine")
     np.testing.assert_allclose(said, scaled, rtol=1e-6)
     mean = np.asarray(state.mean)
     true = X @ mean[1] / np.linalg.norm(X, axis=1) / np.linalg.norm(mean[1])

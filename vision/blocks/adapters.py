@@ -98,9 +98,9 @@ def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> d
         for name in path.split("/")[:-1]:
             node = node.setdefault(name, {})
         bound = math.prod(inputs) ** -0.5
-        k = jax.random.fold_in(key, zlib.crc32(path.encode()))
+        leaf_key = jax.random.fold_in(key, zlib.crc32(path.encode()))
         shape = (*layers, *inputs, adapter.rank)
-        node["lora_a"] = jax.random.uniform(k, shape, kernel.dtype, -bound, bound)
+        node["lora_a"] = jax.random.uniform(leaf_key, shape, kernel.dtype, -bound, bound)
         node["lora_b"] = jnp.zeros((*layers, adapter.rank, outputs), kernel.dtype)
         if adapter.magnitude:
             node["dora_gain"] = jnp.zeros((*layers, outputs), kernel.dtype)
@@ -116,7 +116,7 @@ def merge_adapters(adapters: tuple[Lora, ...], params: Tree, added: Tree) -> Tre
       added: what ``init_adapters`` made of them, and training changed.
     """
 
-    def one(key_path: Any, leaf: jax.Array) -> jax.Array:
+    def merge_leaf(key_path: Any, leaf: jax.Array) -> jax.Array:
         path = path_of(key_path)
         adapter = _choice(adapters, path) if path.endswith("kernel") else None
         if adapter is None:
@@ -126,7 +126,7 @@ def merge_adapters(adapters: tuple[Lora, ...], params: Tree, added: Tree) -> Tre
             node = node[name]
         return _effective(adapter, leaf, _split(path, leaf.shape), node)
 
-    return jax.tree_util.tree_map_with_path(one, params)
+    return jax.tree_util.tree_map_with_path(merge_leaf, params)
 
 
 def _effective(adapter: Lora, kernel: jax.Array, shape: Any, added: Tree) -> jax.Array:

@@ -174,14 +174,14 @@ def init(
 def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackState:
     """Looks at ``state.at``, keeps what is better, and moves on."""
     place = state.step % (attack.moves + 1)
-    logits, slope = _look(attack, logits_fn, state, place)
+    logits, gradient = _look(attack, logits_fn, state, place)
     finite = jnp.isfinite(logits).all(-1)
     fools = fooled(logits, state.label, attack.targeted) & finite & state.active
     margin = margins(logits, state.label, attack.targeted)
     score = attack.score(margin, state.at, state.image)
     better = fools & (score < state.score)
-    broken = state.active & ~(finite & jnp.isfinite(slope).all((1, 2, 3)))
-    seen = dataclasses.replace(
+    broken = state.active & ~(finite & jnp.isfinite(gradient).all((1, 2, 3)))
+    looked = dataclasses.replace(
         state,
         step=state.step + 1,
         best=rows(better, state.at, state.best),
@@ -189,16 +189,16 @@ def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackSta
         nonfinite=state.nonfinite | broken,
         active=state.active & ~fools if attack.settles else state.active,
     )
-    keys = _fold(jax.random.wrap_key_data(state.key), jnp.broadcast_to(seen.step, fools.shape))
-    slope = jnp.where(jnp.isfinite(slope), slope, 0)
-    at, memory = attack.move(place, keys, seen, logits, slope)
+    keys = _fold(jax.random.wrap_key_data(state.key), jnp.broadcast_to(looked.step, fools.shape))
+    gradient = jnp.where(jnp.isfinite(gradient), gradient, 0)
+    at, memory = attack.move(place, keys, looked, logits, gradient)
     if attack.rounds > 1:
         at, memory = jax.lax.cond(
             place == attack.moves,
             lambda: attack.begin(keys, state.image, memory),
             lambda: (at, memory),
         )
-    return dataclasses.replace(seen, at=rows(seen.active, at, seen.at), memory=memory)
+    return dataclasses.replace(looked, at=rows(looked.active, at, looked.at), memory=memory)
 
 
 def run(
@@ -226,15 +226,15 @@ def fooled(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
 
 def margins(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
     """(B,): by how much the right class leads, or the wanted one is behind."""
-    own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
-    other = jnp.where(jax.nn.one_hot(label, logits.shape[-1], dtype=bool), -jnp.inf, logits)
-    lead = own - other.max(-1)
+    label_logits = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
+    other_logits = jnp.where(jax.nn.one_hot(label, logits.shape[-1], dtype=bool), -jnp.inf, logits)
+    lead = label_logits - other_logits.max(-1)
     return -lead if targeted else lead
 
 
-def rows(chosen: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
+def rows(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
     """Of two (B, ...) the rows of one where ``chosen`` (B,), of the other elsewhere."""
-    return jnp.where(chosen.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
+    return jnp.where(condition.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
 def length(x: jax.Array) -> jax.Array:
@@ -256,18 +256,18 @@ def _look(
     def forward(at: jax.Array) -> tuple[jax.Array, jax.Array]:
         return logits_fn(at).astype(jnp.float32), jnp.zeros_like(at)
 
-    def both(at: jax.Array) -> tuple[jax.Array, jax.Array]:
-        def total(at: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def forward_and_gradient(at: jax.Array) -> tuple[jax.Array, jax.Array]:
+        def total_loss(at: jax.Array) -> tuple[jax.Array, jax.Array]:
             logits = logits_fn(at).astype(jnp.float32)
             return attack.loss(logits, state.label).sum(), logits
 
-        (_, logits), slope = jax.value_and_grad(total, has_aux=True)(at)
-        return logits, slope
+        (_, logits), gradient = jax.value_and_grad(total_loss, has_aux=True)(at)
+        return logits, gradient
 
     if not attack.uses_gradient:
         return forward(state.at)
     # From the last place of a round no move is made.
-    return jax.lax.cond(place == attack.moves, forward, both, state.at)
+    return jax.lax.cond(place == attack.moves, forward, forward_and_gradient, state.at)
 
 
 def _fold(keys: jax.Array, numbers: jax.Array) -> jax.Array:

@@ -84,9 +84,9 @@ class PGD:
         keys: jax.Array,
         state: AttackState,
         logits: jax.Array,
-        slope: jax.Array,
+        gradient: jax.Array,
     ) -> tuple[jax.Array, Memory]:
-        step = self.step_size * self.eps * direction(self.norm, slope)
+        step = self.step_size * self.eps * direction(self.norm, gradient)
         return project(self.norm, self.eps, state.image, state.at + step), {}
 
 
@@ -143,13 +143,13 @@ class APGD:
 
     def checkpoints(self) -> np.ndarray:
         """(steps + 1,) int: after so many moves, the moves since the last checkpoint, else 0."""
-        first, least, less = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
-        found, at, window = np.zeros(self.steps + 1, np.int32), first, first
+        first, least, decrease = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
+        windows, at, window = np.zeros(self.steps + 1, np.int32), first, first
         while at <= self.steps:
-            found[at] = window
-            window = max(window - less, least)
+            windows[at] = window
+            window = max(window - decrease, least)
             at += window
-        return found
+        return windows
 
     def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
         def draw(key: jax.Array) -> jax.Array:
@@ -160,17 +160,17 @@ class APGD:
             return noise / jnp.linalg.norm(noise)
 
         at = jnp.clip(image + self.eps * jax.vmap(draw)(keys), 0, 1)
-        one = jnp.ones(len(image), jnp.float32)
+        ones = jnp.ones(len(image), jnp.float32)
         return at, {
             "before": at,
             "held": at,
             "held_slope": jnp.zeros_like(at),
-            "held_loss": -jnp.inf * one,
-            "last_loss": jnp.inf * one,
-            "checked_loss": jnp.inf * one,
+            "held_loss": -jnp.inf * ones,
+            "last_loss": jnp.inf * ones,
+            "checked_loss": jnp.inf * ones,
             "rises": jnp.zeros(len(image), jnp.int32),
             "halved": jnp.ones(len(image), bool),
-            "size": 2 * self.eps * one,
+            "size": 2 * self.eps * ones,
         }
 
     def loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -187,34 +187,34 @@ class APGD:
         keys: jax.Array,
         state: AttackState,
         logits: jax.Array,
-        slope: jax.Array,
+        gradient: jax.Array,
     ) -> tuple[jax.Array, Memory]:
-        was, first = state.memory, place == 0
+        memory, first = state.memory, place == 0
         loss = self.loss(logits, state.label)
-        better = loss > was["held_loss"]
-        held = rows(better, state.at, was["held"])
-        held_slope = rows(better, slope, was["held_slope"])
-        held_loss = jnp.where(better, loss, was["held_loss"])
-        checked_loss = jnp.where(first, loss, was["checked_loss"])
-        rises = was["rises"] + (loss > was["last_loss"])
+        better = loss > memory["held_loss"]
+        held = rows(better, state.at, memory["held"])
+        held_gradient = rows(better, gradient, memory["held_slope"])
+        held_loss = jnp.where(better, loss, memory["held_loss"])
+        checked_loss = jnp.where(first, loss, memory["checked_loss"])
+        rises = memory["rises"] + (loss > memory["last_loss"])
         window = jnp.asarray(self.checkpoints())[place]
-        stuck = ~was["halved"] & (checked_loss >= held_loss)
+        stuck = ~memory["halved"] & (checked_loss >= held_loss)
         halve = (window > 0) & ((rises <= 0.75 * window) | stuck)
-        size = jnp.where(halve, was["size"] / 2, was["size"])
-        at, slope = rows(halve, held, state.at), rows(halve, held_slope, slope)
-        step = size[:, None, None, None] * direction(self.norm, slope)
+        size = jnp.where(halve, memory["size"] / 2, memory["size"])
+        at, gradient = rows(halve, held, state.at), rows(halve, held_gradient, gradient)
+        step = size[:, None, None, None] * direction(self.norm, gradient)
         target = project(self.norm, self.eps, state.image, at + step)
-        share = jnp.where(first, 1.0, 0.75)
-        moved = at + share * (target - at) + (1 - share) * (at - was["before"])
+        momentum = jnp.where(first, 1.0, 0.75)
+        moved = at + momentum * (target - at) + (1 - momentum) * (at - memory["before"])
         return project(self.norm, self.eps, state.image, moved), {
             "before": at,
             "held": held,
-            "held_slope": held_slope,
+            "held_slope": held_gradient,
             "held_loss": held_loss,
             "last_loss": loss,
             "checked_loss": jnp.where(window > 0, held_loss, checked_loss),
             "rises": jnp.where(window > 0, 0, rises),
-            "halved": jnp.where(window > 0, halve, was["halved"]),
+            "halved": jnp.where(window > 0, halve, memory["halved"]),
             "size": size,
         }
 
@@ -264,14 +264,14 @@ class CarliniWagner:
         return self.searches
 
     def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
-        one = jnp.ones(len(image), jnp.float32)
+        ones = jnp.ones(len(image), jnp.float32)
         if memory:
             hit, c = memory["hit"], memory["c"]
             low = jnp.where(hit, memory["low"], jnp.maximum(memory["low"], c))
             high = jnp.where(hit, jnp.minimum(memory["high"], c), memory["high"])
             c = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * c)
         else:
-            c, low, high = self.first_c * one, 0 * one, jnp.inf * one
+            c, low, high = self.first_c * ones, 0 * ones, jnp.inf * ones
         # Black and white are at infinity.
         w = jnp.arctanh((2 * image - 1) * (1 - 1e-6))
         return (jnp.tanh(w) + 1) / 2, {
@@ -296,28 +296,28 @@ class CarliniWagner:
         keys: jax.Array,
         state: AttackState,
         logits: jax.Array,
-        slope: jax.Array,
+        gradient: jax.Array,
     ) -> tuple[jax.Array, Memory]:
-        was = state.memory
+        memory = state.memory
         enough = margins(logits, state.label, self.targeted) <= -self.confidence
-        hit = was["hit"] | (enough & fooled(logits, state.label, self.targeted))
-        slope = 2 * (state.at - state.image) + was["c"][:, None, None, None] * slope
-        slope = slope * (1 - jnp.square(jnp.tanh(was["w"]))) / 2
-        mean = 0.9 * was["mean"] + 0.1 * slope
-        square = 0.999 * was["square"] + 0.001 * jnp.square(slope)
+        hit = memory["hit"] | (enough & fooled(logits, state.label, self.targeted))
+        gradient = 2 * (state.at - state.image) + memory["c"][:, None, None, None] * gradient
+        gradient = gradient * (1 - jnp.square(jnp.tanh(memory["w"]))) / 2
+        mean = 0.9 * memory["mean"] + 0.1 * gradient
+        square = 0.999 * memory["square"] + 0.001 * jnp.square(gradient)
         count = (place + 1).astype(jnp.float32)
         step = mean / (1 - 0.9**count) / (jnp.sqrt(square / (1 - 0.999**count)) + 1e-8)
-        w = was["w"] - self.learning_rate * step
-        memory = {**was, "w": w, "mean": mean, "square": square, "hit": hit}
-        return (jnp.tanh(w) + 1) / 2, memory
+        w = memory["w"] - self.learning_rate * step
+        new_memory = {**memory, "w": w, "mean": mean, "square": square, "hit": hit}
+        return (jnp.tanh(w) + 1) / 2, new_memory
 
 
-def direction(norm: Norm, slope: jax.Array) -> jax.Array:
+def direction(norm: Norm, gradient: jax.Array) -> jax.Array:
     """The steepest way up of length one in ``norm``; zero where there is none."""
     if norm == "linf":
-        return jnp.sign(slope)
+        return jnp.sign(gradient)
     # Scaled before it is squared, lest a small gradient vanish.
-    scaled = slope / jnp.maximum(jnp.abs(slope).max((1, 2, 3), keepdims=True), 1e-37)
+    scaled = gradient / jnp.maximum(jnp.abs(gradient).max((1, 2, 3), keepdims=True), 1e-37)
     return scaled / jnp.maximum(length(scaled), 1e-12)
 
 
@@ -327,9 +327,9 @@ def cross_entropy(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Ar
     log(1 + sum_{i!=y} exp(z_i - z_y)): without the difference 1 - p_y, which float32 rounds to
     zero or noise long before the other probabilities vanish.
     """
-    own = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
+    label_logits = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
     others = jnp.where(jax.nn.one_hot(label, logits.shape[-1], dtype=bool), -jnp.inf, logits)
-    loss = jax.nn.softplus(jax.nn.logsumexp(others, -1) - own)
+    loss = jax.nn.softplus(jax.nn.logsumexp(others, -1) - label_logits)
     return -loss if targeted else loss
 
 

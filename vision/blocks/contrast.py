@@ -230,9 +230,9 @@ class Ranking:
     def add(
         self, stats: Stats, logits: jax.Array, affinity: jax.Array, keep: jax.Array, axis: int
     ) -> Stats:
-        own = jnp.expand_dims(stats["own"], axis)
+        positive = jnp.expand_dims(stats["own"], axis)
         negative = keep & (affinity == 0)
-        hinge = jnp.where(negative, jnp.maximum(0.0, self.margin - own + logits), 0.0)
+        hinge = jnp.where(negative, jnp.maximum(0.0, self.margin - positive + logits), 0.0)
         return {
             "own": stats["own"],
             "sum": stats["sum"] + jnp.sum(hinge, axis),
@@ -250,8 +250,8 @@ class Ranking:
 
 def check_weights(weights: tuple[float, float]) -> None:
     """Raises ValueError unless both are finite and >= 0, and one is positive."""
-    fine = len(weights) == 2 and all(math.isfinite(w) and w >= 0 for w in weights)
-    if not fine or not any(weights):
+    valid = len(weights) == 2 and all(math.isfinite(w) and w >= 0 for w in weights)
+    if not valid or not any(weights):
         raise ValueError(
             f"weights={weights}: one for image to text and one for text to image, at least 0 and "
             "not both 0"
@@ -260,16 +260,16 @@ def check_weights(weights: tuple[float, float]) -> None:
 
 def begin(loss: Loss, own: jax.Array) -> Stats:
     """Statistics of ``loss`` and of what is reported beside it."""
-    never = jnp.full_like(own, NEVER)
-    return {**loss.begin(own), "best_positive": never, "best_negative": never}
+    lowest = jnp.full_like(own, NEVER)
+    return {**loss.begin(own), "best_positive": lowest, "best_negative": lowest}
 
 
 def add(
     loss: Loss, stats: Stats, logits: jax.Array, affinity: jax.Array, keep: jax.Array, axis: int
 ) -> Stats:
-    still = jax.lax.stop_gradient(logits)
-    positive = jnp.max(jnp.where(affinity > 0, still, NEVER), axis)
-    negative = jnp.max(jnp.where(keep & (affinity == 0), still, NEVER), axis)
+    fixed = jax.lax.stop_gradient(logits)
+    positive = jnp.max(jnp.where(affinity > 0, fixed, NEVER), axis)
+    negative = jnp.max(jnp.where(keep & (affinity == 0), fixed, NEVER), axis)
     return {
         **loss.add(stats, logits, affinity, keep, axis),
         "best_positive": jnp.maximum(stats["best_positive"], positive),
@@ -340,10 +340,10 @@ def contrast(loss: Loss, params: dict[str, Any], pairs: Pairs) -> ContrastResult
     """
     coefficients = loss.coefficients(params)
     scale, bias = coefficients
-    own = jnp.diagonal(pairs.to_text), jnp.diagonal(pairs.to_image)
-    images, texts = (begin(loss, scale * score + bias) for score in own)
+    own_scores = jnp.diagonal(pairs.to_text), jnp.diagonal(pairs.to_image)
+    images, texts = (begin(loss, scale * score + bias) for score in own_scores)
     images, texts = visit(loss, coefficients, images, texts, pairs)
-    counted = jnp.where(jnp.sum(pairs.affinity, 1) > 0, own[0], 0.0)
+    counted = jnp.where(jnp.sum(pairs.affinity, 1) > 0, own_scores[0], 0.0)
     return conclude(loss, finish(loss, images), finish(loss, texts), jnp.sum(counted))
 
 

@@ -60,9 +60,9 @@ class Diffusion:
         if self.schedule == "linear":
             variances = np.linspace(0.1 / self.steps, 20 / self.steps, self.steps)
         else:
-            at = (np.arange(self.steps + 1) / self.steps + 0.008) / 1.008
-            left = np.cos(at * np.pi / 2) ** 2
-            variances = np.minimum(1 - left[1:] / left[:-1], 0.999)
+            angle = (np.arange(self.steps + 1) / self.steps + 0.008) / 1.008
+            signal = np.cos(angle * np.pi / 2) ** 2
+            variances = np.minimum(1 - signal[1:] / signal[:-1], 0.999)
         return np.cumprod(1 - variances)
 
     def noised(self, image: jax.Array, time: jax.Array, noise: jax.Array) -> jax.Array:
@@ -107,22 +107,24 @@ class Diffusion:
           clip: the estimate of x_0, before guidance, is kept within -clip..clip; None does not.
         """
         times = self.respaced(count)
-        left = self.alpha_bar[times]
-        before = np.append(1.0, left[:-1])
-        variance = eta**2 * (1 - before) / (1 - left) * (1 - left / before)
+        alpha_bar = self.alpha_bar[times]
+        next_alpha_bar = np.append(1.0, alpha_bar[:-1])
+        variance = (
+            eta**2 * (1 - next_alpha_bar) / (1 - alpha_bar) * (1 - alpha_bar / next_alpha_bar)
+        )
         table = np.stack(
             [
-                np.sqrt(left),
-                np.sqrt(1 - left),
-                np.sqrt(before),
-                np.sqrt(np.maximum(1 - before - variance, 0)),
+                np.sqrt(alpha_bar),
+                np.sqrt(1 - alpha_bar),
+                np.sqrt(next_alpha_bar),
+                np.sqrt(np.maximum(1 - next_alpha_bar - variance, 0)),
                 np.sqrt(variance),
             ],
             axis=1,
         )[::-1]
 
         def step(x: jax.Array, row: Any) -> tuple[jax.Array, None]:
-            time, (a, b, a_next, direction, chance), k = row
+            time, (a, b, a_next, direction, sigma), k = row
             noise = noise_of(x, time)
             image = (x - b * noise) / a
             if clip is not None:
@@ -134,7 +136,7 @@ class Diffusion:
                 noise, image = noise - shift, image + (b / a) * shift
             x = a_next * image + direction * noise
             if eta:
-                x = x + chance * jax.random.normal(k, x.shape, x.dtype)
+                x = x + sigma * jax.random.normal(k, x.shape, x.dtype)
             return x, None
 
         keys = jax.random.split(key, count)

@@ -13,10 +13,10 @@ Tree = Any
 def ema_update(average: Tree, params: Tree, momentum: float | jax.Array) -> Tree:
     """``momentum * average + (1 - momentum) * params``, leaf by leaf, in the average's dtypes."""
 
-    def one(old: jax.Array, new: jax.Array) -> jax.Array:
+    def update_leaf(old: jax.Array, new: jax.Array) -> jax.Array:
         return (old + (1 - momentum) * (new - old)).astype(old.dtype)
 
-    return jax.tree.map(one, average, params)
+    return jax.tree.map(update_leaf, average, params)
 
 
 def cosine(begin: float, end: float, step: jax.Array, total_steps: int) -> jax.Array:
@@ -24,5 +24,5 @@ def cosine(begin: float, end: float, step: jax.Array, total_steps: int) -> jax.A
 
     What momenta rise by in Grill et al., BYOL, 2020, and Caron et al., DINO, 2021.
     """
-    done = jnp.clip(step / max(total_steps, 1), 0.0, 1.0)
-    return end + (begin - end) * 0.5 * (1 + jnp.cos(jnp.pi * done))
+    progress = jnp.clip(step / max(total_steps, 1), 0.0, 1.0)
+    return end + (begin - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))

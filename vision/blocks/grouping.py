@@ -64,10 +64,10 @@ class Grouping:
         similarity = inner("bkd,bpd->bkp", texts, patches)
         low = jnp.min(similarity, -1, keepdims=True)
         spread = jnp.max(similarity, -1, keepdims=True) - low
-        differ = spread > 1e-6
-        stretched = jnp.where(differ, (similarity - low) / jnp.where(differ, spread, 1.0), 1.0)
+        varies = spread > 1e-6
+        stretched = jnp.where(varies, (similarity - low) / jnp.where(varies, spread, 1.0), 1.0)
         threshold = 1 / count if self.threshold is None else self.threshold
-        kept = jnp.where(stretched >= threshold, stretched, 0.0)
-        total = jnp.sum(kept, -1, keepdims=True)
-        weights = kept / jnp.where(total > 0, total, 1.0)
+        selected = jnp.where(stretched >= threshold, stretched, 0.0)
+        total = jnp.sum(selected, -1, keepdims=True)
+        weights = selected / jnp.where(total > 0, total, 1.0)
         return unit(inner("bkp,bpd->bkd", weights, patches))

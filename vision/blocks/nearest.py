@@ -59,26 +59,26 @@ def nearest(
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int64)
     for start in range(0, len(queries), _QUERIES):
-        part = np.asarray(queries[start : start + _QUERIES], np.float32)
-        if not np.isfinite(part).all():
+        block = np.asarray(queries[start : start + _QUERIES], np.float32)
+        if not np.isfinite(block).all():
             raise NearestError("queries hold NaN or infinity; leave these rows out")
         if isinstance(gallery, jax.Array):
-            found = _on_devices(part, gallery, spare)
+            candidates = _on_devices(block, gallery, spare)
         else:
-            found = _on_host(part, gallery, spare)
-        rows = slice(start, start + len(part))
-        scores[rows], indices[rows] = _rescored(part, gallery, found, k)
+            candidates = _on_host(block, gallery, spare)
+        rows = slice(start, start + len(block))
+        scores[rows], indices[rows] = _rescored(block, gallery, candidates, k)
     return scores, indices
 
 
 def _on_host(queries: np.ndarray, gallery: Any, keep: int) -> np.ndarray:
     """Indices (Q, keep) of the best float32 products."""
     best = np.full((len(queries), keep), -np.inf, np.float32)
-    place = np.full((len(queries), keep), -1, np.int64)
-    most = max(1024, _SCORES // len(queries))
-    products = np.empty(most * len(queries), np.float32)
+    indices = np.full((len(queries), keep), -1, np.int64)
+    largest_block = max(1024, _SCORES // len(queries))
+    products = np.empty(largest_block * len(queries), np.float32)
     # The first blocks are small and double, so that few numbers of any block beat those before.
-    start, size = 0, min(most, max(256, keep))
+    start, size = 0, min(largest_block, max(256, keep))
     while start < len(gallery):
         block = np.asarray(gallery[start : start + size], np.float32)
         scores = products[: len(queries) * len(block)].reshape(len(queries), len(block))
@@ -91,34 +91,34 @@ def _on_host(queries: np.ndarray, gallery: Any, keep: int) -> np.ndarray:
             )
         rows = np.flatnonzero(largest > best[:, -1])
         if rows.size:
-            best[rows], place[rows] = _merged(best[rows], place[rows], scores[rows], start)
+            best[rows], indices[rows] = _merged(best[rows], indices[rows], scores[rows], start)
         start += len(block)
-        size = min(2 * size, most)
-    return place
+        size = min(2 * size, largest_block)
+    return indices
 
 
 def _merged(
-    best: np.ndarray, place: np.ndarray, scores: np.ndarray, start: int
+    best: np.ndarray, indices: np.ndarray, scores: np.ndarray, start: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The best (R, keep) and their places, joined by a block's scores (R, B), later ones."""
     keep = best.shape[1]
     row, column = np.divmod(np.flatnonzero(scores > best[:, -1:]), scores.shape[1])
     count = np.bincount(row, minlength=len(best))
-    nth = keep + np.arange(len(row)) - (np.cumsum(count) - count)[row]
-    wide = ((0, 0), (0, int(count.max())))
-    best = np.pad(best, wide, constant_values=-np.inf)
-    place = np.pad(place, wide, constant_values=-1)
-    best[row, nth], place[row, nth] = scores[row, column], start + column
+    slot = keep + np.arange(len(row)) - (np.cumsum(count) - count)[row]
+    padding = ((0, 0), (0, int(count.max())))
+    best = np.pad(best, padding, constant_values=-np.inf)
+    indices = np.pad(indices, padding, constant_values=-1)
+    best[row, slot], indices[row, slot] = scores[row, column], start + column
     order = np.argsort(-best, axis=1, kind="stable")[:, :keep]
-    return np.take_along_axis(best, order, 1), np.take_along_axis(place, order, 1)
+    return np.take_along_axis(best, order, 1), np.take_along_axis(indices, order, 1)
 
 
 def _on_devices(queries: np.ndarray, gallery: jax.Array, keep: int) -> np.ndarray:
     axes, sharding = _split(gallery)
-    best, place = _searcher(sharding, axes, keep)(queries, gallery)
+    best, indices = _searcher(sharding, axes, keep)(queries, gallery)
     if not np.isfinite(np.asarray(best)).all():
         raise NearestError("the gallery holds NaN or infinity, or its products do")
-    return np.asarray(place).astype(np.int64)
+    return np.asarray(indices).astype(np.int64)
 
 
 def _split(gallery: jax.Array) -> tuple[Any, NamedSharding | None]:
@@ -134,23 +134,23 @@ def _searcher(sharding: NamedSharding | None, axes: Any, keep: int) -> Any:
     """A program from queries and gallery to the best scores and their places, both (Q, keep)."""
 
     def search(queries: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
-        best, place = _scan(queries, gallery, min(keep, len(gallery)))
+        best, indices = _scan(queries, gallery, min(keep, len(gallery)))
         if axes is None:
-            return best, place
-        place += jax.lax.axis_index(axes) * len(gallery)
+            return best, indices
+        indices += jax.lax.axis_index(axes) * len(gallery)
         # Parts come in the order of their indices, so that ties go to the lower one.
-        best, place = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (best, place))
-        return _top(best, place, keep)
+        best, indices = (jax.lax.all_gather(x, axes, axis=1, tiled=True) for x in (best, indices))
+        return _top(best, indices, keep)
 
     if sharding is None:
         return jax.jit(search)
-    whole = NamedSharding(sharding.mesh, P())
+    replicated = NamedSharding(sharding.mesh, P())
     if axes is not None:
         specs = (P(), P(axes))
         search = jax.shard_map(
             search, mesh=sharding.mesh, in_specs=specs, out_specs=P(), check_vma=False
         )
-    return jax.jit(search, in_shardings=(whole, sharding), out_shardings=whole)
+    return jax.jit(search, in_shardings=(replicated, sharding), out_shardings=replicated)
 
 
 def _scan(queries: jax.Array, gallery: jax.Array, keep: int) -> tuple[jax.Array, jax.Array]:
@@ -162,38 +162,38 @@ def _scan(queries: jax.Array, gallery: jax.Array, keep: int) -> tuple[jax.Array,
         first = jnp.minimum(i * size, count - size)
         block = jax.lax.dynamic_slice_in_dim(gallery, first, size).astype(jnp.float32)
         scores = jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)
-        where = first + jnp.arange(size, dtype=jnp.int32)
+        item_indices = first + jnp.arange(size, dtype=jnp.int32)
         scores = jnp.where(
-            where >= i * size, jnp.where(jnp.isnan(scores), jnp.inf, scores), -jnp.inf
+            item_indices >= i * size, jnp.where(jnp.isnan(scores), jnp.inf, scores), -jnp.inf
         )
         scores, chosen = jax.lax.top_k(scores, keep)
         best = jnp.concatenate([carry[0], scores], 1)
-        return _top(best, jnp.concatenate([carry[1], where[chosen]], 1), keep)
+        return _top(best, jnp.concatenate([carry[1], item_indices[chosen]], 1), keep)
 
     shape = (len(queries), keep)
     start = (jnp.full(shape, -jnp.inf), jnp.full(shape, -1, jnp.int32))
     return jax.lax.fori_loop(0, -(-count // size), step, start)
 
 
-def _top(best: jax.Array, place: jax.Array, keep: int) -> tuple[jax.Array, jax.Array]:
+def _top(best: jax.Array, indices: jax.Array, keep: int) -> tuple[jax.Array, jax.Array]:
     best, chosen = jax.lax.top_k(best, keep)
-    return best, jnp.take_along_axis(place, chosen, 1)
+    return best, jnp.take_along_axis(indices, chosen, 1)
 
 
 def _rescored(
-    queries: np.ndarray, gallery: Any, found: np.ndarray, k: int
+    queries: np.ndarray, gallery: Any, candidates: np.ndarray, k: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` best of ``found`` (Q, keep) by products in float64."""
-    found = np.sort(found, 1)
-    exact = np.empty(found.shape)
-    rows = max(1, _RESCORED // (found.shape[1] * queries.shape[1]))
+    candidates = np.sort(candidates, 1)
+    exact = np.empty(candidates.shape)
+    rows = max(1, _RESCORED // (candidates.shape[1] * queries.shape[1]))
     for start in range(0, len(queries), rows):
-        part = slice(start, start + rows)
-        items = np.asarray(_rows(gallery, found[part]), np.float64)
-        exact[part] = np.einsum("qd,qkd->qk", queries[part].astype(np.float64), items)
+        block = slice(start, start + rows)
+        items = np.asarray(_rows(gallery, candidates[block]), np.float64)
+        exact[block] = np.einsum("qd,qkd->qk", queries[block].astype(np.float64), items)
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
     scores = np.take_along_axis(exact, order, 1).astype(np.float32)
-    return scores, np.take_along_axis(found, order, 1)
+    return scores, np.take_along_axis(candidates, order, 1)
 
 
 def _rows(gallery: Any, indices: np.ndarray) -> Any:
@@ -210,5 +210,5 @@ def _taker(sharding: NamedSharding | None) -> Any:
 
     if sharding is None:
         return jax.jit(take)
-    whole = NamedSharding(sharding.mesh, P())
-    return jax.jit(take, in_shardings=(sharding, whole), out_shardings=whole)
+    replicated = NamedSharding(sharding.mesh, P())
+    return jax.jit(take, in_shardings=(sharding, replicated), out_shardings=replicated)

@@ -74,37 +74,37 @@ def rank(
         raise RankingError(
             f"queries {queries.shape} and gallery {gallery.shape} must be (Q, D) and (N, D)"
         )
-    (queries, asked), (gallery, usable) = _zeroed(queries), _zeroed(gallery)
+    (queries, usable_queries), (gallery, usable) = _zeroed(queries), _zeroed(gallery)
     rows = max(1, _SCORES // max(1, len(gallery)))
-    found = []
+    places = []
     for start in range(0, len(queries), rows):
         with np.errstate(over="ignore", invalid="ignore"):
             scores = queries[start : start + rows] @ gallery.T
         if not np.isfinite(scores).all():
             raise RankingError("products are too large for float32; scale the embeddings")
         scores[:, ~usable] = -np.inf
-        scores[~asked[start : start + rows]] = -np.inf
+        scores[~usable_queries[start : start + rows]] = -np.inf
         for query, row in enumerate(scores, start):
             items = _indices(relevant(query), len(gallery), query)
             if junk is not None:
-                left_out = _indices(junk(query), len(gallery), query)
-                if both := np.intersect1d(items, left_out)[:1].tolist():
-                    raise RankingError(f"item {both[0]} is relevant and junk for query {query}")
-                row[left_out] = -np.inf
-            found.append(np.sort(_places(row, items)))
-    relevant_count = np.asarray([len(x) for x in found], np.int64)
-    place = np.full((len(found), int(relevant_count.max(initial=0))), NEVER, np.int64)
+                junk_items = _indices(junk(query), len(gallery), query)
+                if common := np.intersect1d(items, junk_items)[:1].tolist():
+                    raise RankingError(f"item {common[0]} is relevant and junk for query {query}")
+                row[junk_items] = -np.inf
+            places.append(np.sort(_places(row, items)))
+    relevant_count = np.asarray([len(x) for x in places], np.int64)
+    place = np.full((len(places), int(relevant_count.max(initial=0))), NEVER, np.int64)
     place[np.arange(place.shape[1]) < relevant_count[:, None]] = np.concatenate(
-        [*found, np.zeros(0, np.int64)]
+        [*places, np.zeros(0, np.int64)]
     )
     return Places(place, relevant_count)
 
 
 def _zeroed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Float32 rows (N, D) with zeros where they are not finite, and (N,) bool, which are."""
-    kept = np.asarray(np.isfinite(x).all(1))
+    finite = np.asarray(np.isfinite(x).all(1))
     x = x.astype(np.float32, copy=False)
-    return (x if kept.all() else np.where(kept[:, None], x, np.float32(0))), kept
+    return (x if finite.all() else np.where(finite[:, None], x, np.float32(0))), finite
 
 
 def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:
@@ -116,18 +116,18 @@ def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:
 
 def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
     """How many scores are greater than, or equal and before, each item's."""
-    own = scores[items]
+    item_scores = scores[items]
     if len(items) <= _FEW:
-        before = np.asarray([np.count_nonzero(scores > x) for x in own], np.int64)
-        same = range(len(items))
+        greater = np.asarray([np.count_nonzero(scores > x) for x in item_scores], np.int64)
+        tied = range(len(items))
     else:
         ordered = np.sort(scores)
-        after = np.searchsorted(ordered, own, "right")
-        before = len(scores) - after
-        same = np.flatnonzero(after - np.searchsorted(ordered, own, "left") > 1).tolist()
-    for i in same:
-        before[i] += np.count_nonzero(scores[: items[i]] == own[i])
-    return np.where(np.isneginf(own), NEVER, before)
+        after = np.searchsorted(ordered, item_scores, "right")
+        greater = len(scores) - after
+        tied = np.flatnonzero(after - np.searchsorted(ordered, item_scores, "left") > 1).tolist()
+    for i in tied:
+        greater[i] += np.count_nonzero(scores[: items[i]] == item_scores[i])
+    return np.where(np.isneginf(item_scores), NEVER, greater)
 
 
 def hit(places: Places, k: int) -> np.ndarray:
@@ -161,18 +161,20 @@ def average_precision(places: Places, k: int | None = None) -> np.ndarray:
     With ``k``, only items among the first ``k`` count, and the sum is divided by the number of
     relevant ones that could be there, ``min(R, k)`` (INQUIRE's AP@50).
     """
-    inside = places.place < (NEVER if k is None else k)
+    counted = places.place < (NEVER if k is None else k)
     nth = np.arange(1, places.place.shape[1] + 1)
-    total = np.where(inside, nth / (places.place + 1.0), 0).sum(1)
+    total = np.where(counted, nth / (places.place + 1.0), 0).sum(1)
     return _ratio(total, places.relevant if k is None else np.minimum(places.relevant, k))
 
 
 def trapezoid(places: Places) -> np.ndarray:
     """Area under precision and recall, joined by straight lines."""
     nth = np.arange(places.place.shape[1])
-    at = places.place.astype(np.float64)
-    before = np.where(at == 0, 1.0, nth / np.maximum(at, 1))
-    area = np.where(places.place < NEVER, (before + (nth + 1) / (at + 1)) / 2, 0).sum(1)
+    place = places.place.astype(np.float64)
+    previous_precision = np.where(place == 0, 1.0, nth / np.maximum(place, 1))
+    area = np.where(
+        places.place < NEVER, (previous_precision + (nth + 1) / (place + 1)) / 2, 0
+    ).sum(1)
     return _ratio(area, places.relevant)
 
 
@@ -214,5 +216,5 @@ def _defined(places: Places, values: np.ndarray) -> np.ndarray:
     return np.where(places.relevant > 0, values, np.nan)
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.full(len(whole), np.nan), where=whole > 0)
+def _ratio(part: np.ndarray, total: np.ndarray) -> np.ndarray:
+    return np.divide(part, total, out=np.full(len(total), np.nan), where=total > 0)

@@ -52,12 +52,12 @@ class Scale:
         the loss is then NaN too, and what happens next is the training loop's to say."""
         if not self.learned:
             return jnp.float32(self.initial)
-        raw = jnp.asarray(params[self.form], jnp.float32)
-        raw = jnp.where(jnp.isfinite(raw), raw, jnp.nan)
+        param = jnp.asarray(params[self.form], jnp.float32)
+        param = jnp.where(jnp.isfinite(param), param, jnp.nan)
         if self.form == "temperature":
-            return 1 / clamp(raw, 1 / (self.maximum or math.inf), math.inf)
+            return 1 / clamp(param, 1 / (self.maximum or math.inf), math.inf)
         high = math.inf if self.maximum is None else math.log(self.maximum)
-        scale = jnp.exp(clamp(raw, -math.inf, high))
+        scale = jnp.exp(clamp(param, -math.inf, high))
         # exp(log(maximum)) can be one rounding step above it.
         return scale if self.maximum is None else clamp(scale, 0.0, self.maximum)
 

@@ -83,8 +83,8 @@ def compare(
             f"groups={groups} with {devices} device(s) and {rows} rows: devices are a multiple of "
             "groups or groups of devices, and both divide the rows"
         )
-    here = max(groups // devices, 1)
-    run = functools.partial(within, loss, similarity, groups=here)
+    local_groups = max(groups // devices, 1)
+    run = functools.partial(device_sums, loss, similarity, groups=local_groups)
     if devices > 1:
         ring = max(devices // groups, 1)
         run = jax.shard_map(
@@ -95,7 +95,7 @@ def compare(
     return conclude(loss, *run(coefficients, images, texts))
 
 
-def within(
+def device_sums(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
@@ -107,7 +107,7 @@ def within(
     devices: int = 1,
 ) -> tuple[Stats, Stats, jax.Array]:
     """Sums over the whole batch, from the rows of one device: images, texts, own pairs."""
-    round_trip = functools.partial(go_round, loss, similarity, coefficients)
+    round_trip = functools.partial(ring_sums, loss, similarity, coefficients)
     if groups == 1:
         sums = round_trip(images, texts, ring=ring, devices=devices)
     else:
@@ -116,7 +116,7 @@ def within(
     return jax.lax.psum(sums, BATCH_AXES) if devices > 1 else sums
 
 
-def go_round(
+def ring_sums(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
@@ -130,31 +130,34 @@ def go_round(
     image_features, text_features = similarity.prepare(images.features, texts.features)
     images = dataclasses.replace(images, features=image_features)
     texts = dataclasses.replace(texts, features=text_features)
-    own = own_scores(similarity, images, texts)
+    own_pairs = own_scores(similarity, images, texts)
     scale, bias = coefficients
     # A choice by what differs between devices tells shard_map that statistics will differ too.
     image_stats, text_stats = (
         jax.tree.map(lambda x: jnp.where(images.valid, x, x), begin(loss, scale * s + bias))
-        for s in own
+        for s in own_pairs
     )
-    block = functools.partial(meet, loss, similarity, coefficients, images)
+    block = functools.partial(compare_block, loss, similarity, coefficients, images)
     if ring == 1:
         image_stats, text_stats = block(image_stats, text_stats, texts)
     else:
-        to = [(d, d - d % ring + (d + 1) % ring) for d in range(devices)]
+        permutation = [(d, d - d % ring + (d + 1) % ring) for d in range(devices)]
 
         def step(carry: tuple, _: None) -> tuple[tuple, None]:
-            image_stats, text_stats, guests = carry
-            image_stats, text_stats = block(image_stats, text_stats, guests)
-            return (image_stats, *jax.lax.ppermute((text_stats, guests), BATCH_AXES, to)), None
+            image_stats, text_stats, visiting_texts = carry
+            image_stats, text_stats = block(image_stats, text_stats, visiting_texts)
+            return (
+                image_stats,
+                *jax.lax.ppermute((text_stats, visiting_texts), BATCH_AXES, permutation),
+            ), None
 
         start = (image_stats, text_stats, texts)
         (image_stats, text_stats, _), _ = jax.lax.scan(step, start, None, length=ring)
-    counted = jnp.where(images.valid & texts.valid, jax.lax.stop_gradient(own[0]), 0.0)
+    counted = jnp.where(images.valid & texts.valid, jax.lax.stop_gradient(own_pairs[0]), 0.0)
     return finish(loss, image_stats), finish(loss, text_stats), jnp.sum(counted)
 
 
-def meet(
+def compare_block(
     loss: Loss,
     similarity: Similarity,
     coefficients: Coefficients,
@@ -165,9 +168,13 @@ def meet(
 ) -> tuple[Stats, Stats]:
     """Statistics after all of ``images`` met all of ``texts``, a chunk of texts at a time."""
 
-    def step(image_stats: Stats, some: tuple[Stats, Modality]) -> tuple[Stats, Stats]:
+    def step(image_stats: Stats, chunk_of_texts: tuple[Stats, Modality]) -> tuple[Stats, Stats]:
         return visit(
-            loss, coefficients, image_stats, some[0], pairs_of(similarity, images, some[1])
+            loss,
+            coefficients,
+            image_stats,
+            chunk_of_texts[0],
+            pairs_of(similarity, images, chunk_of_texts[1]),
         )
 
     # Recomputed in the backward pass: otherwise all blocks would be kept until then.
@@ -175,8 +182,8 @@ def meet(
     size, rows = similarity.chunk, texts.valid.shape[0]
     if size is None or size >= rows:
         return step(image_stats, (text_stats, texts))
-    image_stats, done = jax.lax.scan(step, image_stats, chunks((text_stats, texts), size))
-    return image_stats, unchunk(done, rows)
+    image_stats, text_chunks = jax.lax.scan(step, image_stats, chunks((text_stats, texts), size))
+    return image_stats, unchunk(text_chunks, rows)
 
 
 def pairs_of(similarity: Similarity, images: Modality, texts: Modality) -> Pairs:
@@ -194,12 +201,12 @@ def own_scores(
 ) -> tuple[jax.Array, jax.Array]:
     """(n,) similarities of image i and text i, both ways."""
 
-    def one(image: Features, text: Features) -> tuple[jax.Array, jax.Array]:
-        alone = jax.tree.map(lambda x: x[None], (image, text))
-        to_text, to_image = similarity(*alone)
+    def score_pair(image: Features, text: Features) -> tuple[jax.Array, jax.Array]:
+        single = jax.tree.map(lambda x: x[None], (image, text))
+        to_text, to_image = similarity(*single)
         return to_text[0, 0], to_image[0, 0]
 
-    return jax.vmap(one)(images.features, texts.features)
+    return jax.vmap(score_pair)(images.features, texts.features)
 
 
 def share_caption(images: jax.Array, texts: jax.Array) -> jax.Array:

@@ -171,9 +171,9 @@ class LateInteraction:
         patch, word = token_mask(images)[:, None, :], token_mask(texts)[None, :, :]
         best_word = jnp.max(jnp.where(word[:, :, None, :], scores, NEVER), 3)
         best_patch = jnp.max(jnp.where(patch[:, :, :, None], scores, NEVER), 2)
-        anything = jnp.any(patch, -1) & jnp.any(word, -1)
-        to_text = jnp.where(anything, masked_mean(best_word, patch), 0.0)
-        to_image = jnp.where(anything, masked_mean(best_patch, word), 0.0)
+        both_present = jnp.any(patch, -1) & jnp.any(word, -1)
+        to_text = jnp.where(both_present, masked_mean(best_word, patch), 0.0)
+        to_image = jnp.where(both_present, masked_mean(best_patch, word), 0.0)
         return to_text, to_image
 
     def _products(self, image: jax.Array, text: jax.Array) -> jax.Array:
@@ -187,11 +187,11 @@ class LateInteraction:
         texts = {**texts, "mask": token_mask(texts)}
         patch = token_mask(images)[:, None, :, None]
 
-        def step(some: Features) -> tuple[jax.Array, jax.Array]:
-            scores = self._products(images["tokens"], some["tokens"])
-            word = some["mask"][None, :, None, :]
-            found = jnp.max(jnp.where(word, scores, NEVER), (1, 3))
-            return found, jnp.max(jnp.where(patch, scores, NEVER), (0, 2))
+        def step(text_chunk: Features) -> tuple[jax.Array, jax.Array]:
+            scores = self._products(images["tokens"], text_chunk["tokens"])
+            word = text_chunk["mask"][None, :, None, :]
+            best = jnp.max(jnp.where(word, scores, NEVER), (1, 3))
+            return best, jnp.max(jnp.where(patch, scores, NEVER), (0, 2))
 
         image_best, text_best = jax.lax.map(step, chunks(texts, self.chunk))
         return jnp.max(image_best, 0), unchunk(text_best, len(texts["mask"]))

@@ -16,26 +16,26 @@ class SiteError(UserError):
     """A tower has no such site."""
 
 
-def activations(called: Callable[[Tap], object], sites: tuple[str, ...]) -> list[jax.Array]:
+def activations(call: Callable[[Tap], object], sites: tuple[str, ...]) -> list[jax.Array]:
     """What flows at ``sites`` when ``called`` with a tap. Traceable.
 
     Raises:
       SiteError: no such site; the message says which there are.
     """
-    seen: dict[str, jax.Array] = {}
+    captured: dict[str, jax.Array] = {}
 
-    def look(name: str, x: jax.Array) -> jax.Array:
-        seen[name] = x
+    def capture(name: str, x: jax.Array) -> jax.Array:
+        captured[name] = x
         return x
 
-    called(Tap(look, "|".join(map(re.escape, sites))))
+    call(Tap(capture, "|".join(map(re.escape, sites))))
     for site in sites:
-        if site not in seen:
-            raise SiteError(_absent(site, _shapes(called)))
-    return [seen[site] for site in sites]
+        if site not in captured:
+            raise SiteError(_absent(site, _shapes(call)))
+    return [captured[site] for site in sites]
 
 
-def at_site(asked: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax.Array]:
+def at_site(call: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax.Array]:
     """The activation at ``site``, and the gradient of ``sum(asked(tap))`` with respect to it.
 
     The gradient is that of a zero which a tap adds there, so no model is edited. Traceable.
@@ -43,34 +43,34 @@ def at_site(asked: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, ja
     Raises:
       SiteError: no such site; the message says which there are.
     """
-    shapes = _shapes(asked)
+    shapes = _shapes(call)
     if site not in shapes:
         raise SiteError(_absent(site, shapes))
 
-    def moved(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
-        seen: list[jax.Array] = []
+    def shifted(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
+        captured: list[jax.Array] = []
 
         def add(_: str, x: jax.Array) -> jax.Array:
-            seen.append(x)
+            captured.append(x)
             return x + zero
 
-        return asked(Tap(add, re.escape(site))).sum(), seen[0]
+        return call(Tap(add, re.escape(site))).sum(), captured[0]
 
-    gradient, activation = jax.grad(moved, has_aux=True)(
+    gradient, activation = jax.grad(shifted, has_aux=True)(
         jnp.zeros(shapes[site].shape, shapes[site].dtype)
     )
     return activation, gradient
 
 
-def _shapes(called: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
-    found: dict[str, jax.ShapeDtypeStruct] = {}
+def _shapes(call: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
+    shapes: dict[str, jax.ShapeDtypeStruct] = {}
 
-    def look(name: str, x: jax.Array) -> jax.Array:
-        found[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
+    def record(name: str, x: jax.Array) -> jax.Array:
+        shapes[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
         return x
 
-    jax.eval_shape(lambda: called(Tap(look)))
-    return found
+    jax.eval_shape(lambda: call(Tap(record)))
+    return shapes
 
 
 def _absent(site: str, shapes: Mapping[str, object]) -> str:

@@ -80,21 +80,21 @@ class Tape:
 
     def pull(self, cotangent: jax.Array, rule: Rule) -> jax.Array:
         """The input's cotangent, of the result's ``cotangent``, by ``rule`` at each operation."""
-        found: dict[Value, Any] = {}
+        cotangents: dict[Value, Any] = {}
         if self.end.depends:
-            found[self.end] = cotangent
+            cotangents[self.end] = cotangent
         for operation in reversed(self.operations):
-            outer = [found.pop(value, None) for value in operation.outputs]
-            if all(x is None for x in outer):
+            output_cotangents = [cotangents.pop(value, None) for value in operation.outputs]
+            if all(x is None for x in output_cotangents):
                 continue
             filled = [
                 jnp.zeros_like(value.array) if x is None else x
-                for value, x in zip(operation.outputs, outer, strict=True)
+                for value, x in zip(operation.outputs, output_cotangents, strict=True)
             ]
             for value, x in zip(operation.inputs, rule(operation, filled), strict=True):
                 if value.depends and x is not None:
-                    found[value] = found[value] + x if value in found else x
-        return found.get(self.start, jnp.zeros_like(self.start.array))
+                    cotangents[value] = cotangents[value] + x if value in cotangents else x
+        return cotangents.get(self.start, jnp.zeros_like(self.start.array))
 
 
 def record(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Tape:
@@ -110,21 +110,23 @@ def record(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Tape:
 def vjp(operation: Operation, cotangents: Cotangents, places: Sequence[int] | None = None):
     """What the gradient passes to the inputs at ``places``; None for all that depend."""
     places = operation.dependent if places is None else places
-    through = [i for i, value in enumerate(operation.outputs) if value.depends]
+    differentiable = [i for i, value in enumerate(operation.outputs) if value.depends]
 
-    def run(*given: Any) -> list[Any]:
+    def run(*arrays_at: Any) -> list[Any]:
         arrays = [value.array for value in operation.inputs]
-        for place, array in zip(places, given, strict=True):
+        for place, array in zip(places, arrays_at, strict=True):
             arrays[place] = array
-        made = operation.run(*arrays)
-        return [made[i] for i in through]
+        results = operation.run(*arrays)
+        return [results[i] for i in differentiable]
 
     _, pull = jax.vjp(run, *(operation.inputs[i].array for i in places))
-    found = pull([cotangents[i].astype(operation.outputs[i].array.dtype) for i in through])
-    passed: Cotangents = [None] * len(operation.inputs)
-    for place, x in zip(places, found, strict=True):
-        passed[place] = x
-    return passed
+    gradients = pull(
+        [cotangents[i].astype(operation.outputs[i].array.dtype) for i in differentiable]
+    )
+    input_cotangents: Cotangents = [None] * len(operation.inputs)
+    for place, x in zip(places, gradients, strict=True):
+        input_cotangents[place] = x
+    return input_cotangents
 
 
 def _read(
@@ -135,9 +137,9 @@ def _read(
     known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     known |= {v: Value(x) for v, x in zip(jaxpr.constvars, closed.consts, strict=True)}
     for equation in jaxpr.eqns:
-        given = [_value(v, known) for v in equation.invars]
-        made = _run(equation, given, operations, calls)
-        known |= dict(zip(equation.outvars, made, strict=True))
+        operands = [_value(v, known) for v in equation.invars]
+        results = _run(equation, operands, operations, calls)
+        known |= dict(zip(equation.outvars, results, strict=True))
     return [_value(v, known) for v in jaxpr.outvars]
 
 
@@ -154,16 +156,16 @@ def _run(
     if call is not None:
         function, program = call
         return _read(program, inputs, operations, (*calls, function))
-    moves = any(value.depends for value in inputs)
-    if name == "scan" and moves:
+    depends = any(value.depends for value in inputs)
+    if name == "scan" and depends:
         return _unrolled(jax_internals.scan(params), inputs, operations, calls)
 
     def run(*arrays: Any) -> list[Any]:
-        made = primitive.bind(*arrays, **params)
-        return list(made) if primitive.multiple_results else [made]
+        results = primitive.bind(*arrays, **params)
+        return list(results) if primitive.multiple_results else [results]
 
     arrays = run(*(value.array for value in inputs))
-    outputs = [Value(x, moves and jnp.issubdtype(x.dtype, jnp.floating)) for x in arrays]
+    outputs = [Value(x, depends and jnp.issubdtype(x.dtype, jnp.floating)) for x in arrays]
     if any(value.depends for value in outputs):
         operations.append(Operation(name, params, calls, tuple(inputs), tuple(outputs), run))
     return outputs
@@ -176,18 +178,18 @@ def _unrolled(
     calls: tuple[str, ...],
 ) -> list[Value]:
     """A scan, one step after another."""
-    fixed, kept = scan.constants, scan.carry
-    constants, carry = inputs[:fixed], inputs[fixed : fixed + kept]
+    num_constants, num_carry = scan.constants, scan.carry
+    constants, carry = inputs[:num_constants], inputs[num_constants : num_constants + num_carry]
     steps = range(scan.length)
-    made: dict[int, list[Value]] = {}
+    step_outputs: dict[int, list[Value]] = {}
     for i in reversed(steps) if scan.reverse else steps:
-        each = [
+        step_inputs = [
             _apply(lambda x, i=i: lax.index_in_dim(x, i, keepdims=False), [x], operations)
-            for x in inputs[fixed + kept :]
+            for x in inputs[num_constants + num_carry :]
         ]
-        found = _read(scan.body, [*constants, *carry, *each], operations, calls)
-        carry, made[i] = found[:kept], found[kept:]
-    columns = zip(*(made[i] for i in steps), strict=True)
+        body_outputs = _read(scan.body, [*constants, *carry, *step_inputs], operations, calls)
+        carry, step_outputs[i] = body_outputs[:num_carry], body_outputs[num_carry:]
+    columns = zip(*(step_outputs[i] for i in steps), strict=True)
     return [*carry, *(_apply(lambda *x: jnp.stack(x), list(c), operations) for c in columns)]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluators.image_text.embeddings import Rows, embed, finite
-from vision.metrics.arrays import MetricError, whole
+from vision.metrics.arrays import MetricError, class_indices
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -41,7 +41,7 @@ def labelled(
             f"{label} {labels.dtype}{list(labels.shape)} for {name}"
         )
     try:
-        labels = whole(label, labels, len(x), len(data.source.info.class_names) or None)
+        labels = class_indices(label, labels, len(x), len(data.source.info.class_names) or None)
     except MetricError as error:
         raise DataError(f"{name}: {error}") from error
     has_label, is_finite = labels >= 0, finite(x)

@@ -1,11 +1,11 @@
-"""What all measures ask of their arrays, and the two sums that many of them share.
+"""Checks of the arrays that metrics are computed from, and two sums that many of them share.
 
-Three kinds of trouble, three answers. An argument of the wrong kind or shape is the caller's
-mistake: ``ValueError``. Data that a measure is not defined for (NaN among scores that are to be
-sorted, a label beyond the classes, a single class) is ``MetricError``, which names the array, how
-many of its rows are at fault and the first. A measure of nothing (no examples, no positives) is
-NaN, never 0, and the count beside it says why. Where NaN scores make a NaN or a wrong answer
-instead, the measure says so.
+Errors are of three kinds. An argument of the wrong dtype or shape is the caller's mistake:
+``ValueError``. Data that a metric is not defined for (NaN among scores to be sorted, a label
+outside the classes, a single class) is a ``MetricError``, which names the array, the number of
+invalid rows and the first of them. A metric without data (no examples, no positives) is NaN, never
+0, and is reported with its count. Metrics for which NaN scores give NaN or count as wrong document
+that.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 
 from vision.config.errors import UserError
 
-_CELLS = 2**22  # of float64 at a time: 32 MiB
+_CELLS = 2**22  # float64 numbers per block: 32 MiB
 
 
 class MetricError(UserError):
-    """Scores, labels or features that a measure is not defined for."""
+    """Scores, labels or features that a metric is not defined for."""
 
 
 def blocks(rows: int, width: int) -> Iterator[slice]:
-    """Slices of ``rows`` rows, so that a block of rows of ``width`` float64 stays small."""
+    """Consecutive slices of ``rows`` rows; with ``width`` float64 columns each is about 32 MiB."""
     step = max(1, _CELLS // max(1, width))
     for start in range(0, rows, step):
         yield slice(start, min(rows, start + step))
@@ -53,102 +53,108 @@ def vector(name: str, x: Any, rows: int | None = None) -> np.ndarray:
     """
     x = np.asarray(x)
     if x.ndim != 1 or x.dtype.kind not in "fiub" or (rows is not None and len(x) != rows):
-        wanted = "N" if rows is None else rows
-        raise ValueError(f"{name} is {x.dtype}{list(x.shape)}; it must be real numbers ({wanted},)")
+        expected_rows = "N" if rows is None else rows
+        raise ValueError(
+            f"{name} is {x.dtype}{list(x.shape)}; it must be real numbers ({expected_rows},)"
+        )
     return x.astype(np.float64)
 
 
-def whole(name: str, x: Any, rows: int | None, classes: int | None) -> np.ndarray:
-    """``x`` as int64 (N,): labels, where -1 means unlabelled.
+def class_indices(name: str, x: Any, rows: int | None, classes: int | None) -> np.ndarray:
+    """``x`` as int64 (N,) class indices, where -1 means unlabelled.
 
     Raises:
       ValueError: not integers, not 1-D, not ``rows`` long.
-      MeasureError: a number outside -1..classes-1.
+      MetricError: an index outside -1..classes-1.
     """
     x = np.asarray(x)
     if x.ndim != 1 or x.dtype.kind not in "iu" or (rows is not None and len(x) != rows):
-        wanted = "N" if rows is None else rows
-        raise ValueError(f"{name} is {x.dtype}{list(x.shape)}; it must be integers ({wanted},)")
-    top = np.inf if classes is None else classes
-    at = np.flatnonzero((x < -1) | (x >= top))
-    if len(at):
-        span = "-1 or more" if classes is None else f"-1 (unlabelled) or 0..{classes - 1}"
+        expected_rows = "N" if rows is None else rows
+        raise ValueError(
+            f"{name} is {x.dtype}{list(x.shape)}; it must be integers ({expected_rows},)"
+        )
+    limit = np.inf if classes is None else classes
+    invalid = np.flatnonzero((x < -1) | (x >= limit))
+    if len(invalid):
+        valid_range = "-1 or more" if classes is None else f"-1 (unlabelled) or 0..{classes - 1}"
         raise MetricError(
-            f"{name}: {len(at)} of {len(x)} are out of range, the first is {x[at[0]]} in row "
-            f"{at[0]}; a label is {span}: compare the label order of the data with the model's"
+            f"{name}: {len(invalid)} of {len(x)} are out of range, the first is {x[invalid[0]]} in "
+            f"row {invalid[0]}; a label is {valid_range}: compare the label order of the data with "
+            "the model's"
         )
     return x.astype(np.int64)
 
 
-def bits(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
-    """``x`` as bool of ``shape``, where None is any length; bool, or integers 0 and 1.
+def booleans(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """``x``, which is bool or integers 0 and 1, as bool of ``shape``; None is any length.
 
     Raises:
-      ValueError: another shape, or anything else than 0 and 1.
+      ValueError: another shape, or values other than 0 and 1.
     """
     x = np.asarray(x)
     fits = x.ndim == len(shape) and all(
-        want is None or have == want for have, want in zip(x.shape, shape, strict=True)
+        size is None or actual == size for actual, size in zip(x.shape, shape, strict=True)
     )
     if (
         not fits
         or x.dtype.kind not in "biu"
         or (x.dtype.kind != "b" and ((x != 0) & (x != 1)).any())
     ):
-        wanted = ", ".join("N" if want is None else str(want) for want in shape)
+        expected_shape = ", ".join("N" if size is None else str(size) for size in shape)
         raise ValueError(
-            f"{name} is {x.dtype}{list(x.shape)}; it must be bool or 0 and 1 ({wanted})"
+            f"{name} is {x.dtype}{list(x.shape)}; it must be bool or 0 and 1 ({expected_shape})"
         )
     return x.astype(bool)
 
 
 def defined(name: str, x: np.ndarray, finite: bool = False) -> np.ndarray:
-    """``x``, when none of it is NaN (``finite``: nor infinite).
+    """``x`` unchanged, after checking that it has no NaN (``finite``: nor infinity).
 
     Raises:
-      MeasureError: with the number of such rows, and the first.
+      MetricError: some rows have; the message has their number and the first.
     """
-    bad = ~np.isfinite(x) if finite else np.isnan(x)
-    at = np.flatnonzero(bad.any(tuple(range(1, x.ndim))))
-    if len(at):
+    invalid = ~np.isfinite(x) if finite else np.isnan(x)
+    bad_rows = np.flatnonzero(invalid.any(tuple(range(1, x.ndim))))
+    if len(bad_rows):
         what = "NaN or infinity" if finite else "NaN"
         raise MetricError(
-            f"{name}: {len(at)} of {len(x)} rows hold {what}, the first is row {at[0]}; look at "
-            "what the model makes of that example, or leave such rows out and say how many"
+            f"{name}: {len(bad_rows)} of {len(x)} rows hold {what}, the first is "
+            f"row {bad_rows[0]}; check the model on that example, or leave such rows out and report their number"
         )
     return x
 
 
 def predictions(scores: np.ndarray) -> np.ndarray:
-    """The best class per row of ``scores`` (N, K), int64 (N,).
+    """The class of largest score per row of ``scores`` (N, K), int64 (N,).
 
     The lowest index among equal scores. -1 where a row holds NaN: no class is predicted, so the
-    example is wrong whatever its label, and ``(predictions == -1).sum()`` counts them.
+    example is wrong whatever its label, and ``(predictions == -1).sum()`` counts such rows.
     """
     scores = matrix("scores", scores)
     best = np.zeros(len(scores), np.int64)
     for rows in blocks(*scores.shape):
-        part = scores[rows]
-        best[rows] = np.where(np.isnan(part).any(1), -1, part.argmax(1))
+        block = scores[rows]
+        best[rows] = np.where(np.isnan(block).any(1), -1, block.argmax(1))
     return best
 
 
 def softmax_parts(scores: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """``top`` and ``rest``, float64 (N,), of ``log p_k = (scores_k - top) / temperature - rest``.
+    """``top`` and ``normaliser``, float64 (N,), of a log-softmax.
 
-    ``top`` is the largest of a row, ``rest`` in 0..log K. In two parts no digits are lost to the
-    size of the scores: the largest probability is ``exp(-rest)``. Minus infinity is a class of
-    probability zero. ``rest`` is NaN where no probabilities are defined: rows with NaN, with plus
-    infinity, or of minus infinity alone.
+    ``log p_k = (scores_k - top) / temperature - normaliser``. ``top`` is the largest score of a
+    row, ``normaliser`` in 0..log K. Kept apart, no digits are lost to the size of the scores: the
+    largest probability is ``exp(-normaliser)``. Minus infinity is a class of probability zero.
+    ``normaliser`` is NaN where no probabilities are defined: rows with NaN, with plus infinity, or
+    of minus infinity alone.
     """
-    top, rest = np.zeros(len(scores)), np.zeros(len(scores))
+    top, normaliser = np.zeros(len(scores)), np.zeros(len(scores))
     for rows in blocks(*scores.shape):
-        part = scores[rows].astype(np.float64)
-        top[rows] = part.max(1)
+        block = scores[rows].astype(np.float64)
+        top[rows] = block.max(1)
         with np.errstate(invalid="ignore"):
-            part -= top[rows, None]
-            rest[rows] = np.log(np.exp(part / temperature).sum(1))
-    return top, rest
+            block -= top[rows, None]
+            normaliser[rows] = np.log(np.exp(block / temperature).sum(1))
+    return top, normaliser
 
 
 def log_normaliser(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -157,28 +163,28 @@ def log_normaliser(scores: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     NaN where a row holds NaN; plus infinity where it holds that; minus infinity where it holds
     nothing else.
     """
-    top, rest = softmax_parts(scores, temperature)
-    return np.where(np.isinf(top), top, top / temperature + rest)
+    top, normaliser = softmax_parts(scores, temperature)
+    return np.where(np.isinf(top), top, top / temperature + normaliser)
 
 
-def ratio(part: Any, whole_: Any) -> np.ndarray:
-    """``part / whole_`` in float64, NaN where ``whole_`` is zero."""
-    nan = np.full(np.broadcast(part, whole_).shape, np.nan)
-    return np.divide(part, whole_, out=nan, where=np.asarray(whole_) != 0)
+def ratio(numerator: Any, denominator: Any) -> np.ndarray:
+    """``numerator / denominator`` in float64, NaN where ``denominator`` is zero."""
+    nan = np.full(np.broadcast(numerator, denominator).shape, np.nan)
+    return np.divide(numerator, denominator, out=nan, where=np.asarray(denominator) != 0)
 
 
 def mean(values: np.ndarray) -> float:
-    """Mean of ``values`` (N,), NaN of none."""
+    """Mean of ``values`` (N,), NaN if empty."""
     return float(values.mean()) if len(values) else float("nan")
 
 
-def of_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
+def check_choice(name: str, value: str, valid: tuple[str, ...]) -> None:
     """Raises ValueError unless ``value`` is one of ``valid``."""
     if value not in valid:
         raise ValueError(f"{name}={value!r}; valid are {', '.join(valid)}")
 
 
-def share(name: str, value: float) -> None:
-    """Raises ValueError unless ``value`` is in (0, 1)."""
+def check_fraction(name: str, value: float) -> None:
+    """Raises ValueError unless ``value`` lies in the open interval (0, 1)."""
     if not 0 < value < 1:
-        raise ValueError(f"{name}={value}; it must be between 0 and 1, both left out")
+        raise ValueError(f"{name}={value}; it must lie strictly between 0 and 1")

@@ -1,12 +1,12 @@
-"""Do probabilities mean what they say: calibration errors, and proper scores.
+"""Calibration errors of predicted probabilities, and proper scoring rules.
 
-All take ``logits`` (N, K), real numbers of any width, and ``labels`` (N,), integers. Logits may
-lack any constant per row, so log-probabilities are logits too; minus infinity is a probability of
-zero. Rows labelled -1 are left out. NaN or plus infinity among the logits of a labelled row makes
-every result NaN, as in ``vision.evaluate.metrics``: a number is not made up by leaving an example
-out. No labelled rows: NaN. All computing is in float64, a block of rows or columns at a time.
+All take ``logits`` (N, K), real numbers of any width, and ``labels`` (N,), integers. Adding a
+constant to a row changes nothing, so log-probabilities are logits too; minus infinity is a
+probability of zero. Rows labelled -1 are left out. NaN or plus infinity among the logits of a
+labelled row makes every result NaN, as in ``vision.evaluate.metrics``: no example is left out
+silently. No labelled rows: NaN. Computed in float64, a block of rows or columns at a time.
 
-Raises, everywhere: ``ValueError`` for shapes, dtypes and arguments; ``MeasureError`` for labels
+Raises, everywhere: ``ValueError`` for shapes, dtypes and arguments; ``MetricError`` for labels
 outside -1..K-1.
 """
 
@@ -20,22 +20,22 @@ import numpy as np
 from vision.evaluate.figures import Reliability
 from vision.metrics.arrays import (
     blocks,
+    check_choice,
+    class_indices,
     matrix,
     mean,
-    of_choice,
     predictions,
     ratio,
     softmax_parts,
-    whole,
 )
 
 Binning = Literal["width", "mass"]
 
 
 def labelled(logits: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Both, checked, without the rows labelled -1."""
+    """``logits`` and ``labels``, checked, without the rows labelled -1."""
     logits = matrix("logits", logits)
-    labels = whole("labels", labels, len(logits), logits.shape[1])
+    labels = class_indices("labels", labels, len(logits), logits.shape[1])
     keep = labels >= 0
     return (logits, labels) if keep.all() else (logits[keep], labels[keep])
 
@@ -49,44 +49,44 @@ def confidences(logits: np.ndarray) -> np.ndarray:
 
 
 def binned(
-    confidence: np.ndarray, right: np.ndarray, bins: int = 15, binning: Binning = "width"
+    confidence: np.ndarray, correct: np.ndarray, bins: int = 15, binning: Binning = "width"
 ) -> Reliability:
-    """Confidence against how often it was right, bin by bin.
+    """Mean confidence and accuracy per bin of confidence.
 
     ``"width"``: bin ``b`` of ``M`` holds ``(b / M, (b + 1) / M]``, and the first also 0. Both sides
     are compared in float32, as ``vision.evaluate.metrics.ExpectedCalibrationError`` does, so that
-    the two never disagree at an edge (torchmetrics and scikit-learn put an edge into the bin
+    the two never disagree at an edge (torchmetrics and scikit-learn assign an edge to the bin
     above).
 
     ``"mass"``: bin ``b`` holds the ranks ``N b / M`` to ``N (b + 1) / M`` of confidence. Equal
-    confidences are never torn apart, since then the order of the examples would count: they go
-    together into the lowest of their bins, and there are fewer bins than ``bins``.
+    confidences always share a bin, so that the order of the examples does not matter: they go
+    into the lowest of their bins, and there can be fewer bins than ``bins``.
 
     Args:
       confidence: float (N,) in 0..1, without NaN.
       right: bool (N,).
       bins: 1 or more.
     """
-    of_choice("binning", binning, ("width", "mass"))
+    check_choice("binning", binning, ("width", "mass"))
     if bins < 1:
         raise ValueError(f"bins={bins}; at least 1 is needed")
     confidence = np.asarray(confidence)
     if binning == "width" or not len(confidence):
         inner = np.linspace(0, 1, bins + 1, dtype=np.float32)[1:-1]
-        place = np.searchsorted(inner, confidence.astype(np.float32), side="left")
+        bin_index = np.searchsorted(inner, confidence.astype(np.float32), side="left")
         edges = np.linspace(0, 1, bins + 1)
     else:
         ordered = np.sort(confidence)
         last = -(-len(ordered) * np.arange(1, bins + 1) // bins) - 1
         upper = np.unique(ordered[last])
-        place = np.searchsorted(upper, confidence, side="left")
+        bin_index = np.searchsorted(upper, confidence, side="left")
         edges = np.concatenate([ordered[:1], upper]).astype(np.float64)
     size = len(edges) - 1
-    count = np.bincount(place, minlength=size)
+    count = np.bincount(bin_index, minlength=size)
     return Reliability(
         edges=edges,
-        confidence=ratio(np.bincount(place, confidence, size), count),
-        accuracy=ratio(np.bincount(place, right, size), count),
+        confidence=ratio(np.bincount(bin_index, confidence, size), count),
+        accuracy=ratio(np.bincount(bin_index, correct, size), count),
         count=count.astype(np.int64),
     )
 
@@ -94,26 +94,26 @@ def binned(
 def reliability(
     logits: np.ndarray, labels: np.ndarray, bins: int = 15, binning: Binning = "width"
 ) -> Reliability:
-    """The bins of a reliability diagram of the predicted class, without the undefined rows."""
+    """The bins of a reliability diagram of the predicted class, without rows of NaN confidence."""
     logits, labels = labelled(logits, labels)
     confidence = confidences(logits)
-    fine = ~np.isnan(confidence)
-    right = predictions(logits) == labels
-    return binned(confidence[fine], right[fine], bins, binning)
+    defined_rows = ~np.isnan(confidence)
+    correct = predictions(logits) == labels
+    return binned(confidence[defined_rows], correct[defined_rows], bins, binning)
 
 
 def _gaps(
     logits: np.ndarray, labels: np.ndarray, bins: int, binning: Binning
 ) -> Reliability | None:
-    """The bins, or None where the errors made of them are NaN."""
+    """The bins, or None if the calibration errors are NaN."""
     logits, labels = labelled(logits, labels)
-    found = reliability(logits, labels, bins, binning)
-    return found if len(labels) and found.count.sum() == len(labels) else None
+    bins_of_rows = reliability(logits, labels, bins, binning)
+    return bins_of_rows if len(labels) and bins_of_rows.count.sum() == len(labels) else None
 
 
-def _average(found: Reliability) -> float:
-    gap = np.nan_to_num(np.abs(found.accuracy - found.confidence))
-    return float((found.count * gap).sum() / found.count.sum())
+def _average(bins: Reliability) -> float:
+    gap = np.nan_to_num(np.abs(bins.accuracy - bins.confidence))
+    return float((bins.count * gap).sum() / bins.count.sum())
 
 
 def expected_calibration_error(
@@ -123,11 +123,11 @@ def expected_calibration_error(
 
     Equal width: Guo et al., "On Calibration of Modern Neural Networks", 2017. Equal mass: the
     adaptive bins of Nguyen and O'Connor, "Posterior calibration and exploratory analysis for
-    natural language processing models", 2015. Ties predict the lowest class. ``binned`` says what
-    a bin holds.
+    natural language processing models", 2015. Ties predict the lowest class. See ``binned`` for
+    the bins.
     """
-    found = _gaps(logits, labels, bins, binning)
-    return math.nan if found is None else _average(found)
+    gaps = _gaps(logits, labels, bins, binning)
+    return math.nan if gaps is None else _average(gaps)
 
 
 def maximum_calibration_error(
@@ -137,10 +137,10 @@ def maximum_calibration_error(
 
     Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015.
     """
-    found = _gaps(logits, labels, bins, binning)
-    if found is None:
+    gaps = _gaps(logits, labels, bins, binning)
+    if gaps is None:
         return math.nan
-    return float(np.nanmax(np.abs(found.accuracy - found.confidence)))
+    return float(np.nanmax(np.abs(gaps.accuracy - gaps.confidence)))
 
 
 def classwise_calibration_errors(
@@ -149,16 +149,16 @@ def classwise_calibration_errors(
     """The calibration error of every class's probability, predicted or not, float64 (K,).
 
     Of class ``k``, over bins of ``p_k`` of all examples:
-    ``sum_b n_b / n |share of class k in b - mean p_k in b|``. A class without examples counts: what
-    probability it gets is all wrong.
+    ``sum_b n_b / n |share of class k in b - mean p_k in b|``. A class without examples counts: all
+    probability that it gets is an error.
     """
     logits, labels = labelled(logits, labels)
-    top, rest = softmax_parts(logits)
+    top, normaliser = softmax_parts(logits)
     errors = np.full(logits.shape[1], np.nan)
-    if not len(labels) or np.isnan(rest).any():
+    if not len(labels) or np.isnan(normaliser).any():
         return errors
     for columns in blocks(logits.shape[1], len(labels)):
-        probability = np.exp(logits[:, columns] - top[:, None] - rest[:, None]).T
+        probability = np.exp(logits[:, columns] - top[:, None] - normaliser[:, None]).T
         for k, p in enumerate(probability, start=columns.start):
             errors[k] = _average(binned(p, labels == k, bins, binning))
     return errors
@@ -175,8 +175,8 @@ def static_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int =
 def adaptive_calibration_error(logits: np.ndarray, labels: np.ndarray, bins: int = 15) -> float:
     """ACE: the mean over classes of their errors in bins of equal mass, 0..1.
 
-    Source: Nixon et al., 2019. Bins are weighted with what they hold: the paper's equal weights
-    where ``bins`` divides the number of examples and no two probabilities are equal.
+    Source: Nixon et al., 2019. Bins are weighted by their number of examples, which is the paper's
+    equal weights where ``bins`` divides the number of examples and no two probabilities are equal.
     """
     return float(classwise_calibration_errors(logits, labels, bins, "mass").mean())
 
@@ -192,28 +192,28 @@ def negative_log_likelihood(
 
 
 def log_losses(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """``-log p(true class)`` of every labelled example, in their order, float64, in nats."""
+    """``-log p(true class)`` in nats of every labelled example, float64 (N,)."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"temperature={temperature}; it must be positive and finite")
     logits, labels = labelled(logits, labels)
-    own = np.take_along_axis(logits, labels[:, None], 1)[:, 0].astype(np.float64)
-    top, rest = softmax_parts(logits, temperature)
+    true_logits = np.take_along_axis(logits, labels[:, None], 1)[:, 0].astype(np.float64)
+    top, normaliser = softmax_parts(logits, temperature)
     with np.errstate(invalid="ignore"):
-        return rest + (top - own) / temperature
+        return normaliser + (top - true_logits) / temperature
 
 
 def brier_score(logits: np.ndarray, labels: np.ndarray) -> float:
     """Mean of ``sum_k (p_k - [k is the true class])^2``, 0 (best) to 2.
 
-    The sum over all classes, as Brier wrote it in 1950; of two classes it is twice the squared
-    error of one of them, which is the other convention.
+    The sum over all classes, as defined by Brier, 1950; for two classes it is twice the
+    squared error of one of them, which is the other convention.
     """
     logits, labels = labelled(logits, labels)
-    top, rest = softmax_parts(logits)
+    top, normaliser = softmax_parts(logits)
     scores = np.zeros(len(labels))
     for rows in blocks(*logits.shape):
         with np.errstate(invalid="ignore"):
-            p = np.exp(logits[rows] - top[rows, None] - rest[rows, None])
+            p = np.exp(logits[rows] - top[rows, None] - normaliser[rows, None])
         p[np.arange(len(p)), labels[rows]] -= 1
         scores[rows] = np.square(p).sum(1)
     return mean(scores)

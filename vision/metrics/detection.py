@@ -1,11 +1,11 @@
 """How well a score tells one set of examples from another: AUROC, average precision, FPR, OSCR.
 
-Two sets, ``positive`` (P,) and ``negative`` (N,), real scores, greater for what ought to be
-positive. For out-of-distribution detection the scores of ``vision.metrics.out_of_distribution`` are
-greater for examples like the training set, which are the positive ones, as in Liang et al. (ODIN,
-2018). All are computed from counts, so ties and the order of examples change nothing. Either set
-empty: NaN, except that precision without negatives is 1. Infinite scores are ordered like others;
-NaN is a ``MeasureError``.
+The arguments are real scores of two sets, ``positive`` (P,) and ``negative`` (N,); greater means
+more likely positive. For out-of-distribution detection the scores of
+``vision.metrics.out_of_distribution`` are greater for in-distribution examples, which are the
+positive ones, as in Liang et al. (ODIN, 2018). All are computed from counts, so ties and the order
+of examples change nothing. If either set is empty the result is NaN, except that precision without
+negatives is 1. Infinite scores are ordered like others; NaN is a ``MetricError``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Literal
 
 import numpy as np
 
-from vision.metrics.arrays import bits, defined, of_choice, vector
+from vision.metrics.arrays import booleans, check_choice, defined, vector
 
 
 def _scores(name: str, x: np.ndarray) -> np.ndarray:
@@ -25,11 +25,11 @@ def _scores(name: str, x: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Steps:
-    """Counts at every distinct score, falling: how many are at or above it.
+    """Cumulative counts at every distinct score: how many scores are at or above it.
 
     Attributes:
-      threshold: float64 (T,), falling.
-      positive, negative: int64 (T,), rising; the last are all.
+      threshold: float64 (T,), decreasing.
+      positive, negative: int64 (T,), increasing; the last entries are the sizes of the sets.
     """
 
     threshold: np.ndarray
@@ -38,7 +38,7 @@ class Steps:
 
 
 def steps(positive: np.ndarray, negative: np.ndarray) -> Steps:
-    """What all curves are drawn from. Equal scores are one step."""
+    """The counts that all curves are computed from. Equal scores are one step."""
     positive, negative = (
         np.sort(_scores("positive", positive)),
         np.sort(_scores("negative", negative)),
@@ -52,7 +52,7 @@ def steps(positive: np.ndarray, negative: np.ndarray) -> Steps:
 
 
 def auroc(positive: np.ndarray, negative: np.ndarray) -> float:
-    """The chance that a positive scores above a negative, ties counting half, 0..1."""
+    """The probability that a positive scores above a negative, ties counting half, 0..1."""
     positive, negative = _scores("positive", positive), np.sort(_scores("negative", negative))
     if not len(positive) or not len(negative):
         return math.nan
@@ -69,17 +69,17 @@ def average_precision(
     """Area under precision over recall, 0..1.
 
     ``"step"``: ``sum_t (recall_t - recall_{t-1}) precision_t`` over falling thresholds:
-    scikit-learn's ``average_precision_score``. ``"trapezoid"``: straight lines between the same
-    points, from precision 1 at recall 0: ``auc`` of ``precision_recall_curve``, the AUPR of
+    scikit-learn's ``average_precision_score``. ``"trapezoid"``: linear interpolation between the
+    same points, from precision 1 at recall 0: ``auc`` of ``precision_recall_curve``, the AUPR of
     OpenOOD; it is too optimistic (Davis and Goadrich, 2006). For the AUPR-out of the literature
-    give the out-of-distribution set as positive and all scores with their signs changed.
+    pass the out-of-distribution set as positive and negate all scores.
     """
-    of_choice("area", area, ("step", "trapezoid"))
-    found = steps(positive, negative)
-    if not len(found.threshold) or found.positive[-1] == 0:
+    check_choice("area", area, ("step", "trapezoid"))
+    curve = steps(positive, negative)
+    if not len(curve.threshold) or curve.positive[-1] == 0:
         return math.nan
-    precision = found.positive / (found.positive + found.negative)
-    recall = found.positive / found.positive[-1]
+    precision = curve.positive / (curve.positive + curve.negative)
+    recall = curve.positive / curve.positive[-1]
     if area == "step":
         return float((np.diff(recall, prepend=0) * precision).sum())
     return float(np.trapezoid(np.append(1, precision), np.append(0, recall)))
@@ -88,27 +88,29 @@ def average_precision(
 def false_positive_rate(positive: np.ndarray, negative: np.ndarray, recall: float = 0.95) -> float:
     """FPR@95: the share of negatives at or above the threshold, 0..1.
 
-    The threshold is the greatest score that at least ``recall`` of the positives reach; nothing is
-    interpolated, so with ties the true positive rate may be well above.
+    The threshold is the greatest score that at least ``recall`` of the positives reach, without
+    interpolation, so with ties the true positive rate can be well above ``recall``.
     """
     if not 0 < recall <= 1:
         raise ValueError(f"recall={recall}; it must be above 0 and at most 1")
-    found = steps(positive, negative)
-    if not len(found.threshold) or found.positive[-1] == 0 or found.negative[-1] == 0:
+    curve = steps(positive, negative)
+    if not len(curve.threshold) or curve.positive[-1] == 0 or curve.negative[-1] == 0:
         return math.nan
-    at = np.argmax(found.positive / found.positive[-1] >= recall)
-    return float(found.negative[at] / found.negative[-1])
+    index = np.argmax(curve.positive / curve.positive[-1] >= recall)
+    return float(curve.negative[index] / curve.negative[-1])
 
 
 @dataclasses.dataclass(frozen=True)
 class Detection:
-    """One set against another, in the literature's numbers.
+    """The usual metrics of in-distribution against out-of-distribution scores.
 
     Attributes:
       auroc: ties count half.
-      aupr_in, aupr_out: average precision (steps) with the inside or the outside as positive.
-      fpr95: share of the outside that passes where 95% of the inside do.
-      inside, outside: how many examples.
+      aupr_in, aupr_out: average precision (steps) with the in-distribution or the
+        out-of-distribution set as positive.
+      fpr95: share of out-of-distribution examples at or above the threshold that 95% of the
+        in-distribution examples reach.
+      inside, outside: number of in-distribution and out-of-distribution examples.
     """
 
     auroc: float
@@ -120,7 +122,7 @@ class Detection:
 
 
 def detection(inside: np.ndarray, outside: np.ndarray) -> Detection:
-    """All numbers of scores (N,) and (M,) that are greater for what is in distribution."""
+    """``Detection`` of scores (N,) and (M,), greater for in-distribution examples."""
     inside, outside = _scores("inside", inside), _scores("outside", outside)
     return Detection(
         auroc=auroc(inside, outside),
@@ -134,14 +136,15 @@ def detection(inside: np.ndarray, outside: np.ndarray) -> Detection:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class OpenSetCurve:
-    """Right answers against strangers let in, over falling thresholds.
+    """Correct classification rate against false positive rate, over decreasing thresholds.
 
     Attributes:
       false_positive_rate: (T + 1,) share of unknowns that score at or above the threshold, from 0.
-      classification_rate: (T + 1,) share of knowns that do so and are classified right, from 0 to
-        the closed-set accuracy.
-      area: under the curve, by straight lines: 0..accuracy. The chance that a known example is
-        right and scores above an unknown one, ties counting half. NaN where either set is empty.
+      classification_rate: (T + 1,) share of knowns that do so and are classified correctly, from 0
+        to the closed-set accuracy.
+      area: under the curve by the trapezoidal rule, 0..accuracy: the probability that a known
+        example is correct and scores above an unknown one, ties counting half. NaN if either set
+        is empty.
     """
 
     false_positive_rate: np.ndarray
@@ -149,25 +152,29 @@ class OpenSetCurve:
     area: float
 
 
-def open_set(known: np.ndarray, right: np.ndarray, unknown: np.ndarray) -> OpenSetCurve:
+def open_set(known: np.ndarray, correct: np.ndarray, unknown: np.ndarray) -> OpenSetCurve:
     """OSCR: open-set classification rate.
 
     Source: Dhamija et al., "Reducing Network Agnostophobia", 2018, where the score is the softmax
     confidence; the area is that of Vaze et al., 2022.
 
     Args:
-      known: (N,) scores of examples of the trained classes, greater for surely known.
-      right: bool (N,), whether the predicted class is the true one.
+      known: (N,) scores of examples of the trained classes, greater for more likely known.
+      correct: bool (N,), whether the predicted class is the true one.
       unknown: (M,) scores of examples of other classes.
     """
     known, unknown = _scores("known", known), _scores("unknown", unknown)
-    right = bits("right", right, (len(known),))
+    correct = booleans("correct", correct, (len(known),))
     if not len(known) or not len(unknown):
-        nothing = np.zeros(0)
-        return OpenSetCurve(nothing, nothing, math.nan)
+        empty = np.zeros(0)
+        return OpenSetCurve(empty, empty, math.nan)
     threshold = np.unique(np.concatenate([known, unknown]))[::-1]
-    hits, strangers = np.sort(known[right]), np.sort(unknown)
-    ccr = np.append(0, len(hits) - np.searchsorted(hits, threshold, side="left")) / len(known)
-    fpr = np.append(0, len(strangers) - np.searchsorted(strangers, threshold, side="left"))
-    fpr = fpr / len(strangers)
+    known_correct, unknown_scores = np.sort(known[correct]), np.sort(unknown)
+    ccr = np.append(
+        0, len(known_correct) - np.searchsorted(known_correct, threshold, side="left")
+    ) / len(known)
+    fpr = np.append(
+        0, len(unknown_scores) - np.searchsorted(unknown_scores, threshold, side="left")
+    )
+    fpr = fpr / len(unknown_scores)
     return OpenSetCurve(fpr, ccr, float(np.trapezoid(ccr, fpr)))

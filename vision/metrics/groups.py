@@ -1,4 +1,4 @@
-"""Accuracy by group, with intervals; the worst group; the head and the tail of a long tail."""
+"""Accuracy per group with intervals; the worst group; head, medium and tail classes."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from statistics import NormalDist
 
 import numpy as np
 
-from vision.metrics.arrays import bits, ratio, share, whole
+from vision.metrics.arrays import booleans, check_fraction, class_indices, ratio
 
 
 def wilson_interval(
     successes: np.ndarray, trials: np.ndarray, confidence: float = 0.95
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper end of Wilson's score interval of a share, float64, 0..1.
+    """Lower and upper end of Wilson's score interval of a proportion, float64, 0..1.
 
-    The shares that a normal test at this level does not reject: it stays inside 0..1 and has a
-    width where all or none succeed, unlike the normal interval. NaN of no trials. Source: Wilson,
-    1927; without continuity correction, as statsmodels' ``proportion_confint(method="wilson")``.
+    The proportions that a normal test at this level does not reject: unlike the normal interval it
+    stays inside 0..1 and has positive width if all or none succeed. NaN without trials. Source:
+    Wilson, 1927; without continuity correction, as statsmodels'
+    ``proportion_confint(method="wilson")``.
 
     Args:
       successes, trials: integers of one shape, ``0 <= successes <= trials``.
       confidence: two-sided, between 0 and 1.
     """
-    share("confidence", confidence)
+    check_fraction("confidence", confidence)
     successes, trials = np.asarray(successes), np.asarray(trials)
     if ((successes < 0) | (successes > trials)).any():
         raise ValueError("successes must lie in 0..trials")
@@ -45,7 +46,7 @@ class GroupAccuracy:
     Attributes:
       accuracy, low, high: float64 (G,) with the interval's ends, NaN for groups without examples.
       count: int64 (G,), examples per group.
-      left_out: how many examples are in no group.
+      left_out: number of examples in no group.
     """
 
     accuracy: np.ndarray
@@ -56,7 +57,7 @@ class GroupAccuracy:
 
     @property
     def worst(self) -> int:
-        """The group of least accuracy among those with examples, the lowest of equals; or -1."""
+        """Index of the group of lowest accuracy with examples, the first among ties; -1 if none."""
         return int(np.nanargmin(self.accuracy)) if self.count.any() else -1
 
     @property
@@ -65,16 +66,16 @@ class GroupAccuracy:
 
     @property
     def gap(self) -> float:
-        """Accuracy of the best group less that of the worst, 0..1."""
+        """Accuracy of the best group minus that of the worst, 0..1."""
         return (
             float(np.nanmax(self.accuracy)) - self.worst_accuracy if self.count.any() else math.nan
         )
 
     @property
     def mean(self) -> float:
-        """The groups' average, each counting the same; groups without examples are left out.
+        """Unweighted mean over groups with examples.
 
-        Of classes as groups: balanced accuracy.
+        With classes as groups: balanced accuracy.
         """
         return float(np.nanmean(self.accuracy)) if self.count.any() else math.nan
 
@@ -85,37 +86,37 @@ class GroupAccuracy:
 
 
 def group_accuracy(
-    right: np.ndarray, groups: np.ndarray, num_groups: int, confidence: float = 0.95
+    correct: np.ndarray, groups: np.ndarray, num_groups: int, confidence: float = 0.95
 ) -> GroupAccuracy:
     """Accuracy per group with Wilson intervals.
 
     Args:
-      right: bool (N,), or 0 and 1.
+      correct: bool (N,), or 0 and 1.
       groups: int (N,), -1 for an example of no group.
-      num_groups: G, 1 or more; groups that no example is in are kept.
+      num_groups: G, 1 or more; groups without examples are kept.
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: a group outside -1..G-1.
+      MetricError: a group outside -1..G-1.
     """
     if num_groups < 1:
         raise ValueError(f"num_groups={num_groups}; at least 1 is needed")
-    right = bits("right", right, (None,))
-    groups = whole("groups", groups, len(right), num_groups)
-    inside = groups >= 0
-    count = np.bincount(groups[inside], minlength=num_groups)
-    hits = np.bincount(groups[inside & right], minlength=num_groups)
+    correct = booleans("correct", correct, (None,))
+    groups = class_indices("groups", groups, len(correct), num_groups)
+    grouped = groups >= 0
+    count = np.bincount(groups[grouped], minlength=num_groups)
+    hits = np.bincount(groups[grouped & correct], minlength=num_groups)
     low, high = wilson_interval(hits, count, confidence)
-    return GroupAccuracy(ratio(hits, count), low, high, count, int((~inside).sum()))
+    return GroupAccuracy(ratio(hits, count), low, high, count, int((~grouped).sum()))
 
 
 TAIL_NAMES = ("head", "medium", "tail")
 
 
 def tail_split(train_counts: np.ndarray, head_above: int = 100, tail_below: int = 20) -> np.ndarray:
-    """Which part of a long tail every class is in: 0 head, 1 medium, 2 tail, int64 (K,).
+    """Part of the long tail of every class: 0 head, 1 medium, 2 tail, int64 (K,).
 
-    Head has more than ``head_above`` training examples, tail fewer than ``tail_below``, also none:
+    Head classes have more than ``head_above`` training examples, tail fewer than ``tail_below``:
     more than 100, 20 to 100, fewer than 20 are many, medium and few shot of Liu et al.,
     "Large-Scale Long-Tailed Recognition in an Open World", 2019. ``tail_split(counts)[labels]`` are
     groups for ``group_accuracy`` (where labels are -1, set -1).

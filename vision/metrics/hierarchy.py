@@ -1,4 +1,4 @@
-"""How bad a mistake is, by a tree of classes.
+"""Severity of mistakes in a class hierarchy.
 
 Source: Bertinetto et al., "Making Better Mistakes: Leveraging Class Hierarchies with Deep
 Networks", 2020.
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vision.metrics.arrays import MetricError, defined, matrix, mean, predictions, whole
+from vision.metrics.arrays import MetricError, class_indices, defined, matrix, mean, predictions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -19,9 +19,9 @@ class Hierarchy:
     """A rooted tree whose leaves are the classes.
 
     Attributes:
-      path: int64 (K, L + 1), nodes from the root (column 0) to class k; a leaf less deep than L is
+      path: int64 (K, L + 1), nodes from the root (column 0) to class k; a shallower leaf is
         repeated to the end, so that two rows agree in a column only if they do in all before it.
-      height: int64 (nodes,), edges on the longest way down to a leaf, 0 of leaves.
+      height: int64 (nodes,), edges on the longest path down to a leaf, 0 for leaves.
     """
 
     path: np.ndarray
@@ -40,20 +40,20 @@ class Hierarchy:
         a, b = np.broadcast_arrays(a, b)
         common = self.path[a, 0]
         for level in range(1, self.path.shape[1]):
-            here = self.path[a, level]
-            common = np.where(here == self.path[b, level], here, common)
+            nodes = self.path[a, level]
+            common = np.where(nodes == self.path[b, level], nodes, common)
         return self.height[common]
 
 
 def hierarchy(paths: Sequence[Sequence[str]]) -> Hierarchy:
-    """A tree from the names on the way to every class, root left out, the class last.
+    """A tree from the path of names to every class, without the root, the class last.
 
-    ``[("animal", "dog"), ("animal", "cat"), ("car",)]``. A node is its whole way from the root: two
-    nodes of one name under different parents are two nodes.
+    ``[("animal", "dog"), ("animal", "cat"), ("car",)]``. A node is identified by its path from the
+    root: nodes of one name under different parents are different nodes.
 
     Raises:
-      ValueError: no classes, an empty path, one path twice, or a class that lies on the way to
-        another one.
+      ValueError: no classes, an empty path, one path twice, or a class that is an inner node on
+        the path to another one.
     """
     index: dict[tuple[str, ...], int] = {(): 0}
     rows: list[list[int]] = []
@@ -61,7 +61,7 @@ def hierarchy(paths: Sequence[Sequence[str]]) -> Hierarchy:
     for number, names in enumerate(paths):
         names = tuple(names)
         if not names or names in leaves:
-            what = f"path {'/'.join(names)!r} is there twice" if names else "the path is empty"
+            what = f"path {'/'.join(names)!r} occurs twice" if names else "the path is empty"
             raise ValueError(f"paths: class {number}: {what}")
         leaves.add(names)
         prefixes = [names[:depth] for depth in range(len(names) + 1)]
@@ -83,19 +83,19 @@ def hierarchy(paths: Sequence[Sequence[str]]) -> Hierarchy:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class HierarchicalAccuracy:
-    """Predictions seen through a tree.
+    """Accuracy and severity of mistakes in a class hierarchy.
 
     Attributes:
       severity: mean height of the lowest common ancestor of true and predicted class over the
         mistakes, 1..height of the tree; NaN without mistakes.
-      distance: the same over all examples, 0 for right ones.
-      level_accuracy: float64 (L,), share of examples whose prediction has the right ancestor 1, 2,
-        ..., L edges below the root (a less deep class counts as its own ancestor); the last is the
-        accuracy.
-      examples: labelled, and with a prediction.
-      mistakes: of these.
-      undefined: labelled without a prediction (-1, from NaN scores): left out of the distances,
-        wrong on every level.
+      distance: the same over all examples, 0 for correct ones.
+      level_accuracy: float64 (L,), share of examples whose prediction has the correct ancestor 1,
+        2, ..., L edges below the root (a shallower class counts as its own ancestor); the last is
+        the accuracy.
+      examples: number of labelled examples with a prediction.
+      mistakes: number of wrong ones among them.
+      undefined: number of labelled examples without a prediction (-1, from NaN scores): left out of
+        the distances, wrong on every level.
     """
 
     severity: float
@@ -117,24 +117,24 @@ def hierarchical_accuracy(
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: a class outside the tree.
+      MetricError: a class outside the tree.
     """
     classes = len(tree.path)
-    labels = whole("labels", labels, None, classes)
-    predicted = whole("predicted", predicted, len(labels), classes)
+    labels = class_indices("labels", labels, None, classes)
+    predicted = class_indices("predicted", predicted, len(labels), classes)
     labelled = labels >= 0
-    fine = labelled & (predicted >= 0)
-    true, found = labels[fine], predicted[fine]
-    distance = tree.distance(true, found)
-    wrong = distance > 0
-    same = (tree.path[true, 1:] == tree.path[found, 1:]).sum(0)
+    predicted_rows = labelled & (predicted >= 0)
+    true, best = labels[predicted_rows], predicted[predicted_rows]
+    distance = tree.distance(true, best)
+    mistaken = distance > 0
+    agreeing = (tree.path[true, 1:] == tree.path[best, 1:]).sum(0)
     total = int(labelled.sum())
     return HierarchicalAccuracy(
-        severity=mean(distance[wrong]),
+        severity=mean(distance[mistaken]),
         distance=mean(distance),
-        level_accuracy=same / total if total else np.full(tree.levels, np.nan),
+        level_accuracy=agreeing / total if total else np.full(tree.levels, np.nan),
         examples=len(true),
-        mistakes=int(wrong.sum()),
+        mistakes=int(mistaken.sum()),
         undefined=total - len(true),
     )
 
@@ -154,7 +154,7 @@ def hierarchical_distance_at(
 
     Raises:
       ValueError: shapes or ``k``.
-      MeasureError: NaN, a label out of range, or K other than the tree's classes.
+      MetricError: NaN, a label out of range, or K other than the tree's classes.
     """
     scores = matrix("scores", scores)
     classes = len(tree.path)
@@ -162,12 +162,12 @@ def hierarchical_distance_at(
         raise MetricError(f"scores have {scores.shape[1]} classes, the hierarchy {classes}")
     if not 1 <= k <= classes:
         raise ValueError(f"k={k}; it must be in 1..{classes}")
-    labels = whole("labels", labels, len(scores), classes)
+    labels = class_indices("labels", labels, len(scores), classes)
     keep = labels >= 0
     scores, labels = defined("scores", scores[keep]), labels[keep]
     if k == 1:
         best = predictions(scores)[:, None]
     else:
-        # Rising sort of the reversed columns, read backwards: ties come out by rising class.
+        # Ascending sort of the reversed columns, read backwards: ties are in order of class index.
         best = classes - 1 - np.argsort(scores[:, ::-1], axis=1, kind="stable")[:, ::-1][:, :k]
     return mean(tree.distance(labels[:, None], best).ravel())

@@ -1,7 +1,8 @@
-"""Sets of labels per example: accuracy at the size of the set, by size, and why two sets differ.
+"""Label sets per example: variable-k accuracy, by set size, and what differs between two data sets.
 
-The measures of "Re-assessing ImageNet: how aligned is its single-label assumption with its
-multi-label nature?", 2024. Examples without labels have no accuracy: NaN, left out, counted.
+The metrics of "Re-assessing ImageNet: how aligned is its single-label assumption with its
+multi-label nature?", 2024. The accuracy of examples without labels is NaN; they are left out and
+counted.
 """
 
 from __future__ import annotations
@@ -11,16 +12,25 @@ from typing import Literal
 
 import numpy as np
 
-from vision.metrics.arrays import bits, blocks, matrix, mean, of_choice, ratio, vector, whole
+from vision.metrics.arrays import (
+    blocks,
+    booleans,
+    check_choice,
+    class_indices,
+    matrix,
+    mean,
+    ratio,
+    vector,
+)
 
 Weights = Literal["uniform", "size"]
 
 
 def variable_k(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Of every example, ``|best k classes and labels| / k`` for its ``k`` labels, float64 (N,).
+    """``|top k classes and labels| / k`` of every example with ``k`` labels, float64 (N,).
 
-    One label: top-1. Equal scores rank by class index. A row with NaN among its scores predicts
-    nothing: 0. NaN where there are no labels.
+    With one label it is top-1. Equal scores rank by class index. 0 for a row with NaN among its
+    scores. NaN without labels.
 
     Args:
       scores: real (N, K).
@@ -30,15 +40,15 @@ def variable_k(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
       ValueError: shapes or dtypes.
     """
     scores = matrix("scores", scores)
-    labels = bits("labels", labels, scores.shape)
+    labels = booleans("labels", labels, scores.shape)
     classes = scores.shape[1]
     sizes, hits = labels.sum(1), np.zeros(len(scores), np.int64)
     for rows in blocks(len(scores), 4 * classes):
-        # Rising sort of the reversed columns, read backwards: ties come out by rising class.
-        rising = np.argsort(scores[rows, ::-1], axis=1, kind="stable")
-        order = classes - 1 - rising[:, ::-1]
-        within = np.arange(classes) < sizes[rows, None]
-        hits[rows] = (np.take_along_axis(labels[rows], order, 1) & within).sum(1)
+        # Ascending sort of the reversed columns, read backwards: ties are in order of class index.
+        ascending = np.argsort(scores[rows, ::-1], axis=1, kind="stable")
+        order = classes - 1 - ascending[:, ::-1]
+        top = np.arange(classes) < sizes[rows, None]
+        hits[rows] = (np.take_along_axis(labels[rows], order, 1) & top).sum(1)
     return ratio(np.where(np.isnan(scores).any(1), 0, hits), sizes)
 
 
@@ -69,13 +79,14 @@ class BySize:
     def asma(self, weights: Weights = "uniform") -> float:
         """Average subgroup multi-label accuracy: the mean of ``A_k`` over sizes that occur.
 
-        ``uniform`` counts every size the same, ``size`` by its examples. NaN without examples.
+        ``uniform`` weights all sizes equally, ``size`` by their number of examples. NaN without
+        examples.
         """
-        of_choice("weights", weights, ("uniform", "size"))
-        some = self.count > 0
-        if weights == "uniform" or not some.any():
-            return mean(self.accuracy[some])
-        return float(np.average(self.accuracy[some], weights=self.count[some]))
+        check_choice("weights", weights, ("uniform", "size"))
+        occurring = self.count > 0
+        if weights == "uniform" or not occurring.any():
+            return mean(self.accuracy[occurring])
+        return float(np.average(self.accuracy[occurring], weights=self.count[occurring]))
 
 
 def by_size(accuracy: np.ndarray, sizes: np.ndarray, largest: int) -> BySize:
@@ -83,27 +94,27 @@ def by_size(accuracy: np.ndarray, sizes: np.ndarray, largest: int) -> BySize:
 
     Raises:
       ValueError: shapes, dtypes, or ``largest`` below 1.
-      MeasureError: a size below -1.
+      MetricError: a size below -1.
     """
     if largest < 1:
         raise ValueError(f"largest={largest}; it must be 1 or more")
     accuracy = vector("accuracy", accuracy)
-    sizes = whole("sizes", sizes, len(accuracy), None)
-    inside = (sizes >= 1) & (sizes <= largest)
-    place = sizes[inside] - 1
-    count = np.bincount(place, minlength=largest)
-    total = np.bincount(place, accuracy[inside], minlength=largest)
-    return BySize(ratio(total, count), count, int((~inside).sum()))
+    sizes = class_indices("sizes", sizes, len(accuracy), None)
+    in_range = (sizes >= 1) & (sizes <= largest)
+    index = sizes[in_range] - 1
+    count = np.bincount(index, minlength=largest)
+    total = np.bincount(index, accuracy[in_range], minlength=largest)
+    return BySize(ratio(total, count), count, int((~in_range).sum()))
 
 
 @dataclasses.dataclass(frozen=True)
 class MixAndRate:
-    """Why the accuracy of two sets differs; ``mix + rate`` is ``difference``.
+    """Mix-rate decomposition of an accuracy difference: ``mix + rate`` is ``difference``.
 
     Attributes:
-      difference: ``sum_k p_k A_k - p'_k A'_k``, of the first set less the second.
-      mix: what other shares of label counts do: ``sum_k (p_k - p'_k) (A_k + A'_k) / 2``.
-      rate: what other accuracies at equal counts do: ``sum_k (A_k - A'_k) (p_k + p'_k) / 2``.
+      difference: ``sum_k p_k A_k - p'_k A'_k``, of the first set minus the second.
+      mix: due to different shares of label counts: ``sum_k (p_k - p'_k) (A_k + A'_k) / 2``.
+      rate: due to different accuracies at equal counts: ``sum_k (A_k - A'_k) (p_k + p'_k) / 2``.
     """
 
     difference: float
@@ -112,22 +123,21 @@ class MixAndRate:
 
 
 def mix_and_rate(first: BySize, second: BySize) -> MixAndRate:
-    """Splits the difference of two sets evenly between both orders of changing mix and rate.
+    """The decomposition averaged over both orders of changing mix and rate.
 
-    A size that only one set has cannot differ in accuracy: all of it is mix. NaN where one set has
-    no examples.
+    A size that only one set has contributes to mix alone. NaN if one set has no examples.
 
     Raises:
-      ValueError: sizes up to other numbers.
+      ValueError: the sets have different largest sizes.
     """
     if len(first.count) != len(second.count):
         raise ValueError(
             f"first has sizes up to {len(first.count)}, second up to {len(second.count)}; "
             "use the same largest for both"
         )
-    some = (first.count > 0) | (second.count > 0)
-    p, q = first.share[some], second.share[some]
-    a, b = first.accuracy[some], second.accuracy[some]
+    occurring = (first.count > 0) | (second.count > 0)
+    p, q = first.share[occurring], second.share[occurring]
+    a, b = first.accuracy[occurring], second.accuracy[occurring]
     a, b = np.where(np.isnan(a), b, a), np.where(np.isnan(b), a, b)
     if not first.count.any() or not second.count.any():
         return MixAndRate(float("nan"), float("nan"), float("nan"))

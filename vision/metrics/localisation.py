@@ -1,7 +1,7 @@
-"""Whether a heat map (H, W) is where the object is: boxes, pointing, energy, pixels.
+"""Localisation of an object by a heat map (H, W): boxes, pointing game, energy, pixel AUROC.
 
-Boxes are (K, 4): y0, x0, y1, x1 in pixels, the last two exclusive; those without area count as
-none. A map that is the same everywhere points nowhere: its box is none and it never hits.
+Boxes are (K, 4): y0, x0, y1, x1 in pixels, the last two exclusive; those without area are ignored.
+A constant map has no box and is never a hit.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ import math
 import numpy as np
 from scipy import ndimage
 
-from vision.metrics.arrays import bits, defined
+from vision.metrics.arrays import booleans, defined
 from vision.metrics.detection import auroc
 
 
 def pointing(heat: np.ndarray, boxes: np.ndarray, tolerance_px: int = 15) -> bool:
-    """Whether the largest value lies in one of ``boxes``, or no farther off than the tolerance.
+    """Whether the largest value lies in one of ``boxes``, or within the tolerance of one.
 
-    Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016. Of several largest values
-    the mean of their places is taken, so that their order in memory decides nothing.
+    Zhang et al., Top-down Neural Attention by Excitation Backprop, 2016. With several largest
+    values their mean position is taken, so that their order in memory does not matter.
     """
     heat, boxes = _map(heat), _boxes(boxes)
     if not np.ptp(heat) > 0:
@@ -38,8 +38,11 @@ def near(point: tuple[float, float], boxes: np.ndarray, tolerance_px: int) -> bo
 
 
 def parts(heat: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
-    """Pixels of at least ``threshold`` of the largest, as int32 (H, W) numbers of the component
-    that each belongs to, 0 for none, and how many there are. Neighbours share a side."""
+    """Connected components of the pixels of at least ``threshold`` times the largest value.
+
+    int32 (H, W) index of each pixel's component, 0 for none, and the number of components. Pixels
+    that share a side are connected.
+    """
     heat = _map(heat)
     if not np.ptp(heat) > 0:
         return np.zeros(heat.shape, np.int32), 0
@@ -48,7 +51,7 @@ def parts(heat: np.ndarray, threshold: float) -> tuple[np.ndarray, int]:
 
 
 def largest_box(heat: np.ndarray, threshold: float = 0.15) -> np.ndarray:
-    """int64 (1, 4) around the largest component of ``parts``; (0, 4) where there is none.
+    """int64 (1, 4) around the largest component of ``parts``; (0, 4) if there is none.
 
     Zhou et al., Learning Deep Features for Discriminative Localization, 2016 (with 20 %), and
     Selvaraju et al., Grad-CAM, 2017 (with 15 %). Maps are at least 0.
@@ -61,37 +64,37 @@ def largest_box(heat: np.ndarray, threshold: float = 0.15) -> np.ndarray:
     return np.asarray([[rows.min(), columns.min(), rows.max() + 1, columns.max() + 1]])
 
 
-def box_iou(one: np.ndarray, two: np.ndarray) -> np.ndarray:
+def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """Intersection over union of boxes (K, 4) and (L, 4), float64 (K, L)."""
-    one, two = one[:, None].astype(np.float64), two[None].astype(np.float64)
-    size = np.minimum(one[..., 2:], two[..., 2:]) - np.maximum(one[..., :2], two[..., :2])
+    first, second = first[:, None].astype(np.float64), second[None].astype(np.float64)
+    size = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
     shared = np.maximum(size, 0).prod(-1)
-    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (one, two)]
+    areas = [(boxes[..., 2:] - boxes[..., :2]).prod(-1) for boxes in (first, second)]
     return shared / np.maximum(areas[0] + areas[1] - shared, 1e-12)
 
 
 def best_iou(heat: np.ndarray, boxes: np.ndarray, threshold: float = 0.15) -> float:
-    """Of the map's box with that one of ``boxes`` that it fits best, 0..1."""
-    found = box_iou(largest_box(heat, threshold), _boxes(boxes))
-    return float(found.max()) if found.size else 0.0
+    """Largest intersection over union of the map's box with any of ``boxes``, 0..1."""
+    overlaps = box_iou(largest_box(heat, threshold), _boxes(boxes))
+    return float(overlaps.max()) if overlaps.size else 0.0
 
 
 def energy(heat: np.ndarray, mask: np.ndarray) -> float:
-    """Share of the map's sum that lies within ``mask`` (H, W); NaN where all is 0.
+    """Share of the map's sum that lies within ``mask`` (H, W); NaN if the sum is 0.
 
     Wang et al., Score-CAM, 2020. Negative values count as 0.
     """
     heat = np.maximum(_map(heat), 0)
-    inside = bits("mask", mask, heat.shape)
+    in_mask = booleans("mask", mask, heat.shape)
     total = heat.sum()
-    return float(heat[inside].sum() / total) if total > 0 else math.nan
+    return float(heat[in_mask].sum() / total) if total > 0 else math.nan
 
 
 def pixel_auroc(heat: np.ndarray, mask: np.ndarray) -> float:
-    """The chance that a pixel of ``mask`` has more than one outside; NaN without either."""
+    """AUROC of the map as a score of ``mask`` (H, W) bool; NaN if all or no pixels are inside."""
     heat = _map(heat)
-    inside = bits("mask", mask, heat.shape)
-    return auroc(heat[inside], heat[~inside])
+    in_mask = booleans("mask", mask, heat.shape)
+    return auroc(heat[in_mask], heat[~in_mask])
 
 
 def _map(heat: np.ndarray) -> np.ndarray:

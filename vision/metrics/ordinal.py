@@ -1,7 +1,7 @@
 """Ordered classes, real targets, and correlation of ranks.
 
-Examples with a label or prediction of -1 are left out of ordinal measures and counted; NaN among
-real numbers is a ``MeasureError``. Nothing to measure, or nothing that varies: NaN.
+Examples with a label or prediction of -1 are left out of ordinal metrics and counted; NaN among
+real numbers is a ``MetricError``. Without examples, or of constants, the result is NaN.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from vision.metrics.arrays import defined, mean, ratio, vector, whole
+from vision.metrics.arrays import class_indices, defined, mean, ratio, vector
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class OrdinalAccuracy:
       off_by_one: share of predictions at most one class away, 0..1.
       kappa: quadratic-weighted, -1..1; NaN where all labels and predictions are one class.
       spearman, kendall: rank correlations of labels and predictions, -1..1 (tau-b).
-      examples: with label and prediction.
-      left_out: the others.
+      examples: number of examples with label and prediction.
+      left_out: number of the others.
     """
 
     mean_absolute_error: float
@@ -39,23 +39,23 @@ class OrdinalAccuracy:
 def ordinal_accuracy(
     predicted: np.ndarray, labels: np.ndarray, num_classes: int
 ) -> OrdinalAccuracy:
-    """Of ``predicted`` and ``labels``, int (N,), each -1..num_classes-1.
+    """Metrics of ``predicted`` and ``labels``, int (N,), each -1..num_classes-1.
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: a class out of range.
+      MetricError: a class out of range.
     """
-    labels = whole("labels", labels, None, num_classes)
-    predicted = whole("predicted", predicted, len(labels), num_classes)
+    labels = class_indices("labels", labels, None, num_classes)
+    predicted = class_indices("predicted", predicted, len(labels), num_classes)
     keep = (labels >= 0) & (predicted >= 0)
-    true, found = labels[keep], predicted[keep]
-    away = np.abs(true - found)
+    true, best = labels[keep], predicted[keep]
+    errors = np.abs(true - best)
     return OrdinalAccuracy(
-        mean_absolute_error=mean(away),
-        off_by_one=mean(away <= 1),
-        kappa=quadratic_kappa(found, true),
-        spearman=spearman(true, found),
-        kendall=kendall(true, found),
+        mean_absolute_error=mean(errors),
+        off_by_one=mean(errors <= 1),
+        kappa=quadratic_kappa(best, true),
+        spearman=spearman(true, best),
+        kendall=kendall(true, best),
         examples=len(true),
         left_out=int((~keep).sum()),
     )
@@ -66,7 +66,7 @@ def quadratic_kappa(a: np.ndarray, b: np.ndarray) -> float:
 
     ``1 - E[(a - b)^2] / E[(a' - b')^2]``, where ``a'`` and ``b'`` are drawn independently of each
     other: scikit-learn's ``cohen_kappa_score(weights="quadratic")`` for classes that are evenly
-    spaced (which scikit-learn takes for granted of the classes that occur). NaN where both are one
+    spaced (which scikit-learn assumes of the classes that occur). NaN if both are the same
     constant. Source: Cohen, 1968.
     """
     a = defined("a", vector("a", a), finite=True)
@@ -78,10 +78,10 @@ def quadratic_kappa(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def average_ranks(x: np.ndarray) -> np.ndarray:
-    """Ranks 1..N of ``x`` (N,), equal values sharing the mean of theirs, float64 (N,)."""
-    _, place, count = np.unique(x, return_inverse=True, return_counts=True)
-    upto = np.cumsum(count)
-    return (upto - (count - 1) / 2)[place]
+    """Ranks 1..N of ``x`` (N,), float64 (N,); equal values get the mean of their ranks."""
+    _, index, count = np.unique(x, return_inverse=True, return_counts=True)
+    cumulative = np.cumsum(count)
+    return (cumulative - (count - 1) / 2)[index]
 
 
 def spearman(a: np.ndarray, b: np.ndarray) -> float:
@@ -127,7 +127,7 @@ def kendall(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def inversions(x: np.ndarray) -> int:
-    """How many pairs ``i < j`` have ``x[i] > x[j]``; ``x`` (N,) integers, 0 or more.
+    """Number of pairs ``i < j`` that have ``x[i] > x[j]``; ``x`` (N,) integers, 0 or more.
 
     Bit by bit from the highest: pairs that agree in all higher bits and differ in this one.
     """
@@ -136,11 +136,11 @@ def inversions(x: np.ndarray) -> int:
     for bit in range(int(x.max(initial=0)).bit_length() - 1, -1, -1):
         # Stable: within a group of equal higher bits, the order is still that of the input.
         x = x[np.argsort(x >> (bit + 1), kind="stable")]
-        group, one = x >> (bit + 1), (x >> bit) & 1
-        ones = np.cumsum(one) - one
+        group, bit_value = x >> (bit + 1), (x >> bit) & 1
+        ones = np.cumsum(bit_value) - bit_value
         starts = np.flatnonzero(np.diff(group, prepend=-1))
-        before = ones - np.repeat(ones[starts], np.diff(np.append(starts, len(x))))
-        total += int(before[one == 0].sum())
+        ones_before = ones - np.repeat(ones[starts], np.diff(np.append(starts, len(x))))
+        total += int(ones_before[bit_value == 0].sum())
     return total
 
 
@@ -151,8 +151,8 @@ class RegressionMetrics:
     Attributes:
       mean_absolute_error, root_mean_square_error: 0 is best.
       r2: ``1 - sum (y - p)^2 / sum (y - mean y)^2``, at most 1; NaN for constant targets.
-      examples: with a target.
-      left_out: with a NaN target.
+      examples: number of examples with a target.
+      left_out: number of examples with a NaN target.
     """
 
     mean_absolute_error: float
@@ -163,16 +163,16 @@ class RegressionMetrics:
 
 
 def regression(predicted: np.ndarray, targets: np.ndarray) -> RegressionMetrics:
-    """Of ``predicted`` and ``targets``, real (N,); a target of NaN is not known and left out.
+    """Metrics of ``predicted`` and ``targets``, real (N,); NaN targets are unknown and left out.
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: a NaN prediction where there is a target.
+      MetricError: a NaN prediction with a known target.
     """
     targets = vector("targets", targets)
     predicted = vector("predicted", predicted, len(targets))
-    keep = ~np.isnan(targets)
-    y, p = targets[keep], defined("predicted", predicted[keep])
+    known = ~np.isnan(targets)
+    y, p = targets[known], defined("predicted", predicted[known])
     squared = np.square(y - p)
     varies = len(y) > 0 and np.ptp(y) > 0
     spread = np.square(y - mean(y)).sum() if varies else 0.0
@@ -181,5 +181,5 @@ def regression(predicted: np.ndarray, targets: np.ndarray) -> RegressionMetrics:
         root_mean_square_error=math.sqrt(mean(squared)) if len(y) else math.nan,
         r2=float(1 - ratio(squared.sum(), spread)),
         examples=len(y),
-        left_out=int((~keep).sum()),
+        left_out=int((~known).sum()),
     )

@@ -1,9 +1,9 @@
-"""Scores of how much an example is like the training set: greater is more alike.
+"""Scores for out-of-distribution detection: greater is more in-distribution.
 
-From ``logits`` (N, K) alone, or from ``features`` (N, D) by something fitted on the training set,
-which is a frozen dataclass with a method ``score``. All are real numbers of any width, scores are
-float64 (N,), computed a block of rows at a time; no rows give no scores. NaN is a ``MetricError``;
-so is infinity in features. Minus infinity among logits is a class that cannot be.
+Computed from ``logits`` (N, K) alone, or from ``features`` (N, D) by a model fitted on the training
+set, a frozen dataclass with a method ``score``. Inputs are real numbers of any width; scores are
+float64 (N,), computed a block of rows at a time. NaN is a ``MetricError``; so is infinity in
+features. Minus infinity among logits is a class of probability zero.
 
 ODIN (Liang et al., 2018) needs the gradient of the network: ``vision.evaluators.robustness.odin``.
 """
@@ -18,11 +18,11 @@ import numpy as np
 from vision.metrics.arrays import (
     MetricError,
     blocks,
+    class_indices,
     defined,
     log_normaliser,
     matrix,
     softmax_parts,
-    whole,
 )
 
 
@@ -45,13 +45,13 @@ def max_logit(logits: np.ndarray) -> np.ndarray:
 def max_softmax(logits: np.ndarray) -> np.ndarray:
     """The largest probability, 1/K..1. Hendrycks and Gimpel, "A Baseline", 2017.
 
-    Very sure examples all round to 1 and tie.
+    Very confident examples all round to 1 and tie.
     """
     return np.exp(-softmax_parts(_logits(logits))[1])
 
 
 def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """``T log sum_k exp(z_k / T)``: the free energy with its sign changed.
+    """``T log sum_k exp(z_k / T)``: the negative free energy.
 
     Source: Liu et al., "Energy-based Out-of-distribution Detection", 2020.
     """
@@ -61,23 +61,23 @@ def energy(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def _squared_distances(x: np.ndarray, y: np.ndarray, y_norm: np.ndarray) -> np.ndarray:
-    """(N, M) squared Euclidean distances; off by rounding where ``x`` and ``y`` nearly agree."""
-    found = np.square(x).sum(1)[:, None] - 2 * (x @ y.T) + y_norm
-    return np.maximum(found, 0, out=found)
+    """(N, M) squared Euclidean distances; inaccurate where ``x`` and ``y`` are nearly equal."""
+    squared = np.square(x).sum(1)[:, None] - 2 * (x @ y.T) + y_norm
+    return np.maximum(squared, 0, out=squared)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Mahalanobis:
-    """Distance to the nearest class mean, measured by the spread within classes.
+    """Mahalanobis distance to the nearest class mean, by the shared covariance within classes.
 
     ``score(x) = -min_c (x - mean_c)' S^+ (x - mean_c)``. ``S`` is the covariance of the training
     features around the means of their classes, divided by their number, and shrunk:
     ``(1 - s) S + s tr(S) / D``. Its inverse is the pseudo-inverse over eigenvalues above
-    ``D * 2.2e-16`` of the greatest: directions in which the training set does not vary say nothing.
+    ``D * 2.2e-16`` of the greatest: directions in which the training set does not vary are ignored.
     With ``s > 0`` every direction counts. Source: Lee et al., "A Simple Unified Framework", 2018.
 
     Attributes:
-      centre: (D,) mean of all features, taken off first so that no digits are lost.
+      centre: (D,) mean of all features, subtracted first so that no digits are lost.
       whitening: (D, R) maps into a space where ``S`` is the identity; R is its rank.
       means: (C, R) class means there.
       classes: (C,) int64, the classes that have training examples.
@@ -91,12 +91,12 @@ class Mahalanobis:
     def distances(self, features: np.ndarray) -> np.ndarray:
         """Squared distances to every class mean, float64 (N, C), 0 or more."""
         features = _features("features", features, len(self.centre))
-        found = np.zeros((len(features), len(self.means)))
+        squared = np.zeros((len(features), len(self.means)))
         norm = np.square(self.means).sum(1)
         for rows in blocks(len(features), sum(self.whitening.shape)):
-            here = (features[rows] - self.centre) @ self.whitening
-            found[rows] = _squared_distances(here, self.means, norm)
-        return found
+            whitened = (features[rows] - self.centre) @ self.whitening
+            squared[rows] = _squared_distances(whitened, self.means, norm)
+        return squared
 
     def score(self, features: np.ndarray) -> np.ndarray:
         return -self.distances(features).min(1)
@@ -111,39 +111,41 @@ def fit_mahalanobis(
 
     Raises:
       ValueError: shapes, or ``shrinkage`` outside 0..1.
-      MeasureError: no labelled rows, NaN or infinity, or no spread within any class.
+      MetricError: no labelled rows, NaN or infinity, or no spread within any class.
     """
     if not 0 <= shrinkage <= 1:
         raise ValueError(f"shrinkage={shrinkage}; it must be in 0..1")
     features = _features("features", features)
-    labels = whole("labels", labels, len(features), None)
+    labels = class_indices("labels", labels, len(features), None)
     keep = labels >= 0
     if not keep.any():
         raise MetricError("Mahalanobis: no labelled rows to fit on")
     features, labels = features[keep].astype(np.float64), labels[keep]
     centre = features.mean(0)
     features -= centre
-    classes, place, count = np.unique(labels, return_inverse=True, return_counts=True)
-    order = np.argsort(place, kind="stable")
+    classes, class_index, count = np.unique(labels, return_inverse=True, return_counts=True)
+    order = np.argsort(class_index, kind="stable")
     starts = np.concatenate([[0], np.cumsum(count)[:-1]])
     means = np.add.reduceat(features[order], starts, axis=0) / count[:, None]
     width = len(centre)
     covariance = np.zeros((width, width))
     for rows in blocks(len(features), width):
-        spread = features[rows] - means[place[rows]]
+        spread = features[rows] - means[class_index[rows]]
         covariance += spread.T @ spread
     covariance /= len(features)
     level = np.trace(covariance) / width
     covariance = (1 - shrinkage) * covariance + shrinkage * level * np.eye(width)
     values, vectors = np.linalg.eigh(covariance)
     scale = np.square(means).max(initial=0) + level
-    kept = values > max(values[-1], scale * np.finfo(float).eps) * width * np.finfo(float).eps
-    if not kept.any():
+    significant = (
+        values > max(values[-1], scale * np.finfo(float).eps) * width * np.finfo(float).eps
+    )
+    if not significant.any():
         raise MetricError(
             f"Mahalanobis: no spread within any of {len(classes)} classes ({len(features)} rows); "
             "fit on more examples per class"
         )
-    whitening = vectors[:, kept] / np.sqrt(values[kept])
+    whitening = vectors[:, significant] / np.sqrt(values[significant])
     return Mahalanobis(centre, whitening, means @ whitening, classes)
 
 
@@ -166,14 +168,16 @@ class Neighbours:
     def score(self, features: np.ndarray) -> np.ndarray:
         features = _features("features", features, self.bank.shape[1])
         norm = np.square(self.bank).sum(1)
-        found = np.zeros(len(features))
+        distances = np.zeros(len(features))
         for rows in blocks(len(features), len(self.bank) + self.bank.shape[1]):
-            here = _unit(features[rows]) if self.normalised else features[rows].astype(np.float64)
-            squared = _squared_distances(here, self.bank, norm)
-            at = np.argpartition(squared, self.k - 1, axis=1)[:, self.k - 1]
-            # Once more from the difference, where the expanded square has lost its digits.
-            found[rows] = np.sqrt(np.square(here - self.bank[at]).sum(1))
-        return -found
+            rows_scaled = (
+                _unit(features[rows]) if self.normalised else features[rows].astype(np.float64)
+            )
+            squared = _squared_distances(rows_scaled, self.bank, norm)
+            nearest = np.argpartition(squared, self.k - 1, axis=1)[:, self.k - 1]
+            # Again from the difference: the expanded square loses digits for small distances.
+            distances[rows] = np.sqrt(np.square(rows_scaled - self.bank[nearest]).sum(1))
+        return -distances
 
 
 def _unit(x: np.ndarray) -> np.ndarray:
@@ -187,7 +191,7 @@ def fit_neighbours(features: np.ndarray, k: int = 50, normalise: bool = True) ->
 
     Raises:
       ValueError: ``k`` outside 1..M.
-      MeasureError: NaN or infinity.
+      MetricError: NaN or infinity.
     """
     features = _features("features", features)
     if not 1 <= k <= len(features):
@@ -198,15 +202,15 @@ def fit_neighbours(features: np.ndarray, k: int = 50, normalise: bool = True) ->
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class VirtualLogit:
-    """ViM: energy against the part of a feature outside the principal space of the training set.
+    """ViM: energy minus the scaled residual of a feature outside the principal training subspace.
 
     ``score(x) = log sum_k exp(z_k) - alpha |R' (x - origin)|``: the residual is scaled to the size
-    of the logits and held against them. Source: Wang et al., "ViM: Out-Of-Distribution with
+    of the logits and subtracted. Source: Wang et al., "ViM: Out-Of-Distribution with
     Virtual-logit Matching", 2022, whose score is this one.
 
     Attributes:
-      origin: (D,) the point where all logits are zero, ``-W^+ b``, of least length.
-      residual: (D, D - dimension) orthonormal basis of what is left out.
+      origin: (D,) the shortest point where all logits are zero, ``-W^+ b``.
+      residual: (D, D - dimension) orthonormal basis of the complement of the principal space.
       alpha: mean of the largest training logit over the mean length of the training residuals.
     """
 
@@ -218,21 +222,25 @@ class VirtualLogit:
         """``logits`` (N, K) are those of the same rows."""
         features = _features("features", features, len(self.origin))
         if len(features) != len(logits):
-            raise ValueError(f"{len(features)} features and {len(logits)} logits; of which rows?")
+            raise ValueError(
+                f"{len(features)} features and {len(logits)} logits; they must be of the same rows"
+            )
         return energy(logits) - self.alpha * _lengths(features, self.origin, self.residual)
 
 
 def _lengths(features: np.ndarray, origin: np.ndarray, basis: np.ndarray) -> np.ndarray:
-    found = np.zeros(len(features))
+    lengths = np.zeros(len(features))
     for rows in blocks(len(features), 2 * len(origin)):
-        found[rows] = np.linalg.norm((features[rows] - origin) @ basis, axis=1)
-    return found
+        lengths[rows] = np.linalg.norm((features[rows] - origin) @ basis, axis=1)
+    return lengths
 
 
 def fit_virtual_logit(
     features: np.ndarray, kernel: np.ndarray, bias: np.ndarray, dimension: int | None = None
 ) -> VirtualLogit:
-    """Of training ``features`` (N, D) and the head ``logits = features @ kernel + bias``.
+    """Fits ``VirtualLogit`` to training ``features`` (N, D) and the classifier's head.
+
+    The head is ``logits = features @ kernel + bias``.
 
     Args:
       kernel: (D, K).
@@ -242,7 +250,7 @@ def fit_virtual_logit(
 
     Raises:
       ValueError: shapes, or ``dimension`` out of range.
-      MeasureError: no rows, NaN, or training features that all lie in the principal space.
+      MetricError: no rows, NaN, or training features that all lie in the principal space.
     """
     features = _features("features", features)
     width = features.shape[1]
@@ -261,15 +269,15 @@ def fit_virtual_logit(
     origin = -np.linalg.pinv(kernel.T) @ bias
     moment, top = np.zeros((width, width)), 0.0
     for rows in blocks(len(features), 2 * width):
-        here = features[rows] - origin
-        moment += here.T @ here
+        shifted = features[rows] - origin
+        moment += shifted.T @ shifted
         top += float((features[rows] @ kernel + bias).max(1).sum())
     values, vectors = np.linalg.eigh(moment)
     residual = vectors[:, : width - dimension]
     length = float(_lengths(features, origin, residual).mean())
     if length <= np.sqrt(max(values[-1], 0) / len(features)) * width * np.finfo(float).eps:
         raise MetricError(
-            f"ViM: the training features leave nothing outside their {dimension} principal "
+            f"ViM: the training features have no residual outside their {dimension} principal "
             "directions; choose a smaller dimension"
         )
     return VirtualLogit(origin, residual, top / len(features) / length)

@@ -1,4 +1,4 @@
-"""How well predicted scores follow ratings: linear correlation, and the map onto their scale."""
+"""Agreement of predicted scores with ratings: linear correlation and a fitted logistic map."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: NaN or infinity.
+      MetricError: NaN or infinity.
     """
     a = defined("a", vector("a", a), finite=True)
     b = defined("b", vector("b", b, len(a)), finite=True)
     if len(a) < 2 or not np.ptp(a) or not np.ptp(b):
         return math.nan
-    # Scaled first, so that squares of tiny or huge spreads stay numbers.
+    # Scaled first, so that squares of tiny or huge deviations neither under- nor overflow.
     a, b = (x / np.abs(x).max() for x in (a - a.mean(), b - b.mean()))
     return float(np.clip(a @ b / (math.sqrt(a @ a) * math.sqrt(b @ b)), -1, 1))
 
@@ -44,13 +44,13 @@ class Logistic:
 def fit_logistic(predicted: np.ndarray, targets: np.ndarray, max_steps: int = 500) -> Logistic:
     """The least-squares logistic of four parameters from ``predicted`` to ``targets``, (N,).
 
-    Levenberg-Marquardt from the targets' range and the mean and a quarter of the spread of
-    ``predicted``, as the Video Quality Experts Group proposes; ``high < low`` where the
-    relation falls. It does not do worse than its start, and finds a minimum near it.
+    Levenberg-Marquardt, initialised with the targets' range and the mean and a quarter of the
+    standard deviation of ``predicted``, as the Video Quality Experts Group proposes;
+    ``high < low`` where the relation is decreasing. A local minimum, never worse than the start.
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: NaN or infinity, fewer than 4 examples, or constant predictions.
+      MetricError: NaN or infinity, fewer than 4 examples, or constant predictions.
     """
     x = defined("predicted", vector("predicted", predicted), finite=True)
     y = defined("targets", vector("targets", targets, len(x)), finite=True)
@@ -59,11 +59,11 @@ def fit_logistic(predicted: np.ndarray, targets: np.ndarray, max_steps: int = 50
             f"a logistic map has 4 parameters; {len(x)} examples with "
             f"{len(np.unique(x))} different predictions do not determine them"
         )
-    middle, spread = x.mean(), x.std()
-    z = (x - middle) / spread
+    mean_x, spread = x.mean(), x.std()
+    z = (x - mean_x) / spread
     ends = (y.min(), y.max()) if pearson(z, y) >= 0 or not np.ptp(y) else (y.max(), y.min())
     # low, high, centre, log width: the width stays above 0.
-    at = np.array([*ends, 0.0, math.log(0.25)])
+    params = np.array([*ends, 0.0, math.log(0.25)])
 
     def model(p: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         u = (z - p[2]) * math.exp(-p[3])
@@ -72,18 +72,18 @@ def fit_logistic(predicted: np.ndarray, targets: np.ndarray, max_steps: int = 50
         jacobian = np.stack([1 - s, s, -slope * math.exp(-p[3]), -slope * u], 1)
         return p[0] + (p[1] - p[0]) * s - y, jacobian
 
-    residual, jacobian = model(at)
+    residual, jacobian = model(params)
     damping = 1e-3
     for _ in range(max_steps):
         normal, gradient = jacobian.T @ jacobian, jacobian.T @ residual
         scale = np.diag(normal) + 1e-12 * (1 + np.trace(normal))
         step = np.linalg.solve(normal + damping * np.diag(scale), gradient)
-        there = at - step
-        there[3] = np.clip(there[3], -12, 12)
-        residual_there, jacobian_there = model(there)
-        better = residual @ residual - residual_there @ residual_there
+        proposal = params - step
+        proposal[3] = np.clip(proposal[3], -12, 12)
+        new_residual, new_jacobian = model(proposal)
+        better = residual @ residual - new_residual @ new_residual
         if better > 0:
-            at, residual, jacobian = there, residual_there, jacobian_there
+            params, residual, jacobian = proposal, new_residual, new_jacobian
             damping = max(damping / 5, 1e-12)
             if better <= 1e-14 * (residual @ residual):
                 break
@@ -92,10 +92,10 @@ def fit_logistic(predicted: np.ndarray, targets: np.ndarray, max_steps: int = 50
         else:
             damping *= 4
     return Logistic(
-        low=float(at[0]),
-        high=float(at[1]),
-        centre=float(middle + spread * at[2]),
-        width=float(spread * math.exp(at[3])),
+        low=float(params[0]),
+        high=float(params[1]),
+        centre=float(mean_x + spread * params[2]),
+        width=float(spread * math.exp(params[3])),
     )
 
 

@@ -1,7 +1,7 @@
-"""What features are like, without labels: CKA, alignment, uniformity, effective rank.
+"""Metrics of features without labels: CKA, alignment, uniformity, effective rank.
 
-``features`` are real (N, D), computed on in float64. NaN or infinity is a ``MetricError``. Where
-there is nothing to measure (too few rows, features that do not vary) the result is NaN.
+``features`` are real (N, D); computed in float64. NaN or infinity is a ``MetricError``. With
+too few rows, or features that do not vary, the result is NaN.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def linear_cka(x: np.ndarray, y: np.ndarray, debiased: bool = False) -> float:
     """Linear centred kernel alignment of two representations (N, D) and (N, E) of the same rows.
 
     ``|Y'X|^2 / (|X'X| |Y'Y|)`` of centred features, Frobenius norms, in O(N D E): no N by N matrix.
-    0..1; 1 for representations equal up to rotation, one scale and shift. ``debiased`` puts the
-    unbiased estimator of HSIC (Song et al., 2012) in all three places, which does not grow with
-    D / N and can be a little below 0. NaN where one of them is constant.
+    0..1; 1 for representations equal up to rotation, one scale and shift. ``debiased`` uses the
+    unbiased estimator of HSIC (Song et al., 2012) for all three terms, which does not grow with
+    D / N and can be slightly negative. NaN if one of them is constant.
 
     Source: Kornblith et al., "Similarity of Neural Network Representations Revisited", 2019.
 
     Raises:
       ValueError: shapes.
-      MeasureError: NaN or infinity; ``debiased`` with fewer than 4 rows.
+      MetricError: NaN or infinity; ``debiased`` with fewer than 4 rows.
     """
     x, y = _pair(x, y)
     if debiased and len(x) < 4:
@@ -47,28 +47,28 @@ def linear_cka(x: np.ndarray, y: np.ndarray, debiased: bool = False) -> float:
     sizes = np.abs(x).max(), np.abs(y).max()
     if min(sizes) == 0:
         return math.nan
-    # Scaled to about one, so that no fourth power over- or underflows.
+    # Scaled to about one, so that fourth powers neither over- nor underflow.
     x, y = x / sizes[0], y / sizes[1]
-    cross, own_x, own_y = (_dependence(*p, debiased) for p in ((x, y), (x, x), (y, y)))
-    return cross / math.sqrt(own_x * own_y) if own_x > 0 and own_y > 0 else math.nan
+    cross, self_x, self_y = (_dependence(*p, debiased) for p in ((x, y), (x, x), (y, y)))
+    return cross / math.sqrt(self_x * self_y) if self_x > 0 and self_y > 0 else math.nan
 
 
 def _centred(x: np.ndarray) -> np.ndarray:
-    """Less the mean; exactly zero in columns that are constant but for rounding."""
-    away = x - x.mean(0)
-    constant = np.abs(away).max(0) <= 16 * np.finfo(np.float64).eps * np.abs(x).max(0)
-    return np.where(constant, 0, away)
+    """``x`` minus its mean; exactly zero in columns that are constant up to rounding."""
+    centred = x - x.mean(0)
+    constant = np.abs(centred).max(0) <= 16 * np.finfo(np.float64).eps * np.abs(x).max(0)
+    return np.where(constant, 0, centred)
 
 
 def _dependence(x: np.ndarray, y: np.ndarray, debiased: bool) -> float:
-    """HSIC of centred features, up to a factor that depends on N alone."""
-    found = float(np.square(x.T @ y).sum())
+    """HSIC of centred features, up to a factor that depends on N only."""
+    hsic = float(np.square(x.T @ y).sum())
     if not debiased:
-        return found
+        return hsic
     n = len(x)
     rows_x, rows_y = np.square(x).sum(1), np.square(y).sum(1)
     return (
-        found
+        hsic
         - n / (n - 2) * float(rows_x @ rows_y)
         + float(rows_x.sum()) * float(rows_y.sum()) / ((n - 1) * (n - 2))
     )
@@ -78,7 +78,7 @@ def _unit(name: str, x: np.ndarray) -> np.ndarray:
     length = np.linalg.norm(x, axis=1, keepdims=True)
     if (length == 0).any():
         raise MetricError(
-            f"{name}: {(length == 0).sum()} of {len(x)} rows are zero and have no direction, the "
+            f"{name}: {(length == 0).sum()} of {len(x)} rows are zeros and have no direction, the "
             f"first is row {np.flatnonzero(length == 0)[0]}"
         )
     return x / length
@@ -96,7 +96,7 @@ def alignment(x: np.ndarray, y: np.ndarray, power: float = 2.0) -> float:
 
     Raises:
       ValueError: shapes, ``power``.
-      MeasureError: NaN, infinity, or a row of zeros.
+      MetricError: NaN, infinity, or a row of zeros.
     """
     if power <= 0:
         raise ValueError(f"power={power}; it must be above 0")
@@ -111,12 +111,12 @@ def alignment(x: np.ndarray, y: np.ndarray, power: float = 2.0) -> float:
 def uniformity(features: np.ndarray, t: float = 2.0) -> float:
     """``log mean exp(-t |x_i - x_j|^2)`` over pairs ``i < j`` on the unit sphere, -4t..0.
 
-    Rows are scaled to length 1; lower is more uniform, 0 is all in one point. Exact over all pairs,
+    Rows are scaled to length 1; lower is more uniform, 0 is a single point. Exact over all pairs,
     in blocks of O(D) memory per row. NaN of fewer than 2 rows. Source: Wang and Isola, 2020.
 
     Raises:
       ValueError: shapes, or ``t`` not above 0.
-      MeasureError: NaN, infinity, or a row of zeros.
+      MetricError: NaN, infinity, or a row of zeros.
     """
     if t <= 0:
         raise ValueError(f"t={t}; it must be above 0")
@@ -127,18 +127,18 @@ def uniformity(features: np.ndarray, t: float = 2.0) -> float:
     total = 0.0
     for rows in blocks(n, n):
         # Only columns from this block on: pairs within it come twice, and each row with itself.
-        near = np.exp(2 * t * (np.minimum(x[rows] @ x[rows.start :].T, 1) - 1))
-        size = len(near)
-        total += near[:, size:].sum() + (near[:, :size].sum() - np.trace(near[:, :size])) / 2
+        kernel = np.exp(2 * t * (np.minimum(x[rows] @ x[rows.start :].T, 1) - 1))
+        size = len(kernel)
+        total += kernel[:, size:].sum() + (kernel[:, :size].sum() - np.trace(kernel[:, :size])) / 2
     return math.log(total / (n * (n - 1) / 2))
 
 
 def effective_rank(features: np.ndarray, centre: bool = False) -> float:
     """``exp`` of the entropy of the singular values over their sum, 1..min(N, D).
 
-    How many directions the features really use. Of the matrix as it is, as Roy and Vetterli define
-    it ("The effective rank", 2007) and RankMe uses it (Garrido et al., 2023, there with 1e-7 added
-    to the shares); ``centre`` takes the mean off first. NaN of no rows or of zeros.
+    The number of directions that the features effectively use. Not centred, as in Roy and
+    Vetterli, "The effective rank", 2007, and in RankMe (Garrido et al., 2023, with 1e-7 added to
+    the shares); ``centre`` subtracts the mean first. NaN without rows or for zeros.
     """
     x = _features("features", features)
     if not len(x):
@@ -146,7 +146,7 @@ def effective_rank(features: np.ndarray, centre: bool = False) -> float:
     if centre:
         x = _centred(x)
     values = np.linalg.svd(x, compute_uv=False)
-    # What is left of a rank-deficient matrix by rounding is no direction.
+    # Singular values of a rank-deficient matrix that are rounding errors.
     values = values[values > values[0] * max(x.shape) * np.finfo(np.float64).eps]
     if not len(values):
         return math.nan

@@ -34,16 +34,16 @@ ALEXNET_ERRORS: Mapping[str, float] = {
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class CorruptionError:
-    """Errors under corruption, as shares of a baseline's (times 100 they are the usual figures).
+    """Errors under corruption relative to a baseline's (the usual figures are these times 100).
 
     Attributes:
       ce: float64 (C,), ``sum_s error / sum_s baseline error`` of every corruption.
       mean: mCE, the mean of ``ce`` where it is known.
-      relative: float64 (C,), the same with every error less its model's error on clean data; NaN
-        where the baseline does not get worse.
+      relative: float64 (C,), the same with the clean error subtracted from every error; NaN where
+        the baseline does not get worse.
       relative_mean: relative mCE.
-      missing: names of corruptions that the errors lack: they are left out of both means, which
-        are then no mCE to compare with others'.
+      missing: names of corruptions without errors: they are left out of both means, which are then
+        not comparable with published mCE.
     """
 
     ce: np.ndarray
@@ -72,7 +72,7 @@ def corruption_error(
 
     Raises:
       ValueError: a corruption that the baseline lacks.
-      MeasureError: an error outside 0..1, or NaN; no severities; a baseline without errors.
+      MetricError: an error outside 0..1, or NaN; no severities; a baseline without errors.
     """
     unknown = sorted(set(errors) - set(baseline))
     if unknown:
@@ -81,7 +81,7 @@ def corruption_error(
         if not 0 <= value <= 1:
             raise MetricError(f"{name}={value}; errors are shares in 0..1")
     ce, relative = np.full(len(baseline), np.nan), np.full(len(baseline), np.nan)
-    for at, (name, reference) in enumerate(baseline.items()):
+    for index, (name, reference) in enumerate(baseline.items()):
         if name not in errors:
             continue
         values = vector(f"errors[{name!r}]", errors[name])
@@ -89,9 +89,9 @@ def corruption_error(
             raise MetricError(f"errors of {name!r} are {values}; one share in 0..1 per severity")
         if not 0 < reference <= 1:
             raise MetricError(f"the baseline's error of {name!r} is {reference}, not in (0, 1]")
-        ce[at] = values.mean() / reference
+        ce[index] = values.mean() / reference
         if reference > baseline_clean:
-            relative[at] = (values.mean() - clean_error) / (reference - baseline_clean)
+            relative[index] = (values.mean() - clean_error) / (reference - baseline_clean)
     return CorruptionError(
         ce,
         _mean(ce),
@@ -107,25 +107,25 @@ def _mean(x: np.ndarray) -> float:
 
 def _logit(name: str, accuracy: np.ndarray) -> np.ndarray:
     accuracy = vector(name, accuracy)
-    wrong = np.flatnonzero(~((accuracy > 0) & (accuracy < 1)))
-    if len(wrong):
+    invalid = np.flatnonzero(~((accuracy > 0) & (accuracy < 1)))
+    if len(invalid):
         raise MetricError(
-            f"{name}: {accuracy[wrong[0]]} (model {wrong[0]}) has no logit; accuracies must lie "
-            "between 0 and 1, both left out: leave such models out of the line"
+            f"{name}: {accuracy[invalid[0]]} (model {invalid[0]}) has no logit; accuracies must "
+            "lie strictly between 0 and 1: leave such models out of the fit"
         )
     return np.log(accuracy) - np.log1p(-accuracy)
 
 
 @dataclasses.dataclass(frozen=True)
 class RobustnessLine:
-    """Accuracy under a shift that is to be expected from accuracy without it.
+    """Accuracy under a distribution shift as predicted from accuracy without it.
 
     ``logit(shifted) = slope logit(standard) + intercept``.
 
     Attributes:
       slope, intercept: of the least-squares line.
-      r2: share of the variance of the shifted logits that it explains, NaN where they are equal.
-      models: how many it was fitted on.
+      r2: share of the variance of the shifted logits that it explains, NaN if they are all equal.
+      models: number of models it was fitted to.
     """
 
     slope: float
@@ -138,7 +138,7 @@ class RobustnessLine:
         return 1 / (1 + np.exp(-(self.slope * _logit("standard", standard) + self.intercept)))
 
     def effective(self, standard: np.ndarray, shifted: np.ndarray) -> np.ndarray:
-        """Effective robustness, float64 (M,): accuracy beyond what is expected, -1..1."""
+        """Effective robustness, float64 (M,): accuracy minus the expected one, -1..1."""
         expected = self.expected(standard)
         return vector("shifted", shifted, len(expected)) - expected
 
@@ -147,11 +147,11 @@ def fit_robustness_line(standard: np.ndarray, shifted: np.ndarray) -> Robustness
     """Fits accuracies (M,) of baseline models on the standard and on the shifted set.
 
     Source: Taori et al., "Measuring Robustness to Natural Distribution Shifts", 2020. Fit on models
-    trained on the standard set alone, and judge others by the line.
+    trained on the standard set alone, and compare others with the line.
 
     Raises:
       ValueError: shapes.
-      MeasureError: fewer than two different standard accuracies, or one of 0, 1, NaN.
+      MetricError: fewer than two different standard accuracies, or one of 0, 1, NaN.
     """
     x, y = _logit("standard", standard), _logit("shifted", shifted)
     if len(x) != len(y):
@@ -161,10 +161,10 @@ def fit_robustness_line(standard: np.ndarray, shifted: np.ndarray) -> Robustness
     dx, dy = x - x.mean(), y - y.mean()
     slope = float(dx @ dy / (dx @ dx))
     spread = float(dy @ dy)
-    rest = float(np.square(dy - slope * dx).sum())
+    unexplained = float(np.square(dy - slope * dx).sum())
     return RobustnessLine(
         slope=slope,
         intercept=float(y.mean() - slope * x.mean()),
-        r2=1 - rest / spread if np.ptp(y) > 0 else math.nan,
+        r2=1 - unexplained / spread if np.ptp(y) > 0 else math.nan,
         models=len(x),
     )

@@ -1,5 +1,5 @@
-"""Sweeps over a nuisance's strength: where each picture first fails, whose rank changes, which
-pictures still show their class.
+"""Sweeps over the strength of a nuisance: first failures, changes of models' ranks, and which
+images still show their class.
 """
 
 from __future__ import annotations
@@ -9,19 +9,19 @@ import math
 
 import numpy as np
 
-from vision.metrics.arrays import MetricError, bits, defined, matrix, mean, vector
+from vision.metrics.arrays import MetricError, booleans, defined, matrix, mean, vector
 from vision.metrics.ordinal import spearman
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Failures:
-    """Where trajectories fail first.
+    """First failures of trajectories.
 
     Attributes:
-      first: int64 (N,), place in the scales of the first wrong answer; S where there is none.
-      count: int64 (S + 1,), trajectories that fail first at each scale, and last those that never
-        do; they add up to N.
-      mean: the mean scale of failure, where never failing counts as ``beyond``; NaN of none.
+      first: int64 (N,), index of the scale of the first wrong prediction; S if there is none.
+      count: int64 (S + 1,), number of trajectories that fail first at each scale, then of those
+        that never fail; sums to N.
+      mean: mean scale of the first failure, ``beyond`` if there is none; NaN without examples.
     """
 
     first: np.ndarray
@@ -29,61 +29,62 @@ class Failures:
     mean: float
 
 
-def failure_points(right: np.ndarray, scales: np.ndarray, beyond: float) -> Failures:
-    """First wrong answers along trajectories.
+def failure_points(correct: np.ndarray, scales: np.ndarray, beyond: float) -> Failures:
+    """First wrong predictions along trajectories.
 
-    An answer that is right again later does not mend the failure. Source: Duenkel et al.,
+    Correct predictions after the first wrong one do not change it. Source: Duenkel et al.,
     CNS-Bench, 2025.
 
     Args:
-      right: bool (N, S), whether the answer about example n at scale s is right.
-      scales: real (S,), rising.
+      correct: bool (N, S), whether the prediction of example n at scale s is correct.
+      scales: real (S,), increasing.
       beyond: the scale that stands for no failure, above all others; 3 in the paper, after 2.5.
 
     Raises:
-      ValueError: shapes, or scales that do not rise to ``beyond``.
+      ValueError: shapes, or scales that do not increase up to ``beyond``.
     """
     scales = vector("scales", scales)
-    right = bits("right", right, (None, len(scales)))
-    every = np.append(scales, beyond)
-    if not len(scales) or not (np.diff(every) > 0).all():
-        raise ValueError(f"scales={scales.tolist()}, beyond={beyond}: they must rise")
-    first = np.where(right.all(1), len(scales), (~right).argmax(1)).astype(np.int64)
-    return Failures(first, np.bincount(first, minlength=len(every)), mean(every[first]))
+    correct = booleans("correct", correct, (None, len(scales)))
+    all_scales = np.append(scales, beyond)
+    if not len(scales) or not (np.diff(all_scales) > 0).all():
+        raise ValueError(f"scales={scales.tolist()}, beyond={beyond}: they must increase")
+    first = np.where(correct.all(1), len(scales), (~correct).argmax(1)).astype(np.int64)
+    return Failures(first, np.bincount(first, minlength=len(all_scales)), mean(all_scales[first]))
 
 
 def rank_correlations(accuracy: np.ndarray) -> np.ndarray:
-    """Do models keep their ranks? Of accuracies (M, S), Spearman's (S, S) between scales.
+    """Spearman's rank correlation (S, S) of M models between scales, from accuracies (M, S).
 
     NaN where all models are equal at a scale.
 
     Raises:
-      MeasureError: NaN among the accuracies.
+      MetricError: NaN among the accuracies.
     """
     columns = defined("accuracy", matrix("accuracy", accuracy)).T
     return np.asarray([[spearman(a, b) for b in columns] for a in columns])
 
 
 def swapped_pairs(accuracy: np.ndarray) -> int:
-    """How many pairs of models, of accuracies (M, S), are in one order at a scale and in the other
-    at another. Equal accuracies are no order.
+    """Number of pairs of models whose order by accuracy (M, S) differs between two scales.
+
+    Equal accuracies count as neither order.
 
     Raises:
-      MeasureError: NaN among the accuracies.
+      MetricError: NaN among the accuracies.
     """
-    found = defined("accuracy", matrix("accuracy", accuracy))
-    first, second = np.triu_indices(len(found), 1)
-    apart = np.sign(found[first] - found[second])
-    return int(((apart > 0).any(1) & (apart < 0).any(1)).sum())
+    accuracies = defined("accuracy", matrix("accuracy", accuracy))
+    first, second = np.triu_indices(len(accuracies), 1)
+    order = np.sign(accuracies[first] - accuracies[second])
+    return int(((order > 0).any(1) & (order < 0).any(1)).sum())
 
 
 def on_class(scores: np.ndarray, thresholds: np.ndarray, least: int = 2) -> np.ndarray:
-    """Which pictures still show their class, bool (N,): at least ``least`` scores are enough.
+    """Which images still show their class, bool (N,): at least ``least`` scores exceed theirs.
 
     Args:
-      scores: real (N, K), such as similarities of a picture to its class's name, to that with the
-        nuisance, and to a reference picture by two encoders. NaN is not enough.
-      thresholds: real (K,); a score above its threshold is enough.
+      scores: real (N, K), such as similarities of an image to its class's name, to that with the
+        nuisance, and to a reference image by two encoders. NaN exceeds nothing.
+      thresholds: real (K,), one per score.
       least: 1..K.
     """
     scores = matrix("scores", scores)
@@ -94,46 +95,46 @@ def on_class(scores: np.ndarray, thresholds: np.ndarray, least: int = 2) -> np.n
 
 
 def fit_thresholds(
-    scores: np.ndarray, good: np.ndarray, removed: float = 0.9, least: int = 2
+    scores: np.ndarray, shows_class: np.ndarray, removed: float = 0.9, least: int = 2
 ) -> np.ndarray:
-    """Thresholds (K,) for ``on_class`` that remove a share of the pictures known to be off class.
+    """Thresholds (K,) for ``on_class`` that remove a share of the images known to be off class.
 
-    All are the same quantile of their score among the pictures off class, the smallest that does
-    it, so that as much as possible of the rest is kept.
+    All are the same quantile of their score among the images off class, the smallest that
+    suffices, so that as many other images as possible are kept.
 
     Args:
       scores: real (N, K).
-      good: bool (N,), pictures that show their class.
-      removed: share of the others to remove at least, 0..1.
+      shows_class: bool (N,), images that show their class.
+      removed: minimum share of the other images to remove, 0..1.
       least: as in ``on_class``.
 
     Raises:
-      MeasureError: NaN among the scores, or no picture off class.
+      MetricError: NaN among the scores, or no image off class.
     """
     scores = defined("scores", matrix("scores", scores))
-    good = bits("good", good, (len(scores),))
+    shows_class = booleans("shows_class", shows_class, (len(scores),))
     if not 0 <= removed <= 1:
         raise ValueError(f"removed={removed}: a share in 0..1")
-    off = scores[~good]
-    if not len(off):
-        raise MetricError("good: no picture is off class, so no threshold can be fitted")
-    wanted = math.ceil(removed * len(off) - 1e-9)
-    rising = np.sort(off, axis=0).astype(np.float64)
-    levels = np.concatenate([np.nextafter(rising[:1], -np.inf), rising])
-    low, high = 0, len(off)
-    # A higher quantile never keeps more, so the smallest one is found by halving.
+    off_class = scores[~shows_class]
+    if not len(off_class):
+        raise MetricError("shows_class: no image is off class, so no threshold can be fitted")
+    to_remove = math.ceil(removed * len(off_class) - 1e-9)
+    ascending = np.sort(off_class, axis=0).astype(np.float64)
+    candidates = np.concatenate([np.nextafter(ascending[:1], -np.inf), ascending])
+    low, high = 0, len(off_class)
+    # A higher quantile never keeps more: bisection finds the smallest one.
     while low < high:
         middle = (low + high) // 2
-        if (~on_class(off, levels[middle], least)).sum() >= wanted:
+        if (~on_class(off_class, candidates[middle], least)).sum() >= to_remove:
             high = middle
         else:
             low = middle + 1
-    return levels[low]
+    return candidates[low]
 
 
-def whole_trajectories(kept: np.ndarray) -> np.ndarray:
-    """Trajectories, of bool (N, S), that are kept at every scale: bool (N,).
+def complete_trajectories(usable: np.ndarray) -> np.ndarray:
+    """bool (N,): trajectories, of bool (N, S), that are usable at every scale.
 
-    Others would let the examples differ from scale to scale.
+    Without the others all scales have the same examples.
     """
-    return np.asarray(bits("kept", kept, (None, None)).all(1))
+    return np.asarray(booleans("usable", usable, (None, None)).all(1))

@@ -1,4 +1,4 @@
-"""Precision, recall and F1, weighted by the examples of every class; the best constant answer."""
+"""Precision, recall and F1 weighted by the support of every class; the majority baseline."""
 
 from __future__ import annotations
 
@@ -6,22 +6,22 @@ import dataclasses
 
 import numpy as np
 
-from vision.metrics.arrays import mean, ratio, whole
+from vision.metrics.arrays import class_indices, mean, ratio
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassificationMetrics:
-    """A classifier of one class per example; shares 0..1, NaN without labelled examples.
+    """Metrics of single-label classification, 0..1; NaN without labelled examples.
 
     Attributes:
-      accuracy: equal to the weighted recall, kept for its name.
+      accuracy: equal to the weighted recall.
       precision, recall, f1: means over classes, weighted by their labelled examples;
         a class that is never predicted has precision and F1 of 0, as in scikit-learn's
         ``average="weighted", zero_division=0``.
-      majority: accuracy of always answering the most frequent label of these examples.
-      examples: labelled.
-      unlabelled: the others.
-      undefined: labelled without a prediction (-1, from NaN scores): wrong.
+      majority: accuracy of always predicting the most frequent label of these examples.
+      examples: number of labelled examples.
+      unlabelled: number of the others.
+      undefined: number of labelled examples without a prediction (-1, from NaN scores): wrong.
     """
 
     accuracy: float
@@ -35,31 +35,31 @@ class ClassificationMetrics:
 
 
 def weighted(predicted: np.ndarray, labels: np.ndarray, num_classes: int) -> ClassificationMetrics:
-    """Of ``predicted`` and ``labels``, int (N,), each -1..num_classes-1.
+    """Metrics of ``predicted`` and ``labels``, int (N,), each -1..num_classes-1.
 
     Raises:
       ValueError: shapes or dtypes.
-      MeasureError: a class out of range.
+      MetricError: a class out of range.
     """
-    labels = whole("labels", labels, None, num_classes)
-    predicted = whole("predicted", predicted, len(labels), num_classes)
+    labels = class_indices("labels", labels, None, num_classes)
+    predicted = class_indices("predicted", predicted, len(labels), num_classes)
     keep = labels >= 0
-    true, found = labels[keep], predicted[keep]
-    right = true == found
+    true, best = labels[keep], predicted[keep]
+    correct = true == best
     support = np.bincount(true, minlength=num_classes)
-    said = np.bincount(found[found >= 0], minlength=num_classes)
-    hits = np.bincount(true[right], minlength=num_classes)
+    predictions_per_class = np.bincount(best[best >= 0], minlength=num_classes)
+    hits = np.bincount(true[correct], minlength=num_classes)
 
     def average(part: np.ndarray, of: np.ndarray) -> float:
         return float(ratio((np.nan_to_num(ratio(part, of)) * support).sum(), support.sum()))
 
     return ClassificationMetrics(
-        accuracy=mean(right),
-        precision=average(hits, said),
+        accuracy=mean(correct),
+        precision=average(hits, predictions_per_class),
         recall=average(hits, support),
-        f1=average(2 * hits, support + said),
+        f1=average(2 * hits, support + predictions_per_class),
         majority=float(ratio(support.max(initial=0), len(true))),
         examples=len(true),
         unlabelled=int((~keep).sum()),
-        undefined=int((found < 0).sum()),
+        undefined=int((best < 0).sum()),
     )

@@ -39,16 +39,16 @@ class Caption(Objective):
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         out, state = apply(self.model, variables, self._inputs(batch), ctx)
-        logits, wanted = out["token_logits"][:, :-1].astype(jnp.float32), batch["text"][:, 1:]
-        asked = wanted != self.pad
+        logits, targets = out["token_logits"][:, :-1].astype(jnp.float32), batch["text"][:, 1:]
+        counted = targets != self.pad
 
         def mean(x: jax.Array) -> jax.Array:
             """(B, T) to (B,), over the tokens that are asked for."""
-            return (x * asked).sum(1) / jnp.maximum(asked.sum(1), 1)
+            return (x * counted).sum(1) / jnp.maximum(counted.sum(1), 1)
 
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, wanted)
-        right = jnp.argmax(logits, -1) == wanted
-        return averaged(mean(losses), batch["_mask"], state, token_accuracy=mean(right))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
+        correct = jnp.argmax(logits, -1) == targets
+        return averaged(mean(losses), batch["_mask"], state, token_accuracy=mean(correct))
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``ids`` int32 (B, T), the likeliest tokens after the first of ``batch["text"]``, and

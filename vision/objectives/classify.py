@@ -41,8 +41,8 @@ class Classify(Objective):
         logits = out["logits"].astype(jnp.float32)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing)
-        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        return averaged(losses, labelled & batch["_mask"], state, top1=right)
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return averaged(losses, labelled & batch["_mask"], state, top1=correct)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         predictions = super().predict(variables, batch, ctx)

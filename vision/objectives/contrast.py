@@ -148,13 +148,13 @@ class Contrast(BatchCoupled):
         ctx: Context,
     ) -> tuple[jax.Array, Aux]:
         coefficients = self.criterion.coefficients(variables.params.get("contrast", {}))
-        found = self._compare(coefficients, embeddings, batch)
-        loss, valid, present = found.loss, batch["_mask"], present_captions(batch)
+        result = self._compare(coefficients, embeddings, batch)
+        loss, valid, present = result.loss, batch["_mask"], present_captions(batch)
         with_text = valid & jnp.any(present, 1)
         metrics = {
-            "accuracy_image_to_text": found.to_text,
-            "accuracy_text_to_image": found.to_image,
-            "positive_similarity": found.own,
+            "accuracy_image_to_text": result.to_text,
+            "accuracy_text_to_image": result.to_image,
+            "positive_similarity": result.own,
             "without_text": 1 - jnp.sum(with_text) / jnp.maximum(jnp.sum(valid), 1),
         }
         learned = self.criterion.parameters()
@@ -175,8 +175,8 @@ class Contrast(BatchCoupled):
         """Of a batch with ``image``, ``text`` or both, float32: ``image/embedding``,
         ``text/embedding`` and whatever else similarity and grouping read of them; the image's
         also as ``embedding``."""
-        given = tuple(name for name in INPUTS if name in batch)
-        out, _ = apply(self.model, variables, inputs(batch, given), ctx)
+        present = tuple(name for name in INPUTS if name in batch)
+        out, _ = apply(self.model, variables, inputs(batch, present), ctx)
         names = {"image/embedding", "text/embedding", *self.similarity.reads}
         names |= {"image/tokens"} if self.grouping is not None else set()
         features = {n: out[n].astype(jnp.float32) for n in sorted(names & out.keys())}
@@ -208,8 +208,8 @@ class Contrast(BatchCoupled):
             )
 
         criterion = self.grouping.criterion
-        both = side("group/image"), side("group/text")
-        return compare(criterion, Dot(), criterion.coefficients(learned), *both, self.groups)
+        sides = side("group/image"), side("group/text")
+        return compare(criterion, Dot(), criterion.coefficients(learned), *sides, self.groups)
 
     def _compare(
         self,
@@ -222,23 +222,28 @@ class Contrast(BatchCoupled):
         twins = captions(batch, present) if self.duplicates == "ignore" else None
         images = Modality(image, key, valid & jnp.any(present, 1), twins)
 
-        def one(text: Features, present: jax.Array, twins: jax.Array | None) -> Compared:
+        def compare_captions(
+            text: Features, present: jax.Array, twins: jax.Array | None
+        ) -> Compared:
             texts = Modality(text, key, valid & jnp.any(present, 1), twins)
             there = dataclasses.replace(images, valid=texts.valid)
             return compare(self.criterion, self.similarity, coefficients, there, texts, self.groups)
 
         if self.similarity.captions == "all":
-            return one({**text, "present": present}, present, twins)
+            return compare_captions({**text, "present": present}, present, twins)
         if batch["text"].ndim == 2:
-            return one(text, present, twins)
+            return compare_captions(text, present, twins)
         # One comparison per caption: the mean over captions of all images.
         split = jax.tree.map(lambda x: jnp.moveaxis(x, 1, 0), (text, present, twins))
-        found = jax.lax.map(
-            lambda c: one(c[0], c[1][:, None], None if c[2] is None else c[2][:, None]), split
+        per_caption = jax.lax.map(
+            lambda c: compare_captions(
+                c[0], c[1][:, None], None if c[2] is None else c[2][:, None]
+            ),
+            split,
         )
-        share = found.rows / jnp.maximum(jnp.sum(found.rows), 1.0)
-        mean = jax.tree.map(lambda x: jnp.sum(x * share), found)
-        return dataclasses.replace(mean, rows=jnp.sum(found.rows))
+        weights = per_caption.rows / jnp.maximum(jnp.sum(per_caption.rows), 1.0)
+        mean = jax.tree.map(lambda x: jnp.sum(x * weights), per_caption)
+        return dataclasses.replace(mean, rows=jnp.sum(per_caption.rows))
 
 
 def inputs(batch: Batch, names: tuple[str, ...]) -> Any:
@@ -279,14 +284,14 @@ def present_captions(batch: Batch) -> jax.Array:
 
 def share_cut(cut: jax.Array, present: jax.Array) -> jax.Array:
     """Share of the captions ``present`` (B, C) that lost tokens, by their number (B,) or (B, C)."""
-    lost = present & (jnp.reshape(cut, present.shape) > 0)
-    return jnp.sum(lost) / jnp.maximum(jnp.sum(present), 1)
+    truncated = present & (jnp.reshape(cut, present.shape) > 0)
+    return jnp.sum(truncated) / jnp.maximum(jnp.sum(present), 1)
 
 
 def captions(batch: Batch, present: jax.Array) -> jax.Array:
     """Fingerprints (B, C, 2) of a batch's captions; those that do not exist equal no other."""
     ids = batch["text"]
     codes = fingerprint(ids if ids.ndim == 3 else ids[:, None])
-    place = jnp.arange(present.size, dtype=jnp.uint32).reshape(present.shape)
-    absent = jnp.stack([place, jnp.full_like(place, 0xFFFFFFFF)], -1)
+    position = jnp.arange(present.size, dtype=jnp.uint32).reshape(present.shape)
+    absent = jnp.stack([position, jnp.full_like(position, 0xFFFFFFFF)], -1)
     return jnp.where(present[:, :, None], codes, absent)

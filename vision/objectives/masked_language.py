@@ -71,8 +71,8 @@ class MaskedLanguage(Objective):
         ids = self._ids(batch)
         positions = jnp.zeros((len(ids), 1), jnp.int32)
         if self.dual:
-            given: Any = {"text": ids, "text_positions": positions}
-            params, model_state = initialise(self.model, key, given)
+            inputs: Any = {"text": ids, "text_positions": positions}
+            params, model_state = initialise(self.model, key, inputs)
         else:
             params, model_state = initialise(self.model, key, ids)
         return Variables({"model": params}, {"model": model_state}, {})
@@ -111,15 +111,15 @@ class MaskedLanguage(Objective):
           Ids (N, T) to show; positions int32 (N, M), M = max(1, round(rate T)); and (N, M) bool:
           which of the positions count.
         """
-        most = max(1, round(self.rate * ids.shape[1]))
+        max_hidden = max(1, round(self.rate * ids.shape[1]))
         k_place, k_kind, k_word = jax.random.split(key, 3)
         special, words = self._tables
         eligible = ~jnp.isin(ids, special)
         order = jnp.where(eligible, jax.random.uniform(k_place, ids.shape), -1.0)
-        positions = jax.lax.top_k(order, most)[1]
+        positions = jax.lax.top_k(order, max_hidden)[1]
         count = jnp.sum(eligible, 1)
-        wanted = jnp.where(count > 0, jnp.maximum(1, jnp.round(self.rate * count)), 0)
-        chosen = jnp.arange(most) < wanted[:, None]
+        num_hidden = jnp.where(count > 0, jnp.maximum(1, jnp.round(self.rate * count)), 0)
+        chosen = jnp.arange(max_hidden) < num_hidden[:, None]
         old = jnp.take_along_axis(ids, positions, 1)
         kind = jax.random.uniform(k_kind, positions.shape)
         any_word = jnp.asarray(words, ids.dtype)[
@@ -155,10 +155,10 @@ class MaskedLanguage(Objective):
     ) -> tuple[dict[str, jax.Array], dict[str, Tree]]:
         """The text tower's ``out``, and the model's new state."""
         if not self.dual:
-            asked: Any = {} if positions is None else {"positions": positions}
-            return apply(self.model, variables, ids, ctx, **asked)
-        given = {"text": ids} if positions is None else {"text": ids, "text_positions": positions}
-        out, state = apply(self.model, variables, given, ctx)
+            arguments: Any = {} if positions is None else {"positions": positions}
+            return apply(self.model, variables, ids, ctx, **arguments)
+        inputs = {"text": ids} if positions is None else {"text": ids, "text_positions": positions}
+        out, state = apply(self.model, variables, inputs, ctx)
         return {name.removeprefix("text/"): value for name, value in out.items()}, state
 
     def _check_vocabulary(self, size: int) -> None:

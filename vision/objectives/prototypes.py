@@ -32,17 +32,17 @@ def sinkhorn(
     Returns:
       (N, K) float32; rows sum to one, and columns, the more iterations the nearer, to N / K.
     """
-    there = mask[:, None]
-    weight = there.astype(jnp.float32)
+    valid = mask[:, None]
+    weight = valid.astype(jnp.float32)
 
     def scale(_: int, logs: jax.Array) -> jax.Array:
         column = jax.nn.logsumexp(logs, axis=0, keepdims=True, b=weight)
-        logs = logs - jnp.where(there.any(), column, 0.0)
+        logs = logs - jnp.where(valid.any(), column, 0.0)
         return logs - jax.nn.logsumexp(logs, axis=1, keepdims=True)
 
-    logs = jnp.where(there, scores.astype(jnp.float32) / temperature, 0.0)
+    logs = jnp.where(valid, scores.astype(jnp.float32) / temperature, 0.0)
     logs = jax.lax.fori_loop(0, iterations, scale, logs)
-    return jnp.where(there, jax.nn.softmax(logs, axis=1), 0.0)
+    return jnp.where(valid, jax.nn.softmax(logs, axis=1), 0.0)
 
 
 def koleo(x: jax.Array, mask: jax.Array) -> jax.Array:
@@ -53,13 +53,15 @@ def koleo(x: jax.Array, mask: jax.Array) -> jax.Array:
     2019. Rows whose ``mask`` (N,) is False do not take part; fewer than two rows give 0.
     """
     unit = _unit(x.astype(jnp.float32), -1)
-    alike = jnp.dot(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
+    similarity = jnp.dot(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     others = ~jnp.eye(len(x), dtype=bool) & mask[None] & mask[:, None]
-    nearest = jnp.argmax(jnp.where(others, jax.lax.stop_gradient(alike), -2.0), axis=1)
+    nearest = jnp.argmax(jnp.where(others, jax.lax.stop_gradient(similarity), -2.0), axis=1)
     # Not from the cosine: its rounding is as large as the square of a small distance.
     distance = jnp.sqrt(jnp.sum((unit - unit[nearest]) ** 2, -1) + 1e-16)
-    counts = others.any(1)
-    return -jnp.sum(jnp.where(counts, jnp.log(distance + 1e-8), 0.0)) / jnp.maximum(counts.sum(), 1)
+    has_neighbour = others.any(1)
+    return -jnp.sum(jnp.where(has_neighbour, jnp.log(distance + 1e-8), 0.0)) / jnp.maximum(
+        has_neighbour.sum(), 1
+    )
 
 
 def _unit(x: jax.Array, axis: int) -> jax.Array:

@@ -43,8 +43,8 @@ class Quantise(Objective):
         out = forward(self.model, params, state, batch["image"], train=False)[1]
         book = params["codebook"]
         latents = out["latent"].reshape(-1, book.shape[-1])
-        few = len(latents) < len(book)
-        chosen = jax.random.choice(key, len(latents), (len(book),), replace=few)
+        with_replacement = len(latents) < len(book)
+        chosen = jax.random.choice(key, len(latents), (len(book),), replace=with_replacement)
         params = {**params, "codebook": latents[chosen].astype(book.dtype)}
         return variables.merge(params={"model": params})
 
@@ -55,15 +55,15 @@ class Quantise(Objective):
         def mean(x: jax.Array) -> jax.Array:
             return masked_mean(x.reshape(len(mask), -1).mean(1), mask)
 
-        still = jax.lax.stop_gradient
+        stop_gradient = jax.lax.stop_gradient
         latent, codes = out["latent"], out["codes"]
         pixels = mean((out["reconstruction"].astype(jnp.float32) - image) ** 2)
-        book = mean(jnp.sum((still(latent) - codes) ** 2, -1))
-        commit = mean(jnp.sum((latent - still(codes)) ** 2, -1))
+        book = mean(jnp.sum((stop_gradient(latent) - codes) ** 2, -1))
+        commit = mean(jnp.sum((latent - stop_gradient(codes)) ** 2, -1))
         entries = variables.params["model"]["codebook"].shape[0]
-        used = jax.nn.one_hot(out["ids"], entries).mean((1, 2))
-        share = jax.vmap(masked_mean, (1, None))(used, mask)
-        entropy = -jnp.sum(share * jnp.log(jnp.maximum(share, 1e-12)))
+        usage = jax.nn.one_hot(out["ids"], entries).mean((1, 2))
+        frequency = jax.vmap(masked_mean, (1, None))(usage, mask)
+        entropy = -jnp.sum(frequency * jnp.log(jnp.maximum(frequency, 1e-12)))
         metrics = {"pixels": pixels, "perplexity": jnp.exp(entropy)}
         return pixels + book + self.commitment * commit, Aux(metrics, model_state=state)
 

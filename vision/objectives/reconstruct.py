@@ -31,13 +31,15 @@ class Reconstruct(Objective):
             raise ValueError(f"noise={self.noise}, but it is 0 or positive")
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        seen = image = batch["image"]
+        inputs = image = batch["image"]
         if self.noise and ctx.train:
-            drawn = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
-            seen = image + self.noise * drawn
-        out, state = apply(self.model, variables, seen, ctx)
-        gap = (out["reconstruction"].astype(jnp.float32) - image.astype(jnp.float32)) ** 2
-        return averaged(gap.reshape(len(gap), -1).mean(1), batch["_mask"], state)
+            noise = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
+            inputs = image + self.noise * noise
+        out, state = apply(self.model, variables, inputs, ctx)
+        squared_error = (out["reconstruction"].astype(jnp.float32) - image.astype(jnp.float32)) ** 2
+        return averaged(
+            squared_error.reshape(len(squared_error), -1).mean(1), batch["_mask"], state
+        )
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) and ``reconstruction`` (B, H, W, C), float32."""

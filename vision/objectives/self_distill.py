@@ -90,14 +90,14 @@ class SelfDistill(BatchCoupled):
             lambda: forward(self.model, params, model_state, image, train=False)[:2]
         )
         networks = {"model": params}
-        seen = (
+        outputs = (
             {"view": embedding, "patch": out["map"]} if self.patch_weight else {"view": embedding}
         )
-        for (name, shape), head_key in zip(seen.items(), keys, strict=False):
-            k_head, k_last = jax.random.split(head_key)
+        for (name, shape), head_key in zip(outputs.items(), keys, strict=False):
+            k_head, k_kernel = jax.random.split(head_key)
             head, _ = initialise(self.head, k_head, jnp.zeros((1, shape.shape[-1])))
-            last = 0.02 * jax.random.normal(k_last, (self.widths[-1], self.prototypes))
-            networks[f"{name}_head"] = {"head": head, "prototypes": {"kernel": last}}
+            kernel = 0.02 * jax.random.normal(k_kernel, (self.widths[-1], self.prototypes))
+            networks[f"{name}_head"] = {"head": head, "prototypes": {"kernel": kernel}}
         if self.patch_weight:
             networks["hidden"] = {"token": jnp.zeros(out["stem"].shape[-1])}
         return Variables(networks, {"model": model_state}, {"teacher": _teacher(networks)})
@@ -113,8 +113,8 @@ class SelfDistill(BatchCoupled):
         prototypes, and ``embedding`` (B, G, C) of the student."""
         mask, params = self._mask(batch), variables.params
         teacher = jax.lax.stop_gradient(variables.extra_state["teacher"])
-        still = dataclasses.replace(ctx, train=False)
-        of_teacher = self._look(variables.merge(params=teacher), batch[GLOBAL], still)
+        eval_ctx = dataclasses.replace(ctx, train=False)
+        teacher_outputs = self._look(variables.merge(params=teacher), batch[GLOBAL], eval_ctx)
         embedding, patches, state = self._look(variables, batch[GLOBAL], ctx, mask)
         views = [embedding]
         if LOCAL in batch:
@@ -124,16 +124,16 @@ class SelfDistill(BatchCoupled):
             views.append(local)
         embeddings = {
             "student/view": self._head(params["view_head"], jnp.concatenate(views, 1)),
-            "teacher/view": self._head(teacher["view_head"], of_teacher[0]),
+            "teacher/view": self._head(teacher["view_head"], teacher_outputs[0]),
             "embedding": embedding.astype(jnp.float32),
         }
         if mask is not None:
             places, _ = self._places(mask)
-            for name, network, seen in (
+            for name, network, all_patches in (
                 ("student", params, patches),
-                ("teacher", teacher, of_teacher[1]),
+                ("teacher", teacher, teacher_outputs[1]),
             ):
-                chosen = jnp.take_along_axis(seen, places[..., None], axis=2)
+                chosen = jnp.take_along_axis(all_patches, places[..., None], axis=2)
                 embeddings[f"{name}/patch"] = self._head(network["patch_head"], chosen)
         return embeddings, Aux(model_state=state)
 
@@ -141,21 +141,25 @@ class SelfDistill(BatchCoupled):
         self, variables: Variables, embeddings: dict[str, jax.Array], batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
         valid = batch["_mask"]
-        target, said = self._assigned(variables, embeddings, "view", valid[:, None], ctx)
-        pairs = -jnp.einsum("btk,bsk->bts", target, said)
-        large, crops = target.shape[1], said.shape[1]
+        target, log_probabilities = self._assigned(
+            variables, embeddings, "view", valid[:, None], ctx
+        )
+        cross_entropies = -jnp.einsum("btk,bsk->bts", target, log_probabilities)
+        large, crops = target.shape[1], log_probabilities.shape[1]
         other = ~jnp.eye(large, crops, dtype=bool)
-        views = jnp.sum(pairs * other, (1, 2)) / max(large * crops - large, 1)
+        views = jnp.sum(cross_entropies * other, (1, 2)) / max(large * crops - large, 1)
         metrics = {"view_loss": masked_mean(views, valid)}
         spread = [koleo(embeddings["embedding"][:, g], valid) for g in range(large)]
         metrics["koleo"] = sum(spread[1:], spread[0])
         loss = metrics["view_loss"] + self.koleo_weight * metrics["koleo"]
         if (mask := self._mask(batch)) is not None:
-            _, there = self._places(mask)
-            there = there & valid[:, None, None]
-            target, said = self._assigned(variables, embeddings, "patch", there, ctx)
-            each = -jnp.sum(target * said, -1) * there
-            patches = jnp.sum(each / jnp.maximum(there.sum(2, keepdims=True), 1), 2).mean(1)
+            _, hidden = self._places(mask)
+            hidden = hidden & valid[:, None, None]
+            target, log_probabilities = self._assigned(variables, embeddings, "patch", hidden, ctx)
+            patch_losses = -jnp.sum(target * log_probabilities, -1) * hidden
+            patches = jnp.sum(patch_losses / jnp.maximum(hidden.sum(2, keepdims=True), 1), 2).mean(
+                1
+            )
             metrics["patch_loss"] = masked_mean(patches, valid)
             loss = loss + self.patch_weight * metrics["patch_loss"]
         return loss, Aux(metrics)
@@ -177,12 +181,15 @@ class SelfDistill(BatchCoupled):
             side = image.shape[1] // hidden.shape[1], image.shape[2] // hidden.shape[2]
             pixels = jnp.repeat(jnp.repeat(hidden, side[0], 1), side[1], 2)
             image = jnp.where(pixels[..., None], 0.0, image)
-            flat, token = hidden.reshape(len(hidden), -1, 1), variables.params["hidden"]["token"]
+            hidden_flat, token = (
+                hidden.reshape(len(hidden), -1, 1),
+                variables.params["hidden"]["token"],
+            )
 
             def replace(_: str, x: jax.Array) -> jax.Array:
                 # What has no pixels is a bias and its position; with the token it is "hidden".
-                last = x.shape[1] - flat.shape[1]
-                return x.at[:, last:].add((flat * token).astype(x.dtype))
+                first_patch = x.shape[1] - hidden_flat.shape[1]
+                return x.at[:, first_patch:].add((hidden_flat * token).astype(x.dtype))
 
             tap = Tap(replace, sites="stem")
         out, state = apply(self.model, variables, image, ctx, key=key, tap=tap)
@@ -191,15 +198,15 @@ class SelfDistill(BatchCoupled):
 
     def _head(self, params: Tree, x: jax.Array) -> jax.Array:
         flat = x.reshape(-1, x.shape[-1])
-        found, _, _ = forward(self.head, params["head"], {}, flat, train=False)
-        return found.reshape(*x.shape[:-1], -1).astype(jnp.float32)
+        projected, _, _ = forward(self.head, params["head"], {}, flat, train=False)
+        return projected.reshape(*x.shape[:-1], -1).astype(jnp.float32)
 
     def _assigned(
         self,
         variables: Variables,
         embeddings: dict[str, jax.Array],
         name: str,
-        there: jax.Array,
+        valid: jax.Array,
         ctx: Context,
     ) -> tuple[jax.Array, jax.Array]:
         """The teacher's distributions and the student's logarithms, (..., K) over prototypes."""
@@ -208,14 +215,14 @@ class SelfDistill(BatchCoupled):
             for params in (variables.params, variables.extra_state["teacher"])
         )
         scores = cosines(embeddings[f"teacher/{name}"], teacher)
-        rows = jnp.broadcast_to(there, scores.shape[:-1]).reshape(-1)
+        rows = jnp.broadcast_to(valid, scores.shape[:-1]).reshape(-1)
         low, high = self.teacher_temperature
-        done = jnp.clip(ctx.step / max(self.warmup * ctx.total_steps, 1), 0.0, 1.0)
+        progress = jnp.clip(ctx.step / max(self.warmup * ctx.total_steps, 1), 0.0, 1.0)
         flat = scores.reshape(-1, scores.shape[-1])
-        target = sinkhorn(flat, rows, low + (high - low) * done, self.iterations)
-        said = cosines(embeddings[f"student/{name}"], student)
-        logs = jax.nn.log_softmax(said / self.student_temperature)
-        return jax.lax.stop_gradient(target.reshape(scores.shape)), logs
+        target = sinkhorn(flat, rows, low + (high - low) * progress, self.iterations)
+        student_cosines = cosines(embeddings[f"student/{name}"], student)
+        log_probabilities = jax.nn.log_softmax(student_cosines / self.student_temperature)
+        return jax.lax.stop_gradient(target.reshape(scores.shape)), log_probabilities
 
     def _mask(self, batch: Batch) -> jax.Array | None:
         if not self.patch_weight:
@@ -230,8 +237,8 @@ class SelfDistill(BatchCoupled):
     def _places(self, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Places (B, G, M) of hidden patches, in raster order, and which of them are hidden."""
         flat = mask.reshape(*mask.shape[:2], -1)
-        room = max(1, round(self.most_hidden * flat.shape[-1]))
-        places = jnp.argsort(~flat, axis=-1, stable=True)[..., :room]
+        max_hidden = max(1, round(self.most_hidden * flat.shape[-1]))
+        places = jnp.argsort(~flat, axis=-1, stable=True)[..., :max_hidden]
         return places, jnp.take_along_axis(flat, places, axis=-1)
 
     def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:

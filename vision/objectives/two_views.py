@@ -46,10 +46,12 @@ class TwoViews(BatchCoupled):
         k_model, k_projector = jax.random.split(key)
         image = batch["image"][:, 0]
         params, model_state = initialise(self.model, k_model, image)
-        seen = jax.eval_shape(
+        embedding = jax.eval_shape(
             lambda: forward(self.model, params, model_state, image, train=False)[0]
         )
-        projector, _ = initialise(self.projector, k_projector, jnp.zeros(seen.shape, seen.dtype))
+        projector, _ = initialise(
+            self.projector, k_projector, jnp.zeros(embedding.shape, embedding.dtype)
+        )
         return Variables({"model": params, "projector": projector}, {"model": model_state}, {})
 
     def encode(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
@@ -69,8 +71,8 @@ class TwoViews(BatchCoupled):
     def loss_from_embeddings(
         self, variables: Variables, embeddings: jax.Array, batch: Batch, ctx: Context
     ) -> tuple[jax.Array, Aux]:
-        losses, right = nt_xent(embeddings, batch["_mask"], self.temperature)
-        return averaged(losses, batch["_mask"], top1=right)
+        losses, correct = nt_xent(embeddings, batch["_mask"], self.temperature)
+        return averaged(losses, batch["_mask"], top1=correct)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) of the tower, and the projector's layers ``projector/block00``..
@@ -101,11 +103,11 @@ def nt_xent(
     rows = len(projected)
     z = projected / jnp.maximum(jnp.linalg.norm(projected, axis=-1, keepdims=True), 1e-12)
     z = jnp.swapaxes(z, 0, 1).reshape(2 * rows, -1)
-    there = jnp.tile(mask, 2)
-    allowed = ~jnp.eye(2 * rows, dtype=bool) & there[None]
+    valid = jnp.tile(mask, 2)
+    allowed = ~jnp.eye(2 * rows, dtype=bool) & valid[None]
     precision = jax.lax.Precision.HIGHEST
     logits = jnp.where(allowed, jnp.dot(z, z.T, precision=precision) / temperature, -1e30)
     partner = jnp.roll(jnp.arange(2 * rows), rows)
     losses = -jnp.take_along_axis(jax.nn.log_softmax(logits), partner[:, None], 1)[:, 0]
-    right = jnp.argmax(logits, 1) == partner
-    return losses.reshape(2, rows).mean(0), right.reshape(2, rows).mean(0)
+    correct = jnp.argmax(logits, 1) == partner
+    return losses.reshape(2, rows).mean(0), correct.reshape(2, rows).mean(0)

@@ -36,7 +36,7 @@ class ClassMeans:
         return self.count > 0
 
 
-def no_means(num_classes: int, width: int) -> ClassMeans:
+def empty_means(num_classes: int, width: int) -> ClassMeans:
     """The state before the first record."""
     return ClassMeans(jnp.zeros((num_classes, width)), jnp.zeros(num_classes, jnp.int32))
 
@@ -44,10 +44,10 @@ def no_means(num_classes: int, width: int) -> ClassMeans:
 @jax.jit
 def update(state: ClassMeans, x: jax.Array, labels: jax.Array) -> ClassMeans:
     """The state after features x (N, D) of classes labels int (N,), -1 being none."""
-    place = jnp.where(labels >= 0, labels, len(state.count))
+    row = jnp.where(labels >= 0, labels, len(state.count))
     return ClassMeans(
-        state.sum.at[place].add(x.astype(jnp.float32), mode="drop"),
-        state.count.at[place].add(1, mode="drop"),
+        state.sum.at[row].add(x.astype(jnp.float32), mode="drop"),
+        state.count.at[row].add(1, mode="drop"),
     )
 
 
@@ -58,7 +58,7 @@ def merge(first: ClassMeans, second: ClassMeans) -> ClassMeans:
 
 @jax.jit(static_argnames="metric")
 def closeness(
-    x: jax.Array, means: jax.Array, there: jax.Array, metric: Metric = "euclidean"
+    x: jax.Array, means: jax.Array, present: jax.Array, metric: Metric = "euclidean"
 ) -> jax.Array:
     """float32 (N, C), whose largest is the nearest mean; minus infinity where there is none.
 
@@ -73,8 +73,8 @@ def closeness(
         scores = inner("nd,cd->nc", unit(x), unit(means))
     else:
         # From where the means lie: far from the origin their differences would be rounded away.
-        centre = jnp.sum(means * there[:, None], 0) / jnp.maximum(there.sum(), 1)
-        apart = means - centre
-        products = inner("nd,cd->nc", x - centre, apart)
-        scores = products - jnp.sum(apart**2, -1) / 2
-    return jnp.where(there, scores, -jnp.inf)
+        centre = jnp.sum(means * present[:, None], 0) / jnp.maximum(present.sum(), 1)
+        centred = means - centre
+        products = inner("nd,cd->nc", x - centre, centred)
+        scores = products - jnp.sum(centred**2, -1) / 2
+    return jnp.where(present, scores, -jnp.inf)

@@ -47,29 +47,29 @@ def draw_episodes(
     Raises:
       FitError: fewer than ``ways`` classes have enough examples.
     """
-    each = shots + queries
+    per_class = shots + queries
     order = np.argsort(labels, kind="stable")
     names, starts, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    usable = np.flatnonzero(sizes >= each)
+    usable = np.flatnonzero(sizes >= per_class)
     if len(usable) < ways:
         raise FitError(
             f"{ways}-way episodes of {shots} + {queries} examples: {len(usable)} of {len(names)} "
-            f"classes have {each} examples; ask for fewer ways, shots or queries"
+            f"classes have {per_class} examples; ask for fewer ways, shots or queries"
         )
-    draw = np.random.default_rng([seed, ways, shots, queries])
+    rng = np.random.default_rng([seed, ways, shots, queries])
     chosen = np.empty((count, ways), np.int64)
-    for part in blocks(count, len(usable)):
-        keys = draw.random((part.stop - part.start, len(usable)))
-        chosen[part] = usable[np.argsort(keys, axis=1)[:, :ways]]
-    rows = np.empty((count, ways, each), np.int64)
-    most = int(sizes[usable].max())
-    for part in blocks(count, ways * most):
-        keys = draw.random((part.stop - part.start, ways, most))
-        keys[np.arange(most) >= sizes[chosen[part], None]] = 2.0
-        nearest = np.argpartition(keys, each - 1, axis=2)[..., :each]
+    for block in blocks(count, len(usable)):
+        keys = rng.random((block.stop - block.start, len(usable)))
+        chosen[block] = usable[np.argsort(keys, axis=1)[:, :ways]]
+    rows = np.empty((count, ways, per_class), np.int64)
+    largest = int(sizes[usable].max())
+    for block in blocks(count, ways * largest):
+        keys = rng.random((block.stop - block.start, ways, largest))
+        keys[np.arange(largest) >= sizes[chosen[block], None]] = 2.0
+        nearest = np.argpartition(keys, per_class - 1, axis=2)[..., :per_class]
         by_key = np.argsort(np.take_along_axis(keys, nearest, 2), axis=2)
-        within = np.take_along_axis(nearest, by_key, 2)
-        rows[part] = order[starts[chosen[part], None] + within]
+        positions = np.take_along_axis(nearest, by_key, 2)
+        rows[block] = order[starts[chosen[block], None] + positions]
     return Episodes(names[chosen], rows[..., :shots], rows[..., shots:])
 
 
@@ -88,12 +88,12 @@ def ridge(support: np.ndarray, query: np.ndarray, decay: float) -> np.ndarray:
 
     Minimises ``mean_n |y_n - x_n W - b|^2 + decay |W|^2`` in every episode.
     """
-    products, asked, own = _products(support, query)
+    products, query_products, one_hot = _products(support, query)
     count = products.shape[1]
-    targets = 2 * own - 1
+    targets = 2 * one_hot - 1
     mean = targets.mean(1, keepdims=True)
     dual = np.linalg.solve(products + decay * count * np.eye(count), targets - mean)
-    return asked @ dual + mean
+    return query_products @ dual + mean
 
 
 def logistic(
@@ -107,33 +107,33 @@ def logistic(
     Raises:
       FitError: it is not after 2,000 steps: features are too long for this ``c``.
     """
-    products, asked, own = _products(support, query)
+    products, query_products, one_hot = _products(support, query)
     count = products.shape[1]
     decay = 1 / (c * count)
     # The softmax curves by a half at most; of centred features weights and bias are apart there.
     rate = 1 / (np.abs(products).sum(2).max(1)[:, None, None] / count / 2 + decay)
     bias_rate = 2.0
-    dual, bias = np.zeros(own.shape), np.zeros((len(own), 1, own.shape[2]))
-    dual_ahead, bias_ahead, age = dual, bias, np.ones((len(own), 1, 1))
+    dual, bias = np.zeros(one_hot.shape), np.zeros((len(one_hot), 1, one_hot.shape[2]))
+    dual_ahead, bias_ahead, momentum_t = dual, bias, np.ones((len(one_hot), 1, 1))
     for _ in range(_STEPS):
         z = products @ dual_ahead + bias_ahead
         p = np.exp(z - z.max(2, keepdims=True))
         p /= p.sum(2, keepdims=True)
         # Of the weights in terms of the examples: as steps of the weights themselves.
-        slope = (p - own) / count + decay * dual_ahead
-        bias_slope = (p - own).mean(1, keepdims=True)
-        if max(np.abs(slope).max(), np.abs(bias_slope).max()) * count <= tolerance:
-            return asked @ dual_ahead + bias_ahead
-        new, new_bias = dual_ahead - rate * slope, bias_ahead - bias_rate * bias_slope
-        uphill = np.sum((products @ slope) * (new - dual), (1, 2), keepdims=True)
-        uphill += np.sum(bias_slope * (new_bias - bias), (1, 2), keepdims=True)
+        gradient = (p - one_hot) / count + decay * dual_ahead
+        bias_gradient = (p - one_hot).mean(1, keepdims=True)
+        if max(np.abs(gradient).max(), np.abs(bias_gradient).max()) * count <= tolerance:
+            return query_products @ dual_ahead + bias_ahead
+        new, new_bias = dual_ahead - rate * gradient, bias_ahead - bias_rate * bias_gradient
+        uphill = np.sum((products @ gradient) * (new - dual), (1, 2), keepdims=True)
+        uphill += np.sum(bias_gradient * (new_bias - bias), (1, 2), keepdims=True)
         # Momentum that leads uphill starts again (O'Donoghue and Candes, 2015).
-        age = np.where(uphill > 0, 1.0, age)
-        older = (1 + np.sqrt(1 + 4 * age**2)) / 2
-        share = (age - 1) / older
-        dual_ahead = new + share * (new - dual)
-        bias_ahead = new_bias + share * (new_bias - bias)
-        dual, bias, age = new, new_bias, older
+        momentum_t = np.where(uphill > 0, 1.0, momentum_t)
+        next_momentum_t = (1 + np.sqrt(1 + 4 * momentum_t**2)) / 2
+        momentum = (momentum_t - 1) / next_momentum_t
+        dual_ahead = new + momentum * (new - dual)
+        bias_ahead = new_bias + momentum * (new_bias - bias)
+        dual, bias, momentum_t = new, new_bias, next_momentum_t
     raise FitError(
         f"logistic heads with c={c} have not converged after {_STEPS} steps; make c smaller, or "
         "the features shorter"
@@ -147,6 +147,10 @@ def _products(support: np.ndarray, query: np.ndarray) -> tuple[np.ndarray, np.nd
     flat = support.reshape(episodes, ways * shots, width)
     centre = flat.mean(1, keepdims=True)
     flat, query = flat - centre, query - centre
-    turned = flat.swapaxes(1, 2)
-    own = np.repeat(np.eye(ways), shots, axis=0)
-    return flat @ turned, query @ turned, np.broadcast_to(own, (episodes, *own.shape))
+    transposed = flat.swapaxes(1, 2)
+    one_hot = np.repeat(np.eye(ways), shots, axis=0)
+    return (
+        flat @ transposed,
+        query @ transposed,
+        np.broadcast_to(one_hot, (episodes, *one_hot.shape)),
+    )

@@ -20,10 +20,10 @@ def herd(x: np.ndarray, count: int) -> np.ndarray:
     x = np.asarray(x, np.float64)
     x = x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12)
     mean, total = x.mean(0), np.zeros(x.shape[1])
-    left, chosen = np.ones(len(x), bool), []
+    available, chosen = np.ones(len(x), bool), []
     for k in range(1, count + 1):
-        gaps = np.sum((mean - (total + x) / k) ** 2, 1)
-        chosen.append(int(np.argmin(np.where(left, gaps, np.inf))))
-        left[chosen[-1]] = False
+        distances = np.sum((mean - (total + x) / k) ** 2, 1)
+        chosen.append(int(np.argmin(np.where(available, distances, np.inf))))
+        available[chosen[-1]] = False
         total = total + x[chosen[-1]]
     return np.asarray(chosen, np.int64)

@@ -36,8 +36,8 @@ def seeds(x: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
         return jnp.minimum(nearest, jnp.sum((x - centre) ** 2, -1)), centre
 
     nearest = jnp.sum((x - first) ** 2, -1)
-    _, rest = jax.lax.scan(add, nearest, jax.random.split(k_rest, clusters - 1))
-    return jnp.concatenate([first[None], rest])
+    _, others = jax.lax.scan(add, nearest, jax.random.split(k_rest, clusters - 1))
+    return jnp.concatenate([first[None], others])
 
 
 @functools.partial(jax.jit, static_argnames=("iterations",))
@@ -46,16 +46,18 @@ def lloyd(x: jax.Array, centres: jax.Array, iterations: int = 100) -> Clustering
     changes its centre or ``iterations`` times. A centre without points stays where it is."""
 
     def assign(centres: jax.Array) -> tuple[jax.Array, jax.Array]:
-        gaps = jnp.sum(x * x, -1)[:, None] - 2 * x @ centres.T + jnp.sum(centres * centres, -1)
-        return jnp.argmin(gaps, 1).astype(jnp.int32), jnp.sum(jnp.maximum(jnp.min(gaps, 1), 0))
+        distances = jnp.sum(x * x, -1)[:, None] - 2 * x @ centres.T + jnp.sum(centres * centres, -1)
+        return jnp.argmin(distances, 1).astype(jnp.int32), jnp.sum(
+            jnp.maximum(jnp.min(distances, 1), 0)
+        )
 
     def move(state: tuple) -> tuple:
-        centres, before, _, count = state
-        sums = jax.ops.segment_sum(x, before, len(centres))
-        sizes = jax.ops.segment_sum(jnp.ones(len(x)), before, len(centres))[:, None]
+        centres, previous, _, count = state
+        sums = jax.ops.segment_sum(x, previous, len(centres))
+        sizes = jax.ops.segment_sum(jnp.ones(len(x)), previous, len(centres))[:, None]
         centres = jnp.where(sizes > 0, sums / jnp.maximum(sizes, 1), centres)
-        after, _ = assign(centres)
-        return centres, after, jnp.any(after != before), count + 1
+        current, _ = assign(centres)
+        return centres, current, jnp.any(current != previous), count + 1
 
     first, _ = assign(centres)
     start = (centres, first, jnp.bool_(True), 0)
@@ -75,7 +77,7 @@ def kmeans(
     if not 1 <= clusters <= len(x):
         raise ValueError(f"clusters={clusters} of {len(x)} points: from 1 to as many as those")
     x = jnp.asarray(x, jnp.float32)
-    found = [
+    clusterings = [
         lloyd(x, seeds(x, clusters, each), iterations) for each in jax.random.split(key, starts)
     ]
-    return min(found, key=lambda each: float(each.inertia))
+    return min(clusterings, key=lambda each: float(each.inertia))

@@ -87,31 +87,31 @@ def fit_logistic(
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
         inner = flat.reshape(width + 1, num_classes)
         weight = scale @ inner[:-1]
-        narrow = weight.astype(np.float32)
+        weight32 = weight.astype(np.float32)
         offset = (inner[-1] * unit - mean @ weight).astype(np.float32)
         loss, gradient, total = 0.0, np.zeros((width, num_classes)), np.zeros(num_classes)
         for i in starts(x):
             rows = np.asarray(x[i : i + _ROWS], np.float32)
-            own = np.arange(len(rows)), labels[i : i + _ROWS]
-            logits = rows @ narrow
+            true_entries = np.arange(len(rows)), labels[i : i + _ROWS]
+            logits = rows @ weight32
             logits += offset
             logits -= logits.max(1, keepdims=True)
-            right = logits[own]
+            true_logits = logits[true_entries]
             np.exp(logits, out=logits)
             sums = logits.sum(1, keepdims=True)
-            loss += float(np.log(sums, dtype=np.float64).sum() - right.sum(dtype=np.float64))
+            loss += float(np.log(sums, dtype=np.float64).sum() - true_logits.sum(dtype=np.float64))
             logits /= sums
             total += logits.sum(0, dtype=np.float64)
-            logits[own] -= 1
+            logits[true_entries] -= 1
             gradient += rows.T @ logits
         total -= counts
         gradient = (gradient - np.outer(mean, total)) / count + decay * weight
         loss = loss / count + decay / 2 * float(np.sum(weight * weight))
-        inward = np.concatenate([scale @ gradient, total[None] * unit / count]).reshape(-1)
-        gap.append(0.5 * float(inward @ inward))
-        return loss, inward
+        inner_gradient = np.concatenate([scale @ gradient, total[None] * unit / count]).reshape(-1)
+        gap.append(0.5 * float(inner_gradient @ inner_gradient))
+        return loss, inner_gradient
 
-    def enough(_: np.ndarray) -> None:
+    def stop_at_tolerance(_: np.ndarray) -> None:
         if gap[-1] <= tolerance:
             raise StopIteration
 
@@ -119,19 +119,19 @@ def fit_logistic(
     if start is not None:
         first[:-1] = np.linalg.solve(scale, start.weight)
         first[-1] = (start.bias + mean @ start.weight) / unit
-    found = scipy.optimize.minimize(
+    result = scipy.optimize.minimize(
         value,
         first.reshape(-1),
         jac=True,
         method="L-BFGS-B",
-        callback=enough,
+        callback=stop_at_tolerance,
         options={"maxiter": max_steps, "maxfun": 4 * max_steps, "gtol": 0.0, "ftol": 1e-12},
     )
-    inner = found.x.reshape(width + 1, num_classes)
+    inner = result.x.reshape(width + 1, num_classes)
     weight = scale @ inner[:-1]
     bias = inner[-1] * unit - mean @ weight
     # Unless it ran out of steps it is as near as asked, or as float32 gets.
-    return LinearClassifier(weight, bias, float(found.fun), int(found.nit), found.status != 1)
+    return LinearClassifier(weight, bias, float(result.fun), int(result.nit), result.status != 1)
 
 
 def choose_decay(
@@ -148,13 +148,13 @@ def choose_decay(
       num_classes: K.
       decays: any order; the largest is fitted first.
     """
-    found: dict[float, float] = {}
+    accuracy: dict[float, float] = {}
     model = None
     for decay in sorted(set(decays), reverse=True):
         model = fit_logistic(*train, num_classes, decay, start=model)
-        said = model.logits(held_out[0]).argmax(1)
-        found[decay] = float(np.mean(said == held_out[1]))
-    return found
+        predicted = model.logits(held_out[0]).argmax(1)
+        accuracy[decay] = float(np.mean(predicted == held_out[1]))
+    return accuracy
 
 
 def _coordinates(x: np.ndarray, num_classes: int, decay: float) -> tuple[np.ndarray, np.ndarray]:
@@ -185,9 +185,9 @@ def check(x: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
     if not np.issubdtype(labels.dtype, np.integer):
         raise FitError(f"labels are {labels.dtype}; they must be integers")
     for i in starts(x):
-        bad = ~np.isfinite(x[i : i + _ROWS]).all(1)
-        if bad.any():
-            raise FitError(f"features of row {i + int(bad.argmax())} hold NaN or infinity")
+        not_finite = ~np.isfinite(x[i : i + _ROWS]).all(1)
+        if not_finite.any():
+            raise FitError(f"features of row {i + int(not_finite.argmax())} hold NaN or infinity")
     if labels.min() < 0 or labels.max() >= num_classes:
         raise FitError(
             f"labels lie in {labels.min()}..{labels.max()}, but the classes are "

@@ -76,28 +76,28 @@ def prepare_ridge(x: np.ndarray, targets: np.ndarray, standardise: bool = False)
     for i in starts(x):
         total += _rows(x, i).sum(0)
     mean, target = total / count, targets.mean(0)
-    away = targets - target
+    centred_targets = targets - target
     scale = np.ones(width)
     if standardise:
-        square = np.zeros(width)
+        sum_of_squares = np.zeros(width)
         for i in starts(x):
-            square += np.square(_rows(x, i) - mean).sum(0)
-        deviation = np.sqrt(square / count)
+            sum_of_squares += np.square(_rows(x, i) - mean).sum(0)
+        deviation = np.sqrt(sum_of_squares / count)
         scale = np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), deviation, 1.0)
-    variance = float(np.square(away).sum() / count)
+    variance = float(np.square(centred_targets).sum() / count)
     if count <= width:
         rows = (_rows(x, 0, count) - mean) / scale
-        values, left = np.linalg.eigh(rows @ rows.T / count)
-        kept = values > _SMALL * max(values[-1], 0)
-        values, left = values[kept], left[:, kept]
-        basis = rows.T @ left / np.sqrt(values * count)
-        along = np.sqrt(values / count)[:, None] * (left.T @ away)
+        values, left_vectors = np.linalg.eigh(rows @ rows.T / count)
+        significant = values > _SMALL * max(values[-1], 0)
+        values, left_vectors = values[significant], left_vectors[:, significant]
+        basis = rows.T @ left_vectors / np.sqrt(values * count)
+        along = np.sqrt(values / count)[:, None] * (left_vectors.T @ centred_targets)
     else:
-        moment, cross = np.zeros((width, width)), np.zeros((width, away.shape[1]))
+        moment, cross = np.zeros((width, width)), np.zeros((width, centred_targets.shape[1]))
         for i in starts(x):
             rows = (_rows(x, i) - mean) / scale
             moment += rows.T @ rows
-            cross += rows.T @ away[i : i + len(rows)]
+            cross += rows.T @ centred_targets[i : i + len(rows)]
         values, basis = np.linalg.eigh(moment / count)
         values = np.maximum(values, 0)
         along = basis.T @ cross / count

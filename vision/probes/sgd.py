@@ -59,11 +59,11 @@ def fit_sgd(
         raise FitError(f"momentum={momentum} lies in [0, 1), decay={decay} is 0 or more")
     size = min(batch_size, len(x))
     steps = -(-epochs * len(x) // size)
-    draw = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     passes = -(-steps * size // len(x))
-    order = np.concatenate([draw.permutation(len(x)) for _ in range(passes)])[: steps * size]
+    order = np.concatenate([rng.permutation(len(x)) for _ in range(passes)])[: steps * size]
     device = jax.local_devices()[0]
-    given = (
+    arrays = (
         np.asarray(x, np.float32),
         labels.astype(np.int32),
         order.astype(np.int32).reshape(steps, size),
@@ -72,8 +72,8 @@ def fit_sgd(
     )
     # Every process trains for itself, also where the run's mesh is all devices of all.
     with jax.set_mesh(jax.sharding.Mesh(np.asarray([device]), ("data",))):
-        found = _trainer(num_classes)(*jax.device_put(given, device))
-        weights, biases, losses = jax.device_get(found)
+        fitted = _trainer(num_classes)(*jax.device_put(arrays, device))
+        weights, biases, losses = jax.device_get(fitted)
     return tuple(
         LinearClassifier(
             weight.astype(np.float64),
@@ -92,30 +92,30 @@ def _trainer(num_classes: int):
         layer: tuple[jax.Array, jax.Array], x: jax.Array, labels: jax.Array, decay: jax.Array
     ) -> jax.Array:
         log = jax.nn.log_softmax(x @ layer[0] + layer[1])
-        right = jnp.take_along_axis(log, labels[:, None], 1)
-        return -right.mean() + decay / 2 * jnp.sum(jnp.square(layer[0]))
+        true_log_probabilities = jnp.take_along_axis(log, labels[:, None], 1)
+        return -true_log_probabilities.mean() + decay / 2 * jnp.sum(jnp.square(layer[0]))
 
     def train(
         x: jax.Array, labels: jax.Array, order: jax.Array, rates: jax.Array, numbers: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         momentum, decay = numbers
-        falling = (1 + jnp.cos(jnp.pi * jnp.arange(len(order)) / len(order))) / 2
+        schedule = (1 + jnp.cos(jnp.pi * jnp.arange(len(order)) / len(order))) / 2
 
-        def alone(rate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        def train_one(rate: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             zero = (jnp.zeros((x.shape[1], num_classes)), jnp.zeros(num_classes))
 
-            def step(carry, at):
-                layer, speed = carry
-                rows, share = at
-                slope = jax.grad(loss)(layer, x[rows], labels[rows], decay)
-                speed = jax.tree.map(lambda v, g: momentum * v + g, speed, slope)
-                ahead = jax.tree.map(lambda v, g: g + momentum * v, speed, slope)
-                layer = jax.tree.map(lambda w, d: w - rate * share * d, layer, ahead)
-                return (layer, speed), None
+            def step(carry, minibatch):
+                layer, velocity = carry
+                rows, rate_factor = minibatch
+                gradient = jax.grad(loss)(layer, x[rows], labels[rows], decay)
+                velocity = jax.tree.map(lambda v, g: momentum * v + g, velocity, gradient)
+                nesterov = jax.tree.map(lambda v, g: g + momentum * v, velocity, gradient)
+                layer = jax.tree.map(lambda w, d: w - rate * rate_factor * d, layer, nesterov)
+                return (layer, velocity), None
 
-            (layer, _), _ = jax.lax.scan(step, (zero, zero), (order, falling))
+            (layer, _), _ = jax.lax.scan(step, (zero, zero), (order, schedule))
             return *layer, loss(layer, x, labels, decay)
 
-        return jax.vmap(alone)(rates)
+        return jax.vmap(train_one)(rates)
 
     return jax.jit(train)

@@ -45,27 +45,27 @@ def fit_svm(
     size = c * count
 
     def value(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        both = flat.reshape(width + 1, num_classes)
-        slope = both / size
-        loss = float(np.sum(both * both)) / size / 2
+        weights = flat.reshape(width + 1, num_classes)
+        gradient = weights / size
+        loss = float(np.sum(weights * weights)) / size / 2
         for i in starts(x):
             rows = np.asarray(x[i : i + starts(x).step], np.float64)
             sign = np.full((len(rows), num_classes), -1.0)
             sign[np.arange(len(rows)), labels[i : i + len(rows)]] = 1
-            lack = np.maximum(1 - sign * (rows @ both[:-1] + both[-1]), 0)
-            loss += float(np.sum(lack * lack)) / count
-            lack *= sign
-            slope[:-1] -= 2 / count * (rows.T @ lack)
-            slope[-1] -= 2 / count * lack.sum(0)
-        return loss, slope.reshape(-1)
+            violation = np.maximum(1 - sign * (rows @ weights[:-1] + weights[-1]), 0)
+            loss += float(np.sum(violation * violation)) / count
+            violation *= sign
+            gradient[:-1] -= 2 / count * (rows.T @ violation)
+            gradient[-1] -= 2 / count * violation.sum(0)
+        return loss, gradient.reshape(-1)
 
-    found = scipy.optimize.minimize(
+    result = scipy.optimize.minimize(
         value,
         np.zeros((width + 1) * num_classes),
         jac=True,
         method="L-BFGS-B",
         options={"maxiter": max_steps, "maxfun": 4 * max_steps, "gtol": tolerance, "ftol": 0.0},
     )
-    both = found.x.reshape(width + 1, num_classes)
-    loss = float(found.fun) * size
-    return LinearClassifier(both[:-1], both[-1], loss, int(found.nit), found.status != 1)
+    weights = result.x.reshape(width + 1, num_classes)
+    loss = float(result.fun) * size
+    return LinearClassifier(weights[:-1], weights[-1], loss, int(result.nit), result.status != 1)

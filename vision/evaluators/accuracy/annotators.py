@@ -9,7 +9,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed, finite
-from vision.metrics.annotators import graded
+from vision.metrics.annotators import annotator_scores
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +48,7 @@ class AnnotatorAgreement:
           ValueError: ``predict`` or the batches lack what is needed, or other shapes.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.weights,))
-        agreement = graded(rows[self.logits], rows[self.weights], self.k)
+        agreement = annotator_scores(rows[self.logits], rows[self.weights], self.k)
         if not agreement.examples:
             raise DataError(f"{self.data.source.info.name}: no example has {self.weights!r}")
         for k, share in agreement.any_of.items():
@@ -56,7 +56,7 @@ class AnnotatorAgreement:
         yield "overlap", agreement.overlap
         yield "soft_nll", agreement.cross_entropy
         yield "examples", agreement.examples
-        if agreement.ungraded:
-            yield "ungraded", agreement.ungraded
+        if agreement.unlabelled:
+            yield "ungraded", agreement.unlabelled
         if nonfinite := int((~finite(rows[self.logits])).sum()):
             yield "nonfinite", nonfinite

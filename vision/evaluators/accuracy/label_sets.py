@@ -12,7 +12,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import MetricError, mean, predictions, whole
+from vision.metrics.arrays import MetricError, class_indices, mean, predictions
 from vision.metrics.label_sets import BySize, by_size, mix_and_rate, variable_k
 from vision.metrics.multilabel import real_accuracy
 
@@ -101,7 +101,7 @@ class LabelSets:
         unlabelled = 0
         if self.label in rows:
             try:
-                labels = whole(self.label, rows[self.label], len(scores), scores.shape[1])
+                labels = class_indices(self.label, rows[self.label], len(scores), scores.shape[1])
             except MetricError as error:
                 raise DataError(f"{name}: {error}") from error
             numbers["top1"] = mean((best == labels)[labels >= 0])

@@ -15,7 +15,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure, Table
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import MetricError, predictions, whole
+from vision.metrics.arrays import MetricError, class_indices, predictions
 from vision.metrics.groups import group_accuracy
 
 CATEGORIES = ("fine_grained", "out_of_vocabulary", "spurious", "non_prototypical")
@@ -73,7 +73,7 @@ class Mistakes:
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label, self.correct), optional)
         scores = rows[self.logits]
         try:
-            labels = whole(self.label, rows[self.label], len(scores), scores.shape[1])
+            labels = class_indices(self.label, rows[self.label], len(scores), scores.shape[1])
         except MetricError as error:
             raise DataError(f"{name}: {error}") from error
         allowed = self._sets(rows, self.correct)

@@ -15,7 +15,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import Rows
 from vision.evaluators.robustness.attacks import Kept, Target, Victim, attacked, clean
-from vision.metrics.arrays import whole
+from vision.metrics.arrays import class_indices
 
 _FORMAT = 1
 
@@ -164,7 +164,9 @@ class Adversarial:
 
     def _check(self, row_values: Rows) -> None:
         valid, name = row_values["valid"], self.data.source.info.name
-        whole(f"labels of {name}", row_values["label"][valid], None, int(row_values["classes"]))
+        class_indices(
+            f"labels of {name}", row_values["label"][valid], None, int(row_values["classes"])
+        )
         if not valid.any():
             return
         low, high = row_values["low"][valid].min(), row_values["high"][valid].max()

@@ -11,7 +11,7 @@ from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import predictions, whole
+from vision.metrics.arrays import class_indices, predictions
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -79,7 +79,7 @@ def answers(
         )
     num_classes = scores.shape[1]
     scores = scores[:, list(classes)] if classes else scores
-    labels = whole(
+    labels = class_indices(
         f"labels of {name}", rows[label], None, num_classes if select else scores.shape[1]
     )
     if select:
