@@ -27,7 +27,7 @@ def test_weights_fall_with_the_rank_and_add_up_over_graders():
     other = annotator_weights([{"burn": 5, "acne": 4}], NAMES)
     np.testing.assert_allclose(other, [0, 1, 0])
     assert not annotator_weights([{"burn": 5}, {}], NAMES).any()
-    with pytest.raises(MetricError, match="grader 1 has a confidence"):
+    with pytest.raises(MetricError, match="annotator 1 has a confidence"):
         annotator_weights([{"acne": 1}, {"acne": float("nan")}], NAMES)
 
 

@@ -119,7 +119,8 @@ def defined(name: str, x: np.ndarray, finite: bool = False) -> np.ndarray:
         what = "NaN or infinity" if finite else "NaN"
         raise MetricError(
             f"{name}: {len(bad_rows)} of {len(x)} rows hold {what}, the first is "
-            f"row {bad_rows[0]}; check the model on that example, or leave such rows out and report their number"
+            f"row {bad_rows[0]}; check the model on that example, or leave such rows out and "
+            "report their number"
         )
     return x
 
