@@ -89,13 +89,13 @@ def test_a_column_of_zeros_is_finite():
 def test_mistakes_are_named():
     params = draw(SHAPES)
     key = jax.random.key(0)
-    with pytest.raises(
-        ConfigError, match="'fc1' decides for no kernel of the tower; kernels are b"
-    ):
+    with pytest.raises(ConfigError, match="'fc1' applies to no kernel of the tower; kernels are b"):
         init_adapters((Lora("fc1"),), params, key)
-    with pytest.raises(ConfigError, match="'conv' decides for no kernel"):
+    with pytest.raises(ConfigError, match="'conv' applies to no kernel"):
         init_adapters((LORA, Lora("conv")), params, key)
-    with pytest.raises(ConfigError, match=r"rank=5 is more than head/kernel of shape \(4, 5\) has"):
+    with pytest.raises(
+        ConfigError, match=r"rank=5 is above the rank of head/kernel of shape \(4, 5\)"
+    ):
         init_adapters((Lora("head", rank=5),), params, key)
     wrong: tuple[tuple[dict[str, Any], str], ...] = (
         ({"rank": 0}, "rank=0, but it is at least 1"),

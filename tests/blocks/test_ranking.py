@@ -221,7 +221,7 @@ def test_what_cannot_be_ranked_is_named() -> None:
     first = lambda _: np.asarray([0])  # noqa: E731
     with pytest.raises(RankingError, match=r"\(2, 3\) and gallery \(4, 2\)"):
         rank(q, g[:, :2], first)
-    with pytest.raises(RankingError, match=r"query 0 names items outside 0\.\.3"):
+    with pytest.raises(RankingError, match=r"query 0 has items outside 0\.\.3"):
         rank(q, g, lambda _: np.asarray([4]))
     with pytest.raises(RankingError, match="item 0 is relevant and junk for query 0"):
         rank(q, g, first, first)

@@ -68,7 +68,7 @@ def test_groups() -> None:
         groups.group_accuracy(right, labels, 4)
     with pytest.raises(ValueError, match="num_groups=0"):
         groups.group_accuracy(right, labels, 0)
-    with pytest.raises(ValueError, match="right is float64"):
+    with pytest.raises(ValueError, match="correct is float64"):
         groups.group_accuracy(right * 0.5, labels, 5)
 
 

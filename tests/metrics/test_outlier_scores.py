@@ -105,7 +105,7 @@ def test_virtual_logit_by_projection() -> None:
     np.testing.assert_allclose(fitted.score(QUERIES, logits), expected, rtol=1e-8)
     assert outliers.fit_virtual_logit(FEATURES, kernel, bias).residual.shape == (6, 3)
     flat = FEATURES[:, :2] @ RNG.normal(size=(2, 6))
-    with pytest.raises(MetricError, match="leave nothing outside their 3 principal"):
+    with pytest.raises(MetricError, match="have no residual outside their 3 principal"):
         outliers.fit_virtual_logit(flat, kernel, np.zeros(4), dimension=3)
 
 

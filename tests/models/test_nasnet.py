@@ -30,7 +30,7 @@ def test_a_genotype_survives_json_and_faults_are_named():
     plain["normal"]["steps"][0] = "sep9(0)+identity(1)"
     with pytest.raises(ValueError, match="sep9"):
         Genotype.from_json(json.dumps(plain))
-    with pytest.raises(ValueError, match="no genotype"):
+    with pytest.raises(ValueError, match="not a genotype"):
         Genotype.from_json("{}")
     with pytest.raises(ValueError, match="later"):
         Cell(("sep3(0)+sep3(2)",))

@@ -194,7 +194,7 @@ def test_mistakes_are_named():
     tower = ResNet(depth=10, width_multiplier=1 / 16, num_classes=3)
     with pytest.raises(ValueError, match="but stem of ResNet has none"):
         abstract_variables(AdaptedTower(tower, prompts=Prompts()), SHAPE)
-    with pytest.raises(ConfigError, match="decides for no kernel of the tower"):
+    with pytest.raises(ConfigError, match="applies to no kernel of the tower"):
         abstract_variables(AdaptedTower(tower, (LORA,)), SHAPE)
     with pytest.raises(ValueError, match="prompts cannot be merged"):
         merged(AdaptedTower(Tiny(), prompts=Prompts()), {"params": {}, "model_state": {}})

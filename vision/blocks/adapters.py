@@ -1,4 +1,4 @@
-"""Adapters: few trained numbers beside frozen kernels, LoRA and DoRA, as a transform of trees.
+"""Low-rank adapters of frozen kernels, LoRA and DoRA, as functions on parameter trees.
 
 Hu et al., LoRA: Low-Rank Adaptation of Large Language Models, 2022; Liu et al., DoRA:
 Weight-Decomposed Low-Rank Adaptation, 2024. A kernel W becomes
@@ -6,9 +6,9 @@ Weight-Decomposed Low-Rank Adaptation, 2024. A kernel W becomes
     V = W + alpha / rank * A B                            LoRA
     V (1 + g) ||W|| / ||V||, norms over the inputs        DoRA
 
-with B and g zero at the start, when both are W bit for bit. DoRA's magnitude is ``(1 + g) ||W||``:
-relative to W, so that it need not be made anew when W is read from a file. As the authors propose,
-no gradient goes through ``||W|| / ||V||``.
+with B and g zero at initialisation, when both equal W bit for bit. DoRA's magnitude is ``(1 + g)
+||W||``: relative to W, so that it stays valid when W is loaded from a file. As the authors propose,
+no gradient flows through ``||W|| / ||V||``.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from vision.train.depth import STACK
 
 Tree = Any
 
-# Every product with a matrix in the blocks of a transformer.
+# All dense layers in the blocks of a transformer.
 TRANSFORMER_KERNELS = r"blocks?\d*/(attn|mlp)/(qkv|proj|fc1|fc2)/kernel$"
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
-    """Which kernels get an adapter, and of what size.
+    """Which kernels get an adapter, and its size.
 
     Attributes:
-      pattern: regular expression, found in paths within the tower such as
+      pattern: regular expression, searched in paths within the tower such as
         ``blocks/attn/qkv/kernel``. Dense layers and convolutions have kernels, one for each layer
         where they are stacked; the inputs of a convolution are height x width x channels.
       rank: number of columns of A and rows of B.
       alpha: the update is multiplied by ``alpha / rank``.
-      magnitude: DoRA: also a factor per output, trained apart from the direction.
+      magnitude: DoRA: also a factor per output, trained separately from the direction.
     """
 
     pattern: str = TRANSFORMER_KERNELS
@@ -62,10 +62,10 @@ class Lora:
 
 
 def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> dict[str, Tree]:
-    """Adapters that change nothing yet, under the names of the layers they belong to.
+    """Initial adapters, which change nothing, under the names of their layers.
 
     Args:
-      adapters: the first whose pattern is found in the path of a kernel decides.
+      adapters: the first whose pattern matches the path of a kernel applies.
       params: nested dicts of a tower's parameters.
       key: of A, which is uniform between -fan_in^-0.5 and fan_in^-0.5.
 
@@ -75,13 +75,13 @@ def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> d
       ``layers`` where the kernel is not a stack.
 
     Raises:
-      ConfigError: a pattern that decides for no kernel, or a rank above that of a kernel.
+      ConfigError: a pattern that applies to no kernel, or a rank above that of a kernel.
     """
     chosen = {path: _choice(adapters, path) for path, _ in _kernels(params)}
     for adapter in adapters:
         if adapter not in chosen.values():
             raise ConfigError(
-                f"adapters: {adapter.pattern!r} decides for no kernel of the tower; kernels are "
+                f"adapters: {adapter.pattern!r} applies to no kernel of the tower; kernels are "
                 f"{', '.join(chosen)}"
             )
     added: dict[str, Tree] = {}
@@ -92,7 +92,7 @@ def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> d
         layers, *inputs, outputs = _split(path, kernel.shape)
         if adapter.rank > min(math.prod(inputs), outputs):
             raise ConfigError(
-                f"adapters: rank={adapter.rank} is more than {path} of shape {kernel.shape} has"
+                f"adapters: rank={adapter.rank} is above the rank of {path} of shape {kernel.shape}"
             )
         node = added
         for name in path.split("/")[:-1]:
@@ -108,12 +108,12 @@ def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> d
 
 
 def merge_adapters(adapters: tuple[Lora, ...], params: Tree, added: Tree) -> Tree:
-    """The parameters of a plain tower that computes what the adapted one does.
+    """The parameters of a plain tower equivalent to the adapted one.
 
     Args:
-      adapters: those that ``added`` was made for.
+      adapters: those that ``added`` was initialised for.
       params: nested dicts of a tower's parameters.
-      added: what ``init_adapters`` made of them, and training changed.
+      added: adapter parameters as from ``init_adapters``, possibly trained.
     """
 
     def merge_leaf(key_path: Any, leaf: jax.Array) -> jax.Array:
@@ -137,8 +137,8 @@ def _effective(adapter: Lora, kernel: jax.Array, shape: Any, added: Tree) -> jax
     change = (adapter.alpha / adapter.rank) * (a @ added["lora_b"].astype(jnp.float32))
     total = base + change
     if adapter.magnitude:
-        # ||V||^2 / ||W||^2 - 1 is zero without rounding as long as nothing has changed. A column
-        # of zeros has no direction to keep.
+        # ||V||^2 / ||W||^2 - 1 is exactly zero at initialisation. A column of zeros has no
+        # direction to keep.
         square = jnp.sum(base * base, -2)
         growth = jnp.sum((2 * base + change) * change, -2)
         relative = jnp.where(square > 0, growth / jnp.where(square > 0, square, 1), 0)

@@ -1,17 +1,17 @@
-"""Adversarial attacks on classifiers: the one loop that runs them, and all that it remembers.
+"""Adversarial attacks on classifiers: the loop that runs them, and its state.
 
-An attack is a frozen dataclass with a rule for moving images, see ``Attack``; the rules are in
-``attack_rules`` (PGD and FGSM, APGD, Carlini-Wagner) and ``square``. Images are float32
-(B, H, W, C) in 0..1, ``logits_fn`` maps them to logits (B, K) and treats every image by itself.
+An attack is a frozen dataclass with an update rule of images, see ``Attack``; the rules are in
+``attack_rules`` (PGD and FGSM, APGD, Carlini-Wagner) and ``square``. Images are float32 (B, H, W,
+C) in 0..1, ``logits_fn`` maps them to logits (B, K), each image independently of the others.
 Everything is traceable::
 
     state = init(attack, jax.random.key(0), images, labels)
     state = run(attack, logits_fn, state, until=updates(attack))
     state.best, state.found
 
-An attack may stop after any update: the state is a tree of arrays, and going on from it gives what
-would have come without the stop, bit for bit (under the same compilation of ``run``, whose
-``until`` may be traced).
+An attack may be interrupted after any update: the state is a tree of arrays, and continuing from it
+gives bitwise the same result (under the same compilation of ``run``, whose ``until`` may be
+traced).
 """
 
 from __future__ import annotations
@@ -31,21 +31,21 @@ Norm = Literal["linf", "l2"]
 
 @flax.struct.dataclass
 class AttackState:
-    """An attack under way on a batch.
+    """State of an attack on a batch.
 
     Attributes:
       step: int32 scalar, the number of updates done.
-      key: (B, 2) uint32, the random key of every image: an image meets the same chance in every
+      key: (B, 2) uint32, the random key of every image, so that its noise does not depend on the
         batch.
-      image: (B, H, W, C) float32, the images attacked.
-      label: (B,) int32, the right classes, or, of targeted attacks, the wanted ones.
-      active: (B,) bool, images that are attacked; the others are left alone.
-      at: (B, H, W, C) float32, the images to look at in the next update.
-      best: (B, H, W, C) float32, the best adversarial image found; ``image`` where there is none.
-      score: (B,) float32 of ``best``, less is better; infinity where there is none.
-      nonfinite: (B,) bool, whether logits or a gradient were ever not finite. Such logits fool
-        nobody, and such a gradient counts as zero.
-      memory: what the rule remembers, arrays with one row per image.
+      image: (B, H, W, C) float32, the original images.
+      label: (B,) int32, the true classes, or, for targeted attacks, the target classes.
+      active: (B,) bool, images that are still attacked; the others are not changed.
+      at: (B, H, W, C) float32, the images to evaluate in the next update.
+      best: (B, H, W, C) float32, the best adversarial image so far; ``image`` where there is none.
+      score: (B,) float32 of ``best``, lower is better; infinity where there is none.
+      nonfinite: (B,) bool, whether logits or a gradient were ever not finite. Such images
+        never count as adversarial, and such a gradient counts as zero.
+      memory: state of the rule, arrays with one row per image.
     """
 
     step: jax.Array
@@ -66,14 +66,14 @@ class AttackState:
 
 
 class Attack(Protocol):
-    """A rule for moving images; a frozen dataclass.
+    """Protocol of an update rule of images; a frozen dataclass.
 
-    A round begins somewhere and makes ``moves`` moves; every place that it comes to is looked at,
-    so it takes ``moves + 1`` updates.
+    A round starts at some point and makes ``moves`` moves; every point is evaluated, so it takes
+    ``moves + 1`` updates.
 
     Attributes:
       uses_gradient: whether it needs the gradient of ``loss``.
-      settles: whether an image that is fooled is attacked no more.
+      settles: whether the attack of an image ends at its first adversarial example.
     """
 
     uses_gradient: ClassVar[bool]
@@ -81,7 +81,7 @@ class Attack(Protocol):
 
     @property
     def targeted(self) -> bool:
-        """Whether labels are classes to be reached, not to be left."""
+        """Whether labels are target classes instead of true ones."""
         ...
 
     @property
@@ -91,19 +91,19 @@ class Attack(Protocol):
 
     @property
     def rounds(self) -> int:
-        """How often it begins anew: restarts, steps of a search."""
+        """Number of rounds: restarts, or steps of a search."""
         ...
 
     def begin(self, keys: jax.Array, image: jax.Array, memory: Memory) -> tuple[jax.Array, Memory]:
-        """Where a round begins; ``memory`` is that of the round before, empty in the first."""
+        """The starting point of a round; ``memory`` is the previous round's, empty in the first."""
         ...
 
     def loss(self, logits: jax.Array, label: jax.Array) -> jax.Array:
-        """(B,), whose gradient with respect to the image ``move`` gets."""
+        """(B,), whose gradient with respect to the image is passed to ``move``."""
         ...
 
     def score(self, margin: jax.Array, at: jax.Array, image: jax.Array) -> jax.Array:
-        """(B,) of images that fool, less is better; infinity for what is not good enough."""
+        """(B,) of adversarial images, lower is better; infinity for those to reject."""
         ...
 
     def move(
@@ -114,15 +114,15 @@ class Attack(Protocol):
         logits: jax.Array,
         slope: jax.Array,
     ) -> tuple[jax.Array, Memory]:
-        """The next images to look at, from the logits and the gradient at ``state.at``.
+        """The next images to evaluate, from the logits and the gradient at ``state.at``.
 
-        ``place`` is the number of moves that this round has made.
+        ``place`` is the number of moves made in this round.
         """
         ...
 
 
 def updates(attack: Attack) -> int:
-    """How many updates the whole attack takes."""
+    """Number of updates of the whole attack."""
     return attack.rounds * (attack.moves + 1)
 
 
@@ -138,11 +138,11 @@ def init(
     Args:
       key: one for all images, or one for each (B,).
       image: (B, H, W, C) float32 in 0..1.
-      label: (B,) int: the right class, or the wanted one where ``attack.targeted``.
+      label: (B,) int: the true class, or the target class if ``attack.targeted``.
       mask: (B,) bool, the images to attack; None for all.
 
     Raises:
-      ValueError: images or labels of another kind.
+      ValueError: images or labels of another shape or dtype.
     """
     if image.ndim != 4 or image.dtype != jnp.float32:
         raise ValueError(
@@ -172,7 +172,7 @@ def init(
 
 
 def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackState:
-    """Looks at ``state.at``, keeps what is better, and moves on."""
+    """Evaluates ``state.at``, keeps improvements, and moves on."""
     place = state.step % (attack.moves + 1)
     logits, gradient = _look(attack, logits_fn, state, place)
     finite = jnp.isfinite(logits).all(-1)
@@ -204,7 +204,7 @@ def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackSta
 def run(
     attack: Attack, logits_fn: LogitsFn, state: AttackState, until: int | jax.Array
 ) -> AttackState:
-    """Goes on until so many updates are done, or no image is left to attack."""
+    """Runs until ``until`` updates are done in all, or no image is active."""
     end = jnp.minimum(until, updates(attack))
     return jax.lax.while_loop(
         lambda state: (state.step < end) & state.active.any(),
@@ -214,18 +214,18 @@ def run(
 
 
 def ended(attack: Attack, state: AttackState) -> jax.Array:
-    """Scalar bool: whether ``run`` has nothing left to do."""
+    """Scalar bool: whether the attack is complete."""
     return (state.step >= updates(attack)) | ~state.active.any()
 
 
 def fooled(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
-    """(B,) bool: the answer is not the label, or, of targeted attacks, it is."""
+    """(B,) bool: the prediction is not the label, or, for targeted attacks, it is."""
     same = jnp.argmax(logits, -1) == label
     return same if targeted else ~same
 
 
 def margins(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
-    """(B,): by how much the right class leads, or the wanted one is behind."""
+    """(B,): the logit of the true class minus the largest other one; negated if targeted."""
     label_logits = jnp.take_along_axis(logits, label[:, None], 1)[:, 0]
     other_logits = jnp.where(jax.nn.one_hot(label, logits.shape[-1], dtype=bool), -jnp.inf, logits)
     lead = label_logits - other_logits.max(-1)
@@ -233,17 +233,17 @@ def margins(logits: jax.Array, label: jax.Array, targeted: bool) -> jax.Array:
 
 
 def rows(condition: jax.Array, yes: jax.Array, no: jax.Array) -> jax.Array:
-    """Of two (B, ...) the rows of one where ``chosen`` (B,), of the other elsewhere."""
+    """Rows of ``yes`` (B, ...) where ``condition`` (B,), of ``no`` elsewhere."""
     return jnp.where(condition.reshape(-1, *[1] * (yes.ndim - 1)), yes, no)
 
 
 def length(x: jax.Array) -> jax.Array:
-    """Euclidean length of every image, (B, 1, 1, 1)."""
+    """Euclidean norm of every image, (B, 1, 1, 1)."""
     return jnp.sqrt(jnp.sum(jnp.square(x), (1, 2, 3), keepdims=True))
 
 
 def project(norm: Norm, eps: float, image: jax.Array, moved: jax.Array) -> jax.Array:
-    """The nearest point of the ball around ``image``, then of 0..1."""
+    """Projection onto the ball around ``image``, then onto 0..1."""
     if norm == "linf":
         return jnp.clip(jnp.clip(moved, image - eps, image + eps), 0, 1)
     delta = moved - image
@@ -266,7 +266,7 @@ def _look(
 
     if not attack.uses_gradient:
         return forward(state.at)
-    # From the last place of a round no move is made.
+    # No move follows the last evaluation of a round.
     return jax.lax.cond(place == attack.moves, forward, forward_and_gradient, state.at)
 
 

@@ -1,4 +1,4 @@
-"""Attacks that follow the gradient: FGSM, PGD, APGD, Carlini-Wagner; see ``vision.blocks.attack``.
+"""Gradient-based attacks: FGSM, PGD, APGD, Carlini-Wagner; see ``vision.blocks.attack``.
 
 Sources: Goodfellow et al. 2015 (FGSM), Madry et al. 2018 (PGD), Croce and Hein 2020 (APGD and the
 DLR loss), Carlini and Wagner 2017.
@@ -19,9 +19,9 @@ from vision.blocks.attack import AttackState, Memory, Norm, fooled, length, marg
 
 @dataclasses.dataclass(frozen=True)
 class PGD:
-    """Steps of one length up the cross-entropy, back into the ball after each.
+    """Projected gradient ascent on the cross-entropy with steps of constant length.
 
-    Of the places of all restarts that are misclassified the one with the least margin is kept.
+    Of all misclassified images of all restarts the one with the lowest margin is kept.
 
     Attributes:
       eps: radius of the ball; pixels are in 0..1.
@@ -29,8 +29,8 @@ class PGD:
       steps: per restart.
       step_size: as a share of ``eps``.
       random_start: begin at a random point of the ball, else at the image.
-      restarts: number of beginnings.
-      targeted: labels are classes to be reached.
+      restarts: number of starts.
+      targeted: labels are target classes.
     """
 
     eps: float = 8 / 255
@@ -97,16 +97,16 @@ def fgsm(eps: float = 8 / 255, targeted: bool = False) -> PGD:
 
 @dataclasses.dataclass(frozen=True)
 class APGD:
-    """PGD with momentum that halves its steps by itself where it makes no way; no step size.
+    """PGD with momentum and an adaptive step size, which is halved if progress stalls.
 
     At checkpoints, the first after 22 % of the steps, each next one after a time shorter by 3 %
     down to 6 %, an image whose loss rose in no more than 75 % of the steps, or whose best loss and
-    step are those of the last checkpoint, goes back to its best place with half the step.
+    step are those of the last checkpoint, goes back to its best point with half the step.
 
-    ``dlr`` is the difference of logits ratio, -(z_y - max_{i!=y} z_i) / (z_(1) - z_(3)), which no
-    scale of the logits flattens; of targeted attacks (z_t - max_{i!=t} z_i) / (z_(1) -
-    (z_(3) + z_(4)) / 2), where the paper has the right class, which ours is not told, for the
-    largest other one. It needs 3 classes, targeted 4.
+    ``dlr`` is the difference of logits ratio, -(z_y - max_{i!=y} z_i) / (z_(1) - z_(3)), which is
+    invariant to the scale of the logits; for targeted attacks (z_t - max_{i!=t} z_i) / (z_(1) -
+    (z_(3) + z_(4)) / 2), where the paper has the true class, which is not known here, in place
+    of the largest other one. It needs 3 classes, targeted 4.
 
     Attributes:
       eps: radius of the ball; pixels are in 0..1.
@@ -114,7 +114,7 @@ class APGD:
       loss_type: ``ce`` or ``dlr``.
       steps: per restart.
       restarts: number of random starts.
-      targeted: labels are classes to be reached.
+      targeted: labels are target classes.
     """
 
     eps: float = 8 / 255
@@ -142,7 +142,7 @@ class APGD:
         return self.restarts
 
     def checkpoints(self) -> np.ndarray:
-        """(steps + 1,) int: after so many moves, the moves since the last checkpoint, else 0."""
+        """(steps + 1,) int: at a checkpoint the number of moves since the last one, else 0."""
         first, least, decrease = (max(int(share * self.steps), 1) for share in (0.22, 0.06, 0.03))
         windows, at, window = np.zeros(self.steps + 1, np.int32), first, first
         while at <= self.steps:
@@ -221,20 +221,20 @@ class APGD:
 
 @dataclasses.dataclass(frozen=True)
 class CarliniWagner:
-    """The nearest adversarial image in Euclidean distance, without a ball.
+    """Minimises the Euclidean distance of an adversarial image, without a ball.
 
     Minimises |x' - x|^2 + c max(margin(x'), -confidence) over w in x' = (tanh w + 1) / 2 by Adam,
-    where the margin is by how much the right class leads the best other one (or the wanted class is
-    behind). c is searched for every image by itself: ten times more until it succeeds, then by
-    halves of the interval. The nearest image of all places that succeed is kept.
+    where the margin is the logit of the true class minus the best other one (or that minus the
+    target class). c is searched for every image separately: multiplied by ten until the attack
+    succeeds, then by bisection. The nearest of all successful images is kept.
 
     Attributes:
       steps: of Adam per c.
       searches: number of c tried.
       learning_rate: of Adam.
-      first_c: where the search begins.
-      confidence: margin by which another class has to lead.
-      targeted: labels are classes to be reached.
+      first_c: initial c of the search.
+      confidence: margin by which another class must lead.
+      targeted: labels are target classes.
     """
 
     steps: int = 1000
@@ -272,7 +272,7 @@ class CarliniWagner:
             c = jnp.where(jnp.isfinite(high), (low + high) / 2, 10 * c)
         else:
             c, low, high = self.first_c * ones, 0 * ones, jnp.inf * ones
-        # Black and white are at infinity.
+        # 0 and 1 are at infinity.
         w = jnp.arctanh((2 * image - 1) * (1 - 1e-6))
         return (jnp.tanh(w) + 1) / 2, {
             "w": w,
@@ -313,10 +313,10 @@ class CarliniWagner:
 
 
 def direction(norm: Norm, gradient: jax.Array) -> jax.Array:
-    """The steepest way up of length one in ``norm``; zero where there is none."""
+    """The steepest ascent direction of length one in ``norm``; zero for a zero gradient."""
     if norm == "linf":
         return jnp.sign(gradient)
-    # Scaled before it is squared, lest a small gradient vanish.
+    # Scaled before it is squared, so that a small gradient does not underflow.
     scaled = gradient / jnp.maximum(jnp.abs(gradient).max((1, 2, 3), keepdims=True), 1e-37)
     return scaled / jnp.maximum(length(scaled), 1e-12)
 

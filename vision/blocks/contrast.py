@@ -1,10 +1,10 @@
 """Losses that compare images with texts, computed block by block.
 
 Scores s (n images, m texts) come with an affinity A >= 0 (how much a pair belongs together) and
-``keep`` (whether the pair takes part at all). Every loss is a mean over images of a reduction
-over texts, and the same the other way round. The reductions are running ones: ``begin`` once,
-``add`` for every block of pairs in any order, ``finish`` at the end. One block with everything
-in it is the loss as papers write it (``contrast``); a ring of devices adds a block at a time
+``keep`` (whether the pair takes part at all). Every loss is a mean over images of a reduction over
+texts, and the same for texts. The reductions are incremental: ``begin`` once, ``add`` for every
+block of pairs in any order, ``finish`` at the end. A single block of all pairs is the loss as
+papers write it (``contrast``); a ring of devices adds a block at a time
 (``vision.blocks.sharded_contrast``). Everything here is float32.
 """
 
@@ -21,18 +21,18 @@ import jax.numpy as jnp
 from vision.blocks.scale import Scale
 
 Stats = dict[str, jax.Array]
-# Stands for "not a candidate" in maxima: finite, so that gradients of masked rows are zeros.
+# Masks non-candidates in maxima: finite, so that gradients of masked rows are zeros.
 NEVER = -1e30
 
 
 @flax.struct.dataclass
 class Pairs:
-    """Some of a batch's pairs: n images by m texts.
+    """A block of a batch's pairs: n images by m texts.
 
     Attributes:
       to_text: (n, m) float32 scores by which image i ranks texts.
-      to_image: (n, m) float32 scores by which text j ranks images; another matrix than
-        ``to_text`` under late interaction only.
+      to_image: (n, m) float32 scores by which text j ranks images; differs from
+        ``to_text`` for late interaction only.
       affinity: (n, m) float32 >= 0, 0 for negatives and where ``keep`` is False. Divided by its
         sum over texts it is the target distribution of an image, and over images that of a text.
       keep: (n, m) bool, False for pairs that are neither positive nor negative.
@@ -54,7 +54,7 @@ class Loss(Protocol):
     def weights(self) -> tuple[float, float]: ...
 
     def parameters(self) -> dict[str, float]:
-        """Initial values of what the loss learns."""
+        """Initial values of the learned parameters of the loss."""
         ...
 
     def coefficients(self, params: dict[str, Any]) -> tuple[jax.Array, jax.Array]:
@@ -72,7 +72,7 @@ class Loss(Protocol):
         ...
 
     def finish(self, stats: Stats) -> tuple[jax.Array, jax.Array]:
-        """Losses (n,), and (n,) bool: which rows have a pair that counts."""
+        """Losses (n,), and (n,) bool: rows with a positive pair."""
         ...
 
 
@@ -83,7 +83,7 @@ class Softmax:
     For image i, with P_ij = A_ij / sum_j A_ij and n_i candidates:
     L_i = logsumexp_j(s_ij) - sum_j ((1 - e) P_ij + e / n_i) s_ij.
     Identity targets give CLIP (Radford et al. 2021) and ALIGN (Jia et al. 2021); same-label
-    targets UniCL (Yang et al. 2022). Rows without a positive do not count. Where all pairs are
+    targets UniCL (Yang et al. 2022). Rows without a positive do not count. If all pairs are
     positive the loss is finite, at least log n; a batch of one row has loss 0.
 
     Attributes:
@@ -138,14 +138,14 @@ class Softmax:
 
 @dataclasses.dataclass(frozen=True)
 class Sigmoid:
-    """Every pair is a question of its own: positive or not (SigLIP, Zhai et al. 2023).
+    """Binary classification of every pair as positive or not (SigLIP, Zhai et al. 2023).
 
-    L_i = - sum_j (A_ij log sigmoid(s_ij) + (1 - A_ij) log sigmoid(-s_ij)), A cut at 1. A sum
+    L_i = - sum_j (A_ij log sigmoid(s_ij) + (1 - A_ij) log sigmoid(-s_ij)), A clipped at 1. A sum
     over texts, a mean over images, as in the paper, so the loss grows with the batch.
 
     Attributes:
       scale: inverse temperature; the paper starts at 10 and does not bound it.
-      bias: first value of the learned bias; the paper starts at -10, since almost all pairs are
+      bias: initial value of the learned bias; the paper starts at -10, since almost all pairs are
         negative. None: no bias.
     """
 
@@ -189,10 +189,10 @@ class Sigmoid:
 
 @dataclasses.dataclass(frozen=True)
 class Ranking:
-    """The own pair beats every negative by a margin (visual-semantic embedding).
+    """Hinge loss: the matching pair beats every negative by a margin (visual-semantic embedding).
 
-    For image i: mean, or maximum, over negatives j of max(0, margin - s_ii + s_ij). Works on
-    similarities as they are, without temperature. Rows without negatives have loss 0.
+    For image i: mean, or maximum, over negatives j of max(0, margin - s_ii + s_ij). Applied to
+    similarities without temperature. Rows without negatives have loss 0.
 
     Attributes:
       margin: in units of similarity.
@@ -259,7 +259,7 @@ def check_weights(weights: tuple[float, float]) -> None:
 
 
 def begin(loss: Loss, own: jax.Array) -> Stats:
-    """Statistics of ``loss`` and of what is reported beside it."""
+    """Initial statistics of ``loss`` and of the accuracies."""
     lowest = jnp.full_like(own, NEVER)
     return {**loss.begin(own), "best_positive": lowest, "best_negative": lowest}
 
@@ -278,7 +278,7 @@ def add(
 
 
 def finish(loss: Loss, stats: Stats) -> dict[str, jax.Array]:
-    """Sums over rows that count: ``loss``, ``hits`` (a positive beats all negatives), ``rows``."""
+    """Sums over rows with a positive: ``loss``, ``hits`` (it beats all negatives), ``rows``."""
     losses, counts = loss.finish(stats)
     hits = counts & (stats["best_positive"] > stats["best_negative"])
     return {
@@ -290,12 +290,12 @@ def finish(loss: Loss, stats: Stats) -> dict[str, jax.Array]:
 
 @flax.struct.dataclass
 class ContrastResult:
-    """What a comparison gives, float32 scalars; 0 where no pair counts.
+    """Loss and metrics of a contrast, float32 scalars; 0 if no pair counts.
 
     Attributes:
       loss: weighted sum of the means over images and over texts.
       to_text, to_image: share of images (texts) with a positive above all negatives.
-      own: mean similarity of own pairs, before scale and bias.
+      own: mean similarity of matching pairs, before scale and bias.
       rows: number of images that count.
     """
 
@@ -309,7 +309,7 @@ class ContrastResult:
 def conclude(
     loss: Loss, images: dict[str, jax.Array], texts: dict[str, jax.Array], own: jax.Array
 ) -> ContrastResult:
-    """Means from sums over images, over texts, and over similarities of own pairs."""
+    """Means from sums over images, over texts, and over similarities of matching pairs."""
     first, second = jnp.maximum(images["rows"], 1.0), jnp.maximum(texts["rows"], 1.0)
     return ContrastResult(
         loss=loss.weights[0] * images["loss"] / first + loss.weights[1] * texts["loss"] / second,
@@ -335,7 +335,7 @@ def contrast(loss: Loss, params: dict[str, Any], pairs: Pairs) -> ContrastResult
 
     Args:
       loss: ``Softmax``, ``Sigmoid`` or ``Ranking``.
-      params: what it learns, as ``loss.parameters()`` names it.
+      params: its learned parameters, named as in ``loss.parameters()``.
       pairs: all pairs, (B, B).
     """
     coefficients = loss.coefficients(params)
@@ -352,7 +352,7 @@ def affinities(images: jax.Array, texts: jax.Array) -> jax.Array:
 
     Args:
       images, texts: integers (n,) and (m,): 1 where equal, else 0. Or floats (n, K) and (m, K),
-        soft labels: their inner product, negative ones as 0.
+        soft labels: their inner product, clipped at 0.
     """
     if jnp.issubdtype(images.dtype, jnp.integer):
         return (images[:, None] == texts[None, :]).astype(jnp.float32)

@@ -1,16 +1,16 @@
-"""Gaussian diffusion: its schedules, noising in one step, and sampling with or without guidance.
+"""Gaussian diffusion: noise schedules, forward process, and sampling with or without guidance.
 
 With T steps and a_t = sqrt(abar_t), b_t = sqrt(1 - abar_t), t in 0..T - 1 (0 is nearly clean),
 
     x_t = a_t x_0 + b_t e,    e ~ N(0, I)
 
-and a network tells e from x_t and t. A step of sampling, from t to the step before it, s:
+and a network predicts e from x_t and t. A step of sampling, from t to the step before it, s:
 
     x_0 = (x_t - b_t e) / a_t
     x_s = a_s x_0 + sqrt(b_s^2 - v) e + sqrt(v) z,    z ~ N(0, I)
     v = eta^2 (b_s / b_t)^2 (1 - abar_t / abar_s)
 
-eta = 0 is DDIM, without chance but for the start; eta = 1 at every step is DDPM's ancestral
+eta = 0 is DDIM, deterministic given the start; eta = 1 at every step is DDPM's ancestral
 sampling. Guidance by the gradient g of a log-density replaces e by e - b_t g.
 
 Ho et al., Denoising Diffusion Probabilistic Models, 2020; Song et al., Denoising Diffusion Implicit
@@ -30,13 +30,13 @@ import jax.numpy as jnp
 import numpy as np
 
 Noising = Literal["linear", "cosine"]
-# (B, H, W, C) images at a step, and the step, an int32 scalar: something of the images' shape.
+# Maps (B, H, W, C) images and their step, an int32 scalar, to an array of the images' shape.
 OfImage = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """A noise schedule of ``steps`` steps, and what follows from it.
+    """A noise schedule of ``steps`` steps.
 
     Attributes:
       steps: T.
@@ -56,7 +56,7 @@ class Diffusion:
 
     @functools.cached_property
     def alpha_bar(self) -> np.ndarray:
-        """abar, float64 (T,): the share of the image's variance that is left, falling."""
+        """abar, float64 (T,): the remaining share of the image's variance, decreasing."""
         if self.schedule == "linear":
             variances = np.linspace(0.1 / self.steps, 20 / self.steps, self.steps)
         else:
@@ -73,10 +73,10 @@ class Diffusion:
         return signal * image + spread * noise
 
     def respaced(self, count: int) -> np.ndarray:
-        """int32 (count,), steps from 0 to T - 1 at even distances.
+        """int32 (count,), evenly spaced steps from 0 to T - 1.
 
         Raises:
-          ValueError: more steps than there are, or none.
+          ValueError: ``count`` outside 1..T.
         """
         if not 1 <= count <= self.steps:
             raise ValueError(f"count={count}, but it is 1 to the {self.steps} steps of training")
@@ -98,13 +98,14 @@ class Diffusion:
         """Images (B, H, W, C) from noise. Traceable.
 
         Args:
-          noise_of: what the network takes for the noise in x_t.
+          noise_of: the network's prediction of the noise in x_t.
           start: (B, H, W, C), normal noise.
           key: of z; nothing is drawn at ``eta`` 0.
-          count: number of steps, of those of ``respaced``.
+          count: number of steps, spaced as in ``respaced``.
           eta: 0 is DDIM, 1 ancestral.
           guide: gradient of a log-density at x_t, see ``classifier_guide``; None for none.
-          clip: the estimate of x_0, before guidance, is kept within -clip..clip; None does not.
+          clip: the estimate of x_0, before guidance, is clipped to -clip..clip; None for no
+            clipping.
         """
         times = self.respaced(count)
         alpha_bar = self.alpha_bar[times]
@@ -131,7 +132,7 @@ class Diffusion:
                 image = jnp.clip(image, -clip, clip)
                 noise = (x - a * image) / b
             if guide is not None:
-                # As changes, so that a guide of zero changes nothing, not even the last bit.
+                # As increments, so that a guide of zero changes nothing, bit for bit.
                 shift = b * guide(x, time)
                 noise, image = noise - shift, image + (b / a) * shift
             x = a_next * image + direction * noise
@@ -150,8 +151,8 @@ def classifier_guide(
     """The guide ``scale * d/dx log p(y | x_t)``.
 
     Args:
-      log_probability: (B,) of the wanted classes, from (B, H, W, C) images and their step.
-      scale: s; at 0 samples are those without guidance.
+      log_probability: (B,) of the target classes, from (B, H, W, C) images and their step.
+      scale: s; 0 samples without guidance.
     """
 
     def guide(x: jax.Array, time: jax.Array) -> jax.Array:
@@ -161,6 +162,6 @@ def classifier_guide(
 
 
 def row_noise(key: jax.Array, index: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Normal float32 (B, *shape): row i a function of ``key`` and ``index[i]`` (B,) alone."""
+    """Normal float32 (B, *shape): row i depends only on ``key`` and ``index[i]``, (B,)."""
     keys = jax.vmap(lambda i: jax.random.fold_in(key, i))(index)
     return jax.vmap(lambda k: jax.random.normal(k, shape))(keys)

@@ -1,4 +1,4 @@
-"""A network that follows another: the exponential moving average that teachers are."""
+"""Exponential moving averages of parameters, for teacher networks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def ema_update(average: Tree, params: Tree, momentum: float | jax.Array) -> Tree
 def cosine(begin: float, end: float, step: jax.Array, total_steps: int) -> jax.Array:
     """Half a cosine from ``begin`` at step 0 to ``end`` at ``total_steps``.
 
-    What momenta rise by in Grill et al., BYOL, 2020, and Caron et al., DINO, 2021.
+    The schedule of the momentum in Grill et al., BYOL, 2020, and Caron et al., DINO, 2021.
     """
     progress = jnp.clip(step / max(total_steps, 1), 0.0, 1.0)
     return end + (begin - end) * 0.5 * (1 + jnp.cos(jnp.pi * progress))

@@ -1,9 +1,9 @@
-"""Patches that a text selects, as one vector: the fine-grained half of DreamLIP.
+"""Patches that a text selects, pooled to one vector: the fine-grained loss of DreamLIP.
 
 Zheng et al., DreamLIP: Language-Image Pre-training with Long Captions, 2024. With a unit text t and
-the unit patches v_p of its image, the similarities t . v_p are stretched to 0..1 over the patches;
-those below a threshold become 0; divided by their sum they are weights w_p; and
-u = normalise(sum_p w_p v_p). Every sub-caption of every image and its u are a pair of their own.
+the unit patches v_p of its image, the similarities t . v_p are min-max scaled to 0..1 over the
+patches; those below a threshold become 0; divided by their sum they are weights w_p; and
+u = normalise(sum_p w_p v_p). Every sub-caption of every image and its u are a positive pair.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from vision.blocks.similarity import ContrastError, check_widths, inner, unit
 
 @dataclasses.dataclass(frozen=True)
 class Grouping:
-    """Sub-captions against the patches that they select, among those of the whole batch.
+    """Contrast of sub-captions with the patches that they select, over the whole batch.
 
     Attributes:
-      weight: of this loss beside the one of whole images.
-      threshold: similarities, stretched to 0..1, that are below it select nothing; above 1 no patch
+      weight: of this loss relative to the one of whole images.
+      threshold: patches of lower similarity, scaled to 0..1, are not selected; above 1 no patch
         is ever selected. None: one over the number of patches.
       prefix: tokens of the image tower before its patches, which are left out: 1 for a class token.
-      criterion: compares all texts with all groups; what it learns is its own.
+      criterion: loss between all texts and all groups, with its own learned parameters.
     """
 
     weight: float = 1.0
@@ -46,8 +46,8 @@ class Grouping:
     def gather(self, tokens: jax.Array, texts: jax.Array) -> jax.Array:
         """Unit vectors (B, K, D) float32 of the patches that every text selects.
 
-        Where nothing is selected the vector is zero. Where all patches are equally similar, all are
-        selected alike, so that the group of a single patch is that patch.
+        Zero where nothing is selected. If all patches are equally similar, all are selected with
+        equal weight, so that the group of a single patch is that patch.
 
         Args:
           tokens: (B, prefix + P, D) of the images, of any length.

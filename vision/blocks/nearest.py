@@ -1,7 +1,7 @@
-"""The exact nearest neighbours of many queries, without a matrix of all queries by all items.
+"""Exact nearest neighbours by inner product, without a matrix of all queries by all items.
 
-Scores are inner products. The gallery is multiplied block by block, and of every block only what
-beats the best so far is kept, so that memory is that of one block whatever the gallery's size.
+The gallery is multiplied block by block, and of every block only scores above the best so far are
+kept, so that the memory is that of one block whatever the gallery's size.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 from vision.config.errors import UserError
 
 _QUERIES = 1024
-_SCORES = 2**22  # of one block on the host: 16 MiB
+_SCORES = 2**22  # scores of one block on the host: 16 MiB
 _DEVICE_BLOCK = 8192
 _RESCORED = 2**23  # numbers gathered at a time for the final scores
 
@@ -32,10 +32,10 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
     """The ``k`` items of largest inner product with every query.
 
-    A numpy gallery (also memory-mapped) is searched by the host's BLAS, a JAX array where it
-    lies: split along its first dimension, every device searches its part and the best are merged.
-    Both multiply in float32 and choose some more than ``k``, whose products are then taken in
-    float64. Hence neither blocks nor devices change scores or order. (The one exception: more
+    A numpy gallery (also memory-mapped) is searched by the host's BLAS, a JAX array on its
+    devices: split along its first dimension, every device searches its part and the best are
+    merged. Both multiply in float32 and choose some more than ``k``, whose products are then taken
+    in float64. Hence neither blocks nor devices change scores or order. (The one exception: more
     items that differ by less than float32 rounding meet at place ``k`` than the spare ones.)
 
     Args:
@@ -47,7 +47,7 @@ def nearest(
       Scores float32 (Q, k), falling, and indices int64 (Q, k); equal scores by rising index.
 
     Raises:
-      NearestError: shapes that do not fit, k out of range, or numbers that are not finite.
+      NearestError: shapes that do not match, k out of range, or numbers that are not finite.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
         raise NearestError(
@@ -77,7 +77,7 @@ def _on_host(queries: np.ndarray, gallery: Any, keep: int) -> np.ndarray:
     indices = np.full((len(queries), keep), -1, np.int64)
     largest_block = max(1024, _SCORES // len(queries))
     products = np.empty(largest_block * len(queries), np.float32)
-    # The first blocks are small and double, so that few numbers of any block beat those before.
+    # The first blocks are small and grow, so that few scores of a block beat earlier ones.
     start, size = 0, min(largest_block, max(256, keep))
     while start < len(gallery):
         block = np.asarray(gallery[start : start + size], np.float32)
@@ -100,7 +100,7 @@ def _on_host(queries: np.ndarray, gallery: Any, keep: int) -> np.ndarray:
 def _merged(
     best: np.ndarray, indices: np.ndarray, scores: np.ndarray, start: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The best (R, keep) and their places, joined by a block's scores (R, B), later ones."""
+    """The best (R, keep) and their indices, updated with scores (R, B) of a later block."""
     keep = best.shape[1]
     row, column = np.divmod(np.flatnonzero(scores > best[:, -1:]), scores.shape[1])
     count = np.bincount(row, minlength=len(best))
@@ -131,7 +131,7 @@ def _split(gallery: jax.Array) -> tuple[Any, NamedSharding | None]:
 
 @functools.lru_cache(maxsize=32)
 def _searcher(sharding: NamedSharding | None, axes: Any, keep: int) -> Any:
-    """A program from queries and gallery to the best scores and their places, both (Q, keep)."""
+    """A function from queries and gallery to the best scores and their indices, both (Q, keep)."""
 
     def search(queries: jax.Array, gallery: jax.Array) -> tuple[jax.Array, jax.Array]:
         best, indices = _scan(queries, gallery, min(keep, len(gallery)))
@@ -158,7 +158,7 @@ def _scan(queries: jax.Array, gallery: jax.Array, keep: int) -> tuple[jax.Array,
     size = min(count, max(_DEVICE_BLOCK, keep))
 
     def step(i: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        # The last block reaches back over the one before; what was seen does not count again.
+        # The last block overlaps the one before; items already scored are masked.
         first = jnp.minimum(i * size, count - size)
         block = jax.lax.dynamic_slice_in_dim(gallery, first, size).astype(jnp.float32)
         scores = jnp.matmul(queries, block.T, precision=jax.lax.Precision.HIGHEST)

@@ -1,8 +1,8 @@
-"""Metrics of rankings, from the places of the relevant items alone.
+"""Metrics of rankings, from the positions of the relevant items alone.
 
-A ranking orders a gallery by falling score, equal scores by rising index. Everything here follows
-from where the relevant items stand in it, so that no ranking is ever kept. Metrics are one float64
-per query, 0..1, NaN for a query without relevant items; ``mean`` leaves those out.
+A ranking orders a gallery by decreasing score, equal scores by ascending index. All metrics are
+computed from the positions of the relevant items, so that no ranking is kept. Metrics are one
+float64 per query, 0..1, NaN for a query without relevant items; ``mean`` leaves those out.
 
 References: recall@k, precision@k, R-precision, reciprocal rank, average precision and nDCG are as
 in torchmetrics; ``hit`` is R@k of the captioning literature (Karpathy and Fei-Fei, 2015) and of
@@ -20,24 +20,24 @@ import numpy as np
 from vision.config.errors import UserError
 
 NEVER = 2**62
-"""The place of an item that is not found at all."""
+"""The position of an item that is never retrieved."""
 
-_SCORES = 2**25  # at a time: 128 MiB
-_FEW = 8  # relevant items, for which counting is faster than sorting
+_SCORES = 2**25  # scores computed at a time: 128 MiB
+_FEW = 8  # up to so many relevant items, counting is faster than sorting
 
 
 class RankingError(UserError):
-    """What is relevant, or what is ranked, is not usable."""
+    """Relevant items, queries or gallery are invalid."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Places:
-    """Where the relevant items of every query stand.
+    """Positions of the relevant items of every query.
 
     Attributes:
-      place: int64 (Q, P), 0 is first; rising, filled up with ``NEVER``, which is also the place
-        of an item that was not ranked.
-      relevant: int64 (Q,), how many relevant items there are, ranked or not.
+      place: int64 (Q, P) positions, 0 is first; ascending, padded with ``NEVER``, which is also the
+        position of an item that was not ranked.
+      relevant: int64 (Q,), number of relevant items, ranked or not.
     """
 
     place: np.ndarray
@@ -45,7 +45,7 @@ class Places:
 
     @property
     def first(self) -> np.ndarray:
-        """(Q,) place of the best relevant item."""
+        """(Q,) position of the best relevant item."""
         return self.place.min(1, initial=NEVER)
 
 
@@ -55,19 +55,19 @@ def rank(
     relevant: Callable[[int], np.ndarray],
     junk: Callable[[int], np.ndarray] | None = None,
 ) -> Places:
-    """Ranks a gallery by inner product, a part of the queries at a time.
+    """Ranks a gallery by inner product, a block of queries at a time.
 
-    Rows with NaN or infinity are failures, not gaps: such an item comes after all others and is
-    never found, such a query finds nothing.
+    Rows with NaN or infinity count as failures: such an item comes after all others and is never
+    retrieved, such a query retrieves nothing.
 
     Args:
       queries: (Q, D) float.
       gallery: (N, D) float.
-      relevant: query to the indices of its relevant items, without repetition.
-      junk: query to the indices that count neither way: they are taken out of its ranking.
+      relevant: query -> indices of its relevant items, without repetition.
+      junk: query -> indices of items that are removed from its ranking.
 
     Raises:
-      RankingError: shapes that do not fit, finite rows with products that are not, an index out
+      RankingError: shapes that do not match, finite rows with infinite products, an index out
         of range, or an item that is both relevant and junk.
     """
     if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
@@ -101,7 +101,7 @@ def rank(
 
 
 def _zeroed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Float32 rows (N, D) with zeros where they are not finite, and (N,) bool, which are."""
+    """Float32 rows (N, D), zero where not finite, and (N,) bool: the finite rows."""
     finite = np.asarray(np.isfinite(x).all(1))
     x = x.astype(np.float32, copy=False)
     return (x if finite.all() else np.where(finite[:, None], x, np.float32(0))), finite
@@ -110,7 +110,7 @@ def _zeroed(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:
     items = np.asarray(items, np.int64)
     if items.size and not 0 <= items.min() <= items.max() < count:
-        raise RankingError(f"query {query} names items outside 0..{count - 1}")
+        raise RankingError(f"query {query} has items outside 0..{count - 1}")
     return items
 
 
@@ -136,12 +136,12 @@ def hit(places: Places, k: int) -> np.ndarray:
 
 
 def recall(places: Places, k: int) -> np.ndarray:
-    """The share of the relevant items that is among the first ``k``."""
+    """Share of the relevant items that are among the first ``k``."""
     return _ratio((places.place < k).sum(1), places.relevant)
 
 
 def precision(places: Places, k: int) -> np.ndarray:
-    """The share of the first ``k`` that is relevant."""
+    """Share of the first ``k`` that are relevant."""
     return _defined(places, (places.place < k).sum(1) / k)
 
 
@@ -151,15 +151,15 @@ def r_precision(places: Places) -> np.ndarray:
 
 
 def reciprocal_rank(places: Places) -> np.ndarray:
-    """One over the rank, counted from 1, of the best relevant item; 0 if none is found."""
+    """One over the rank, counted from 1, of the best relevant item; 0 if none is retrieved."""
     return _defined(places, np.where(places.first < NEVER, 1 / (places.first + 1.0), 0))
 
 
 def average_precision(places: Places, k: int | None = None) -> np.ndarray:
-    """The mean of the precisions at the relevant items, those not found giving 0.
+    """Mean of the precisions at the relevant items; those not retrieved contribute 0.
 
-    With ``k``, only items among the first ``k`` count, and the sum is divided by the number of
-    relevant ones that could be there, ``min(R, k)`` (INQUIRE's AP@50).
+    With ``k``, only items among the first ``k`` count, and the sum is divided by the largest
+    possible number of relevant ones, ``min(R, k)`` (INQUIRE's AP@50).
     """
     counted = places.place < (NEVER if k is None else k)
     nth = np.arange(1, places.place.shape[1] + 1)
@@ -168,7 +168,7 @@ def average_precision(places: Places, k: int | None = None) -> np.ndarray:
 
 
 def trapezoid(places: Places) -> np.ndarray:
-    """Area under precision and recall, joined by straight lines."""
+    """Area under the precision-recall curve by the trapezoidal rule."""
     nth = np.arange(places.place.shape[1])
     place = places.place.astype(np.float64)
     previous_precision = np.where(place == 0, 1.0, nth / np.maximum(place, 1))
@@ -188,9 +188,9 @@ def ndcg(places: Places, k: int | None = None) -> np.ndarray:
 
 
 def median_rank(places: Places, size: int) -> float:
-    """Median rank of the best relevant item, from 1, rounded down as the literature has it.
+    """Median rank of the best relevant item, from 1, rounded down as in the literature.
 
-    ``size`` is the rank of queries whose items are not found: that of the gallery.
+    ``size`` is the rank assigned to queries whose items are not retrieved: the gallery's size.
     """
     ranks = _ranks(places, size)
     return float(np.floor(np.median(ranks))) if ranks.size else np.nan

@@ -15,10 +15,10 @@ class Scale:
     """The inverse temperature that multiplies similarities.
 
     Attributes:
-      initial: its first value: 1/0.07 for CLIP and FILIP, 10 for SigLIP, 1 for ALIGN.
-      maximum: the scale never exceeds it (CLIP: 100); None for no bound. A gradient that would
-        push further is dropped, one that leads back passes, as if the parameter were clipped
-        after every update.
+      initial: initial value: 1/0.07 for CLIP and FILIP, 10 for SigLIP, 1 for ALIGN.
+      maximum: the scale never exceeds it (CLIP: 100); None for no bound. Gradients that
+        would increase it further are zeroed, others pass, as if the parameter were clipped after
+        every update.
       learned: False keeps ``initial``.
       form: what is learned: ``log_scale`` a with scale = exp(a) (CLIP, SigLIP), or
         ``temperature`` sigma with scale = 1 / sigma (ALIGN), which then needs a maximum.
@@ -49,7 +49,7 @@ class Scale:
 
     def value(self, params: dict[str, Any]) -> jax.Array:
         """The scale, float32 scalar. NaN where the parameter is not finite, infinity included:
-        the loss is then NaN too, and what happens next is the training loop's to say."""
+        the loss is then NaN too, and the training loop handles it."""
         if not self.learned:
             return jnp.float32(self.initial)
         param = jnp.asarray(params[self.form], jnp.float32)
@@ -64,7 +64,7 @@ class Scale:
 
 @jax.custom_vjp
 def clamp(x: jax.Array, low: float, high: float) -> jax.Array:
-    """``x`` kept in [low, high]. Its gradient vanishes only where descent leads further out."""
+    """``x`` kept in [low, high]. Its gradient is zero only where descent leads further out."""
     return jnp.clip(x, low, high)
 
 

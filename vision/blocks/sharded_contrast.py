@@ -1,9 +1,10 @@
-"""Contrast of large batches: no device holds the matrix of all pairs.
+"""Contrastive losses of large batches without the matrix of all pairs on any device.
 
-Every device keeps its images. Texts go round a ring of devices, with the statistics that belong
-to them: at each stop the device compares the texts that are there with its images. After one
-round texts have met all images and are home again. The backward pass computes each block of
-pairs again, so that beside the texts of the ring only one block of (B / devices)^2 pairs exists.
+Every device keeps its images. Blocks of texts, with their statistics, are passed around a ring of
+devices (``ppermute``): at each step a device compares its images with the texts that it holds.
+After one round every text has been compared with all images and is back on its device. The backward
+pass recomputes each block of pairs, so that beside the texts of the ring only one block of (B /
+devices)^2 pairs exists.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Modality:
     """The images, or the texts, of a batch: row i of one belongs to row i of the other.
 
     Attributes:
-      features: what the similarity reads, (n, ...).
+      features: inputs of the similarity, (n, ...).
       key: (n,) int or (n, K) float: see ``vision.blocks.contrast.affinities``.
       valid: (n,) bool: False for rows that count neither as positive nor as negative.
-      twin: (n, C, L) integers, or None: captions of a row, as ``fingerprint`` gives them. Rows
-        that share one are no negatives of each other.
+      twin: (n, C, L) integers, or None: fingerprints of a row's captions, from ``fingerprint``.
+        Rows that share one are not negatives of each other.
     """
 
     features: Features
@@ -67,12 +68,12 @@ def compare(
       similarity: see ``vision.blocks.similarity``.
       coefficients: scale and bias, ``loss.coefficients(params)``.
       images, texts: both sides, B rows.
-      groups: the batch is cut into so many runs of rows that are compared within themselves
-        only, and texts travel within a group's devices (M2-Encoder's grouped ITC): the loss is
-        the mean over the rows of all groups. Which rows meet is as random as the sampler.
+      groups: the batch is split into so many runs of consecutive rows; rows are compared within a
+        group only, and texts are passed within a group's devices (M2-Encoder's grouped ITC). The
+        loss is the mean over the rows of all groups. Groups are as random as the sampler.
 
     Raises:
-      ContrastError: devices, groups and rows do not divide.
+      ContrastError: devices, groups and rows are not divisible.
     """
     mesh = jax.sharding.get_abstract_mesh()
     sharded = not mesh.empty and set(BATCH_AXES) <= set(mesh.axis_names)
@@ -106,7 +107,7 @@ def device_sums(
     ring: int = 1,
     devices: int = 1,
 ) -> tuple[Stats, Stats, jax.Array]:
-    """Sums over the whole batch, from the rows of one device: images, texts, own pairs."""
+    """Sums over the whole batch, from the rows of one device: images, texts, matching pairs."""
     round_trip = functools.partial(ring_sums, loss, similarity, coefficients)
     if groups == 1:
         sums = round_trip(images, texts, ring=ring, devices=devices)
@@ -126,13 +127,13 @@ def ring_sums(
     ring: int = 1,
     devices: int = 1,
 ) -> tuple[Stats, Stats, jax.Array]:
-    """Sums over one device's rows, after texts have gone round a ring of ``ring`` devices."""
+    """Sums over one device's rows, after texts were passed around a ring of ``ring`` devices."""
     image_features, text_features = similarity.prepare(images.features, texts.features)
     images = dataclasses.replace(images, features=image_features)
     texts = dataclasses.replace(texts, features=text_features)
     own_pairs = own_scores(similarity, images, texts)
     scale, bias = coefficients
-    # A choice by what differs between devices tells shard_map that statistics will differ too.
+    # A select on a device-varying value tells shard_map that the statistics vary between devices.
     image_stats, text_stats = (
         jax.tree.map(lambda x: jnp.where(images.valid, x, x), begin(loss, scale * s + bias))
         for s in own_pairs
@@ -166,7 +167,7 @@ def compare_block(
     text_stats: Stats,
     texts: Modality,
 ) -> tuple[Stats, Stats]:
-    """Statistics after all of ``images`` met all of ``texts``, a chunk of texts at a time."""
+    """Statistics after comparing ``images`` with ``texts``, a chunk of texts at a time."""
 
     def step(image_stats: Stats, chunk_of_texts: tuple[Stats, Modality]) -> tuple[Stats, Stats]:
         return visit(
@@ -177,7 +178,7 @@ def compare_block(
             pairs_of(similarity, images, chunk_of_texts[1]),
         )
 
-    # Recomputed in the backward pass: otherwise all blocks would be kept until then.
+    # Recomputed in the backward pass: otherwise all blocks would be kept in memory until then.
     step = jax.checkpoint(step, prevent_cse=False)
     size, rows = similarity.chunk, texts.valid.shape[0]
     if size is None or size >= rows:
@@ -187,7 +188,7 @@ def compare_block(
 
 
 def pairs_of(similarity: Similarity, images: Modality, texts: Modality) -> Pairs:
-    """All pairs of some images and some texts."""
+    """All pairs of a block of images and a block of texts."""
     to_text, to_image = similarity(images.features, texts.features)
     affinity = affinities(images.key, texts.key)
     keep = images.valid[:, None] & texts.valid[None, :]
@@ -216,7 +217,7 @@ def share_caption(images: jax.Array, texts: jax.Array) -> jax.Array:
 
 
 def fingerprint(ids: jax.Array) -> jax.Array:
-    """Two 32-bit hashes (..., 2) uint32 of token ids (..., T): equal texts have equal ones.
+    """Two 32-bit hashes (..., 2) uint32 of token ids (..., T); equal texts have equal hashes.
 
     Among 32,768 different texts, two share both hashes with a probability of about 3e-11.
     """

@@ -1,9 +1,9 @@
-"""How alike images and texts are: from embeddings, from tokens, from parts.
+"""Similarities of images and texts, from embeddings, tokens or parts.
 
 A similarity is a frozen dataclass, called on dicts of arrays with one row per image and one row
-per text. It gives two float32 matrices (n images, m texts): by the first an image ranks texts, by
-the second a text ranks images; only late interaction tells them apart. Names in the dicts are
-those of a dual encoder's ``out`` without ``image/`` and ``text/``.
+per text. It gives two float32 matrices (n images, m texts): the first ranks texts for an image,
+the second images for a text; they differ only for late interaction. Names in the dicts are those of
+a dual encoder's ``out`` without ``image/`` and ``text/``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ Tree = Any
 
 
 class ContrastError(UserError):
-    """Images and texts cannot be compared: sizes do not fit, or something is missing."""
+    """Images and texts cannot be compared: sizes do not match, or an input is missing."""
 
 
 class Similarity(Protocol):
-    """See the module.
+    """Protocol of a similarity, see the module.
 
     Attributes:
-      reads: the names that it needs in ``out``.
-      chunk: how many texts the caller may compare with all images at a time; None for all.
+      reads: the entries of ``out`` that it needs.
+      chunk: number of texts that are compared with all images at a time; None for all.
       captions: ``each``: with several captions per image, a text is one caption, and losses are
         averaged over captions. ``all``: a text is all captions of an image.
     """
@@ -46,14 +46,14 @@ class Similarity(Protocol):
     def captions(self) -> Literal["each", "all"]: ...
 
     def prepare(self, images: Features, texts: Features) -> tuple[Features, Features]:
-        """What is done once, with the rows that a device has, before any comparison."""
+        """Computed once on the rows of a device, before any comparison."""
         ...
 
     def __call__(self, images: Features, texts: Features) -> tuple[jax.Array, jax.Array]: ...
 
 
 class _OfEmbeddings:
-    """What similarities of embeddings have in common."""
+    """Common part of similarities of embeddings."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -117,25 +117,25 @@ class BestPart(_OfEmbeddings):
         if present is not None:
             scores = jnp.where(present[None, :, None, :], scores, NEVER)
         best = jnp.max(scores, (2, 3))
-        # A text without captions is as unlike everything as a text can be.
+        # A text without captions has the lowest cosine with everything.
         best = jnp.maximum(best, -1.0)
         return best, best
 
 
 @dataclasses.dataclass(frozen=True)
 class LateInteraction:
-    """Every patch finds its best word, every word its best patch (FILIP, Yao et al. 2022).
+    """Mean over patches of the best word's similarity, and vice versa (FILIP, Yao et al. 2022).
 
     With unit tokens f_ip (n, P, D) and g_jt (m, T, D), padding left out:
     to_text_ij = mean_p max_t f_ip . g_jt and to_image_ij = mean_t max_p f_ip . g_jt.
-    Tokens are normalised here; ``mask`` (n, P) or (m, T), where given, is true for tokens that
-    count. An item without any token has similarity 0 with everything.
+    Tokens are normalised here; ``mask`` (n, P) or (m, T), where given, is true for real tokens.
+    An item without any token has similarity 0 with everything.
 
     Attributes:
       chunk: texts per block: n x chunk x P x T products exist at once.
       keep: share of an item's tokens that are kept: those with the highest similarity to any
-        token of the other side among the rows that the device has (the paper keeps 0.25).
-        Below 1 the loss depends on how rows are split over devices.
+        token of the other modality on the same device (the paper keeps 0.25). Below 1 the loss
+        depends on how rows are split over devices.
       compute: number format of the products; they are summed in float32.
     """
 
@@ -182,7 +182,7 @@ class LateInteraction:
         return inner("ipd,jtd->ijpt", image.astype(dtype), text.astype(dtype))
 
     def _best(self, images: Features, texts: Features) -> tuple[jax.Array, jax.Array]:
-        """Highest cosine of every token, (n, P) and (m, T), with any token of the other side."""
+        """Highest cosine of every token, (n, P) and (m, T), with any of the other modality."""
         images, texts = jax.lax.stop_gradient((images, texts))
         texts = {**texts, "mask": token_mask(texts)}
         patch = token_mask(images)[:, None, :, None]
@@ -212,18 +212,18 @@ def unit(x: jax.Array) -> jax.Array:
 
 
 def token_mask(side: Features) -> jax.Array:
-    """(n, N) bool: which tokens count; all of them where nothing is said."""
+    """(n, N) bool: the real tokens; all of them without a ``mask``."""
     mask = side.get("mask")
     return jnp.ones(side["tokens"].shape[:2], bool) if mask is None else mask.astype(bool)
 
 
 def masked_mean(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Mean over the last axis of what ``mask`` says, 0 where it says nothing."""
+    """Mean over the last axis where ``mask``; 0 where it is all False."""
     return jnp.sum(jnp.where(mask, x, 0.0), -1) / jnp.maximum(jnp.sum(mask, -1), 1)
 
 
 def select(side: Features, best: jax.Array, share: float) -> Features:
-    """The tokens with the highest ``best`` (n, N) of every row, as many as ``share`` says."""
+    """The share ``share`` of every row's tokens with the highest ``best`` (n, N)."""
     mask = token_mask(side)
     count = math.ceil(share * best.shape[1])
     _, index = jax.lax.top_k(jnp.where(mask, best, NEVER), count)
@@ -234,7 +234,7 @@ def select(side: Features, best: jax.Array, share: float) -> Features:
 
 
 def chunks(tree: Tree, size: int | None) -> Tree:
-    """Arrays (n, ...) as (ceil(n / size), size, ...); rows that are missing are zeros, False."""
+    """Arrays (n, ...) as (ceil(n / size), size, ...); missing rows are zeros or False."""
 
     def cut(x: jax.Array) -> jax.Array:
         rows = min(size or len(x), len(x))

@@ -1,4 +1,4 @@
-"""Activations and gradients at a site of a tower, for methods that look inside."""
+"""Activations and gradients at a site of a tower, for attribution and feature methods."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ class SiteError(UserError):
 
 
 def activations(call: Callable[[Tap], object], sites: tuple[str, ...]) -> list[jax.Array]:
-    """What flows at ``sites`` when ``called`` with a tap. Traceable.
+    """The activations at ``sites`` when ``call`` runs with a tap. Traceable.
 
     Raises:
-      SiteError: no such site; the message says which there are.
+      SiteError: no such site; the message lists the existing ones.
     """
     captured: dict[str, jax.Array] = {}
 
@@ -36,12 +36,13 @@ def activations(call: Callable[[Tap], object], sites: tuple[str, ...]) -> list[j
 
 
 def at_site(call: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax.Array]:
-    """The activation at ``site``, and the gradient of ``sum(asked(tap))`` with respect to it.
+    """The activation at ``site``, and the gradient of ``sum(call(tap))`` with respect to it.
 
-    The gradient is that of a zero which a tap adds there, so no model is edited. Traceable.
+    It is the gradient of a zero that a tap adds at the site, so the model is not changed.
+    Traceable.
 
     Raises:
-      SiteError: no such site; the message says which there are.
+      SiteError: no such site; the message lists the existing ones.
     """
     shapes = _shapes(call)
     if site not in shapes:
@@ -76,4 +77,4 @@ def _shapes(call: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
 def _absent(site: str, shapes: Mapping[str, object]) -> str:
     if shapes:
         return f"site={site!r}, but the tower has {', '.join(shapes)}"
-    return f"site={site!r}: no tower with sites is called on the way"
+    return f"site={site!r}: no tower with sites is called"

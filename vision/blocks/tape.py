@@ -1,9 +1,10 @@
-"""A traced function as a list of its operations, and its backward pass with other rules.
+"""A traced function as a list of its operations, and its backward pass with modified rules.
 
-``record`` runs a function and writes down every primitive operation whose result depends on the
-input, calls and scans unrolled; ``Tape.pull`` goes back through them. With the rule ``vjp`` for all
-that is the gradient; a method that changes what passes backwards (relevance, guided
-backpropagation) gives a rule of its own and edits no model. Traceable; run it under ``jax.jit``.
+``record`` runs a function and records every primitive operation whose result depends on the input,
+with calls inlined and scans unrolled; ``Tape.pull`` runs the backward pass. With the rule ``vjp``
+for all operations it is the gradient; methods that change the backward pass (relevance, guided
+backpropagation) supply their own rule without changing the model. Traceable; run it under
+``jax.jit``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from vision.parallel import jax_internals
 
 @dataclasses.dataclass(eq=False)
 class Value:
-    """An array of a run.
+    """An array of a recorded run.
 
     Attributes:
       array: traced, or a constant.
@@ -35,15 +36,15 @@ class Value:
 
 @dataclasses.dataclass(eq=False)
 class Operation:
-    """A primitive operation that was run.
+    """A recorded primitive operation.
 
     Attributes:
       name: of the primitive, such as ``dot_general``.
       params: of the primitive.
-      calls: names of the functions under ``jax.jit`` that it stands in, the outermost first:
+      calls: names of the enclosing functions under ``jax.jit``, outermost first:
         ``jax.nn.relu`` is a ``max`` in a call ``relu``.
-      inputs, outputs: what it read and made; at least one of each depends on the input.
-      run: arrays of the inputs to a list of arrays of the outputs.
+      inputs, outputs: its operands and results; at least one of each depends on the input.
+      run: maps the arrays of the inputs to a list of arrays of the outputs.
     """
 
     name: str
@@ -55,22 +56,22 @@ class Operation:
 
     @property
     def dependent(self) -> list[int]:
-        """Places of the inputs that depend on the function's input."""
+        """Indices of the inputs that depend on the function's input."""
         return [i for i, value in enumerate(self.inputs) if value.depends]
 
 
 Cotangents = list[Any]
-# Cotangents of the outputs, one each, to those of the inputs; None where nothing passes.
+# Maps the cotangents of the outputs to those of the inputs; None for no cotangent.
 Rule = Callable[[Operation, Cotangents], Cotangents]
 
 
 @dataclasses.dataclass(eq=False)
 class Tape:
-    """What ``record`` wrote down.
+    """The operations that ``record`` recorded.
 
     Attributes:
       start: the function's input.
-      operations: in the order in which they ran.
+      operations: in order of execution.
       end: the function's result.
     """
 
@@ -79,7 +80,7 @@ class Tape:
     end: Value
 
     def pull(self, cotangent: jax.Array, rule: Rule) -> jax.Array:
-        """The input's cotangent, of the result's ``cotangent``, by ``rule`` at each operation."""
+        """The cotangent of the input from that of the result, by ``rule`` at each operation."""
         cotangents: dict[Value, Any] = {}
         if self.end.depends:
             cotangents[self.end] = cotangent
@@ -98,9 +99,9 @@ class Tape:
 
 
 def record(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Tape:
-    """Runs ``function``, of one floating-point array to one, and writes down its operations.
+    """Runs ``function``, from one floating-point array to one, and records its operations.
 
-    What is neither a call nor a scan stands as one operation, ``cond`` and ``while`` too.
+    Primitives other than calls and scans are one operation each, also ``cond`` and ``while``.
     """
     start, operations = Value(x, True), []
     [end] = _read(jax.make_jaxpr(function)(x), [start], operations, ())
@@ -108,7 +109,7 @@ def record(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> Tape:
 
 
 def vjp(operation: Operation, cotangents: Cotangents, places: Sequence[int] | None = None):
-    """What the gradient passes to the inputs at ``places``; None for all that depend."""
+    """Cotangents of the inputs at the indices ``places``; None for all that depend."""
     places = operation.dependent if places is None else places
     differentiable = [i for i, value in enumerate(operation.outputs) if value.depends]
 
@@ -132,7 +133,7 @@ def vjp(operation: Operation, cotangents: Cotangents, places: Sequence[int] | No
 def _read(
     closed: ClosedJaxpr, inputs: list[Value], operations: list[Operation], calls: tuple[str, ...]
 ) -> list[Value]:
-    """Runs a jaxpr on values, its operations written down at the end of ``operations``."""
+    """Runs a jaxpr on values, appending its operations to ``operations``."""
     jaxpr = closed.jaxpr
     known: dict[Any, Value] = dict(zip(jaxpr.invars, inputs, strict=True))
     known |= {v: Value(x) for v, x in zip(jaxpr.constvars, closed.consts, strict=True)}
@@ -177,7 +178,7 @@ def _unrolled(
     operations: list[Operation],
     calls: tuple[str, ...],
 ) -> list[Value]:
-    """A scan, one step after another."""
+    """Runs a scan unrolled, step by step."""
     num_constants, num_carry = scan.constants, scan.carry
     constants, carry = inputs[:num_constants], inputs[num_constants : num_constants + num_carry]
     steps = range(scan.length)

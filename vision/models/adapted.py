@@ -1,4 +1,4 @@
-"""A trained tower with what fine-tuning adds to it: adapters, prompts, frozen statistics."""
+"""A pretrained tower with parameter-efficient fine-tuning: adapters, prompts, frozen statistics."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from vision.train.tower import Tap, Tower, Tree, apply_tap
 class Prompts:
     """Learned tokens that a transformer reads beside those of the image.
 
-    Jia et al., Visual Prompt Tuning, 2022. They stand behind all other tokens, from ``stem`` to
-    the last block, and are taken away at ``tokens``.
+    Jia et al., Visual Prompt Tuning, 2022. They are appended to the other tokens from ``stem`` to
+    the last block, and removed before ``tokens``.
 
     Attributes:
-      tokens: how many.
-      deep: new ones before every block, in place of what became of those before; otherwise only
+      tokens: number of prompt tokens.
+      deep: new prompts before every block, replacing the outputs of those before; otherwise only
         before the first. A tower that scans its blocks runs them one by one then.
       side: ``image/`` or ``text/`` of a dual encoder.
     """
@@ -41,24 +41,25 @@ class Prompts:
 
 
 class AdaptedTower(nn.Module):
-    """Computes what ``tower`` does with its parameters changed by few others.
+    """``tower`` with its parameters modified by few additional ones.
 
-    The tower's variables are below ``tower``, under the names that they have without this, and
-    ``InitFrom(source, into="tower")`` fills them. What is trained is for the optimizer's rules to
-    say; those of adapters alone, and of a new head, are::
+    The tower's variables are below ``tower``, under their usual names, and
+    ``InitFrom(source, into="tower")`` loads them. The optimizer's rules say what is trained; these
+    train the adapters and a new head only::
 
         Rule(r"model/(adapters|prompts)|/head/"), Rule(".*", learning_rate=0)
 
-    ``merged`` gives the plain tower back. Kernels with an adapter are made anew in every step, so
-    their gradient takes the memory of those kernels, but no optimizer state is kept for it.
+    ``merged`` returns the plain tower. Kernels with an adapter are recomputed in every step, so
+    their gradient takes as much memory as those kernels, but they have no optimizer state.
 
     Attributes:
-      tower: any.
+      tower: the pretrained tower.
       adapters: kernels that get a low-rank update, below ``adapters`` under the names of the
-        layers. At the start they change nothing, not even the last bit.
-      prompts: tokens for a ViT, ``prompts`` (1 or blocks, tokens, D). A tap sees them behind the
+        layers. At initialisation the output is bitwise that of the tower.
+      prompts: tokens for a ViT, ``prompts`` (1 or blocks, tokens, D). A tap sees them after the
         others in ``stem`` and in the blocks.
-      frozen_statistics: BatchNorm uses its running statistics in training too, and leaves them.
+      frozen_statistics: BatchNorm uses its running statistics in training too, and does not update
+        them.
       num_classes: of the tower, where it has None.
     """
 
@@ -80,12 +81,12 @@ class AdaptedTower(nn.Module):
 
     @nn.compact
     def __call__(
-        self, inputs: Any, *, train: bool = False, tap: Tap | None = None, **asked: Any
+        self, inputs: Any, *, train: bool = False, tap: Tap | None = None, **kwargs: Any
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        # Its variables are put together here, so it cannot be a submodule.
+        # Its variables are assembled here, so it cannot be a submodule.
         tower = self.tower.clone(parent=None, name=None)
         if self.is_initializing():
-            self._initialise(tower, inputs, asked)
+            self._initialise(tower, inputs, kwargs)
         params = self.variables["params"]
         state = {k: tree["tower"] for k, tree in self.variables.items() if k != "params"}
         merged = params["tower"]
@@ -94,24 +95,24 @@ class AdaptedTower(nn.Module):
         if self.prompts is not None:
             tap = _Prompting.tap(self.prompts, params["prompts"], tap)
         changing = train and not self.frozen_statistics
-        found, updated = tower.apply(
+        result, updated = tower.apply(
             {"params": merged, **state},
             inputs,
             train=train,
             tap=tap,
             rngs={"dropout": self.make_rng("dropout")} if self.has_rng("dropout") else {},
             mutable=[name for name in state if changing and self.is_mutable_collection(name)],
-            **asked,
+            **kwargs,
         )
         for name, tree in updated.items():
             self.put_variable(name, "tower", tree)
-        return found  # pyright: ignore[reportReturnType]
+        return result  # pyright: ignore[reportReturnType]
 
     @nn.nowrap
-    def _initialise(self, tower: Tower, inputs: Any, asked: Mapping[str, Any]) -> None:
+    def _initialise(self, tower: Tower, inputs: Any, kwargs: Mapping[str, Any]) -> None:
         keys = jax.random.split(self.make_rng("params"), 3)
         (_, out), variables = tower.init_with_output(
-            {"params": keys[0]}, inputs, train=False, **asked
+            {"params": keys[0]}, inputs, train=False, **kwargs
         )
         for collection, tree in variables.items():
             self.put_variable(collection, "tower", tree)
@@ -131,19 +132,19 @@ class AdaptedTower(nn.Module):
 
 
 def merged(model: Tower, variables: Mapping[str, Tree]) -> tuple[Tower, dict[str, Tree]]:
-    """The plain tower within a tuned one, and its variables; any other model as it is.
+    """The plain tower within an ``AdaptedTower``, and its variables; any other model unchanged.
 
     Args:
       model: a tower.
       variables: its ``{"params": tree, "model_state": tree}``.
 
     Raises:
-      ValueError: the model has prompts, which no plain tower can have.
+      ValueError: the model has prompts, which cannot be merged.
     """
     if not isinstance(model, AdaptedTower):
         return model, dict(variables)
     if model.prompts is not None:
-        raise ValueError("a tower with prompts is no plain tower: prompts cannot be merged")
+        raise ValueError("prompts cannot be merged into a plain tower")
     params = variables["params"]
     state = {key: tree["tower"] for key, tree in variables["model_state"].items()}
     merge = jax.jit(lambda base, added: merge_adapters(model.adapters, base, added))
@@ -153,7 +154,7 @@ def merged(model: Tower, variables: Mapping[str, Tree]) -> tuple[Tower, dict[str
 
 @dataclasses.dataclass(frozen=True)
 class _Prompting(Tap):
-    """Adds prompts at the stem, replaces them between blocks, and takes them away at the end."""
+    """Appends prompts at the stem, replaces them between blocks, and removes them at the end."""
 
     after: Tap | None = None
 
@@ -162,10 +163,10 @@ class _Prompting(Tap):
         count, side = prompts.tokens, prompts.side
 
         def edit(name: str, x: jax.Array) -> jax.Array:
-            place = name.removeprefix(side)
-            if place == "tokens":
+            site = name.removeprefix(side)
+            if site == "tokens":
                 return x[:, :-count]
-            layer = 0 if place == "stem" else int(place.removeprefix("block")) + 1
+            layer = 0 if site == "stem" else int(site.removeprefix("block")) + 1
             rows = jnp.broadcast_to(values[layer].astype(x.dtype), (len(x), *values.shape[1:]))
             return jnp.concatenate([x if layer == 0 else x[:, :-count], rows], axis=1)
 

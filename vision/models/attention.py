@@ -1,4 +1,4 @@
-"""Attention of given queries, keys and values: its weights, or its result alone."""
+"""Dot-product attention of queries, keys and values: the weights, or only the output."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def attention_weights(
         earlier = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
         visible = earlier if visible is None else visible & earlier
     if visible is not None:
-        # Finite, so that a row without anything to see has uniform weights instead of NaN.
+        # Finite, so that a row without visible keys has uniform weights instead of NaN.
         logits = jnp.where(visible, logits, -0.7 * jnp.finfo(jnp.float32).max)
     return jax.nn.softmax(logits, axis=-1)
 
@@ -46,25 +46,25 @@ def attend(
     mask: jax.Array | None = None,
     causal: bool = False,
 ) -> jax.Array:
-    """Attention of (B, N, heads, d) arrays without a trace of its weights.
+    """Attention output of (B, N, heads, d) arrays, without storing the weights.
 
-    Nothing but its arguments is kept for the backward pass (Dao et al., FlashAttention, 2022).
+    Only the arguments are kept for the backward pass (Dao et al., FlashAttention, 2022).
 
     Args:
-      mask: (B, N) bool, the keys that may be looked at; None for all.
-      causal: whether token i looks at tokens up to i only.
+      mask: (B, N) bool, the keys that can be attended to; None for all.
+      causal: token i attends only to tokens up to i.
     """
     if implementation == "cudnn":
         return _attend(q, k, v, mask, precision.attention_logits, implementation, causal)
     # The weights are computed again in the backward pass: a hundredth of a block's arithmetic
     # against an array of (B, heads, N, N) that would be written, kept and read.
-    kept = functools.partial(
+    attention = functools.partial(
         _attend,
         logits_dtype=precision.attention_logits,
         implementation=implementation,
         causal=causal,
     )
-    return jax.checkpoint(kept)(q, k, v, mask)
+    return jax.checkpoint(attention)(q, k, v, mask)
 
 
 def _attend(

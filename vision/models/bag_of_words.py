@@ -1,6 +1,6 @@
-"""Text towers that count: words, or n-grams, without regard to their order.
+"""Bag-of-words and bag-of-n-grams text towers, which ignore word order.
 
-They are called as those of ``vision.models.text`` and answer alike.
+They have the interface of the towers in ``vision.models.text``.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ from vision.train.tower import Tap, apply_tap
 
 
 class BagOfWords(nn.Module):
-    """How often every id occurs, through an MLP of two layers.
+    """An MLP of two layers on the counts of every id.
 
     The first layer's product of the counts (B, vocab_size) with its kernel is the sum of the
     kernel's rows at the ids, which is how it is computed. ``stem`` is (B, T, hidden): those rows.
 
     Attributes:
-      vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
+      vocab_size: ids are 0..vocab_size - 1; an id outside gives NaN.
       width: of the embedding.
       hidden: units between the two layers; None for ``width``.
-      pad_id: of padding, which is not counted; None for none.
+      pad_id: id of padding, which is not counted; None if there is none.
       dropout: of the hidden units.
       activation: between the layers.
       precision: number formats of parameters, computation and outputs.
@@ -64,7 +64,7 @@ class BagOfWords(nn.Module):
 
 
 class HashedNgrams(nn.Module):
-    """How often every n-gram occurs, hashed into buckets, through an MLP of two layers.
+    """An MLP of two layers on the counts of n-grams, hashed into buckets.
 
     An n-gram is the ids at some distances from a token: ``(0, 1)`` is a bigram, ``(0, 1, 2)`` a
     trigram, ``(0, 2)`` a bigram that skips a token. Every pattern has hash values of its own;
@@ -94,7 +94,7 @@ class HashedNgrams(nn.Module):
         for pattern in self.patterns:
             if not pattern or pattern[0] != 0 or list(pattern) != sorted(set(pattern)):
                 raise ValueError(
-                    f"patterns: {pattern} is no pattern: distances that begin with 0 and ascend"
+                    f"patterns: {pattern} is not a pattern: increasing distances from 0"
                 )
         super().__post_init__()
 
@@ -104,25 +104,25 @@ class HashedNgrams(nn.Module):
     ) -> tuple[jax.Array, Out]:
         check_ids(ids)
         mask = real_tokens(ids, self.pad_id)
-        found = [ngrams(ids, mask, pattern, i) for i, pattern in enumerate(self.patterns)]
-        codes = jnp.concatenate([code for code, _ in found], 1)
-        there = jnp.concatenate([valid for _, valid in found], 1)
+        grams = [ngrams(ids, mask, pattern, i) for i, pattern in enumerate(self.patterns)]
+        codes = jnp.concatenate([code for code, _ in grams], 1)
+        exists = jnp.concatenate([valid for _, valid in grams], 1)
         buckets = (codes % jnp.uint32(self.buckets)).astype(jnp.int32)
-        return _counted(self, buckets, self.buckets, there, mask, train, tap)
+        return _counted(self, buckets, self.buckets, exists, mask, train, tap)
 
 
 def ngrams(
     ids: jax.Array, mask: jax.Array, pattern: tuple[int, ...], salt: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Hash values uint32 (B, T) of the n-grams that begin at every token, and which exist."""
+    """Hash values uint32 (B, T) of the n-gram at every token, and (B, T) bool: which exist."""
     tokens = ids.shape[1]
     code = jnp.full(ids.shape, 0x9E3779B9 * (salt + 1) % 2**32, jnp.uint32)
-    there = jnp.ones(ids.shape, bool)
+    exists = jnp.ones(ids.shape, bool)
     for distance in pattern:
         pad = ((0, 0), (0, distance))
         code = _mixed(code ^ jnp.pad(ids, pad)[:, distance:][:, :tokens].astype(jnp.uint32))
-        there &= jnp.pad(mask, pad)[:, distance:][:, :tokens]
-    return code, there
+        exists &= jnp.pad(mask, pad)[:, distance:][:, :tokens]
+    return code, exists
 
 
 def _check(tower: BagOfWords | HashedNgrams) -> None:
@@ -142,15 +142,15 @@ def _counted(
     tower: BagOfWords | HashedNgrams,
     codes: jax.Array,
     size: int,
-    there: jax.Array,
+    exists: jax.Array,
     mask: jax.Array,
     train: bool,
     tap: Tap | None,
 ) -> tuple[jax.Array, Out]:
-    """Counts of the codes 0..size - 1 that are ``there``, through the tower's MLP."""
+    """The tower's MLP on the counts of the codes 0..size - 1 where ``exists``."""
     precision = tower.precision
     rows = apply_tap(tap, "stem", embed(codes, size, tower.hidden or tower.width, precision))
-    x = sum_over(rows, there)
+    x = sum_over(rows, exists)
     bias = tower.param("bias", nn.initializers.zeros, x.shape[-1:], precision.params)
     x = (x + bias).astype(precision.compute)
     key = tower.make_rng("dropout") if train and tower.dropout else None

@@ -1,4 +1,4 @@
-"""A causal text decoder that sees an image first: captions, answers, boxes as text."""
+"""A causal text decoder with an image prefix: captions, answers, boxes as text."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Out = dict[str, jax.Array]
 
 
 class Captioner(nn.Module):
-    """The tokens of an image tower, projected, stand before those of a text.
+    """A causal decoder over the projected tokens of an image tower followed by those of a text.
 
-    Called with a dict of ``image`` (B, H, W, C) and ``text`` int ids (B, T). ``out`` has
-    ``prefix`` (B, N, D), the projected image tokens, and of the text ``stem``, ``tokens`` (B, T, D)
-    and ``token_logits`` (B, T, vocab_size): what follows each position. Positions look at the image
-    and at earlier ones only, so padding at the end changes nothing. The embedding is the mean of
-    the prefix.
+    Called with a dict of ``image`` (B, H, W, C) and ``text`` int ids (B, T). ``out`` has ``prefix``
+    (B, N, D), the projected image tokens, and of the text ``stem``, ``tokens`` (B, T, D) and
+    ``token_logits`` (B, T, vocab_size): of the token after each position. Positions attend to the
+    image and to earlier ones only, so padding at the end changes nothing. The embedding is the mean
+    of the prefix.
 
-    To write many texts for an image, the image is seen once: ``forward(..., image,
-    method="see")``, and ``forward(..., prefix, ids, method="write")``.
+    To sample many texts for an image, it is encoded once: ``forward(..., image, method="see")``,
+    then ``forward(..., prefix, ids, method="write")``.
 
     Attributes:
-      image: its tower; gives ``tokens``, has no head.
+      image: the image tower, which gives ``tokens`` and has no head.
       vocab_size: ids are 0..vocab_size - 1.
       width, depth, heads: of the decoder; ``mlp_dim`` is four times the width.
-      context: most tokens of a text.
+      context: maximum number of tokens of a text.
       precision: number formats of the decoder.
     """
 
@@ -148,15 +148,15 @@ def sample(
     pad: int = 0,
     temperature: float = 1.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Texts for images that were seen, token after token; traceable.
+    """Samples texts from image prefixes, token by token; traceable.
 
     Args:
       prefix: (B, N, D), as ``see`` gives it.
       key: randomness; not needed at temperature 0.
       length: tokens of a row, ``begin`` included.
       begin: first token of every row, or of each, (B,).
-      end: after it come ``pad``.
-      temperature: of the logits; 0 takes the likeliest token.
+      end: the token that ends a text; after it comes ``pad``.
+      temperature: of the logits; 0 takes the most likely token.
 
     Returns:
       Ids int32 (B, length), and float32 (B, length - 1): log-probabilities of all but the first,
@@ -178,11 +178,11 @@ def sample(
             token = jax.random.categorical(jax.random.fold_in(key, t), logits)
         else:
             token = jnp.argmax(logits, -1)
-        said = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
+        log_probabilities = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], 1)[:, 0]
         token = jnp.where(done, pad, token).astype(jnp.int32)
         ids = jax.lax.dynamic_update_index_in_dim(ids, token, t + 1, 1)
-        return (ids, done | (token == end)), jnp.where(done, 0.0, said)
+        return (ids, done | (token == end)), jnp.where(done, 0.0, log_probabilities)
 
     start = (ids, jnp.zeros(rows, bool))
-    (ids, _), said = jax.lax.scan(step, start, jnp.arange(length - 1))
-    return ids, said.T
+    (ids, _), log_probabilities = jax.lax.scan(step, start, jnp.arange(length - 1))
+    return ids, log_probabilities.T

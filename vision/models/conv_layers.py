@@ -1,4 +1,4 @@
-"""What convolutional towers share: a convolution as PyTorch pads it, and BatchNorm."""
+"""Layers of convolutional towers: a convolution with PyTorch's padding, and BatchNorm."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def conv(
       precision: number formats of parameters and result.
       name: of the layer.
       kernel_init: normal of variance 2 / (area times channels of the result), He et al., 2015.
-      function: what computes it, with the signature of ``convolve``; None is ``convolve`` itself.
+      function: the implementation, with the signature of ``convolve``; None is ``convolve`` itself.
     """
     size = (kernel, kernel) if isinstance(kernel, int) else kernel
     if padding is None:
@@ -76,7 +76,7 @@ def conv(
 
 
 class BatchNorm(nn.BatchNorm):
-    """Normalises by its running statistics where those may not change: see ``Tuned``."""
+    """Normalises by its running statistics where those may not change: see ``AdaptedTower``."""
 
     def __call__(
         self,

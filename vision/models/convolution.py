@@ -1,8 +1,8 @@
-"""Convolutions and max pooling in the form that the backend at hand computes fast.
+"""Convolutions and max pooling in a form that is fast on the current backend.
 
 ``convolve`` takes the place of ``jax.lax.conv_general_dilated`` in ``nn.Conv(...,
 conv_general_dilated=convolve)``, which leaves names and shapes of parameters as they are. On GPU
-and TPU, and wherever arrays are split over devices, it is that very function. On one CPU device
+and TPU, and wherever arrays are split over devices, it is that function. On one CPU device
 XLA computes the gradient of a kernel, everything depthwise and the gradient of max pooling in
 plain loops; here they are matrix products and sums of shifted arrays, equal to rounding.
 ``bench.convolution`` measures each shape.
@@ -131,7 +131,7 @@ def _general_max_pool(x: jax.Array, window: Pair, strides: Pair, pads: Pads) -> 
 
 
 def _taps(x: jax.Array, fill: float, window: Pair, strides: Pair, pads: Pads) -> list[jax.Array]:
-    """What each position of a window meets."""
+    """The input of each position of a window."""
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)), constant_values=fill)
     shape = _output(x.shape[1:3], window, strides)
     starts = [(i, j) for i in range(window[0]) for j in range(window[1])]
@@ -149,7 +149,7 @@ def _output(size: Sequence[int], kernel: Sequence[int], strides: Pair) -> Pair:
 
 
 def _window(x: jax.Array, start: Pair, shape: Pair, strides: Pair) -> jax.Array:
-    """(B, *shape, C): what one position of the kernel meets, ``start`` from the corner."""
+    """(B, *shape, C): the input of one position of the kernel, ``start`` from the corner."""
     (top, left), (height, width) = start, shape
     limits = (top + (height - 1) * strides[0] + 1, left + (width - 1) * strides[1] + 1)
     return lax.slice(
@@ -216,7 +216,7 @@ def _dense(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Ar
 
 
 def _unfold(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> jax.Array:
-    """(B, h, w, C times the kernel's area): at each place of the result, all that it reads."""
+    """(B, h, w, C times the kernel's area): the receptive field of each position of the result."""
     window = (kernel.shape[0], kernel.shape[1])
     return jnp.concatenate(_taps(x, 0, window, strides, pads), axis=-1)
 
@@ -230,7 +230,7 @@ def _dense_jvp(strides: Pair, pads: Pads, primals: Any, tangents: Any) -> Any:
 
 
 def _tangent(primals: Any, tangents: Any, by_x: Any, by_kernel: Any) -> Any:
-    """Product rule; what is known to be zero costs nothing."""
+    """Product rule, skipping tangents that are symbolic zeros."""
     (x, kernel), (dx, dkernel) = primals, tangents
     zero = jax.custom_derivatives.SymbolicZero
     if isinstance(dkernel, zero):
@@ -240,9 +240,9 @@ def _tangent(primals: Any, tangents: Any, by_x: Any, by_kernel: Any) -> Any:
 
 
 def _recomputed(function: Any) -> Any:
-    """Keeps for the backward pass what ``function`` is given, not what it makes of it.
+    """Keeps only the arguments of ``function`` for the backward pass, and recomputes the rest.
 
-    Rearranged images are several times as large as images, and are needed only for a moment.
+    Rearranged images are several times as large as images.
     """
     return jax.checkpoint(function, prevent_cse=False)
 
@@ -337,10 +337,10 @@ def _depthwise_by_image(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Arra
         for i in range(height)
         for j in range(width)
     ]
-    whole = sum(parts[1:], parts[0])
+    full = sum(parts[1:], parts[0])
     low, high = (height - 1 - top, width - 1 - left), (height - 1 - bottom, width - 1 - right)
     crop = [(-a, -b, 0) for a, b in zip(low, high, strict=True)]
-    return lax.pad(whole, jnp.zeros((), x.dtype), (none, *crop, none))
+    return lax.pad(full, jnp.zeros((), x.dtype), (none, *crop, none))
 
 
 def _depthwise_by_kernel(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
@@ -349,11 +349,11 @@ def _depthwise_by_kernel(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Arr
     batch, channels = x.shape[0], x.shape[-1]
     height, width = kernel.shape[:2]
     rows, columns = _output(x.shape[1:3], (height, width), (1, 1))
-    each = jnp.broadcast_to(kernel[:, :, 0], (batch, height, width, channels))
+    kernels = jnp.broadcast_to(kernel[:, :, 0], (batch, height, width, channels))
 
-    def row(i: jax.Array, each: jax.Array) -> jax.Array:
+    def row(i: jax.Array, kernels: jax.Array) -> jax.Array:
         band = lax.dynamic_slice_in_dim(x, i, height, axis=1)
-        windows = [band[:, :, j : j + width] * each for j in range(columns)]
+        windows = [band[:, :, j : j + width] * kernels for j in range(columns)]
         return jnp.stack([window.sum((1, 2)) for window in windows], axis=1)
 
-    return jnp.moveaxis(lax.map(lambda i: _recomputed(row)(i, each), jnp.arange(rows)), 0, 1)
+    return jnp.moveaxis(lax.map(lambda i: _recomputed(row)(i, kernels), jnp.arange(rows)), 0, 1)

@@ -40,10 +40,10 @@ _INIT = nn.initializers.he_normal()
 
 
 class DenseLayer(nn.Module):
-    """What one layer adds to the channels that it is given, the parts of which are ``parts``.
+    """The new channels of one layer, from all earlier ones, ``parts``.
 
-    It takes them unjoined, so that rematerialisation keeps each once: of joined ones every layer
-    would keep its own copy (Pleiss et al., Memory-Efficient DenseNets, 2017).
+    They are passed unconcatenated, so that rematerialisation keeps each once: every layer would
+    keep its own copy of a concatenation (Pleiss et al., Memory-Efficient DenseNets, 2017).
     """
 
     growth: int

@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower and a text tower that answer in one space."""
+"""The dual encoder: an image tower and a text tower with a joint embedding space."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ Out = dict[str, jax.Array]
 class Dual(nn.Module):
     """Two towers, each followed by a linear projection to the joint width and to length 1.
 
-    Called with a dict that has ``image`` (B, h, w, C), ``text`` int ids (B, T), or both. Of C
-    captions per image, ids (B, C, T), everything is (B, C, ...). ``out`` holds the towers' names
-    below ``image/`` and ``text/``, but ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or
-    (B, C, D) are projected: float32 unit vectors; so are, with ``tokens``, ``image/tokens`` and
-    ``text/tokens``. A tap finds what ``out`` names, under the same name; captions are rows to it:
-    (B C, ...). The first result is the image's embedding, or without an image the text's. A text
-    tower that tells tokens is asked for those at ``text_positions``, int (B, M) or (B, C, M).
+    Called with a dict that has ``image`` (B, h, w, C), ``text`` int ids (B, T), or both. With C
+    captions per image, ids (B, C, T), all text outputs are (B, C, ...). ``out`` holds the towers'
+    names below ``image/`` and ``text/``, but ``image/embedding`` (B, D) and ``text/embedding`` (B,
+    D) or (B, C, D) are projected: float32 unit vectors; so are, with ``tokens``, ``image/tokens``
+    and ``text/tokens``. A tap sees the entries of ``out`` under the same names, with captions as
+    rows: (B C, ...). The first result is the image's embedding, or without an image the text's.
+    With ``text_positions`` int (B, M) or (B, C, M), a text tower with a masked head predicts the
+    tokens at those positions only.
 
     Parameters are below ``image``, ``text``, ``image_projection`` and ``text_projection``, so that
     rules can tell them apart: ``Rule("model/image/", learning_rate=0)`` freezes the image tower
@@ -36,11 +37,11 @@ class Dual(nn.Module):
     Attributes:
       image: tower of the images.
       text: tower of the texts.
-      width: of the joint space; None for no projections, between towers of equal width.
+      width: of the joint space; None for no projections, if the towers have equal width.
       image_projection: whether the image has a projection; LiT leaves it out.
       bias: whether the projections have one.
-      tokens: whether tokens are projected like embeddings, as late interaction needs it.
-      precision: number formats of the projections; they compute in its ``output``.
+      tokens: whether tokens are projected like embeddings, as late interaction needs.
+      precision: number formats of the projections, which compute in its ``output``.
     """
 
     image: Tower
@@ -69,36 +70,36 @@ class Dual(nn.Module):
         if "text" in inputs:
             ids = inputs["text"]
             rows = ids.shape[:-1]
-            asked = {}
+            kwargs = {}
             if (positions := inputs.get("text_positions")) is not None:
-                asked = {"positions": positions.reshape(-1, positions.shape[-1])}
+                kwargs = {"positions": positions.reshape(-1, positions.shape[-1])}
             ids = ids.reshape(-1, ids.shape[-1])
-            found = self._side("text", self.text, ids, train, tap, **asked)
-            out |= {name: x.reshape(*rows, *x.shape[1:]) for name, x in found.items()}
-        given = [out[f"{side}/embedding"] for side in ("image", "text") if side in inputs]
-        if len({x.shape[-1] for x in given}) > 1:
+            text_out = self._side("text", self.text, ids, train, tap, **kwargs)
+            out |= {name: x.reshape(*rows, *x.shape[1:]) for name, x in text_out.items()}
+        embeddings = [out[f"{side}/embedding"] for side in ("image", "text") if side in inputs]
+        if len({x.shape[-1] for x in embeddings}) > 1:
             raise ValueError(
-                f"the image's embedding has {given[0].shape[-1]} numbers and the text's "
-                f"{given[1].shape[-1]}: set width, and image_projection, or make the towers agree"
+                f"the image's embedding has {embeddings[0].shape[-1]} numbers and the text's "
+                f"{embeddings[1].shape[-1]}: set width and image_projection, or use equal widths"
             )
-        return given[0], out
+        return embeddings[0], out
 
     @nn.nowrap
     def _side(
-        self, side: str, tower: Tower, x: jax.Array, train: bool, tap: Tap | None, **asked: Any
+        self, side: str, tower: Tower, x: jax.Array, train: bool, tap: Tap | None, **kwargs: Any
     ) -> Out:
         projected = ("embedding", "tokens") if self.tokens else ("embedding",)
-        below = None if tap is None else _Below(tap.fn, tap.sites, f"{side}/", projected)
-        found = tower(x, train=train, tap=below, **asked)[1]  # pyright: ignore[reportCallIssue]
-        if missing := [name for name in projected if name not in found]:
-            raise ValueError(f"the {side} tower {type(tower).__name__} gives no {missing[0]}")
+        side_tap = None if tap is None else _Below(tap.fn, tap.sites, f"{side}/", projected)
+        tower_out = tower(x, train=train, tap=side_tap, **kwargs)[1]  # pyright: ignore[reportCallIssue]
+        if missing := [name for name in projected if name not in tower_out]:
+            raise ValueError(f"the {side} tower {type(tower).__name__} has no output {missing[0]}")
         project = self._projection(side) if side == "text" or self.image_projection else None
         for name in projected:
-            vectors = found[name].astype(self.precision.output)
+            vectors = tower_out[name].astype(self.precision.output)
             if project is not None:
                 vectors = constrain_batch(project(vectors))
-            found[name] = apply_tap(tap, f"{side}/{name}", unit(vectors))
-        return {f"{side}/{name}": value for name, value in found.items()}
+            tower_out[name] = apply_tap(tap, f"{side}/{name}", unit(vectors))
+        return {f"{side}/{name}": value for name, value in tower_out.items()}
 
     @nn.nowrap
     def _projection(self, side: str) -> nn.Dense | None:
@@ -117,7 +118,7 @@ class Dual(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class _Below(Tap):
-    """A tap as one of two towers sees it: sites have a prefix, and some are touched later."""
+    """A tap for one of the two towers: sites get a prefix, and those in ``later`` are skipped."""
 
     prefix: str = ""
     later: tuple[str, ...] = ()

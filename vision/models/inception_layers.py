@@ -1,4 +1,4 @@
-"""Branches of convolutions side by side: what both Inception networks are made of."""
+"""Parallel branches of convolutions, the blocks of both Inception networks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Conv(NamedTuple):
 
 # Max pooling has stride 2 and no padding; average pooling has stride 1 and keeps the size.
 Pool = Literal["max", "average"]
-# Convolutions in a tuple stand side by side and are given the same.
+# Convolutions in a tuple are parallel and have the same input.
 Step = Conv | Pool | tuple[Conv, ...]
 Branch = tuple[Step, ...]
 Branches = tuple[Branch, ...]
@@ -57,7 +57,7 @@ def scaled(channels: int, width_multiplier: float) -> int:
     """``channels`` times the multiplier.
 
     Raises:
-      ValueError: it is not a whole number above zero.
+      ValueError: it is not a positive whole number.
     """
     product = channels * width_multiplier
     if product < 1 or not float(product).is_integer():
@@ -68,15 +68,15 @@ def scaled(channels: int, width_multiplier: float) -> int:
 
 
 def convolutions(branches: Branches) -> dict[tuple[int, int, str], Conv]:
-    """All convolutions by branch, step, and which of those side by side: ``""``, ``a``, ``b``."""
-    found = {}
+    """All convolutions by branch, step, and index among parallel ones: ``""``, ``a``, ``b``."""
+    layers = {}
     for i, branch in enumerate(branches):
         for j, step in enumerate(branch):
             if isinstance(step, Conv):
-                found[i, j, ""] = step
+                layers[i, j, ""] = step
             elif not isinstance(step, str):
-                found |= {(i, j, "ab"[k]): sizes for k, sizes in enumerate(step)}
-    return found
+                layers |= {(i, j, "ab"[k]): sizes for k, sizes in enumerate(step)}
+    return layers
 
 
 def check_fields(tower: Any, blocks: Sequence[Branches]) -> None:
@@ -115,9 +115,9 @@ class ConvUnit(nn.Module):
 
 
 class Mixed(nn.Module):
-    """Branches side by side, their results one after another along the channels.
+    """Parallel branches, their results concatenated along the channels.
 
-    Step j of branch i is ``branch<i>_<j>``, pooling counted; convolutions side by side are
+    Step j of branch i is ``branch<i>_<j>``, pooling included; parallel convolutions are
     ``branch<i>_<j>a``, ``branch<i>_<j>b``. With ``residual_scale`` a 1x1 convolution ``project``
     of the result, times the scale, is added to ``x``, and ReLU follows if ``relu``.
     """

@@ -66,7 +66,7 @@ HEAD = Conv(1536)
 
 
 class ResidualPlan(NamedTuple):
-    """A block: its branches, what scales their sum if it is added to the input, ReLU after it."""
+    """A block: its branches, the scale of their sum if it is residual, and whether ReLU follows."""
 
     branches: Branches
     residual_scale: float | None = None
@@ -77,10 +77,10 @@ class InceptionResNetV2(nn.Module):
     """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
 
     Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
-    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is what the first
-    residual block is given; residual blocks and the reductions between them count as ``block00``
-    to ``block41``. ``map`` is the result of the 1x1 convolution after the last block, ``tokens``
-    the same with its positions flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``,
+    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is the input of the
+    first residual block; residual blocks and the reductions between them count as ``block00`` to
+    ``block41``. ``map`` is the result of the 1x1 convolution after the last block, ``tokens`` the
+    same with its positions flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``,
     ``embedding`` and ``logits`` are of the output dtype, everything else is of the compute dtype.
     BatchNorm's epsilon is 1e-3.
 
@@ -111,7 +111,7 @@ class InceptionResNetV2(nn.Module):
 
     @nn.nowrap
     def blocks(self) -> tuple[ResidualPlan, ...]:
-        """What ``block00`` and so on are; the last adds without scaling and has no ReLU."""
+        """The plans of ``block00`` and so on; the last adds without scaling and has no ReLU."""
         a, b, c = self.depths
         return (
             *(ResidualPlan(BLOCK_A, 0.17),) * a,

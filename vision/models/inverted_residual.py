@@ -1,4 +1,4 @@
-"""Inverted residual blocks and squeeze-and-excitation: what mobile networks are made of."""
+"""Inverted residual blocks and squeeze-and-excitation, the blocks of mobile networks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ _HE_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 
 
 class Row(NamedTuple):
-    """Blocks of a stage that are alike, but for the stride that only the stage's first one has."""
+    """Equal blocks of a stage; only the first block of a stage has the stride."""
 
     repeats: int
     kernel: int
@@ -63,7 +63,7 @@ class BlockPlan:
     """Sizes of one block.
 
     Attributes:
-      stage: of the network, from 0; a stage begins where the table of the paper has a line.
+      stage: of the network, from 0; a stage is a row of the paper's table.
       kind: ``inverted``: 1x1 expansion, depthwise, 1x1 projection (Sandler et al., 2018);
         ``separable``: depthwise, 1x1 projection; ``pointwise``: one 1x1 convolution.
       channels: of the result.
@@ -119,11 +119,11 @@ def scaled_repeats(repeats: Sequence[int], multiplier: float) -> list[int]:
 
     Later rows get their share first, so that the first, which has the stride, grows last.
     """
-    left, wanted = sum(repeats), math.ceil(sum(repeats) * multiplier)
+    unassigned, remaining = sum(repeats), math.ceil(sum(repeats) * multiplier)
     scaled = []
     for n in reversed(repeats):
-        scaled.append(max(1, round(n / left * wanted)))
-        left, wanted = left - n, wanted - scaled[-1]
+        scaled.append(max(1, round(n / unassigned * remaining)))
+        unassigned, remaining = unassigned - n, remaining - scaled[-1]
     return scaled[::-1]
 
 
@@ -138,7 +138,7 @@ def plan_blocks(
 
     Args:
       stages: the table, at multipliers of 1.
-      stem: channels that the first block is given.
+      stem: input channels of the first block.
       width_multiplier: of the channels of all blocks, which are rounded to multiples of 8.
       depth_multipliers: of the number of blocks, one per stage.
       squeezed: hidden channels and expansion to channels of squeeze-and-excitation.
@@ -169,7 +169,7 @@ def plan_blocks(
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by what the whole image says of them (Hu et al., 2018): (B, h, w, C)."""
+    """Scales channels by a gate computed from the pooled image (Hu et al., 2018): (B, h, w, C)."""
 
     channels: int
     activation: Activation
@@ -188,11 +188,11 @@ class SqueezeExcite(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class ConvNorm:
-    """Convolutions with BatchNorm as this network has them everywhere.
+    """Convolutions with BatchNorm, with the settings of the whole network.
 
     Attributes:
-      padding: ``symmetric`` as PyTorch pads, ``same`` as TensorFlow does: strided convolutions
-        on one side more.
+      padding: ``symmetric`` as PyTorch pads, ``same`` as TensorFlow does: more on one side
+        for strided convolutions.
       epsilon: of BatchNorm.
       precision: number formats.
     """
@@ -276,7 +276,7 @@ def check_mobile(tower: Any) -> None:
 def run_mobile(
     tower: Any, plan: MobilePlan, x: jax.Array, train: bool, tap: Tap | None
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """What a mobile tower returns, as ``vision.train.tower`` says.
+    """Output of a mobile tower, as documented in ``vision.train.tower``.
 
     Args:
       tower: the module whose layers these are, with the fields of ``MobileNetV2``.

@@ -1,4 +1,4 @@
-"""What two or more image towers share: noise, MLP, layer scale, spatial outputs, the head."""
+"""Layers that several image towers share: noise, MLP, layer scale, spatial outputs, the head."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _is_product(primitive: Any, *args: Any, **params: Any) -> Any:
 def rematerialise(
     block: type[nn.Module], remat: Remat, *, scanned: bool = False, static: tuple[int, ...] = ()
 ) -> type[nn.Module]:
-    """A block that forgets intermediates and computes them again in the backward pass.
+    """A block whose intermediates are recomputed in the backward pass.
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 
@@ -73,7 +73,7 @@ def check_rate(name: str, value: float) -> None:
 
 
 def check_positive(**sizes: int | float | None) -> None:
-    """Raises ValueError for the first argument that is given and not above zero."""
+    """Raises ValueError for the first argument that is neither None nor positive."""
     for name, value in sizes.items():
         if value is not None and value <= 0:
             raise ValueError(f"{name}={value!r}, but it is positive")
@@ -115,8 +115,8 @@ def drop_path(x: jax.Array, key: jax.Array | None, rate: jax.Array | float | Non
     if key is None or rate is None:
         return x
     keep = 1 - jnp.asarray(rate, jnp.float32)
-    kept = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
-    return x * (kept / keep).astype(x.dtype)
+    mask = jax.random.bernoulli(key, keep, (x.shape[0],) + (1,) * (x.ndim - 1))
+    return x * (mask / keep).astype(x.dtype)
 
 
 def drop_path_rates(rate: float, depth: int) -> jax.Array:
@@ -125,7 +125,7 @@ def drop_path_rates(rate: float, depth: int) -> jax.Array:
 
 
 def as_output(precision: Precision) -> Precision:
-    """Of layers that compute what a tower returns."""
+    """Number formats of layers that compute an output of the tower."""
     return dataclasses.replace(precision, compute=precision.output)
 
 
@@ -243,7 +243,7 @@ def classify(
     kernel is normal with standard deviation 0.01 (Goyal et al., Accurate, Large Minibatch SGD,
     2017).
     """
-    # Its gradient comes out of the head's kernel, split as that is: say here that batches are.
+    # Its gradient would be sharded like the head's kernel: constrain it to be split by batch.
     embedding = constrain_batch(apply_tap(tap, "embedding", embedding.astype(precision.output)))
     out = {**out, "embedding": embedding}
     if num_classes:

@@ -1,4 +1,4 @@
-"""NASNet: two cells, found by search on small images, stacked to any size."""
+"""NASNet: two cells from architecture search on small images, stacked to any size."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _STEP = re.compile(rf"{_SUMMAND}\+{_SUMMAND}")
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """What a cell computes, from its own input, state 0, and that of the cell before, state 1.
+    """The operations of a cell on its input, state 0, and the previous cell's input, state 1.
 
     Attributes:
       steps: texts such as ``"sep5(0)+identity(1)"``: step i makes state 2 + i, the sum of two
         operations (``OPERATIONS``) on earlier states.
-      concat: the states that are the result, one after another; empty for all that no step reads.
+      concat: the states that are concatenated to the result; empty for all that no step reads.
     """
 
     steps: tuple[str, ...]
@@ -60,8 +60,8 @@ class Cell:
 
     def parsed(self) -> list[tuple[tuple[str, int], tuple[str, int]]]:
         """Per step operation and state, of the left and the right summand."""
-        found = (_STEP.fullmatch(step) for step in self.steps)
-        return [((m[1], int(m[2])), (m[3], int(m[4]))) for m in found if m is not None]
+        matches = (_STEP.fullmatch(step) for step in self.steps)
+        return [((m[1], int(m[2])), (m[3], int(m[4]))) for m in matches if m is not None]
 
     def result(self) -> tuple[int, ...]:
         """The states that are concatenated."""
@@ -83,10 +83,10 @@ class Genotype:
 
     @classmethod
     def from_json(cls, text: str) -> Genotype:
-        """What ``to_json`` wrote.
+        """Reads the output of ``to_json``.
 
         Raises:
-          ValueError: it is no genotype.
+          ValueError: the text is not a genotype.
         """
         try:
             plain = json.loads(text)
@@ -95,7 +95,7 @@ class Genotype:
                 for kind in ("normal", "reduction")
             }
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"no genotype: {text:.60}: {error!r}") from error
+            raise ValueError(f"not a genotype: {text:.60}: {error!r}") from error
         return cls(**cells)
 
 
@@ -196,8 +196,8 @@ class NasNet(nn.Module):
                 name=site,
             )
             rate = self.drop_path * (number + 1) / len(kinds) * grown
-            own = None if key is None else jax.random.fold_in(key, number)
-            before, x = x, constrain_batch(cell(x, before, train, own, rate))
+            cell_key = None if key is None else jax.random.fold_in(key, number)
+            before, x = x, constrain_batch(cell(x, before, train, cell_key, rate))
             x = out[site] = apply_tap(tap, site, x)
         x, out = spatial_sites(nn.relu(x), out, tap)
         pooled = x.mean((1, 2), dtype=jnp.float32)
@@ -206,7 +206,7 @@ class NasNet(nn.Module):
 
     @nn.nowrap
     def _grown(self, train: bool) -> jax.Array | float:
-        """How far drop path has risen, 0..1."""
+        """Fraction of the final drop-path rate, 0..1."""
         if not self.drop_path or not self.drop_path_calls:
             return 1.0
         calls = self.variable("schedule", "calls", lambda: jnp.zeros((), jnp.float32))
@@ -247,9 +247,15 @@ class CellLayer(nn.Module):
                 stride = self.stride if state < 2 else 1
                 y = self._operate(operation, states[state], stride, train, f"step{i}{side}_")
                 if operation != "identity":
-                    own = None if key is None else jax.random.fold_in(key, len(states) * 2)
-                    own = own if own is None else jax.random.fold_in(own, "lr".index(side))
-                    y = drop_path(y, own, rate)
+                    operation_key = (
+                        None if key is None else jax.random.fold_in(key, len(states) * 2)
+                    )
+                    operation_key = (
+                        operation_key
+                        if operation_key is None
+                        else jax.random.fold_in(operation_key, "lr".index(side))
+                    )
+                    y = drop_path(y, operation_key, rate)
                 summands.append(y)
             states.append(summands[0] + summands[1])
         results = []

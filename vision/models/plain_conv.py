@@ -1,4 +1,4 @@
-"""The small convolutional network of dataset distillation: blocks that are all alike."""
+"""ConvNet, the small network of dataset distillation: a stack of equal blocks."""
 
 from __future__ import annotations
 

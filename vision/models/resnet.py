@@ -87,7 +87,7 @@ class ResidualBlock(nn.Module):
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """(B, h, w, C) means of 2x2 windows; one that an odd side cuts is the mean of what is there."""
+    """(B, h, w, C) means of 2x2 windows; windows cut by an odd side are means of the rest."""
     return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
 
 
@@ -181,10 +181,10 @@ class ResNet(nn.Module):
             convs = [("1", width // 2, 3, 2), ("2", width // 2, 3, 1), ("3", width, 3, 1)]
         else:
             convs = [("", width, 7, 2) if self.stem == "imagenet" else ("", width, 3, 1)]
-        for place, channels, kernel, stride in convs:
-            name = f"stem_conv{place}"
+        for suffix, channels, kernel, stride in convs:
+            name = f"stem_conv{suffix}"
             x = conv(channels, kernel, stride, precision=self.precision, name=name)(x)
-            x = nn.relu(batch_norm(x, train, self.precision, f"stem_norm{place}"))
+            x = nn.relu(batch_norm(x, train, self.precision, f"stem_norm{suffix}"))
         if self.stem != "cifar":
             x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         x = apply_tap(tap, "stem", constrain_batch(x))

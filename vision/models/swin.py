@@ -1,4 +1,4 @@
-"""Swin transformer: attention in windows, every second time in shifted ones."""
+"""Swin transformer: attention in windows, shifted in every second block."""
 
 from __future__ import annotations
 
@@ -61,12 +61,12 @@ def relative_positions(window: Pair, side: int) -> np.ndarray:
     """
     rows, columns = np.mgrid[: window[0], : window[1]].reshape(2, -1)
     down = rows[:, None] - rows[None] + side - 1
-    right = columns[:, None] - columns[None] + side - 1
-    return down * (2 * side - 1) + right
+    across = columns[:, None] - columns[None] + side - 1
+    return down * (2 * side - 1) + across
 
 
 def shift_mask(size: Pair, window: Pair, shift: Pair) -> np.ndarray:
-    """(windows, N, N) bool: which tokens of a shifted window see each other.
+    """(windows, N, N) bool: which tokens of a shifted window attend to each other.
 
     After ``size`` tokens were rolled by ``shift``, the windows at the end hold tokens from
     opposite sides of the image; those do not.
@@ -198,11 +198,11 @@ class Swin(nn.Module):
     ``embedding`` and ``logits`` are of the output dtype, attention weights float32, everything
     else is of the compute dtype. ``vision.models.vit.TENSOR_PARALLEL`` lays it out over a mesh.
 
-    Images have any size: zeros below and to the right fill them up to a multiple of the patch,
-    and the tokens of a stage up to a multiple of the window, where they are seen by others, as in
-    timm. Where that is so, tokens at opposite sides of the image may see each other in shifted
-    windows, again as in timm; where windows fit, they never do. In a stage with fewer tokens than
-    the window, windows are as large as the image and use the middle of the bias table.
+    Images have any size: zeros below and to the right fill them up to a multiple of the patch, and
+    the tokens of a stage up to a multiple of the window, where other tokens attend to them, as in
+    timm. In that case tokens at opposite sides of the image may attend to each other in shifted
+    windows, again as in timm; if windows divide the map, they never do. In a stage with fewer
+    tokens than the window, windows are as large as the image and use the middle of the bias table.
 
     Attributes:
       variant: sizes, one of ``VARIANTS``.
@@ -309,8 +309,8 @@ class Swin(nn.Module):
                 block = block_type(
                     stage, j % 2 == 1, self.mlp_ratio, self.precision, tap, site, name=site
                 )
-                x, found = block(x, keys[i], rates[i])
-                out |= {f"{site}/{name}".rstrip("/"): value for name, value in found.items()}
+                x, block_out = block(x, keys[i], rates[i])
+                out |= {f"{site}/{name}".rstrip("/"): value for name, value in block_out.items()}
                 i += 1
 
         x = layer_norm(x, self.precision, "norm", epsilon=_EPSILON)

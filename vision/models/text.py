@@ -1,7 +1,9 @@
-"""Text towers: a transformer, and a convolution over words; ``bags`` has those without an order.
+"""Text towers: a transformer, and a convolution over words.
+
+Towers that ignore word order are in ``vision.models.bag_of_words``.
 
 All are called with token ids, int (B, T), and return ``(embedding, out)`` as ``vision.train.tower``
-says, with one name more in ``out``: ``mask`` (B, T) bool, true for tokens that count. Those are the
+says, with one more entry in ``out``: ``mask`` (B, T) bool, true for real tokens. Those are the
 tokens up to the last one that is not padding, so an id that also stands for a word (CLIP's padding
 is its exclamation mark) is padding only at the end of a row.
 """
@@ -45,13 +47,13 @@ class TextTransformer(nn.Module):
     ``stem`` is (B, T, D): token vectors with their positions and, with ``segments``, a vector for
     the segment of the token. It is called with ``segment_ids`` int (B, T) then; without them all
     tokens belong to the first. ``tokens`` are those of all positions, padding included; ``mask``
-    tells. Nothing that counts ever sees padding: a causal tower because it comes last, any other
-    because it is masked. A row of padding alone gives finite numbers without meaning.
+    marks the real ones. Real tokens never attend to padding: in a causal tower because it comes
+    last, in any other because it is masked. A row of padding alone gives finite, arbitrary numbers.
 
     With ``masked_head`` there is ``token_logits`` (B, T, vocab_size), or (B, M, vocab_size) at the
-    ``positions`` int (B, M) that it is called with: what stands there, as BERT asks it (Devlin et
-    al., 2019). A dense layer, the activation and a LayerNorm; their product with the table of token
-    vectors, and a bias per token.
+    ``positions`` int (B, M) that it is called with: logits of the tokens there, as in BERT (Devlin
+    et al., 2019). A dense layer, the activation and a LayerNorm; their product with the table of
+    token vectors, and a bias per token.
 
     With its defaults it is the text tower of CLIP ViT-B (Radford et al., 2021) but for the
     activation and the epsilon; their feature at the end-of-text token is ``pool="last"``. BERT
@@ -61,19 +63,19 @@ class TextTransformer(nn.Module):
     Attributes:
       vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
       width, depth, heads: sizes; ``mlp_dim`` is by default four times the width.
-      context: most tokens of a row; shorter rows are welcome.
-      causal: whether a token looks at earlier ones only.
-      pool: the ``last`` token that counts, the ``first``, the ``mean`` of those that count, or
-        attention pooling over them (``map``).
-      pad_id: of padding; None for none: every position counts, and the last is the row's last.
+      context: maximum number of tokens of a row; rows may be shorter.
+      causal: whether a token attends only to itself and earlier ones.
+      pool: the ``last`` real token, the ``first``, the ``mean`` of the real ones, or attention
+        pooling over them (``map``).
+      pad_id: id of padding; None if there is none: all tokens are real.
       initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
       activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
       post_norm: LayerNorms follow the sums of the blocks instead of preceding their branches, and
         one, ``norm_stem``, follows the stem; there is none after the last block.
-      segments: vectors for so many segments; 0 for none.
+      segments: number of segment vectors; 0 for none.
       pooler: a dense layer and a tanh after pooling.
       norm_epsilon: added to the variances of all LayerNorms; CLIP: 1e-5.
-      masked_head: whether it can be asked for tokens that are masked; not of a causal tower.
+      masked_head: whether it has a head that predicts masked tokens; not for causal towers.
       scan, remat, drop_path, dropout, layer_scale, qkv_bias, precision, attention: as in ``ViT``.
     """
 
@@ -125,7 +127,9 @@ class TextTransformer(nn.Module):
         check_rate("dropout", self.dropout)
         check_pad_id(self.pad_id, self.vocab_size)
         if self.masked_head and self.causal:
-            raise ValueError("masked_head=True needs causal=False: a mask is seen from both sides")
+            raise ValueError(
+                "masked_head=True needs causal=False: masked tokens are predicted from both sides"
+            )
         super().__post_init__()
 
     @nn.compact
@@ -195,7 +199,9 @@ class TextTransformer(nn.Module):
         x = apply_tap(tap, "tokens", x)
         out |= blocks | {"tokens": x, "mask": mask}
         if self.masked_head:
-            out["token_logits"] = apply_tap(tap, "token_logits", self._told(x, positions, table))
+            out["token_logits"] = apply_tap(
+                tap, "token_logits", self._token_logits(x, positions, table)
+            )
         if self.pool == "first":
             pooled = x[:, 0]
         elif self.pool == "last":
@@ -228,8 +234,10 @@ class TextTransformer(nn.Module):
         return vectors[0] if segment_ids is None else vectors[segment_ids]
 
     @nn.nowrap
-    def _told(self, x: jax.Array, positions: jax.Array | None, table: nn.Embed) -> jax.Array:
-        """Logits of the tokens at ``positions``, of the output dtype."""
+    def _token_logits(
+        self, x: jax.Array, positions: jax.Array | None, table: nn.Embed
+    ) -> jax.Array:
+        """Logits of the tokens at ``positions``, in the output dtype."""
         if positions is not None:
             x = jnp.take_along_axis(x, positions[:, :, None], 1)
         x = dense(x, self.width, self.precision, "masked_dense", nn.initializers.normal(0.02))
@@ -244,14 +252,14 @@ class TextCNN(nn.Module):
     """Word vectors, a convolution over them, the maximum over the text, an MLP of two layers.
 
     Kim, Convolutional Neural Networks for Sentence Classification, 2014. ``stem`` is (B, T, E),
-    ``tokens`` (B, T, filters x kernels) after the ReLU. Padding counts as zeros, and neither it
-    nor how much of it there is changes anything.
+    ``tokens`` (B, T, filters x kernels) after the ReLU. Padding is zero, and its amount does not
+    change the result.
 
     Attributes:
       vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
       width: of the embedding.
       word_width: E, of the word vectors.
-      kernels: tokens that a filter sees; one convolution for each.
+      kernels: filter sizes in tokens; one convolution for each.
       filters: of every convolution.
       hidden: units between the two layers; None for ``width``.
       pad_id, dropout, precision: as in ``BagOfWords``.
@@ -294,7 +302,7 @@ class TextCNN(nn.Module):
         x = apply_tap(tap, "stem", jnp.where(mask[..., None], x, 0))
         out = {"stem": x, "mask": mask}
         convolution = rematerialise(nn.Conv, self.remat)
-        found = [
+        features = [
             convolution(
                 self.filters,
                 (size,),
@@ -305,7 +313,7 @@ class TextCNN(nn.Module):
             )(x)
             for size in self.kernels
         ]
-        x = constrain_batch(nn.relu(jnp.concatenate(found, -1)))
+        x = constrain_batch(nn.relu(jnp.concatenate(features, -1)))
         x = out["tokens"] = apply_tap(tap, "tokens", x)
         # After the ReLU nothing is below zero: a text without tokens has the maximum zero.
         x = jnp.max(jnp.where(mask[..., None], x, 0), 1)

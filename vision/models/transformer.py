@@ -1,4 +1,4 @@
-"""Transformer blocks, how a tower runs them, and attention pooling."""
+"""Transformer blocks, the loop over them, and attention pooling."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _qkv_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
 
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
-    """How the kernels of a block start, and the biases of its MLP; other biases are zero."""
+    """Initialisers of a block's kernels and of the biases of its MLP; other biases are zero."""
 
     qkv: Initializer = _qkv_init
     proj: Initializer = _XAVIER
@@ -59,7 +59,7 @@ XAVIER = BlockInit()
 
 
 def clip_init(width: int, depth: int) -> BlockInit:
-    """Normal kernels; what is added to the residual stream is smaller the deeper the network.
+    """Normal kernels; those that add to the residual stream are scaled down with the depth.
 
     Radford et al., Learning Transferable Visual Models From Natural Language Supervision, 2021.
     """
@@ -78,7 +78,7 @@ class Attention(nn.Module):
     """Multi-head self-attention.
 
     The kernel of ``qkv`` is (D, 3 D). Its columns are q, k and v of the first head, then of the
-    second, and so on: parts of them on several devices are whole heads (Shoeybi et al.,
+    second, and so on: each device has complete heads (Shoeybi et al.,
     Megatron-LM, 2019).
     """
 
@@ -122,7 +122,7 @@ class GatedMlp(nn.Module):
 
     Shazeer, GLU Variants Improve Transformer, 2020. The columns of the kernel of ``fc1``,
     (D, 2 hidden), are gate and value of the first hidden unit, then of the second, and so on:
-    parts of them on several devices are whole units.
+    each device has complete units.
     """
 
     hidden: int
@@ -149,9 +149,9 @@ class Block(nn.Module):
     Attention Is All You Need, 2017).
 
     Returns the new tokens and, under ``""``, ``attn``, ``mlp`` and perhaps ``attention`` and
-    ``middle``, what belongs into ``out`` below the name of the block. Sites are touched below the
-    name ``site``.
-    ``mask`` (B, N) bool says which tokens the others may look at.
+    ``middle``, entries of ``out`` below the name of the block. Taps see the sites below the name
+    ``site``.
+    ``mask`` (B, N) bool: the tokens that can be attended to.
     """
 
     heads: int
@@ -182,8 +182,8 @@ class Block(nn.Module):
                 return branch
             return LayerScale(self.layer_scale, self.precision, name=name)(branch)
 
-        def normed(x: jax.Array, name: str, here: bool) -> jax.Array:
-            return layer_norm(x, self.precision, name, self.norm_epsilon) if here else x
+        def normed(x: jax.Array, name: str, apply_norm: bool) -> jax.Array:
+            return layer_norm(x, self.precision, name, self.norm_epsilon) if apply_norm else x
 
         y = normed(x, "norm1", not self.post_norm)
         attention = Attention(
@@ -239,7 +239,7 @@ def run_blocks(
     tap: Tap | None = None,
     mask: jax.Array | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
-    """The blocks of a tower, one after another: the last one's tokens, and what goes into ``out``.
+    """Runs the blocks of a tower: the last one's tokens, and the entries of ``out``.
 
     Args:
       module: the tower that calls it; the parameters are its ``blocks`` or ``block00`` and so on.
@@ -252,8 +252,8 @@ def run_blocks(
       remat: see ``rematerialise``.
       key: of the noise; None for none.
       drop_path: rate of the last block; it rises linearly from 0 at the first.
-      tap: touches the sites of the blocks.
-      mask: (B, N) bool, the tokens that others may look at; None for all.
+      tap: applied to the sites of the blocks.
+      mask: (B, N) bool, the tokens that can be attended to; None for all.
     """
     noise: Noise | None = None
     if key is not None:
@@ -271,8 +271,8 @@ def run_blocks(
             in_axes=(0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=depth,
         )
-        x, found = stack(**fields, name="blocks")(x, noise, mask)
-        outs = [layer_of(found, i) for i in range(depth)]
+        x, stacked_out = stack(**fields, name="blocks")(x, noise, mask)
+        outs = [layer_of(stacked_out, i) for i in range(depth)]
     else:
         for i, name in enumerate(names):
             if scan:
@@ -303,8 +303,8 @@ def layer_of(stacked: Tree, i: int) -> Tree:
 class MAPHead(nn.Module):
     """Multi-head attention pooling: a learned probe attends over the tokens, then an MLP.
 
-    Zhai et al., Scaling Vision Transformers, 2022. (B, N, D) to (B, D). ``mask`` (B, N) bool says
-    which tokens there are.
+    Zhai et al., Scaling Vision Transformers, 2022. (B, N, D) to (B, D). ``mask`` (B, N) bool marks
+    the tokens to attend to.
     """
 
     heads: int

@@ -1,4 +1,4 @@
-"""The U-Net of diffusion models: images and their time step in, an image of noise out."""
+"""The U-Net of diffusion models: from images and their time step to the predicted noise."""
 
 from __future__ import annotations
 
@@ -42,19 +42,18 @@ class UNet(nn.Module):
     residual block is scaled and shifted by the time; it is one ``blockNN``, (B, h, w, width times
     the level's multiplier), with the self-attention that follows it where there is one. They count
     through the encoder (``depth`` per level), the middle (one, of two residual blocks around
-    attention), and the decoder (``depth + 1`` per level). The decoder reads what the stem, every
-    block and every reduction of the encoder gave. Sides are halved between levels; those of images
-    are multiples of ``patch * 2 ** (levels - 1)``.
+    attention), and the decoder (``depth + 1`` per level). The decoder reads the outputs of the
+    stem, every block and every downsampling of the encoder. Sides are halved between levels; those
+    of images are multiples of ``patch * 2 ** (levels - 1)``.
 
     ``map`` and ``tokens`` are the last block's after the norm, ``pooled`` and ``embedding`` its
-    mean over places, and ``noise`` (B, H, W, C) what the image is thought to hold: zero at the
-    start.
+    mean over positions, and ``noise`` (B, H, W, C) the prediction: zero at initialisation.
 
     Attributes:
       width: channels of the first level.
       multipliers: of the width, one per level from fine to coarse.
       depth: residual blocks per level of the encoder.
-      patch: side of the squares that the finest level has for its places; 1 for pixels.
+      patch: side of the patches that are the positions of the finest level; 1 for pixels.
       attention: levels with self-attention, counted from 0, the finest.
       heads: of attention.
       groups: of the norms; they divide all numbers of channels.
@@ -97,12 +96,16 @@ class UNet(nn.Module):
                 f"both sides have to be multiples of {least}"
             )
         widths = [self.width * m for m in self.multipliers]
-        about = time_embedding(time, self.width).astype(self.precision.compute)
+        condition = time_embedding(time, self.width).astype(self.precision.compute)
         for i in range(2):
-            about = dense(
-                nn.silu(about) if i else about, 4 * self.width, self.precision, f"time{i}", _LECUN
+            condition = dense(
+                nn.silu(condition) if i else condition,
+                4 * self.width,
+                self.precision,
+                f"time{i}",
+                _LECUN,
             )
-        about = nn.silu(about)
+        condition = nn.silu(condition)
         out: dict[str, jax.Array] = {}
         number = 0
 
@@ -114,26 +117,26 @@ class UNet(nn.Module):
             return out[name]
 
         def block(x: jax.Array, level: int) -> jax.Array:
-            x = self._residual(x, about, widths[level], f"block{number:02d}", train)
+            x = self._residual(x, condition, widths[level], f"block{number:02d}", train)
             return self._attend(x, f"block{number:02d}_attn") if level in self.attention else x
 
         x = self._conv(folded(x, self.patch), self.width, "stem")
         x = out["stem"] = apply_tap(tap, "stem", x)
-        seen = [x]
+        skips = [x]
         for level in range(levels):
             if level:
                 x = self._conv(x, widths[level - 1], f"downsample{level}", stride=2)
-                seen.append(x)
+                skips.append(x)
             for _ in range(self.depth):
                 x = site(block(x, level))
-                seen.append(x)
+                skips.append(x)
         name = f"block{number:02d}"
-        x = self._residual(x, about, widths[-1], name, train)
+        x = self._residual(x, condition, widths[-1], name, train)
         x = self._attend(x, f"{name}_attn")
-        x = site(self._residual(x, about, widths[-1], f"{name}_last", train))
+        x = site(self._residual(x, condition, widths[-1], f"{name}_last", train))
         for level in reversed(range(levels)):
             for _ in range(self.depth + 1):
-                x = site(block(jnp.concatenate([x, seen.pop()], axis=-1), level))
+                x = site(block(jnp.concatenate([x, skips.pop()], axis=-1), level))
             if level:
                 x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
                 x = self._conv(x, widths[level], f"upsample{level}")
@@ -208,7 +211,7 @@ def folded(x: jax.Array, patch: int) -> jax.Array:
 
 
 def unfolded(x: jax.Array, patch: int) -> jax.Array:
-    """What ``folded`` was given."""
+    """The inverse of ``folded``."""
     batch, rows, columns, _ = x.shape
     x = x.reshape(batch, rows, columns, patch, patch, -1).transpose(0, 1, 3, 2, 4, 5)
     return x.reshape(batch, rows * patch, columns * patch, -1)

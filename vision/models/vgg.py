@@ -55,7 +55,7 @@ class ConvBlock(nn.Module):
 
 
 def at_least(x: jax.Array, side: int) -> jax.Array:
-    """(B, h, w, C) with axes shorter than ``side`` brought to it.
+    """(B, h, w, C) with axes shorter than ``side`` stretched to it.
 
     Position i of n to m is the mean of positions floor(i n / m) to ceil((i + 1) n / m), as in
     PyTorch's adaptive average pooling.
@@ -78,8 +78,8 @@ class VGG(nn.Module):
     out)`` as ``vision.train.tower`` says. ``stem`` is the first convolution after its ReLU and
     ``block00`` to ``block11``, for 16 layers, are the others, before max pooling. ``map`` is the
     last pooling's result, ``tokens`` the same with its positions flattened. The two hidden layers
-    see it in windows of 7x7 (one, for images of 224 px); ``pooled`` is the mean of what they
-    make of each. ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and
+    are applied to its windows of 7x7 (one, for images of 224 px); ``pooled`` is the mean over
+    windows. ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and
     ``logits`` are of the output dtype, everything else is of the compute dtype.
 
     Attributes:
@@ -88,7 +88,7 @@ class VGG(nn.Module):
       batch_norm: BatchNorm after every convolution, which the paper does not have.
       width_multiplier: multiplies the channels of the convolutions.
       hidden: width of the two hidden layers: of the embedding.
-      window: side of what the first hidden layer sees of the map; smaller maps are stretched.
+      window: side of the first hidden layer's window on the map; smaller maps are stretched.
       dropout: rate after each hidden layer; 0.5 in the paper.
       precision: number formats of parameters, computation and outputs. Statistics are float32.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
@@ -132,10 +132,10 @@ class VGG(nn.Module):
             keys = list(jax.random.split(self.make_rng("dropout")))
         out: dict[str, jax.Array] = {}
         sites = ["stem", *(f"block{i:02d}" for i in range(sum(STAGES[self.depth]) - 1))]
-        place = iter(sites)
+        names = iter(sites)
         for count, channels in zip(STAGES[self.depth], CHANNELS, strict=True):
             for _ in range(count):
-                site = next(place)
+                site = next(names)
                 block = ConvBlock(
                     int(channels * self.width_multiplier),
                     self.batch_norm,

@@ -110,20 +110,20 @@ class ViT(nn.Module):
 
     Called with (B, h, w, C) floating-point images whose sides are multiples of the patch, it
     returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is (B, N, D): patches with
-    their positions, after the prefix: class token, if there is one, and registers.
-    ``blockNN/attn`` and ``blockNN/mlp`` are what is added: after layer scale and stochastic depth.
-    ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so an edit of ``map``
-    reaches the logits there, and not with a class token. Where a tap changed the number of patch
-    tokens there is no ``map``, and pooling reads the tokens that are left. ``pooled``,
-    ``embedding`` and ``logits`` are of the output dtype, attention weights float32, everything
-    else is of the compute dtype.
+    their positions, after the prefix: class token, if there is one, and registers. ``blockNN/attn``
+    and ``blockNN/mlp`` are the residual branches, after layer scale and stochastic depth.
+    ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so editing ``map``
+    changes the logits with these, but not with a class token. If a tap changes the number of patch
+    tokens there is no ``map``, and pooling reads the remaining tokens. ``pooled``, ``embedding``
+    and ``logits`` are of the output dtype, attention weights float32, everything else is of the
+    compute dtype.
 
     Attributes:
       variant: size and patch, such as ``S/16``: see ``VARIANTS``.
       width, depth, mlp_dim, heads, patch: override the variant, or stand without one.
       num_classes: classes of the head; None and 0 both mean no head.
       pool: class token, mean over patches, or multi-head attention pooling over patches.
-      class_token: whether there is one; None: where ``pool`` reads it.
+      class_token: whether there is one; None: only if ``pool`` reads it.
       class_position: the class token has a learned position too, ``cls_pos_embed``; it only
         matters to weights that are read or written in another library's naming.
       registers: further learned tokens that nothing reads (Darcet et al., Vision Transformers
@@ -143,7 +143,7 @@ class ViT(nn.Module):
       pre_norm: a LayerNorm ``norm_pre`` before the first block, and patches without a bias, as
         in CLIP (Radford et al., 2021).
       norm_pooled: the last LayerNorm follows pooling, as ``fc_norm``; ``tokens`` and ``map`` are
-        what the last block gave.
+        the last block's output.
       norm_epsilon: added to the variances of all LayerNorms.
       precision: number formats of parameters, computation and outputs.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.

@@ -1,4 +1,4 @@
-"""A tokenizer of images: patches become entries of a codebook, and those become pixels again."""
+"""A vector-quantised autoencoder: patches to codebook entries and back to pixels."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class VqAutoencoder(nn.Module):
     ``ids`` int32 (B, h, w) the nearest entries of the codebook, ``codes`` those entries, ``map``
     the same with the gradient of the latents, ``reconstruction`` (B, H, W, C), and ``pooled`` and
     ``embedding`` the mean of ``map``. Called with integers (B, h, w) it decodes them, to images of
-    ``channels`` channels: ``codes``, ``map`` and what follows.
+    ``channels`` channels: ``codes``, ``map`` and the later entries.
 
     Attributes:
       patch: side of a patch in pixels.
@@ -67,7 +67,7 @@ class VqAutoencoder(nn.Module):
             channels = x.shape[-1]
             if x.shape[1] % self.patch or x.shape[2] % self.patch:
                 raise ValueError(
-                    f"images of {x.shape[1]} x {x.shape[2]} are not made of patches of "
+                    f"images of {x.shape[1]} x {x.shape[2]} are not divisible into patches of "
                     f"patch={self.patch}"
                 )
             x = dense(folded(x, self.patch), self.width, precision, "stem", _LECUN)
@@ -75,7 +75,7 @@ class VqAutoencoder(nn.Module):
             x = self._blocks(x, "encoder")
             latent = dense(activate(x, "gelu"), self.code_dim, precision, "latent", _LECUN)
             latent = out["latent"] = apply_tap(tap, "latent", unit(latent.astype(jnp.float32)))
-            # Of unit vectors the nearest is that of the largest product.
+            # For unit vectors the nearest has the largest inner product.
             out["ids"] = jnp.argmax(latent @ book.T, axis=-1).astype(jnp.int32)
             out["codes"] = book[out["ids"]]
             mapped = latent + jax.lax.stop_gradient(out["codes"] - latent)

@@ -1,4 +1,4 @@
-"""Captions told token by token, from the image and the true tokens before."""
+"""Captioning: next-token prediction from the image and the true previous tokens."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Caption(Objective):
-    """Cross-entropy of every next token, its mean over the tokens of a text and over texts.
+    """Cross-entropy of every next token, averaged over the tokens of a text, then over texts.
 
-    ``batch["image"]`` (B, H, W, C) and ``batch["text"]`` int (B, T): the first token is given, and
-    nothing is asked after the last that is not padding.
+    ``batch["image"]`` (B, H, W, C) and ``batch["text"]`` int (B, T): the first token is given,
+    and padding is not predicted.
 
     Attributes:
       model: filled in from ``config.model``.
-      end: token after which ``predict`` says no more.
-      pad: of padding.
+      end: token that ends a text in ``predict``.
+      pad: id of padding.
     """
 
     model: Captioner
@@ -43,7 +43,7 @@ class Caption(Objective):
         counted = targets != self.pad
 
         def mean(x: jax.Array) -> jax.Array:
-            """(B, T) to (B,), over the tokens that are asked for."""
+            """(B, T) to (B,): mean over the tokens that are predicted."""
             return (x * counted).sum(1) / jnp.maximum(counted.sum(1), 1)
 
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
@@ -51,7 +51,7 @@ class Caption(Objective):
         return averaged(mean(losses), batch["_mask"], state, token_accuracy=mean(correct))
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """``ids`` int32 (B, T), the likeliest tokens after the first of ``batch["text"]``, and
+        """``ids`` int32 (B, T), the most likely tokens after the first of ``batch["text"]``, and
         ``embedding`` (B, D)."""
         text = batch["text"]
         out, _ = apply(self.model, variables, batch["image"], ctx, method="see")

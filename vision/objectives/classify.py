@@ -19,12 +19,12 @@ class Classify(Objective):
     """Cross-entropy between a tower's logits and labels.
 
     ``batch["label"]`` is int (B,), with -1 for "no label" (masked out), or float (B, K): soft
-    labels, or several labels at once with ``loss="sigmoid"``.
+    labels, or multiple labels with ``loss_type="sigmoid"``.
 
     Attributes:
       model: a tower with a classifier head; filled in from ``config.model``.
-      loss: ``softmax`` for one class per image; ``sigmoid`` for independent classes, summed over
-        classes as in Beyer et al. (2020), "Are we done with ImageNet?".
+      loss_type: ``softmax`` for one class per image; ``sigmoid`` for independent classes, summed
+        over classes as in Beyer et al. (2020), "Are we done with ImageNet?".
       label_smoothing: weight of the uniform distribution in the target (softmax), or distance
         of both targets from 0 and 1, doubled (sigmoid).
     """

@@ -22,7 +22,7 @@ INPUTS = ("image", "text")
 
 
 class Targets(Protocol):
-    """Says which images and texts of a batch belong together."""
+    """Protocol: which images and texts of a batch are positives."""
 
     def keys(self, batch: Batch) -> jax.Array:
         """One key per row, see ``vision.blocks.contrast.affinities``."""
@@ -31,7 +31,7 @@ class Targets(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class OwnPair:
-    """An image belongs to its own text only."""
+    """An image's only positive is its own text."""
 
     def keys(self, batch: Batch) -> jax.Array:
         return jnp.arange(len(batch["_mask"]))
@@ -39,9 +39,9 @@ class OwnPair:
 
 @dataclasses.dataclass(frozen=True)
 class SameKey:
-    """All pairs with equal ``batch[field]`` belong together: class labels (UniCL), identities.
+    """All pairs with equal ``batch[field]`` are positives: class labels (UniCL), identities.
 
-    The field is int (B,); rows with a negative number belong to their own pair only, so captions
+    The field is int (B,); rows with a negative number are positives of themselves only, so captions
     without a label and labelled images can share a batch.
     """
 
@@ -59,9 +59,9 @@ class SameKey:
 
 @dataclasses.dataclass(frozen=True)
 class SoftLabels:
-    """Pairs belong together as much as ``batch[field]`` (B, K), float, have in common.
+    """Affinities are inner products of soft labels ``batch[field]``, float (B, K).
 
-    The affinity of two rows is the inner product of theirs. Rows of zeros do not count.
+    Rows of zeros do not count.
     """
 
     field: str = "label"
@@ -78,31 +78,31 @@ class SoftLabels:
 
 @dataclasses.dataclass(frozen=True)
 class Contrast(BatchCoupled):
-    """Images and texts that belong together end up close, others apart.
+    """Contrastive loss of image-text pairs.
 
     The batch has ``image`` and ``text``, int32 ids (B, T), or (B, C, T) with C captions per
-    image, of which ``text_mask`` (B,) or (B, C) bool, where there is one, says which exist. A row
-    without any caption does not count.
+    image; ``text_mask`` (B,) or (B, C) bool, if present, marks those that exist. A row without any
+    caption does not count.
 
-    The model is called with a dict of ``image``, ``text`` or both, and its ``out`` names what it
-    gives: ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or (B, C, D), unit vectors;
+    The model is called with a dict of ``image``, ``text`` or both, and its ``out`` has
+    ``image/embedding`` (B, D) and ``text/embedding`` (B, D) or (B, C, D), unit vectors;
     for late interaction ``image/tokens`` (B, P, D), ``text/tokens`` (B, T, D) or (B, C, T, D),
-    and ``text/mask`` without that last D, true for tokens that count. What the loss learns (scale
-    and bias) is the network ``contrast``, and what the grouping learns the network ``grouping``.
+    and ``text/mask`` without that last D, true for real tokens. Learned scale and bias of the
+    loss are the network ``contrast``, those of the grouping the network ``grouping``.
 
-    ``text_cut``, where the batch has it, is how many tokens of a caption did not fit; the metric
-    ``text_cut`` is the share of captions that lost some.
+    ``text_cut``, if the batch has it, is the number of truncated tokens of a caption; the metric
+    ``text_cut`` is the share of truncated captions.
 
     Attributes:
       model: a dual encoder; filled in from ``config.model``.
       criterion: ``Softmax``, ``Sigmoid`` or ``Ranking`` of ``vision.blocks.contrast``.
       similarity: ``Dot``, ``BestPart`` or ``LateInteraction`` of ``vision.blocks.similarity``.
       targets: ``OwnPair``, ``SameKey`` or ``SoftLabels``.
-      duplicates: whether another row with the very same caption is a ``negative``, or is to
-        ``ignore``: neither positive nor negative.
-      groups: compare rows within so many parts of the batch only: see ``compare``.
-      grouping: also compare every caption with the patches that it selects (DreamLIP); it reads
-        ``image/tokens``. None: only whole images and texts.
+      duplicates: whether another row with the identical caption is a ``negative``, or
+        ``ignore``d: neither positive nor negative.
+      groups: number of parts of the batch within which rows are compared: see ``compare``.
+      grouping: additional loss between every caption and the patches that it selects (DreamLIP),
+        which reads ``image/tokens``. None: only whole images and texts.
     """
 
     criterion: Loss = Softmax()  # noqa: RUF009 - frozen
@@ -129,7 +129,7 @@ class Contrast(BatchCoupled):
     def encode(
         self, variables: Variables, batch: Batch, ctx: Context
     ) -> tuple[dict[str, jax.Array], Aux]:
-        """What the similarity reads, float32, by its name in ``out``."""
+        """The inputs of the similarity, float32, by their names in ``out``."""
         out, state = apply(self.model, variables, inputs(batch, INPUTS), ctx)
         embeddings = read(out, self.similarity.reads, f"similarity={self.similarity}")
         if self.grouping is not None:
@@ -172,9 +172,8 @@ class Contrast(BatchCoupled):
         return loss, Aux(metrics=metrics)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """Of a batch with ``image``, ``text`` or both, float32: ``image/embedding``,
-        ``text/embedding`` and whatever else similarity and grouping read of them; the image's
-        also as ``embedding``."""
+        """float32 ``image/embedding``, ``text/embedding`` and the other inputs of similarity and
+        grouping, of a batch with ``image``, ``text`` or both; the image's also as ``embedding``."""
         present = tuple(name for name in INPUTS if name in batch)
         out, _ = apply(self.model, variables, inputs(batch, present), ctx)
         names = {"image/embedding", "text/embedding", *self.similarity.reads}
@@ -185,7 +184,7 @@ class Contrast(BatchCoupled):
         return features
 
     def _criteria(self) -> dict[str, Loss]:
-        """By the name of the network that holds what they learn."""
+        """Losses by the name of the network with their learned parameters."""
         more = {} if self.grouping is None else {"grouping": self.grouping.criterion}
         return {"contrast": self.criterion, **more}
 
@@ -247,7 +246,7 @@ class Contrast(BatchCoupled):
 
 
 def inputs(batch: Batch, names: tuple[str, ...]) -> Any:
-    """What the model is called with, a dict of arrays."""
+    """Inputs of the model, a dict of arrays."""
     return {name: entry(batch, name) for name in names}
 
 
@@ -261,10 +260,10 @@ def entry(batch: Batch, name: str) -> jax.Array:
 
 
 def read(out: Mapping[str, jax.Array], names: tuple[str, ...], reader: str) -> Features:
-    """Float32 arrays of a dual encoder's ``out``."""
+    """Entries ``names`` of a dual encoder's ``out``, float32."""
     if missing := [name for name in names if name not in out]:
         raise ContrastError(
-            f"{reader} reads {', '.join(missing)}, which config.model does not give; it gives "
+            f"{reader} reads {', '.join(missing)}, which config.model does not output; it outputs "
             f"{', '.join(sorted(out))}"
         )
     return {name: out[name].astype(jnp.float32) for name in names}
@@ -283,13 +282,13 @@ def present_captions(batch: Batch) -> jax.Array:
 
 
 def share_cut(cut: jax.Array, present: jax.Array) -> jax.Array:
-    """Share of the captions ``present`` (B, C) that lost tokens, by their number (B,) or (B, C)."""
+    """Share of the captions ``present`` (B, C) with ``cut`` (B,) or (B, C) > 0 truncated tokens."""
     truncated = present & (jnp.reshape(cut, present.shape) > 0)
     return jnp.sum(truncated) / jnp.maximum(jnp.sum(present), 1)
 
 
 def captions(batch: Batch, present: jax.Array) -> jax.Array:
-    """Fingerprints (B, C, 2) of a batch's captions; those that do not exist equal no other."""
+    """Fingerprints (B, C, 2) of a batch's captions; those that do not exist are unique."""
     ids = batch["text"]
     codes = fingerprint(ids if ids.ndim == 3 else ids[:, None])
     position = jnp.arange(present.size, dtype=jnp.uint32).reshape(present.shape)

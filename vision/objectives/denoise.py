@@ -1,4 +1,4 @@
-"""Learning to tell the noise in an image: the training of a diffusion model."""
+"""Denoising: the training of a diffusion model to predict noise."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Denoise(Objective):
-    """Mean squared error between the noise in x_t and what the tower takes for it.
+    """Mean squared error between the noise in x_t and the tower's prediction.
 
-    ``batch["image"]`` is float (B, H, W, C), about -1..1. Of every image and step, the time is
-    drawn evenly and the noise anew: the simple loss of Ho et al., Denoising Diffusion Probabilistic
-    Models, 2020.
+    ``batch["image"]`` is float (B, H, W, C), about -1..1. For every image in every step, time
+    is drawn uniformly and noise from a normal distribution: the simple loss of Ho et al., Denoising
+    Diffusion Probabilistic Models, 2020.
 
     Attributes:
       model: ``vision.models.unet.UNet``; filled in from ``config.model``.
-      diffusion: its noise.
+      diffusion: the noise schedule.
     """
 
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
@@ -45,10 +45,10 @@ class Denoise(Objective):
         return averaged(error, batch["_mask"], state)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """All that the tower gives of ``batch["image"]`` at ``batch["time"]``.
+        """The tower's ``out`` for ``batch["image"]`` at ``batch["time"]``.
 
-        The images are taken as they are, x_t: nothing is added. ``time`` is int (B,) or (); without
-        one it is 0. ``noise`` is what ``Diffusion.sample`` asks for; the blocks are features.
+        The images are x_t: no noise is added. ``time`` is int (B,) or (), by default 0. ``noise``
+        is the prediction that ``Diffusion.sample`` needs; the blocks are features.
         """
         image = batch["image"]
         time = jnp.broadcast_to(jnp.asarray(batch.get("time", 0), jnp.int32), image.shape[:1])

@@ -1,4 +1,4 @@
-"""Words that are hidden and have to be told from those around them: pretraining of a text tower."""
+"""Masked language modelling: pretraining of a text tower."""
 
 from __future__ import annotations
 
@@ -20,33 +20,33 @@ Tree = Any
 
 
 class MaskedLanguageError(UserError):
-    """The text tower, or the batch, is none that words can be hidden in."""
+    """The text tower or the batch is not suitable for masked language modelling."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedLanguage(Objective):
     r"""BERT's masked language model (Devlin et al., 2019), without its sentence pairs.
 
-    Of every text a share of the tokens is chosen anew in every step, at least one; padding, bos and
-    eos never are. Most are replaced by the mask, some by any word, the others stay. The loss is the
-    mean cross-entropy (nats) over the chosen tokens of the batch.
+    In every step a random share of the tokens of every text is selected, at least one, never
+    padding, bos or eos. Most are replaced by the mask, some by a random word, the others kept. The
+    loss is the mean cross-entropy (nats) over the selected tokens of the batch.
 
     The batch has ``batch[field]``, int32 ids (B, T), or (B, C, T) of C texts per row; rows of
-    padding alone do not count. Metrics: ``masked_accuracy``, and ``masked_tokens`` per row.
+    padding only do not count. Metrics: ``masked_accuracy``, and ``masked_tokens`` per row.
 
-    The tower has ``masked_head=True`` and one id more than the tokenizer, for the mask. To go on
-    with a dual encoder, give the same one as in its training and ``dual=True``: its text tower is
-    trained alone and its parameters have the names that they will have, so that
-    ``vision.checkpoint.stored.load_matching`` takes them by ``params\.model\.text\.(?!masked_)``.
+    The tower has ``masked_head=True`` and one more id than the tokenizer, for the mask. To continue
+    with a dual encoder, pass the same model as in its training and ``dual=True``: only its text
+    tower is trained, under its final parameter names, so that
+    ``vision.checkpoint.stored.load_matching`` loads them by ``params\.model\.text\.(?!masked_)``.
 
     Attributes:
       model: a text tower, or a dual encoder; filled in from ``config.model``.
       tokenizer: of the texts.
       dual: whether the model is a dual encoder.
       field: name of the ids.
-      rate: share of a text's tokens that is chosen, in (0, 1).
-      mask, random: shares of the chosen tokens that become the mask, or any word.
-      mask_id: of the mask; None: the first id beyond the tokenizer's.
+      rate: share of a text's tokens that is selected, in (0, 1).
+      mask, random: shares of the selected tokens that become the mask, or a random word.
+      mask_id: id of the mask; None: the first id beyond the tokenizer's.
     """
 
     tokenizer: Tokenizer
@@ -101,14 +101,14 @@ class MaskedLanguage(Objective):
         return {"embedding": embedding, "text/embedding": embedding}
 
     def hide(self, ids: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
-        """Texts with hidden words, and where those are.
+        """Texts with masked tokens, and their positions.
 
         Args:
           ids: int (N, T).
-          key: decides which.
+          key: randomness.
 
         Returns:
-          Ids (N, T) to show; positions int32 (N, M), M = max(1, round(rate T)); and (N, M) bool:
+          Input ids (N, T); positions int32 (N, M), M = max(1, round(rate T)); and (N, M) bool:
           which of the positions count.
         """
         max_hidden = max(1, round(self.rate * ids.shape[1]))
@@ -136,7 +136,7 @@ class MaskedLanguage(Objective):
 
     @functools.cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids that are never chosen, and all others of the tokenizer."""
+        """Ids that are never selected, and all others of the tokenizer."""
         ends = (self.tokenizer.pad_id, self.tokenizer.bos_id, self.tokenizer.eos_id, self._mask_id)
         special = np.asarray([i for i in ends if i is not None], np.int32)
         return special, np.setdiff1d(np.arange(self.tokenizer.vocab_size), special)

@@ -1,4 +1,4 @@
-"""Several classifications by one tower and one layer, where labels may be missing."""
+"""Multi-task classification with one head, where labels may be missing."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ Tree = Any
 class MultiTask(BatchCoupled):
     """Sum over tasks of the mean cross-entropy of the examples that have a label of the task.
 
-    The head gives ``sum of tasks`` logits; those of a task lie where the numbers of classes before
-    it end, whichever labels a batch has. A task without labels in a batch adds 0, and exactly 0 to
-    the gradient of its part of the head. A batch has an int (B,) entry per task, -1 for missing.
-    The means are over other examples for every task, so the loss is of the whole batch
-    (``batch_coupled``).
+    The head has as many logits as all tasks have classes, concatenated in the order of ``tasks``. A
+    task without labels in a batch adds 0, and exactly 0 to the gradient of its part of the head. A
+    batch has an int (B,) entry per task, -1 for missing. Each task is averaged over other examples,
+    so the loss is one of the whole batch (``batch_coupled``).
 
     Attributes:
       model: a tower with a classifier head of as many outputs as there are classes in all.

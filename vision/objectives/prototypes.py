@@ -1,4 +1,4 @@
-"""Assignments of embeddings to learned prototypes: what self-distillation teaches."""
+"""Assignment of embeddings to learned prototypes, for self-distillation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 def cosines(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """(..., K) float32: the cosine of x (..., D) with every column of ``kernel`` (D, K).
 
-    A length of zero gives zero.
+    Zero vectors give zero.
     """
     x, kernel = x.astype(jnp.float32), kernel.astype(jnp.float32)
     return _unit(x, -1) @ _unit(kernel, 0)
@@ -18,19 +18,19 @@ def cosines(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def sinkhorn(
     scores: jax.Array, mask: jax.Array, temperature: float | jax.Array, iterations: int = 3
 ) -> jax.Array:
-    """Rows as distributions over prototypes, all of which are used about equally.
+    """Sinkhorn-Knopp: distributions over prototypes with about uniform marginals.
 
-    exp(scores / temperature), scaled in turns so that every column has the same sum, then every
-    row: Caron et al., SwAV, 2020. In the logarithmic domain, so that nothing overflows.
+    exp(scores / temperature), columns and rows scaled alternately to equal sums: Caron et al.,
+    SwAV, 2020. In the log domain, so that nothing overflows.
 
     Args:
       scores: (N, K).
-      mask: (N,) bool: rows that take part. The others have zeros, and change nothing.
+      mask: (N,) bool: valid rows. The others are zero, and do not affect the result.
       temperature: positive.
-      iterations: of both; 0 is a softmax.
+      iterations: of both scalings; 0 is a softmax.
 
     Returns:
-      (N, K) float32; rows sum to one, and columns, the more iterations the nearer, to N / K.
+      (N, K) float32; rows sum to one, and columns approach N / K with more iterations.
     """
     valid = mask[:, None]
     weight = valid.astype(jnp.float32)
@@ -46,9 +46,9 @@ def sinkhorn(
 
 
 def koleo(x: jax.Array, mask: jax.Array) -> jax.Array:
-    """Scalar: minus the mean logarithm of the distance to the nearest other, of unit vectors.
+    """Scalar: negative mean log distance of normalised embeddings to their nearest neighbour.
 
-    Small where embeddings x (N, D) spread evenly: the differential entropy estimator of
+    Low if embeddings x (N, D) are spread evenly: the differential entropy estimator of
     Kozachenko and Leonenko, as in Sablayrolles et al., Spreading Vectors for Similarity Search,
     2019. Rows whose ``mask`` (N,) is False do not take part; fewer than two rows give 0.
     """
@@ -56,7 +56,7 @@ def koleo(x: jax.Array, mask: jax.Array) -> jax.Array:
     similarity = jnp.dot(unit, unit.T, precision=jax.lax.Precision.HIGHEST)
     others = ~jnp.eye(len(x), dtype=bool) & mask[None] & mask[:, None]
     nearest = jnp.argmax(jnp.where(others, jax.lax.stop_gradient(similarity), -2.0), axis=1)
-    # Not from the cosine: its rounding is as large as the square of a small distance.
+    # Not from the cosine, whose rounding error is as large as the square of a small distance.
     distance = jnp.sqrt(jnp.sum((unit - unit[nearest]) ** 2, -1) + 1e-16)
     has_neighbour = others.any(1)
     return -jnp.sum(jnp.where(has_neighbour, jnp.log(distance + 1e-8), 0.0)) / jnp.maximum(

@@ -1,4 +1,4 @@
-"""Learning a codebook of patches: the training of a tokenizer of images."""
+"""VQ-VAE: learning a codebook of image patches."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Tree = Any
 
 @dataclasses.dataclass(frozen=True)
 class Quantise(Objective):
-    """``|x - decoded|^2 + |sg(z) - e|^2 + commitment |z - sg(e)|^2``, sg without a gradient.
+    """``|x - decoded|^2 + |sg(z) - e|^2 + commitment |z - sg(e)|^2``, sg is stop_gradient.
 
-    z are a patch's latents and e the entry of the codebook that is nearest; van den Oord et al.,
+    z are a patch's latents and e the nearest codebook entry; van den Oord et al.,
     Neural Discrete Representation Learning, 2017. Squares are means over pixels, and sums over the
-    dimensions of the codebook. The codebook begins with latents of the first batch.
+    dimensions of the codebook. The codebook is initialised with latents of the first batch.
 
     ``batch["image"]`` is float (B, H, W, C). Metrics: ``pixels``, the first term, and
-    ``perplexity`` of the entries that a batch uses: 1 if all patches take the same, K if all
-    entries are used alike.
+    ``perplexity`` of the codebook usage in a batch: 1 if all patches use the same entry, K if usage
+    is uniform.
 
     Attributes:
       model: ``vision.models.vq.VqAutoencoder``; filled in from ``config.model``.
@@ -68,8 +68,8 @@ class Quantise(Objective):
         return pixels + book + self.commitment * commit, Aux(metrics, model_state=state)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """All that the tower gives, ``ids``, ``reconstruction`` and ``embedding`` among it, and
-        ``error`` (B,), the mean squared one of the pixels."""
+        """The tower's ``out`` (``ids``, ``reconstruction``, ``embedding`` ...) and ``error`` (B,), the
+        mean squared error of the pixels."""
         image = batch["image"]
         out, _ = apply(self.model, variables, image, ctx)
         return {**out, "error": jnp.mean((out["reconstruction"] - image) ** 2, axis=(1, 2, 3))}

@@ -1,4 +1,4 @@
-"""Autoencoding: the image comes out of a tower that sees it, or a noisy copy of it."""
+"""Autoencoding: reconstruction of the image from itself or from a noisy copy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Reconstruct(Objective):
 
     Attributes:
       model: a tower with a reconstruction; filled in from ``config.model``.
-      noise: standard deviation of what is added to the image that the tower sees in training
+      noise: standard deviation of the noise added to the input in training
         (Vincent et al., Extracting and composing robust features with denoising autoencoders,
         2008); 0 for none.
     """

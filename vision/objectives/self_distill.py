@@ -1,15 +1,15 @@
-"""Self-distillation with many crops and masked patches: DINO and iBOT, as DINOv2 has them.
+"""Self-distillation with multi-crop and masked patches: DINO and iBOT, as in DINOv2.
 
-A student sees crops of an image, some of whose patches are hidden; a teacher, the moving average
-of the student, sees the large crops whole. Both say which prototypes a view, and every patch, are
-nearest to, and the student should say what the teacher says:
+The input of the student are crops of an image, some with masked patches; that of the teacher, the
+moving average of the student, the large crops without masks. Both assign a view, and every patch,
+to prototypes, and the student learns to predict the teacher's assignments:
 
     view   CE(sinkhorn(teacher(large crop)), student(another crop)), mean over pairs of crops
-    patch  CE(sinkhorn(teacher(patch)), student(hidden patch)), mean over a crop's hidden patches
+    patch  CE(sinkhorn(teacher(patch)), student(masked patch)), mean over a crop's masked patches
     koleo  -log distance to the nearest other image, of the student's embeddings of a large crop
 
-Sinkhorn gives all prototypes about as many views, or patches, of the batch; that and the distances
-compare its rows. Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021;
+Sinkhorn balances the assignments over the prototypes within the batch; it and the distances couple
+the rows of a batch. Caron et al., Emerging Properties in Self-Supervised Vision Transformers, 2021;
 Zhou et al., iBOT, 2022; Oquab et al., DINOv2, 2024.
 """
 
@@ -34,26 +34,27 @@ GLOBAL, LOCAL = "image/global", "image/local"
 
 @dataclasses.dataclass(frozen=True)
 class SelfDistill(BatchCoupled):
-    """See the module.
+    """DINOv2's loss, see the module.
 
-    Training batches have ``image/global`` (B, G, H, W, C) and, where there are small crops,
+    Training batches have ``image/global`` (B, G, H, W, C) and, with small crops,
     ``image/local`` (B, L, h, w, C), as ``vision.data.ops.MultiCrop`` makes them, floats; with a
-    patch loss also ``mask`` (B, G, rows, columns) bool, True where a patch is hidden. Others have
-    ``image`` (B, H, W, C). A hidden patch has no pixels, and a learned vector is added to its
-    token at the site ``stem``.
+    patch loss also ``mask`` (B, G, rows, columns) bool, True where a patch is masked. Other
+    batches have ``image`` (B, H, W, C). The pixels of a masked patch are zero, and a learned vector
+    is added to its token at the site ``stem``.
 
     Attributes:
       model: a tower whose ``out`` has ``map``, and at ``stem`` its tokens, patches last; filled in
         from ``config.model``.
-      widths: of the layers between the tower and the prototypes; views and patches have their own.
-      prototypes: how many, of views and of patches.
-      patch_weight: of the patch loss; 0 for none, and nothing is hidden.
-      koleo_weight: of the koleo loss, summed over large crops.
-      most_hidden: share of a crop's patches that the patch loss has room for.
+      widths: of the projection layers before the prototypes, separate for views and patches.
+      prototypes: number of prototypes of views, and of patches.
+      patch_weight: weight of the patch loss; 0 for none, and nothing is masked.
+      koleo_weight: weight of the koleo loss, summed over large crops.
+      most_hidden: maximum share of a crop's patches in the patch loss.
       student_temperature: of the student's softmax over cosines.
-      teacher_temperature: of the teacher's at the start and after ``warmup``, linear between.
-      warmup: share of the run.
-      momentum: of the teacher at the start; half a cosine to 1 at the end.
+      teacher_temperature: of the teacher's softmax at the start and after ``warmup``, linear
+        between.
+      warmup: share of the run in which the teacher's temperature changes.
+      momentum: of the teacher at the start; increases to 1 by half a cosine.
       iterations: of Sinkhorn.
     """
 
@@ -79,7 +80,7 @@ class SelfDistill(BatchCoupled):
 
     @property
     def head(self) -> Projector:
-        """Between the tower and the prototypes."""
+        """The projection between the tower and the prototypes."""
         return Projector(self.widths, activation="gelu")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
@@ -103,7 +104,7 @@ class SelfDistill(BatchCoupled):
         return Variables(networks, {"model": model_state}, {"teacher": _teacher(networks)})
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
-        """The teacher is a copy of the student, which ``init_from`` may have filled."""
+        """The teacher starts as a copy of the student, which ``init_from`` may have loaded."""
         return variables.merge(extra_state={"teacher": _teacher(variables.params)})
 
     def encode(
@@ -187,7 +188,7 @@ class SelfDistill(BatchCoupled):
             )
 
             def replace(_: str, x: jax.Array) -> jax.Array:
-                # What has no pixels is a bias and its position; with the token it is "hidden".
+                # A patch of zeros has only bias and position; the token marks it as masked.
                 first_patch = x.shape[1] - hidden_flat.shape[1]
                 return x.at[:, first_patch:].add((hidden_flat * token).astype(x.dtype))
 
@@ -235,7 +236,7 @@ class SelfDistill(BatchCoupled):
         return batch["mask"]
 
     def _places(self, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Places (B, G, M) of hidden patches, in raster order, and which of them are hidden."""
+        """Indices (B, G, M) of masked patches, in raster order, and which of them are masked."""
         flat = mask.reshape(*mask.shape[:2], -1)
         max_hidden = max(1, round(self.most_hidden * flat.shape[-1]))
         places = jnp.argsort(~flat, axis=-1, stable=True)[..., :max_hidden]
@@ -243,7 +244,7 @@ class SelfDistill(BatchCoupled):
 
     def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
         momentum = cosine(self.momentum, 1.0, ctx.step, ctx.total_steps)
-        teacher, student = variables.extra_state["teacher"], _taught(variables.params)
+        teacher, student = variables.extra_state["teacher"], _teacher_networks(variables.params)
         return {**variables.extra_state, "teacher": ema_update(teacher, student, momentum)}
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
@@ -253,10 +254,10 @@ class SelfDistill(BatchCoupled):
         return {name: out[name].astype(jnp.float32) for name in ("embedding", "map")}
 
 
-def _taught(params: Mapping[str, Tree]) -> dict[str, Tree]:
-    """What a teacher has of a student's networks: all but what hides patches."""
+def _teacher_networks(params: Mapping[str, Tree]) -> dict[str, Tree]:
+    """The student's networks that the teacher has too: all but the mask token."""
     return {name: tree for name, tree in params.items() if name != "hidden"}
 
 
 def _teacher(params: Mapping[str, Tree]) -> dict[str, Tree]:
-    return jax.tree.map(jnp.copy, _taught(params))
+    return jax.tree.map(jnp.copy, _teacher_networks(params))

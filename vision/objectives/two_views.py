@@ -87,18 +87,18 @@ class TwoViews(BatchCoupled):
 def nt_xent(
     projected: jax.Array, mask: jax.Array, temperature: float
 ) -> tuple[jax.Array, jax.Array]:
-    """Every view must find the other one of its image among all other views of the batch.
+    """NT-Xent: classify the other view of the same image among all other views of the batch.
 
     With unit vectors z and s = z z' / temperature, the loss of view i with partner p is
     -s_ip + log sum over j != i of exp s_ij.
 
     Args:
       projected: (B, 2, D).
-      mask: (B,) bool, images that take part.
+      mask: (B,) bool, valid images.
       temperature: positive.
 
     Returns:
-      Losses (B,), the mean of both views' in nats, and (B,) the share of them that were right.
+      Losses (B,), the mean of both views' in nats, and (B,) the share of correct ones.
     """
     rows = len(projected)
     z = projected / jnp.maximum(jnp.linalg.norm(projected, axis=-1, keepdims=True), 1e-12)

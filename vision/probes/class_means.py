@@ -1,4 +1,4 @@
-"""Means of classes that grow record by record: sums and counts, in any order, from any stream."""
+"""Running class means: sums and counts, updated with records in any order."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Metric = Literal["euclidean", "cosine"]
 
 @flax.struct.dataclass
 class ClassMeans:
-    """What is kept of all features seen: (C + 1) D numbers, whatever their number.
+    """Sufficient statistics of the class means.
 
     Attributes:
       sum: float32 (C, D), of the features of each class.
@@ -31,8 +31,8 @@ class ClassMeans:
         return self.sum / jnp.maximum(self.count, 1)[:, None]
 
     @property
-    def there(self) -> jax.Array:
-        """bool (C,): classes with a record."""
+    def present(self) -> jax.Array:
+        """bool (C,): classes with at least one record."""
         return self.count > 0
 
 
@@ -43,7 +43,7 @@ def empty_means(num_classes: int, width: int) -> ClassMeans:
 
 @jax.jit
 def update(state: ClassMeans, x: jax.Array, labels: jax.Array) -> ClassMeans:
-    """The state after features x (N, D) of classes labels int (N,), -1 being none."""
+    """The state after features x (N, D) with labels int (N,); -1 is unlabelled and ignored."""
     row = jnp.where(labels >= 0, labels, len(state.count))
     return ClassMeans(
         state.sum.at[row].add(x.astype(jnp.float32), mode="drop"),
@@ -52,7 +52,7 @@ def update(state: ClassMeans, x: jax.Array, labels: jax.Array) -> ClassMeans:
 
 
 def merge(first: ClassMeans, second: ClassMeans) -> ClassMeans:
-    """The state of one who has seen what both have seen."""
+    """The state after the records of both."""
     return jax.tree.map(jnp.add, first, second)
 
 
@@ -60,19 +60,19 @@ def merge(first: ClassMeans, second: ClassMeans) -> ClassMeans:
 def closeness(
     x: jax.Array, means: jax.Array, present: jax.Array, metric: Metric = "euclidean"
 ) -> jax.Array:
-    """float32 (N, C), whose largest is the nearest mean; minus infinity where there is none.
+    """float32 (N, C), the largest for the nearest mean; minus infinity for absent classes.
 
     Args:
       x: features (N, D).
       means: (C, D).
-      there: bool (C,): classes that can be an answer.
+      present: bool (C,): classes that can be predicted.
       metric: ``euclidean`` gives minus half the squared distance, up to a constant of each row;
         ``cosine`` the cosine.
     """
     if metric == "cosine":
         scores = inner("nd,cd->nc", unit(x), unit(means))
     else:
-        # From where the means lie: far from the origin their differences would be rounded away.
+        # Relative to the means' centre: far from the origin differences would be rounded away.
         centre = jnp.sum(means * present[:, None], 0) / jnp.maximum(present.sum(), 1)
         centred = means - centre
         products = inner("nd,cd->nc", x - centre, centred)

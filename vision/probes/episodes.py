@@ -1,8 +1,8 @@
-"""Few-shot episodes on frozen features: which records, and the classifiers fitted to them.
+"""Few-shot episodes on frozen features: sampling of records, and classifiers fitted to them.
 
 Heads are functions of the features of all episodes at once, ``support`` float64 (E, W, K, D) of E
 episodes with W classes and K examples each, and ``query`` (E, M, D); they give scores (E, M, W).
-Their work is in products of examples, (E, W K, W K), whatever the width of the features.
+They work on Gram matrices of the examples, (E, W K, W K), whatever the width of the features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _STEPS = 2000
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Episodes:
-    """Rows of features, no row twice in an episode.
+    """Row indices of the features of each episode, without repetition within an episode.
 
     Attributes:
       classes: int64 (E, W), in random order.
@@ -35,14 +35,14 @@ class Episodes:
 def draw_episodes(
     labels: np.ndarray, ways: int, shots: int, queries: int, count: int, seed: int
 ) -> Episodes:
-    """Classes and their examples uniformly without replacement; a function of the arguments.
+    """Draws classes and their examples uniformly without replacement; deterministic in ``seed``.
 
     Classes with fewer than ``shots + queries`` examples are never drawn.
 
     Args:
       labels: (N,) int, 0 or more.
       ways, shots, queries, count: W, K, Q and E, all positive.
-      seed: of everything.
+      seed: of the random generator.
 
     Raises:
       FitError: fewer than ``ways`` classes have enough examples.
@@ -74,7 +74,7 @@ def draw_episodes(
 
 
 def centroids(support: np.ndarray, query: np.ndarray) -> np.ndarray:
-    """Minus the squared distance to the mean of each class, up to a constant of each query.
+    """Negative squared distance to each class mean, up to a constant per query.
 
     Snell et al., "Prototypical Networks for Few-shot Learning", 2017; on features of length 1 the
     nearest centroid of Wang et al., "SimpleShot", 2019.
@@ -84,7 +84,7 @@ def centroids(support: np.ndarray, query: np.ndarray) -> np.ndarray:
 
 
 def ridge(support: np.ndarray, query: np.ndarray, decay: float) -> np.ndarray:
-    """Least squares to 1 for the class and -1 for the others, the bias free.
+    """Least squares to 1 for the class and -1 for the others; the bias is not penalised.
 
     Minimises ``mean_n |y_n - x_n W - b|^2 + decay |W|^2`` in every episode.
     """
@@ -105,12 +105,12 @@ def logistic(
     episodes together until the largest gradient is below ``tolerance``.
 
     Raises:
-      FitError: it is not after 2,000 steps: features are too long for this ``c``.
+      FitError: no convergence after 2,000 steps: feature norms are too large for this ``c``.
     """
     products, query_products, one_hot = _products(support, query)
     count = products.shape[1]
     decay = 1 / (c * count)
-    # The softmax curves by a half at most; of centred features weights and bias are apart there.
+    # The softmax's curvature is at most 1/2; with centred features weights and bias decouple.
     rate = 1 / (np.abs(products).sum(2).max(1)[:, None, None] / count / 2 + decay)
     bias_rate = 2.0
     dual, bias = np.zeros(one_hot.shape), np.zeros((len(one_hot), 1, one_hot.shape[2]))
@@ -119,7 +119,7 @@ def logistic(
         z = products @ dual_ahead + bias_ahead
         p = np.exp(z - z.max(2, keepdims=True))
         p /= p.sum(2, keepdims=True)
-        # Of the weights in terms of the examples: as steps of the weights themselves.
+        # Dual coefficients: equivalent to gradient steps of the weights themselves.
         gradient = (p - one_hot) / count + decay * dual_ahead
         bias_gradient = (p - one_hot).mean(1, keepdims=True)
         if max(np.abs(gradient).max(), np.abs(bias_gradient).max()) * count <= tolerance:
@@ -127,7 +127,7 @@ def logistic(
         new, new_bias = dual_ahead - rate * gradient, bias_ahead - bias_rate * bias_gradient
         uphill = np.sum((products @ gradient) * (new - dual), (1, 2), keepdims=True)
         uphill += np.sum(bias_gradient * (new_bias - bias), (1, 2), keepdims=True)
-        # Momentum that leads uphill starts again (O'Donoghue and Candes, 2015).
+        # Momentum restarts where it leads uphill (O'Donoghue and Candes, 2015).
         momentum_t = np.where(uphill > 0, 1.0, momentum_t)
         next_momentum_t = (1 + np.sqrt(1 + 4 * momentum_t**2)) / 2
         momentum = (momentum_t - 1) / next_momentum_t

@@ -1,4 +1,4 @@
-"""Exemplars whose running mean follows the mean of their class."""
+"""Herding: exemplars whose running mean approximates the class mean."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import numpy as np
 def herd(x: np.ndarray, count: int) -> np.ndarray:
     """Rows of features x (N, D) in the order in which they are chosen: int64 (count,).
 
-    Each next row takes the mean of those chosen nearest to the mean of all; the first ``m`` are
-    what would be chosen for a memory of m. Rows are made unit vectors before (Rebuffi et al.,
+    Each next row brings the mean of the chosen ones nearest to the mean of all; the first ``m`` are
+    the selection for a memory of m. Rows are normalised to unit length first (Rebuffi et al.,
     iCaRL: Incremental Classifier and Representation Learning, 2017).
 
     Raises:
-      ValueError: more rows asked for than there are.
+      ValueError: ``count`` outside 0..N.
     """
     if not 0 <= count <= len(x):
         raise ValueError(f"count={count} of {len(x)} rows")

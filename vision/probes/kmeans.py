@@ -30,7 +30,7 @@ def seeds(x: jax.Array, clusters: int, key: jax.Array) -> jax.Array:
     first = x[jax.random.randint(k_first, (), 0, len(x))]
 
     def add(nearest: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        # Where all points are chosen already any of them will do.
+        # If all points coincide with chosen ones, any of them can be drawn.
         logits = jnp.where(jnp.any(nearest > 0), jnp.log(nearest), 0.0)
         centre = x[jax.random.categorical(key, logits)]
         return jnp.minimum(nearest, jnp.sum((x - centre) ** 2, -1)), centre
@@ -75,7 +75,9 @@ def kmeans(
       ValueError: more clusters than points, or no cluster.
     """
     if not 1 <= clusters <= len(x):
-        raise ValueError(f"clusters={clusters} of {len(x)} points: from 1 to as many as those")
+        raise ValueError(
+            f"clusters={clusters} of {len(x)} points: must be from 1 to the number of points"
+        )
     x = jnp.asarray(x, jnp.float32)
     clusterings = [
         lloyd(x, seeds(x, clusters, each), iterations) for each in jax.random.split(key, starts)

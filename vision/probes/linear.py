@@ -1,4 +1,4 @@
-"""Multinomial logistic regression on frozen features, to the minimum of its convex loss."""
+"""Multinomial logistic regression on frozen features, optimised to convergence."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import scipy.optimize
 
 from vision.config.errors import UserError
 
-_ROWS = 8192  # multiplied at a time: logits of a block stay in the cache, a memory map on disk
+_ROWS = 8192  # rows per block: its logits stay in the cache, a memory map on disk
 
 
 class FitError(UserError):
@@ -24,7 +24,7 @@ class LinearClassifier:
     Attributes:
       weight: float64 (D, K).
       bias: float64 (K,).
-      loss: what was minimised, at the minimum: nats per example and the penalty.
+      loss: the objective at the minimum: nats per example and the penalty.
       steps: iterations of L-BFGS.
       converged: whether the gradient came below the tolerance; False after ``max_steps``.
     """
@@ -52,7 +52,7 @@ def fit_logistic(
     max_steps: int = 1000,
     tolerance: float = 1e-5,
 ) -> LinearClassifier:
-    """Minimises ``mean(nll) + decay / 2 * sum(weight^2)``; the bias is free.
+    """Minimises ``mean(nll) + decay / 2 * sum(weight^2)``; the bias is not penalised.
 
     scikit-learn's ``LogisticRegression(C=c)`` minimises the same with ``decay = 1 / (N c)``.
 
@@ -66,11 +66,11 @@ def fit_logistic(
       labels: (N,) int in 0..num_classes - 1.
       num_classes: K, at least 2.
       decay: positive.
-      start: where to begin; None for zeros.
+      start: initial classifier; None for zeros.
       max_steps: iterations at most.
       tolerance: nats; it stops where half the squared norm of the gradient in those coordinates
-        is below. So far is the loss from its minimum where probabilities are about equal, and
-        some tens of times as far where classes are far apart.
+        is below. This is about the distance of the loss from its minimum if probabilities are
+        nearly equal; it can be some tens of times larger if classes are well separated.
 
     Raises:
       FitError: shapes, numbers that are not finite, labels outside the classes, one class only.
@@ -130,7 +130,7 @@ def fit_logistic(
     inner = result.x.reshape(width + 1, num_classes)
     weight = scale @ inner[:-1]
     bias = inner[-1] * unit - mean @ weight
-    # Unless it ran out of steps it is as near as asked, or as float32 gets.
+    # Unless it ran out of steps it is within the tolerance, or as near as float32 allows.
     return LinearClassifier(weight, bias, float(result.fun), int(result.nit), result.status != 1)
 
 
@@ -140,7 +140,7 @@ def choose_decay(
     num_classes: int,
     decays: Sequence[float],
 ) -> dict[float, float]:
-    """Accuracy on held-out features for every decay, each fitted from the one before it.
+    """Accuracy on held-out features for every decay, each fit initialised with the previous one.
 
     Args:
       train: features (N, D) and labels (N,).
@@ -168,7 +168,7 @@ def _coordinates(x: np.ndarray, num_classes: int, decay: float) -> tuple[np.ndar
     mean = total / len(x)
     values, vectors = np.linalg.eigh(moment / len(x) - np.outer(mean, mean))
     curvature = np.maximum(values, 0) / num_classes + decay
-    # Rounding of float32 products drowns eigenvalues that are a millionth of the largest.
+    # Eigenvalues below a millionth of the largest are rounding noise of float32 products.
     curvature = np.maximum(curvature, 1e-6 * curvature.max())
     return mean, (vectors * curvature**-0.5) @ vectors.T
 

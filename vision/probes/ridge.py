@@ -8,12 +8,12 @@ import numpy as np
 
 from vision.probes.linear import FitError, LinearClassifier, starts
 
-_SMALL = 1e-12  # of the largest eigenvalue: directions below are rounding
+_SMALL = 1e-12  # of the largest eigenvalue: smaller ones are rounding errors
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Ridge:
-    """Everything of features and targets that the minimum for any penalty depends on.
+    """Statistics of features and targets from which the solution for any penalty follows.
 
     Attributes:
       mean: float64 (D,) of the features.
@@ -34,9 +34,9 @@ class Ridge:
     variance: float
 
     def fit(self, decay: float) -> LinearClassifier:
-        """Minimises ``mean_n |y_n - x_n W - b|^2 + decay |W|^2``; the bias is free.
+        """Minimises ``mean_n |y_n - x_n W - b|^2 + decay |W|^2``; the bias is not penalised.
 
-        ``W`` counts for scaled features. scikit-learn's ``Ridge(alpha)`` minimises the same with
+        ``W`` acts on scaled features. scikit-learn's ``Ridge(alpha)`` minimises the same with
         ``decay = alpha / N``. ``converged`` is always true, ``steps`` 1.
 
         Raises:
@@ -52,7 +52,7 @@ class Ridge:
 
 
 def prepare_ridge(x: np.ndarray, targets: np.ndarray, standardise: bool = False) -> Ridge:
-    """Reads the features once and decomposes their covariance, or of few rows their products.
+    """Reads the features and decomposes their covariance, or their Gram matrix if N <= D.
 
     Source of closed form and scaling: the few-shot regression of Dosovitskiy et al., "An Image is
     Worth 16x16 Words", 2021, and Kolesnikov et al., "Big Transfer", 2020.

@@ -28,20 +28,20 @@ def fit_sgd(
 
     Zero at the start, Nesterov's momentum, the rate falling to zero along half a cosine, penalty
     ``decay / 2 |W|^2``: the linear evaluation of self-supervised learning (He et al., "Momentum
-    Contrast", 2020; Oquab et al., "DINOv2", 2024, for the rates side by side). Every record comes
-    once per epoch, in an order of its own. It runs in one compiled loop on the first device of
-    the process; a function of the arguments alone.
+    Contrast", 2020; Oquab et al., "DINOv2", 2024, for the rates side by side). Every record is
+    used once per epoch, in a new random order. Runs in one compiled loop on the first device of
+    the process; deterministic in the arguments.
 
     Args:
       x: (N, D) float.
       labels: (N,) int in 0..num_classes - 1.
       num_classes: K, at least 2.
-      rates: learning rates at the start, as they are: no scaling by the batch size.
+      rates: initial learning rates, not scaled by the batch size.
       epochs: passes over the records.
       batch_size: records per update, at most N.
-      momentum: 0..1, 1 left out.
+      momentum: in [0, 1).
       decay: 0 or more.
-      seed: of the order.
+      seed: of the order of records.
 
     Returns:
       In the order of ``rates``; ``loss`` is that of all records, ``steps`` the updates, and
@@ -70,7 +70,7 @@ def fit_sgd(
         np.asarray(rates, np.float32),
         np.asarray([momentum, decay], np.float32),
     )
-    # Every process trains for itself, also where the run's mesh is all devices of all.
+    # Every process trains by itself, even if the run's mesh spans all processes.
     with jax.set_mesh(jax.sharding.Mesh(np.asarray([device]), ("data",))):
         fitted = _trainer(num_classes)(*jax.device_put(arrays, device))
         weights, biases, losses = jax.device_get(fitted)

@@ -1,4 +1,4 @@
-"""One-vs-all linear support vector machines on frozen features, to the minimum."""
+"""One-vs-all linear support vector machines on frozen features, optimised to convergence."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def fit_svm(
 ) -> LinearClassifier:
     """Minimises ``(|w|^2 + b^2) / 2 + c sum_n max(0, 1 - y_n (w x_n + b))^2`` for every class.
 
-    ``y_n`` is 1 for the class and -1 for all others. The squared hinge, the bias penalised with
-    the weights as a feature of ones: what scikit-learn's ``LinearSVC(C=c)`` minimises. Source: Fan
-    et al., "LIBLINEAR", 2008. The classes have nothing to do with each other, and one run of
-    L-BFGS finds all of them; products are float64.
+    ``y_n`` is 1 for the class and -1 for all others. Squared hinge loss, with the bias penalised
+    like the weight of a constant feature, as in scikit-learn's ``LinearSVC(C=c)``. Source: Fan et
+    al., "LIBLINEAR", 2008. The classes are independent problems, solved in one run of L-BFGS;
+    products are float64.
 
     Args:
       x: (N, D) float, also a memory map.

@@ -48,5 +48,5 @@ def fit_whitening(x: np.ndarray, dimension: int) -> Whitening:
 
 
 def signed_root(x: np.ndarray, power: float = 0.5) -> np.ndarray:
-    """``sign(x) |x|^power`` of every number: large ones count less."""
+    """``sign(x) |x|^power`` of every number: reduces the influence of large values."""
     return np.sign(x) * np.abs(x) ** power
