@@ -82,7 +82,7 @@ def test_first_failures():
     none = failure_points(np.zeros((0, 3), bool), np.asarray([0, 1, 2]), 3.0)
     assert none.count.sum() == 0
     assert np.isnan(none.mean)
-    with pytest.raises(ValueError, match="must rise"):
+    with pytest.raises(ValueError, match="must increase"):
         failure_points(right, np.asarray([0, 1, 2.5]), 2.0)
 
 

@@ -68,8 +68,7 @@ class Quantise(Objective):
         return pixels + book + self.commitment * commit, Aux(metrics, model_state=state)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """The tower's ``out`` (``ids``, ``reconstruction``, ``embedding`` ...) and ``error`` (B,), the
-        mean squared error of the pixels."""
+        """The tower's ``out``, and ``error`` (B,), the mean squared error of the pixels."""
         image = batch["image"]
         out, _ = apply(self.model, variables, image, ctx)
         return {**out, "error": jnp.mean((out["reconstruction"] - image) ** 2, axis=(1, 2, 3))}

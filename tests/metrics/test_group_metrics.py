@@ -143,7 +143,7 @@ def test_hierarchical_distance_at_k() -> None:
     [
         ([], "no classes"),
         ([("a",), ()], "class 1: the path is empty"),
-        ([("a", "b"), ("a", "b")], "class 1: path 'a/b' is there twice"),
+        ([("a", "b"), ("a", "b")], "class 1: path 'a/b' occurs twice"),
         ([("a", "b"), ("a",)], "'a' is a class and on the way to another"),
     ],
 )

@@ -191,7 +191,7 @@ def test_temperature_refuses_what_has_no_best() -> None:
     broken = logits.copy()
     broken[4, 0] = np.nan
     for z, y, message in (
-        (right, labels, "every example is right"),
+        (right, labels, "every example is correct"),
         (-right, labels, "no better than the average class"),
         (np.ones((40, 5)), labels, "no better than the average class"),
         (logits, np.zeros(40, int), "all 40 labels are class 0"),
