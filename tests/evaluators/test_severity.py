@@ -117,7 +117,7 @@ def test_pictures_that_lost_their_class():
     assert on_class(scores, fit_thresholds(scores, good, 0.0)).all()
     assert not on_class(scores, fit_thresholds(scores, good, 1.0))[~good].any()
     assert not on_class(np.full((1, 4), np.nan), np.zeros(4)).any()
-    with pytest.raises(MetricError, match="no picture is off class"):
+    with pytest.raises(MetricError, match="no image is off class"):
         fit_thresholds(scores, np.ones(400, bool))
     with pytest.raises(ValueError, match="least=5"):
         on_class(scores, np.zeros(4), 5)

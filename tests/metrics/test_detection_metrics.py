@@ -101,5 +101,5 @@ def test_empty_sets_and_bad_scores() -> None:
         detection.auroc(some[None], some)
     with pytest.raises(ValueError, match=r"recall=0"):
         detection.false_positive_rate(some, some, 0)
-    with pytest.raises(ValueError, match=r"right is bool\[2\]"):
+    with pytest.raises(ValueError, match=r"correct is bool\[2\]"):
         detection.open_set(some, np.ones(2, bool), some)

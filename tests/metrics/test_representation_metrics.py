@@ -68,7 +68,7 @@ def test_alignment_and_uniformity(monkeypatch: pytest.MonkeyPatch) -> None:
     assert representation.uniformity(np.ones((5, 3))) == pytest.approx(0, abs=1e-12)
     assert np.isnan(representation.uniformity(X[:1]))
     assert np.isnan(representation.alignment(X[:0], X[:0]))
-    with pytest.raises(MetricError, match=r"features: 1 of 2 rows are zero .* row 1"):
+    with pytest.raises(MetricError, match=r"features: 1 of 2 rows are zeros .* row 1"):
         representation.uniformity(np.array([[1.0, 0], [0, 0]]))
     with pytest.raises(ValueError, match="pairs lie in one space"):
         representation.alignment(X, Y)
