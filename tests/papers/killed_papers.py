@@ -1,6 +1,6 @@
 """Trains papers twice, once killed in the middle; prints what each time ended with, as JSON.
 
-    python -m tests.papers.killed_papers learning/cil_survey:small,learner=wa@4 ...
+    python -m tests.papers.killed_papers cil_survey:small,learner=wa@4 ...
 
 A number after an @ is how many stages of a scenario are gone through; all without it.
 This process imports what training needs and touches no device, so that it can fork a child per
@@ -24,7 +24,6 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[2]
 STEPS = 12
 LIMIT_S = 240
 
@@ -35,8 +34,7 @@ def shortened(reference: str) -> Any:
     from vision.scenario import stages
 
     name, _, count = reference.partition("@")
-    file, _, mode = name.partition(":")
-    loaded: Any = config.load(f"{ROOT / 'configs' / file}.py:{mode}")
+    loaded: Any = config.load(name)
     if count:
         loaded.stages = loaded.stages[: int(count)]
     each: dict[str, Any] = stages.runs(loaded)

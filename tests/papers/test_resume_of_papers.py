@@ -15,15 +15,15 @@ from tests.fast_compilation import FAST_COMPILATION
 ROOT = Path(__file__).resolve().parents[2]
 # What each has to remember: files of works, and the extra state of a run.
 PAPERS: dict[str, dict[str, str]] = {
-    "learning/g_simclr:small": {"clusters/clusters.npy": ""},
-    "learning/cil_survey:small,learner=wa@4": {
+    "g_simclr:small": {"clusters/clusters.npy": ""},
+    "cil_survey:small,learner=wa@4": {
         "memory0/keys.txt": "",
         "memory1/classes.json": "",
         "task1 extra_state": "teacher",
     },
-    "robust_explain/pose:small": {},
-    "learning/mhim_mil:small": {"mhim extra_state": "teacher"},
-    "learning/datadam:small": {},
+    "pose:small": {},
+    "mhim_mil:small": {"mhim extra_state": "teacher"},
+    "datadam:small": {},
 }
 
 
