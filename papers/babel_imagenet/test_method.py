@@ -23,7 +23,7 @@ from vision.models.vit import ViT
 from vision.train.objective import Context, Variables
 from vision.train.tower import apply_tap
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Words(nn.Module):
