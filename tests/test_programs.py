@@ -136,7 +136,7 @@ def test_without_masking_a_damaged_file_stops_the_run_by_name(
         ([DIGITS.replace("digits", "digit")], ["does not exist", "did you mean", "digits_vit.py"]),
         ([DIGITS, "--config.modle.width=3"], ["no parameter 'modle'", "did you mean 'model'"]),
         ([DIGITS, "--config.model.widht=3"], ["no parameter 'widht'", "did you mean 'width'"]),
-        ([DIGITS, "--config.model.width=wide"], ["expected int"]),
+        ([DIGITS, "--config.model.width=wide"], ["expected a whole number >= 1"]),
         ([DIGITS, "--config.total=80"], ["config.total is '80'", "'90 epochs'"]),
         ([DIGITS, "--config.model.heads=5"], ["heads=5 does not divide width=48"]),
         ([DIGITS, "--config.mesh.data=3"], ["does not fill the"]),

@@ -46,6 +46,10 @@ class WarmRestarts:
     """Half a cosine from 1 to 0 again and again, each ``factor`` times as long as the last.
 
     Loshchilov and Hutter, SGDR, 2017.
+
+    Attributes:
+      first: length of the first fall.
+      factor: of each length over the one before.
     """
 
     first: str = "10 epochs"

@@ -6,26 +6,29 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Positive, checked
 from vision.models.conv_layers import batch_norm
-from vision.models.layers import activate, as_output, check_positive, dense
+from vision.models.layers import activate, as_output, dense
 from vision.train.precision import Precision
 
 
+@checked
 class DepthHead(nn.Module):
     """(B, S, D) tokens of S depths to (B, num_classes) logits.
 
     BatchNorm; for every channel ``multiplier`` weighted sums over depths, which is a depthwise
     convolution of kernel S; BatchNorm; GELU; linear. From Rios et al., Cross-Layer Cache
     Aggregation, 2024.
+
+    Attributes:
+      num_classes: of the logits.
+      multiplier: weighted sums per channel.
+      precision: number formats.
     """
 
-    num_classes: int
-    multiplier: int = 2
+    num_classes: Positive[int]
+    multiplier: Positive[int] = 2
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_positive(num_classes=self.num_classes, multiplier=self.multiplier)
-        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool = False) -> jax.Array:

@@ -86,6 +86,9 @@ class Attended:
 
     With ``fuse`` the others become one token, their sum weighted by that attention: EViT (Liang et
     al., Not All Patches are What You Need, 2022); without it, Top-K.
+
+    Attributes:
+      fuse: the other tokens become one.
     """
 
     fuse: bool = True

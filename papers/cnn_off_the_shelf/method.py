@@ -70,7 +70,12 @@ def _turned(image: jax.Array, angle: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Viewed:
-    """``predict`` with the features of the views one after the other, (B, 16 D)."""
+    """``predict`` with the features of the views one after the other, (B, 16 D).
+
+    Attributes:
+      predict: of one view.
+      output: name of the features.
+    """
 
     predict: Predict
     output: str
@@ -163,7 +168,11 @@ def _scores(model: LinearClassifier, x: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Descriptor:
-    """The pipeline of retrieval; fitted on images that are not searched."""
+    """The pipeline of retrieval; fitted on images that are not searched.
+
+    Attributes:
+      whitening: fitted on other images.
+    """
 
     whitening: Whitening
 

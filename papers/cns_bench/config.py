@@ -37,7 +37,7 @@ def get_config(tower: Tower = "resnet") -> v.Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
     towers = {
         "resnet": spec(v.ResNet, depth=50),
-        "convnext": spec(v.ConvNeXt, variant="T"),
+        "convnext": spec(v.ConvNeXt, variant="tiny"),
         "vit": spec(v.ViT, variant="S/16"),
     }
     asked = spec(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from papers.datadam.siamese import STRATEGIES, siamese_augment
+from vision.config.ranges import Positive, checked
 from vision.data.pipeline import EvalData
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Figure
@@ -26,7 +27,11 @@ from vision.train.tower import Tower
 
 @dataclasses.dataclass(frozen=True)
 class SiameseAugment:
-    """``papers.datadam.siamese`` as a batch op."""
+    """``papers.datadam.siamese`` as a batch op.
+
+    Attributes:
+      strategies: names of the augmentations that are drawn from.
+    """
 
     strategies: tuple[str, ...] = STRATEGIES
 
@@ -35,6 +40,7 @@ class SiameseAugment:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class TaughtBySynthetic:
     """Fresh networks, each trained on the synthetic images of a run, and tested on real ones.
 
@@ -56,17 +62,13 @@ class TaughtBySynthetic:
 
     data: EvalData
     model: Tower
-    networks: int = 5
-    steps: int = 300
+    networks: Positive[int] = 5
+    steps: Positive[int] = 300
     learning_rate: float = 0.01
     weight_decay: float = 5e-4
     strategies: tuple[str, ...] = STRATEGIES
     images: str = "images"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if self.networks < 1 or self.steps < 1:
-            raise ValueError("networks and steps: at least 1")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once per network.

@@ -68,7 +68,12 @@ def functional_hash(values: Iterable[float], mantissa_bits: int = 24) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """What is known of a function: its mean fitness and the evaluations behind it."""
+    """What is known of a function: its mean fitness and the evaluations behind it.
+
+    Attributes:
+      fitness: mean over the evaluations.
+      count: of evaluations.
+    """
 
     fitness: float
     count: int

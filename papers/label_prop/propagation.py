@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Finite, NonNegative, Positive, checked
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Propagation:
     """Every cell of a frame gets the labels of the cells of earlier frames that it is like.
 
@@ -30,25 +32,15 @@ class Propagation:
       renormalise: labels of a cell are made to add up to 1 before they are carried on.
     """
 
-    top_k: int | None = 10
-    radius: float | None = 12.0
-    context: int = 7
-    temperature: float = 0.07
+    top_k: Positive[int] | None = 10
+    radius: NonNegative[float] | None = 12.0
+    context: Positive[int] = 7
+    temperature: Positive[Finite] = 0.07
     first: bool = True
     first_unbounded: bool = False
     per_frame: bool = False
     softmax_first: bool = False
     renormalise: bool = False
-
-    def __post_init__(self) -> None:
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k={self.top_k}: 1 or more, or None")
-        if self.radius is not None and not self.radius >= 0:
-            raise ValueError(f"radius={self.radius}: 0 or more, or None")
-        if self.context < 1 or not 0 < self.temperature < math.inf:
-            raise ValueError(
-                f"context={self.context}, temperature={self.temperature}: 1 or more; positive"
-            )
 
     def __call__(self, features: jax.Array, labels: jax.Array) -> jax.Array:
         """Labels of all frames.

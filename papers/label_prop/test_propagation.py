@@ -78,7 +78,7 @@ def test_a_still_clip_is_copied_and_a_moving_one_tracked():
     tracked = run(Propagation(1, None, 1, first=False), moving, LABELS)
     for t in range(FRAMES):
         np.testing.assert_array_equal(tracked[t], np.roll(LABELS, (t, t), (0, 1)))
-    with pytest.raises(ValueError, match="top_k=0"):
+    with pytest.raises(ValueError, match="top_k is 0"):
         Propagation(0)
 
 

@@ -6,10 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.layers import (
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dense,
     dropout,
@@ -19,6 +17,7 @@ from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 
+@checked
 class AttentionMIL(nn.Module):
     """Attention-based multiple instance learning (ABMIL): Ilse et al., 2018.
 
@@ -41,19 +40,13 @@ class AttentionMIL(nn.Module):
       precision: number formats.
     """
 
-    width: int = 512
-    hidden: int = 128
-    num_classes: int | None = None
+    width: Positive[int] = 512
+    hidden: Positive[int] = 128
+    num_classes: NonNegative[int] | None = None
     gated: bool = False
-    dropout: float = 0.25
+    dropout: Rate = 0.25
     head_zero_init: bool = False
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_positive(width=self.width, hidden=self.hidden)
-        check_rate("dropout", self.dropout)
-        check_num_classes(self.num_classes)
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.data.all_records import labels_of
 from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
@@ -15,6 +16,7 @@ from vision.data.table import fields_only
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Bags:
     """Every other bag has a few instances of one class; the others have none.
 
@@ -33,18 +35,16 @@ class Bags:
     """
 
     source: Source
-    num_bags: int
+    num_bags: Positive[int]
     size: int = 20
     positive: int = 1
     present: tuple[int, int] = (1, 3)
-    noise: float = 0.0
+    noise: NonNegative[float] = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not 1 <= self.present[0] <= self.present[1] <= self.size:
             raise ValueError(f"present={self.present}: 1 <= fewest <= most <= size={self.size}")
-        if self.num_bags < 1 or self.noise < 0:
-            raise ValueError("num_bags: at least 1; noise: not negative")
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)

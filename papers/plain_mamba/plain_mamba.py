@@ -18,8 +18,8 @@ also has a depthwise convolution after the first block, which is left out here.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
@@ -27,14 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from papers.plain_mamba.selective_scan import STEPS, scan_orders, selective_scan
+from vision.config.ranges import NonNegative, Odd, Positive, Rate, checked, one_of
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import (
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dense,
     drop_path,
@@ -45,7 +42,7 @@ from vision.models.posemb import Grid, resample_posemb
 from vision.models.transformer import Noise, run_blocks
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 Stem = Literal["convolutions", "patches"]
 
@@ -77,6 +74,18 @@ class MambaBlock(nn.Module):
     """``x + mamba(norm(x))`` on tokens (B, rows * columns, D); see the module.
 
     Returns the new tokens and, under ``""``, what belongs into ``out``.
+
+    Attributes:
+      grid: rows and columns of the tokens.
+      states: of the recurrence, per channel.
+      expand: inner width over D.
+      kernel: side of the depthwise convolution.
+      snake: paths turn at the ends of rows; otherwise they jump back.
+      directions: a learned term tells the direction of every step.
+      sequential: one path after the other, for comparison; see ``PlainMamba``.
+      precision: number formats.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     grid: Grid
@@ -141,6 +150,7 @@ class MambaBlock(nn.Module):
         return constrain_batch(jnp.take_along_axis(y, places, axis=2).sum(0))
 
 
+@checked
 class PlainMamba(nn.Module):
     """See the module. Called with (B, h, w, C) float images whose sides the patch divides.
 
@@ -166,48 +176,37 @@ class PlainMamba(nn.Module):
       precision: number formats; the scan itself is float32.
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    stem_convs: int | None = None
-    patch: int = 16
-    num_classes: int | None = None
+    variant: Annotated[str, one_of(SIZES)] | None = None
+    width: Positive[int] | None = None
+    depth: Positive[int] | None = None
+    stem_convs: NonNegative[int] | None = None
+    patch: Positive[int] = 16
+    num_classes: NonNegative[int] | None = None
     stem: Stem = "convolutions"
-    states: int = 16
-    expand: int = 2
-    kernel: int = 7
+    states: Positive[int] = 16
+    expand: Positive[int] = 2
+    kernel: Odd = 7
     snake: bool = True
     directions: bool = True
     sequential: bool = False
-    drop_path: float = 0.0
+    drop_path: Rate = 0.0
     scan: bool = True
     remat: Remat = "none"
     head_zero_init: bool = False
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_choice("variant", self.variant, (None, *SIZES))
-        check_choice("stem", self.stem, get_args(Stem))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_positive(
-            width=self.width,
-            depth=self.depth,
-            patch=self.patch,
-            states=self.states,
-            expand=self.expand,
-            kernel=self.kernel,
-        )
         if self.variant is None and (self.width is None or self.depth is None):
             raise ValueError(f"without a variant ({', '.join(SIZES)}) give width and depth")
-        if self.kernel % 2 == 0:
-            raise ValueError(f"kernel={self.kernel}, but it is odd")
         if self.stem == "convolutions" and self.patch % 2:
             raise ValueError(f"patch={self.patch}: stem='convolutions' halves it; 'patches' do not")
-        if self.stem_convs is not None and self.stem_convs < 0:
-            raise ValueError(f"stem_convs={self.stem_convs}, but it is at least 0")
-        check_rate("drop_path", self.drop_path)
-        check_num_classes(self.num_classes)
         super().__post_init__()
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        depth = self.depth if self.depth is not None else SIZES[self.variant or ""][1]
+        return chain_layers_above(path[0], depth, ("patch_embed", "pos_embed", "stem_"))
 
     @nn.compact
     def __call__(

@@ -149,9 +149,9 @@ def test_every_parameter_has_a_gradient_and_a_cell_hears_of_all(variables: Any):
 
 def test_wrong_arguments_are_named():
     for wrong, message in (
-        ({"variant": "L9"}, "variant="),
+        ({"variant": "L9"}, "variant is 'L9', expected one of 'L1'"),
         ({"width": 8}, "width and depth"),
-        ({"variant": "L1", "kernel": 4}, "kernel=4"),
+        ({"variant": "L1", "kernel": 4}, "kernel is 4, expected a whole number >= 1, odd"),
         ({"variant": "L1", "patch": 1}, "patch=1"),
     ):
         with pytest.raises(ValueError, match=message):

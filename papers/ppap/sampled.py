@@ -11,10 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.diffusion import Diffusion, classifier_guide
+from vision.config.ranges import Positive, checked
 from vision.run.restore import load_run
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Sampled:
     """``images.npz``: ``image`` uint8 (N, H, W, C), 0..255, and, with a guide, ``label`` int32.
 
@@ -36,19 +38,17 @@ class Sampled:
     """
 
     run_of: str
-    count: int
+    count: Positive[int]
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
     guide: str = ""
     scale: float = 7.5
     judge: str = ""
     steps: int = 25
     eta: float = 0.0
-    batch_size: int = 256
+    batch_size: Positive[int] = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.batch_size < 1:
-            raise ValueError("count and batch_size: at least 1")
         if self.judge and not self.guide:
             raise ValueError("judge: nothing to judge without a guide, which wants a class")
 

@@ -29,7 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.models.layers import check_images, check_num_classes, check_positive
+from vision.config.ranges import NonNegative, Positive, checked
+from vision.models.layers import check_images
 from vision.parallel.mesh import constrain_batch
 from vision.train.tower import Tap, apply_tap
 
@@ -99,6 +100,7 @@ def _times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
     return jnp.einsum("bij,bj->bi", matrix, vector)
 
 
+@checked
 class HamiltonianEmbedding(nn.Module):
     """See the module. Parameters are real: ``time`` (L,) and ``theta`` (L, gates, 15).
 
@@ -114,16 +116,14 @@ class HamiltonianEmbedding(nn.Module):
       num_classes: K, at most 2^n; None for no logits.
     """
 
-    layers: int = 15
-    uploads: int | None = None
+    layers: Positive[int] = 15
+    uploads: Positive[int] | None = None
     shared_gates: bool = False
-    num_classes: int | None = None
+    num_classes: NonNegative[int] | None = None
 
     def __post_init__(self) -> None:
-        check_positive(layers=self.layers, uploads=self.uploads)
         if self.uploads is not None and self.uploads > self.layers:
             raise ValueError(f"uploads={self.uploads}, but there are layers={self.layers}")
-        check_num_classes(self.num_classes)
         super().__post_init__()
 
     @nn.compact

@@ -94,6 +94,10 @@ class Findings:
 
     ``segmentation`` uint8 [H, W] becomes 0 for the ground and 1 + the place of a pixel's code in
     ``codes``; other codes are ground. ``findings`` int32 [K] is 1 for those that are there.
+
+    Attributes:
+      codes: of the kinds, K of them.
+      key: feature of the segmentation.
     """
 
     codes: tuple[int, ...]

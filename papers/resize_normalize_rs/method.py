@@ -115,6 +115,14 @@ class Prepared:
     """Images resized to ``size`` px (0: as they are), then ``(x - shift) / scale``, and encoded.
 
     ``encoder`` is None for the run's own output, ``"patches"``, or a function of images.
+
+    Attributes:
+      predict: of the run.
+      output: name of what is read.
+      size: side in pixels; 0 leaves the images as they are.
+      shift: per channel.
+      scale: per channel.
+      encoder: of images; None for the run's own output.
     """
 
     predict: Predict

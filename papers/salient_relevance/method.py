@@ -35,7 +35,11 @@ from vision.evaluators.attribution import Asked
 
 @dataclasses.dataclass(frozen=True)
 class Relevance:
-    """|R| over channels, stretched to 0..1: a map for ``vision.evaluators.attribution``."""
+    """|R| over channels, stretched to 0..1: a map for ``vision.evaluators.attribution``.
+
+    Attributes:
+      rules: of propagation, per kind of layer.
+    """
 
     rules: Lrp = Lrp(dense="alpha_beta")  # noqa: RUF009 - frozen
 

@@ -25,13 +25,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.tape import Cotangents, Operation, Tape, Value, record, vjp
 from vision.config.errors import UserError
+from vision.config.ranges import Ge, NonNegative, checked
 from vision.parallel import jax_internals
 
 LayerRule = Literal["epsilon", "alpha_beta"]
@@ -66,6 +67,7 @@ class RelevanceError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Lrp:
     """Rules of layers with parameters.
 
@@ -80,15 +82,8 @@ class Lrp:
 
     dense: LayerRule = "epsilon"
     convolution: LayerRule = "epsilon"
-    epsilon: float = 1e-9
-    alpha: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("dense", "convolution"):
-            if getattr(self, name) not in get_args(LayerRule):
-                raise ValueError(f"{name}={getattr(self, name)!r}: 'epsilon' or 'alpha_beta'")
-        if not self.epsilon >= 0 or not self.alpha >= 1:
-            raise ValueError(f"epsilon={self.epsilon}, alpha={self.alpha}: 0 and 1, or more")
+    epsilon: NonNegative[float] = 1e-9
+    alpha: Annotated[float, Ge(1)] = 1.0
 
 
 def relevance(

@@ -161,7 +161,7 @@ def test_windows_go_to_their_winner_and_means_are_shared():
 def test_what_has_no_rule_is_named():
     with pytest.raises(RelevanceError, match="'sort'"):
         relevance(lambda x: jnp.sort(x, 1), X[:, :, 0, 0], jnp.ones((3, 12)))
-    with pytest.raises(ValueError, match="dense='z'"):
+    with pytest.raises(ValueError, match="dense is 'z', expected one of"):
         Lrp(dense="z")  # pyright: ignore[reportArgumentType]
     # What the asked output does not read may be anything.
     free = relevance(lambda x: (2 * x, jnp.sort(x))[0], X[:, :, 0, 0], jnp.ones((3, 12)))

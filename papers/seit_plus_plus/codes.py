@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.ops.base import Example
 from vision.data.source import DataError
 
@@ -47,6 +48,7 @@ def unpack_ids(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class FromCodes:
     """Packed ids to ``ids`` int32 [h, w] and ``image`` float32 [h, w, d], their vectors.
 
@@ -57,13 +59,9 @@ class FromCodes:
     """
 
     codebook: str
-    height: int
-    width: int
+    height: Positive[int]
+    width: Positive[int]
     key: str = "ids"
-
-    def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise ValueError(f"height={self.height}, width={self.width}: both are positive")
 
     @functools.cached_property
     def _vectors(self) -> np.ndarray:

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.models.layers import as_output, check_positive, dense, layer_norm
+from vision.config.ranges import Positive, checked
+from vision.models.layers import as_output, dense, layer_norm
 from vision.models.transformer import Block, run_blocks
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
@@ -14,6 +15,7 @@ from vision.train.tower import Tap, apply_tap
 _SMALL = nn.initializers.normal(0.02)
 
 
+@checked
 class MaskedDecoder(nn.Module):
     """He et al., Masked Autoencoders Are Scalable Vision Learners, 2022.
 
@@ -29,15 +31,14 @@ class MaskedDecoder(nn.Module):
       precision: number formats.
     """
 
-    outputs: int
-    size: int
-    width: int = 512
-    depth: int = 4
+    outputs: Positive[int]
+    size: Positive[int]
+    width: Positive[int] = 512
+    depth: Positive[int] = 4
     heads: int = 8
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(outputs=self.outputs, size=self.size, width=self.width, depth=self.depth)
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
         super().__post_init__()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.similarity import inner, unit
-from vision.models.layers import check_num_classes
-from vision.train.tower import Tap, Tower, apply_tap
+from vision.config.ranges import NonNegative, Positive, checked
+from vision.train.tower import Tap, Tower, apply_tap, layers_above
 
 
+@checked
 class CosineHead(nn.Module):
     """A tower whose logits are ``scale`` times the cosines of its embedding with class vectors.
 
@@ -24,14 +27,13 @@ class CosineHead(nn.Module):
     """
 
     tower: Tower
-    num_classes: int | None = None
-    scale: float = 16.0
+    num_classes: NonNegative[int] | None = None
+    scale: Positive[float] = 16.0
 
-    def __post_init__(self) -> None:
-        check_num_classes(self.num_classes)
-        if not self.scale > 0:
-            raise ValueError(f"scale={self.scale}: must be positive")
-        super().__post_init__()
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return layers_above(self.tower, path[1:]) if path[0] == "tower" else 0
 
     @nn.compact
     def __call__(

@@ -10,17 +10,20 @@ with a class of the image, and for every box four coordinates and a confidence, 
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vision.config.ranges import Ge, Positive, checked
 
 PAD, BOS, EOS, THINK, END_THINK, ANSWER, END_ANSWER = range(7)
 _HEAD, _BOX = 5, 5  # tokens before the first box, and of a box
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BoxAnswers:
     """The language, and as an op what writes the right answer of an example.
 
@@ -35,17 +38,10 @@ class BoxAnswers:
       max_boxes: most boxes of an answer.
     """
 
-    classes: int
-    bins: int = 16
-    confidences: int = 4
-    max_boxes: int = 1
-
-    def __post_init__(self) -> None:
-        if min(self.classes, self.max_boxes) < 1 or min(self.bins, self.confidences) < 2:
-            raise ValueError(
-                f"classes={self.classes}, max_boxes={self.max_boxes}, bins={self.bins}, "
-                f"confidences={self.confidences}: at least 1, 1, 2 and 2"
-            )
+    classes: Positive[int]
+    bins: Annotated[int, Ge(2)] = 16
+    confidences: Annotated[int, Ge(2)] = 4
+    max_boxes: Positive[int] = 1
 
     @property
     def length(self) -> int:

@@ -98,9 +98,9 @@ def test_mistakes_are_named():
     ):
         init_adapters((Lora("head", rank=5),), params, key)
     wrong: tuple[tuple[dict[str, Any], str], ...] = (
-        ({"rank": 0}, "rank=0, but it is at least 1"),
-        ({"alpha": 0.0}, "alpha=0.0, but it is positive"),
-        ({"pattern": "("}, "is not a regular expression"),
+        ({"rank": 0}, "rank is 0, expected a whole number >= 1"),
+        ({"alpha": 0.0}, "alpha is 0.0, expected a number > 0"),
+        ({"pattern": "("}, "expected a regular expression"),
     )
     for fields, words in wrong:
         with pytest.raises(ValueError, match=words):

@@ -137,9 +137,9 @@ def test_noise_belongs_to_a_record_and_not_to_its_batch():
 
 
 def test_wrong_values_are_named():
-    with pytest.raises(ValueError, match="steps=20"):
+    with pytest.raises(ValueError, match="steps is 20, expected a whole number >= 21"):
         Diffusion(20)
-    with pytest.raises(ValueError, match="schedule='other'"):
+    with pytest.raises(ValueError, match="schedule is 'other'"):
         Diffusion(100, "other")  # pyright: ignore[reportArgumentType]
     with pytest.raises(ValueError, match="count=101"):
         Diffusion(100).respaced(101)

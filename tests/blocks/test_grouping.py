@@ -62,9 +62,9 @@ def test_a_threshold_above_one_selects_nothing():
 
 def test_values_and_widths_are_checked():
     for make, message in (
-        (lambda: Grouping(weight=-1.0), "weight=-1.0"),
-        (lambda: Grouping(threshold=-0.1), "threshold=-0.1"),
-        (lambda: Grouping(prefix=-1), "prefix=-1"),
+        (lambda: Grouping(weight=-1.0), "weight is -1.0"),
+        (lambda: Grouping(threshold=-0.1), "threshold is -0.1"),
+        (lambda: Grouping(prefix=-1), "prefix is -1"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

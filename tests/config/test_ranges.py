@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import math
-from typing import Annotated, Any, Literal
+import pkgutil
+from typing import Annotated, Any, Literal, get_args, get_origin
 
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import vision
 from vision.config import specs as c
 from vision.config.hints import field_hints, misfit, show
 from vision.config.ranges import (
@@ -196,6 +199,27 @@ def test_overrides_out_of_range_are_refused(path: str, text: str):
     node: Any = c.spec(Net, layer=c.spec(Layer, width=4))
     with pytest.raises(ConfigError, match=f"--config.{path}={text}: expected a"):
         c.override(node, path, text)
+
+
+def _restricts(hint: Any) -> bool:
+    args = get_args(hint)
+    return get_origin(hint) is Annotated or any(_restricts(arg) for arg in args)
+
+
+def test_every_class_with_ranges_is_checked():
+    unchecked = []
+    for module in pkgutil.walk_packages(vision.__path__, "vision."):
+        for cls in vars(importlib.import_module(module.name)).values():
+            if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
+                continue
+            if not cls.__module__.startswith("vision."):
+                continue
+            hints = field_hints(cls)
+            ranges = [f.name for f in dataclasses.fields(cls) if _restricts(hints[f.name])]
+            own = [vars(base).get("__post_init__") for base in cls.__mro__]
+            if ranges and not any("checked" in f.__qualname__ for f in own if f is not None):
+                unchecked.append(f"{cls.__name__}: {', '.join(ranges)}")
+    assert not unchecked
 
 
 def test_inherited_annotations_are_read_where_they_stand():

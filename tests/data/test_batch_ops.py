@@ -273,12 +273,12 @@ def test_wrong_batches_say_what_to_do(op, change, message, batch):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Mixup(0), "num_classes=0"),
-        (lambda: CutMix(K, alpha=0.0), "alpha=0.0"),
-        (lambda: MixupCutMix(K, cutmix_alpha=-1.0), "cutmix_alpha=-1.0"),
-        (lambda: MixupCutMix(K, switch_probability=2.0), "switch_probability=2.0"),
-        (lambda: BatchRandomCrop(-1), "padding=-1"),
-        (lambda: BatchRandomCrop(fill="mirror"), "fill='mirror'"),  # pyright: ignore
+        (lambda: Mixup(0), "num_classes is 0"),
+        (lambda: CutMix(K, alpha=0.0), "alpha is 0.0"),
+        (lambda: MixupCutMix(K, cutmix_alpha=-1.0), "cutmix_alpha is -1.0"),
+        (lambda: MixupCutMix(K, switch_probability=2.0), "switch_probability is 2.0"),
+        (lambda: BatchRandomCrop(-1), "padding is -1"),
+        (lambda: BatchRandomCrop(fill="mirror"), "fill is 'mirror'"),  # pyright: ignore
         (lambda: BatchValueRange(1.0, 0.0), "low must be less"),
     ],
 )

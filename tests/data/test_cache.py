@@ -295,7 +295,7 @@ def test_ops_must_have_a_name():
         DiskCache(Counted(), (lambda example, rng: example,), "x")
     with pytest.raises(ValueError, match="must be frozen dataclasses"):
         InMemory(Counted(), (lambda example, rng: example,))
-    with pytest.raises(ValueError, match="threads=0"):
+    with pytest.raises(ValueError, match="threads is 0"):
         InMemory(Counted(), threads=0)
 
 

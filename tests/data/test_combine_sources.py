@@ -121,10 +121,10 @@ def test_relabel_merges_drops_and_counts():
         with pytest.raises(DataError, match=message):
             len(Relabel(animals(), mapping))
     for mapping, options, message in (
-        ((), {}, "mapping is empty"),
+        ((), {}, r"mapping is \(\), expected .*not empty"),
         ((*pairs, pairs[0]), {}, "'cat' occurs twice"),
         (pairs, {"class_names": ("pet",)}, "'wild' is not among class_names"),
-        (pairs, {"unmapped": "x"}, "unmapped='x'"),
+        (pairs, {"unmapped": "x"}, "unmapped is 'x', expected one of"),
     ):
         with pytest.raises(ValueError, match=message):
             made(Relabel, animals(), mapping, options=options)

@@ -334,11 +334,11 @@ def test_an_error_reaches_the_caller_and_stops_the_loader():
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: TrainData(numbered(), 0), ValueError, "batch_size=0"),
+        (lambda: TrainData(numbered(), 0), ValueError, "batch_size is 0"),
         (lambda: TrainData(numbered(), 4, on_error="skip"),  # pyright: ignore[reportArgumentType]
-         ValueError, "valid policies"),
-        (lambda: EvalData(numbered(), 4, threads=-1), ValueError, "threads=-1"),
-        (lambda: TrainData(numbered(), 4, workers=-1), ValueError, "workers=-1"),
+         ValueError, "on_error is 'skip', expected one of"),
+        (lambda: EvalData(numbered(), 4, threads=-1), ValueError, "threads is -1"),
+        (lambda: TrainData(numbered(), 4, workers=-1), ValueError, "workers is -1"),
         (lambda: TrainData(numbered(), 4, ("flip",)),  # pyright: ignore[reportArgumentType]
          ValueError, "'flip' is not an op"),
         (lambda: take(TrainData(numbered(), 6), 1, process_count=4), ValueError,

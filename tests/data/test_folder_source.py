@@ -151,8 +151,8 @@ def test_a_file_that_vanishes_is_named(pets):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"part": "test"}, "valid parts are"),
-        ({"fraction": 1.0, "part": "val"}, "fraction=1.0"),
+        ({"part": "test"}, "part is 'test', expected one of"),
+        ({"fraction": 1.0, "part": "val"}, "fraction is 1.0"),
         ({"fraction": 0.1}, "part='all'"),
         ({"extensions": ("JPG",)}, "in lower case"),
     ],

@@ -127,10 +127,10 @@ def test_bad_folders_say_what_is_wrong(root, tmp_path_factory):
     with pytest.raises(DataError, match="no such folder"):
         len(Frames(str(root / "none")))
     for options, message in (
-        ({"frames": 0}, "frames=0"),
-        ({"stride": 0}, "stride=0"),
-        ({"windows": "last"}, "windows='last'"),
-        ({"short": "drop"}, "short='drop'"),
+        ({"frames": 0}, "frames is 0"),
+        ({"stride": 0}, "stride is 0"),
+        ({"windows": "last"}, "windows is 'last'"),
+        ({"short": "drop"}, "short is 'drop'"),
     ):
         make: Any = Frames
         with pytest.raises(ValueError, match=message):

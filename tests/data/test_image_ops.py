@@ -307,20 +307,23 @@ def test_wrong_order_of_ops_says_what_to_do(op, image, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Resize(0), "size=0"),
-        (lambda: CenterCrop((1, 2, 3)), "size="),  # pyright: ignore[reportArgumentType]
-        (lambda: Resize(8, "cubic"), "valid methods are .*bicubic"),  # pyright: ignore
-        (lambda: RandomResizedCrop(8, scale=(0.5, 0.1)), "scale="),
-        (lambda: RandomCrop(8, padding=-1), "padding=-1"),
-        (lambda: RandomCrop(8, fill="mirror"), "valid fills are"),  # pyright: ignore
-        (lambda: RandomFlip(1.5), "probability=1.5"),
-        (lambda: RandomFlip(axis="x"), "axis='x'"),  # pyright: ignore[reportArgumentType]
+        (lambda: Resize(0), "size is 0"),
+        (lambda: CenterCrop((1, 2, 3)), "size is "),  # pyright: ignore[reportArgumentType]
+        (lambda: Resize(8, "cubic"), "method is 'cubic', expected .*bicubic"),  # pyright: ignore
+        (lambda: RandomResizedCrop(8, scale=(0.5, 0.1)), "scale is "),
+        (lambda: RandomCrop(8, padding=-1), "padding is -1"),
+        (lambda: RandomCrop(8, fill="mirror"), "fill is 'mirror', expected"),  # pyright: ignore
+        (lambda: RandomFlip(1.5), "probability is 1.5"),
+        (lambda: RandomFlip(axis="x"), "axis is 'x'"),  # pyright: ignore[reportArgumentType]
         (lambda: ValueRange(1, 1), "low must be less"),
-        (lambda: Normalize((0.5,), (0.0,)), "positive std"),
-        (lambda: Decode(mode="rgba"), "mode='rgba'"),  # pyright: ignore[reportArgumentType]
-        (lambda: RandAugment(ops=("Cutout",)), "valid ops are Identity, AutoContrast"),
-        (lambda: RandAugment(magnitude=11), "magnitude=11"),
-        (lambda: RandomErasing(fill="mean"), "fill='mean'"),  # pyright: ignore
+        (lambda: Normalize((0.5,), (0.0,)), r"std\[0\] is 0.0, expected a number > 0"),
+        (lambda: Decode(mode="rgba"), "mode is 'rgba'"),  # pyright: ignore[reportArgumentType]
+        (
+            lambda: RandAugment(ops=("Cutout",)),
+            r"ops\[0\] is 'Cutout', expected one of 'Identity', 'AutoContrast'",
+        ),
+        (lambda: RandAugment(magnitude=11), "magnitude is 11"),
+        (lambda: RandomErasing(fill="mean"), "fill is 'mean'"),  # pyright: ignore
     ],
 )
 def test_arguments_are_checked(make, message):

@@ -106,10 +106,10 @@ def test_fake_is_a_function_of_the_index():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Digits("val"), "valid splits are"),  # pyright: ignore[reportArgumentType]
-        (lambda: Digits(test_fraction=1.0), "test_fraction=1.0"),
-        (lambda: Fake(0), "num_examples=0"),
-        (lambda: Fake(image_size=(0, 3)), "image_size="),
+        (lambda: Digits("val"), "split is 'val', expected one of"),  # pyright: ignore[reportArgumentType]
+        (lambda: Digits(test_fraction=1.0), "test_fraction is 1.0"),
+        (lambda: Fake(0), "num_examples is 0"),
+        (lambda: Fake(image_size=(0, 3)), r"image_size\[0\] is 0"),
     ],
 )
 def test_arguments_are_checked(make, message):

@@ -244,7 +244,7 @@ def test_files_in_an_fsspec_store(two_files):
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="path is empty"):
+    with pytest.raises(ValueError, match="path is '', expected a file, a pattern or several"):
         Parquet("", LABEL)
-    with pytest.raises(ValueError, match="row_groups_kept=0"):
+    with pytest.raises(ValueError, match="row_groups_kept is 0"):
         Parquet("x", LABEL, row_groups_kept=0)

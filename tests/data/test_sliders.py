@@ -76,7 +76,10 @@ def test_what_sliders_are():
     hit = (few != image).any(-1)
     assert hit.sum() < (many != image).any(-1).sum()
     assert (many != image).any(-1)[hit].all()
-    for name, scale, message in [("rain", 1.0, "valid names"), ("fog", -1.0, "0 or more")]:
+    for name, scale, message in [
+        ("rain", 1.0, "name is 'rain', expected one of"),
+        ("fog", -1.0, "scale is -1"),
+    ]:
         with pytest.raises(ValueError, match=message):
             Slider(name, scale)
     with pytest.raises(ValueError, match="expected uint8"):

@@ -280,7 +280,7 @@ def test_shards_in_an_fsspec_store(shards, tmp_path):
 
 
 def test_arguments_are_checked():
-    with pytest.raises(ValueError, match="shards is empty"):
+    with pytest.raises(ValueError, match="shards is '', expected a file, a pattern or several"):
         WebDataset("", COLUMNS)
     with pytest.raises(ValueError, match="a feature is given twice"):
         WebDataset("x.tar", COLUMNS, raw=(("image", "png"),))

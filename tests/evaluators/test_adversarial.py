@@ -187,15 +187,15 @@ def test_bad_data_is_named():
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="attacks: at least one"):
+    with pytest.raises(ValueError, match=r"attacks is {}, .*not empty"):
         adversarial()
-    with pytest.raises(ValueError, match="one positive std per channel"):
+    with pytest.raises(ValueError, match=r"std\[0\] is 0.0, expected a number > 0"):
         adversarial("fgsm", std=(0.0,))
     with pytest.raises(ValueError, match="none of cw has a radius"):
         adversarial("cw", epsilons=(0.1,))
     with pytest.raises(ValueError, match="is what epsilons call"):
         Adversarial(images(), {"fgsm": fgsm(0.1), "fgsm_0.1": fgsm(0.1)}, epsilons=(0.1,))
-    with pytest.raises(ValueError, match="target='all'"):
+    with pytest.raises(ValueError, match="target is 'all'"):
         adversarial("fgsm", target="all")
-    with pytest.raises(ValueError, match="examples=0"):
+    with pytest.raises(ValueError, match="examples is 0"):
         adversarial("fgsm", examples=0)

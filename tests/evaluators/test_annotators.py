@@ -70,7 +70,7 @@ def test_what_is_no_distribution_is_named():
         annotator_scores(np.zeros((2, 3)), weights)
     with pytest.raises(ValueError, match="each from 1 to the 3 classes"):
         annotator_scores(np.zeros((2, 3)), np.eye(3)[:2], (4,))
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match=r"k is \(\), .* >= 1, not empty"):
         AnnotatorAgreement(data(image=np.zeros((1, 12))), k=())
     none = data(image=np.zeros((2, 12)), weights=np.zeros((2, 3), np.float32))
     with pytest.raises(DataError, match="no example has 'weights'"):

@@ -118,5 +118,5 @@ def test_what_cannot_be_read():
     )
     with pytest.raises(DataError, match="no labelled records"):
         run(Attribution(nothing, {"slope": Gradient()}), 1, predict)
-    with pytest.raises(ValueError, match="maps: at least one"):
+    with pytest.raises(ValueError, match=r"maps is {}, .*not empty"):
         Attribution(nothing, {})

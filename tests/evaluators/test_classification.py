@@ -254,9 +254,9 @@ def test_other_bad_input_is_named() -> None:
     only = lambda variables, batch: {"embedding": batch["_mask"]}  # noqa: E731
     with pytest.raises(ValueError, match=r"'logits'.*gives embedding"):
         dict(Classification(data).run(only, context()))
-    with pytest.raises(ValueError, match="mistakes=-1"):
+    with pytest.raises(ValueError, match="mistakes is -1"):
         Classification(data, mistakes=-1)
-    with pytest.raises(ValueError, match="bins=0"):
+    with pytest.raises(ValueError, match="bins is 0"):
         Classification(data, bins=0)
 
 

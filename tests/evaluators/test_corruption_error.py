@@ -139,11 +139,11 @@ def test_what_is_kept_is_of_one_corruption(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"names": ("rain",)}, "rain; valid names are noise, blur"),
-        ({"names": ()}, "none; valid"),
-        ({"severities": (0, 1)}, "some of 1, 2, 3, 4, 5"),
+        ({"names": ("rain",)}, r"names\[0\] is 'rain', expected one of 'noise', 'blur'"),
+        ({"names": ()}, r"names is \(\), .*not empty"),
+        ({"severities": (0, 1)}, r"severities\[0\] is 0, expected a whole number in 1..5"),
         ({"severities": (1, 2)}, "AlexNet's errors are means of severities 1 to 5"),
-        ({"baseline": "resnet"}, "baseline='resnet'"),
+        ({"baseline": "resnet"}, "baseline is 'resnet', expected one of 'alexnet' or Mapping"),
         ({"baseline": {"clean": 0.1}}, "baseline lacks an error for 'gaussian_noise'"),
     ],
 )

@@ -115,7 +115,7 @@ def test_regression_of_a_monotone_map_keeps_ranks():
     assert (got["examples"], got["unlabelled"], got["nonfinite"]) == (56, 3, 1)
     with pytest.raises(ValueError, match="one number per image"):
         run(Regression(data(**arrays), "two"), 1, predict)
-    with pytest.raises(ValueError, match="mapping='cubic'"):
+    with pytest.raises(ValueError, match="mapping is 'cubic'"):
         Regression(data(**arrays), mapping="cubic")  # pyright: ignore[reportArgumentType]
 
 

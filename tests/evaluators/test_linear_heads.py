@@ -80,5 +80,5 @@ def test_patches_are_taught_the_majority_and_measured_in_pixels():
     cut = {**test, "segmentation": test["segmentation"][:, :7]}
     with pytest.raises(ValueError, match="no multiples"):
         run(PatchProbe(data(**train), data(**cut), classes=3))
-    with pytest.raises(ValueError, match="classes=1"):
+    with pytest.raises(ValueError, match="classes is 1"):
         dataclasses.replace(PatchProbe(data(**train), data(**test), classes=3), classes=1)

@@ -131,7 +131,7 @@ def test_bad_arguments():
         run(RidgeProbe(few, some))
     with pytest.raises(ValueError, match="decays"):
         LinearProbe(some, some, decays=(0.0,))
-    with pytest.raises(ValueError, match="k="):
+    with pytest.raises(ValueError, match="k is "):
         NearestNeighbours(some, some, k=())
     with pytest.raises(ValueError, match="temperature"):
         NearestNeighbours(some, some, temperature=0)

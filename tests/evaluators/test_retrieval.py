@@ -177,7 +177,7 @@ def test_what_image_and_text_need_is_named() -> None:
         run(ImageTextRetrieval(data(image=image, text=ids_of([[""] * 2] * 8)), TOKENIZER))
     with pytest.raises(DataError, match="made: the source has no records"):
         run(ImageTextRetrieval(data(image=image[:0], text=ids[:0]), TOKENIZER))
-    with pytest.raises(ValueError, match="examples=-1"):
+    with pytest.raises(ValueError, match="examples is -1"):
         ImageTextRetrieval(data(image=image, text=ids), TOKENIZER, examples=-1)
 
     def narrow(variables: Any, batch: Any) -> dict[str, Any]:
@@ -305,7 +305,7 @@ def test_an_image_and_words() -> None:
     scores = cosines(composed, items)
     halved = run(ComposedRetrieval(data(**queries), gallery, weight=0.5))
     check(halved, walked(scores, [{int(t)} for t in queries["target"]], [set()] * 48))
-    with pytest.raises(ValueError, match="weight=0"):
+    with pytest.raises(ValueError, match="weight is 0"):
         ComposedRetrieval(data(**queries), gallery, weight=0)
 
 

@@ -127,11 +127,11 @@ def test_pictures_that_lost_their_class():
 
 def test_arguments_of_sweeps():
     for given, message in [
-        ({"sliders": ("fog", "fog")}, "each once"),
-        ({"sliders": ("rain",)}, "valid names"),
+        ({"sliders": ("fog", "fog")}, "no item twice"),
+        ({"sliders": ("rain",)}, r"sliders\[0\] is 'rain', expected one of"),
         ({"scales": (1.0, 0.5)}, "rising"),
-        ({"scales": (0.0,)}, "two or more"),
-        ({"scales": (-1.0, 0.0)}, "0 or more"),
+        ({"scales": (0.0,)}, "at least 2 of them"),
+        ({"scales": (-1.0, 0.0)}, r"scales\[0\] is -1.0"),
     ]:
         with pytest.raises(ValueError, match=message):
             Severity(greys(), **given)

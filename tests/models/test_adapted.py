@@ -198,5 +198,5 @@ def test_mistakes_are_named():
         abstract_variables(AdaptedTower(tower, (LORA,)), SHAPE)
     with pytest.raises(ValueError, match="prompts cannot be merged"):
         merged(AdaptedTower(Tiny(), prompts=Prompts()), {"params": {}, "model_state": {}})
-    with pytest.raises(ValueError, match="tokens=0, but it is at least 1"):
+    with pytest.raises(ValueError, match="tokens is 0, expected a whole number >= 1"):
         Prompts(0)

@@ -217,17 +217,21 @@ def test_vgg_dropout():
     ("build", "fields", "message"),
     [
         (ResNet, {"depth": 18, "groups": 2}, "groups=2 and group_width=64 are of bottlenecks"),
-        (ResNet, {"downsample": "max"}, "downsample='max'.*'strided', 'average'"),
+        (ResNet, {"downsample": "max"}, "downsample is 'max'.*'strided', 'average'"),
         (ResNet, {"group_width": 3, "width_multiplier": 0.5}, "group_width=3 times"),
         (ResNet, {"stem": "deep", "width_multiplier": 1 / 64}, "stem='deep' an odd number"),
-        (BiT, {"depth": 18}, "depth=18, but it is one of 14, 26, 50, 101, 152"),
+        (BiT, {"depth": 18}, "depth is 18, expected one of 14, 26, 50, 101, 152"),
         (BiT, {"width_multiplier": 0.25}, "width_multiplier=0.25.*norm_groups=32"),
-        (VGG, {"depth": 12}, "depth=12, but it is one of 11, 13, 16, 19"),
-        (VGG, {"dropout": 1.0}, "dropout=1.0"),
-        (VGG, {"width_multiplier": 0.3}, "width_multiplier=0.3 times 64"),
+        (VGG, {"depth": 12}, "depth is 12, expected one of 11, 13, 16, 19"),
+        (VGG, {"dropout": 1.0}, "dropout is 1.0, expected"),
+        (VGG, {"width_multiplier": 0.3}, "width_multiplier is 0.3, .* 64 times it a whole number"),
         (DenseNet, {}, "needs layers and growth; .* 121, 161"),
-        (DenseNet, {"variant": "122"}, "variant='122'"),
-        (DenseNet, {"layers": (2, 0), "growth": 4}, r"layers=\(2, 0\) and growth=4"),
+        (DenseNet, {"variant": "122"}, "variant is '122', expected"),
+        (
+            DenseNet,
+            {"layers": (2, 0), "growth": 4},
+            r"layers\[1\] is 0, expected",
+        ),
     ],
 )
 def test_bad_fields(build, fields, message):

@@ -125,12 +125,12 @@ def test_parameter_counts(variant, count):
     [
         ({}, "needs depths and dims; .* atto, femto"),
         ({"depths": (1, 1)}, "needs depths and dims"),
-        ({"variant": "giant"}, "variant='giant'.*'tiny'"),
+        ({"variant": "giant"}, "variant is 'giant'.*'tiny'"),
         ({"variant": "tiny", "depths": (3, 3)}, r"depths=\(3, 3\) and dims=\(96, 192, 384, 768\)"),
-        ({"depths": (1, 0), "dims": (8, 8)}, r"depths=\(1, 0\)"),
-        ({"depths": (), "dims": ()}, r"depths=\(\) and dims=\(\)"),
-        ({"variant": "tiny", "stem_stride": 0}, "stem_stride=0"),
-        ({"variant": "tiny", "drop_path": 1.5}, "drop_path=1.5"),
+        ({"depths": (1, 0), "dims": (8, 8)}, r"depths\[1\] is 0, expected a whole number >= 1"),
+        ({"depths": (), "dims": ()}, r"depths is \(\), expected .*not empty"),
+        ({"variant": "tiny", "stem_stride": 0}, "stem_stride is 0, expected"),
+        ({"variant": "tiny", "drop_path": 1.5}, "drop_path is 1.5, expected"),
     ],
 )
 def test_bad_fields(fields, message):

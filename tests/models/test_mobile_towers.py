@@ -244,13 +244,17 @@ def test_swin_over_a_mesh():
 @pytest.mark.parametrize(
     ("tower", "fields", "message"),
     [
-        (MobileNetV3, {"size": "huge"}, "size='huge', but it is one of 'large', 'small'"),
-        (MobileNetV2, {"width_multiplier": 0.0}, "width_multiplier=0.0"),
-        (MobileNetV2, {"padding": "valid"}, "padding='valid'.*'symmetric', 'same'"),
+        (MobileNetV3, {"size": "huge"}, "size is 'huge', expected one of 'large', 'small'"),
+        (MobileNetV2, {"width_multiplier": 0.0}, "width_multiplier is 0.0, expected"),
+        (MobileNetV2, {"padding": "valid"}, "padding is 'valid'.*'symmetric', 'same'"),
         (EfficientNet, {}, "needs width_multiplier and depth_multiplier"),
-        (EfficientNet, {"variant": "B9"}, "variant='B9'.*'B7'"),
+        (EfficientNet, {"variant": "B9"}, "variant is 'B9'.*'B7'"),
         (InceptionV4, {"width_multiplier": 0.3}, "width_multiplier=0.3 times 32 channels"),
-        (InceptionResNetV2, {"depths": (1, 0, 1)}, r"depths=\(1, 0, 1\)"),
+        (
+            InceptionResNetV2,
+            {"depths": (1, 0, 1)},
+            r"depths\[1\] is 0, expected",
+        ),
         (Swin, {}, "needs width, depths and heads"),
         (Swin, {"variant": "T", "heads": (5, 6, 12, 24)}, "5 heads do not divide width 96"),
         (Swin, {"variant": "T", "windows": (7, 7)}, "of one length"),

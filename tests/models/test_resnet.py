@@ -169,11 +169,11 @@ def test_parameter_counts(depth, count):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"depth": 20}, "depth=20, but it is one of 10, 14, 18, 26, 34, 50, 101, 152"),
-        ({"stem": "mnist"}, "stem='mnist'.*'imagenet', 'cifar', 'deep'"),
-        ({"width_multiplier": 0.0}, "width_multiplier=0.0"),
-        ({"width_multiplier": 0.33}, "width_multiplier=0.33 times 64"),
-        ({"num_classes": -2}, "num_classes=-2"),
+        ({"depth": 20}, "depth is 20, expected one of 10, 14, 18, 26, 34, 50, 101, 152"),
+        ({"stem": "mnist"}, "stem is 'mnist'.*'imagenet', 'cifar', 'deep'"),
+        ({"width_multiplier": 0.0}, "width_multiplier is 0.0, expected a number > 0"),
+        ({"width_multiplier": 0.33}, "width_multiplier is 0.33, .* 64 times it a whole number"),
+        ({"num_classes": -2}, "num_classes is -2, expected"),
     ],
 )
 def test_bad_fields(fields, message):

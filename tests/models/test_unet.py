@@ -106,7 +106,7 @@ def test_wrong_sizes_are_named():
         UNet(multipliers=())
     with pytest.raises(ValueError, match="no level 7"):
         UNet(attention=(7,))
-    with pytest.raises(ValueError, match="patch=0"):
+    with pytest.raises(ValueError, match="patch is 0"):
         UNet(patch=0)
     with pytest.raises(ValueError, match="multiples of 2"):
         jax.eval_shape(TINY.init, jax.random.key(0), jnp.zeros((1, 7, 8, 1)), TIME[:1])

@@ -132,12 +132,12 @@ def test_bytes_stay_bytes_and_other_features_stay():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sizes": ()}, "one or more"),
-        ({"sizes": (8, 0)}, "in pixels"),
-        ({"weights": (1.0,)}, "a positive number for each"),
-        ({"weights": (1.0, 0.0)}, "a positive number for each"),
-        ({"order": "up"}, "random or in_turn"),
-        ({"method": "area"}, "valid methods"),
+        ({"sizes": ()}, r"sizes is \(\), expected .*not empty"),
+        ({"sizes": (8, 0)}, r"sizes\[1\] is 0, expected a whole number >= 1"),
+        ({"weights": (1.0,)}, "a number for each"),
+        ({"weights": (1.0, 0.0)}, r"weights\[1\] is 0.0, expected a finite number > 0"),
+        ({"order": "up"}, "order is 'up', expected one of"),
+        ({"method": "area"}, "method is 'area', expected one of"),
     ],
 )
 def test_wrong_settings_are_named(changes, message):

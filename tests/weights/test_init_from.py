@@ -210,8 +210,8 @@ def test_sources_that_are_not_there(source, message):
         ({"source": "torch:x.pt"}, "starts with one of timm:, torchvision:, open_clip:"),
         ({"source": "timm"}, "starts with one of"),
         ({"source": "timm:"}, "starts with one of"),
-        ({"source": "timm:x", "head": "old"}, "head='old'"),
-        ({"source": "timm:x", "kept": ("(",)}, "not a regular expression"),
+        ({"source": "timm:x", "head": "old"}, "head is 'old', expected one of"),
+        ({"source": "timm:x", "kept": ("(",)}, r"kept\[0\] is '\(', expected a regular expression"),
     ],
 )
 def test_bad_fields(fields, message):

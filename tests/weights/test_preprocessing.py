@@ -142,7 +142,7 @@ TIMM, HF, CLIP = "config.json", "preprocessor_config.json", "open_clip_config.js
             {HF: {"image_processor_type": "CLIPImageProcessor", "do_center_crop": False}},
             "do_center_crop leaves images of many sizes",
         ),
-        ("safetensors", {cards.OURS: {"mode": "fit"}}, "valid modes are"),
+        ("safetensors", {cards.OURS: {"mode": "fit"}}, "mode is 'fit', expected one of"),
         ("safetensors", {cards.OURS: {"gamma": 2}}, "gamma is not known here"),
     ],
 )

@@ -22,9 +22,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Positive, Regex, checked
 from vision.config.schema import ConfigError
 from vision.parallel.mesh import path_of
-from vision.train.depth import STACK
+from vision.train.tower import STACK
 
 Tree = Any
 
@@ -33,6 +34,7 @@ TRANSFORMER_KERNELS = r"blocks?\d*/(attn|mlp)/(qkv|proj|fc1|fc2)/kernel$"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Lora:
     """Which kernels get an adapter, and its size.
 
@@ -45,20 +47,10 @@ class Lora:
       magnitude: DoRA: also a factor per output, trained separately from the direction.
     """
 
-    pattern: str = TRANSFORMER_KERNELS
-    rank: int = 8
-    alpha: float = 16.0
+    pattern: Regex = TRANSFORMER_KERNELS
+    rank: Positive[int] = 8
+    alpha: Positive[float] = 16.0
     magnitude: bool = False
-
-    def __post_init__(self) -> None:
-        if self.rank < 1:
-            raise ValueError(f"rank={self.rank}, but it is at least 1")
-        if self.alpha <= 0:
-            raise ValueError(f"alpha={self.alpha}, but it is positive")
-        try:
-            re.compile(self.pattern)
-        except re.error as error:
-            raise ValueError(f"pattern={self.pattern!r} is not a regular expression") from error
 
 
 def init_adapters(adapters: tuple[Lora, ...], params: Tree, key: jax.Array) -> dict[str, Tree]:

@@ -7,17 +7,18 @@ DLR loss), Carlini and Wagner 2017.
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.attack import AttackState, Memory, Norm, fooled, length, margins, project, rows
+from vision.config.ranges import Finite, NonNegative, Positive, checked
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class PGD:
     """Projected gradient ascent on the cross-entropy with steps of constant length.
 
@@ -33,22 +34,16 @@ class PGD:
       targeted: labels are target classes.
     """
 
-    eps: float = 8 / 255
+    eps: NonNegative[Finite] = 8 / 255
     norm: Norm = "linf"
-    steps: int = 10
-    step_size: float = 0.25
+    steps: Positive[int] = 10
+    step_size: Positive[float] = 0.25
     random_start: bool = True
-    restarts: int = 1
+    restarts: Positive[int] = 1
     targeted: bool = False
 
     uses_gradient: ClassVar[bool] = True
     settles: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_ball(self.eps, self.norm)
-        check_counts(steps=self.steps, restarts=self.restarts)
-        if not self.step_size > 0:
-            raise ValueError(f"step_size={self.step_size}: a share of eps, more than 0")
 
     @property
     def moves(self) -> int:
@@ -96,6 +91,7 @@ def fgsm(eps: float = 8 / 255, targeted: bool = False) -> PGD:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class APGD:
     """PGD with momentum and an adaptive step size, which is halved if progress stalls.
 
@@ -117,21 +113,15 @@ class APGD:
       targeted: labels are target classes.
     """
 
-    eps: float = 8 / 255
+    eps: NonNegative[Finite] = 8 / 255
     norm: Norm = "linf"
     loss_type: Literal["ce", "dlr"] = "ce"
-    steps: int = 100
-    restarts: int = 1
+    steps: Positive[int] = 100
+    restarts: Positive[int] = 1
     targeted: bool = False
 
     uses_gradient: ClassVar[bool] = True
     settles: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_ball(self.eps, self.norm)
-        check_counts(steps=self.steps, restarts=self.restarts)
-        if self.loss_type not in ("ce", "dlr"):
-            raise ValueError(f"loss_type={self.loss_type!r}, but it is 'ce' or 'dlr'")
 
     @property
     def moves(self) -> int:
@@ -220,6 +210,7 @@ class APGD:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class CarliniWagner:
     """Minimises the Euclidean distance of an adversarial image, without a ball.
 
@@ -237,23 +228,15 @@ class CarliniWagner:
       targeted: labels are target classes.
     """
 
-    steps: int = 1000
-    searches: int = 9
-    learning_rate: float = 0.01
-    first_c: float = 1e-3
-    confidence: float = 0.0
+    steps: Positive[int] = 1000
+    searches: Positive[int] = 9
+    learning_rate: Positive[float] = 0.01
+    first_c: Positive[float] = 1e-3
+    confidence: NonNegative[float] = 0.0
     targeted: bool = False
 
     uses_gradient: ClassVar[bool] = True
     settles: ClassVar[bool] = False
-
-    def __post_init__(self) -> None:
-        check_counts(steps=self.steps, searches=self.searches)
-        if not (self.learning_rate > 0 and self.first_c > 0 and self.confidence >= 0):
-            raise ValueError(
-                f"learning_rate={self.learning_rate} and first_c={self.first_c} are more than 0, "
-                f"confidence={self.confidence} is 0 or more"
-            )
 
     @property
     def moves(self) -> int:
@@ -347,16 +330,3 @@ def difference_of_logits_ratio(logits: jax.Array, label: jax.Array, targeted: bo
     top = jax.lax.top_k(logits, least)[0]
     spread = top[:, 0] - ((top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2])
     return -margins(logits, label, targeted) / (spread + 1e-12)
-
-
-def check_ball(eps: float, norm: str) -> None:
-    if norm not in get_args(Norm):
-        raise ValueError(f"norm={norm!r}, but it is one of {', '.join(get_args(Norm))}")
-    if not (math.isfinite(eps) and eps >= 0):
-        raise ValueError(f"eps={eps}: a radius of 0 or more; pixels are in 0..1")
-
-
-def check_counts(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"{name}={count}: must be 1 or more")

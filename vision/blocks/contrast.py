@@ -11,14 +11,14 @@ papers write it (``contrast``); a ring of devices adds a block at a time
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.scale import Scale
+from vision.config.ranges import Finite, NonNegative, Positive, Rate, Rule, checked
 
 Stats = dict[str, jax.Array]
 # Masks non-candidates in maxima: finite, so that gradients of masked rows are zeros.
@@ -76,7 +76,11 @@ class Loss(Protocol):
         ...
 
 
+_NOT_BOTH_0 = Rule("not both 0", any)
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class Softmax:
     """Cross-entropy of the softmax over the batch with the target distribution.
 
@@ -94,13 +98,8 @@ class Softmax:
     """
 
     scale: Scale = Scale()  # noqa: RUF009 - frozen
-    label_smoothing: float = 0.0
-    weights: tuple[float, float] = (0.5, 0.5)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing={self.label_smoothing}: it lies in [0, 1)")
-        check_weights(self.weights)
+    label_smoothing: Rate = 0.0
+    weights: Annotated[tuple[NonNegative[Finite], NonNegative[Finite]], _NOT_BOTH_0] = (0.5, 0.5)
 
     def parameters(self) -> dict[str, float]:
         return self.scale.parameters()
@@ -137,6 +136,7 @@ class Softmax:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Sigmoid:
     """Binary classification of every pair as positive or not (SigLIP, Zhai et al. 2023).
 
@@ -150,15 +150,11 @@ class Sigmoid:
     """
 
     scale: Scale = Scale(10.0, None)  # noqa: RUF009 - frozen
-    bias: float | None = -10.0
+    bias: Finite | None = -10.0
 
     @property
     def weights(self) -> tuple[float, float]:
         return 0.5, 0.5
-
-    def __post_init__(self) -> None:
-        if self.bias is not None and not math.isfinite(self.bias):
-            raise ValueError(f"bias={self.bias}: it is finite, or None for no bias")
 
     def parameters(self) -> dict[str, float]:
         bias = {} if self.bias is None else {"bias": self.bias}
@@ -188,6 +184,7 @@ class Sigmoid:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Ranking:
     """Hinge loss: the matching pair beats every negative by a margin (visual-semantic embedding).
 
@@ -201,17 +198,9 @@ class Ranking:
         al. 2018).
     """
 
-    margin: float = 0.2
+    margin: Positive[Finite] = 0.2
     negatives: Literal["text", "image", "both"] = "both"
     reduce: Literal["mean", "hardest"] = "mean"
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.margin) and self.margin > 0):
-            raise ValueError(f"margin={self.margin}: it is finite and greater than 0")
-        if self.negatives not in ("text", "image", "both"):
-            raise ValueError(f"negatives={self.negatives!r}, but it is 'text', 'image' or 'both'")
-        if self.reduce not in ("mean", "hardest"):
-            raise ValueError(f"reduce={self.reduce!r}, but it is 'mean' or 'hardest'")
 
     @property
     def weights(self) -> tuple[float, float]:
@@ -246,16 +235,6 @@ class Ranking:
         losses = mean if self.reduce == "mean" else stats["worst"]
         counts = stats["mass"] > 0
         return jnp.where(counts, losses, 0.0), counts
-
-
-def check_weights(weights: tuple[float, float]) -> None:
-    """Raises ValueError unless both are finite and >= 0, and one is positive."""
-    valid = len(weights) == 2 and all(math.isfinite(w) and w >= 0 for w in weights)
-    if not valid or not any(weights):
-        raise ValueError(
-            f"weights={weights}: one for image to text and one for text to image, at least 0 and "
-            "not both 0"
-        )
 
 
 def begin(loss: Loss, own: jax.Array) -> Stats:

@@ -23,11 +23,13 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vision.config.ranges import Ge, checked
 
 Noising = Literal["linear", "cosine"]
 # Maps (B, H, W, C) images and their step, an int32 scalar, to an array of the images' shape.
@@ -35,6 +37,7 @@ OfImage = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Diffusion:
     """A noise schedule of ``steps`` steps.
 
@@ -44,15 +47,9 @@ class Diffusion:
         T = 1000; ``cosine``: abar falls like a squared cosine (Nichol and Dhariwal).
     """
 
-    steps: int = 1000
+    # With fewer the last variance of the linear schedule would be above 1.
+    steps: Annotated[int, Ge(21)] = 1000
     schedule: Noising = "linear"
-
-    def __post_init__(self) -> None:
-        # With fewer the last variance of the linear schedule would be above 1.
-        if self.steps < 21:
-            raise ValueError(f"steps={self.steps}, but it is at least 21")
-        if self.schedule not in get_args(Noising):
-            raise ValueError(f"schedule={self.schedule!r}, but it is one of {get_args(Noising)}")
 
     @functools.cached_property
     def alpha_bar(self) -> np.ndarray:

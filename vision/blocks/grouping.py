@@ -9,16 +9,17 @@ u = normalise(sum_p w_p v_p). Every sub-caption of every image and its u are a p
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.similarity import ContrastError, check_widths, inner, unit
+from vision.config.ranges import Finite, NonNegative, checked
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Grouping:
     """Contrast of sub-captions with the patches that they select, over the whole batch.
 
@@ -30,18 +31,10 @@ class Grouping:
       criterion: loss between all texts and all groups, with its own learned parameters.
     """
 
-    weight: float = 1.0
-    threshold: float | None = 0.1
-    prefix: int = 0
+    weight: NonNegative[Finite] = 1.0
+    threshold: NonNegative[float] | None = 0.1
+    prefix: NonNegative[int] = 0
     criterion: Loss = Softmax()  # noqa: RUF009 - frozen
-
-    def __post_init__(self) -> None:
-        if not (math.isfinite(self.weight) and self.weight >= 0):
-            raise ValueError(f"weight={self.weight}: it is finite and at least 0")
-        if self.threshold is not None and not self.threshold >= 0:
-            raise ValueError(f"threshold={self.threshold}: at least 0, or None for 1 / patches")
-        if self.prefix < 0:
-            raise ValueError(f"prefix={self.prefix}: a number of tokens, at least 0")
 
     def gather(self, tokens: jax.Array, texts: jax.Array) -> jax.Array:
         """Unit vectors (B, K, D) float32 of the patches that every text selects.

@@ -9,8 +9,11 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Finite, Positive, checked
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Scale:
     """The inverse temperature that multiplies similarities.
 
@@ -24,20 +27,14 @@ class Scale:
         ``temperature`` sigma with scale = 1 / sigma (ALIGN), which then needs a maximum.
     """
 
-    initial: float = 1 / 0.07
-    maximum: float | None = 100.0
+    initial: Positive[Finite] = 1 / 0.07
+    maximum: Finite | None = 100.0
     learned: bool = True
     form: Literal["log_scale", "temperature"] = "log_scale"
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.initial) and self.initial > 0):
-            raise ValueError(f"initial={self.initial}: a scale is finite and greater than 0")
-        if self.maximum is not None and not self.initial <= self.maximum < math.inf:
-            raise ValueError(
-                f"maximum={self.maximum}: finite and at least initial={self.initial}, or None"
-            )
-        if self.form not in ("log_scale", "temperature"):
-            raise ValueError(f"form={self.form!r}, but it is 'log_scale' or 'temperature'")
+        if self.maximum is not None and self.maximum < self.initial:
+            raise ValueError(f"maximum={self.maximum}: at least initial={self.initial}, or None")
         if self.form == "temperature" and self.learned and self.maximum is None:
             raise ValueError("form='temperature' needs a maximum: a temperature can reach 0")
 

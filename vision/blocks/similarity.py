@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.contrast import NEVER
 from vision.config.errors import UserError
+from vision.config.ranges import Gt, Le, Positive, checked
 
 Features = dict[str, jax.Array]
 Tree = Any
@@ -64,6 +65,7 @@ class _OfEmbeddings:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Dot(_OfEmbeddings):
     """Inner product of embeddings (n, D) and (m, D): cosine, as dual encoders give unit vectors.
 
@@ -71,10 +73,7 @@ class Dot(_OfEmbeddings):
       chunk: texts per block, to bound memory on a device; None for all that it has.
     """
 
-    chunk: int | None = None
-
-    def __post_init__(self) -> None:
-        check_chunk(self.chunk)
+    chunk: Positive[int] | None = None
 
     @property
     def captions(self) -> Literal["each"]:
@@ -88,6 +87,7 @@ class Dot(_OfEmbeddings):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BestPart(_OfEmbeddings):
     """Similarity of the best pair of parts: max over regions r and captions c of x_ir . t_jc.
 
@@ -98,10 +98,7 @@ class BestPart(_OfEmbeddings):
       chunk: texts per block, to bound memory on a device; None for all that it has.
     """
 
-    chunk: int | None = 64
-
-    def __post_init__(self) -> None:
-        check_chunk(self.chunk)
+    chunk: Positive[int] | None = 64
 
     @property
     def captions(self) -> Literal["all"]:
@@ -123,6 +120,7 @@ class BestPart(_OfEmbeddings):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LateInteraction:
     """Mean over patches of the best word's similarity, and vice versa (FILIP, Yao et al. 2022).
 
@@ -139,16 +137,9 @@ class LateInteraction:
       compute: number format of the products; they are summed in float32.
     """
 
-    chunk: int | None = 16
-    keep: float = 1.0
+    chunk: Positive[int] | None = 16
+    keep: Annotated[float, Gt(0), Le(1)] = 1.0
     compute: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self) -> None:
-        check_chunk(self.chunk)
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep}: a share of tokens greater than 0, at most 1")
-        if self.compute not in ("float32", "bfloat16"):
-            raise ValueError(f"compute={self.compute!r}, but it is 'float32' or 'bfloat16'")
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -247,11 +238,6 @@ def chunks(tree: Tree, size: int | None) -> Tree:
 def unchunk(tree: Tree, rows: int) -> Tree:
     """Undoes ``chunks`` of arrays with ``rows`` rows."""
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:])[:rows], tree)
-
-
-def check_chunk(chunk: int | None) -> None:
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk={chunk}: a number of texts of at least 1, or None for all")
 
 
 def check_widths(image: jax.Array, text: jax.Array) -> None:

@@ -28,7 +28,13 @@ class DamagedError(Exception):
 
 @dataclasses.dataclass(frozen=True)
 class ArrayEntry:
-    """One array: its dtype's name, its shape, its ``checksum`` as text."""
+    """One array of a checkpoint.
+
+    Attributes:
+      dtype: its name.
+      shape: of the array.
+      checksum: of its bytes, as text.
+    """
 
     dtype: str
     shape: tuple[int, ...]

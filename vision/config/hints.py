@@ -53,6 +53,9 @@ class Misfit:
         return f"{self.path} is {shown}, expected {show(self.hint)}"
 
 
+Check = Callable[[Any], Misfit | None]
+
+
 def is_spec(node: Any) -> bool:
     """Whether a config node names a constructor."""
     return isinstance(node, ml_collections.ConfigDict) and CONSTRUCTOR in node
@@ -89,34 +92,7 @@ def fits(value: Any, hint: Any) -> bool:
 
 def misfit(value: Any, hint: Any) -> Misfit | None:
     """The first part of ``value`` that cannot be passed where ``hint`` is declared."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Annotated:
-        if (inner := misfit(value, args[0])) is not None:
-            return inner if inner.path else Misfit("", value, hint)
-        return None if all(_holds(m, value) for m in _flat(args[1:])) else Misfit("", value, hint)
-    if origin in (typing.Union, types.UnionType):
-        wrong = [misfit(value, arg) for arg in args]
-        if not all(wrong):
-            return None
-        # The item is named where only one alternative is of the value's kind.
-        inside = [m for m in wrong if m is not None and m.path]
-        return inside[0] if len(inside) == 1 else Misfit("", value, hint)
-    base = origin or hint
-    if base is tuple and args and args[-1] is not Ellipsis:
-        if not isinstance(value, (list, tuple)) or len(value) != len(args):
-            return Misfit("", value, hint)
-        return _first(zip(range(len(args)), value, args, strict=True))
-    if base in (tuple, list, collections.abc.Sequence):
-        item = args[0] if args else Any
-        if not isinstance(value, (list, tuple)):
-            return Misfit("", value, hint)
-        return _first((i, each, item) for i, each in enumerate(value))
-    if base in (dict, collections.abc.Mapping):
-        item = args[1] if len(args) == 2 else Any
-        if not isinstance(value, (Mapping, ml_collections.ConfigDict)) or is_spec(value):
-            return Misfit("", value, hint)
-        return _first((key, each, item) for key, each in value.items())
-    return None if _is_one(value, hint, origin, args) else Misfit("", value, hint)
+    return _check_of(hint)(value)
 
 
 def show(hint: Any) -> str:
@@ -153,35 +129,111 @@ def ranged(hint: Any) -> bool:
     return any(ranged(arg) for arg in args)
 
 
-def _first(items: Iterator[tuple[Any, Any, Any]]) -> Misfit | None:
-    """The first misfit among (key, value, hint), with the key in its path."""
-    for key, value, hint in items:
-        if (wrong := misfit(value, hint)) is not None:
-            here = f".{key}" if isinstance(key, str) else f"[{key}]"
-            return Misfit(f"{here}{wrong.path}", wrong.value, wrong.hint)
-    return None
+@functools.cache
+def _check_of(hint: Any) -> Check:
+    """``misfit`` of one annotation; made once, since some fields are checked for every example."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    base = origin or hint
+    if origin is typing.Annotated:
+        return _of_ranged(hint, args[0], [_holds(c) for c in _flat(args[1:]) if _known(c)])
+    if origin in (typing.Union, types.UnionType):
+        return _of_union(hint, [_check_of(arg) for arg in args])
+    if base is tuple and args and args[-1] is not Ellipsis:
+        return _of_pair(hint, [_check_of(arg) for arg in args])
+    if base in (tuple, list, collections.abc.Sequence):
+        return _of_items(hint, _check_of(args[0] if args else Any))
+    if base in (dict, collections.abc.Mapping):
+        return _of_mapping(hint, _check_of(args[1] if len(args) == 2 else Any))
+    is_one = _single(hint, origin, args)
+    return lambda value: None if is_one(value) else Misfit("", value, hint)
 
 
-def _is_one(value: Any, hint: Any, origin: Any, args: tuple[Any, ...]) -> bool:
-    """``fits`` for what holds no other annotations."""
+def _of_ranged(hint: Any, base: Any, tests: list[Callable[[Any], bool]]) -> Check:
+    check_base = _check_of(base)
+
+    def check(value: Any) -> Misfit | None:
+        if (inner := check_base(value)) is not None:
+            return inner if inner.path else Misfit("", value, hint)
+        for test in tests:
+            if not test(value):
+                return Misfit("", value, hint)
+        return None
+
+    return check
+
+
+def _of_union(hint: Any, checks: list[Check]) -> Check:
+    def check(value: Any) -> Misfit | None:
+        wrong = []
+        for each in checks:
+            if (one := each(value)) is None:
+                return None
+            wrong.append(one)
+        # The item is named where only one alternative is of the value's kind.
+        inside = [one for one in wrong if one.path]
+        return inside[0] if len(inside) == 1 else Misfit("", value, hint)
+
+    return check
+
+
+def _of_pair(hint: Any, checks: list[Check]) -> Check:
+    def check(value: Any) -> Misfit | None:
+        if not isinstance(value, (list, tuple)) or len(value) != len(checks):
+            return Misfit("", value, hint)
+        for i, (item, each) in enumerate(zip(value, checks, strict=True)):
+            if (wrong := each(item)) is not None:
+                return _inside(i, wrong)
+        return None
+
+    return check
+
+
+def _of_items(hint: Any, check_item: Check) -> Check:
+    def check(value: Any) -> Misfit | None:
+        if not isinstance(value, (list, tuple)):
+            return Misfit("", value, hint)
+        for i, item in enumerate(value):
+            if (wrong := check_item(item)) is not None:
+                return _inside(i, wrong)
+        return None
+
+    return check
+
+
+def _of_mapping(hint: Any, check_item: Check) -> Check:
+    def check(value: Any) -> Misfit | None:
+        if not isinstance(value, (Mapping, ml_collections.ConfigDict)) or is_spec(value):
+            return Misfit("", value, hint)
+        for key, item in value.items():
+            if (wrong := check_item(item)) is not None:
+                return _inside(key, wrong)
+        return None
+
+    return check
+
+
+def _inside(key: Any, wrong: Misfit) -> Misfit:
+    here = f".{key}" if isinstance(key, str) else f"[{key}]"
+    return Misfit(f"{here}{wrong.path}", wrong.value, wrong.hint)
+
+
+def _single(hint: Any, origin: Any, args: tuple[Any, ...]) -> Callable[[Any], bool]:
+    """Whether a value fits an annotation that holds no others."""
     if hint is Any or isinstance(hint, typing.TypeVar):
-        return True
+        return lambda value: True
     if origin is typing.Literal:
-        return any(value == arg and type(value) is type(arg) for arg in args)
+        return lambda value: any(value == arg and type(value) is type(arg) for arg in args)
     if hint is None or hint is type(None):
-        return value is None
-    if hint is bool:
-        return isinstance(value, bool)
+        return lambda value: value is None
+    if hint in (bool, str):
+        return lambda value: isinstance(value, hint)
     if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return lambda value: isinstance(value, int) and not isinstance(value, bool)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if hint is str:
-        return isinstance(value, str)
+        return lambda value: isinstance(value, (int, float)) and not isinstance(value, bool)
     # Any other class or protocol: something that build() makes, or a default instance.
-    return is_spec(value) or (
-        value is not None and not isinstance(value, (bool, int, float, str, list, tuple))
-    )
+    scalars = (bool, int, float, str, list, tuple)
+    return lambda value: is_spec(value) or (value is not None and not isinstance(value, scalars))
 
 
 def _flat(metadata: tuple[Any, ...]) -> Iterator[Any]:
@@ -196,22 +248,22 @@ def _known(constraint: Any) -> bool:
     return isinstance(constraint, (Rule, at.Gt, at.Ge, at.Lt, at.Le, at.MinLen))
 
 
-def _holds(constraint: Any, value: Any) -> bool:
-    """Whether ``value`` satisfies one constraint; NaN satisfies no bound."""
+def _holds(constraint: Any) -> Callable[[Any], bool]:
+    """Whether a value satisfies a constraint; NaN satisfies no bound."""
     match constraint:
         case at.Gt(gt=bound):
-            return value > bound
+            return lambda value: value > bound
         case at.Ge(ge=bound):
-            return value >= bound
+            return lambda value: value >= bound
         case at.Lt(lt=bound):
-            return value < bound
+            return lambda value: value < bound
         case at.Le(le=bound):
-            return value <= bound
+            return lambda value: value <= bound
         case at.MinLen(min_length=least):
-            return len(value) >= least
+            return lambda value: len(value) >= least
         case Rule(holds=holds):
-            return bool(holds(value))
-    return True
+            return holds
+    raise TypeError(f"{constraint} is no constraint of a range")
 
 
 def _show_ranged(base: Any, constraints: list[Any]) -> str:
@@ -227,6 +279,7 @@ def _show_ranged(base: Any, constraints: list[Any]) -> str:
 
 def _show_bounds(whole: bool, bounds: list[Any]) -> str:
     """``a whole number in 1..5``, ``a number in [0, 1)``, ``a number > 0``."""
+    bounds = [b for b in bounds if b != at.Gt(-math.inf)]
     low = next((b for b in bounds if isinstance(b, (at.Gt, at.Ge))), None)
     high = next((b for b in bounds if isinstance(b, (at.Lt, at.Le))), None)
     noun = "a whole number" if whole else "a number"

@@ -13,6 +13,7 @@ import dataclasses
 import functools
 import math
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, TypeVar
 
 import numpy as np
@@ -39,10 +40,17 @@ __all__ = [
     "Rule",
     "Unique",
     "checked",
+    "one_of",
 ]
 
 T = TypeVar("T")
 Class = TypeVar("Class", bound=type)
+
+
+def one_of(names: Iterable[str]) -> Rule:
+    """The rule that a text is one of ``names``: for names that a table has; else ``Literal``."""
+    names = tuple(names)
+    return Rule("one of " + ", ".join(map(repr, names)), names.__contains__)
 
 
 def _is_regex(text: str) -> bool:
@@ -59,7 +67,7 @@ def _are_unique(items: Any) -> bool:
 
 Positive = Annotated[T, Gt(0)]
 NonNegative = Annotated[T, Ge(0)]
-Finite = Annotated[float, Rule("a finite number", math.isfinite)]
+Finite = Annotated[float, Gt(-math.inf), Lt(math.inf)]
 Fraction = Annotated[float, Ge(0), Le(1)]
 Rate = Annotated[float, Ge(0), Lt(1)]
 Odd = Annotated[int, Ge(1), Rule("odd", lambda n: n % 2 == 1)]
@@ -106,8 +114,11 @@ def _ranged_fields(cls: type) -> tuple[tuple[str, Any], ...]:
 
 def _plain(value: Any) -> Any:
     """NumPy's scalars as Python's, also inside tuples and lists."""
+    kind = type(value)
+    if kind is str or kind is int or kind is float:
+        return value
     if isinstance(value, np.generic):
         return value.item()
-    if type(value) in (tuple, list):
-        return type(value)(map(_plain, value))
+    if kind is tuple or kind is list:
+        return kind(map(_plain, value))
     return value

@@ -27,7 +27,13 @@ class ConfigError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Parameter:
-    """One keyword argument of a constructor."""
+    """One keyword argument of a constructor.
+
+    Attributes:
+      hint: its annotation; ``Any`` where there is none or it cannot be read.
+      required: whether it has no default.
+      default: its default; None where it is required.
+    """
 
     hint: Any
     required: bool

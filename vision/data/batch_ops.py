@@ -18,7 +18,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vision.data.ops.base import DeviceOp, check_probability
+from vision.config.ranges import Fraction, NonNegative, Positive, checked
+from vision.data.ops.base import DeviceOp
 
 Batch = Mapping[str, jax.Array]
 
@@ -36,6 +37,11 @@ class BatchValueRange:
     """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between.
 
     Also of several views of each image, [B, V, H, W, C].
+
+    Attributes:
+      low: what 0 becomes.
+      high: what 255 becomes, above ``low``.
+      image_key: feature of the images.
     """
 
     low: float = 0.0
@@ -57,14 +63,17 @@ class BatchValueRange:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BatchRandomFlip:
-    """Mirrors each image left to right with ``probability``."""
+    """Mirrors each image left to right with ``probability``.
 
-    probability: float = 0.5
+    Attributes:
+      probability: of mirroring an image, 0..1.
+      image_key: feature of the images.
+    """
+
+    probability: Fraction = 0.5
     image_key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         image = _images(batch, self.image_key, "BatchRandomFlip")
@@ -73,6 +82,7 @@ class BatchRandomFlip:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BatchRandomCrop:
     """Pads every image by ``padding`` pixels and cuts a random box out of it, per example.
 
@@ -84,16 +94,10 @@ class BatchRandomCrop:
       image_key: the image feature, [B, H, W, C] of any dtype.
     """
 
-    padding: int = 4
+    padding: NonNegative[int] = 4
     size: tuple[int, int] | None = None
     fill: Literal["zero", "edge", "reflect"] = "zero"
     image_key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.padding < 0:
-            raise ValueError(f"padding={self.padding}: must not be negative")
-        if self.fill not in ("zero", "edge", "reflect"):
-            raise ValueError(f"fill={self.fill!r}: valid fills are 'zero', 'edge', 'reflect'")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         image = _images(batch, self.image_key, "BatchRandomCrop")
@@ -118,6 +122,7 @@ class BatchRandomCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Mixup:
     """Convex combinations of pairs of images and of their labels, one lambda per batch.
 
@@ -134,14 +139,11 @@ class Mixup:
       label_key: int (B,) or already soft float (B, K).
     """
 
-    num_classes: int
-    alpha: float = 0.2
-    probability: float = 1.0
+    num_classes: Positive[int]
+    alpha: Positive[float] = 0.2
+    probability: Fraction = 1.0
     image_key: str = "image"
     label_key: str = "label"
-
-    def __post_init__(self) -> None:
-        _check_mixing(self.num_classes, self.alpha, self.probability)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         size = _images(batch, self.image_key, type(self).__name__).shape[1:3]
@@ -162,9 +164,12 @@ class CutMix(Mixup):
     centre, and is cut off at the border; one box per batch. Attributes as in ``Mixup``.
 
     Source: Yun et al., CutMix, 2019.
+
+    Attributes:
+      alpha: of the Beta distribution, positive.
     """
 
-    alpha: float = 1.0
+    alpha: Positive[float] = 1.0
 
     def _weight(self, key: jax.Array, size: tuple[int, ...]) -> jax.Array:
         draw, centre_key = jax.random.split(key)
@@ -172,6 +177,7 @@ class CutMix(Mixup):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MixupCutMix:
     """CutMix with ``switch_probability``, mixup otherwise: the recipe of DeiT, timm, ConvNeXt.
 
@@ -185,18 +191,13 @@ class MixupCutMix:
       label_key: int (B,) or already soft float (B, K).
     """
 
-    num_classes: int
-    mixup_alpha: float = 0.8
-    cutmix_alpha: float = 1.0
-    probability: float = 1.0
-    switch_probability: float = 0.5
+    num_classes: Positive[int]
+    mixup_alpha: Positive[float] = 0.8
+    cutmix_alpha: Positive[float] = 1.0
+    probability: Fraction = 1.0
+    switch_probability: Fraction = 0.5
     image_key: str = "image"
     label_key: str = "label"
-
-    def __post_init__(self) -> None:
-        _check_mixing(self.num_classes, self.mixup_alpha, self.probability, "mixup_alpha")
-        _check_mixing(self.num_classes, self.cutmix_alpha, self.probability, "cutmix_alpha")
-        check_probability("switch_probability", self.switch_probability)
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         size = _images(batch, self.image_key, "MixupCutMix").shape[1:3]
@@ -296,11 +297,3 @@ def _images(batch: Batch, key: str, op: str, views: bool = False) -> jax.Array:
     if image.ndim != 4 and not (views and image.ndim == 5):
         raise ValueError(f"{op}: {key!r} has shape {image.shape}, expected [B, H, W, C]")
     return image
-
-
-def _check_mixing(num_classes: int, alpha: float, probability: float, name: str = "alpha") -> None:
-    if num_classes < 1:
-        raise ValueError(f"num_classes={num_classes}: must be at least 1")
-    if not alpha > 0:
-        raise ValueError(f"{name}={alpha}: must be positive")
-    check_probability("probability", probability)

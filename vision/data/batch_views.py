@@ -14,7 +14,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from vision.data.ops.base import check_probability, check_range
+from vision.config.ranges import Finite, Fraction, NonEmpty, Positive, PositiveRange, checked
 
 Batch = Mapping[str, jax.Array]
 _KERNELS = {
@@ -25,6 +25,7 @@ _KERNELS = {
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BatchRandomResizedCrop:
     """A box of random area and aspect ratio per example, resized to ``size``.
 
@@ -43,17 +44,11 @@ class BatchRandomResizedCrop:
     """
 
     size: int | tuple[int, int]
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: PositiveRange = (0.08, 1.0)
+    ratio: PositiveRange = (3 / 4, 4 / 3)
     method: Literal["linear", "cubic", "lanczos3"] = "linear"
     antialias: bool = True
     image_key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_range("scale", self.scale)
-        check_range("ratio", self.ratio)
-        if self.method not in _KERNELS:
-            raise ValueError(f"method={self.method!r}: valid methods are {', '.join(_KERNELS)}")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         image = batch[self.image_key]
@@ -90,6 +85,7 @@ class BatchRandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Crops:
     """Several crops of every image, each mirrored with a probability: ``out`` [B, V, h, w, C].
 
@@ -101,14 +97,9 @@ class Crops:
     """
 
     crop: BatchRandomResizedCrop
-    views: int = 2
+    views: Positive[int] = 2
     out: str = "image/global"
-    flip: float = 0.5
-
-    def __post_init__(self) -> None:
-        check_probability("flip", self.flip)
-        if self.views < 1:
-            raise ValueError(f"views={self.views}: must be at least 1")
+    flip: Fraction = 0.5
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         name, k_flip, *keys = self.crop.image_key, *jax.random.split(key, self.views + 1)
@@ -118,21 +109,25 @@ class Crops:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BatchNormalize:
     """float32 (x - mean) / std per channel, in the value range that ``ValueRange`` gave.
 
     The defaults are ImageNet's statistics for RGB in 0..1.
+
+    Attributes:
+      mean: one number per channel.
+      std: one positive number per channel.
+      image_key: feature of the images.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    std: tuple[Positive[float], ...] = (0.229, 0.224, 0.225)
     image_key: str = "image"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError(
-                f"mean={self.mean}, std={self.std}: one mean and one positive std per channel"
-            )
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         image = batch[self.image_key]
@@ -146,6 +141,7 @@ class BatchNormalize:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class TokenMask:
     """``mask`` bool (B, tokens), True where hidden: the same number in every row.
 
@@ -156,15 +152,10 @@ class TokenMask:
       like: a feature that tells the number of rows.
     """
 
-    tokens: int
-    share: float = 0.75
+    tokens: Positive[int]
+    share: Fraction = 0.75
     out: str = "mask"
     like: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("share", self.share)
-        if self.tokens < 1:
-            raise ValueError(f"tokens={self.tokens}: must be positive")
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         hidden = self.tokens - int(self.tokens * (1 - self.share))
@@ -174,6 +165,7 @@ class TokenMask:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MixedResolution:
     """Every step sees its images in one of several sizes: ``vision.train.step.BatchShapes``.
 
@@ -192,22 +184,15 @@ class MixedResolution:
         them; everything else is as it is.
     """
 
-    sizes: tuple[int | tuple[int, int], ...]
-    weights: tuple[float, ...] | None = None
+    sizes: NonEmpty[tuple[Positive[int] | tuple[Positive[int], Positive[int]], ...]]
+    weights: tuple[Positive[Finite], ...] | None = None
     order: Literal["random", "in_turn"] = "random"
     method: Literal["linear", "cubic", "lanczos3"] = "linear"
     image_keys: tuple[str, ...] = ("image",)
 
     def __post_init__(self) -> None:
-        if not self.sizes or min(min(_sides(size)) for size in self.sizes) < 1:
-            raise ValueError(f"sizes={self.sizes}: one or more, in pixels")
-        if self.order not in ("random", "in_turn"):
-            raise ValueError(f"order={self.order!r}: it is random or in_turn")
-        if self.method not in _KERNELS:
-            raise ValueError(f"method={self.method!r}: valid methods are {', '.join(_KERNELS)}")
-        weights = self.weights if self.weights is not None else (1.0,) * len(self.sizes)
-        if len(weights) != len(self.sizes) or not all(0 < w < math.inf for w in weights):
-            raise ValueError(f"weights={weights}: a positive number for each of {self.sizes}")
+        if self.weights is not None and len(self.weights) != len(self.sizes):
+            raise ValueError(f"weights={self.weights}: a number for each of {self.sizes}")
 
     @property
     def shares(self) -> tuple[float, ...]:

@@ -60,6 +60,11 @@ class Epochs:
 
     A sampler is asked for a block of an epoch at a time and the newest blocks are kept, because a
     call costs about the same for one position and for a thousand.
+
+    Attributes:
+      sampler: gives the order of every epoch.
+      seed: of the order.
+      num_examples: of the source.
     """
 
     sampler: Sampler
@@ -105,7 +110,11 @@ class Epochs:
 
 @dataclasses.dataclass(frozen=True)
 class SinglePass:
-    """Every record once, in order, then -1."""
+    """Every record once, in order, then -1.
+
+    Attributes:
+      num_examples: of the source.
+    """
 
     num_examples: int
 

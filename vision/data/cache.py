@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
+from vision.config.ranges import Positive, checked
 from vision.data.fingerprint import fingerprint, ops_identity
 from vision.data.ops.base import Example, Op
 from vision.data.source import DataError, Source, SourceInfo
@@ -228,6 +229,7 @@ class _CacheFile:
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@checked
 class InMemory(_Cached):
     """A small source, read through ``ops`` once and kept as arrays.
 
@@ -246,12 +248,7 @@ class InMemory(_Cached):
 
     source: Source
     ops: tuple[Op, ...] = ()
-    threads: int = 4
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.threads < 1:
-            raise ValueError(f"threads={self.threads}: must be at least 1")
+    threads: Positive[int] = 4
 
     def __repr__(self) -> str:
         return f"InMemory({self.source!r}, {len(self.ops)} ops)"

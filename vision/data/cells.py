@@ -168,7 +168,11 @@ def from_json(text: str | bytes) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Class names in label order, and the index of the name in a cell."""
+    """Class names in label order, and the index of the name in a cell.
+
+    Attributes:
+      names: each once.
+    """
 
     names: tuple[str, ...]
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 from absl import logging
 
+from vision.config.ranges import Fraction, NonNegative, Positive, checked
 from vision.data.all_records import labels_of
 from vision.data.samplers import (
     Interleave,
@@ -83,6 +84,7 @@ def _classes_of(source: Source, feature: str) -> Groups:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ClassBalanced:
     """Classes equally often, whatever their size.
 
@@ -99,14 +101,8 @@ class ClassBalanced:
     """
 
     feature: str = "label"
-    power: float = 0.0
-    length: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.power <= 1.0:
-            raise ValueError(f"power={self.power}: must lie in 0..1")
-        if self.length is not None and self.length < 1:
-            raise ValueError(f"length={self.length}: must be at least 1")
+    power: Fraction = 0.0
+    length: Positive[int] | None = None
 
     def bind(self, source: Source) -> Sampler:
         groups = _classes_of(source, self.feature)
@@ -156,6 +152,7 @@ class _Proportional:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class PxK:
     """Groups of ``classes`` different classes with ``instances`` different records of each.
 
@@ -173,19 +170,10 @@ class PxK:
         ``leave_out`` these classes.
     """
 
-    classes: int = 8
-    instances: int = 4
+    classes: Positive[int] = 8
+    instances: Positive[int] = 4
     feature: str = "label"
     scarce: Literal["raise", "repeat", "leave_out"] = "raise"
-
-    def __post_init__(self) -> None:
-        for name in ("classes", "instances"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.scarce not in ("raise", "repeat", "leave_out"):
-            raise ValueError(
-                f"scarce={self.scarce!r}: valid policies are 'raise', 'repeat' and 'leave_out'"
-            )
 
     @property
     def group(self) -> int:
@@ -232,6 +220,7 @@ class _PxK:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class EpisodeSampler:
     """Independent N-way K-shot episodes with queries.
 
@@ -249,18 +238,11 @@ class EpisodeSampler:
       scarce: classes with fewer than K + Q records: ``raise`` or ``leave_out``.
     """
 
-    ways: int = 5
-    shots: int = 1
-    queries: int = 15
+    ways: Positive[int] = 5
+    shots: Positive[int] = 1
+    queries: NonNegative[int] = 15
     feature: str = "label"
     scarce: Literal["raise", "leave_out"] = "raise"
-
-    def __post_init__(self) -> None:
-        for name, least in (("ways", 1), ("shots", 1), ("queries", 0)):
-            if getattr(self, name) < least:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least {least}")
-        if self.scarce not in ("raise", "leave_out"):
-            raise ValueError(f"scarce={self.scarce!r}: valid are 'raise' and 'leave_out'")
 
     @property
     def group(self) -> int:

@@ -21,6 +21,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked
 from vision.data.cells import (
     Cell,
     Vocabulary,
@@ -260,6 +261,7 @@ class PartialLabels(NamedColumn):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SoftLabel(SingleColumn):
     """A distribution over classes: float32[C], not negative, sum 1.
 
@@ -270,14 +272,12 @@ class SoftLabel(SingleColumn):
       separator: between numbers in text.
     """
 
-    names: tuple[str, ...]
+    names: NonEmpty[tuple[str, ...]]
     column: str = ""
     separator: str = "|"
 
     def __post_init__(self) -> None:
         _check_names("names", self.names)
-        if not self.names:
-            raise ValueError("names=(): a soft label needs its classes in order")
 
     @functools.cached_property
     def vocabulary(self) -> Vocabulary:

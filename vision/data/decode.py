@@ -10,11 +10,12 @@ decoder. PNG chunks do carry checksums, and they are verified.
 from __future__ import annotations
 
 import io
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from vision.config.ranges import Ge, Le
 from vision.data.memory import keep_freed_memory
 from vision.data.source import DataError
 
@@ -27,6 +28,7 @@ except ImportError:  # Pillow alone decodes everything, less strictly and more s
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
 MAX_PIXELS = 80_000_000
 _PILLOW_LIMIT = 178_956_970  # above this Pillow refuses by itself
+PixelLimit = Annotated[int, Ge(1), Le(_PILLOW_LIMIT)]
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _PNG_END = b"IEND\xaeB`\x82"
 _TRANSPOSED = {
@@ -44,8 +46,7 @@ class DecodeError(DataError):
     """The bytes are not an image that can be decoded cleanly; the message says why."""
 
 
-def check_decode_args(mode: str, max_pixels: int) -> None:
-    """Raises ValueError for values ``decode`` does not take."""
+def _check_arguments(mode: str, max_pixels: int) -> None:
     if mode not in ("rgb", "grey"):
         raise ValueError(f"mode={mode!r}: valid modes are 'rgb' and 'grey'")
     if not 1 <= max_pixels <= _PILLOW_LIMIT:
@@ -79,7 +80,7 @@ def decode(
     Raises:
       DecodeError: the reason, without the file's name, which is not known here.
     """
-    check_decode_args(mode, max_pixels)
+    _check_arguments(mode, max_pixels)
     keep_freed_memory()
     if not data:
         raise DecodeError("empty file (0 bytes)")

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.cells import Cell, Vocabulary, as_list, as_mapping, as_text, as_texts, is_missing
 from vision.data.columns import ImageSize, Row, SingleColumn
 from vision.data.source import DataError
@@ -65,6 +66,7 @@ class Captions(SingleColumn):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class HierarchyText(SingleColumn):
     """A path from the root of a tree, ``animal/dog/poodle``: int32[L], -1 below where it ends.
 
@@ -79,18 +81,14 @@ class HierarchyText(SingleColumn):
       separator: between the names of a path.
     """
 
-    levels: int
+    levels: Positive[int]
     nodes: tuple[tuple[str, ...], ...] = ()
     column: str = ""
-    separator: str = "/"
+    separator: NonEmpty[str] = "/"
 
     def __post_init__(self) -> None:
-        if self.levels < 1:
-            raise ValueError(f"levels={self.levels}: must be at least 1")
         if self.nodes and len(self.nodes) != self.levels:
             raise ValueError(f"nodes has {len(self.nodes)} levels but levels={self.levels}")
-        if not self.separator:
-            raise ValueError("separator='': must be a text")
 
     @property
     def learned(self) -> bool:
@@ -136,6 +134,7 @@ class HierarchyText(SingleColumn):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Attributes(SingleColumn):
     """Named properties with one value each: int32[A], -1 where unknown.
 
@@ -147,12 +146,8 @@ class Attributes(SingleColumn):
       column: in the table; empty when it is called like the feature.
     """
 
-    values: Mapping[str, tuple[str, ...]]
+    values: NonEmpty[Mapping[str, tuple[str, ...]]]
     column: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.values:
-            raise ValueError("values is empty: give at least one attribute")
 
     @functools.cached_property
     def _vocabularies(self) -> dict[str, Vocabulary]:

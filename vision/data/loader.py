@@ -36,17 +36,16 @@ class Reader(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """How batches are read; the attributes of ``TrainData`` with the same names."""
+    """How batches are read; the attributes of ``TrainData`` with the same names.
+
+    Attributes:
+      threads, workers, prefetch_batches, stall_s: as in ``TrainData``.
+    """
 
     threads: int
     workers: int
     prefetch_batches: int
     stall_s: float
-
-    def check(self) -> None:
-        for field in dataclasses.fields(self):
-            if getattr(self, field.name) < 0:
-                raise ValueError(f"{field.name}={getattr(self, field.name)}: must not be negative")
 
     def batches(self, reader: Reader, first: int, count: int) -> Any:
         """A closable iterator over batches ``first``, ..., ``first + count - 1``."""

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from absl import logging
 
+from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, checked
 from vision.data.batches import BAD, Batch, BatchReader, Epochs, OnError, PipelineError
 from vision.data.loader import MAX_BATCHES, Loader, Reading
 from vision.data.ops.base import DeviceOp, Op
 from vision.data.pipeline import (
-    check_batches,
     check_group,
     check_ops,
     check_start,
@@ -39,6 +39,7 @@ from vision.data.sources.combine import Concat
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MixturePart:
     """One source of a mixture.
 
@@ -52,18 +53,17 @@ class MixturePart:
     """
 
     source: Source
-    weight: float = 1.0
+    weight: Positive[Finite] = 1.0
     ops: tuple[Op, ...] = ()
     sampler: Sampler | SourceSampler | None = None
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not 0 < self.weight < float("inf"):
-            raise ValueError(f"weight={self.weight}: must be finite and above 0; or drop the part")
         check_ops(self.ops)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Mixture:
     """An endless stream of batches from several sources with weights.
 
@@ -80,21 +80,17 @@ class Mixture:
       on_error, threads, workers, prefetch_batches, stall_s: as in ``TrainData``.
     """
 
-    parts: tuple[MixturePart, ...]
-    batch_size: int
+    parts: NonEmpty[tuple[MixturePart, ...]]
+    batch_size: Positive[int]
     batch_ops: tuple[DeviceOp, ...] = ()
     pure: bool = False
     on_error: OnError = "raise"
-    threads: int = 4
-    workers: int = 0
-    prefetch_batches: int = 4
-    stall_s: float = 60.0
+    threads: NonNegative[int] = 4
+    workers: NonNegative[int] = 0
+    prefetch_batches: NonNegative[int] = 4
+    stall_s: NonNegative[float] = 60.0
 
     def __post_init__(self) -> None:
-        if not self.parts:
-            raise ValueError("parts is empty: give at least one MixturePart")
-        check_batches(self.batch_size, self.on_error, ())
-        self._reading.check()
         for part in self.parts:
             if group_of(part.sampler) > 1 and not self.pure and len(self.parts) > 1:
                 raise ValueError(
@@ -212,7 +208,15 @@ def part_seed(seed: int, part: int) -> int:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class MixtureReader:
-    """Makes this process's rows of a global batch of a mixture from the batch's number."""
+    """Makes this process's rows of a global batch of a mixture from the batch's number.
+
+    Attributes:
+      readers: one per part.
+      names: of the parts.
+      starts: position in ``Mixture.source`` of the first record of every part.
+      interleave: deals positions, or with ``pure`` batches, out to the parts.
+      pure: every batch is of one part.
+    """
 
     readers: tuple[BatchReader, ...]
     names: tuple[str, ...]

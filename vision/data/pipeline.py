@@ -16,6 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.data.batches import BatchReader, Epochs, OnError, Order, SinglePass
 from vision.data.loader import MAX_BATCHES, Loader, Reading
 from vision.data.ops.base import DeviceOp, Op
@@ -26,6 +27,7 @@ __all__ = ["EvalData", "Loader", "TrainData"]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class TrainData:
     """An endless stream of shuffled, augmented batches.
 
@@ -50,20 +52,19 @@ class TrainData:
     """
 
     source: Source
-    batch_size: int
+    batch_size: Positive[int]
     ops: tuple[Op, ...] = ()
     batch_ops: tuple[DeviceOp, ...] = ()
     sampler: Sampler | SourceSampler | None = None
     on_error: OnError = "raise"
-    threads: int = 4
-    workers: int = 0
-    prefetch_batches: int = 4
-    stall_s: float = 60.0
+    threads: NonNegative[int] = 4
+    workers: NonNegative[int] = 0
+    prefetch_batches: NonNegative[int] = 4
+    stall_s: NonNegative[float] = 60.0
 
     def __post_init__(self) -> None:
-        check_batches(self.batch_size, self.on_error, self.ops)
+        check_ops(self.ops)
         check_group(self.batch_size, self.sampler)
-        self._reading.check()
 
     @property
     def info(self) -> SourceInfo:
@@ -105,24 +106,29 @@ class TrainData:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class EvalData:
     """Every record once, in order; the last batch is filled up with masked rows.
 
     All processes get the same number of batches. Attributes are as in ``TrainData``; random ops
     draw the same numbers every time.
+
+    Attributes:
+      source: of the records.
+      batch_size: rows of the global batch, over all processes.
+      ops, on_error, threads, prefetch_batches, stall_s: as in ``TrainData``.
     """
 
     source: Source
-    batch_size: int
+    batch_size: Positive[int]
     ops: tuple[Op, ...] = ()
     on_error: OnError = "raise"
-    threads: int = 4
-    prefetch_batches: int = 4
-    stall_s: float = 60.0
+    threads: NonNegative[int] = 4
+    prefetch_batches: NonNegative[int] = 4
+    stall_s: NonNegative[float] = 60.0
 
     def __post_init__(self) -> None:
-        check_batches(self.batch_size, self.on_error, self.ops)
-        self._reading.check()
+        check_ops(self.ops)
 
     @property
     def info(self) -> SourceInfo:
@@ -185,14 +191,6 @@ def source_length(source: Source) -> int:
 def check_start(seed: int, first_batch: int) -> None:
     if seed < 0 or first_batch < 0:
         raise ValueError(f"seed={seed}, first_batch={first_batch}: must not be negative")
-
-
-def check_batches(batch_size: int, on_error: str, ops: tuple[Op, ...]) -> None:
-    if batch_size < 1:
-        raise ValueError(f"batch_size={batch_size}: must be at least 1")
-    if on_error not in ("raise", "mask"):
-        raise ValueError(f"on_error={on_error!r}: valid policies are 'raise' and 'mask'")
-    check_ops(ops)
 
 
 def check_ops(ops: tuple[Op, ...]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.cells import Cell, Vocabulary, as_list, as_number, as_text, is_missing, shown
 from vision.data.columns import ImageSize, Row
 from vision.data.source import DataError
@@ -36,6 +37,7 @@ _ROUNDING_PX = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Boxes:
     """Boxes of one image, padded with zeros to K = ``max_boxes`` rows.
 
@@ -61,7 +63,7 @@ class Boxes:
       column: in the table; empty when it is called like the feature.
     """
 
-    max_boxes: int
+    max_boxes: Positive[int]
     order: Literal["yxyx", "xyxy", "xywh", "cxcywh"] = "xyxy"
     unit: Literal["pixels", "shares"] = "pixels"
     outside: Literal["error", "clip"] = "error"
@@ -71,14 +73,6 @@ class Boxes:
     column: str = ""
 
     def __post_init__(self) -> None:
-        _check_count("max_boxes", self.max_boxes)
-        for name, valid in (
-            ("order", tuple(_ORDERS)),
-            ("unit", ("pixels", "shares")),
-            ("outside", ("error", "clip")),
-        ):
-            if getattr(self, name) not in valid:
-                raise ValueError(f"{name}={getattr(self, name)!r}: valid values are {valid}")
         if self.label_column and not self.names:
             raise ValueError("label_column is set but names=(): give the boxes' classes")
 
@@ -155,6 +149,7 @@ class Boxes:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Masks:
     """Masks of one image: bool[K, H, W], K = ``max_masks``, and ``<feature>_valid`` bool[K].
 
@@ -172,11 +167,8 @@ class Masks:
       column: in the table; empty when it is called like the feature.
     """
 
-    max_masks: int
+    max_masks: Positive[int]
     column: str = ""
-
-    def __post_init__(self) -> None:
-        _check_count("max_masks", self.max_masks)
 
     @property
     def learned(self) -> bool:
@@ -308,8 +300,3 @@ def _valid(items: list[Cell], most: int) -> np.ndarray:
 def _check_number(items: list[Cell], most: int, argument: str) -> None:
     if len(items) > most:
         raise DataError(f"holds {len(items)}, more than {argument}={most}; raise {argument}")
-
-
-def _check_count(argument: str, value: int) -> None:
-    if value < 1:
-        raise ValueError(f"{argument}={value}: must be at least 1")

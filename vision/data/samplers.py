@@ -9,10 +9,11 @@ import dataclasses
 import math
 from fractions import Fraction
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Positive, Rule, checked
 from vision.data.source import DataError, Source
 
 Keys = np.ndarray | np.uint64
@@ -107,6 +108,7 @@ class Shuffle:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Repeated:
     """Every record of another order ``times`` times in a row: repeated augmentation.
 
@@ -114,14 +116,14 @@ class Repeated:
     is ``times`` as long, so that every record is still in it.
 
     Source: Hoffer et al., Augment your batch, 2020; Berman et al., MultiGrain, 2019.
+
+    Attributes:
+      times: how often in a row.
+      sampler: order of the records; None for a new shuffle every epoch.
     """
 
-    times: int = 3
+    times: Positive[int] = 3
     sampler: Sampler | SourceSampler | None = None
-
-    def __post_init__(self) -> None:
-        if self.times < 1:
-            raise ValueError(f"times={self.times}: must be at least 1")
 
     @property
     def group(self) -> int:
@@ -146,6 +148,7 @@ class _Repeated:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+@checked
 class WeightedSampler:
     """Records as often as their weights say: hard examples, curation scores, importance.
 
@@ -160,11 +163,7 @@ class WeightedSampler:
     """
 
     weights: str | tuple[float, ...] | np.ndarray
-    length: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.length is not None and self.length < 1:
-            raise ValueError(f"length={self.length}: must be at least 1")
+    length: Positive[int] | None = None
 
     def bind(self, source: Source) -> Sampler:
         where = "weights"
@@ -213,7 +212,11 @@ class _Weighted:
         return np.minimum(np.searchsorted(self.ends, ticks, side="right"), last)
 
 
+_SUM = Rule("a sum below 2^31", lambda weights: sum(weights) < 2**31)
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class Interleave:
     """Deals positions to parts in exact proportions, evenly spread, without a table.
 
@@ -226,11 +229,7 @@ class Interleave:
       weights: positive integers, together less than 2^31; see ``integer_weights``.
     """
 
-    weights: tuple[int, ...]
-
-    def __post_init__(self) -> None:
-        if not self.weights or min(self.weights) < 1 or sum(self.weights) >= 2**31:
-            raise ValueError("weights must be positive integers with a sum below 2^31")
+    weights: Annotated[NonEmpty[tuple[Positive[int], ...]], _SUM]
 
     def __call__(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Positions int64 (n,), at least 0, to parts (n,) and positions within them (n,)."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from PIL import Image
 
+from vision.config.ranges import Rule
 from vision.data.cells import Cell, as_number
 from vision.data.columns import Column, Row
 from vision.data.decode import FORMATS, MAX_PIXELS
@@ -21,6 +22,9 @@ Scan = Callable[[str], Iterable[tuple[str, Cell]]]
 def fields_only(source: Any) -> dict[str, Any]:
     """For ``__getstate__``: pickle what the constructor took, not what was read since."""
     return {f.name: getattr(source, f.name) for f in dataclasses.fields(source)}
+
+
+Paths = Annotated[str | tuple[str, ...], Rule("a file, a pattern or several", bool)]
 
 
 def check_columns(columns: Mapping[str, Column], reserved: tuple[str, ...] = ()) -> None:

@@ -132,7 +132,7 @@ def content(tokenizer: Tokenizer, row: Sequence[int]) -> list[int]:
     return ids
 
 
-def check_length(length: int, fewest: int = 3) -> None:
+def check_length(length: int, fewest: int) -> None:
     """Raises ValueError where a row has no room for a single id."""
     if length < fewest:
         raise ValueError(f"length={length}: must be at least {fewest}")

@@ -108,7 +108,13 @@ class Gallery:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Line:
-    """A named polyline: ``x`` and ``y`` are (N,) float; NaN breaks the line."""
+    """A named polyline: ``x`` and ``y`` are (N,) float; NaN breaks the line.
+
+    Attributes:
+      name: of the line, in the legend.
+      x: (N,) float.
+      y: (N,) float; NaN breaks the line.
+    """
 
     name: str
     x: np.ndarray
@@ -123,7 +129,13 @@ class Line:
 
 @dataclasses.dataclass(frozen=True)
 class Curve:
-    """Lines over one pair of axes."""
+    """Lines over one pair of axes.
+
+    Attributes:
+      lines: at least one.
+      x_label: of the horizontal axis, with its unit.
+      y_label: of the vertical axis, with its unit.
+    """
 
     lines: tuple[Line, ...]
     x_label: str

@@ -122,7 +122,11 @@ def _ratio(part: Any, whole: Any) -> np.ndarray:
 
 @flax.struct.dataclass
 class Count(clu.metrics.Metric):
-    """How many examples are marked."""
+    """How many examples are marked.
+
+    Attributes:
+      count: how many, a scalar.
+    """
 
     count: jax.Array
 
@@ -139,7 +143,12 @@ class Count(clu.metrics.Metric):
 
 @flax.struct.dataclass
 class Mean(clu.metrics.Metric):
-    """Average of one number per example. NaN without examples."""
+    """Average of one number per example. NaN without examples.
+
+    Attributes:
+      total: sum of the numbers, in two parts.
+      count: of examples, a scalar.
+    """
 
     total: Pair
     count: jax.Array
@@ -190,6 +199,11 @@ class TopKAccuracy(clu.metrics.Metric):
     """Share of examples whose true class is among the ``k`` best scores.
 
     Equal scores rank by class index (``true_class_rank``). NaN without examples.
+
+    Attributes:
+      correct: number of examples whose class is among the best, a scalar.
+      count: of examples, a scalar.
+      k: how many classes are looked at.
     """
 
     correct: jax.Array
@@ -234,6 +248,12 @@ class ExpectedCalibrationError(clu.metrics.Metric):
     of its probabilities, and bin ``b`` of ``M`` holds the confidences in ``(b / M, (b+1) / M]``.
     Source: Guo et al., "On Calibration of Modern Neural Networks", 2017. NaN without examples,
     and where an example has NaN for a confidence.
+
+    Attributes:
+      count: (M,) examples of every bin.
+      correct: (M,) correct ones of every bin.
+      confidence: (M,) sums of confidence of every bin, in two parts.
+      undefined: number of examples with NaN for a confidence, a scalar.
     """
 
     count: jax.Array
@@ -293,7 +313,11 @@ class ExpectedCalibrationError(clu.metrics.Metric):
 
 @flax.struct.dataclass
 class ConfusionCounts(clu.metrics.Metric):
-    """Counts of (true class, predicted class); equal scores predict the lowest index."""
+    """Counts of (true class, predicted class); equal scores predict the lowest index.
+
+    Attributes:
+      counts: (K, K), true classes in rows and predicted ones in columns.
+    """
 
     counts: jax.Array
 

@@ -6,13 +6,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, Protocol, get_args
+from typing import Annotated, Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vision.config.ranges import Gt, Le, NonEmpty, NonNegative, Positive, checked
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, Predict
@@ -44,7 +45,7 @@ class Gradient:
     Networks, 2014).
 
     Attributes:
-      times_input: of the gradient times the input.
+      times_input: whether the gradient is multiplied by the input.
     """
 
     times_input: bool = False
@@ -55,6 +56,7 @@ class Gradient:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Attribution:
     """Heat maps compared with boxes and masks of the object, and with the classifier itself.
 
@@ -87,26 +89,16 @@ class Attribution:
     """
 
     data: EvalData
-    maps: Mapping[str, Explain]
+    maps: NonEmpty[Mapping[str, Explain]]
     target: Target = "label"
     boxes: str = "boxes"
     masks: str = ""
-    objects: int = 1
-    threshold: float = 0.15
-    tolerance_px: int = 15
-    steps: int = 0
+    objects: Positive[int] = 1
+    threshold: Annotated[float, Gt(0), Le(1)] = 0.15
+    tolerance_px: NonNegative[int] = 15
+    steps: NonNegative[int] = 0
     logits: str = "logits"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.maps:
-            raise ValueError("maps: at least one")
-        if self.target not in get_args(Target):
-            raise ValueError(f"target={self.target!r}: 'label' or 'predicted'")
-        if self.objects < 1 or self.tolerance_px < 0 or self.steps < 0:
-            raise ValueError("objects: 1 or more; tolerance_px and steps: 0 or more")
-        if not 0 < self.threshold <= 1:
-            raise ValueError(f"threshold={self.threshold}: above 0, at most 1")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

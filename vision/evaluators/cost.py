@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from vision.config.ranges import NonEmpty, NonNegative, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -24,6 +25,7 @@ _QUANTILES = (50, 90, 99)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Cost:
     """Parameters, FLOPs, activation memory, latency and throughput of ``predict``.
 
@@ -46,16 +48,10 @@ class Cost:
     """
 
     data: EvaluationData
-    batch_sizes: tuple[int, ...] = (1, 8)
+    batch_sizes: NonEmpty[tuple[Positive[int], ...]] = (1, 8)
     outputs: tuple[str, ...] = ("logits",)
-    seconds: float = 2.0
-    min_runs: int = 10
-
-    def __post_init__(self) -> None:
-        if not self.batch_sizes or min(self.batch_sizes) < 1:
-            raise ValueError(f"batch_sizes={self.batch_sizes}: one or more, each at least 1")
-        if self.min_runs < 1 or not self.seconds >= 0:
-            raise ValueError("min_runs: at least 1; seconds: not negative")
+    seconds: NonNegative[float] = 2.0
+    min_runs: Positive[int] = 10
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads one batch, then compiles and runs once per batch size.

@@ -15,7 +15,14 @@ from vision.metrics.arrays import MetricError, class_indices
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Labelled:
-    """Features (N, D) with labels (N,) int64, and how many records were left out."""
+    """Features (N, D) with labels (N,) int64, and how many records were left out.
+
+    Attributes:
+      x: (N, D) features.
+      labels: (N,) int64.
+      unlabelled: records that were left out for want of a label.
+      nonfinite: records that were left out because a feature is not finite.
+    """
 
     x: np.ndarray
     labels: np.ndarray

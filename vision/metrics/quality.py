@@ -28,7 +28,13 @@ def pearson(a: np.ndarray, b: np.ndarray) -> float:
 
 @dataclasses.dataclass(frozen=True)
 class Logistic:
-    """``low + (high - low) / (1 + exp(-(x - centre) / width))``, ``width`` above 0."""
+    """``low + (high - low) / (1 + exp(-(x - centre) / width))``, ``width`` above 0.
+
+    Attributes:
+      low, high: limits of the curve.
+      centre: where it is half way.
+      width: of the rise, positive.
+    """
 
     low: float
     high: float

@@ -174,7 +174,13 @@ def changes(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Change
 
 @dataclasses.dataclass(frozen=True)
 class RankCorrelation:
-    """Rank correlation of two models' scores: ``spearman`` and ``kendall`` (tau-b), -1..1."""
+    """Rank correlation of two models' scores: ``spearman`` and ``kendall`` (tau-b), -1..1.
+
+    Attributes:
+      spearman: Spearman's rho, -1..1.
+      kendall: Kendall's tau-b, -1..1.
+      examples: how many were compared.
+    """
 
     spearman: float
     kendall: float

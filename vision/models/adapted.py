@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -12,12 +12,13 @@ import jax
 import jax.numpy as jnp
 
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
-from vision.train.depth import STACK
+from vision.config.ranges import Positive, checked
 from vision.train.precision import Precision
-from vision.train.tower import Tap, Tower, Tree, apply_tap
+from vision.train.tower import STACK, Tap, Tower, Tree, apply_tap, layers_above
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Prompts:
     """Learned tokens that a transformer reads beside those of the image.
 
@@ -31,13 +32,9 @@ class Prompts:
       side: ``image/`` or ``text/`` of a dual encoder.
     """
 
-    tokens: int = 10
+    tokens: Positive[int] = 10
     deep: bool = True
     side: str = ""
-
-    def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens={self.tokens}, but it is at least 1")
 
 
 class AdaptedTower(nn.Module):
@@ -78,6 +75,13 @@ class AdaptedTower(nn.Module):
     def precision(self) -> Precision:
         """Of the tower."""
         return getattr(self.tower, "precision", Precision())
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        # Adapters lie under the names of the layers whose kernels they change.
+        inside = path[0] in ("tower", "adapters")
+        return layers_above(self.tower, path[1:]) if inside else 0
 
     @nn.compact
     def __call__(

@@ -5,13 +5,15 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
+from vision.config.ranges import Positive, checked
 from vision.models.conv_layers import batch_norm, conv
-from vision.models.layers import check_images, check_positive
+from vision.models.layers import check_images
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 
+@checked
 class ConvAutoencoder(nn.Module):
     """3 x 3 convolution, BatchNorm, ReLU and 2 x 2 max pooling, once per width, and mirrored.
 
@@ -24,12 +26,8 @@ class ConvAutoencoder(nn.Module):
       precision: number formats.
     """
 
-    widths: tuple[int, ...] = (32, 64, 128)
+    widths: tuple[Positive[int], ...] = (32, 64, 128)
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_positive(**{f"widths[{i}]": width for i, width in enumerate(self.widths)})
-        super().__post_init__()
 
     @nn.compact
     def __call__(

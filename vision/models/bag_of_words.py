@@ -11,11 +11,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonEmpty, Positive, Rate, checked
 from vision.models.layers import (
     as_output,
-    check_choice,
-    check_positive,
-    check_rate,
     dense,
     dropout,
 )
@@ -24,6 +22,7 @@ from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 
+@checked
 class BagOfWords(nn.Module):
     """An MLP of two layers on the counts of every id.
 
@@ -40,17 +39,15 @@ class BagOfWords(nn.Module):
       precision: number formats of parameters, computation and outputs.
     """
 
-    vocab_size: int
-    width: int = 512
-    hidden: int | None = None
+    vocab_size: Positive[int]
+    width: Positive[int] = 512
+    hidden: Positive[int] | None = None
     pad_id: int | None = 0
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     activation: Literal["relu", "tanh"] = "relu"
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(vocab_size=self.vocab_size)
-        _check(self)
         check_pad_id(self.pad_id, self.vocab_size)
         super().__post_init__()
 
@@ -63,6 +60,7 @@ class BagOfWords(nn.Module):
         return _counted(self, ids, self.vocab_size, mask, mask, train, tap)
 
 
+@checked
 class HashedNgrams(nn.Module):
     """An MLP of two layers on the counts of n-grams, hashed into buckets.
 
@@ -77,20 +75,16 @@ class HashedNgrams(nn.Module):
         reaches into the padding is not counted.
     """
 
-    buckets: int = 2**16
-    patterns: tuple[tuple[int, ...], ...] = ((0, 1), (0, 1, 2))
-    width: int = 512
-    hidden: int | None = None
+    buckets: Positive[int] = 2**16
+    patterns: NonEmpty[tuple[tuple[int, ...], ...]] = ((0, 1), (0, 1, 2))
+    width: Positive[int] = 512
+    hidden: Positive[int] | None = None
     pad_id: int | None = 0
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     activation: Literal["relu", "tanh"] = "relu"
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(buckets=self.buckets)
-        _check(self)
-        if not self.patterns:
-            raise ValueError("patterns is empty: give at least one, such as (0, 1) for bigrams")
         for pattern in self.patterns:
             if not pattern or pattern[0] != 0 or list(pattern) != sorted(set(pattern)):
                 raise ValueError(
@@ -123,12 +117,6 @@ def ngrams(
         code = _mixed(code ^ jnp.pad(ids, pad)[:, distance:][:, :tokens].astype(jnp.uint32))
         exists &= jnp.pad(mask, pad)[:, distance:][:, :tokens]
     return code, exists
-
-
-def _check(tower: BagOfWords | HashedNgrams) -> None:
-    check_positive(width=tower.width, hidden=tower.hidden)
-    check_choice("activation", tower.activation, ("relu", "tanh"))
-    check_rate("dropout", tower.dropout)
 
 
 def _mixed(x: jax.Array) -> jax.Array:

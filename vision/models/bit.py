@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.models.conv_layers import conv
 from vision.models.convolution import convolve, max_pool
 from vision.models.layers import (
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
     classify,
     rematerialise,
     spatial_sites,
@@ -23,7 +22,7 @@ from vision.models.layers import (
 from vision.models.resnet import STAGES
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 Depth = Literal[14, 26, 50, 101, 152]
 
@@ -54,6 +53,13 @@ class PreActivationBlock(nn.Module):
     """x + branch(relu(norm(x))): 1x1, 3x3 with the stride, 1x1, each after a norm and a ReLU.
 
     With ``project`` the shortcut is a convolution of the same relu(norm(x)).
+
+    Attributes:
+      channels: of the bottleneck; the block gives four times as many.
+      stride: of the 3x3 convolution.
+      project: whether the shortcut is a convolution.
+      norm_groups: of GroupNorm.
+      precision: number formats.
     """
 
     channels: int
@@ -75,6 +81,7 @@ class PreActivationBlock(nn.Module):
         return x + _conv(wide, 1, 1, self.precision, "conv3")(y)
 
 
+@checked
 class BiT(nn.Module):
     """ResNet v2 of Big Transfer (Kolesnikov et al., 2020): no statistics of the batch anywhere.
 
@@ -101,24 +108,25 @@ class BiT(nn.Module):
     """
 
     depth: Depth = 50
-    num_classes: int | None = None
-    width_multiplier: float = 1.0
-    norm_groups: int = 32
+    num_classes: NonNegative[int] | None = None
+    width_multiplier: Positive[float] = 1.0
+    norm_groups: Positive[int] = 32
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("depth", self.depth, get_args(Depth))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_positive(width_multiplier=self.width_multiplier, norm_groups=self.norm_groups)
-        check_num_classes(self.num_classes)
         if 64 * self.width_multiplier % self.norm_groups:
             raise ValueError(
                 f"width_multiplier={self.width_multiplier} times 64 channels is not a multiple of "
                 f"norm_groups={self.norm_groups}"
             )
         super().__post_init__()
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], sum(STAGES[self.depth]), ("stem_",))
 
     @nn.compact
     def __call__(

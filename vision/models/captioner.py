@@ -9,7 +9,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.models.layers import as_output, check_positive, dense, layer_norm
+from vision.config.ranges import Positive, checked
+from vision.models.layers import as_output, dense, layer_norm
 from vision.models.text import check_ids, token_table
 from vision.models.transformer import Block, clip_init, run_blocks
 from vision.parallel.mesh import constrain_batch
@@ -19,6 +20,7 @@ from vision.train.tower import Tap, Tower, Tree, apply_tap, forward
 Out = dict[str, jax.Array]
 
 
+@checked
 class Captioner(nn.Module):
     """A causal decoder over the projected tokens of an image tower followed by those of a text.
 
@@ -40,21 +42,14 @@ class Captioner(nn.Module):
     """
 
     image: Tower
-    vocab_size: int
-    width: int = 256
-    depth: int = 4
-    heads: int = 4
-    context: int = 64
+    vocab_size: Positive[int]
+    width: Positive[int] = 256
+    depth: Positive[int] = 4
+    heads: Positive[int] = 4
+    context: Positive[int] = 64
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(
-            vocab_size=self.vocab_size,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            context=self.context,
-        )
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
         super().__post_init__()
@@ -93,7 +88,15 @@ class Captioner(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Causal transformer over a prefix (B, N, D) and ids (B, T)."""
+    """Causal transformer over a prefix (B, N, D) and ids (B, T).
+
+    Attributes:
+      vocab_size: number of ids.
+      width: D.
+      depth, heads: of the blocks.
+      context: most ids of a text.
+      precision: number formats.
+    """
 
     vocab_size: int
     width: int

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
 from jax.sharding import PartitionSpec as P
 
+from vision.config.ranges import Gt, Rule
 from vision.models.convolution import convolve
 from vision.models.layers import Initializer
 from vision.train.precision import Precision
 
+# Of the channels of a table whose narrowest layer has 64.
+WidthMultiplier = Annotated[
+    float, Gt(0), Rule("64 times it a whole number", lambda m: float(64 * m).is_integer())
+]
 HE_FAN_OUT: Initializer = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked, one_of
 from vision.models.conv_layers import conv
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
@@ -18,11 +19,7 @@ from vision.models.layers import (
     Remat,
     activate,
     as_output,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dense,
     drop_path,
@@ -33,7 +30,7 @@ from vision.models.layers import (
 )
 from vision.parallel.mesh import ShardingRule, constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 # name: depths, dims. Liu et al. 2022 from tiny to xlarge; the others Woo et al. (V2), 2023.
 VARIANTS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
@@ -58,6 +55,9 @@ class GlobalResponse(nn.Module):
 
     ``n`` is a channel's norm over all positions of an image, divided by the mean of these norms
     over channels. Float32 inside; zero ``gamma`` and ``beta``, as at the start, are the identity.
+
+    Attributes:
+      precision: number formats.
     """
 
     precision: Precision
@@ -76,7 +76,13 @@ class GlobalResponse(nn.Module):
 
 
 class ResponseMlp(nn.Module):
-    """``Mlp`` with ``GlobalResponse`` after its activation."""
+    """``Mlp`` with ``GlobalResponse`` after its activation.
+
+    Attributes:
+      hidden: width of the middle.
+      kernel_init: of both kernels.
+      precision: number formats.
+    """
 
     hidden: int
     kernel_init: Initializer
@@ -91,7 +97,13 @@ class ResponseMlp(nn.Module):
 
 
 class ConvNeXtBlock(nn.Module):
-    """x + layer_scale(mlp(norm(7x7 depthwise convolution(x))))."""
+    """x + layer_scale(mlp(norm(7x7 depthwise convolution(x)))).
+
+    Attributes:
+      layer_scale: initial factor of the branch; None for none.
+      precision: number formats.
+      grn: whether the MLP has ``GlobalResponse``.
+    """
 
     layer_scale: float | None
     precision: Precision
@@ -117,6 +129,7 @@ class ConvNeXtBlock(nn.Module):
         return x + drop_path(y, key, rate)
 
 
+@checked
 class ConvNeXt(nn.Module):
     """ConvNeXt (Liu et al., A ConvNet for the 2020s, 2022), with the exact (erf) GELU.
 
@@ -144,12 +157,12 @@ class ConvNeXt(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    variant: str | None = None
-    depths: tuple[int, ...] | None = None
-    dims: tuple[int, ...] | None = None
-    num_classes: int | None = None
-    stem_stride: int = 4
-    drop_path: float = 0.0
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
+    depths: NonEmpty[tuple[Positive[int], ...]] | None = None
+    dims: NonEmpty[tuple[Positive[int], ...]] | None = None
+    num_classes: NonNegative[int] | None = None
+    stem_stride: Positive[int] = 4
+    drop_path: Rate = 0.0
     layer_scale: float | None = 1e-6
     grn: bool = False
     remat: Remat = "none"
@@ -158,18 +171,12 @@ class ConvNeXt(nn.Module):
 
     def __post_init__(self) -> None:
         self.resolved()
-        check_choice("remat", self.remat, get_args(Remat))
-        check_positive(stem_stride=self.stem_stride)
-        check_rate("drop_path", self.drop_path)
-        check_num_classes(self.num_classes)
         super().__post_init__()
 
     @nn.nowrap
     def resolved(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Depths and dims that the variant and the fields amount to."""
-        if self.variant is not None:
-            check_choice("variant", self.variant, VARIANTS)
-        elif self.depths is None or self.dims is None:
+        if self.variant is None and (self.depths is None or self.dims is None):
             raise ValueError(
                 "ConvNeXt without a variant needs depths and dims; or set variant to one of "
                 f"{', '.join(VARIANTS)}"
@@ -177,11 +184,16 @@ class ConvNeXt(nn.Module):
         depths, dims = VARIANTS.get(self.variant or "", ((), ()))
         depths = depths if self.depths is None else self.depths
         dims = dims if self.dims is None else self.dims
-        if not depths or len(depths) != len(dims) or min(depths + dims) < 1:
-            raise ValueError(
-                f"depths={depths} and dims={dims}, but they are positive and of one length"
-            )
+        if len(depths) != len(dims):
+            raise ValueError(f"depths={depths} and dims={dims}, but they are of one length")
         return depths, dims
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        depths = self.resolved()[0]
+        between = {f"downsample{i}_": sum(depths[:i]) for i in range(1, len(depths))}
+        return chain_layers_above(path[0], sum(depths), ("stem_",), between)
 
     @nn.compact
     def __call__(

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked, one_of
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dropout,
     rematerialise,
@@ -25,7 +22,7 @@ from vision.models.layers import (
 )
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap, wants
+from vision.train.tower import Tap, apply_tap, chain_layers_above, wants
 
 Stem = Literal["imagenet", "cifar"]
 
@@ -44,6 +41,12 @@ class DenseLayer(nn.Module):
 
     They are passed unconcatenated, so that rematerialisation keeps each once: every layer would
     keep its own copy of a concatenation (Pleiss et al., Memory-Efficient DenseNets, 2017).
+
+    Attributes:
+      growth: channels that it adds.
+      bottleneck: channels of its 1x1 convolution over ``growth``.
+      dropout: of what it adds.
+      precision: number formats.
     """
 
     growth: int
@@ -67,6 +70,7 @@ class DenseLayer(nn.Module):
         return dropout(x, key, self.dropout)
 
 
+@checked
 class DenseNet(nn.Module):
     """DenseNet-BC (Huang et al., Densely Connected Convolutional Networks, 2017).
 
@@ -94,32 +98,25 @@ class DenseNet(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    variant: str | None = None
-    layers: tuple[int, ...] | None = None
-    growth: int | None = None
-    num_classes: int | None = None
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
+    layers: NonEmpty[tuple[Positive[int], ...]] | None = None
+    growth: Positive[int] | None = None
+    num_classes: NonNegative[int] | None = None
     stem: Stem = "imagenet"
-    bottleneck: int = 4
-    dropout: float = 0.0
+    bottleneck: Positive[int] = 4
+    dropout: Rate = 0.0
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
         self.resolved()
-        check_choice("stem", self.stem, get_args(Stem))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_positive(bottleneck=self.bottleneck)
-        check_rate("dropout", self.dropout)
-        check_num_classes(self.num_classes)
         super().__post_init__()
 
     @nn.nowrap
     def resolved(self) -> tuple[tuple[int, ...], int]:
         """Layers and growth that the variant and the fields amount to."""
-        if self.variant is not None:
-            check_choice("variant", self.variant, VARIANTS)
-        elif self.layers is None or self.growth is None:
+        if self.variant is None and (self.layers is None or self.growth is None):
             raise ValueError(
                 "DenseNet without a variant needs layers and growth; or set variant to one of "
                 f"{', '.join(VARIANTS)}"
@@ -127,9 +124,14 @@ class DenseNet(nn.Module):
         layers, growth = VARIANTS.get(self.variant or "", ((), 0))
         layers = layers if self.layers is None else self.layers
         growth = growth if self.growth is None else self.growth
-        if not layers or min(layers) < 1 or growth < 1:
-            raise ValueError(f"layers={layers} and growth={growth}, but they are positive")
         return layers, growth
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        layers = self.resolved()[0]
+        between = {f"transition{i}_": sum(layers[:i]) for i in range(1, len(layers))}
+        return chain_layers_above(path[0], sum(layers), ("stem_",), between)
 
     @nn.compact
     def __call__(

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 
 from vision.blocks.similarity import unit
-from vision.models.layers import check_positive
+from vision.config.ranges import Positive, checked
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, Tower, apply_tap
+from vision.train.tower import Tap, Tower, apply_tap, layers_above
 
 Out = dict[str, jax.Array]
 
 
+@checked
 class Dual(nn.Module):
     """Two towers, each followed by a linear projection to the joint width and to length 1.
 
@@ -46,15 +47,17 @@ class Dual(nn.Module):
 
     image: Tower
     text: Tower
-    width: int | None = 512
+    width: Positive[int] | None = 512
     image_projection: bool = True
     bias: bool = False
     tokens: bool = False
     precision: Precision = Precision()
 
-    def __post_init__(self) -> None:
-        check_positive(width=self.width)
-        super().__post_init__()
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        side = {"image": self.image, "text": self.text}.get(path[0])
+        return layers_above(side, path[1:])
 
     @nn.compact
     def __call__(

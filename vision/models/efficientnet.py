@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked, one_of
 from vision.models.inverted_residual import (
     MobilePlan,
     Padding,
     Row,
-    check_mobile,
     divisible,
     plan_blocks,
     run_mobile,
 )
-from vision.models.layers import Remat, check_choice
+from vision.models.layers import Remat
 from vision.train.precision import Precision
-from vision.train.tower import Tap
+from vision.train.tower import Tap, chain_layers_above
 
 # name: width multiplier, depth multiplier. The paper trains them at images of 224, 240, 260, 300,
 # 380, 456, 528 and 600 px.
@@ -44,6 +45,7 @@ STAGES = (
 )
 
 
+@checked
 class EfficientNet(nn.Module):
     """EfficientNet (Tan and Le, EfficientNet: Rethinking Model Scaling for CNNs, 2019).
 
@@ -71,22 +73,21 @@ class EfficientNet(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    variant: str | None = None
-    width_multiplier: float | None = None
-    depth_multiplier: float | None = None
-    head_width: int | None = None
-    num_classes: int | None = None
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
+    width_multiplier: Positive[float] | None = None
+    depth_multiplier: Positive[float] | None = None
+    head_width: Positive[int] | None = None
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
     padding: Padding = "symmetric"
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Positive[float] = 1e-5
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
         self.resolved()
-        check_mobile(self)
         super().__post_init__()
 
     @nn.nowrap
@@ -94,7 +95,6 @@ class EfficientNet(nn.Module):
         """The sizes that the variant and the fields amount to."""
         width, depth = self.width_multiplier, self.depth_multiplier
         if self.variant is not None:
-            check_choice("variant", self.variant, VARIANTS)
             of_variant = VARIANTS[self.variant]
             width = of_variant[0] if width is None else width
             depth = of_variant[1] if depth is None else depth
@@ -113,6 +113,11 @@ class EfficientNet(nn.Module):
             lambda hidden, expansion: round(hidden * (0.25 / expansion)),
         )
         return MobilePlan(stem, blocks, self.head_width or divisible(1280 * width), "silu")
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.resolved().blocks), ("stem_",))
 
     @nn.compact
     def __call__(

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.inception_layers import (
     Branches,
     Conv,
     Mixed,
-    check_fields,
+    check_channels,
     check_size,
     end_tower,
 )
 from vision.models.layers import Remat, rematerialise
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 # Szegedy et al. 2016, figures 3 to 8; figure 3 is the stem. ``(1, 7)`` is one row of seven.
 STEM: tuple[Branches, ...] = (
@@ -65,6 +68,7 @@ BLOCK_C: Branches = (
 )
 
 
+@checked
 class InceptionV4(nn.Module):
     """Inception-v4.
 
@@ -90,16 +94,16 @@ class InceptionV4(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    depths: tuple[int, int, int] = (4, 7, 3)
-    width_multiplier: float = 1.0
-    num_classes: int | None = None
-    dropout: float = 0.0
+    depths: tuple[Positive[int], Positive[int], Positive[int]] = (4, 7, 3)
+    width_multiplier: Positive[float] = 1.0
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, (*STEM, *self.blocks()))
+        check_channels((*STEM, *self.blocks()), self.width_multiplier)
         super().__post_init__()
 
     @nn.nowrap
@@ -113,6 +117,11 @@ class InceptionV4(nn.Module):
             REDUCTION_B,
             *(BLOCK_C,) * c,
         )
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.blocks()), ("stem",))
 
     @nn.compact
     def __call__(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -12,12 +12,7 @@ import jax.numpy as jnp
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
-    Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dropout,
     spatial_sites,
@@ -79,21 +74,21 @@ def convolutions(branches: Branches) -> dict[tuple[int, int, str], Conv]:
     return layers
 
 
-def check_fields(tower: Any, blocks: Sequence[Branches]) -> None:
-    """Raises ValueError for a field of an Inception tower with an invalid value."""
-    if len(tower.depths) != 3 or min(tower.depths) < 1:
-        raise ValueError(f"depths={tower.depths}, but they are three and positive")
-    check_positive(width_multiplier=tower.width_multiplier)
+def check_channels(blocks: Sequence[Branches], width_multiplier: float) -> None:
+    """Raises ValueError where a convolution would have a fraction of a channel."""
     for branches in blocks:
         for sizes in convolutions(branches).values():
-            scaled(sizes.channels, tower.width_multiplier)
-    check_rate("dropout", tower.dropout)
-    check_choice("remat", tower.remat, get_args(Remat))
-    check_num_classes(tower.num_classes)
+            scaled(sizes.channels, width_multiplier)
 
 
 class ConvUnit(nn.Module):
-    """relu(norm(conv(x)))."""
+    """relu(norm(conv(x))).
+
+    Attributes:
+      sizes: of the convolution.
+      width_multiplier: of its channels.
+      precision: number formats.
+    """
 
     sizes: Conv
     width_multiplier: float
@@ -120,6 +115,13 @@ class Mixed(nn.Module):
     Step j of branch i is ``branch<i>_<j>``, pooling included; parallel convolutions are
     ``branch<i>_<j>a``, ``branch<i>_<j>b``. With ``residual_scale`` a 1x1 convolution ``project``
     of the result, times the scale, is added to ``x``, and ReLU follows if ``relu``.
+
+    Attributes:
+      branches: steps of every branch.
+      width_multiplier: of the channels.
+      precision: number formats.
+      residual_scale: of what is added to ``x``; None where nothing is.
+      relu: whether a ReLU follows the sum.
     """
 
     branches: Branches

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.inception_layers import (
     Branches,
     Conv,
     ConvUnit,
     Mixed,
-    check_fields,
+    check_channels,
     check_size,
     end_tower,
     scaled,
@@ -20,7 +22,7 @@ from vision.models.inception_layers import (
 from vision.models.layers import Remat, rematerialise
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 # The sizes are those of the authors' published weights, which differ from the paper's figures.
 STEM: tuple[Branches, ...] = (
@@ -73,6 +75,7 @@ class ResidualPlan(NamedTuple):
     relu: bool = True
 
 
+@checked
 class InceptionResNetV2(nn.Module):
     """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
 
@@ -96,16 +99,17 @@ class InceptionResNetV2(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    depths: tuple[int, int, int] = (10, 20, 10)
-    width_multiplier: float = 1.0
-    num_classes: int | None = None
-    dropout: float = 0.0
+    depths: tuple[Positive[int], Positive[int], Positive[int]] = (10, 20, 10)
+    width_multiplier: Positive[float] = 1.0
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
-        check_fields(self, (*STEM, *(plan.branches for plan in self.blocks())))
+        blocks = (plan.branches for plan in self.blocks())
+        check_channels((*STEM, *blocks), self.width_multiplier)
         scaled(HEAD.channels, self.width_multiplier)
         super().__post_init__()
 
@@ -121,6 +125,11 @@ class InceptionResNetV2(nn.Module):
             *(ResidualPlan(BLOCK_C, 0.2),) * (c - 1),
             ResidualPlan(BLOCK_C, 1.0, relu=False),
         )
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.blocks()), ("stem",))
 
     @nn.compact
     def __call__(

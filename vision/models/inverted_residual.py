@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,13 +13,8 @@ import jax.numpy as jnp
 
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import (
-    Remat,
     as_output,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dense,
     drop_path,
@@ -169,7 +164,14 @@ def plan_blocks(
 
 
 class SqueezeExcite(nn.Module):
-    """Scales channels by a gate computed from the pooled image (Hu et al., 2018): (B, h, w, C)."""
+    """Scales channels by a gate computed from the pooled image (Hu et al., 2018): (B, h, w, C).
+
+    Attributes:
+      channels: of the squeezed vector.
+      activation: after the first layer.
+      hard_gate: hard sigmoid in the place of the sigmoid.
+      precision: number formats.
+    """
 
     channels: int
     activation: Activation
@@ -230,6 +232,12 @@ class MobileBlock(nn.Module):
     """One block; ``x`` is added to the projection where their shapes allow it.
 
     Stochastic depth drops the branch with probability ``rate`` if there is a ``key``.
+
+    Attributes:
+      plan: sizes of the block.
+      unit: makes its convolutions with norm and activation.
+      squeeze_activation: of squeeze and excitation; None for that of the block.
+      hard_gate: of squeeze and excitation.
     """
 
     plan: BlockPlan
@@ -256,21 +264,6 @@ class MobileBlock(nn.Module):
         if plan.stride == 1 and x.shape == y.shape:
             y = x + drop_path(y, key, rate)
         return y
-
-
-def check_mobile(tower: Any) -> None:
-    """Raises ValueError for a field, of those that ``run_mobile`` reads, with an invalid value."""
-    check_positive(
-        width_multiplier=tower.width_multiplier,
-        depth_multiplier=tower.depth_multiplier,
-        head_width=tower.head_width,
-        norm_epsilon=tower.norm_epsilon,
-    )
-    check_rate("dropout", tower.dropout)
-    check_rate("drop_path", tower.drop_path)
-    check_choice("padding", tower.padding, get_args(Padding))
-    check_choice("remat", tower.remat, get_args(Remat))
-    check_num_classes(tower.num_classes)
 
 
 def run_mobile(

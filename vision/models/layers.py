@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -57,31 +56,6 @@ def rematerialise(
         return block
     policy = jax.checkpoint_policies.nothing_saveable if remat == "full" else _is_product
     return nn.remat(block, prevent_cse=not scanned, policy=policy, static_argnums=static)
-
-
-def check_choice(name: str, value: object, valid: Iterable[object]) -> None:
-    """Raises ValueError, naming the argument and its valid values, unless ``value`` is one."""
-    valid = tuple(valid)
-    if value not in valid:
-        raise ValueError(f"{name}={value!r}, but it is one of {', '.join(map(repr, valid))}")
-
-
-def check_rate(name: str, value: float) -> None:
-    """Raises ValueError unless ``value`` is a probability below 1."""
-    if not 0 <= value < 1:
-        raise ValueError(f"{name}={value!r}, but it is at least 0 and below 1")
-
-
-def check_positive(**sizes: int | float | None) -> None:
-    """Raises ValueError for the first argument that is neither None nor positive."""
-    for name, value in sizes.items():
-        if value is not None and value <= 0:
-            raise ValueError(f"{name}={value!r}, but it is positive")
-
-
-def check_num_classes(num_classes: int | None) -> None:
-    if num_classes is not None and num_classes < 0:
-        raise ValueError(f"num_classes={num_classes}, but it is None or 0 (no head) or positive")
 
 
 def check_images(x: jax.Array) -> None:
@@ -168,7 +142,12 @@ def layer_norm(x: jax.Array, precision: Precision, name: str, epsilon: float = 1
 
 
 class LayerScale(nn.Module):
-    """Learned per-channel factor of a residual branch (Touvron et al., CaiT, 2021)."""
+    """Learned per-channel factor of a residual branch (Touvron et al., CaiT, 2021).
+
+    Attributes:
+      initial: factor at the start.
+      precision: number formats.
+    """
 
     initial: float
     precision: Precision
@@ -196,6 +175,15 @@ class Mlp(nn.Module):
     """Two dense layers on the last axis with an activation between them.
 
     ``kernel_init`` is of both kernels, or of the first where the second has its ``out_init``.
+
+    Attributes:
+      hidden: width of the first layer.
+      kernel_init: of kernels.
+      precision: number formats.
+      bias_init: of biases.
+      dropout: after both layers.
+      activation: between them.
+      out_init: of the second kernel; None for ``kernel_init``.
     """
 
     hidden: int

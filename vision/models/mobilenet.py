@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.inverted_residual import (
     MobilePlan,
     Padding,
     Row,
-    check_mobile,
     divisible,
     plan_blocks,
     run_mobile,
 )
-from vision.models.layers import Remat, check_choice
+from vision.models.layers import Remat
 from vision.train.precision import Precision
-from vision.train.tower import Tap
+from vision.train.tower import Tap, chain_layers_above
 
 Size = Literal["large", "small"]
 
@@ -60,6 +60,7 @@ V3_STAGES: Mapping[Size, tuple[tuple[Row, ...], ...]] = {
 }
 
 
+@checked
 class MobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., 2018).
 
@@ -88,22 +89,18 @@ class MobileNetV2(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    width_multiplier: float = 1.0
-    depth_multiplier: float = 1.0
+    width_multiplier: Positive[float] = 1.0
+    depth_multiplier: Positive[float] = 1.0
     fixed_ends: bool = False
-    head_width: int | None = None
-    num_classes: int | None = None
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    head_width: Positive[int] | None = None
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
     padding: Padding = "symmetric"
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Positive[float] = 1e-5
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
-
-    def __post_init__(self) -> None:
-        check_mobile(self)
-        super().__post_init__()
 
     @nn.nowrap
     def resolved(self) -> MobilePlan:
@@ -118,6 +115,11 @@ class MobileNetV2(nn.Module):
         blocks = plan_blocks(V2_STAGES, stem, width, depths, lambda hidden, expansion: 0)
         return MobilePlan(stem, blocks, self.head_width or head, "relu6")
 
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.resolved().blocks), ("stem_",))
+
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
@@ -125,6 +127,7 @@ class MobileNetV2(nn.Module):
         return run_mobile(self, self.resolved(), x, train, tap)
 
 
+@checked
 class MobileNetV3(nn.Module):
     """MobileNetV3 (Howard et al., 2019).
 
@@ -153,22 +156,17 @@ class MobileNetV3(nn.Module):
     """
 
     size: Size = "large"
-    width_multiplier: float = 1.0
-    depth_multiplier: float = 1.0
-    head_width: int | None = None
-    num_classes: int | None = None
-    dropout: float = 0.0
-    drop_path: float = 0.0
+    width_multiplier: Positive[float] = 1.0
+    depth_multiplier: Positive[float] = 1.0
+    head_width: Positive[int] | None = None
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
+    drop_path: Rate = 0.0
     padding: Padding = "symmetric"
-    norm_epsilon: float = 1e-5
+    norm_epsilon: Positive[float] = 1e-5
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
-
-    def __post_init__(self) -> None:
-        check_choice("size", self.size, get_args(Size))
-        check_mobile(self)
-        super().__post_init__()
 
     @nn.nowrap
     def resolved(self) -> MobilePlan:
@@ -189,6 +187,11 @@ class MobileNetV3(nn.Module):
             squeeze_activation="relu",
             hard_gate=True,
         )
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.resolved().blocks), ("stem_",))
 
     @nn.compact
     def __call__(

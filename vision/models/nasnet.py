@@ -5,26 +5,25 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Even, NonEmpty, NonNegative, Positive, Rate, checked
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     drop_path,
     spatial_sites,
 )
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 OPERATIONS = ("identity", "sep3", "sep5", "sep7", "avg3", "max3")
 _SUMMAND = r"(\w+)\((\d+)\)"
@@ -32,6 +31,7 @@ _STEP = re.compile(rf"{_SUMMAND}\+{_SUMMAND}")
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Cell:
     """The operations of a cell on its input, state 0, and the previous cell's input, state 1.
 
@@ -41,12 +41,10 @@ class Cell:
       concat: the states that are concatenated to the result; empty for all that no step reads.
     """
 
-    steps: tuple[str, ...]
+    steps: NonEmpty[tuple[str, ...]]
     concat: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.steps:
-            raise ValueError("steps is empty: a cell has at least one")
         for i, step in enumerate(self.steps):
             match = _STEP.fullmatch(step)
             if match is None or not {match[1], match[3]} <= set(OPERATIONS):
@@ -73,7 +71,12 @@ class Cell:
 
 @dataclasses.dataclass(frozen=True)
 class Genotype:
-    """The two cells of a network."""
+    """The two cells of a network.
+
+    Attributes:
+      normal: keeps the resolution.
+      reduction: halves it.
+    """
 
     normal: Cell
     reduction: Cell
@@ -124,6 +127,7 @@ NASNET_A = Genotype(
 )
 
 
+@checked
 class NasNet(nn.Module):
     """A stem, then ``stages`` times ``depth`` normal cells with a reduction cell in between.
 
@@ -152,25 +156,20 @@ class NasNet(nn.Module):
     """
 
     genotype: Genotype = NASNET_A
-    depth: int = 6
-    stages: int = 3
-    filters: int = 32
-    stem: int = 3
-    drop_path: float = 0.0
-    drop_path_calls: int = 0
-    num_classes: int | None = None
+    depth: Positive[int] = 6
+    stages: Positive[int] = 3
+    filters: Even = 32
+    stem: Positive[int] = 3
+    drop_path: Rate = 0.0
+    drop_path_calls: NonNegative[int] = 0
+    num_classes: NonNegative[int] | None = None
     precision: Precision = Precision()
 
-    def __post_init__(self) -> None:
-        check_positive(depth=self.depth, stages=self.stages, filters=self.filters, stem=self.stem)
-        check_rate("drop_path", self.drop_path)
-        check_num_classes(self.num_classes)
-        if self.filters % 2 or self.drop_path_calls < 0:
-            raise ValueError(
-                f"filters={self.filters}, drop_path_calls={self.drop_path_calls}: filters are even "
-                "and calls at least 0"
-            )
-        super().__post_init__()
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        cells = self.stages * (self.depth + 1) - 1
+        return chain_layers_above(path[0], cells, ("stem", "norm_stem"))
 
     @nn.compact
     def __call__(
@@ -217,7 +216,14 @@ class NasNet(nn.Module):
 
 
 class CellLayer(nn.Module):
-    """A cell: of its input (B, h, w, C) and that of the cell before, the concatenated states."""
+    """A cell: of its input (B, h, w, C) and that of the cell before, the concatenated states.
+
+    Attributes:
+      cell: what it computes.
+      filters: channels of a state.
+      stride: 2 in a reduction cell.
+      precision: number formats.
+    """
 
     cell: Cell
     filters: int

@@ -8,13 +8,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, checked
 from vision.models.conv_layers import conv
-from vision.models.layers import check_choice, check_images, check_num_classes, classify
+from vision.models.layers import check_images, classify
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 
+@checked
 class PlainConv(nn.Module):
     """``depth`` blocks of 3 x 3 convolution, instance norm, ReLU and 2 x 2 average pooling.
 
@@ -38,17 +40,11 @@ class PlainConv(nn.Module):
 
     width: int = 128
     depth: int = 3
-    num_classes: int | None = None
+    num_classes: NonNegative[int] | None = None
     norm: Literal["instance", "none"] = "instance"
     pool: Literal["flatten", "mean"] = "flatten"
     head_zero_init: bool = False
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_num_classes(self.num_classes)
-        check_choice("norm", self.norm, ("instance", "none"))
-        check_choice("pool", self.pool, ("flatten", "mean"))
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -7,11 +7,13 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from vision.models.layers import activate, check_choice, check_positive, dense
+from vision.config.ranges import Positive, checked
+from vision.models.layers import activate, dense
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 
+@checked
 class Projector(nn.Module):
     """Dense layers with an activation between them.
 
@@ -24,14 +26,9 @@ class Projector(nn.Module):
       precision: number formats.
     """
 
-    widths: tuple[int, ...] = (256, 128, 50)
+    widths: tuple[Positive[int], ...] = (256, 128, 50)
     activation: Literal["relu", "gelu"] = "relu"
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_positive(**{f"widths[{i}]": width for i, width in enumerate(self.widths)})
-        check_choice("activation", self.activation, ("relu", "gelu"))
-        super().__post_init__()
 
     @nn.compact
     def __call__(

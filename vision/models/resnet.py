@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.models.conv_layers import batch_norm, conv
+from vision.config.ranges import NonNegative, Positive, checked
+from vision.models.conv_layers import WidthMultiplier, batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
     classify,
     rematerialise,
     spatial_sites,
 )
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152]
 Stem = Literal["imagenet", "cifar", "deep"]
@@ -49,6 +47,16 @@ class ResidualBlock(nn.Module):
     does not fit the branch: by a strided convolution or, with ``average``, by the mean of each
     2x2 window and a convolution. ``inner`` are the channels of the bottleneck and ``groups`` the
     groups of its 3x3 convolution.
+
+    Attributes:
+      channels: that it gives.
+      stride: of the first 3x3 convolution.
+      bottleneck: three convolutions instead of two.
+      zero_init: scale of the branch's last norm starts at zero.
+      precision: number formats.
+      inner: channels of the bottleneck; None for ``channels``.
+      groups: of the bottleneck's 3x3 convolution.
+      average: projections see the mean of 2x2 windows.
     """
 
     channels: int
@@ -91,6 +99,7 @@ def halve(x: jax.Array) -> jax.Array:
     return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
 
 
+@checked
 class ResNet(nn.Module):
     """ResNet (He et al., 2016) in its v1.5 form: the stride is in the 3x3 convolutions.
 
@@ -128,32 +137,18 @@ class ResNet(nn.Module):
     """
 
     depth: Depth = 50
-    num_classes: int | None = None
+    num_classes: NonNegative[int] | None = None
     stem: Stem = "imagenet"
-    width_multiplier: float = 1.0
+    width_multiplier: WidthMultiplier = 1.0
     downsample: Downsample = "strided"
-    groups: int = 1
-    group_width: int = 64
+    groups: Positive[int] = 1
+    group_width: Positive[int] = 64
     zero_init_residual: bool = True
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
-        check_choice("depth", self.depth, get_args(Depth))
-        check_choice("stem", self.stem, get_args(Stem))
-        check_choice("downsample", self.downsample, get_args(Downsample))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_positive(
-            width_multiplier=self.width_multiplier,
-            groups=self.groups,
-            group_width=self.group_width,
-        )
-        check_num_classes(self.num_classes)
-        if not float(64 * self.width_multiplier).is_integer():
-            raise ValueError(
-                f"width_multiplier={self.width_multiplier} times 64 channels is not a whole number"
-            )
         if self.stem == "deep" and 64 * self.width_multiplier % 2:
             raise ValueError(
                 f"width_multiplier={self.width_multiplier} gives stem='deep' an odd number of "
@@ -170,6 +165,11 @@ class ResNet(nn.Module):
                 "is not a whole number"
             )
         super().__post_init__()
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], sum(STAGES[self.depth]), ("stem_",))
 
     @nn.compact
     def __call__(

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked, one_of
 from vision.models.convolution import convolve
 from vision.models.layers import (
     Mlp,
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dense,
     drop_path,
@@ -29,7 +26,7 @@ from vision.models.layers import (
 )
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap, wants
+from vision.train.tower import Tap, apply_tap, chain_layers_above, wants
 
 Pair = tuple[int, int]
 
@@ -105,6 +102,11 @@ class WindowAttention(nn.Module):
     """Self-attention within each window, with a learned bias per head and relative position.
 
     The columns of ``qkv`` are in the order of ``vision.models.transformer.Attention``.
+
+    Attributes:
+      heads: of the attention.
+      side: of a window in tokens.
+      precision: number formats.
     """
 
     heads: int
@@ -143,6 +145,14 @@ class SwinBlock(nn.Module):
     """``x + attn(norm1(x))`` in windows, shifted or not, then ``x + mlp(norm2(x))``.
 
     Returns what ``vision.models.transformer.Block`` returns, for (B, h, w, C).
+
+    Attributes:
+      stage: width, heads and window.
+      shifted: windows are moved by half their side.
+      mlp_ratio: hidden width of the MLP over D.
+      precision: number formats.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     stage: StagePlan
@@ -187,6 +197,7 @@ class SwinBlock(nn.Module):
         return x, out
 
 
+@checked
 class Swin(nn.Module):
     """Swin transformer (Liu et al., 2021), with the exact (erf) GELU.
 
@@ -222,26 +233,22 @@ class Swin(nn.Module):
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
     """
 
-    variant: str | None = None
-    width: int | None = None
-    depths: tuple[int, ...] | None = None
-    heads: tuple[int, ...] | None = None
-    window: int = 7
-    windows: tuple[int, ...] | None = None
-    patch: int = 4
-    mlp_ratio: float = 4.0
-    num_classes: int | None = None
-    drop_path: float = 0.0
+    variant: Annotated[str, one_of(VARIANTS)] | None = None
+    width: Positive[int] | None = None
+    depths: NonEmpty[tuple[Positive[int], ...]] | None = None
+    heads: NonEmpty[tuple[Positive[int], ...]] | None = None
+    window: Positive[int] = 7
+    windows: NonEmpty[tuple[Positive[int], ...]] | None = None
+    patch: Positive[int] = 4
+    mlp_ratio: Positive[float] = 4.0
+    num_classes: NonNegative[int] | None = None
+    drop_path: Rate = 0.0
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
         self.resolved()
-        check_positive(patch=self.patch, mlp_ratio=self.mlp_ratio)
-        check_choice("remat", self.remat, get_args(Remat))
-        check_rate("drop_path", self.drop_path)
-        check_num_classes(self.num_classes)
         super().__post_init__()
 
     @nn.nowrap
@@ -249,7 +256,6 @@ class Swin(nn.Module):
         """The stages that the variant and the fields amount to."""
         width, depths, heads = self.width, self.depths, self.heads
         if self.variant is not None:
-            check_choice("variant", self.variant, VARIANTS)
             of_variant = VARIANTS[self.variant]
             width = of_variant[0] if width is None else width
             depths = of_variant[1] if depths is None else depths
@@ -260,10 +266,8 @@ class Swin(nn.Module):
                 f"{', '.join(VARIANTS)}"
             )
         windows = (self.window,) * len(depths) if self.windows is None else self.windows
-        if not depths or not len(depths) == len(heads) == len(windows):
+        if not len(depths) == len(heads) == len(windows):
             raise ValueError(f"{depths=}, {heads=} and {windows=}, but they are of one length")
-        if min(width, *depths, *heads, *windows) < 1:
-            raise ValueError(f"{width=}, {depths=}, {heads=} and {windows=}, but they are positive")
         stages = [
             StagePlan(width * 2**i, *sizes)
             for i, sizes in enumerate(zip(depths, heads, windows, strict=True))
@@ -272,6 +276,13 @@ class Swin(nn.Module):
             if stage.width % stage.heads:
                 raise ValueError(f"{stage.heads} heads do not divide width {stage.width}")
         return tuple(stages)
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        depths = [stage.depth for stage in self.resolved()]
+        between = {f"downsample{i}_": sum(depths[:i]) for i in range(1, len(depths))}
+        return chain_layers_above(path[0], sum(depths), ("patch_embed", "stem_"), between)
 
     @nn.compact
     def __call__(

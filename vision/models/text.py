@@ -10,22 +10,20 @@ is its exclamation mark) is padding only at the end of a row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, Unique, checked
 from vision.models.attention import Attend
 from vision.models.layers import (
     Activation,
     Remat,
     activate,
     as_output,
-    check_choice,
-    check_positive,
-    check_rate,
     dense,
     dropout,
     layer_norm,
@@ -34,13 +32,14 @@ from vision.models.layers import (
 from vision.models.transformer import XAVIER, Block, MAPHead, clip_init, run_blocks
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 TextPool = Literal["last", "first", "mean", "map"]
 
 Out = dict[str, jax.Array]
 
 
+@checked
 class TextTransformer(nn.Module):
     """Transformer over token ids, causal or not.
 
@@ -62,7 +61,8 @@ class TextTransformer(nn.Module):
 
     Attributes:
       vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
-      width, depth, heads: sizes; ``mlp_dim`` is by default four times the width.
+      width, depth, heads: sizes.
+      mlp_dim: hidden width of the MLPs; None for four times the width.
       context: maximum number of tokens of a row; rows may be shorter.
       causal: whether a token attends only to itself and earlier ones.
       pool: the ``last`` real token, the ``first``, the ``mean`` of the real ones, or attention
@@ -79,58 +79,46 @@ class TextTransformer(nn.Module):
       scan, remat, drop_path, dropout, layer_scale, qkv_bias, precision, attention: as in ``ViT``.
     """
 
-    vocab_size: int
-    width: int = 512
-    depth: int = 12
-    heads: int = 8
-    mlp_dim: int | None = None
-    context: int = 77
+    vocab_size: Positive[int]
+    width: Positive[int] = 512
+    depth: Positive[int] = 12
+    heads: Positive[int] = 8
+    mlp_dim: Positive[int] | None = None
+    context: Positive[int] = 77
     causal: bool = True
     pool: TextPool = "last"
     pad_id: int | None = 0
     initialisation: Literal["clip", "xavier"] = "clip"
     activation: Activation = "gelu"
     post_norm: bool = False
-    segments: int = 0
+    segments: NonNegative[int] = 0
     pooler: bool = False
-    norm_epsilon: float = 1e-6
+    norm_epsilon: Positive[float] = 1e-6
     masked_head: bool = False
     scan: bool = True
     remat: Remat = "none"
-    drop_path: float = 0.0
-    dropout: float = 0.0
+    drop_path: Rate = 0.0
+    dropout: Rate = 0.0
     layer_scale: float | None = None
     qkv_bias: bool = True
     precision: Precision = Precision()
     attention: Attend | None = None
 
     def __post_init__(self) -> None:
-        check_positive(
-            vocab_size=self.vocab_size,
-            width=self.width,
-            depth=self.depth,
-            heads=self.heads,
-            mlp_dim=self.mlp_dim,
-            context=self.context,
-            norm_epsilon=self.norm_epsilon,
-        )
-        if self.segments < 0:
-            raise ValueError(f"segments={self.segments}, but it is at least 0")
         if self.width % self.heads:
             raise ValueError(f"heads={self.heads} does not divide width={self.width}")
-        check_choice("pool", self.pool, get_args(TextPool))
-        check_choice("initialisation", self.initialisation, ("clip", "xavier"))
-        check_choice("activation", self.activation, get_args(Activation))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_choice("attention", self.attention, (None, *get_args(Attend)))
-        check_rate("drop_path", self.drop_path)
-        check_rate("dropout", self.dropout)
         check_pad_id(self.pad_id, self.vocab_size)
         if self.masked_head and self.causal:
             raise ValueError(
                 "masked_head=True needs causal=False: masked tokens are predicted from both sides"
             )
         super().__post_init__()
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        stem = ("token_embed", "pos_embed", "segment_embed", "norm_stem")
+        return chain_layers_above(path[0], self.depth, stem)
 
     @nn.compact
     def __call__(
@@ -248,6 +236,7 @@ class TextTransformer(nn.Module):
         return constrain_batch(table.attend(x)).astype(self.precision.output) + bias
 
 
+@checked
 class TextCNN(nn.Module):
     """Word vectors, a convolution over them, the maximum over the text, an MLP of two layers.
 
@@ -266,29 +255,18 @@ class TextCNN(nn.Module):
       remat: as in ``ViT``, of the convolutions.
     """
 
-    vocab_size: int
-    width: int = 512
-    word_width: int = 300
-    kernels: tuple[int, ...] = (3,)
-    filters: int = 512
-    hidden: int | None = None
+    vocab_size: Positive[int]
+    width: Positive[int] = 512
+    word_width: Positive[int] = 300
+    kernels: Unique[NonEmpty[tuple[Positive[int], ...]]] = (3,)
+    filters: Positive[int] = 512
+    hidden: Positive[int] | None = None
     pad_id: int | None = 0
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     precision: Precision = Precision()
     remat: Remat = "none"
 
     def __post_init__(self) -> None:
-        check_positive(
-            vocab_size=self.vocab_size,
-            width=self.width,
-            word_width=self.word_width,
-            filters=self.filters,
-            hidden=self.hidden,
-        )
-        if not self.kernels or min(self.kernels) < 1 or len(set(self.kernels)) < len(self.kernels):
-            raise ValueError(f"kernels={self.kernels}: different numbers of tokens, at least 1")
-        check_rate("dropout", self.dropout)
-        check_choice("remat", self.remat, get_args(Remat))
         check_pad_id(self.pad_id, self.vocab_size)
         super().__post_init__()
 

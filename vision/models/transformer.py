@@ -46,7 +46,13 @@ def _qkv_init(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) 
 
 @dataclasses.dataclass(frozen=True)
 class BlockInit:
-    """Initialisers of a block's kernels and of the biases of its MLP; other biases are zero."""
+    """Initialisers of a block's kernels and of the biases of its MLP; other biases are zero.
+
+    Attributes:
+      qkv, proj: kernels of the attention.
+      fc1, fc2: kernels of the MLP.
+      mlp_bias: biases of the MLP.
+    """
 
     qkv: Initializer = _qkv_init
     proj: Initializer = _XAVIER
@@ -80,6 +86,14 @@ class Attention(nn.Module):
     The kernel of ``qkv`` is (D, 3 D). Its columns are q, k and v of the first head, then of the
     second, and so on: each device has complete heads (Shoeybi et al.,
     Megatron-LM, 2019).
+
+    Attributes:
+      heads: their number divides D.
+      qkv_bias: q, k and v have biases.
+      precision: number formats.
+      implementation: of fused attention; None lets XLA choose.
+      kernels: how they start.
+      causal: tokens look at those before them only.
     """
 
     heads: int
@@ -123,6 +137,12 @@ class GatedMlp(nn.Module):
     Shazeer, GLU Variants Improve Transformer, 2020. The columns of the kernel of ``fc1``,
     (D, 2 hidden), are gate and value of the first hidden unit, then of the second, and so on:
     each device has complete units.
+
+    Attributes:
+      hidden: units.
+      kernels: how they start.
+      precision: number formats.
+      dropout: of the hidden units and the result.
     """
 
     hidden: int
@@ -152,6 +172,22 @@ class Block(nn.Module):
     ``middle``, entries of ``out`` below the name of the block. Taps see the sites below the name
     ``site``.
     ``mask`` (B, N) bool: the tokens that can be attended to.
+
+    Attributes:
+      heads: of the attention.
+      mlp_dim: hidden width of the MLP.
+      dropout: of both branches.
+      layer_scale: initial factor of both branches; None for none.
+      qkv_bias: q, k and v have biases.
+      precision: number formats.
+      attention: see ``Attention.implementation``.
+      kernels: how they start.
+      causal: tokens look at those before them only.
+      activation: of the MLP; ``swiglu`` gates it.
+      norm_epsilon: of LayerNorm.
+      post_norm: norms stand after the sums.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     heads: int
@@ -305,6 +341,14 @@ class MAPHead(nn.Module):
 
     Zhai et al., Scaling Vision Transformers, 2022. (B, N, D) to (B, D). ``mask`` (B, N) bool marks
     the tokens to attend to.
+
+    Attributes:
+      heads: of the attention.
+      mlp_dim: hidden width of the MLP.
+      precision: number formats.
+      attention: see ``Attention.implementation``.
+      activation: of the MLP.
+      norm_epsilon: of LayerNorm.
     """
 
     heads: int

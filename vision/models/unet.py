@@ -8,12 +8,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonEmpty, Positive, Rate, checked
 from vision.models.conv_layers import conv
 from vision.models.layers import (
     as_output,
     check_images,
-    check_positive,
-    check_rate,
     dense,
     dropout,
     spatial_sites,
@@ -35,6 +34,7 @@ def time_embedding(time: jax.Array, width: int) -> jax.Array:
     return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
 
 
+@checked
 class UNet(nn.Module):
     """Ho et al., 2020, with the changes of Dhariwal and Nichol, 2021.
 
@@ -61,22 +61,17 @@ class UNet(nn.Module):
       precision: number formats.
     """
 
-    width: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
-    depth: int = 2
-    patch: int = 1
+    width: Positive[int] = 128
+    multipliers: NonEmpty[tuple[Positive[int], ...]] = (1, 2, 2, 2)
+    depth: Positive[int] = 2
+    patch: Positive[int] = 1
     attention: tuple[int, ...] = (1,)
-    heads: int = 1
-    groups: int = 32
-    dropout: float = 0.0
+    heads: Positive[int] = 1
+    groups: Positive[int] = 32
+    dropout: Rate = 0.0
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
-        check_positive(width=self.width, depth=self.depth, patch=self.patch)
-        check_positive(heads=self.heads, groups=self.groups)
-        check_rate("dropout", self.dropout)
-        if not self.multipliers or min(self.multipliers) < 1:
-            raise ValueError(f"multipliers={self.multipliers}: at least one level, all positive")
         if self.width % self.groups or self.width % (2 * self.heads):
             raise ValueError(f"width={self.width} is a multiple of groups and of 2 * heads")
         if wrong := [i for i in self.attention if not 0 <= i < len(self.multipliers)]:

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, get_args
+from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.models.conv_layers import batch_norm, conv
+from vision.config.ranges import NonNegative, Positive, Rate, checked
+from vision.models.conv_layers import WidthMultiplier, batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dropout,
     spatial_sites,
 )
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 Depth = Literal[11, 13, 16, 19]
 
@@ -39,7 +36,13 @@ CHANNELS = (64, 128, 256, 512, 512)
 
 
 class ConvBlock(nn.Module):
-    """relu(3x3 convolution(x)), with BatchNorm between the two or without."""
+    """relu(3x3 convolution(x)), with BatchNorm between the two or without.
+
+    Attributes:
+      channels: that it gives.
+      batch_norm: between convolution and ReLU.
+      precision: number formats.
+    """
 
     channels: int
     batch_norm: bool
@@ -71,6 +74,7 @@ def at_least(x: jax.Array, side: int) -> jax.Array:
     return x
 
 
+@checked
 class VGG(nn.Module):
     """VGG (Simonyan and Zisserman, 2015), its dense layers as convolutions over the last map.
 
@@ -95,27 +99,19 @@ class VGG(nn.Module):
     """
 
     depth: Depth = 16
-    num_classes: int | None = None
+    num_classes: NonNegative[int] | None = None
     batch_norm: bool = False
-    width_multiplier: float = 1.0
-    hidden: int = 4096
-    window: int = 7
-    dropout: float = 0.5
+    width_multiplier: WidthMultiplier = 1.0
+    hidden: Positive[int] = 4096
+    window: Positive[int] = 7
+    dropout: Rate = 0.5
     precision: Precision = Precision()
     head_zero_init: bool = True
 
-    def __post_init__(self) -> None:
-        check_choice("depth", self.depth, get_args(Depth))
-        check_positive(
-            width_multiplier=self.width_multiplier, hidden=self.hidden, window=self.window
-        )
-        check_rate("dropout", self.dropout)
-        check_num_classes(self.num_classes)
-        if not float(64 * self.width_multiplier).is_integer():
-            raise ValueError(
-                f"width_multiplier={self.width_multiplier} times 64 channels is not a whole number"
-            )
-        super().__post_init__()
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], sum(STAGES[self.depth]) - 1, ("stem",))
 
     @nn.compact
     def __call__(

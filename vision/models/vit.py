@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.attention import Attend
 from vision.models.convolution import convolve
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
     Remat,
-    check_choice,
     check_images,
-    check_num_classes,
-    check_positive,
-    check_rate,
     classify,
     dropout,
     layer_norm,
@@ -28,7 +25,7 @@ from vision.models.posemb import Grid, resample_posemb, sincos2d
 from vision.models.transformer import Block, MAPHead, MlpKind, layer_of, run_blocks
 from vision.parallel.mesh import ShardingRule, constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap, Tree, apply_tap
+from vision.train.tower import Tap, Tree, apply_tap, chain_layers_above
 
 Pool = Literal["cls", "mean", "map"]
 Posemb = Literal["learned", "sincos2d"]
@@ -79,12 +76,11 @@ def resolve_size(
     given.
 
     Raises:
-      ValueError: unknown variant, a size missing, not positive, or heads that do not divide the
+      ValueError: unknown variant, a size missing, or heads that do not divide the
         width.
     """
     known = f"{', '.join(VARIANTS)} (or another patch size after the slash)"
     free = {"width": width, "depth": depth, "mlp_dim": mlp_dim, "heads": heads, "patch": patch}
-    check_positive(**free)
     sizes: dict[str, int | None] = dict.fromkeys(free)
     if variant is not None:
         name, _, digits = variant.partition("/")
@@ -105,6 +101,7 @@ def resolve_size(
     return size
 
 
+@checked
 class ViT(nn.Module):
     """Vision transformer (Dosovitskiy et al., 2021) with pre-norm blocks.
 
@@ -152,50 +149,39 @@ class ViT(nn.Module):
     """
 
     variant: str | None = None
-    width: int | None = None
-    depth: int | None = None
-    mlp_dim: int | None = None
-    heads: int | None = None
-    patch: int | None = None
-    num_classes: int | None = None
+    width: Positive[int] | None = None
+    depth: Positive[int] | None = None
+    mlp_dim: Positive[int] | None = None
+    heads: Positive[int] | None = None
+    patch: Positive[int] | None = None
+    num_classes: NonNegative[int] | None = None
     pool: Pool = "cls"
     class_token: bool | None = None
     class_position: bool = False
-    registers: int = 0
+    registers: NonNegative[int] = 0
     posemb: Posemb = "learned"
     scan: bool = True
     remat: Remat = "none"
-    drop_path: float = 0.0
-    dropout: float = 0.0
+    drop_path: Rate = 0.0
+    dropout: Rate = 0.0
     layer_scale: float | None = None
     qkv_bias: bool = True
     activation: MlpKind = "gelu"
     pre_norm: bool = False
     norm_pooled: bool = False
-    norm_epsilon: float = 1e-6
+    norm_epsilon: Positive[float] = 1e-6
     precision: Precision = Precision()
     head_zero_init: bool = True
     attention: Attend | None = None
 
     def __post_init__(self) -> None:
         size = self.resolved()
-        check_choice("pool", self.pool, get_args(Pool))
-        check_choice("posemb", self.posemb, get_args(Posemb))
-        check_choice("remat", self.remat, get_args(Remat))
-        check_choice("activation", self.activation, get_args(MlpKind))
-        check_positive(norm_epsilon=self.norm_epsilon)
-        if self.registers < 0:
-            raise ValueError(f"registers={self.registers}, but it is at least 0")
         if self.pool == "cls" and self.class_token is False:
             raise ValueError("pool='cls' reads the class token: class_token is True or None")
         if self.class_position and not self.has_class_token():
             raise ValueError("class_position=True needs class_token=True")
         if self.pool == "map" and self.activation == "swiglu":
             raise ValueError("pool='map' has an MLP without gates: activation is not 'swiglu'")
-        check_choice("attention", self.attention, (None, *get_args(Attend)))
-        check_rate("drop_path", self.drop_path)
-        check_rate("dropout", self.dropout)
-        check_num_classes(self.num_classes)
         if self.posemb == "sincos2d" and size.width % 4:
             raise ValueError(f"posemb='sincos2d' needs a width divisible by 4, not {size.width}")
         if self.attention == "cudnn" and self.precision.compute == "float32":
@@ -217,6 +203,12 @@ class ViT(nn.Module):
     def has_class_token(self) -> bool:
         """Whether there is a class token."""
         return self.pool == "cls" if self.class_token is None else self.class_token
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        stem = ("patch_embed", "pos_embed", "cls_", "registers", "norm_pre")
+        return chain_layers_above(path[0], self.resolved().depth, stem)
 
     @nn.compact
     def __call__(

@@ -6,8 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Positive, checked
 from vision.models.conv_layers import conv
-from vision.models.layers import activate, as_output, check_images, check_positive, dense
+from vision.models.layers import activate, as_output, check_images, dense
 from vision.models.unet import folded, unfolded
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
@@ -16,6 +17,7 @@ from vision.train.tower import Tap, apply_tap
 _LECUN = nn.initializers.lecun_normal()
 
 
+@checked
 class VqAutoencoder(nn.Module):
     """An autoencoder whose bottleneck is one of K vectors per patch.
 
@@ -39,17 +41,12 @@ class VqAutoencoder(nn.Module):
       precision: number formats.
     """
 
-    patch: int = 8
-    width: int = 128
-    depth: int = 1
-    codes: int = 391
-    code_dim: int = 32
+    patch: Positive[int] = 8
+    width: Positive[int] = 128
+    depth: Positive[int] = 1
+    codes: Positive[int] = 391
+    code_dim: Positive[int] = 32
     precision: Precision = Precision()
-
-    def __post_init__(self) -> None:
-        check_positive(patch=self.patch, width=self.width, depth=self.depth)
-        check_positive(codes=self.codes, code_dim=self.code_dim)
-        super().__post_init__()
 
     @nn.compact
     def __call__(

@@ -43,6 +43,9 @@ class SameKey:
 
     The field is int (B,); rows with a negative number are positives of themselves only, so captions
     without a label and labelled images can share a batch.
+
+    Attributes:
+      field: feature of the batch.
     """
 
     field: str = "label"
@@ -62,6 +65,9 @@ class SoftLabels:
     """Affinities are inner products of soft labels ``batch[field]``, float (B, K).
 
     Rows of zeros do not count.
+
+    Attributes:
+      field: feature of the batch.
     """
 
     field: str = "label"

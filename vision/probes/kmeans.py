@@ -15,7 +15,13 @@ import jax.numpy as jnp
 @flax.struct.dataclass
 class Clustering:
     """Centres (K, D) float32, the nearest one (N,) int32 of every point, and the sum of squared
-    distances to them, a scalar."""
+    distances to them, a scalar.
+
+    Attributes:
+      centres: (K, D) float32.
+      assignment: (N,) int32, the nearest centre of every point.
+      inertia: sum of squared distances of points to their centres, a scalar.
+    """
 
     centres: jax.Array
     assignment: jax.Array

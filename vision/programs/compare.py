@@ -46,10 +46,14 @@ class Answers:
     Attributes:
       run: as it was read.
       name: of its folder, with as many of its parents as tell it from the others.
-      evaluator: name of ``evaluated``, whose data was read.
+      workdir: its folder.
+      step: of the checkpoint.
+      evaluator: name of ``evaluated``.
+      evaluated: the evaluator whose data was read.
       logits: (N, K).
       label: (N,), -1 where there is none.
       index: (N,), place of the records in their source.
+      class_names: K names; empty where the source has none.
       source: name of the content of the data.
     """
 

@@ -26,7 +26,7 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 _POLL_S = 0.05
 _WINDOW_S = 3600.0
@@ -60,8 +60,7 @@ class Job:
     stall_s: float | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Ending:
+class Ending(NamedTuple):
     """How a set of processes ended: in words, and as the status of a shell."""
 
     reason: str

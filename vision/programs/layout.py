@@ -216,7 +216,7 @@ def main(arguments: list[str]) -> int:
     print(f"{mesh.size} device(s), {mesh.devices.flat[0].device_kind}: {axes}\n")
     print(show_leaves(found, largest), show_totals(found), sep="\n\n")
     for update in {each.phase: each for each in step.phase_updates(abstract.params)}.values():
-        rates = update.optimizer.table(update.trained(abstract.params))
+        rates = update.optimizer.table(update.trained(abstract.params), update.towers)
         if len(rates) > 1:
             head = f"learning rate of {update.phase} x" if update.phase else "learning rate x"
             print("\n" + _align([(head, "parameters", "the first"), *rates], "<><"))

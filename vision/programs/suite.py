@@ -42,7 +42,11 @@ _OF_FEATURES = ("mahalanobis", "knn")
 
 @dataclasses.dataclass(frozen=True)
 class Missing:
-    """A member that cannot run; ``reason`` says what it lacks and the way out."""
+    """A member that cannot run.
+
+    Attributes:
+      reason: what it lacks and the way out.
+    """
 
     reason: str
 

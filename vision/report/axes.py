@@ -15,7 +15,14 @@ SMALLEST, LARGEST = 1e-300, 1e300
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """Maps values to 0..1. ``low < high``, and both positive on a logarithmic axis."""
+    """Maps values to 0..1. ``low < high``, and both positive on a logarithmic axis.
+
+    Attributes:
+      low: value at 0.
+      high: value at 1.
+      log: logarithmic.
+      percent: ticks are written in percent.
+    """
 
     low: float
     high: float

@@ -42,7 +42,12 @@ class Print:
 
 @dataclasses.dataclass(frozen=True)
 class DuplicateGroup:
-    """Pictures that are linked by pairs of duplicates; ``exact`` when all pixels are equal."""
+    """Pictures that are linked by pairs of duplicates; ``exact`` when all pixels are equal.
+
+    Attributes:
+      members: numbers of the pictures.
+      exact: all pixels are equal.
+    """
 
     members: tuple[int, ...]
     exact: bool

@@ -23,7 +23,12 @@ class ReportError(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """Values of one name: ``steps`` (N,) ascending, ``values`` (N,) float64, NaN for null."""
+    """Values of one name: ``steps`` (N,) ascending, ``values`` (N,) float64, NaN for null.
+
+    Attributes:
+      steps: (N,), ascending.
+      values: (N,) float64.
+    """
 
     steps: np.ndarray
     values: np.ndarray

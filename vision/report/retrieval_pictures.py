@@ -123,7 +123,12 @@ def _applied(record: dict[str, Any], ops: tuple[Op, ...], index: int = 0) -> dic
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Given:
-    """Records that are there."""
+    """Records that are there.
+
+    Attributes:
+      records: examples.
+      name: of the collection.
+    """
 
     records: tuple[dict[str, Any], ...]
     name: str = "upload"

@@ -16,7 +16,15 @@ from vision.report.page import note, tag
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One run: its number in the table, its name, where it lies and how sure ``y`` is."""
+    """One run: its number in the table, its name, where it lies and how sure ``y`` is.
+
+    Attributes:
+      number: in the table.
+      name: of the run.
+      x: on the horizontal axis.
+      y: on the vertical axis.
+      low, high: limits of ``y``'s interval; None where there is none.
+    """
 
     number: int
     name: str

@@ -38,7 +38,7 @@ def cost_of(prepared: Prepared, compiled: Compiled) -> Cost:
     kinds = ", ".join(f"{count} {kind}" for kind, count in compiled.collectives.items())
     memory = compiled.memory.get("arguments", 0) + compiled.memory.get("temporaries", 0)
     described = {
-        update.phase: update.optimizer.describe(update.trained(params))
+        update.phase: update.optimizer.describe(update.trained(params), update.towers)
         for update in step.phase_updates(params)
     }
     trained = "; ".join(f"{name} {text}".strip() for name, text in described.items() if text)

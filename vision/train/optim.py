@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +14,14 @@ import numpy as np
 import optax
 from optax import contrib
 
+from vision.config.ranges import Gt, Le, checked
 from vision.config.schema import ConfigError
 from vision.parallel.mesh import path_of
-from vision.train.depth import layers_above
 from vision.train.schedule import Constant, Schedule, TrainLength
+from vision.train.tower import Tower, layers_above
 
 Tree = Any
+Towers = Mapping[str, Tower]
 
 
 def sgd(momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
@@ -149,6 +152,7 @@ DECAY_KERNELS = (ParameterRule(r"/kernel$"), ParameterRule(r".*", weight_decay=0
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Optimizer:
     """An optax method with everything around it.
 
@@ -160,11 +164,13 @@ class Optimizer:
         ``spec(lion)``, ``spec(adafactor)``, ``spec(muon)`` or any of optax's ``scale_by_*``.
       learning_rate: peak.
       schedule: multiplier over the run.
-      weight_decay: decoupled decay, multiplied by the learning rate (as in AdamW), or with
-        ``decay="coupled"`` added to the gradient before the method (as in torch's SGD).
+      weight_decay: its strength.
+      decay: ``decoupled`` and multiplied by the learning rate (as in AdamW), or ``coupled``: added
+        to the gradient before the method (as in torch's SGD).
       clip_norm: largest global norm of the trained parameters' gradient; None leaves it.
       layer_decay: what every layer below the head multiplies the learning rate by, for fine-tuning
-        (Bao et al., BEiT, 2022): 1 treats all alike. See ``vision.train.depth.layers_above``.
+        (Bao et al., BEiT, 2022): 1 treats all alike. Towers say how deep their layers lie: see
+        ``vision.train.tower.Layered``.
       rules: the first rule that matches a parameter decides; every parameter needs one and every
         rule needs a parameter.
     """
@@ -175,36 +181,43 @@ class Optimizer:
     weight_decay: float = 0.0
     decay: Literal["decoupled", "coupled"] = "decoupled"
     clip_norm: float | None = None
-    layer_decay: float = 1.0
+    layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     rules: tuple[ParameterRule, ...] = DECAY_KERNELS
-
-    def __post_init__(self) -> None:
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"layer_decay={self.layer_decay}, but it is above 0 and at most 1")
 
     def rate(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
         """The learning rate of update ``step`` (counted from 0) before any multipliers."""
         return self.learning_rate * self.schedule(step, train_length)
 
-    def multipliers(self, params: Tree) -> Tree:
+    def multipliers(self, params: Tree, towers: Towers | None = None) -> Tree:
         """What the learning rate of every leaf is multiplied by; 0 is frozen.
 
-        A tree like ``params`` (arrays or shapes) of floats, and of arrays (L,) where
-        ``layer_decay`` tells apart the L layers of a stack.
+        Args:
+          params: arrays or shapes of networks, by name.
+          towers: those of them that are towers, by the same names: ``layer_decay`` asks them how
+            deep a layer lies.
+
+        Returns:
+          A tree like ``params`` of floats, and of arrays (L,) where ``layer_decay`` tells apart
+          the L layers of a stack.
+
+        Raises:
+          ConfigError: a tower that does not say how deep its layers lie.
         """
         rules = match_rules(params, self.rules)
         if self.layer_decay == 1:
             return jax.tree.map(lambda rule: rule.learning_rate, rules)
 
-        def one(rule: ParameterRule, above: np.ndarray) -> float | np.ndarray:
+        def one(key_path: Any, rule: ParameterRule) -> float | np.ndarray:
+            network, *path = path_of(key_path).split("/")
+            above = np.array(layers_above((towers or {}).get(network), path))
             scale = rule.learning_rate * self.layer_decay**above
             return scale if above.ndim else float(scale)
 
-        return jax.tree.map(one, rules, layers_above(params))
+        return jax.tree_util.tree_map_with_path(one, rules)
 
-    def describe(self, params: Tree) -> str:
+    def describe(self, params: Tree, towers: Towers | None = None) -> str:
         """What is trained of ``params``, in words; empty where all of it is, at one rate."""
-        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params))
+        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params, towers))
         pairs = list(zip(leaves, scales, strict=True))
         every = sum(math.prod(leaf.shape) for leaf in leaves)
         trained = sum(math.prod(leaf.shape) for leaf, scale in pairs if np.any(scale))
@@ -214,11 +227,11 @@ class Optimizer:
             parts.append(f"learning rate times {used[0]:.3g} to {used[-1]:.3g}")
         return ", ".join(parts)
 
-    def table(self, params: Tree) -> list[tuple[str, str, str]]:
+    def table(self, params: Tree, towers: Towers | None = None) -> list[tuple[str, str, str]]:
         """Rows of multiplier, number of parameters and their first path, from large to small."""
         groups: dict[float, tuple[int, str]] = {}
         paths = [path_of(p) for p, _ in jax.tree_util.tree_leaves_with_path(params)]
-        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params))
+        leaves, scales = jax.tree.leaves(params), jax.tree.leaves(self.multipliers(params, towers))
         for path, leaf, scale in zip(paths, leaves, scales, strict=True):
             values = np.ravel(scale)
             for i, value in enumerate(values.tolist()):
@@ -230,10 +243,12 @@ class Optimizer:
             for value, (count, first) in sorted(groups.items(), reverse=True)
         ]
 
-    def build(self, params: Tree, train_length: TrainLength) -> optax.GradientTransformation:
-        """The transformation for parameters like ``params`` (arrays or shapes)."""
+    def build(
+        self, params: Tree, train_length: TrainLength, towers: Towers | None = None
+    ) -> optax.GradientTransformation:
+        """The transformation; ``params`` and ``towers`` as in ``multipliers``."""
         rules = match_rules(params, self.rules)
-        scales = self.multipliers(params)
+        scales = self.multipliers(params, towers)
         frozen = jax.tree.map(lambda rule: rule.learning_rate == 0, rules)
         labels = jax.tree.map(lambda is_frozen: "frozen" if is_frozen else "trained", frozen)
         parts = []

@@ -9,6 +9,7 @@ from typing import Any
 from vision.config.schema import ConfigError
 from vision.train.objective import Objective
 from vision.train.optim import Optimizer
+from vision.train.tower import Tower
 
 Tree = Any
 
@@ -21,11 +22,13 @@ class PhaseUpdate:
       phase: name of the phase; empty for an objective without phases.
       trains: names of the networks.
       optimizer: theirs. Its rules see their parameters only.
+      towers: those of the networks that are fields of the objective, by name.
     """
 
     phase: str
     trains: tuple[str, ...]
     optimizer: Optimizer
+    towers: Mapping[str, Tower]
 
     def trained(self, params: Mapping[str, Tree]) -> dict[str, Tree]:
         """The part of ``params`` that is updated."""
@@ -51,6 +54,8 @@ def phase_updates(
       ConfigError: optimizers and phases that do not go together, or a phase that trains a network
         that is not there.
     """
+    fields = {name: getattr(objective, name, None) for name in params}
+    towers = {name: field for name, field in fields.items() if isinstance(field, Tower)}
     phases = objective.phases
     if not phases:
         if not isinstance(optimizer, Optimizer):
@@ -58,7 +63,7 @@ def phase_updates(
                 f"config.optimizer names {', '.join(optimizer)}, but {type(objective).__name__} "
                 "has no phases: give one optimizer"
             )
-        return [PhaseUpdate("", tuple(params), optimizer)]
+        return [PhaseUpdate("", tuple(params), optimizer, towers)]
     names = list(dict.fromkeys(phase.name for phase in phases))
     if isinstance(optimizer, Optimizer) or set(optimizer) != set(names):
         raise ConfigError(
@@ -70,4 +75,6 @@ def phase_updates(
             raise ConfigError(
                 f"phase {phase.name} trains {missing[0]!r}, which is none of {', '.join(params)}"
             )
-    return [PhaseUpdate(phase.name, phase.trains, optimizer[phase.name]) for phase in phases]
+    return [
+        PhaseUpdate(phase.name, phase.trains, optimizer[phase.name], towers) for phase in phases
+    ]

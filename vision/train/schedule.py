@@ -89,7 +89,12 @@ def _progress(step: jax.Array, warmup: int, total: int) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """1 after a linear warm-up."""
+    """1 after a linear warm-up.
+
+    Attributes:
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+    """
 
     warmup: str = "0 steps"
 
@@ -99,7 +104,13 @@ class Constant:
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """Linear warm-up, then half a cosine from 1 to ``final`` at the last step."""
+    """Linear warm-up, then half a cosine from 1 to ``final`` at the last step.
+
+    Attributes:
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+      final: multiplier of the last step.
+    """
 
     warmup: str = "0 steps"
     final: float = 0.0
@@ -112,7 +123,13 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class LinearDecay:
-    """Linear warm-up, then a straight line from 1 to ``final`` at the last step."""
+    """Linear warm-up, then a straight line from 1 to ``final`` at the last step.
+
+    Attributes:
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+      final: multiplier of the last step.
+    """
 
     warmup: str = "0 steps"
     final: float = 0.0
@@ -128,6 +145,12 @@ class Rsqrt:
     """Linear warm-up, reciprocal square root, linear cool-down to 0 (Zhai et al., 2022).
 
     After warm-up the multiplier is ``1 / sqrt(1 + (step - warmup) / timescale)``.
+
+    Attributes:
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+      timescale: how long until the multiplier is 1 / sqrt(2), a length.
+      cooldown: how long the multiplier falls to 0 at the end, a length.
     """
 
     warmup: str = "0 steps"
@@ -145,7 +168,13 @@ class Rsqrt:
 
 @dataclasses.dataclass(frozen=True)
 class WarmupStableDecay:
-    """Warm-up, a constant plateau, and a linear cool-down to 0 at the end (WSD)."""
+    """Warm-up, a constant plateau, and a linear cool-down to 0 at the end (WSD).
+
+    Attributes:
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+      cooldown: how long the multiplier falls to 0 at the end, a length.
+    """
 
     warmup: str = "0 steps"
     cooldown: str = "0 steps"
@@ -158,7 +187,14 @@ class WarmupStableDecay:
 
 @dataclasses.dataclass(frozen=True)
 class Staircase:
-    """Linear warm-up; from the start of the run, times ``factor`` once for every ``every``."""
+    """Linear warm-up; from the start of the run, times ``factor`` once for every ``every``.
+
+    Attributes:
+      factor: of a stair.
+      every: how long a stair is, a length.
+      warmup: how long the multiplier rises linearly from 0, a length such as ``500 steps`` or ``1
+        epochs``.
+    """
 
     factor: float = 0.1
     every: str = "30 epochs"

@@ -166,7 +166,7 @@ class Step:
             branches = [lambda x, reshape=reshape: gradient(reshape(x)) for reshape in self._shapes]
             loss, aux, grads = jax.lax.switch(shape, branches, batch)
         before = phase.get_state(state.opt_state)
-        transform = phase.optimizer.build(trained, self.train_length)
+        transform = phase.optimizer.build(trained, self.train_length, phase.towers)
         updates, after = transform.update(grads, before, trained)
         metrics = {
             "loss": loss,
@@ -200,7 +200,7 @@ class Step:
         states: Tree = {}
         for phase in self.phase_updates(params):
             trained = phase.trained(params)
-            start = phase.optimizer.build(trained, self.train_length).init(trained)
+            start = phase.optimizer.build(trained, self.train_length, phase.towers).init(trained)
             states = phase.put_state(states, start)
         return states
 

@@ -28,14 +28,17 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
 
+from vision.config.schema import ConfigError
+
 Tree = Any
 Tower = nn.Module
+STACK = "blocks"  # parameters of blocks that a scan runs: their first axis counts layers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,67 @@ class Tap:
         return self.fn(name, x) if self.wants(name) else x
 
 
+@runtime_checkable
+class Layered(Protocol):
+    """A tower that says how deep its layers lie, for learning rates that fall with depth."""
+
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """How many layers lie between a parameter and the head.
+
+        Args:
+          path: names of the parameter, from the tower down: ``("block00", "mlp", ...)``.
+
+        Returns:
+          A number; for a stack of layers, whose parameters' first axis counts them, one each. 0 is
+          for the head and for what stands beside the tower's layers.
+        """
+        ...
+
+
+def layers_above(tower: Any, path: Sequence[str]) -> int | Sequence[int]:
+    """``tower.layers_above(path)``; 0 where ``tower`` is None.
+
+    Raises:
+      ConfigError: the tower does not say how deep its layers lie.
+    """
+    if tower is None:
+        return 0
+    if not isinstance(tower, Layered):
+        raise ConfigError(
+            f"config.optimizer.layer_decay: {type(tower).__name__} does not say how deep its "
+            "layers lie; leave layer_decay at 1, or give the tower a method layers_above"
+        )
+    return tower.layers_above(path)
+
+
+def chain_layers_above(
+    name: str, blocks: int, stem: tuple[str, ...], between: Mapping[str, int] | None = None
+) -> int | Sequence[int]:
+    """``Layered.layers_above`` of a tower that is a stem, blocks one after the other, and a head.
+
+    Its embeddings lie L + 1 layers below the head, block i of L (from 0) L - i, a layer between
+    two blocks as many as the block after it, the last ``norm`` 1 like the last block, and
+    everything else 0: head, pooling, norms after pooling. Those are the groups of timm's
+    ``param_groups_layer_decay``, but that its ConvNeXt counts the last norm as 0.
+
+    Args:
+      name: of the parameter's module at the top of the tower.
+      blocks: L; they are called ``block00`` and so on, or stacked ``blocks``.
+      stem: how names of the stem begin.
+      between: how names of layers between blocks begin, and the number of the block after them.
+    """
+    if name == STACK:
+        return range(blocks, 0, -1)
+    if name.startswith("block"):
+        return blocks - int(name.removeprefix("block"))
+    if name.startswith(stem):
+        return blocks + 1
+    for prefix, block in (between or {}).items():
+        if name.startswith(prefix):
+            return blocks - block
+    return 1 if name == "norm" else 0
+
+
 def apply_tap(tap: Tap | None, name: str, x: jax.Array) -> jax.Array:
     """``x`` after ``tap`` had its say at site ``name``; ``x`` itself without a tap."""
     return x if tap is None else tap(name, x)
@@ -75,6 +139,10 @@ class Tapped:
     """A tower that is called with ``tap``, also by those who know nothing of it.
 
     A tap that the caller gives has its say first.
+
+    Attributes:
+      tower: any.
+      tap: applied in every call, after the caller's.
     """
 
     tower: Tower

@@ -7,11 +7,12 @@ import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
 from vision.checkpoint.stored import flatten, load_state
+from vision.config.ranges import Regex, checked
 from vision.models.adapted import AdaptedTower
 from vision.models.dual import Dual
 from vision.train.tower import Tower
@@ -32,6 +33,7 @@ _AVERAGE = "extra_state.ema."
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class InitFrom:
     """Where the parameters of a tower come from before the first step.
 
@@ -56,7 +58,7 @@ class InitFrom:
 
     source: str
     head: Head = "auto"
-    kept: tuple[str, ...] = ()
+    kept: tuple[Regex, ...] = ()
     into: str = ""
 
     def __post_init__(self) -> None:
@@ -64,13 +66,6 @@ class InitFrom:
         if scheme not in _SCHEMES or not colon or not path:
             schemes = ", ".join(f"{name}:" for name in _SCHEMES)
             raise ValueError(f"source={self.source!r}, but it starts with one of {schemes}")
-        if self.head not in get_args(Head):
-            raise ValueError(f"head={self.head!r}, but it is one of {get_args(Head)}")
-        for pattern in self.kept:
-            try:
-                re.compile(pattern)
-            except re.error as error:
-                raise ValueError(f"kept={pattern!r} is not a regular expression") from error
 
     def load(self, model: Tower, variables: Mapping[str, Tree]) -> dict[str, Tree]:
         """The variables of a model, filled from the source.

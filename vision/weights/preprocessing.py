@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data import ops
 from vision.data.ops.base import Op
-from vision.data.ops.resizing import Method, check_method
+from vision.data.ops.resizing import Method
 from vision.weights.mapping import WeightsError
 
 Mode = Literal["shortest", "squash", "longest"]
@@ -24,6 +25,7 @@ _NEUTRAL = (ops.Decode, ops.ToRgb, ops.Keep, ops.Drop, ops.Tokenize)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Preprocessing:
     """From a decoded image to the input of a network.
 
@@ -37,8 +39,8 @@ class Preprocessing:
       fill: colour of the borders, 0..255.
     """
 
-    size: tuple[int, int] = (224, 224)
-    resized: tuple[int, int] | None = None
+    size: tuple[Positive[int], Positive[int]] = (224, 224)
+    resized: tuple[Positive[int], Positive[int]] | None = None
     mode: Mode = "shortest"
     method: Method = "bicubic"
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -46,12 +48,6 @@ class Preprocessing:
     fill: tuple[int, ...] = (0, 0, 0)
 
     def __post_init__(self) -> None:
-        for name, pair in (("size", self.size), ("resized", self.before_crop)):
-            if len(pair) != 2 or min(pair) < 1:
-                raise ValueError(f"{name}={pair!r}: must be (height, width), both positive")
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode={self.mode!r}: valid modes are {', '.join(get_args(Mode))}")
-        check_method(self.method)
         ops.Normalize(self.mean, self.std)
 
     @property

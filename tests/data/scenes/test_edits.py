@@ -162,7 +162,7 @@ def test_the_triplet_source():
     assert (example["reference"] == render(source.triplet(2).reference, 24).image).all()
     assert example["modifier"] == source.triplet(2).modifier
     assert not np.array_equal(example["reference"], example["target"])
-    with pytest.raises(ValueError, match=r"kinds='paint'.*remove"):
+    with pytest.raises(ValueError, match=r"kinds\[0\] is 'paint'.*remove"):
         Triplets(kinds=("paint",))
     with pytest.raises(ValueError, match="raise num_objects"):
         Triplets(num_objects=(1, 1), kinds=("remove",))[0]

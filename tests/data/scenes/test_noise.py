@@ -210,12 +210,12 @@ def test_languages_are_translated_without_loss():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"label_noise": 2}, "label_noise=2 must lie"),
-        ({"label_noise_kind": "odd"}, "label_noise_kind='odd'; valid values: symmetric"),
-        ({"caption_noise_kind": "odd"}, "caption_noise_kind='odd'; valid values: attribute"),
-        ({"duplicates": 1.0}, r"duplicates=1.0 must lie in \[0, 1\)"),
-        ({"duplicate_kind": "twin"}, "duplicate_kind='twin'"),
-        ({"num_raters": 0}, "num_raters=0"),
+        ({"label_noise": 2}, r"label_noise is 2, expected a number in \[0, 1\]"),
+        ({"label_noise_kind": "odd"}, "label_noise_kind is 'odd', expected one of 'symmetric'"),
+        ({"caption_noise_kind": "odd"}, "caption_noise_kind is 'odd', expected one of 'attribute'"),
+        ({"duplicates": 1.0}, r"duplicates is 1.0, expected a number in \[0, 1\)"),
+        ({"duplicate_kind": "twin"}, "duplicate_kind is 'twin'"),
+        ({"num_raters": 0}, "num_raters is 0, expected a whole number >= 1"),
         ({"view_zoom": (0.0, 1.0)}, "view_zoom"),
     ],
 )

@@ -233,17 +233,17 @@ def test_styles_change_the_picture_but_not_the_masks():
 
 
 def test_wrong_records_are_refused_by_name():
-    with pytest.raises(ValueError, match=r"shape='cube'.*circle"):
+    with pytest.raises(ValueError, match=r"shape is 'cube'.*circle"):
         Object("cube", "red")
-    with pytest.raises(ValueError, match="size=0"):
+    with pytest.raises(ValueError, match="size is 0, expected a number > 0"):
         Object("star", "red", size=0)
-    with pytest.raises(ValueError, match="background='moon'"):
+    with pytest.raises(ValueError, match="Background: kind is 'moon'"):
         Background("moon")
     with pytest.raises(ValueError, match="zoom"):
         View(zoom=0)
-    with pytest.raises(ValueError, match="pattern=8"):
+    with pytest.raises(ValueError, match="pattern is 8"):
         Glyph(8)
-    with pytest.raises(ValueError, match="strength=2"):
+    with pytest.raises(ValueError, match="strength is 2"):
         Artefact("blur", 2)
     with pytest.raises(ValueError, match="8 x 8"):
         render(PAIR, 7)

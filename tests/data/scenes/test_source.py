@@ -110,10 +110,10 @@ def test_asking_for_less_changes_nothing():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"num_examples": 0}, "num_examples=0"),
-        ({"image_size": 4}, "image_size=4"),
-        ({"features": ()}, "features is empty"),
-        ({"features": ("depth",)}, "features='depth'; valid values: image"),
+        ({"num_examples": 0}, "num_examples is 0"),
+        ({"image_size": 4}, "image_size is 4, expected a whole number >= 8"),
+        ({"features": ()}, r"features is \(\), expected .*not empty"),
+        ({"features": ("depth",)}, r"features\[0\] is 'depth', expected one of 'image'"),
     ],
 )
 def test_wrong_arguments_are_refused_by_name(knobs, message):

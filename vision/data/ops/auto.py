@@ -5,12 +5,13 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from vision.data.ops.base import Example, check_probability, image_of, noted
+from vision.config.ranges import Fraction, Ge, Le, NonEmpty, NonNegative, checked, one_of
+from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_affine
 
 RAND_AUGMENT_OPS = (
@@ -69,7 +70,11 @@ _LUTS: dict[str, Callable[[np.ndarray, float], np.ndarray]] = {
 _RESAMPLE = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 
 
+RandOp = Annotated[str, one_of(("Identity", *RAND_AUGMENT_OPS))]
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandAugment:
     """``num_ops`` operations, drawn with replacement, each applied with ``probability``.
 
@@ -100,28 +105,14 @@ class RandAugment:
       key: the image feature.
     """
 
-    num_ops: int = 2
-    magnitude: float = 9.0
-    magnitude_std: float = 0.5
-    probability: float = 0.5
-    ops: tuple[str, ...] = RAND_AUGMENT_OPS
+    num_ops: NonNegative[int] = 2
+    magnitude: Annotated[float, Ge(0), Le(10)] = 9.0
+    magnitude_std: NonNegative[float] = 0.5
+    probability: Fraction = 0.5
+    ops: NonEmpty[tuple[RandOp, ...]] = RAND_AUGMENT_OPS
     fill: tuple[int, int, int] = (128, 128, 128)
     method: Literal["random", "bilinear", "bicubic"] = "random"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.num_ops < 0:
-            raise ValueError(f"num_ops={self.num_ops}: must not be negative")
-        if not 0 <= self.magnitude <= 10:
-            raise ValueError(f"magnitude={self.magnitude}: must lie in 0..10")
-        if self.magnitude_std < 0:
-            raise ValueError(f"magnitude_std={self.magnitude_std}: must not be negative")
-        check_probability("probability", self.probability)
-        valid = ("Identity", *RAND_AUGMENT_OPS)
-        if not self.ops or not set(self.ops) <= set(valid):
-            raise ValueError(f"ops={self.ops}: valid ops are {', '.join(valid)}")
-        if self.method not in ("random", *_RESAMPLE):
-            raise ValueError(f"method={self.method!r}: valid methods are random, bilinear, bicubic")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "RandAugment")

@@ -67,15 +67,5 @@ def noted(example: Mapping[str, Any], op: str, **drawn: Any) -> Example:
     return {**example, "_draws": draws}
 
 
-def check_probability(name: str, value: float) -> None:
-    if not 0.0 <= value <= 1.0:
-        raise ValueError(f"{name}={value}: must lie in 0..1")
-
-
-def check_range(name: str, value: tuple[float, float]) -> None:
-    if len(value) != 2 or not 0 < value[0] <= value[1]:
-        raise ValueError(f"{name}={value}: must be (low, high) with 0 < low <= high")
-
-
 def _names(example: Mapping[str, Any]) -> str:
     return ", ".join(sorted(k for k in example if not k.startswith("_"))) or "none"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import Rule, checked
 from vision.data.ops.base import Example, noted
 from vision.data.source import DataError
 from vision.data.sources.scenes.captions import (
@@ -22,7 +24,11 @@ from vision.data.sources.scenes.captions import parse as read
 _DETAILS = (*FIELDS, "position")
 
 
+_SHARES = Rule("(smallest, largest) within 0..1", lambda share: 0 <= share[0] <= share[1] <= 1)
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class ShortenCaption:
     """Replaces a scene's caption by one that says a random part of it, in other words.
 
@@ -41,11 +47,7 @@ class ShortenCaption:
 
     feature: str = "caption_long"
     output: str = "caption"
-    share: tuple[float, float] = (0.2, 1.0)
-
-    def __post_init__(self) -> None:
-        if len(self.share) != 2 or not 0 <= self.share[0] <= self.share[1] <= 1:
-            raise ValueError(f"share={self.share}: must be (smallest, largest) within 0..1")
+    share: Annotated[tuple[float, float], _SHARES] = (0.2, 1.0)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.feature not in example:

@@ -7,12 +7,14 @@ import functools
 
 import numpy as np
 
-from vision.data.ops.base import Example, check_probability, noted
+from vision.config.ranges import Fraction, checked
+from vision.data.ops.base import Example, noted
 from vision.data.prompts import PLAIN, check_names, check_templates, fill, read_json
 from vision.data.source import DataError
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LabelToCaption:
     """Makes a caption of a label: a prompt with the class name, then perhaps a description.
 
@@ -34,13 +36,12 @@ class LabelToCaption:
     templates: tuple[str, ...] = PLAIN
     descriptions: tuple[tuple[str, ...], ...] = ()
     file: str = ""
-    described: float = 1.0
+    described: Fraction = 1.0
     feature: str = "label"
     output: str = "caption"
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
-        check_probability("described", self.described)
         if bool(self.names) == bool(self.file):
             raise ValueError("give names of classes, or a file with them")
         if self.descriptions and len(self.descriptions) != len(self.names):

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from typing import Annotated
 
 import numpy as np
 from PIL import Image, ImageFilter
 
+from vision.config.ranges import Fraction, Ge, Le, NonNegative, PositiveRange, Rule, checked
 from vision.data.ops.auto import apply, pillow_of, unpillow
-from vision.data.ops.base import Example, check_probability, check_range, noted
+from vision.data.ops.base import Example, noted
+
+_QUALITIES = Rule("(low, high) within 1..100", lambda pair: 1 <= pair[0] <= pair[1] <= 100)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ColorJitter:
     """Brightness, contrast, saturation and hue by random amounts, in random order.
 
@@ -29,20 +34,12 @@ class ColorJitter:
       key: the image feature.
     """
 
-    brightness: float = 0.4
-    contrast: float = 0.4
-    saturation: float = 0.4
-    hue: float = 0.0
-    probability: float = 1.0
+    brightness: NonNegative[float] = 0.4
+    contrast: NonNegative[float] = 0.4
+    saturation: NonNegative[float] = 0.4
+    hue: Annotated[float, Ge(0), Le(0.5)] = 0.0
+    probability: Fraction = 1.0
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        for name in ("brightness", "contrast", "saturation"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)}: must not be negative")
-        if not 0 <= self.hue <= 0.5:
-            raise ValueError(f"hue={self.hue}: must lie in 0..0.5")
-        check_probability("probability", self.probability)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "ColorJitter")
@@ -74,14 +71,17 @@ def turn_hue(image: Image.Image, share: float) -> Image.Image:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomGrayscale:
-    """Luma (ITU-R 601) in every channel, with ``probability``."""
+    """Luma (ITU-R 601) in every channel, with ``probability``.
 
-    probability: float = 0.2
+    Attributes:
+      probability: of changing an image, 0..1.
+      key: feature of the image.
+    """
+
+    probability: Fraction = 0.2
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "RandomGrayscale")
@@ -92,17 +92,19 @@ class RandomGrayscale:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomSolarize:
-    """Inverts what is at least ``threshold`` (0..256), with ``probability``."""
+    """Inverts what is at least ``threshold`` (0..256), with ``probability``.
 
-    probability: float = 0.2
-    threshold: int = 128
+    Attributes:
+      probability: of changing an image, 0..1.
+      threshold: smallest value that is inverted, 0..256.
+      key: feature of the image.
+    """
+
+    probability: Fraction = 0.2
+    threshold: Annotated[int, Ge(0), Le(256)] = 128
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
-        if not 0 <= self.threshold <= 256:
-            raise ValueError(f"threshold={self.threshold}: must lie in 0..256")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "RandomSolarize")
@@ -114,20 +116,22 @@ class RandomSolarize:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class GaussianBlur:
     """Blur of a sigma uniform in ``sigma_px``, with ``probability``.
 
     Pillow's blur: three box blurs, within a few grey levels of a true Gaussian. SimCLR and DINO
     take sigma 0.1..2 pixels at size 224.
+
+    Attributes:
+      probability: of changing an image, 0..1.
+      sigma_px: least and largest sigma in pixels.
+      key: feature of the image.
     """
 
-    probability: float = 0.5
-    sigma_px: tuple[float, float] = (0.1, 2.0)
+    probability: Fraction = 0.5
+    sigma_px: PositiveRange = (0.1, 2.0)
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
-        check_range("sigma_px", self.sigma_px)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "GaussianBlur")
@@ -139,17 +143,19 @@ class GaussianBlur:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class JpegCompression:
-    """Encodes and decodes as a JPEG of a quality uniform in ``quality``, with ``probability``."""
+    """Encodes and decodes as a JPEG of a quality uniform in ``quality``, with ``probability``.
 
-    probability: float = 0.5
-    quality: tuple[int, int] = (30, 95)
+    Attributes:
+      probability: of changing an image, 0..1.
+      quality: least and largest quality, within 1..100.
+      key: feature of the image.
+    """
+
+    probability: Fraction = 0.5
+    quality: Annotated[tuple[int, int], _QUALITIES] = (30, 95)
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
-        if len(self.quality) != 2 or not 1 <= self.quality[0] <= self.quality[1] <= 100:
-            raise ValueError(f"quality={self.quality}: must be (low, high) within 1..100")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "JpegCompression")

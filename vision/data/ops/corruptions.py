@@ -19,46 +19,18 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
+from vision.config.ranges import Ge, Le, checked, one_of
 from vision.data.ops.auto import pillow_of, unpillow
 from vision.data.ops.base import Example, noted
 from vision.data.ops.colour import through_jpeg
 
 Rng = np.random.Generator
-
-
-@dataclasses.dataclass(frozen=True)
-class Corruption:
-    """One of ``CORRUPTIONS`` on uint8 [H, W, 1 or 3].
-
-    The example's generator draws the noise, so evaluation data is the same every time.
-
-    Attributes:
-      name: which corruption.
-      severity: 1..5.
-      key: the image feature.
-    """
-
-    name: str
-    severity: int = 1
-    key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.name not in CORRUPTIONS:
-            raise ValueError(f"name={self.name!r}: valid names are {', '.join(CORRUPTIONS)}")
-        if self.severity not in (1, 2, 3, 4, 5):
-            raise ValueError(f"severity={self.severity}: must be 1, 2, 3, 4 or 5")
-
-    def __call__(self, example: Example, rng: Rng) -> Example:
-        array = unpillow(pillow_of(example, self.key, "Corruption"))
-        out = corrupt(array, self.name, self.severity, rng)
-        return noted(
-            {**example, self.key: out}, "Corruption", corruption=self.name, severity=self.severity
-        )
 
 
 def corrupt(image: np.ndarray, name: str, severity: int, rng: Rng) -> np.ndarray:
@@ -287,3 +259,28 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray, int, Rng], np.ndarray]] = {
     "jpeg_compression": _jpeg_compression,
 }
 """name: function of (float image in 0..1, severity - 1, generator)."""
+
+
+@dataclasses.dataclass(frozen=True)
+@checked
+class Corruption:
+    """One of ``CORRUPTIONS`` on uint8 [H, W, 1 or 3].
+
+    The example's generator draws the noise, so evaluation data is the same every time.
+
+    Attributes:
+      name: which corruption.
+      severity: 1..5.
+      key: the image feature.
+    """
+
+    name: Annotated[str, one_of(CORRUPTIONS)]
+    severity: Annotated[int, Ge(1), Le(5)] = 1
+    key: str = "image"
+
+    def __call__(self, example: Example, rng: Rng) -> Example:
+        array = unpillow(pillow_of(example, self.key, "Corruption"))
+        out = corrupt(array, self.name, self.severity, rng)
+        return noted(
+            {**example, self.key: out}, "Corruption", corruption=self.name, severity=self.severity
+        )

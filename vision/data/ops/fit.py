@@ -11,12 +11,14 @@ import dataclasses
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_box
-from vision.data.ops.resizing import Method, check_method, resize
+from vision.data.ops.resizing import Method, resize
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ResizeInto:
     """The largest size at which the image lies within a frame, or the smallest that covers it.
 
@@ -29,14 +31,10 @@ class ResizeInto:
       key: the image feature.
     """
 
-    size: tuple[int, int]
+    size: tuple[Positive[int], Positive[int]]
     cover: bool = False
     method: Method = "bilinear"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_pair("size", self.size)
-        check_method(self.method)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "ResizeInto")
@@ -50,6 +48,7 @@ class ResizeInto:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class CenterPad:
     """Borders around images that are smaller than ``size``; longer sides stay as they are.
 
@@ -61,12 +60,9 @@ class CenterPad:
       key: the image feature.
     """
 
-    size: tuple[int, int]
+    size: tuple[Positive[int], Positive[int]]
     fill: tuple[float, ...] = (0, 0, 0)
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_pair("size", self.size)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "CenterPad")
@@ -83,8 +79,3 @@ class CenterPad:
         box = (-top, -left, *to)
         example = carry_box(example, self.key, box, to)
         return noted({**example, self.key: out}, "CenterPad", size=(rows, columns), box=box, to=to)
-
-
-def _check_pair(name: str, size: tuple[int, int]) -> None:
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{name}={size!r}: must be (height, width), both positive")

@@ -7,9 +7,10 @@ from typing import Literal
 
 import numpy as np
 
+from vision.config.ranges import checked
 from vision.data.decode import (
     MAX_PIXELS,
-    check_decode_args,
+    PixelLimit,
     decode_plain_jpeg,
     plain_jpeg_size,
 )
@@ -21,6 +22,7 @@ from vision.data.ops.values import Decode
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class DecodeCrop:
     """``Decode`` and ``RandomResizedCrop`` with the same draws and notes, faster on large JPEGs.
 
@@ -44,12 +46,9 @@ class DecodeCrop:
 
     crop: RandomResizedCrop
     mode: Literal["rgb", "grey"] = "rgb"
-    max_pixels: int = MAX_PIXELS
+    max_pixels: PixelLimit = MAX_PIXELS
     strict: bool = True
     scaled: bool = True
-
-    def __post_init__(self) -> None:
-        check_decode_args(self.mode, self.max_pixels)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         key = self.crop.key

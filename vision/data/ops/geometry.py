@@ -10,17 +10,21 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from vision.data.ops.base import Example, check_probability, check_range, image_of, noted
+from vision.config.ranges import Fraction, NonNegative, Positive, PositiveRange, Rule, checked
+from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_box, carry_flip
-from vision.data.ops.resizing import Method, check_method, cv2, resize
+from vision.data.ops.resizing import Method, cv2, resize
 
-Size = int | tuple[int, int]
+Size = Positive[int] | tuple[Positive[int], Positive[int]]
 Fill = Literal["zero", "edge", "reflect"]
 
+_PERMUTATION = Rule(
+    "a permutation of 0..n-1", lambda order: sorted(order) == list(range(len(order)))
+)
 _FILLS: dict[str, Literal["constant", "edge", "reflect"]] = {
     "zero": "constant",
     "edge": "edge",
@@ -54,19 +58,21 @@ def mirror(image: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Resize:
     """Resizes to ``size``: an int is the shorter side, a pair is (height, width).
 
     With an int the longer side becomes ``int(size * longer / shorter)``, as in torchvision.
+
+    Attributes:
+      size: in pixels.
+      method: of resampling; see ``vision.data.ops.resizing``.
+      key: feature of the image.
     """
 
     size: Size
     method: Method = "bilinear"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-        check_method(self.method)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "Resize")
@@ -82,18 +88,20 @@ class Resize:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class CenterCrop:
     """The middle ``size`` of the image; smaller images are padded with zeros all round.
 
     The box starts at ``round((side - size) / 2)``, and of an odd padding the smaller half comes
     first, as in torchvision. The usual evaluation is ``Resize(256), CenterCrop(224)``.
+
+    Attributes:
+      size: in pixels: an int for a square, or (height, width).
+      key: feature of the image.
     """
 
     size: Size
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "CenterCrop")
@@ -111,6 +119,7 @@ class CenterCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomResizedCrop:
     """Inception crop: a box of random area and aspect ratio, resized to ``size``.
 
@@ -119,19 +128,20 @@ class RandomResizedCrop:
     largest central box whose aspect ratio lies in ``ratio``.
 
     Source: Szegedy et al., Going Deeper with Convolutions, 2015.
+
+    Attributes:
+      size: in pixels: an int for a square, or (height, width).
+      scale: least and largest share of the image's area.
+      ratio: least and largest aspect ratio, width / height.
+      method: of resampling; see ``vision.data.ops.resizing``.
+      key: feature of the image.
     """
 
     size: Size
-    scale: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    scale: PositiveRange = (0.08, 1.0)
+    ratio: PositiveRange = (3 / 4, 4 / 3)
     method: Method = "bilinear"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-        check_method(self.method)
-        check_range("scale", self.scale)
-        check_range("ratio", self.ratio)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "RandomResizedCrop")
@@ -167,6 +177,7 @@ class RandomResizedCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomCrop:
     """Pads by ``padding`` pixels on every side and cuts out a random box of ``size``.
 
@@ -181,16 +192,9 @@ class RandomCrop:
     """
 
     size: Size
-    padding: int = 0
+    padding: NonNegative[int] = 0
     fill: Fill = "zero"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_size(self.size)
-        if self.padding < 0:
-            raise ValueError(f"padding={self.padding}: must not be negative")
-        if self.fill not in _FILLS:
-            raise ValueError(f"fill={self.fill!r}: valid fills are {', '.join(_FILLS)}")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "RandomCrop")
@@ -216,6 +220,7 @@ class RandomCrop:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomFlip:
     """Mirrors the image with ``probability``.
 
@@ -227,17 +232,10 @@ class RandomFlip:
         ``keypoint_swap[k]`` before, so that a left eye stays a left eye. Empty for no swap.
     """
 
-    probability: float = 0.5
+    probability: Fraction = 0.5
     axis: Literal["horizontal", "vertical"] = "horizontal"
     key: str = "image"
-    keypoint_swap: tuple[int, ...] = ()
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
-        if self.axis not in ("horizontal", "vertical"):
-            raise ValueError(f"axis={self.axis!r}: valid axes are 'horizontal', 'vertical'")
-        if sorted(self.keypoint_swap) != list(range(len(self.keypoint_swap))):
-            raise ValueError(f"keypoint_swap={self.keypoint_swap}: must be a permutation of 0..n-1")
+    keypoint_swap: Annotated[tuple[int, ...], _PERMUTATION] = ()
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "RandomFlip")
@@ -263,9 +261,3 @@ def _start(side: int, size: int, rng: np.random.Generator) -> int:
 
 def _pair(size: Size) -> tuple[int, int]:
     return (size, size) if isinstance(size, int) else size
-
-
-def _check_size(size: Size) -> None:
-    sides = (size,) if isinstance(size, int) else tuple(size)
-    if len(sides) > 2 or not sides or not all(isinstance(s, int) and s > 0 for s in sides):
-        raise ValueError(f"size={size!r}: must be a positive int or (height, width)")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 
-from vision.data.ops.base import Example, check_probability, check_range, image_of, noted
+from vision.config.ranges import Fraction, NonNegative, Positive, PositiveRange, Rule, checked
+from vision.data.ops.base import Example, image_of, noted
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RandomErasing:
     """Overwrites one random box.
 
@@ -29,18 +31,11 @@ class RandomErasing:
       key: the image feature.
     """
 
-    probability: float = 0.25
-    scale: tuple[float, float] = (0.02, 1 / 3)
-    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    probability: Fraction = 0.25
+    scale: PositiveRange = (0.02, 1 / 3)
+    ratio: PositiveRange = (0.3, 1 / 0.3)
     fill: Literal["zero", "noise"] = "noise"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
-        check_range("scale", self.scale)
-        check_range("ratio", self.ratio)
-        if self.fill not in ("zero", "noise"):
-            raise ValueError(f"fill={self.fill!r}: valid fills are 'zero' and 'noise'")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "RandomErasing")
@@ -77,6 +72,7 @@ class RandomErasing:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class PatchMask:
     """``mask`` bool (h, w), True where a patch is hidden: ``share`` of them, uniformly drawn.
 
@@ -90,13 +86,9 @@ class PatchMask:
       out: the feature that is made.
     """
 
-    grid: tuple[int, int] = (14, 14)
-    share: float = 0.75
+    grid: tuple[Positive[int], Positive[int]] = (14, 14)
+    share: Fraction = 0.75
     out: str = "mask"
-
-    def __post_init__(self) -> None:
-        _check_grid(self.grid)
-        check_probability("share", self.share)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         count = math.prod(self.grid)
@@ -105,6 +97,7 @@ class PatchMask:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BlockPatchMask:
     """``mask`` bool (h, w), True where hidden: rectangular blocks until ``hidden`` patches are.
 
@@ -122,19 +115,15 @@ class BlockPatchMask:
       out: the feature that is made.
     """
 
-    grid: tuple[int, int] = (14, 14)
-    hidden: int = 75
-    least: int = 16
-    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    grid: tuple[Positive[int], Positive[int]] = (14, 14)
+    hidden: NonNegative[int] = 75
+    least: Positive[int] = 16
+    ratio: PositiveRange = (0.3, 1 / 0.3)
     out: str = "mask"
 
     def __post_init__(self) -> None:
-        _check_grid(self.grid)
-        check_range("ratio", self.ratio)
-        if not 0 <= self.hidden <= math.prod(self.grid):
+        if self.hidden > math.prod(self.grid):
             raise ValueError(f"hidden={self.hidden}: must lie in 0..{math.prod(self.grid)}")
-        if self.least < 1:
-            raise ValueError(f"least={self.least}: must be at least 1")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         mask = draw_blocks(rng, self.grid, self.hidden, self.least, self.ratio)
@@ -142,6 +131,7 @@ class BlockPatchMask:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class BlockPatchMasks:
     """``mask`` bool [views, h, w]: of each view, by ``probability``, a share hidden in blocks.
 
@@ -158,21 +148,13 @@ class BlockPatchMasks:
       out: the feature that is made.
     """
 
-    grid: tuple[int, int] = (14, 14)
-    views: int = 2
-    probability: float = 0.5
-    share: tuple[float, float] = (0.1, 0.5)
-    least: int = 4
-    ratio: tuple[float, float] = (0.3, 1 / 0.3)
+    grid: tuple[Positive[int], Positive[int]] = (14, 14)
+    views: Positive[int] = 2
+    probability: Fraction = 0.5
+    share: Annotated[PositiveRange, Rule("at most 1", lambda pair: pair[1] <= 1)] = (0.1, 0.5)
+    least: Positive[int] = 4
+    ratio: PositiveRange = (0.3, 1 / 0.3)
     out: str = "mask"
-
-    def __post_init__(self) -> None:
-        _check_grid(self.grid)
-        check_range("share", self.share)
-        check_range("ratio", self.ratio)
-        check_probability("probability", self.probability)
-        if self.views < 1 or self.least < 1 or self.share[1] > 1:
-            raise ValueError("views and least: at least 1; share: at most 1")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         masks = np.zeros((self.views, *self.grid), bool)
@@ -212,8 +194,3 @@ def draw_blocks(
     pool = np.flatnonzero(flat == (missing < 0))
     flat[rng.permutation(pool)[: abs(missing)]] = missing > 0
     return mask
-
-
-def _check_grid(grid: tuple[int, int]) -> None:
-    if len(grid) != 2 or min(grid) < 1:
-        raise ValueError(f"grid={grid}: must be (rows, columns) of patches, both positive")

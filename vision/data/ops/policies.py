@@ -7,13 +7,14 @@ All take uint8 [H, W, 3] or [H, W, 1], note what they applied, with its argument
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from PIL import ImageFilter
 
+from vision.config.ranges import Fraction, Ge, Le, Positive, Rule, checked
 from vision.data.ops.auto import Applied, apply, carry_applied, pillow_of, unpillow
-from vision.data.ops.base import Example, check_probability, noted
+from vision.data.ops.base import Example, noted
 
 # (operation, probability, magnitude 0..9) twice: Cubuk et al., AutoAugment, 2019, tables 7 and 9.
 _IMAGENET = """
@@ -71,6 +72,7 @@ WIDE_OPS = (
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class AutoAugment:
     """One of 25 learned pairs of operations, each applied with its own probability.
 
@@ -90,10 +92,6 @@ class AutoAugment:
     policy: Literal["imagenet", "cifar10"] = "imagenet"
     fill: tuple[int, int, int] = (128, 128, 128)
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
-            raise ValueError(f"policy={self.policy!r}: valid policies are {', '.join(POLICIES)}")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "AutoAugment")
@@ -134,6 +132,10 @@ class TrivialAugment:
     geometry uncovers is black, as in torchvision; it interpolates linearly.
 
     Source: Müller and Hutter, TrivialAugment, 2021; tables as in torchvision.
+
+    Attributes:
+      fill: RGB of what geometry uncovers, 0..255.
+      key: feature of the image.
     """
 
     fill: tuple[int, int, int] = (0, 0, 0)
@@ -182,6 +184,7 @@ MIX_OPS = (
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class AugMix:
     """A convex mixture of the image and of chains of operations on it.
 
@@ -202,20 +205,11 @@ class AugMix:
       key: the image feature.
     """
 
-    severity: float = 3.0
-    width: int = 3
-    depth: int = -1
-    alpha: float = 1.0
+    severity: Annotated[float, Ge(0.1), Le(10)] = 3.0
+    width: Positive[int] = 3
+    depth: Annotated[int, Rule("a whole number >= 1, or -1", lambda n: n >= 1 or n == -1)] = -1
+    alpha: Positive[float] = 1.0
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if not 0.1 <= self.severity <= 10:
-            raise ValueError(f"severity={self.severity}: must lie in 0.1..10")
-        if self.width < 1 or (self.depth < 1 and self.depth != -1) or self.alpha <= 0:
-            raise ValueError(
-                f"width={self.width}, depth={self.depth}, alpha={self.alpha}: width and alpha "
-                "must be positive, depth positive or -1"
-            )
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "AugMix")
@@ -252,6 +246,7 @@ class AugMix:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ThreeAugment:
     """Greyscale, solarize or blur, one of the three; colour jitter and crops come beside it.
 
@@ -259,13 +254,14 @@ class ThreeAugment:
     uniform in 0.1..2, Solarize inverts from 128 up.
 
     Source: Touvron et al., DeiT III, 2022.
+
+    Attributes:
+      probability: of changing an image, 0..1.
+      key: feature of the image.
     """
 
-    probability: float = 1.0
+    probability: Fraction = 1.0
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        check_probability("probability", self.probability)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = pillow_of(example, self.key, "ThreeAugment")

@@ -61,17 +61,6 @@ _CV2 = {  # cv2.INTER_*
 }
 
 
-def check_method(method: str) -> None:
-    """Raises ValueError for an unknown method, ImportError for a missing library."""
-    valid = Method.__args__  # pyright: ignore[reportAttributeAccessIssue]
-    if method not in valid:
-        raise ValueError(f"method={method!r}: valid methods are {', '.join(valid)}")
-    if method.startswith("cv2_") and cv2 is None:
-        raise ImportError(
-            f"method={method!r} needs OpenCV: pip install 'opencv-python-headless>=4.10,<6'"
-        )
-
-
 def resize(image: np.ndarray, height: int, width: int, method: Method = "bilinear") -> np.ndarray:
     """``image`` [H, W, C] uint8 or float32 at another size, by ``method``'s convention.
 
@@ -107,8 +96,9 @@ def single_threaded_cv2() -> None:
 
 def _resize_cv2(image: np.ndarray, height: int, width: int, method: str) -> np.ndarray:
     if cv2 is None:
-        check_method(method)
-    assert cv2 is not None
+        raise ImportError(
+            f"method={method!r} needs OpenCV: pip install 'opencv-python-headless>=4.10,<6'"
+        )
     single_threaded_cv2()
     out = cv2.resize(image, (width, height), interpolation=_CV2[method])
     return out if out.ndim == 3 else out[:, :, None]  # OpenCV drops a channel axis of 1

@@ -6,13 +6,14 @@ import dataclasses
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_box
-from vision.data.ops.geometry import CenterCrop
 from vision.data.source import DataError
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Shift:
     """The middle ``size`` of an image, moved: new pixels enter on one side as others leave.
 
@@ -30,12 +31,8 @@ class Shift:
 
     down_px: int = 0
     right_px: int = 0
-    size: tuple[int, int] | None = None
+    size: tuple[Positive[int], Positive[int]] | None = None
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.size is not None:
-            CenterCrop(self.size)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         """Raises ``DataError`` where the moved window reaches over the edge of the image."""

@@ -15,45 +15,17 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Annotated
 
 import numpy as np
 from scipy import ndimage
 
+from vision.config.ranges import Finite, NonNegative, checked, one_of
 from vision.data.ops.auto import pillow_of, unpillow
 from vision.data.ops.base import Example, noted
 from vision.data.ops.corruptions import motion, plasma
 
 Rng = np.random.Generator
-
-
-@dataclasses.dataclass(frozen=True)
-class Slider:
-    """One of ``SLIDERS`` at a strength, on uint8 [H, W, 1 or 3].
-
-    What is drawn depends on one number of the example's generator, so evaluation data is the same
-    every time, and of a record the same at every scale.
-
-    Attributes:
-      name: which nuisance.
-      scale: 0 or more; 0 changes nothing.
-      key: the image feature.
-    """
-
-    name: str
-    scale: float = 1.0
-    key: str = "image"
-
-    def __post_init__(self) -> None:
-        if self.name not in SLIDERS:
-            raise ValueError(f"name={self.name!r}: valid names are {', '.join(SLIDERS)}")
-        if not (math.isfinite(self.scale) and self.scale >= 0):
-            raise ValueError(f"scale={self.scale}: must be 0 or more")
-
-    def __call__(self, example: Example, rng: Rng) -> Example:
-        image = unpillow(pillow_of(example, self.key, "Slider"))
-        slider_rng = np.random.default_rng(int(rng.integers(2**63)))
-        out = slide(image, self.name, self.scale, slider_rng)
-        return noted({**example, self.key: out}, "Slider", slider=self.name, scale=self.scale)
 
 
 def slide(image: np.ndarray, name: str, scale: float, rng: Rng) -> np.ndarray:
@@ -133,3 +105,28 @@ SLIDERS: dict[str, Callable[[np.ndarray, float, Rng], np.ndarray]] = {
     "clutter": _clutter,
 }
 """name: function of (float image in 0..1, scale above 0, generator)."""
+
+
+@dataclasses.dataclass(frozen=True)
+@checked
+class Slider:
+    """One of ``SLIDERS`` at a strength, on uint8 [H, W, 1 or 3].
+
+    What is drawn depends on one number of the example's generator, so evaluation data is the same
+    every time, and of a record the same at every scale.
+
+    Attributes:
+      name: which nuisance.
+      scale: 0 or more; 0 changes nothing.
+      key: the image feature.
+    """
+
+    name: Annotated[str, one_of(SLIDERS)]
+    scale: NonNegative[Finite] = 1.0
+    key: str = "image"
+
+    def __call__(self, example: Example, rng: Rng) -> Example:
+        image = unpillow(pillow_of(example, self.key, "Slider"))
+        slider_rng = np.random.default_rng(int(rng.integers(2**63)))
+        out = slide(image, self.name, self.scale, slider_rng)
+        return noted({**example, self.key: out}, "Slider", slider=self.name, scale=self.scale)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.ops.base import Example, noted
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer, captions_of, room, row_of
@@ -19,6 +20,7 @@ TooLong = Literal["truncate", "error", "window", "mask"]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SubCaptions:
     """A caption and some sentences of longer ones, drawn without repetition (DreamLIP, 2024).
 
@@ -33,14 +35,12 @@ class SubCaptions:
       output: its name.
     """
 
-    features: tuple[str, ...] = ("caption_long",)
+    features: NonEmpty[tuple[str, ...]] = ("caption_long",)
     whole: str = "caption"
     count: int = 4
     output: str = "caption"
 
     def __post_init__(self) -> None:
-        if not self.features:
-            raise ValueError("features is empty: give at least one caption to split")
         if self.count < 1 + bool(self.whole):
             raise ValueError(f"count={self.count}: must leave room for a sentence")
 
@@ -66,6 +66,7 @@ class SubCaptions:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Tokenize:
     """Replaces captions by their tokens.
 
@@ -100,20 +101,7 @@ class Tokenize:
     pick: Literal["random", "first"] = "random"
     too_long: TooLong = "truncate"
     empty: Literal["error", "mask"] = "error"
-    captions: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.pick not in ("random", "first"):
-            raise ValueError(f"pick={self.pick!r}: valid values are 'random' and 'first'")
-        if self.too_long not in get_args(TooLong):
-            raise ValueError(
-                f"too_long={self.too_long!r}: valid policies are 'truncate', 'error', 'window' and "
-                "'mask'"
-            )
-        if self.empty not in ("error", "mask"):
-            raise ValueError(f"empty={self.empty!r}: valid policies are 'error' and 'mask'")
-        if self.captions is not None and self.captions < 1:
-            raise ValueError(f"captions={self.captions}: must be at least 1, or None for one")
+    captions: Positive[int] | None = None
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.feature not in example:

@@ -7,11 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from vision.data.decode import MAX_PIXELS, DecodeError, check_decode_args, decode
+from vision.config.ranges import Positive, checked
+from vision.data.decode import MAX_PIXELS, DecodeError, PixelLimit, decode
 from vision.data.ops.base import Example, image_of
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Decode:
     """Encoded bytes to uint8 [H, W, 3] (or [H, W, 1]); see ``vision.data.decode.decode``.
 
@@ -26,11 +28,8 @@ class Decode:
 
     key: str = "image"
     mode: Literal["rgb", "grey"] = "rgb"
-    max_pixels: int = MAX_PIXELS
+    max_pixels: PixelLimit = MAX_PIXELS
     strict: bool = True
-
-    def __post_init__(self) -> None:
-        check_decode_args(self.mode, self.max_pixels)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.key not in example:
@@ -50,6 +49,9 @@ class ToRgb:
 
     [H, W] and [H, W, 1] are repeated; [H, W, 4] is composited on white (uint8 only);
     [H, W, 3] stays as it is.
+
+    Attributes:
+      key: feature of the image.
     """
 
     key: str = "image"
@@ -77,7 +79,13 @@ class ToRgb:
 
 @dataclasses.dataclass(frozen=True)
 class ValueRange:
-    """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between."""
+    """uint8 0..255 to float32: 0 becomes ``low``, 255 becomes ``high``, linear between.
+
+    Attributes:
+      low: what 0 becomes.
+      high: what 255 becomes, above ``low``.
+      key: feature of the image.
+    """
 
     low: float = 0.0
     high: float = 1.0
@@ -101,21 +109,25 @@ class ValueRange:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Normalize:
     """float32 (x - mean) / std per channel; in the value range the image has at this point.
 
     The defaults are ImageNet's statistics for RGB in 0..1.
+
+    Attributes:
+      mean: one number per channel.
+      std: one positive number per channel.
+      key: feature of the image.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    std: tuple[Positive[float], ...] = (0.229, 0.224, 0.225)
     key: str = "image"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError(
-                f"mean={self.mean}, std={self.std}: one mean and one positive std per channel"
-            )
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "Normalize")
@@ -134,7 +146,11 @@ class Normalize:
 
 @dataclasses.dataclass(frozen=True)
 class Keep:
-    """Leaves only these features (and private ones, whose names start with ``_``)."""
+    """Leaves only these features (and private ones, whose names start with ``_``).
+
+    Attributes:
+      features: names.
+    """
 
     features: tuple[str, ...]
 
@@ -145,7 +161,11 @@ class Keep:
 
 @dataclasses.dataclass(frozen=True)
 class Drop:
-    """Removes these features, which must be there."""
+    """Removes these features, which must be there.
+
+    Attributes:
+      features: names.
+    """
 
     features: tuple[str, ...]
 
@@ -162,7 +182,11 @@ def _require(example: Example, features: tuple[str, ...], op: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class UniformNoise:
-    """Every value of a uint8 image drawn anew, 0..255: an out-of-distribution input."""
+    """Every value of a uint8 image drawn anew, 0..255: an out-of-distribution input.
+
+    Attributes:
+      key: feature of the image.
+    """
 
     key: str = "image"
 

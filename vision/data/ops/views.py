@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked
 from vision.data.ops.base import Example, Op, image_of
 from vision.data.ops.colour import ColorJitter, GaussianBlur, RandomGrayscale, RandomSolarize
 from vision.data.ops.geometry import RandomFlip, RandomResizedCrop
@@ -14,6 +15,7 @@ from vision.data.ops.resizing import Method
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Views:
     """Runs each list of ops on the same example and stacks the images to [V, H, W, C].
 
@@ -27,13 +29,9 @@ class Views:
       key: the image feature that is read.
     """
 
-    pipelines: tuple[tuple[Op, ...], ...]
+    pipelines: NonEmpty[tuple[tuple[Op, ...], ...]]
     out: str = "image"
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if not self.pipelines:
-            raise ValueError("pipelines=(): needs at least one list of ops")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "Views")
@@ -52,6 +50,7 @@ class Views:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MultiCrop:
     """Global views to ``image/global`` [G, ...] and local ones to ``image/local`` [L, ...].
 
@@ -63,13 +62,9 @@ class MultiCrop:
       key: the image feature; it is removed.
     """
 
-    global_views: tuple[tuple[Op, ...], ...]
+    global_views: NonEmpty[tuple[tuple[Op, ...], ...]]
     local_views: tuple[tuple[Op, ...], ...] = ()
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if not self.global_views:
-            raise ValueError("global_views=(): needs at least one list of ops")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         out = Views(self.global_views, f"{self.key}/global", self.key)(example, rng)

@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked
 from vision.data.fingerprint import hash_value
 from vision.data.source import SourceInfo
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
+@checked
 class Arrays:
     """Equally long arrays, one record per entry of their first axis.
 
@@ -27,13 +29,11 @@ class Arrays:
       class_names: names in label order.
     """
 
-    arrays: Mapping[str, np.ndarray]
+    arrays: NonEmpty[Mapping[str, np.ndarray]]
     name: str = "arrays"
     class_names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.arrays:
-            raise ValueError("arrays is empty: give at least one feature")
         lengths = {k: len(v) for k, v in self.arrays.items()}
         if len(set(lengths.values())) != 1:
             raise ValueError(f"arrays have different lengths: {lengths}")

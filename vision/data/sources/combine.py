@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked
 from vision.data import files
 from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
@@ -81,6 +82,7 @@ class Subset(Selected):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Concat:
     """All records of several sources, one source after the other.
 
@@ -93,13 +95,9 @@ class Concat:
       DataError: on first use, when class names differ.
     """
 
-    sources: tuple[Source, ...]
+    sources: NonEmpty[tuple[Source, ...]]
     origin: str = ""
     name: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.sources:
-            raise ValueError("sources is empty: give at least one")
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)
@@ -172,6 +170,7 @@ class Concat:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Relabel(Selected):
     """The same records under other class names: merged, renamed, or put in another order.
 
@@ -188,18 +187,16 @@ class Relabel(Selected):
     """
 
     source: Source
-    mapping: tuple[tuple[str, str], ...]
+    mapping: NonEmpty[tuple[tuple[str, str], ...]]
     class_names: tuple[str, ...] = ()
-    unmapped: str = "error"
+    unmapped: Literal["error", "drop"] = "error"
     feature: str = "label"
 
     def __post_init__(self) -> None:
-        if self.unmapped not in ("error", "drop"):
-            raise ValueError(f"unmapped={self.unmapped!r}: valid values are 'error', 'drop'")
         old = [name for name, _ in self.mapping]
         twice = [name for name in old if old.count(name) > 1]
-        if not old or twice:
-            raise ValueError(f"mapping: {twice[0]!r} occurs twice" if old else "mapping is empty")
+        if twice:
+            raise ValueError(f"mapping: {twice[0]!r} occurs twice")
         unknown = {name for _, name in self.mapping} - set(self._names)
         if unknown:
             raise ValueError(f"mapping: {sorted(unknown)[0]!r} is not among class_names")
@@ -267,6 +264,7 @@ class Relabel(Selected):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Joined:
     """The records of ``source`` with the features that ``sidecar`` has for them.
 
@@ -287,11 +285,7 @@ class Joined:
     source: Source
     sidecar: Source
     prefix: str = ""
-    missing: str = "error"
-
-    def __post_init__(self) -> None:
-        if self.missing not in ("error", "record"):
-            raise ValueError(f"missing={self.missing!r}: valid values are 'error', 'record'")
+    missing: Literal["error", "record"] = "error"
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)

@@ -9,15 +9,17 @@ import hashlib
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import Gt, Lt, checked
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Digits:
     """1,797 real handwritten digits of 8x8 pixels, with a fixed stratified split.
 
@@ -31,14 +33,8 @@ class Digits:
     """
 
     split: Literal["train", "test", "all"] = "train"
-    test_fraction: float = 0.2
+    test_fraction: Annotated[float, Gt(0.0), Lt(1.0)] = 0.2
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.split not in ("train", "test", "all"):
-            raise ValueError(f"split={self.split!r}: valid splits are 'train', 'test', 'all'")
-        if not 0.0 < self.test_fraction < 1.0:
-            raise ValueError(f"test_fraction={self.test_fraction}: must lie between 0 and 1")
 
     @functools.cached_property
     def _records(self) -> Arrays:

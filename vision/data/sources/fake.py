@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.source import SourceInfo
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Fake:
     """Uniform noise images with labels 0, 1, 2, ... in turn; a function of the index alone.
 
@@ -22,17 +24,10 @@ class Fake:
       channels: of the image.
     """
 
-    num_examples: int = 1024
-    image_size: int | tuple[int, int] = 224
-    num_classes: int = 1000
-    channels: int = 3
-
-    def __post_init__(self) -> None:
-        for name in ("num_examples", "num_classes", "channels"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if min(self._shape) < 1:
-            raise ValueError(f"image_size={self.image_size}: sides must be at least 1 pixel")
+    num_examples: Positive[int] = 1024
+    image_size: Positive[int] | tuple[Positive[int], Positive[int]] = 224
+    num_classes: Positive[int] = 1000
+    channels: Positive[int] = 3
 
     @property
     def _shape(self) -> tuple[int, int, int]:

@@ -8,11 +8,12 @@ import functools
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from absl import logging
 
+from vision.config.ranges import Rate, Rule, checked
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 
@@ -20,7 +21,11 @@ IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".
 _PART_NAMES = {"train", "val", "valid", "validation", "test"}
 
 
+_EXTENSION = Rule("like '.jpg', in lower case", lambda e: e.startswith(".") and e == e.lower())
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class Folder:
     """``root/class_name/**/*.jpg``: still encoded images under ``image``, and ``label``.
 
@@ -52,18 +57,12 @@ class Folder:
 
     root: str
     part: Literal["all", "train", "val"] = "all"
-    fraction: float = 0.0
-    extensions: tuple[str, ...] = IMAGE_EXTENSIONS
+    fraction: Rate = 0.0
+    extensions: tuple[Annotated[str, _EXTENSION], ...] = IMAGE_EXTENSIONS
 
     def __post_init__(self) -> None:
-        if self.part not in ("all", "train", "val"):
-            raise ValueError(f"part={self.part!r}: valid parts are 'all', 'train', 'val'")
-        if not 0.0 <= self.fraction < 1.0:
-            raise ValueError(f"fraction={self.fraction}: must be at least 0 and less than 1")
         if self.fraction and self.part == "all":
             raise ValueError("fraction is set but part='all': set part to 'train' or 'val'")
-        if not all(e.startswith(".") and e == e.lower() for e in self.extensions):
-            raise ValueError(f"extensions={self.extensions}: like '.jpg', in lower case")
 
     @property
     def path(self) -> Path:

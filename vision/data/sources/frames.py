@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data import files
 from vision.data.decode import DecodeError, decode
 from vision.data.fingerprint import content
@@ -21,6 +22,7 @@ from vision.data.table import fields_only
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Frames:
     """``root/class_name/clip_name/0001.jpg``, ...: every ``stride``-th frame, T of them.
 
@@ -47,21 +49,12 @@ class Frames:
     """
 
     root: str
-    frames: int = 8
-    stride: int = 1
+    frames: Positive[int] = 8
+    stride: Positive[int] = 1
     windows: Literal["first", "middle", "all"] = "first"
     short: Literal["error", "repeat"] = "error"
     labelled: bool = True
     decoded: bool = False
-
-    def __post_init__(self) -> None:
-        for name in ("frames", "stride"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.windows not in ("first", "middle", "all"):
-            raise ValueError(f"windows={self.windows!r}: must be 'first', 'middle' or 'all'")
-        if self.short not in ("error", "repeat"):
-            raise ValueError(f"short={self.short!r}: must be 'error' or 'repeat'")
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data import files
 from vision.data.cells import Cell, as_text, is_missing
 from vision.data.columns import Column
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.table import (
+    Paths,
     check_columns,
     class_names,
     describe,
@@ -28,6 +30,7 @@ from vision.data.table import (
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Parquet:
     """``image`` as encoded bytes, and the features that ``columns`` make of each row.
 
@@ -53,19 +56,15 @@ class Parquet:
         than the first file, or two records have the same name.
     """
 
-    path: str | tuple[str, ...]
+    path: Paths
     columns: Mapping[str, Column]
     image_column: str = "image"
     root: str = ""
     key_column: str = ""
-    row_groups_kept: int = 2
+    row_groups_kept: Positive[int] = 2
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not self.path:
-            raise ValueError("path is empty: give a file or a pattern")
-        if self.row_groups_kept < 1:
-            raise ValueError(f"row_groups_kept={self.row_groups_kept}: must be at least 1")
         check_columns(self.columns, ("image",) if self.image_column else ())
 
     def __getstate__(self) -> dict[str, Any]:

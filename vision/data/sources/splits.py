@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Unique, checked
 from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
@@ -192,6 +193,7 @@ class Split(Selected):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class OfClasses(Selected):
     """The records of some classes, in the order of the source; numbers and names of classes stay.
 
@@ -205,12 +207,8 @@ class OfClasses(Selected):
     """
 
     source: Source
-    classes: tuple[int, ...]
+    classes: Unique[NonEmpty[tuple[int, ...]]]
     feature: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.classes or len(set(self.classes)) < len(self.classes):
-            raise ValueError(f"classes={self.classes}: at least one, and none twice")
 
     @functools.cached_property
     def chosen(self) -> np.ndarray:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.ranges import checked
 from vision.data import files
 from vision.data.cells import Cell, from_json
 from vision.data.columns import Column
@@ -16,6 +17,7 @@ from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.tar_index import ShardIndex, load_index
 from vision.data.table import (
+    Paths,
     check_columns,
     class_names,
     describe,
@@ -26,6 +28,7 @@ from vision.data.table import (
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class WebDataset:
     """``image`` as encoded bytes, and the features that ``columns`` make of the other members.
 
@@ -53,7 +56,7 @@ class WebDataset:
         or lies outside the archive, or a key occurs twice in a shard.
     """
 
-    shards: str | tuple[str, ...]
+    shards: Paths
     columns: Mapping[str, Column]
     image: str = "jpg;jpeg;png;webp;gif;bmp;tif;tiff;avif"
     raw: tuple[tuple[str, str], ...] = ()
@@ -61,8 +64,6 @@ class WebDataset:
     name: str = ""
 
     def __post_init__(self) -> None:
-        if not self.shards:
-            raise ValueError("shards is empty: give a file or a pattern")
         features = (*(("image",) if self.image else ()), *(feature for feature, _ in self.raw))
         if len(set(features)) < len(features):
             raise ValueError(f"raw={self.raw}: a feature is given twice")

@@ -12,11 +12,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import Ge, checked
 from vision.data.source import DataError, Source
-from vision.data.tokenize import TokenRows, captions_of, check_length
+from vision.data.tokenize import TokenRows, captions_of
 from vision.data.tokenizers.merges import merge
 
 FIRST_BYTE = 3
@@ -28,6 +30,7 @@ _PIECES = re.compile(r" ?[^\W\d_]+| ?\d+| ?(?:[^\w\s]|_)+|\s+")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+@checked
 class BytePairTokenizer(TokenRows):
     """Byte-level byte pairs: any text, nothing unknown, nothing lost.
 
@@ -40,10 +43,9 @@ class BytePairTokenizer(TokenRows):
     """
 
     merges: tuple[tuple[int, int], ...]
-    length: int = 32
+    length: Annotated[int, Ge(3)] = 32
 
     def __post_init__(self) -> None:
-        check_length(self.length)
         for i, pair in enumerate(self.merges):
             if len(pair) != 2 or not all(FIRST_BYTE <= part < FIRST_MERGE + i for part in pair):
                 raise ValueError(f"merges[{i}]={pair}: a pair of ids that exist before it")

@@ -10,9 +10,11 @@ import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Annotated
 
+from vision.config.ranges import Ge, checked
 from vision.data.source import DataError
-from vision.data.tokenize import TokenRows, check_length
+from vision.data.tokenize import TokenRows
 from vision.data.tokenizers.merges import merge
 
 VOCABULARY = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
@@ -30,6 +32,7 @@ _SPECIAL = re.compile(rf"{_BOS}|{_EOS}|'(?:s|t|re|ve|m|ll|d)", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ClipTokenizer(TokenRows):
     """CLIP's tokenizer: lower case, 49,408 ids, padded with 0.
 
@@ -50,10 +53,7 @@ class ClipTokenizer(TokenRows):
     """
 
     path: str | None = None
-    length: int = 77
-
-    def __post_init__(self) -> None:
-        check_length(self.length)
+    length: Annotated[int, Ge(3)] = 77
 
     @property
     def vocab_size(self) -> int:

@@ -6,8 +6,10 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
+from typing import Annotated
 
-from vision.data.tokenize import TokenRows, check_length
+from vision.config.ranges import Ge, NonEmpty, checked
+from vision.data.tokenize import TokenRows
 
 UNKNOWN = 3
 _SPECIALS = ("<pad>", "<bos>", "<eos>", "<unknown>")
@@ -15,6 +17,7 @@ _WORDS = re.compile(r"\w+")
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
+@checked
 class WordTokenizer(TokenRows):
     """Words in lower case, without punctuation; every word beyond the vocabulary is one id.
 
@@ -25,13 +28,10 @@ class WordTokenizer(TokenRows):
       length: tokens of a row.
     """
 
-    words: tuple[str, ...]
-    length: int = 32
+    words: NonEmpty[tuple[str, ...]]
+    length: Annotated[int, Ge(3)] = 32
 
     def __post_init__(self) -> None:
-        check_length(self.length)
-        if not self.words:
-            raise ValueError("words is empty: give the vocabulary")
         for word in self.words:
             if not _WORDS.fullmatch(word) or word != word.lower():
                 raise ValueError(f"words: {word!r} is not one word in lower case")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -13,6 +14,7 @@ from vision.metrics.annotators import annotator_scores
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class AnnotatorAgreement:
     """Accuracy and likelihood against a distribution of labels from several annotators.
 
@@ -31,13 +33,9 @@ class AnnotatorAgreement:
     """
 
     data: EvaluationData
-    k: tuple[int, ...] = (1, 3)
+    k: NonEmpty[tuple[Positive[int], ...]] = (1, 3)
     weights: str = "weights"
     logits: str = "logits"
-
-    def __post_init__(self) -> None:
-        if not self.k or min(self.k) < 1:
-            raise ValueError(f"k={self.k}: one or more numbers of classes, each at least 1")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
@@ -15,6 +16,7 @@ from vision.metrics.temperature import fit_temperature
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Calibration:
     """Calibration errors and proper scores of a classifier on ``data``.
 
@@ -37,11 +39,7 @@ class Calibration:
     fit_on: EvaluationData | None = None
     logits: str = "logits"
     label: str = "label"
-    bins: int = 15
-
-    def __post_init__(self) -> None:
-        if self.bins < 1:
-            raise ValueError(f"bins={self.bins}: must be 1 or more")
+    bins: Positive[int] = 15
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and ``fit_on``.

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.config.schema import ConfigError, nearest
 from vision.data.source import DataError
 from vision.evaluate import metrics
@@ -25,6 +26,7 @@ from vision.train.objective import Batch, Variables
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Classification:
     """Measures a classifier on ``data``, every record once.
 
@@ -49,17 +51,11 @@ class Classification:
     """
 
     data: EvaluationData
-    mistakes: int = 24
-    bins: int = 15
+    mistakes: NonNegative[int] = 24
+    bins: Positive[int] = 15
     label: str = "label"
     image: str = "image"
     confusion_max_classes: int = 4096
-
-    def __post_init__(self) -> None:
-        if self.mistakes < 0:
-            raise ValueError(f"mistakes={self.mistakes}: must be 0 (show none) or more")
-        if self.bins < 1:
-            raise ValueError(f"bins={self.bins}: must be 1 or more")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

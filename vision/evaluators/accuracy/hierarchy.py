@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -23,6 +24,7 @@ from vision.metrics.hierarchy import (
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Hierarchical:
     """Accuracy on every level of a tree of classes, and the severity of mistakes.
 
@@ -45,13 +47,9 @@ class Hierarchical:
 
     data: EvaluationData
     paths: Mapping[str, tuple[str, ...]] | str
-    at: tuple[int, ...] = (1, 5)
+    at: tuple[Positive[int], ...] = (1, 5)
     logits: str = "logits"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if any(k < 1 for k in self.at):
-            raise ValueError(f"at={self.at}: each must be 1 or more")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and the file of ``paths``.

@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -18,6 +19,7 @@ from vision.metrics.multilabel import real_accuracy
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LabelSets:
     """Top-1, ReaL, accuracy at the number of labels, and its mean over numbers of labels.
 
@@ -48,13 +50,7 @@ class LabelSets:
     label: str = "label"
     logits: str = "logits"
     weights: Literal["uniform", "size"] = "uniform"
-    largest: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.weights not in ("uniform", "size"):
-            raise ValueError(f"weights={self.weights!r}; valid are uniform, size")
-        if self.largest is not None and self.largest < 1:
-            raise ValueError(f"largest={self.largest}: must be 1 or more, or None")
+    largest: Positive[int] | None = None
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and ``against``.

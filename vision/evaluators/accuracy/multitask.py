@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Unique, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure, Table
@@ -18,6 +19,7 @@ _SHOWN = ("accuracy", "precision", "recall", "f1", "majority")
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MultiTaskAccuracy:
     """Accuracy, weighted precision, recall and F1 of several sets of classes.
 
@@ -36,12 +38,8 @@ class MultiTaskAccuracy:
     """
 
     data: EvaluationData
-    tasks: tuple[str, ...]
+    tasks: Unique[NonEmpty[tuple[str, ...]]]
     logits: str = "logits"
-
-    def __post_init__(self) -> None:
-        if not self.tasks or len(set(self.tasks)) != len(self.tasks):
-            raise ValueError(f"tasks={self.tasks}: at least one is needed, each once")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

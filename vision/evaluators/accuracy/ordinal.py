@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from vision.config.ranges import checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -64,6 +65,7 @@ class Ordinal:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Regression:
     """A number per image, such as a mean opinion score.
 
@@ -85,10 +87,6 @@ class Regression:
     prediction: str = "logits"
     target: str = "target"
     mapping: Literal["none", "logistic"] = "none"
-
-    def __post_init__(self) -> None:
-        if self.mapping not in ("none", "logistic"):
-            raise ValueError(f"mapping={self.mapping!r}; valid are none, logistic")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import Finite, Ge, NonEmpty, Positive, checked, one_of
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import normalised
@@ -22,6 +24,7 @@ Head = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class FewShot:
     """N-way K-shot episodes over the features of ``data``, whose classes training has not seen.
 
@@ -49,33 +52,17 @@ class FewShot:
     """
 
     data: EvaluationData
-    ways: int = 5
-    shots: tuple[int, ...] = (1, 5)
-    queries: int = 15
-    episodes: int = 600
-    heads: tuple[str, ...] = HEADS
-    decay: float = 0.1
-    c: float = 1.0
+    ways: Annotated[int, Ge(2)] = 5
+    shots: NonEmpty[tuple[Positive[int], ...]] = (1, 5)
+    queries: Positive[int] = 15
+    episodes: Annotated[int, Ge(2)] = 600
+    heads: NonEmpty[tuple[Annotated[str, one_of(HEADS)], ...]] = HEADS
+    decay: Positive[Finite] = 0.1
+    c: Positive[Finite] = 1.0
     normalise: bool = True
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if self.ways < 2:
-            raise ValueError(f"ways={self.ways}: at least 2")
-        if not self.shots or min(self.shots) < 1:
-            raise ValueError(f"shots={self.shots}: at least one, all positive")
-        if self.queries < 1 or self.episodes < 2:
-            raise ValueError(f"queries={self.queries}, episodes={self.episodes}: at least 1 and 2")
-        for head in self.heads:
-            if head not in HEADS:
-                raise ValueError(f"heads: {head!r} is none of {', '.join(HEADS)}")
-        if not self.heads:
-            raise ValueError(f"heads: at least one of {', '.join(HEADS)}")
-        for name in ("decay", "c"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ValueError(f"{name}={getattr(self, name)}: must be positive and finite")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -9,6 +9,7 @@ import numpy as np
 
 from vision.blocks import ranking
 from vision.blocks.ranking import Places, rank
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -24,6 +25,7 @@ _LISTS = ("easy", "hard", "junk")
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class InstanceRetrieval:
     """Images find the images of the same instance among ``data``, junk ignored.
 
@@ -51,15 +53,13 @@ class InstanceRetrieval:
 
     data: EvaluationData
     queries: EvaluationData | None = None
-    k: tuple[int, ...] = (1, 5, 10)
+    k: NonEmpty[tuple[Positive[int], ...]] = (1, 5, 10)
     output: str = "embedding"
     easy: str = "easy"
     hard: str = "hard"
     junk: str = "junk"
 
     def __post_init__(self) -> None:
-        if not self.k or min(self.k) < 1:
-            raise ValueError(f"k={self.k}: at least one, all positive")
         if not self.easy and not self.hard:
             raise ValueError("easy and hard: at least one list of positive items is needed")
 

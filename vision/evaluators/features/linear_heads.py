@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import Ge, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -80,6 +82,7 @@ class FindingsProbe:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class PatchProbe:
     """A logistic regression on the patches of ``train`` that segments the images of ``test``.
 
@@ -100,14 +103,10 @@ class PatchProbe:
 
     train: EvaluationData
     test: EvaluationData
-    classes: int
+    classes: Annotated[int, Ge(2)]
     output: str = "map"
     label: str = "segmentation"
     decay: float = 1e-3
-
-    def __post_init__(self) -> None:
-        if self.classes < 2:
-            raise ValueError(f"classes={self.classes}: at least 2, of which 0 is the ground")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once.

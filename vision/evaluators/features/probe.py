@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from vision.blocks.nearest import nearest
+from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, Rate, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import normalised
@@ -19,6 +20,7 @@ from vision.probes.sgd import fit_sgd
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LinearProbe:
     """A logistic regression on the features of ``train``, measured on those of ``test``.
 
@@ -45,11 +47,7 @@ class LinearProbe:
     test: EvaluationData
     output: str = "embedding"
     label: str = "label"
-    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
-
-    def __post_init__(self) -> None:
-        if not self.decays or min(self.decays) <= 0:
-            raise ValueError(f"decays={self.decays}: at least one, all positive")
+    decays: NonEmpty[tuple[Positive[float], ...]] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once.
@@ -78,6 +76,7 @@ class LinearProbe:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class RidgeProbe:
     """Least squares on the features of ``train``, to 1 for the class and -1 for the others.
 
@@ -99,11 +98,7 @@ class RidgeProbe:
     test: EvaluationData
     output: str = "embedding"
     label: str = "label"
-    decays: tuple[float, ...] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
-
-    def __post_init__(self) -> None:
-        if not self.decays or min(self.decays) <= 0:
-            raise ValueError(f"decays={self.decays}: at least one, all positive")
+    decays: NonEmpty[tuple[Positive[float], ...]] = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as in ``LinearProbe.run``."""
@@ -129,6 +124,7 @@ class RidgeProbe:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SgdProbe:
     """A linear layer trained by minibatch SGD on the features of ``train``.
 
@@ -156,20 +152,12 @@ class SgdProbe:
     test: EvaluationData
     output: str = "embedding"
     label: str = "label"
-    rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
-    epochs: int = 10
-    batch_size: int = 256
-    momentum: float = 0.9
-    decay: float = 0.0
+    rates: NonEmpty[tuple[Positive[float], ...]] = (1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0)
+    epochs: Positive[int] = 10
+    batch_size: Positive[int] = 256
+    momentum: Rate = 0.9
+    decay: NonNegative[float] = 0.0
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not self.rates or min(self.rates) <= 0:
-            raise ValueError(f"rates={self.rates}: at least one, all positive")
-        if self.epochs < 1 or self.batch_size < 1:
-            raise ValueError(f"epochs={self.epochs}, batch_size={self.batch_size}: at least 1")
-        if not (0 <= self.momentum < 1 and self.decay >= 0):
-            raise ValueError(f"momentum={self.momentum} in [0, 1), decay={self.decay} 0 or more")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as in ``LinearProbe.run``, and where all rates diverge."""
@@ -219,6 +207,7 @@ class SgdProbe:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class NearestNeighbours:
     """k nearest neighbours by cosine, each of which votes with ``exp(cosine / temperature)``.
 
@@ -238,16 +227,10 @@ class NearestNeighbours:
 
     train: EvaluationData
     test: EvaluationData
-    k: tuple[int, ...] = (20, 10, 1)
-    temperature: float = 0.07
+    k: NonEmpty[tuple[Positive[int], ...]] = (20, 10, 1)
+    temperature: Positive[Finite] = 0.07
     output: str = "embedding"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.k or min(self.k) < 1:
-            raise ValueError(f"k={self.k}: at least one, all positive")
-        if not 0 < self.temperature < np.inf:
-            raise ValueError(f"temperature={self.temperature}: must be positive and finite")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as in ``LinearProbe.run``."""

@@ -6,10 +6,12 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote
 
 import numpy as np
 
+from vision.config.ranges import Ge, NonEmpty, Unique, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -18,6 +20,7 @@ from vision.metrics.representation import alignment, effective_rank, linear_cka,
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Representation:
     """Effective rank, uniformity, alignment of two views, and CKA between features.
 
@@ -42,17 +45,13 @@ class Representation:
 
     data: EvaluationData
     views: EvaluationData | None = None
-    outputs: tuple[str, ...] = ("embedding",)
+    outputs: Unique[NonEmpty[tuple[str, ...]]] = ("embedding",)
     others: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    most: int = 10_000
+    most: Annotated[int, Ge(4)] = 10_000
 
     def __post_init__(self) -> None:
-        if not self.outputs or len(set(self.outputs)) < len(self.outputs):
-            raise ValueError(f"outputs={self.outputs}: at least one, none twice")
         if clash := set(self.outputs) & set(self.others):
             raise ValueError(f"others: {min(clash)!r} is the name of an output")
-        if self.most < 4:
-            raise ValueError(f"most={self.most}: debiased CKA needs at least 4 records")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data``, and ``views``, once.

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from vision.blocks.ranking import rank
+from vision.config.ranges import Finite, Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import (
@@ -27,6 +28,7 @@ _MINUS = "text_minus/embedding"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ComposedRetrieval:
     """Images are searched by ``normalise(image + weight (text - text_minus))`` (ALIGN, 2021).
 
@@ -55,11 +57,7 @@ class ComposedRetrieval:
     target: str = "target"
     label: str = "label"
     exclude: str = ""
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.weight < np.inf:
-            raise ValueError(f"weight={self.weight}: must be positive and finite")
+    weight: Positive[Finite] = 1.0
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads queries and gallery once.

@@ -10,6 +10,7 @@ import numpy as np
 from vision.blocks import ranking
 from vision.blocks.nearest import nearest
 from vision.blocks.ranking import Places, rank
+from vision.config.ranges import NonNegative, checked
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer, content
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
@@ -30,6 +31,7 @@ KS = (1, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ImageTextRetrieval:
     """Image-to-text and text-to-image retrieval.
 
@@ -59,11 +61,8 @@ class ImageTextRetrieval:
 
     data: EvaluationData
     tokenizer: Tokenizer
-    examples: int = 5
+    examples: NonNegative[int] = 5
     image: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_examples(self.examples)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -177,6 +176,7 @@ def _empty(ids: np.ndarray, tokenizer: Tokenizer) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ImageRetrieval:
     """Image-to-image retrieval, where images with the query's label are relevant.
 
@@ -206,11 +206,8 @@ class ImageRetrieval:
     label: str = "label"
     junk_if_same: str = ""
     embedding: str = "embedding"
-    examples: int = 5
+    examples: NonNegative[int] = 5
     image: str = "image"
-
-    def __post_init__(self) -> None:
-        _check_examples(self.examples)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads the gallery, and the queries, once.
@@ -326,8 +323,3 @@ def _answers(
         ]
         for item, score in ranked_items[:SHOWN]:
             yield query, item, score
-
-
-def _check_examples(examples: int) -> None:
-    if examples < 0:
-        raise ValueError(f"examples={examples}: must be 0 (show none) or more")

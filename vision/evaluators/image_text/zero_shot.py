@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vision.config.ranges import Finite, NonNegative, Positive, checked
 from vision.data.prompts import (
     NAME,
     PLAIN,
@@ -37,6 +38,7 @@ _SCORES = 2**24  # at a time
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ZeroShot:
     """Zero-shot classification by cosine with the text embeddings of the class names.
 
@@ -73,19 +75,16 @@ class ZeroShot:
     templates: tuple[str, ...] = PLAIN
     templates_file: str = ""
     class_names: tuple[str, ...] = ()
-    text_batch: int = 256
+    text_batch: Positive[int] = 256
     label: str = "label"
-    mistakes: int = 24
-    temperature: float = 0.01
+    mistakes: NonNegative[int] = 24
+    temperature: Positive[Finite] = 0.01
     list_classes: int = 32
     image: str = "image"
     confusion_max_classes: int = 4096
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
-        if self.mistakes < 0:
-            raise ValueError(f"mistakes={self.mistakes}: must be 0 (show none) or more")
-        _check(self.text_batch, self.temperature)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -156,6 +155,7 @@ class ZeroShot:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MultilingualZeroShot:
     """``ZeroShot`` in every language that has names for some of the classes (Babel-ImageNet).
 
@@ -187,12 +187,11 @@ class MultilingualZeroShot:
     templates: tuple[str, ...] = NAME
     templates_file: str = ""
     class_names: tuple[str, ...] = ()
-    text_batch: int = 256
+    text_batch: Positive[int] = 256
     label: str = "label"
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
-        _check(self.text_batch)
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once. Errors as in ``ZeroShot``, with the language."""
@@ -363,10 +362,3 @@ def _images(
 
 def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if values.size else np.nan
-
-
-def _check(text_batch: int, temperature: float = 1.0) -> None:
-    if text_batch < 1:
-        raise ValueError(f"text_batch={text_batch}: must be at least 1")
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"temperature={temperature}: must be positive and finite")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 from vision.blocks.attack import Attack
+from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -21,6 +22,7 @@ _FORMAT = 1
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Adversarial:
     """Attacks on the records of ``data`` that a classifier classifies correctly.
 
@@ -56,29 +58,19 @@ class Adversarial:
     """
 
     data: EvaluationData
-    attacks: Mapping[str, Attack]
+    attacks: NonEmpty[Mapping[str, Attack]]
     mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
-    epsilons: tuple[float, ...] = ()
-    examples: int | None = None
+    std: tuple[Positive[float], ...] = (1.0,)
+    epsilons: tuple[NonNegative[Finite], ...] = ()
+    examples: Positive[int] | None = None
     target: Target = "least_likely"
     logits: str = "logits"
     label: str = "label"
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.attacks:
-            raise ValueError("attacks: at least one, such as {'fgsm': fgsm(eps=0.1)}")
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError(
-                f"mean={self.mean}, std={self.std}: one mean and one positive std per channel"
-            )
-        if self.examples is not None and self.examples < 1:
-            raise ValueError(f"examples={self.examples}: 1 or more, or None for all")
-        if self.target not in get_args(Target):
-            raise ValueError(f"target={self.target!r}, but it is one of {get_args(Target)}")
-        if not all(math.isfinite(eps) and eps >= 0 for eps in self.epsilons):
-            raise ValueError(f"epsilons={self.epsilons}: radii of 0 or more")
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
         if self.epsilons and not any(map(_has_radius, self.attacks.values())):
             raise ValueError(f"epsilons: none of {', '.join(self.attacks)} has a radius eps")
         if len(set(map(_text, self.epsilons))) < len(self.epsilons):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
+from typing import Annotated, Literal
 
 import numpy as np
 
+from vision.config.ranges import Ge, Le, NonEmpty, Unique, checked, one_of
 from vision.data.ops.corruptions import CORRUPTIONS, Corruption
 from vision.data.pipeline import EvalData
 from vision.evaluate.evaluator import EvalContext, Predict
@@ -23,7 +25,11 @@ GROUPS: Mapping[str, tuple[str, ...]] = {
 _ALL = (1, 2, 3, 4, 5)
 
 
+_Name = Annotated[str, one_of((*GROUPS, *CORRUPTIONS))]
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class Corruptions:
     """Top-1 of the records of ``data`` after each of ImageNet-C's corruptions.
 
@@ -56,31 +62,19 @@ class Corruptions:
     """
 
     data: EvalData
-    names: tuple[str, ...] = tuple(CORRUPTIONS)
-    severities: tuple[int, ...] = _ALL
+    names: NonEmpty[tuple[_Name, ...]] = tuple(CORRUPTIONS)
+    severities: Unique[NonEmpty[tuple[Annotated[int, Ge(1), Le(5)], ...]]] = _ALL
     before: int | None = None
-    baseline: str | Mapping[str, float] | None = "alexnet"
+    baseline: Literal["alexnet"] | Mapping[str, float] | None = "alexnet"
     logits: str = "logits"
     label: str = "label"
 
     def __post_init__(self) -> None:
-        valid = (*GROUPS, *CORRUPTIONS)
-        if not self.names or (unknown := [name for name in self.names if name not in valid]):
-            raise ValueError(f"names={self.names}: {unknown[0] if self.names else 'none'}; valid "
-                             f"names are {', '.join(valid)}")  # fmt: skip
-        levels = self.severities
-        if not levels or len(set(levels)) < len(levels) or not set(levels) <= set(_ALL):
-            raise ValueError(f"severities={levels}: some of 1, 2, 3, 4, 5, each once")
         if isinstance(self.baseline, str):
-            if self.baseline != "alexnet":
+            if set(self.severities) != set(_ALL):
                 raise ValueError(
-                    f"baseline={self.baseline!r}: 'alexnet', errors by corruption and 'clean', or "
-                    "None"
-                )
-            if set(levels) != set(_ALL):
-                raise ValueError(
-                    f"severities={levels}: AlexNet's errors are means of severities 1 to 5; set "
-                    "baseline=None, or to errors at these severities"
+                    f"severities={self.severities}: AlexNet's errors are means of severities 1 to "
+                    "5; set baseline=None, or to errors at these severities"
                 )
         elif self.baseline is not None:
             missing = [name for name in ("clean", *self.chosen) if name not in self.baseline]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Finite, NonNegative, Positive, checked
 from vision.evaluate.evaluator import Predict
 from vision.train.objective import Batch, Variables
 
@@ -15,6 +15,7 @@ MOVED = "odin/logits"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Odin:
     """The largest probability at ``temperature``, after a step that raises it.
 
@@ -30,14 +31,8 @@ class Odin:
         it on held-out data, 0.0014 of images in 0..1 for CIFAR.
     """
 
-    temperature: float = 1000.0
-    epsilon: float = 0.0014
-
-    def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise ValueError(f"temperature={self.temperature}; it must be positive and finite")
-        if not 0 <= self.epsilon < math.inf:
-            raise ValueError(f"epsilon={self.epsilon}; it must be 0 or more, and finite")
+    temperature: Positive[Finite] = 1000.0
+    epsilon: NonNegative[Finite] = 0.0014
 
 
 @dataclasses.dataclass(frozen=True)

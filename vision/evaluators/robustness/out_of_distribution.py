@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked, one_of
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -29,6 +30,7 @@ Score = Callable[[Rows], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class OutOfDistribution:
     """Every score on every outside set: ``auroc``, ``aupr_in``, ``aupr_out``, ``fpr95``, ``oscr``.
 
@@ -54,9 +56,9 @@ class OutOfDistribution:
     """
 
     inside: EvaluationData
-    outside: Mapping[str, EvaluationData]
+    outside: NonEmpty[Mapping[str, EvaluationData]]
     fit_on: EvaluationData | None = None
-    scores: tuple[str, ...] = ("msp", "max_logit", "energy")
+    scores: NonEmpty[tuple[Annotated[str, one_of(_SCORES)], ...]] = ("msp", "max_logit", "energy")
     neighbours: int = 50
     odin: Odin = Odin()  # noqa: RUF009 - frozen
     head: str = "model/head"
@@ -66,11 +68,6 @@ class OutOfDistribution:
     label: str = "label"
 
     def __post_init__(self) -> None:
-        for score in self.scores:
-            if score not in _SCORES:
-                raise ValueError(f"scores: {score!r} is none of {', '.join(_SCORES)}")
-        if not self.outside or not self.scores:
-            raise ValueError("outside and scores: at least one of each")
         if self.fit_on is None and set(self.scores) & set(_OF_FEATURES):
             raise ValueError(
                 f"{', '.join(_OF_FEATURES)} are fitted on training records: set fit_on"

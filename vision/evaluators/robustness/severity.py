@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import (
+    Finite,
+    MinLen,
+    NonEmpty,
+    NonNegative,
+    Rule,
+    Unique,
+    checked,
+    one_of,
+)
 from vision.data.ops.sliders import SLIDERS, Slider
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
@@ -15,8 +26,15 @@ from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.robustness.perturbed import answers, last_uint8, with_op
 from vision.metrics.severity import Failures, failure_points
 
+Scales = Annotated[
+    tuple[NonNegative[Finite], ...],
+    MinLen(2),
+    Rule("rising", lambda scales: list(scales) == sorted(set(scales))),
+]
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Severity:
     """Top-1 along trajectories: the same record at every scale of a slider.
 
@@ -43,19 +61,11 @@ class Severity:
     """
 
     data: EvalData
-    sliders: tuple[str, ...] = tuple(SLIDERS)
-    scales: tuple[float, ...] = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
+    sliders: Unique[NonEmpty[tuple[Annotated[str, one_of(SLIDERS)], ...]]] = tuple(SLIDERS)
+    scales: Scales = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
     before: int | None = None
     logits: str = "logits"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.sliders or len(set(self.sliders)) < len(self.sliders):
-            raise ValueError(f"sliders={self.sliders}: at least one, each once")
-        if len(self.scales) < 2 or not (np.diff(self.scales) > 0).all():
-            raise ValueError(f"scales={self.scales}: two or more, rising")
-        for name in self.sliders:
-            Slider(name, self.scales[0])
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and once for every slider and scale above 0.

@@ -8,10 +8,11 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from vision.config.ranges import MinLen, NonEmpty, Unique, checked
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, Predict
@@ -23,7 +24,11 @@ from vision.metrics.robustness import RobustnessLine, fit_robustness_line
 Columns = Mapping[str, Sequence[float]]
 
 
+Classes = Unique[Annotated[tuple[int, ...], MinLen(2)]]
+
+
 @dataclasses.dataclass(frozen=True)
+@checked
 class NaturalShift:
     """Top-1 on a standard test set and on naturally shifted ones.
 
@@ -58,24 +63,21 @@ class NaturalShift:
     """
 
     standard: EvalData
-    shifted: Mapping[str, EvalData]
+    shifted: NonEmpty[Mapping[str, EvalData]]
     references: str | Mapping[str, tuple[float, ...]] | None = None
     lines: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
-    classes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
+    classes: Mapping[str, Classes] = dataclasses.field(default_factory=dict)
     logits: str = "logits"
     label: str = "label"
 
     def __post_init__(self) -> None:
-        if not self.shifted or "standard" in self.shifted:
-            raise ValueError("shifted: at least one name to data, none of them 'standard'")
+        if "standard" in self.shifted:
+            raise ValueError("shifted: no name is 'standard'")
         for field in ("lines", "classes"):
             if unknown := set(getattr(self, field)) - set(self.shifted):
                 raise ValueError(
                     f"{field}: {min(unknown)!r} is not among shifted: {', '.join(self.shifted)}"
                 )
-        for name, chosen in self.classes.items():
-            if len(chosen) < 2 or len(set(chosen)) < len(chosen):
-                raise ValueError(f"classes[{name!r}]: two or more classes, each once")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``standard`` and every shift once.

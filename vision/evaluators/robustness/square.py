@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.attack import AttackState, Memory, Norm, length, margins, project, rows
-from vision.blocks.attack_rules import check_ball, check_counts
+from vision.config.ranges import Finite, Gt, Le, NonNegative, Positive, checked
 
 # After these shares of the queries the area of a square is halved.
 _HALVED = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Square:
     """Random search by squares that lie on the surface of the ball; Andriushchenko et al. 2020.
 
@@ -35,21 +36,15 @@ class Square:
       targeted: labels are the target classes.
     """
 
-    eps: float = 8 / 255
+    eps: NonNegative[Finite] = 8 / 255
     norm: Norm = "linf"
-    queries: int = 5000
-    area: float = 0.8
-    restarts: int = 1
+    queries: Positive[int] = 5000
+    area: Annotated[float, Gt(0), Le(1)] = 0.8
+    restarts: Positive[int] = 1
     targeted: bool = False
 
     uses_gradient: ClassVar[bool] = False
     settles: ClassVar[bool] = True
-
-    def __post_init__(self) -> None:
-        check_ball(self.eps, self.norm)
-        check_counts(queries=self.queries, restarts=self.restarts)
-        if not 0 < self.area <= 1:
-            raise ValueError(f"area={self.area}: a share of the image, in (0, 1]")
 
     @property
     def moves(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Positive, Unique, checked
 from vision.data.ops.geometry import CenterCrop
 from vision.data.ops.shift import Shift
 from vision.data.pipeline import EvalData
@@ -16,6 +17,7 @@ from vision.evaluators.robustness.perturbed import answers, with_op
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Translation:
     """Predictions for the eight neighbours of the cropped window, compared with the window's own.
 
@@ -42,15 +44,12 @@ class Translation:
     """
 
     data: EvalData
-    distances_px: tuple[int, ...] = (1,)
+    distances_px: Unique[NonEmpty[tuple[Positive[int], ...]]] = (1,)
     cyclic: bool = False
     logits: str = "logits"
     label: str = "label"
 
     def __post_init__(self) -> None:
-        distances = self.distances_px
-        if not distances or min(distances) < 1 or len(set(distances)) < len(distances):
-            raise ValueError(f"distances_px={distances}: numbers of 1 or more, each once")
         if not self.cyclic and len(self._crops) != 1:
             ops = ", ".join(type(op).__name__ for op in self.data.ops) or "none"
             raise ValueError(

@@ -17,10 +17,12 @@ class Layers:
 
     Attributes:
       block: what the names of block ``{i}`` begin with.
+      norm1, proj, norm2, fc1, fc2: of a block.
       qkv: one name for q, k and v together, or three.
       scales: of the two branches of a block.
       norm: after the last block.
       probe, q, kv: of attention pooling; ``kv`` holds k and v, ``q`` too where both are equal.
+      pool_proj, pool_norm, pool_fc1, pool_fc2: of attention pooling.
       flax: arrays are laid out as flax does, with an axis for heads.
       norm_ends: scale and bias of a LayerNorm.
     """

@@ -40,7 +40,10 @@ class TextNaming(Layers):
     """What a library calls the parts of a text transformer.
 
     Attributes:
+      table, pos, segments: vectors of tokens, positions and segments.
       norm_stem: empty where blocks are pre-norm.
+      norm: after the last block.
+      pooler: dense layer on the pooled token.
       masked_dense, masked_norm, masked_bias: of the head that tells masked tokens.
     """
 

@@ -22,6 +22,8 @@ class Naming(Layers):
     """What a library calls the parts of a ViT.
 
     Attributes:
+      patch, cls, registers, pos, norm_pre: of the stem.
+      fc_norm: norm after pooling.
       head: of the classifier.
       joined: positions of class token and patches, (1 + N, D) without a leading axis.
       flat_patches: the patch embedding is a dense layer on patches (h, w, C) laid flat.

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.graph import drawing_order, holds
 from vision.data.sources.scenes.record import Object, Scene
-from vision.data.sources.scenes.vocabulary import one_of
+from vision.data.sources.scenes.vocabulary import check_one_of
 
 DETAILS = ("short", "medium", "long")
 OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")
@@ -66,7 +66,12 @@ _LIST = re.compile(rf"an? {NOUN}(?:, an? {NOUN})*(?: and an? {NOUN})?")
 
 @dataclasses.dataclass(frozen=True)
 class Mention:
-    """What a caption says about one object; None where it says nothing."""
+    """What a caption says about one object; None where it says nothing.
+
+    Attributes:
+      shape, colour, size, texture, variant: words of ``vocabulary``.
+      position: one of ``vocabulary.POSITIONS``.
+    """
 
     shape: str | None = None
     colour: str | None = None
@@ -90,7 +95,12 @@ class Mention:
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """``mentions[first]`` stands in relation ``name`` (one of ``RELATIONS``) to ``second``."""
+    """``mentions[first]`` stands in relation ``name`` (one of ``RELATIONS``) to ``second``.
+
+    Attributes:
+      name: one of ``RELATIONS``.
+      first, second: numbers of objects in the order of mention.
+    """
 
     name: str
     first: int
@@ -99,7 +109,13 @@ class Relation:
 
 @dataclasses.dataclass(frozen=True)
 class Parse:
-    """The meaning of a caption: objects in the order of mention, relations, background."""
+    """The meaning of a caption: objects in the order of mention, relations, background.
+
+    Attributes:
+      mentions: of objects, in order.
+      relations: between them.
+      background: its kind; None where the caption says nothing of it.
+    """
 
     mentions: tuple[Mention, ...]
     relations: tuple[Relation, ...] = ()
@@ -116,7 +132,7 @@ def describe(scene: Scene, detail: str = "short") -> Parse:
     Raises:
       ValueError: an unknown ``detail``, or a scene without objects.
     """
-    one_of("detail", detail, DETAILS)
+    check_one_of("detail", detail, DETAILS)
     if not scene.objects:
         raise ValueError("a scene without objects has no caption")
     placed = scene.placed()

@@ -8,17 +8,18 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from vision.config.ranges import Ge, NonEmpty, checked, one_of
 from vision.data.source import SourceInfo
 from vision.data.sources.scenes.draws import choice, turn
 from vision.data.sources.scenes.labels import LABELS
 from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Object, Scene, cos_sin
 from vision.data.sources.scenes.renderer import render
-from vision.data.sources.scenes.vocabulary import one_of
+from vision.data.sources.scenes.vocabulary import check_one_of
 
 MOTIONS = (
     *("still", "left", "right", "up", "down"),
@@ -30,8 +31,6 @@ REVERSED = {
 }  # fmt: skip
 """The motion that a film shows when it is run backwards; an orbit has none here."""
 
-_TARGETS = ("motion", "label")
-
 
 def moved(thing: Object, motion: str, time: float) -> Object:
     """``thing`` at ``time`` 0..1 of ``motion``; the way leads through where the record
@@ -40,7 +39,7 @@ def moved(thing: Object, motion: str, time: float) -> Object:
     left, right, up, down travel 0.44 of the image; grow and shrink run between 0.6 and 1.4 times
     the size; the turns cover 120 degrees; an orbit goes once around a circle of radius 0.18.
     """
-    one_of("motion", motion, MOTIONS)
+    check_one_of("motion", motion, MOTIONS)
     if motion == "still":
         return thing
     away = time - 0.5
@@ -98,6 +97,7 @@ def film(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@checked
 class Clips(SceneReader):
     """Clips as a source; the fields not named here are those of ``World`` and ``SceneReader``.
 
@@ -113,20 +113,10 @@ class Clips(SceneReader):
       target: what ``label`` is, ``motion`` or ``label`` (the world's own).
     """
 
-    num_frames: int = 8
-    motions: tuple[str, ...] = MOTIONS
+    num_frames: Annotated[int, Ge(2)] = 8
+    motions: NonEmpty[tuple[Annotated[str, one_of(MOTIONS)], ...]] = MOTIONS
     others_move: bool = False
-    target: str = "motion"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        one_of("target", self.target, _TARGETS)
-        if self.num_frames < 2:
-            raise ValueError(f"num_frames={self.num_frames!r} must be at least 2")
-        if not self.motions:
-            raise ValueError(f"motions is empty; valid values: {', '.join(MOTIONS)}")
-        for motion in self.motions:
-            one_of("motions", motion, MOTIONS)
+    target: Literal["motion", "label"] = "motion"
 
     @property
     def info(self) -> SourceInfo:

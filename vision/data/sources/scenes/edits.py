@@ -10,8 +10,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
+from vision.config.ranges import checked, one_of
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.captions import (
     NOUN,
@@ -23,7 +24,7 @@ from vision.data.sources.scenes.captions import (
     words_of,
 )
 from vision.data.sources.scenes.record import Object, Scene, View, out_of_view
-from vision.data.sources.scenes.vocabulary import one_of
+from vision.data.sources.scenes.vocabulary import check_one_of
 
 EDITS = (
     *("remove", "add", "move", "background"),
@@ -48,6 +49,7 @@ _WORD_KIND = {
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Edit:
     """One change of a scene.
 
@@ -58,15 +60,14 @@ class Edit:
       addition: the object that ``add`` brings.
     """
 
-    kind: str
+    kind: Annotated[str, one_of(EDITS)]
     index: int | None = None
     value: str | None = None
     addition: Object | None = None
 
     def __post_init__(self) -> None:
-        one_of("kind", self.kind, EDITS)
         if self.kind in VALUES:
-            one_of("value", self.value, VALUES[self.kind])
+            check_one_of("value", self.value, VALUES[self.kind])
         if (self.index is None) != (self.kind in ("add", "background")):
             raise ValueError(f"index={self.index!r} does not go with kind={self.kind!r}")
         if (self.addition is None) == (self.kind == "add"):
@@ -79,6 +80,12 @@ class Clause:
 
     ``target`` describes the object that is changed; ``value`` is None where the text leaves it
     open ("change the colour of the red circle"); ``addition`` describes what ``add`` brings.
+
+    Attributes:
+      kind: one of ``EDITS``.
+      target: the object that is changed; None where there is none, or the text does not say.
+      value: what it is changed to.
+      addition: what ``add`` brings.
     """
 
     kind: str
@@ -110,7 +117,7 @@ def replace_background(scene: Scene, kind: str) -> Scene:
 
 def cell_centre(position: str) -> tuple[float, float]:
     """Centre (y, x) of a cell of the 3x3 grid by its name in ``vocabulary.POSITIONS``."""
-    one_of("position", position, words.POSITIONS)
+    check_one_of("position", position, words.POSITIONS)
     row, column = divmod(words.POSITIONS.index(position), 3)
     return (0.22, 0.5, 0.78)[row], (0.22, 0.5, 0.78)[column]
 

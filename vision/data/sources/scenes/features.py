@@ -42,7 +42,12 @@ _CODES = (
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """Scene ``index`` of ``source`` with whatever is made from it, each made once if asked."""
+    """Scene ``index`` of ``source`` with whatever is made from it, each made once if asked.
+
+    Attributes:
+      source: the scenes.
+      index: number of the scene.
+    """
 
     source: Scenes
     index: int
@@ -84,7 +89,12 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Feature:
-    """How a feature is described for a source, and how it is read from an example."""
+    """How a feature is described for a source, and how it is read from an example.
+
+    Attributes:
+      describe: dtype, shape and meaning of the feature of a source, in words.
+      read: the feature of an example.
+    """
 
     describe: Callable[[Scenes], str]
     read: Callable[[Example], Any]

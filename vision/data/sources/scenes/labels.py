@@ -15,7 +15,7 @@ from types import MappingProxyType
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import turn
 from vision.data.sources.scenes.record import Object, Scene, in_view
-from vision.data.sources.scenes.vocabulary import one_of
+from vision.data.sources.scenes.vocabulary import check_one_of
 
 Names = tuple[str, ...]
 
@@ -26,6 +26,16 @@ class SceneConstraint:
 
     ``quadrants``, ``glyphs``, ``artefacts`` (kind and seed) and ``companions`` (colours) are the
     alternatives to draw from; empty means anywhere, no glyph, no artefact and no companion.
+
+    Attributes:
+      shapes, colours, variants, textures, sizes: words that the subject may have.
+      num_objects: fewest and most objects.
+      quadrants: where the subject may lie.
+      backgrounds, styles: kinds.
+      glyphs: indices into ``vocabulary.GLYPHS``.
+      artefacts: kind and seed.
+      companions: colours.
+      num_identities: how many identities there are.
     """
 
     shapes: Names = words.SHAPES
@@ -194,5 +204,5 @@ LABELS: MappingProxyType[str, Label] = MappingProxyType(
 
 def read_label(scene: Scene, label: str) -> str:
     """The class name of ``scene``; ``ValueError`` for an unknown label."""
-    one_of("label", label, tuple(LABELS))
+    check_one_of("label", label, tuple(LABELS))
     return LABELS[label].read(scene)

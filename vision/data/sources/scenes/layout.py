@@ -26,6 +26,11 @@ class Layout:
 
     ``nested`` and ``free_sizes`` are decided: the last object goes inside the subject; the
     subject need not be the largest object.
+
+    Attributes:
+      pairs, held_out, rotation_deg, overlap: as in ``World``.
+      nested: the last object lies inside the subject.
+      free_sizes: another object may be larger than the subject.
     """
 
     pairs: str = "all"

@@ -16,7 +16,7 @@ from vision.data.sources.scenes.draws import between, choice
 from vision.data.sources.scenes.edits import add, apply, change, remove
 from vision.data.sources.scenes.record import Scene, View
 from vision.data.sources.scenes.triplets import draw_edits, newcomer
-from vision.data.sources.scenes.vocabulary import one_of
+from vision.data.sources.scenes.vocabulary import check_one_of
 from vision.data.sources.scenes.world import World
 
 LABEL_NOISE = ("symmetric", "asymmetric")
@@ -74,7 +74,7 @@ def flipped(label: int, partners: Sequence[int], rate: float, kind: str, u: Sequ
 
     ``u`` holds two uniform numbers.
     """
-    one_of("label_noise_kind", kind, LABEL_NOISE)
+    check_one_of("label_noise_kind", kind, LABEL_NOISE)
     if u[0] >= rate or len(partners) < 2:
         return label
     if kind == "asymmetric":
@@ -115,7 +115,7 @@ def misdescribed(world: World, scene: Scene, kind: str, u: Sequence[float]) -> S
     Where a kind cannot be had (exchange or omit with one object, or with equal colours), it is
     ``attribute``. ``u`` holds 96 uniform numbers.
     """
-    one_of("caption_noise_kind", kind, CAPTION_NOISE)
+    check_one_of("caption_noise_kind", kind, CAPTION_NOISE)
     if kind == "omit" and len(scene.objects) > 1:
         return remove(scene, int(u[0] * len(scene.objects)))
     # Colours and shapes of the whole vocabulary: a false word must exist in any small world.
@@ -148,7 +148,7 @@ def near_duplicate(world: World, scene: Scene, kind: str, u: Sequence[float]) ->
 
     ``u`` holds 192 uniform numbers.
     """
-    one_of("duplicate_kind", kind, DUPLICATES)
+    check_one_of("duplicate_kind", kind, DUPLICATES)
     if kind == "attribute":
         # Another attribute could leave the classes of an identity world.
         fields = ("colour", "shape", "size", "texture", "variant", "move")

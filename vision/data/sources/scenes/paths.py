@@ -11,7 +11,7 @@ def class_paths(label: str = "leaf") -> dict[str, tuple[str, ...]]:
     Args:
       label: what the classes are: ``shape`` (ancestor: the family) or ``leaf`` (family, shape).
     """
-    words.one_of("label", label, ("shape", "leaf"))
+    words.check_one_of("label", label, ("shape", "leaf"))
     if label == "shape":
         return {shape: (words.FAMILY_OF[shape],) for shape in words.SHAPES}
     return {

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import operator
 from pathlib import Path
+from typing import Annotated
 
+from vision.config.ranges import Ge, Positive, checked
 from vision.data.fingerprint import content
 from vision.data.sources.scenes.world import World
 
@@ -20,7 +22,11 @@ CARD = {
 """Fields of ``SourceInfo`` that all sources of scenes share."""
 
 
+Side = Annotated[int, Ge(8)]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@checked
 class SceneReader(World):
     """A world read as ``num_examples`` examples; see ``World`` for the other fields.
 
@@ -29,15 +35,8 @@ class SceneReader(World):
       image_size: side of the image, or (height, width), in pixels; at least 8.
     """
 
-    num_examples: int = 10_000
-    image_size: int | tuple[int, int] = 64
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_examples < 1:
-            raise ValueError(f"num_examples={self.num_examples!r} must be at least 1")
-        if min(self.image_shape) < 8:
-            raise ValueError(f"image_size={self.image_size!r} must be at least 8")
+    num_examples: Positive[int] = 10_000
+    image_size: Side | tuple[Side, Side] = 64
 
     @property
     def image_shape(self) -> tuple[int, int]:

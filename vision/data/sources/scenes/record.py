@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Annotated
 
+from vision.config.ranges import Fraction, Ge, Lt, NonNegative, Positive, checked
 from vision.data.sources.scenes import vocabulary as words
-from vision.data.sources.scenes.vocabulary import one_of
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class Object:
     """One thing in a scene.
 
@@ -28,27 +30,17 @@ class Object:
       texture_angle_deg: direction of the texture, relative to the object, in degrees.
     """
 
-    shape: str
-    colour: str
-    variant: str = "solid"
-    texture: str = "plain"
-    size: float = 0.2
+    shape: words.Shape
+    colour: words.Colour
+    variant: words.Variant = "solid"
+    texture: words.Texture = "plain"
+    size: Positive[float] = 0.2
     y: float = 0.5
     x: float = 0.5
     rotation_deg: float = 0.0
     layer: int = 0
-    texture_period: float = 0.08
+    texture_period: Positive[float] = 0.08
     texture_angle_deg: float = 0.0
-
-    def __post_init__(self) -> None:
-        one_of("shape", self.shape, words.SHAPES)
-        one_of("colour", self.colour, words.COLOURS)
-        one_of("variant", self.variant, words.VARIANTS)
-        one_of("texture", self.texture, words.TEXTURES)
-        if not self.size > 0:
-            raise ValueError(f"size={self.size!r} must be positive")
-        if not self.texture_period > 0:
-            raise ValueError(f"texture_period={self.texture_period!r} must be positive")
 
     @property
     def family(self) -> str:
@@ -78,88 +70,92 @@ class Object:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class Background:
     """What lies behind the objects: a kind of ground, where its pattern starts, how light it is.
 
     ``offset_y``, ``offset_x`` are shares of the pattern's period (which is the short side of the
     image); ``brightness`` multiplies the pattern, 1 leaves it as it is.
+
+    Attributes:
+      kind: of ground.
+      offset_y, offset_x: where the pattern starts, shares of its period.
+      brightness: factor of the pattern.
     """
 
-    kind: str = "paper"
+    kind: words.BackgroundKind = "paper"
     offset_y: float = 0.0
     offset_x: float = 0.0
-    brightness: float = 1.0
-
-    def __post_init__(self) -> None:
-        one_of("background", self.kind, words.BACKGROUNDS)
-        if not self.brightness >= 0:
-            raise ValueError(f"brightness={self.brightness!r} must not be negative")
+    brightness: NonNegative[float] = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class View:
     """A camera above the scene; the default changes nothing.
 
     A point p of the scene appears at 0.5 + zoom * R(angle_deg) (p - 0.5) + shift. ``zoom``
     scales objects, ``shift_y`` and ``shift_x`` are shares of height and width, ``angle_deg``
     turns clockwise, ``brightness`` multiplies all pixels.
+
+    Attributes:
+      zoom: size of objects over that without a camera.
+      shift_y, shift_x: shares of height and width.
+      angle_deg: clockwise.
+      brightness: factor of all pixels.
     """
 
-    zoom: float = 1.0
+    zoom: Positive[float] = 1.0
     shift_y: float = 0.0
     shift_x: float = 0.0
     angle_deg: float = 0.0
-    brightness: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not self.zoom > 0:
-            raise ValueError(f"zoom={self.zoom!r} must be positive")
-        if not self.brightness >= 0:
-            raise ValueError(f"brightness={self.brightness!r} must not be negative")
+    brightness: NonNegative[float] = 1.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class Glyph:
     """A tiny mark of 3x3 cells, white on black, drawn over everything without antialiasing.
 
     ``pattern`` is an index into ``vocabulary.GLYPHS``; ``y``, ``x`` is the centre (shares of
     height and width); ``size`` is the side of the mark as a share of the short side (a cell has
     at least one pixel).
+
+    Attributes:
+      pattern: index into ``vocabulary.GLYPHS``.
+      y, x: centre, shares of height and width.
+      size: side of the mark over the short side of the image.
     """
 
-    pattern: int
+    pattern: Annotated[int, Ge(0), Lt(len(words.GLYPHS))]
     y: float = 0.5
     x: float = 0.5
-    size: float = 0.1
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.pattern < len(words.GLYPHS):
-            raise ValueError(f"pattern={self.pattern!r} must lie in 0..{len(words.GLYPHS) - 1}")
-        if not self.size > 0:
-            raise ValueError(f"size={self.size!r} must be positive")
+    size: Positive[float] = 0.1
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class Artefact:
     """A trace that an image generator or a bad codec leaves in the pixels.
 
     ``strength`` 0 changes nothing and 1 is plainly visible; ``region`` says which pixels are
     touched; ``seed`` chooses the phase or, for ``fingerprint``, the generator.
+
+    Attributes:
+      kind: of trace.
+      strength: 0..1.
+      region: the pixels that are changed.
+      seed: of the phase, or of the generator for ``fingerprint``.
     """
 
-    kind: str
-    strength: float = 0.5
-    region: str = "everywhere"
+    kind: words.ArtefactKind
+    strength: Fraction = 0.5
+    region: words.Region = "everywhere"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        one_of("artefact", self.kind, words.ARTEFACTS)
-        one_of("region", self.region, words.REGIONS)
-        if not 0 <= self.strength <= 1:
-            raise ValueError(f"strength={self.strength!r} must lie in [0, 1]")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+@checked
 class Scene:
     """A picture before it is drawn.
 
@@ -179,12 +175,9 @@ class Scene:
     view: View = View()
     clutter: tuple[Object, ...] = ()
     glyph: Glyph | None = None
-    style: str = "clean"
+    style: words.Style = "clean"
     style_seed: int = 0
     artefact: Artefact | None = None
-
-    def __post_init__(self) -> None:
-        one_of("style", self.style, words.STYLES)
 
     @property
     def subject(self) -> Object:

@@ -6,20 +6,21 @@ import dataclasses
 import functools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from vision.config.ranges import Fraction, NonEmpty, Positive, PositiveRange, Rate, checked, one_of
 from vision.data.source import SourceInfo
 from vision.data.sources.scenes import draws, noise, pen
 from vision.data.sources.scenes.features import FEATURES, Example
 from vision.data.sources.scenes.labels import LABELS
 from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Background, Scene, cos_sin
-from vision.data.sources.scenes.vocabulary import one_of
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@checked
 class Scenes(SceneReader):
     """Images of a world's scenes with everything that is true of them; nothing is stored.
 
@@ -55,52 +56,32 @@ class Scenes(SceneReader):
       ValueError: an argument outside its range; the message names it and the valid values.
     """
 
-    features: tuple[str, ...] = ("image", "label")
-    label_noise: float = 0.0
-    label_noise_kind: str = "symmetric"
-    caption_noise: float = 0.0
-    caption_noise_kind: str = "attribute"
-    duplicates: float = 0.0
-    duplicate_kind: str = "view"
-    num_raters: int = 5
-    rater_accuracy: float = 0.8
-    rater_spread: float = 0.1
-    num_views: int = 2
+    features: NonEmpty[tuple[Annotated[str, one_of(FEATURES)], ...]] = ("image", "label")
+    label_noise: Fraction = 0.0
+    label_noise_kind: Annotated[str, one_of(noise.LABEL_NOISE)] = "symmetric"
+    caption_noise: Fraction = 0.0
+    caption_noise_kind: Annotated[str, one_of(noise.CAPTION_NOISE)] = "attribute"
+    duplicates: Rate = 0.0
+    duplicate_kind: Annotated[str, one_of(noise.DUPLICATES)] = "view"
+    num_raters: Positive[int] = 5
+    rater_accuracy: Fraction = 0.8
+    rater_spread: Fraction = 0.1
+    num_views: Positive[int] = 2
     view_backgrounds: bool = False
-    stroke_jitter: float = 0.0
-    stroke_drop: float = 0.0
-    metadata_strength: float = 0.0
-    scale_range: tuple[float, float] = (1.0, 1.0)
-    aspect_range: tuple[float, float] = (1.0, 1.0)
+    stroke_jitter: Fraction = 0.0
+    stroke_drop: Fraction = 0.0
+    metadata_strength: Fraction = 0.0
+    scale_range: PositiveRange = (1.0, 1.0)
+    aspect_range: PositiveRange = (1.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        rates = ("label_noise", "caption_noise", "rater_accuracy", "rater_spread")
-        for field in (*rates, "stroke_jitter", "stroke_drop", "metadata_strength"):
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
-        if not 0 <= self.duplicates < 1:
-            raise ValueError(f"duplicates={self.duplicates!r} must lie in [0, 1)")
-        for field in ("scale_range", "aspect_range"):
-            low, high = getattr(self, field)
-            if not 0 < low <= high:
-                raise ValueError(f"{field}={(low, high)!r}: need 0 < least <= most")
         extremes = ((a, b) for a in self.scale_range for b in self.aspect_range)
         if min(min(self._stretched(*extreme)) for extreme in extremes) < 8:
             raise ValueError(
                 f"image_size={self.image_size!r}, scale_range={self.scale_range!r} and "
                 f"aspect_range={self.aspect_range!r} give sides of fewer than 8 pixels"
             )
-        one_of("label_noise_kind", self.label_noise_kind, noise.LABEL_NOISE)
-        one_of("caption_noise_kind", self.caption_noise_kind, noise.CAPTION_NOISE)
-        one_of("duplicate_kind", self.duplicate_kind, noise.DUPLICATES)
-        for field in ("num_raters", "num_views"):
-            if getattr(self, field) < 1:
-                raise ValueError(f"{field}={getattr(self, field)!r} must be at least 1")
-        if not self.features:
-            raise ValueError(f"features is empty; valid values: {', '.join(FEATURES)}")
-        for name in self.features:
-            one_of("features", name, tuple(FEATURES))
 
     @property
     def info(self) -> SourceInfo:

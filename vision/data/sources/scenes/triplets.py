@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 
+from vision.config.ranges import Fraction, NonEmpty, Positive, checked, one_of
 from vision.data.source import SourceInfo
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import between, choice
@@ -30,8 +31,7 @@ from vision.data.sources.scenes.layout import find_place, possible_pairs
 from vision.data.sources.scenes.reader import CARD, SceneReader
 from vision.data.sources.scenes.record import Object, Scene
 from vision.data.sources.scenes.renderer import render
-from vision.data.sources.scenes.vocabulary import one_of
-from vision.data.sources.scenes.world import World
+from vision.data.sources.scenes.world import Counts, World
 
 DISTRACTORS = ("reference", "other edit", "other scene", "random")
 """Kinds of distractor: the reference unchanged; the reference with another edit; another scene
@@ -228,33 +228,28 @@ def _distractor(
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@checked
 class Triplets(SceneReader):
     """Triplets as a source. An example holds ``reference`` and ``target`` uint8[H, W, 3],
     ``distractors`` uint8[D, H, W, 3], ``modifier`` (text) and ``vague`` (bool).
 
     The fields are those of ``World``, ``SceneReader`` and ``triplet``.
+
+    Attributes:
+      num_edits: changes of a triplet, at least 1.
+      num_distractors: D, at least 1.
+      kinds: of edit that are drawn.
+      distractors: kinds that are drawn.
+      vague: share of modifiers that leave the new value open.
+      num_objects: fewest and most of a reference scene.
     """
 
-    num_edits: int = 1
-    num_distractors: int = 4
-    kinds: tuple[str, ...] = EDITS
-    distractors: tuple[str, ...] = DISTRACTORS
-    vague: float = 0.0
-    num_objects: tuple[int, int] = (2, 3)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.num_edits < 1:
-            raise ValueError(f"num_edits={self.num_edits!r} must be at least 1")
-        if self.num_distractors < 1:
-            raise ValueError(f"num_distractors={self.num_distractors!r} must be at least 1")
-        if not 0 <= self.vague <= 1:
-            raise ValueError(f"vague={self.vague!r} must lie in [0, 1]")
-        for field, valid in (("kinds", EDITS), ("distractors", DISTRACTORS)):
-            if not getattr(self, field):
-                raise ValueError(f"{field} is empty; valid values: {', '.join(valid)}")
-            for name in getattr(self, field):
-                one_of(field, name, valid)
+    num_edits: Positive[int] = 1
+    num_distractors: Positive[int] = 4
+    kinds: NonEmpty[tuple[Annotated[str, one_of(EDITS)], ...]] = EDITS
+    distractors: NonEmpty[tuple[Annotated[str, one_of(DISTRACTORS)], ...]] = DISTRACTORS
+    vague: Fraction = 0.0
+    num_objects: Counts = (2, 3)
 
     @property
     def info(self) -> SourceInfo:

@@ -7,6 +7,9 @@ a shape in one of the variants). The order of every tuple is the label order.
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import Annotated
+
+from vision.config.ranges import one_of
 
 FAMILIES = ("round", "angular", "starry", "barred")
 SHAPES = (
@@ -71,7 +74,18 @@ GLYPHS = (
 """Marks of 3x3 cells; each row is three bits, the left cell first."""
 
 
-def one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:
+Shape = Annotated[str, one_of(SHAPES)]
+Colour = Annotated[str, one_of(COLOURS)]
+Variant = Annotated[str, one_of(VARIANTS)]
+Texture = Annotated[str, one_of(TEXTURES)]
+Size = Annotated[str, one_of(SIZES)]
+BackgroundKind = Annotated[str, one_of(BACKGROUNDS)]
+Style = Annotated[str, one_of(STYLES)]
+ArtefactKind = Annotated[str, one_of(ARTEFACTS)]
+Region = Annotated[str, one_of(REGIONS)]
+
+
+def check_one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:
     """Raises ``ValueError`` naming ``argument`` unless ``value`` is one of ``valid``."""
     if value not in valid:
         raise ValueError(f"{argument}={value!r}; valid values: {', '.join(valid)}")

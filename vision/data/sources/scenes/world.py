@@ -5,8 +5,21 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from vision.config.ranges import (
+    Fraction,
+    Gt,
+    Le,
+    NonEmpty,
+    NonNegative,
+    Positive,
+    PositiveRange,
+    Rule,
+    Unique,
+    checked,
+    one_of,
+)
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import between, choice, spread, turn, uniforms
 from vision.data.sources.scenes.labels import LABELS, SceneConstraint
@@ -19,7 +32,6 @@ from vision.data.sources.scenes.layout import (
     possible_pairs,
 )
 from vision.data.sources.scenes.record import Artefact, Background, Glyph, Scene, View
-from vision.data.sources.scenes.vocabulary import one_of
 
 _PER_SCENE = 20
 _CUES = {
@@ -40,7 +52,14 @@ _VOCABULARIES = {
 }
 
 
+Counts = Annotated[
+    tuple[int, int],
+    Rule("(fewest, most) with 1 <= fewest <= most <= 32", lambda n: 1 <= n[0] <= n[1] <= 32),
+]
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
+@checked
 class World:
     """Everything that decides which scenes exist. Scene i is a pure function of the fields and i.
 
@@ -93,77 +112,45 @@ class World:
       ValueError: an argument outside its range; the message names it and the valid values.
     """
 
-    seed: int = 0
+    seed: NonNegative[int] = 0
     split: str = "train"
-    label: str = "shape"
-    num_objects: tuple[int, int] = (1, 3)
-    shapes: tuple[str, ...] = words.SHAPES
-    colours: tuple[str, ...] = words.COLOURS
-    variants: tuple[str, ...] = words.VARIANTS
-    textures: tuple[str, ...] = words.TEXTURES
-    sizes: tuple[str, ...] = words.SIZES
-    backgrounds: tuple[str, ...] = words.BACKGROUNDS
-    styles: tuple[str, ...] = ("clean",)
-    rotation_deg: float = 30.0
-    overlap: float = 0.0
-    nested: float = 0.0
-    clutter: int = 0
+    label: Annotated[str, one_of(LABELS)] = "shape"
+    num_objects: Counts = (1, 3)
+    shapes: Unique[NonEmpty[tuple[words.Shape, ...]]] = words.SHAPES
+    colours: Unique[NonEmpty[tuple[words.Colour, ...]]] = words.COLOURS
+    variants: Unique[NonEmpty[tuple[words.Variant, ...]]] = words.VARIANTS
+    textures: Unique[NonEmpty[tuple[words.Texture, ...]]] = words.TEXTURES
+    sizes: Unique[NonEmpty[tuple[words.Size, ...]]] = words.SIZES
+    backgrounds: Unique[NonEmpty[tuple[words.BackgroundKind, ...]]] = words.BACKGROUNDS
+    styles: Unique[NonEmpty[tuple[words.Style, ...]]] = ("clean",)
+    rotation_deg: NonNegative[float] = 30.0
+    overlap: Fraction = 0.0
+    nested: Fraction = 0.0
+    clutter: NonNegative[int] = 0
     held_out: tuple[str, ...] = ()
-    pairs: str = "all"
-    imbalance: str = "none"
-    skew: float = 1.0
-    spurious: float = 0.0
-    spurious_cue: str = "background"
+    pairs: Literal["all", "seen", "unseen"] = "all"
+    imbalance: Literal["none", "zipf", "exponential"] = "none"
+    skew: NonNegative[float] = 1.0
+    spurious: Fraction = 0.0
+    spurious_cue: Annotated[str, one_of(_CUES)] = "background"
     spurious_shift: int = 0
-    num_identities: int = 100
-    view_zoom: tuple[float, float] = (1.0, 1.0)
-    view_shift: float = 0.0
-    view_angle_deg: float = 0.0
-    view_brightness: tuple[float, float] = (1.0, 1.0)
-    drift: float = 0.0
+    num_identities: Positive[int] = 100
+    view_zoom: PositiveRange = (1.0, 1.0)
+    view_shift: NonNegative[float] = 0.0
+    view_angle_deg: NonNegative[float] = 0.0
+    view_brightness: PositiveRange = (1.0, 1.0)
+    drift: Fraction = 0.0
     glyph: bool = False
-    glyph_size: float = 0.1
-    artefacts: tuple[str, ...] = ()
-    artefact_seeds: tuple[int, ...] = (0,)
-    artefact_rate: float = 0.5
-    artefact_strength: float = 0.5
-    artefact_region: str = "everywhere"
+    glyph_size: Annotated[float, Gt(0), Le(1)] = 0.1
+    artefacts: Unique[tuple[words.ArtefactKind, ...]] = ()
+    artefact_seeds: NonEmpty[tuple[int, ...]] = (0,)
+    artefact_rate: Fraction = 0.5
+    artefact_strength: Fraction = 0.5
+    artefact_region: words.Region = "everywhere"
 
     def __post_init__(self) -> None:
-        one_of("label", self.label, tuple(LABELS))
-        for field, valid in _VOCABULARIES.items():
-            names = getattr(self, field)
-            if not names and field != "artefacts":
-                raise ValueError(f"{field} is empty; valid values: {', '.join(valid)}")
-            for name in names:
-                one_of(field, name, valid)
-            if len(set(names)) < len(names):
-                raise ValueError(f"{field}={names!r} names something twice")
-        low, high = self.num_objects
-        if not 1 <= low <= high <= 32:
-            raise ValueError(f"num_objects={self.num_objects!r}: need 1 <= fewest <= most <= 32")
-        shares = ("overlap", "nested", "spurious", "drift", "artefact_rate", "artefact_strength")
-        for field in shares:
-            if not 0 <= getattr(self, field) <= 1:
-                raise ValueError(f"{field}={getattr(self, field)!r} must lie in [0, 1]")
-        for field in ("seed", "clutter", "rotation_deg", "view_shift", "view_angle_deg"):
-            if not getattr(self, field) >= 0:
-                raise ValueError(f"{field}={getattr(self, field)!r} must not be negative")
-        if not 0 < self.glyph_size <= 1:
-            raise ValueError(f"glyph_size={self.glyph_size!r} must lie in (0, 1]")
-        for field in ("view_zoom", "view_brightness"):
-            low, high = getattr(self, field)
-            if not 0 < low <= high:
-                raise ValueError(f"{field}={(low, high)!r}: need 0 < least <= most")
-        if self.num_identities < 1:
-            raise ValueError(f"num_identities={self.num_identities!r} must be at least 1")
-        one_of("imbalance", self.imbalance, ("none", "zipf", "exponential"))
-        least = 1 if self.imbalance == "exponential" else 0
-        if not self.skew >= least:
-            raise ValueError(f"skew={self.skew!r} must be at least {least}")
-        one_of("spurious_cue", self.spurious_cue, tuple(_CUES))
-        one_of("artefact_region", self.artefact_region, words.REGIONS)
-        one_of("pairs", self.pairs, ("all", "seen", "unseen"))
+        if self.imbalance == "exponential" and self.skew < 1:
+            raise ValueError(f"skew={self.skew!r} must be at least 1 where imbalance='exponential'")
         for pair in self.held_out:
             colour, _, shape = pair.partition(" ")
             if colour not in words.COLOURS or shape not in words.SHAPES:
@@ -172,8 +159,6 @@ class World:
             raise ValueError(f"pairs={self.pairs!r} needs held_out pairs")
         if self.label in ("artefact", "generator") and not self.artefacts:
             raise ValueError(f"artefacts is empty; valid values: {', '.join(words.ARTEFACTS)}")
-        if not self.artefact_seeds:
-            raise ValueError("artefact_seeds is empty; give at least one number")
         clash = {"background": ("background",), "colour": ("colour", "shape_colour", "identity")}
         clash |= {"companion": ("count",), "glyph": ("glyph",)}
         if self.cued and self.label in clash[self.spurious_cue]:
