@@ -9,20 +9,28 @@ import pkgutil
 import re
 from collections.abc import Iterator
 
+import papers
 import vision
 
 # ``name: text`` or ``first, second: text`` under ``Attributes:``; deeper lines go on with a text.
 _ENTRY = re.compile(r"  ((?:\w+, )*\w+): ")
 
 
+# What a paper adds beside its method: run or tested, but not configured.
+_PROGRAMS = re.compile(r"papers\.\w+\.(claim|config|test_\w+|conftest)$")
+
+
 def classes() -> Iterator[type]:
-    """The public dataclasses and linen modules of the package, each where it is defined."""
-    for module in pkgutil.walk_packages(vision.__path__, "vision."):
-        for name, value in vars(importlib.import_module(module.name)).items():
-            if not isinstance(value, type) or value.__module__ != module.name:
+    """The public dataclasses and linen modules of the code, each where it is defined."""
+    for package in (vision, papers):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if _PROGRAMS.match(module.name):
                 continue
-            if dataclasses.is_dataclass(value) and not name.startswith("_"):
-                yield value
+            for name, value in vars(importlib.import_module(module.name)).items():
+                if not isinstance(value, type) or value.__module__ != module.name:
+                    continue
+                if dataclasses.is_dataclass(value) and not name.startswith("_"):
+                    yield value
 
 
 def fields(cls: type) -> set[str]:

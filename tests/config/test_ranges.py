@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import math
-import pkgutil
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 import flax.linen as nn
@@ -13,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import vision
+from tests.test_documented_fields import classes
 from vision.config import specs as c
 from vision.config.hints import field_hints, misfit, show
 from vision.config.ranges import (
@@ -208,17 +206,12 @@ def _restricts(hint: Any) -> bool:
 
 def test_every_class_with_ranges_is_checked():
     unchecked = []
-    for module in pkgutil.walk_packages(vision.__path__, "vision."):
-        for cls in vars(importlib.import_module(module.name)).values():
-            if not (isinstance(cls, type) and dataclasses.is_dataclass(cls)):
-                continue
-            if not cls.__module__.startswith("vision."):
-                continue
-            hints = field_hints(cls)
-            ranges = [f.name for f in dataclasses.fields(cls) if _restricts(hints[f.name])]
-            own = [vars(base).get("__post_init__") for base in cls.__mro__]
-            if ranges and not any("checked" in f.__qualname__ for f in own if f is not None):
-                unchecked.append(f"{cls.__name__}: {', '.join(ranges)}")
+    for cls in classes():
+        hints = field_hints(cls)
+        ranges = [f.name for f in dataclasses.fields(cls) if _restricts(hints[f.name])]  # pyright: ignore
+        own = [vars(base).get("__post_init__") for base in cls.__mro__]
+        if ranges and not any("checked" in f.__qualname__ for f in own if f is not None):
+            unchecked.append(f"{cls.__name__}: {', '.join(ranges)}")
     assert not unchecked
 
 
