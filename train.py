@@ -5,9 +5,12 @@
 What it does: ``vision/programs/train.py``. An installation has it as ``vision-train``.
 """
 
-from vision.programs.train import console, main
+import sys
+
+from vision.config.cli import run_main
+from vision.programs.train import main
 
 __all__ = ["main"]
 
 if __name__ == "__main__":
-    console()
+    sys.exit(run_main(main, sys.argv[1:]))

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.common import record
+from vision.checkpoint.reading import flatten, read
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import flatten, read
 from vision.train.state import digest
 
 

@@ -30,8 +30,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from bench.common import alternate, ratio, record
+from vision.checkpoint.reading import read
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import read
 
 _ARRAYS = 16
 

@@ -125,7 +125,7 @@ def end_of(workdir: Path) -> tuple[str, list[int]]:
     child = os.fork()
     if not child:
         try:
-            from vision.checkpoint.stored import load_state
+            from vision.checkpoint.reading import load_state
             from vision.train.state import digest
 
             step, state = load_state(workdir)

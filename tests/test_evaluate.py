@@ -11,7 +11,7 @@ import pytest
 
 import evaluate
 import train
-from vision.checkpoint.stored import load_state
+from vision.checkpoint.reading import load_state
 from vision.config.cli import run_main
 from vision.config.schema import ConfigError
 from vision.programs.compare import CompareError, compare, distinct_names, outcome

@@ -18,8 +18,8 @@ import evaluate
 import train
 from tests.models.tower_cases import abstract_variables, random_variables
 from vision.blocks.adapters import Lora, merge_adapters
+from vision.checkpoint.reading import flatten, load_state
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import flatten, load_state
 from vision.config import specs as configs
 from vision.config.cli import run_main
 from vision.config.schema import ConfigError

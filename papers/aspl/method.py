@@ -13,7 +13,7 @@ and a round does two opposite things with what is not:
 lambda_j, the pace, grows by a share of itself times the accuracy on the annotated images of the
 class. With lambda = 0 this is active learning, without queries self-paced learning. Every few
 rounds the network is fine-tuned on both kinds of labels and its features are computed again: these
-are stages of the config, between which ``Rounds`` is a work.
+are stages of the config, between which ``Rounds`` is a job.
 
 Lin et al., Active Self-Paced Learning for Cost-Effective and Progressive Face Identification, 2017.
 Headline: the accuracy of active learning on CACD and CASIA-WebFace with markedly fewer labels. Here

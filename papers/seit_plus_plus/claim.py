@@ -47,11 +47,11 @@ def test_stored_tokens_teach_nearly_what_pixels_do_and_masking_helps(record: Rec
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
         with run_scenario(config, seed) as workdir:
-            works = {
+            jobs = {
                 row["name"]: row["metrics"]
                 for row in json.loads((workdir / CURSOR).read_text())["finished"]
             }
-            row = {name: works["train_tokens"][name] for name in ("share", "entries")}
+            row = {name: jobs["train_tokens"][name] for name in ("share", "entries")}
             for name in ("finetune", "scratch", "full"):
                 row[name] = measure(load_run(workdir / name), on_tokens(workdir))["top1"]
             row["pixels"] = measure(load_run(workdir / "pixels"), on_pixels)["top1"]

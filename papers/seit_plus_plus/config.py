@@ -133,11 +133,11 @@ def small() -> v.Config:
 
 
 def stages(tokenizer, read, **runs):
-    works = {
+    jobs = {
         f"{name}_tokens": spec(Tokenised, run_of="stage:tokenizer", data=data)
         for name, data in read.items()
     }
-    every = {"tokenizer": tokenizer, **works, **runs}
+    every = {"tokenizer": tokenizer, **jobs, **runs}
     return spec(v.Scenario, stages=[spec(v.Stage, name=name, do=do) for name, do in every.items()])
 
 

@@ -12,7 +12,7 @@ Since steps by signs do not change with small changes of w, the upper gradient g
 alone. The projection onto {0 <= w <= 1, sum w = m} is clip(w - mu, 0, 1), mu by bisection. The set
 is the m largest of w: examples whose loss stays low though nothing was trained on them.
 
-``WorstForget`` is a work between stages and not an objective with phases: every upper move needs
+``WorstForget`` is a job between stages and not an objective with phases: every upper move needs
 the losses of all N examples after a lower problem that begins anew from theta_0, where moves of one
 step share a batch and go on from each other. Its files are names of records, so that retraining and
 unlearning are ordinary runs on ``Subset``; ``Unlearned`` compares them.

@@ -15,8 +15,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from vision.checkpoint.commands import main
+from vision.checkpoint.reading import CheckpointError, flatten, load_matching, load_state
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import CheckpointError, flatten, load_matching, load_state
 from vision.parallel.mesh import Mesh
 from vision.train.state import digest
 

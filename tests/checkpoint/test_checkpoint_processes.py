@@ -14,7 +14,7 @@ import pytest
 
 from tests.checkpoint.checkpoint_process import restore, value
 from tests.fast_compilation import with_devices
-from vision.checkpoint.stored import load_state
+from vision.checkpoint.reading import load_state
 from vision.parallel.mesh import Mesh
 from vision.train.state import digest
 

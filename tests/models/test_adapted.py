@@ -12,7 +12,7 @@ import pytest
 
 from tests.models.tower_cases import abstract_variables, quick_jit, random_variables
 from vision.blocks.adapters import Lora
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.schema import ConfigError
 from vision.models.adapted import AdaptedTower, Prompts, merged
 from vision.models.dual import Dual

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from vision.checkpoint.reading import load_matching
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import load_matching
 from vision.data.tokenizers import WordTokenizer
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer

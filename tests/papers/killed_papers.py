@@ -93,13 +93,13 @@ def go_on(reference: str, workdir: Path, until: float = math.inf) -> None:
 
 
 def ends(workdir: Path) -> dict[str, str]:
-    """The digest of every run's last state, of every file that works left, and of what was
+    """The digest of every run's last state, of every file that jobs left, and of what was
     logged."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         try:
-            from vision.checkpoint.stored import load_state
+            from vision.checkpoint.reading import load_state
             from vision.run.log import read_rows
             from vision.train.state import digest
 
@@ -115,9 +115,9 @@ def ends(workdir: Path) -> dict[str, str]:
                 kept = sorted({n for n in state if "extra_state" in str(n)})
                 found[f"{name} extra_state"] = " ".join(kept)
             for path in sorted(workdir.rglob("*")):
-                works = {".npy", ".npz", ".txt", ".json"}
+                job_files = {".npy", ".npz", ".txt", ".json"}
                 inside = any(run in path.parents for run in runs) or path.parent == workdir
-                if path.is_file() and path.suffix in works and not inside:
+                if path.is_file() and path.suffix in job_files and not inside:
                     found[str(path.relative_to(workdir))] = hashlib.sha256(
                         path.read_bytes()
                     ).hexdigest()

@@ -13,7 +13,7 @@ import pytest
 from tests.fast_compilation import FAST_COMPILATION
 
 ROOT = Path(__file__).resolve().parents[2]
-# What each has to remember: files of works, and the extra state of a run.
+# What each has to remember: files of jobs, and the extra state of a run.
 PAPERS: dict[str, dict[str, str]] = {
     "g_simclr:small": {"clusters/clusters.npy": ""},
     "cil_survey:small,learner=wa@4": {

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from vision.programs.launch import Job, environment, main
+from vision.programs.launch import Launch, environment, main
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.timeout(120)
@@ -123,9 +123,9 @@ print(index, "no end of the line", end="")
 
 def test_device_count_replaces_that_of_the_caller(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_a=1 --xla_force_host_platform_device_count=8")
-    given = environment(Job(("x.py",), devices=2), 1, "127.0.0.1:5")
+    given = environment(Launch(("x.py",), devices=2), 1, "127.0.0.1:5")
     assert given["XLA_FLAGS"] == "--xla_a=1 --xla_force_host_platform_device_count=2"
-    kept = environment(Job(("x.py",)), 1, "127.0.0.1:5")
+    kept = environment(Launch(("x.py",)), 1, "127.0.0.1:5")
     assert kept["XLA_FLAGS"].endswith("=8")
     assert kept["JAX_PROCESS_ID"] == "1"
 
@@ -147,7 +147,7 @@ def test_all_start_again_when_one_is_killed(tmp_path: Path):
 @pytest.mark.parametrize(
     ("code", "attempts", "said"),
     [
-        (2, 1, "process 1 ended with status 2: to be mended by hand"),
+        (2, 1, "process 1 ended with status 2: an error of the user"),
         (7, 3, "process 1 ended with status 7; giving up after 2 restarts"),
     ],
 )

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.fast_compilation import FAST_COMPILATION
-from vision.checkpoint.stored import load_state
+from vision.checkpoint.reading import load_state
 from vision.run.log import read_rows
 from vision.train.state import digest
 

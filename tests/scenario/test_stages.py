@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from vision.checkpoint.stored import load_state
+from vision.checkpoint.reading import load_state
 from vision.config.schema import ConfigError
 from vision.config.specs import build, override, spec
 from vision.data.batch_ops import BatchValueRange
@@ -77,12 +77,12 @@ def run_of(total: str, **data: Any) -> Any:
 def scenario(calls: Path, fail: bool = False) -> Any:
     second = run_of("6 steps", sampler=spec(WeightedSampler, weights="stage:confident/weights.npy"))
     second.init_from = spec(InitFrom, source="workdir:stage:first")
-    work = spec(Confident, run_of="stage:first", calls=str(calls), fail=fail)
+    job = spec(Confident, run_of="stage:first", calls=str(calls), fail=fail)
     return spec(
         Scenario,
         stages=[
             spec(Stage, name="first", do=run_of("4 steps")),
-            spec(Stage, name="confident", do=work),
+            spec(Stage, name="confident", do=job),
             spec(Stage, name="second", do=second),
         ],
     )
@@ -107,7 +107,7 @@ def state_digest(workdir: Path) -> str:
     return digest(load_state(workdir)[1])
 
 
-def test_the_second_run_begins_with_the_first_ones_weights_and_the_works_file(
+def test_the_second_run_begins_with_the_first_ones_weights_and_the_jobs_file(
     undisturbed: tuple[Path, Path],
 ):
     workdir, _ = undisturbed
@@ -134,7 +134,7 @@ def test_finished_stages_are_passed_over(undisturbed: tuple[Path, Path]):
 def test_a_scenario_that_was_broken_off_ends_as_the_undisturbed_one(
     undisturbed: tuple[Path, Path], tmp_path: Path
 ):
-    """In the middle of a work, and in the middle of a run."""
+    """In the middle of a job, and in the middle of a run."""
     with pytest.raises(RuntimeError, match="broken off"):
         go(scenario(tmp_path / "calls", fail=True), tmp_path / "w")
     assert not (tmp_path / "w" / "confident").exists()

@@ -16,7 +16,7 @@ import pytest
 from papers.plain_mamba.plain_mamba import PlainMamba
 from papers.teen.cosine_head import CosineHead
 from tests.models.tower_cases import abstract_variables
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.schema import ConfigError
 from vision.models.adapted import AdaptedTower
 from vision.models.convnext import ConvNeXt

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from vision.blocks.adapters import Lora
+from vision.checkpoint.reading import flatten
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import flatten
 from vision.config import specs as configs
 from vision.config.specs import build, spec, to_json
 from vision.models.adapted import AdaptedTower

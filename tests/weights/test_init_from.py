@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 
 from vision.blocks.adapters import Lora
+from vision.checkpoint.reading import flatten
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import flatten
 from vision.config import specs as configs
 from vision.config.errors import UserError
 from vision.config.specs import spec

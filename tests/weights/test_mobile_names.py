@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.models.efficientnet import EfficientNet
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2

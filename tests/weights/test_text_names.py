@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vision.blocks.contrast import Sigmoid, Softmax
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config import specs as configs
 from vision.config.specs import spec
 from vision.models.dual import Dual

@@ -74,9 +74,9 @@ def _on_device(x: jax.Array, starts: jax.Array | np.ndarray, shape: tuple[int, .
     sizes = (*shape, *words.shape[len(shape) :])
     index, stride = jnp.zeros(words.shape, jnp.uint32), 1
     for axis in reversed(range(words.ndim)):
-        place = lax.broadcasted_iota(jnp.uint32, words.shape, axis)
-        place = place + starts[axis] if axis < len(shape) else place
-        index = index + place * np.uint32(stride % 2**32)
+        position = lax.broadcasted_iota(jnp.uint32, words.shape, axis)
+        position = position + starts[axis] if axis < len(shape) else position
+        index = index + position * np.uint32(stride % 2**32)
         stride *= sizes[axis]
     sums = _mix(words, index)
     # Rows first: one loop makes both sums of a row, rows run side by side. A CPU needs a
@@ -93,21 +93,21 @@ def _on_host(x: np.ndarray) -> np.ndarray:
     for start in range(0, words.size, _CHUNK):
         part = words[start : start + _CHUNK].astype(np.uint32)
         places = np.arange(start, start + part.size, dtype=np.uint64).astype(np.uint32)
-        one, two = _mix(part, places)
-        first += int(one.sum(dtype=np.uint64))
-        second += int(two.sum(dtype=np.uint64))
+        first_terms, second_terms = _mix(part, places)
+        first += int(first_terms.sum(dtype=np.uint64))
+        second += int(second_terms.sum(dtype=np.uint64))
     return np.asarray([first % 2**32, second % 2**32], np.uint32)
 
 
 def _mix(words: Words, index: Words) -> tuple[Words, Words]:
     """Both terms of every element. Each operation is one-to-one in ``words``."""
     u32 = np.uint32
-    one = words ^ (index * u32(0x9E3779B1) + u32(0x7F4A7C15))
-    one = (one ^ (one >> u32(16))) * u32(0x85EBCA6B)
-    one = (one ^ (one >> u32(13))) * u32(0xC2B2AE35)
-    one = one ^ (one >> u32(16))
-    two = (one ^ (index * u32(0x27D4EB2F))) * u32(0x165667B1)
-    return one, two ^ (two >> u32(15))
+    first = words ^ (index * u32(0x9E3779B1) + u32(0x7F4A7C15))
+    first = (first ^ (first >> u32(16))) * u32(0x85EBCA6B)
+    first = (first ^ (first >> u32(13))) * u32(0xC2B2AE35)
+    first = first ^ (first >> u32(16))
+    second = (first ^ (index * u32(0x27D4EB2F))) * u32(0x165667B1)
+    return first, second ^ (second >> u32(15))
 
 
 def _device_words(x: jax.Array) -> jax.Array:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from vision.checkpoint.manifest import CheckpointManifest, DamagedError
-from vision.checkpoint.stored import (
+from vision.checkpoint.reading import (
     CheckpointError,
     folder_of,
     incomplete,
@@ -53,8 +53,8 @@ def main(arguments: list[str]) -> int:
         if command in ("verify", "list"):
             return verify(workdir, step, read=command == "verify")
         if command == "digest":
-            found, state = load_state(workdir, step)
-            print(f"{digest(state)}  step {found}")
+            loaded_step, state = load_state(workdir, step)
+            print(f"{digest(state)}  step {loaded_step}")
             return 0
         if not isinstance(flags.out, str):
             raise UsageError("export needs --out=FILE.safetensors")
@@ -91,15 +91,15 @@ def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
     if step is not None and step not in steps:
         raise CheckpointError(f"{folder} has no step {step}; it has {steps}")
     damaged = False
-    for found in steps if step is None else [step]:
-        problem = problems.get(found)
+    for number in steps if step is None else [step]:
+        problem = problems.get(number)
         if read and problem is None:
             try:
-                manifest = CheckpointManifest.read(folder / str(found))
-                read_verified(folder / str(found), manifest)
+                manifest = CheckpointManifest.read(folder / str(number))
+                read_verified(folder / str(number), manifest)
             except DamagedError as error:
                 problem = str(error)
-        print(f"{found}  {problem or ('ok' if read else 'complete')}")
+        print(f"{number}  {problem or ('ok' if read else 'complete')}")
         damaged |= read and problem is not None
     return int(damaged)
 
@@ -159,13 +159,13 @@ def exported(
     """
     folder = folder_of(workdir)
     inside = r"^(extra_state\.[^.]+\.)?(params|model_state)\."
-    found, state = load_state(workdir, step, inside)
+    loaded_step, state = load_state(workdir, step, inside)
     entries = {name.split(".")[1] for name in state if name.startswith("extra_state.")}
     if entry is None:
         entry = "ema" if "ema" in entries else "none"
     if entry != "none" and entry not in entries:
         has = ", ".join(["none", *sorted(entries)])
-        raise CheckpointError(f"{folder / str(found)} has no extra_state {entry!r}; it has {has}")
+        raise CheckpointError(f"{folder / str(loaded_step)} has no extra_state {entry!r}; it has {has}")
     prefix = "" if entry == "none" else f"extra_state.{entry}."
     arrays = {
         name.removeprefix(prefix): np.ascontiguousarray(value)
@@ -179,7 +179,7 @@ def exported(
         )
     config = workdir / "config.json"
     return arrays, {
-        "step": str(found),
+        "step": str(loaded_step),
         "extra_state": entry,
         "workdir": workdir.resolve().name,
         "config": config.read_text(encoding="utf-8") if config.exists() else json.dumps(None),

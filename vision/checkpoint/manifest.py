@@ -126,10 +126,10 @@ class ManifestHandler(ocp.AsyncCheckpointHandler):
         raise NotImplementedError("manifests are written by asynchronous saves only")
 
     def restore(self, directory: Any, args: Any = None) -> None:
-        raise NotImplementedError("read manifests with Manifest.read")
+        raise NotImplementedError("read manifests with CheckpointManifest.read")
 
 
-# Orbax wants arguments for reading as well, although Manifest.read does it.
+# Orbax wants arguments for reading as well, although CheckpointManifest.read does it.
 @ocp.args.register_with_handler(ManifestHandler, for_save=True, for_restore=True)
 @dataclasses.dataclass
 class ManifestSave(ocp.args.CheckpointArgs):

@@ -30,7 +30,15 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.checksum import checksum
 from vision.checkpoint.manifest import ITEM, CheckpointManifest, DamagedError, ManifestSave
-from vision.checkpoint.stored import STATE, compare, complete, first_line, flatten, incomplete, read
+from vision.checkpoint.reading import (
+    STATE,
+    compare,
+    complete,
+    first_line,
+    flatten,
+    incomplete,
+    read,
+)
 from vision.parallel.cluster import agree, barrier, gather, is_main
 
 Tree = Any

@@ -84,8 +84,8 @@ def functions(module: ModuleType) -> dict[str, Callable[..., Config]]:
 
 def _is_own(module: ModuleType, name: str) -> bool:
     value = vars(module).get(name)
-    own = inspect.isfunction(value) and value.__module__ == module.__name__
-    return own and not name.startswith("_")
+    is_defined_here = inspect.isfunction(value) and value.__module__ == module.__name__
+    return is_defined_here and not name.startswith("_")
 
 
 def _returns_config(function: Callable[..., Any]) -> bool:

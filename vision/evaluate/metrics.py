@@ -81,9 +81,9 @@ def true_class_rank(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """
     num_classes = scores.shape[-1]
     fits = (labels >= 0) & (labels < num_classes)
-    own = jnp.take_along_axis(scores, jnp.where(fits, labels, 0)[:, None], axis=-1)
+    true_logits = jnp.take_along_axis(scores, jnp.where(fits, labels, 0)[:, None], axis=-1)
     earlier = jnp.arange(num_classes) < labels[:, None]
-    before = (scores > own) | ((scores == own) & earlier)
+    before = (scores > true_logits) | ((scores == true_logits) & earlier)
     rank = before.sum(-1, dtype=jnp.int32)
     return jnp.where(fits & ~nan_rows(scores), rank, num_classes)
 
@@ -182,11 +182,11 @@ class NegativeLogLikelihood(Mean):
         num_classes = log_probabilities.shape[-1]
         labels = hard_labels(labels, num_classes)
         fits = (labels >= 0) & (labels < num_classes)
-        own = jnp.take_along_axis(
+        true_logits = jnp.take_along_axis(
             log_probabilities.astype(jnp.float32), jnp.where(fits, labels, 0)[:, None], axis=-1
         )[:, 0]
         bad = ~fits | nan_rows(log_probabilities)
-        mean = Mean.from_model_output(jnp.where(bad, jnp.nan, -own), counted(labels, mask))
+        mean = Mean.from_model_output(jnp.where(bad, jnp.nan, -true_logits), counted(labels, mask))
         return cls(mean.total, mean.count)
 
     def merge(self, other: Mean) -> NegativeLogLikelihood:
@@ -223,8 +223,8 @@ class TopKAccuracy(clu.metrics.Metric):
         num_classes = logits.shape[-1]
         labels = hard_labels(labels, num_classes)
         mask = counted(labels, mask)
-        right = true_class_rank(logits, labels) < min(k, num_classes)
-        return cls((right & mask).sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32), k)
+        correct = true_class_rank(logits, labels) < min(k, num_classes)
+        return cls((correct & mask).sum(dtype=jnp.int32), mask.sum(dtype=jnp.int32), k)
 
     def merge(self, other: TopKAccuracy) -> TopKAccuracy:
         if other.k != self.k:
@@ -275,12 +275,12 @@ class ExpectedCalibrationError(clu.metrics.Metric):
         mask = counted(labels, mask)
         nan = nan_rows(log_probabilities)
         confidence = jnp.exp(log_probabilities.max(-1).astype(jnp.float32))
-        right = true_class_rank(log_probabilities, labels) == 0
-        place = jnp.searchsorted(jnp.asarray(bin_edges(bins)[1:-1]), confidence, side="left")
-        inside = (place[:, None] == jnp.arange(bins)) & (mask & ~nan)[:, None]
+        correct = true_class_rank(log_probabilities, labels) == 0
+        bin_of = jnp.searchsorted(jnp.asarray(bin_edges(bins)[1:-1]), confidence, side="left")
+        inside = (bin_of[:, None] == jnp.arange(bins)) & (mask & ~nan)[:, None]
         return cls(
             count=inside.sum(0, dtype=jnp.int32),
-            correct=(inside & right[:, None]).sum(0, dtype=jnp.int32),
+            correct=(inside & correct[:, None]).sum(0, dtype=jnp.int32),
             confidence=_sum(jnp.where(inside, confidence[:, None], 0)),
             undefined=(mask & nan).sum(dtype=jnp.int32),
         )

@@ -37,7 +37,7 @@ class MaskedLanguage(Objective):
     The tower has ``masked_head=True`` and one more id than the tokenizer, for the mask. To continue
     with a dual encoder, pass the same model as in its training and ``dual=True``: only its text
     tower is trained, under its final parameter names, so that
-    ``vision.checkpoint.stored.load_matching`` loads them by ``params\.model\.text\.(?!masked_)``.
+    ``vision.checkpoint.reading.load_matching`` loads them by ``params\.model\.text\.(?!masked_)``.
 
     Attributes:
       model: a text tower, or a dual encoder; filled in from ``config.model``.

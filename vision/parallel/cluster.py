@@ -61,10 +61,10 @@ def join(*, detect: bool = True, heartbeat_s: int = 30, connect_s: int = 300) ->
         missing at the end of ``connect_s``, the program says so and ends with status 1, since a
         restart may help.
     """
-    given = {name: os.environ.get(name, "") for name in _VARIABLES}
+    variables = {name: os.environ.get(name, "") for name in _VARIABLES}
     options: dict[str, Any] = {}
-    if any(given.values()):
-        options = _from_variables(given)
+    if any(variables.values()):
+        options = _from_variables(variables)
         if options["num_processes"] == 1:
             return
     elif not detect:
@@ -106,14 +106,14 @@ def _give_up(connect_s: int) -> None:
     abandon(1)
 
 
-def _from_variables(given: dict[str, str]) -> dict[str, Any]:
-    missing = [name for name, value in given.items() if not value]
+def _from_variables(variables: dict[str, str]) -> dict[str, Any]:
+    missing = [name for name, value in variables.items() if not value]
     if missing:
         raise ClusterError(
             f"{' and '.join(missing)} not set: {', '.join(_VARIABLES)} go together (host:port of "
             "process 0, number of processes, number of this one from 0)"
         )
-    address, *numbers = given.values()
+    address, *numbers = variables.values()
     if not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
         raise ClusterError(f"JAX_COORDINATOR_ADDRESS={address} is not host:port")
     for name, text in zip(_VARIABLES[1:], numbers, strict=True):
@@ -232,7 +232,7 @@ def collect(name: str, value: T) -> list[T] | None:
     keys = [f"{folder}{index}" for index in range(1, jax.process_count())]
     others = [connection.blocking_key_value_get(key, _PATIENCE_S * 1000) for key in keys]
     connection.key_value_delete(folder)
-    return [json.loads(found) for found in (text, *others)]
+    return [json.loads(encoded) for encoded in (text, *others)]
 
 
 def _exchange(value: Any) -> list[Any]:
@@ -240,15 +240,15 @@ def _exchange(value: Any) -> list[Any]:
     connection = client()
     if connection is None:
         return [json.loads(text)]
-    turn = next(_exchanges)
-    folder = f"vision/exchange/{turn}/"
+    number = next(_exchanges)
+    folder = f"vision/exchange/{number}/"
     connection.key_value_set(f"{folder}{jax.process_index():06d}", text)
-    _wait(connection, f"vision/exchange/{turn}")
-    values = [json.loads(found) for _, found in sorted(connection.key_value_dir_get(folder))]
+    _wait(connection, f"vision/exchange/{number}")
+    values = [json.loads(encoded) for _, encoded in sorted(connection.key_value_dir_get(folder))]
     assert len(values) == jax.process_count(), values
-    # Nobody is at this turn's barrier before it has read the values of the turn before.
+    # No process reaches this barrier before it has read the values of the exchange before.
     if is_main():
-        connection.key_value_delete(f"vision/exchange/{turn - 1}")
+        connection.key_value_delete(f"vision/exchange/{number - 1}")
     return values
 
 

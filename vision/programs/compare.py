@@ -106,7 +106,7 @@ def compare(
     ]
     for other in answers[1:]:
         _check_same(answers[0], other)
-    outcomes = [outcome(each.logits, each.label) for each in answers]
+    outcomes = [outcome(answer.logits, answer.label) for answer in answers]
     pairs = []
     changed = []
     for (a, of_a), (b, of_b) in itertools.combinations(zip(answers, outcomes, strict=True), 2):
@@ -114,7 +114,7 @@ def compare(
         changed += list(_changed(a, of_a, b, of_b, shown))
     return {
         "examples": len(outcomes[0]["right"]),
-        "runs": [_summary(*each, resamples) for each in zip(answers, outcomes, strict=True)],
+        "runs": [_summary(*pair, resamples) for pair in zip(answers, outcomes, strict=True)],
         "pairs": pairs,
         "changed": changed,
     }
@@ -124,7 +124,7 @@ def distinct_names(workdirs: Sequence[Path]) -> list[str]:
     """The last part of each path, with as many parents as it takes to tell them apart."""
     parts = [workdir.resolve().parts for workdir in workdirs]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(each[-depth:]) for each in parts]
+        names = ["/".join(path_parts[-depth:]) for path_parts in parts]
         if len(set(names)) == len(names):
             return names
     return [str(workdir) for workdir in workdirs]
@@ -133,14 +133,14 @@ def distinct_names(workdirs: Sequence[Path]) -> list[str]:
 def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     """Of labelled examples: ``place`` among the rows, ``label``, ``predicted`` (-1 where scores are
     NaN), ``right`` and ``loss`` (nats)."""
-    place = np.flatnonzero(labels >= 0)
-    if not len(place):
+    rows = np.flatnonzero(labels >= 0)
+    if not len(rows):
         raise CompareError("none of the records has a label: there is nothing to compare")
-    logits, labels = logits[place], labels[place]
+    logits, labels = logits[rows], labels[rows]
     predicted = predictions(logits)
     losses = log_losses(logits, labels)
     return {
-        "place": place,
+        "place": rows,
         "label": labels,
         "predicted": predicted,
         "right": predicted == labels,
@@ -202,14 +202,14 @@ def _check_same(a: Answers, b: Answers) -> None:
         raise CompareError(f"{both} give the same records other labels")
 
 
-def _summary(run: Answers, found: Outcome, resamples: int) -> dict[str, Any]:
+def _summary(run: Answers, results: Outcome, resamples: int) -> dict[str, Any]:
     metrics, intervals = {}, {}
-    for name, values in (("top1", found["right"].astype(float)), ("nll", found["loss"])):
+    for name, values in (("top1", results["right"].astype(float)), ("nll", results["loss"])):
         metrics[name] = _plain(values.mean())
         if np.isfinite(values).all():
             interval = bootstrap_interval(values, resamples=resamples)
             intervals[f"{run.evaluator}/{name}"] = [interval.low, interval.high]
-    labels, logits = found["label"], run.logits[found["place"]]
+    labels, logits = results["label"], run.logits[results["place"]]
     metrics["ece"] = _plain(expected_calibration_error(logits, labels))
     metrics["examples"] = len(labels)
     return {
@@ -252,9 +252,9 @@ def _differences(
 def _changed(
     a: Answers, of_a: Outcome, b: Answers, of_b: Outcome, shown: int
 ) -> Iterator[dict[str, Any]]:
-    found = changes(of_a["predicted"], of_b["predicted"], of_a["label"])
+    changed = changes(of_a["predicted"], of_b["predicted"], of_a["label"])
     source, image = a.evaluated.data.source, a.evaluated.image
-    for places in (found.gained, found.lost):
+    for places in (changed.gained, changed.lost):
         for i in places[spread(shown // 2, len(places))] if len(places) else ():
             index = int(a.index[of_a["place"][i]])
             try:

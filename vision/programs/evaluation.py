@@ -67,16 +67,16 @@ def run(options: SimpleNamespace, command: str) -> bool:
         features=Path(features) if features else None,
         suite=_text(options, "suite"),
     )
-    found: Mapping[str, Mapping[str, Any]] = results["evaluators"]
+    results_by_name: Mapping[str, Mapping[str, Any]] = results["evaluators"]
     if cluster.is_main():
-        print(summary(found))
+        print(summary(results_by_name))
         print(f"report: {write_report(workdir, out / 'report.html')}")
-    return any("error" in each for each in found.values())
+    return any("error" in result for result in results_by_name.values())
 
 
-def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
+def summary(results: Mapping[str, Mapping[str, Any]]) -> str:
     """Results as text: a line per evaluator, or per metric where there are many; then failures."""
-    good = {name: each["metrics"] for name, each in found.items() if "error" not in each}
+    good = {name: result["metrics"] for name, result in results.items() if "error" not in result}
     columns = {key for metrics in good.values() for key in metrics}
     if len(columns) <= _WIDE:
         rows = [{"evaluator": name, **metrics} for name, metrics in good.items()]
@@ -87,9 +87,9 @@ def summary(found: Mapping[str, Mapping[str, Any]]) -> str:
             for key, value in _first(metrics)
         ]
     parts = [format_table(rows)] if rows else []
-    failed = {name: each["error"] for name, each in found.items() if "error" in each}
+    failed = {name: result["error"] for name, result in results.items() if "error" in result}
     if failed:
-        parts.append(f"{len(failed)} of {len(found)} evaluators failed:")
+        parts.append(f"{len(failed)} of {len(results)} evaluators failed:")
         parts.append(format_table([{"evaluator": k, "error": text} for k, text in failed.items()]))
     return "\n".join(parts)
 
@@ -108,21 +108,25 @@ def _compare(options: SimpleNamespace) -> bool:
         raise UsageError("--compare needs --out=FOLDER for compare.json and compare.html")
     out, features = Path(options.out), _text(options, "features")
     cache_compilations(out / "compilation_cache")
-    found = compare(
+    comparison = compare(
         [Path(folder) for folder in str(options.compare).split(",")],
         evaluator=_text(options, "evaluators"),
         features=Path(features) if features else None,
     )
     if cluster.is_main():
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "compare.json", json.dumps(found, allow_nan=False) + "\n")
+        write_text(out / "compare.json", json.dumps(comparison, allow_nan=False) + "\n")
         rows = [
-            {"run": each["name"], **next(iter(each["metrics"].values())), **each["cost"]}
-            for each in found["runs"]
+            {
+                "run": run_summary["name"],
+                **next(iter(run_summary["metrics"].values())),
+                **run_summary["cost"],
+            }
+            for run_summary in comparison["runs"]
         ]
         print(format_table(rows))
-        print(format_table([_pair(pair) for pair in found["pairs"]]))
-        print(f"report: {write_comparison(found, out / 'compare.html')}")
+        print(format_table([_pair(pair) for pair in comparison["pairs"]]))
+        print(f"report: {write_comparison(comparison, out / 'compare.html')}")
     return False
 
 

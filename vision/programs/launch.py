@@ -36,8 +36,8 @@ _WRITING = threading.Lock()  # of this process' own output: one line at a time
 
 
 @dataclasses.dataclass(frozen=True)
-class Job:
-    """What to run, and how to look after it.
+class Launch:
+    """What is run on this machine, in how many processes, and how failures are handled.
 
     Attributes:
       command: arguments for this Python: a program and its flags.
@@ -133,13 +133,13 @@ class _Guard:
 class _Set:
     """The processes of one attempt."""
 
-    def __init__(self, job: Job, guard: _Guard):
-        self._job, self._guard = job, guard
+    def __init__(self, launch: Launch, guard: _Guard):
+        self._launch, self._guard = launch, guard
         self._pumps: list[threading.Thread] = []
         self.children: list[subprocess.Popen[bytes]] = []
         address = f"127.0.0.1:{_free_port()}"
         try:
-            for index in range(job.processes):
+            for index in range(launch.processes):
                 self.children.append(self._start(index, address))
         except BaseException:
             self.end()
@@ -157,13 +157,15 @@ class _Set:
         with contextlib.ExitStack() as stack:
             # Process 0 too: an unbuffered `print` writes a line in pieces, others come in between.
             stdout = stderr = subprocess.PIPE
-            if index > 0 and self._job.logs is not None:
-                self._job.logs.mkdir(parents=True, exist_ok=True)
-                stdout = stack.enter_context((self._job.logs / f"process_{index}.log").open("ab"))
+            if index > 0 and self._launch.logs is not None:
+                self._launch.logs.mkdir(parents=True, exist_ok=True)
+                stdout = stack.enter_context(
+                    (self._launch.logs / f"process_{index}.log").open("ab")
+                )
                 stderr = subprocess.STDOUT
             child = subprocess.Popen(
-                [sys.executable, *self._job.command],
-                env=environment(self._job, index, address),
+                [sys.executable, *self._launch.command],
+                env=environment(self._launch, index, address),
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
                 stderr=stderr,
@@ -206,10 +208,10 @@ class _Set:
 
 
 class Launcher:
-    """Runs a job to its end; ``ask`` passes a signal on to the processes."""
+    """Runs the processes of a launch to their end; ``ask`` passes a signal on to the processes."""
 
-    def __init__(self, job: Job):
-        self._job = job
+    def __init__(self, launch: Launch):
+        self._launch = launch
         self._asked: list[int] = []
 
     def ask(self, number: int) -> None:
@@ -217,7 +219,7 @@ class Launcher:
         self._asked.append(number)
 
     def run(self) -> int:
-        """Returns the exit status of the job."""
+        """Returns the exit status of the whole launch."""
         guard = _Guard()
         try:
             return self._attempts(guard)
@@ -227,7 +229,7 @@ class Launcher:
     def _attempts(self, guard: _Guard) -> int:
         restarts: collections.deque[float] = collections.deque()
         while True:
-            processes = _Set(self._job, guard)
+            processes = _Set(self._launch, guard)
             try:
                 ending = self._supervise(processes)
             finally:
@@ -237,19 +239,19 @@ class Launcher:
             while restarts and time.monotonic() - restarts[0] > _WINDOW_S:
                 restarts.popleft()
             if ending.status == _USER_ERROR:
-                _say(f"{ending.reason}: to be mended by hand, not restarted")
+                _say(f"{ending.reason}: an error of the user, not restarted")
             elif self._asked:
                 _say(f"{ending.reason} while stopping")
-            elif len(restarts) >= self._job.restarts:
+            elif len(restarts) >= self._launch.restarts:
                 _say(f"{ending.reason}; giving up after {len(restarts)} restarts within an hour")
             else:
                 restarts.append(time.monotonic())
-                _say(f"{ending.reason}; restart {len(restarts)} of {self._job.restarts}")
+                _say(f"{ending.reason}; restart {len(restarts)} of {self._launch.restarts}")
                 continue
             return ending.status
 
     def _supervise(self, processes: _Set) -> Ending:
-        watch = _Watch(self._job.heartbeat, self._job.stall_s)
+        watch = _Watch(self._launch.heartbeat, self._launch.stall_s)
         passed_on = 0
         while True:
             for number in self._asked[passed_on:]:
@@ -263,37 +265,37 @@ class Launcher:
                 cause = min(failed, key=_blame)
                 if None in codes:
                     _say(f"{cause.reason}: ending the others")
-                    processes.end(self._job.grace_s)
+                    processes.end(self._launch.grace_s)
                 return cause
             if None not in codes:
                 return stopped[0] if stopped else Ending("all ended well", 0)
             if stopped and not self._asked:
                 # Somebody asked one process: by agreement all stop, else they are asked here.
-                if not processes.wait(self._job.grace_s):
-                    processes.end(self._job.grace_s)
+                if not processes.wait(self._launch.grace_s):
+                    processes.end(self._launch.grace_s)
                 continue
             if not self._asked and watch.stalled():
-                reason = f"{self._job.heartbeat} has not changed for {self._job.stall_s:g} s"
+                reason = f"{self._launch.heartbeat} has not changed for {self._launch.stall_s:g} s"
                 _say(f"{reason}: ending all processes")
-                processes.end(self._job.grace_s)
+                processes.end(self._launch.grace_s)
                 return Ending(reason, 1)
             time.sleep(_POLL_S)
 
 
-def environment(job: Job, index: int, address: str) -> dict[str, str]:
-    """The environment of process ``index`` of a job whose process 0 listens at ``address``."""
+def environment(launch: Launch, index: int, address: str) -> dict[str, str]:
+    """The environment of process ``index`` of a launch whose process 0 listens at ``address``."""
     variables = {
         **os.environ,
         "JAX_COORDINATOR_ADDRESS": address,
         "JAX_COORDINATOR_BIND_ADDRESS": address,  # jax would listen on all interfaces
-        "JAX_NUM_PROCESSES": str(job.processes),
+        "JAX_NUM_PROCESSES": str(launch.processes),
         "JAX_PROCESS_ID": str(index),
         "PYTHONUNBUFFERED": "1",
     }
-    if job.devices is not None:
+    if launch.devices is not None:
         flag = "--xla_force_host_platform_device_count="
         others = [f for f in os.environ.get("XLA_FLAGS", "").split() if not f.startswith(flag)]
-        variables["XLA_FLAGS"] = " ".join([*others, f"{flag}{job.devices}"])
+        variables["XLA_FLAGS"] = " ".join([*others, f"{flag}{launch.devices}"])
         variables["JAX_PLATFORMS"] = "cpu"
     return variables
 
@@ -347,7 +349,7 @@ def _say(text: str) -> None:
     _write_line(f"launch: {text}".encode(), sys.stderr.buffer)
 
 
-def _parse(arguments: Sequence[str]) -> Job:
+def _parse(arguments: Sequence[str]) -> Launch:
     parser = argparse.ArgumentParser(
         prog="python -m vision.programs.launch",
         description=__doc__,
@@ -365,7 +367,7 @@ def _parse(arguments: Sequence[str]) -> Job:
     workdir = [a.removeprefix("--workdir=") for a in options.command if a.startswith("--workdir=")]
     if options.stall is not None and not workdir:
         parser.error("--stall needs a program with --workdir=..., where it writes `heartbeat.json`")
-    return Job(
+    return Launch(
         command=tuple(options.command),
         processes=options.processes,
         devices=options.devices,

@@ -166,7 +166,7 @@ def members(suite: str, run: Run, workdir: Path) -> dict[str, Evaluator | Missin
 
 def _material(run: Run, workdir: Path) -> Material:
     every = (run.experiment.evaluators or {}).values()
-    first = next((each for each in every if isinstance(each, Classification)), None)
+    first = next((evaluator for evaluator in every if isinstance(evaluator, Classification)), None)
     if first is None or not isinstance(first.data, EvalData):
         raise ConfigError(
             f"the config in {workdir} has no Classification, whose data a suite measures"

@@ -41,12 +41,14 @@ def main(arguments: list[str]) -> int:
 
     cluster.join(detect=bool(options.distributed))
     cache_compilations(workdir / "compilation_cache")
+    from vision.run import loop
     from vision.run.clock import process_age_s
     from vision.scenario import stages
 
     loaded = config.load(options.config, options.overrides)
     stages.check(loaded, options.config)
-    outcome = stages.train(
+    train = stages.train if stages.is_scenario(loaded) else loop.train
+    outcome = train(
         loaded,
         workdir,
         accept_config_change=bool(options.accept_config_change),

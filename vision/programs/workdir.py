@@ -67,8 +67,10 @@ def evaluate_workdir(
         evaluators |= members(suite, run, workdir)
     for name in names or ():
         if name not in evaluators:
-            place = f"suite {suite}" if suite else "config"
-            raise ConfigError(f"no evaluator {name!r} in the {place}{nearest(name, [*evaluators])}")
+            searched = f"suite {suite}" if suite else "config"
+            raise ConfigError(
+                f"no evaluator {name!r} in the {searched}{nearest(name, [*evaluators])}"
+            )
     if not evaluators:
         raise ConfigError(f"the config in {workdir} has no evaluators; --suite=quick needs none")
     store = FeatureStore.of(run, workdir, features) if features else None
@@ -91,14 +93,14 @@ def _result(
     name: str, evaluator: Evaluator | Missing, run: Run, store: FeatureStore | None
 ) -> dict[str, Any]:
     started = time.perf_counter()
-    found: dict[str, Any]
+    result: dict[str, Any]
     try:
         if isinstance(evaluator, Missing):
             raise ConfigError(evaluator.reason)
         numbers, drawn = evaluate(
             evaluator, run.predict, run.variables, run.step, run.mesh, store=store
         )
-        found = {
+        result = {
             "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
             "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
         }
@@ -106,14 +108,14 @@ def _result(
         # A mistake in the data or in an evaluator: the others are still worth having.
         if not isinstance(error, UserError | ValueError):
             log.exception("evaluator %s failed", name)
-        found = {"error": f"{type(error).__name__}: {error}"}
+        result = {"error": f"{type(error).__name__}: {error}"}
         if isinstance(error, UserError):
-            found = {"error": str(error)}
-        log.error("evaluator %s: %s", name, found["error"])
-    return {"seconds": round(time.perf_counter() - started, 3), **found}
+            result = {"error": str(error)}
+        log.error("evaluator %s: %s", name, result["error"])
+    return {"seconds": round(time.perf_counter() - started, 3), **result}
 
 
 def versions() -> dict[str, str]:
     """Versions of what computed a result, and the device it ran on."""
-    found = {name: metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **found, "device": jax.devices()[0].device_kind}
+    packages = {name: metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages, "device": jax.devices()[0].device_kind}

@@ -14,7 +14,7 @@ from vision.train.tower import count_params
 
 
 @dataclasses.dataclass(frozen=True)
-class Cost:
+class StepCost:
     """What a compiled step costs.
 
     Attributes:
@@ -27,7 +27,7 @@ class Cost:
     summary: str
 
 
-def cost_of(prepared: Prepared, compiled: Compiled) -> Cost:
+def cost_of(prepared: Prepared, compiled: Compiled) -> StepCost:
     """The cost of a prepared run's step."""
     step, params, mesh = prepared.step, compiled.abstract.params, prepared.mesh
     work = step.flops(compiled.abstract, prepared.batch)  # pyright: ignore[reportArgumentType] - shapes do
@@ -51,4 +51,4 @@ def cost_of(prepared: Prepared, compiled: Compiled) -> Cost:
         + (f", {memory / 1e6:,.0f} MB a device" if memory else "")
         + (f", {kinds}" if kinds else "")
     )
-    return Cost(lambda seconds: flops.mfu(work, seconds, devices, dtype, products), summary)
+    return StepCost(lambda seconds: flops.mfu(work, seconds, devices, dtype, products), summary)

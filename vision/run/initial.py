@@ -129,11 +129,11 @@ def _filled(state: State, loaded: Mapping[str, Tree]) -> Variables:
 
 def _evaluations(experiment: Experiment) -> dict[str, tuple[Any, ...]]:
     """Place in the config to the ops of an evaluator's data."""
-    found = {
+    ops_by_place = {
         f"evaluators.{name}.data.ops": getattr(getattr(evaluator, "data", None), "ops", ())
         for name, evaluator in (experiment.evaluators or {}).items()
     }
-    return {name: tuple(ops) for name, ops in found.items() if ops}
+    return {name: tuple(ops) for name, ops in ops_by_place.items() if ops}
 
 
 def load_together(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
@@ -143,10 +143,10 @@ def load_together(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
         loaded = load()
     except UserError as error:
         problem = error
-    told = cluster.gather(None if problem is None else str(problem))
+    problems = cluster.gather(None if problem is None else str(problem))
     if problem is not None:
         raise problem
-    for process, text in enumerate(told):
+    for process, text in enumerate(problems):
         if text is not None:
             raise UserError(f"process {process} cannot start from config.init_from: {text}")
     return loaded

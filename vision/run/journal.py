@@ -35,8 +35,8 @@ class Journal:
                 return
             for path in workdir.glob("bad_records-*.jsonl"):
                 # Of an earlier start with more processes.
-                found = re.fullmatch(r"bad_records-(\d+)\.jsonl", path.name)
-                if found and int(found[1]) >= processes:
+                match = re.fullmatch(r"bad_records-(\d+)\.jsonl", path.name)
+                if match and int(match[1]) >= processes:
                     RowFile(path, step)
             self._metrics = MetricLog(workdir, step)
             self._skipped = RowFile(workdir / SKIPPED, step)

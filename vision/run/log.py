@@ -145,10 +145,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
-    kept = [row for row in read_rows(path) if row["step"] <= step]
+    rows = [row for row in read_rows(path) if row["step"] <= step]
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in kept)
+        file.writelines(json.dumps(row) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)
@@ -238,6 +238,6 @@ def duration(seconds: float) -> str:
     """``4:07`` or ``2:31:09``."""
     if not math.isfinite(seconds):
         return "?"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

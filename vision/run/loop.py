@@ -16,14 +16,14 @@ import ml_collections
 import numpy as np
 
 from vision.checkpoint.store import CheckpointStore
-from vision.evaluate.evaluator import Stopped, evaluate
 from vision.parallel import cluster
 from vision.parallel.mesh import batch_share, to_device
-from vision.run import nonfinite as faults
+from vision.run import nonfinite
 from vision.run.clock import StepClock, Stopwatch, last_heartbeat
 from vision.run.compile import Compiled, compile_step
-from vision.run.cost import Cost, cost_of
+from vision.run.cost import StepCost, cost_of
 from vision.run.cursor import RunCursor
+from vision.run.evaluation import evaluate_due
 from vision.run.journal import Journal
 from vision.run.log import Meter, Progress, duration
 from vision.run.prepare import Prepared, prepare
@@ -103,7 +103,8 @@ def train(
             stream = None if cluster.is_main() else io.StringIO()
             progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
             begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
-            loop = _Loop(prepared, compiled, cost, state, begun, store, workdir, watch, progress)
+            setup = _Setup(prepared, compiled, cost, store, workdir, watch, progress)
+            loop = _Loop(setup, state, begun)
             stack.callback(loop.close)
 
         signals = stack.enter_context(catch_signals())
@@ -127,36 +128,40 @@ class _Pending:
     metrics: Mapping[str, jax.Array]
 
 
-class _Loop:
-    """The moving parts of one call of ``train``: state, cursor, batches, updates under way."""
+@dataclasses.dataclass(frozen=True)
+class _Setup:
+    """What stays the same during one call of ``train``."""
 
-    def __init__(
-        self,
-        prepared: Prepared,
-        compiled: Compiled,
-        cost: Cost,
-        state: State,
-        cursor: RunCursor,
-        store: CheckpointStore,
-        workdir: Path,
-        watch: Stopwatch,
-        progress: Progress,
-    ):
-        self.prepared, self.compiled = prepared, compiled
-        self.store, self.workdir, self.watch, self.progress = store, workdir, watch, progress
-        self.evaluators = dict(prepared.experiment.evaluators or {})
-        self.batch_size, self.total = prepared.experiment.data.batch_size, prepared.total_steps
-        self.row_meter = Meter(self.batch_size, cost.mfu)
+    prepared: Prepared
+    compiled: Compiled
+    cost: StepCost
+    store: CheckpointStore
+    workdir: Path
+    watch: Stopwatch
+    progress: Progress
+
+
+class _Loop:
+    """What changes during one call of ``train``: state, cursor, batches, updates under way."""
+
+    def __init__(self, setup: _Setup, state: State, cursor: RunCursor):
+        self.prepared, self.compiled = setup.prepared, setup.compiled
+        self.store, self.workdir = setup.store, setup.workdir
+        self.watch, self.progress = setup.watch, setup.progress
+        experiment = setup.prepared.experiment
+        self.evaluators = dict(experiment.evaluators or {})
+        self.batch_size, self.total = experiment.data.batch_size, setup.prepared.total_steps
+        self.row_meter = Meter(self.batch_size, setup.cost.mfu)
         self.line_meter = Meter(self.batch_size)
-        self.clock = StepClock(watch, self.row_meter, self.line_meter)
+        self.clock = StepClock(self.watch, self.row_meter, self.line_meter)
         self.last: dict[str, float] = {}
         self.measured: dict[str, float] = {}  # by evaluators, of the present state
         self.pending: collections.deque[_Pending] = collections.deque()
         self.rollbacks = 0
-        self._go_on_from(state, cursor)
+        self._continue_from(state, cursor)
 
-    def _go_on_from(self, state: State, cursor: RunCursor) -> None:
-        """Takes a state and its cursor; opens what is read and written from there on."""
+    def _continue_from(self, state: State, cursor: RunCursor) -> None:
+        """Sets state and cursor; opens the files and the loader from that step on."""
         self.state, self.cursor = state, cursor
         self.saved, self.saved_s = cursor.step, time.monotonic()
         self.bad_here = 0  # bad records of this process that the cursor does not count yet
@@ -246,25 +251,16 @@ class _Loop:
     def _not_finite(self, pending: _Pending, values: dict[str, float]) -> bool:
         """Does what ``config.nonfinite`` says; returns whether the run went back."""
         policy = self.prepared.experiment.nonfinite
-        part = batch_share(self.prepared.mesh)[0]
-        shared = dict(cluster.gather((part, pending.records.tolist())))
-        records = [index for part in sorted(shared) for index in shared[part]]
-        row = {"update": pending.step, "action": policy.action, "records": records}
-        row |= {name: str(value) for name, value in values.items()}
+        row = nonfinite.row(policy, pending.step, values, self._records(pending))
         if policy.action == "skip":
-            skipped, in_a_row = self.cursor.skipped + 1, self.cursor.skipped_in_a_row + 1
-            self.cursor = dataclasses.replace(
-                self.cursor, skipped=skipped, skipped_in_a_row=in_a_row
-            )
+            self.cursor = nonfinite.skipped(self.cursor)
             self.journal.skipped(pending.step, row)
-            if in_a_row >= policy.limit:
-                tried = f"; it was skipped, like {policy.limit - 1} before it in a row"
-                raise faults.explain(pending.step, values, tried)
+            nonfinite.check_skips(policy, self.cursor, pending.step, values)
             return False
         if policy.action == "stop" or self.rollbacks >= policy.limit:
             self.journal.metrics(pending.step, {f"train/{k}": v for k, v in values.items()})
             tried = f"; went back {self.rollbacks} times before" if self.rollbacks else ""
-            raise faults.explain(pending.step, values, tried)
+            raise nonfinite.explain(pending.step, values, tried)
         self._go_back(pending.step)
         self.journal.skipped(self.cursor.step, row)
         self.progress.say(
@@ -273,6 +269,12 @@ class _Loop:
         )
         self.clock.go()
         return True
+
+    def _records(self, pending: _Pending) -> list[int]:
+        """Indices of the records of a global batch; every process has to ask."""
+        part = batch_share(self.prepared.mesh)[0]
+        by_part = dict(cluster.gather((part, pending.records.tolist())))
+        return [index for part in sorted(by_part) for index in by_part[part]]
 
     def _go_back(self, failed: int) -> None:
         """Goes on from the newest checkpoint, with the batch after that of update ``failed``."""
@@ -284,15 +286,15 @@ class _Loop:
         batch, starts = failed + self.cursor.data_offset, self.cursor.starts
         state, cursor = restore_or_init(self.store, self.prepared, self.compiled.abstract)
         offset = batch - cursor.step
-        self._go_on_from(state, dataclasses.replace(cursor, data_offset=offset, starts=starts))
+        self._continue_from(state, dataclasses.replace(cursor, data_offset=offset, starts=starts))
 
     def _log_step(self, pending: _Pending) -> None:
         row = self.prepared.intervals.log.due(pending.step) or pending.step == self.total
         line = self.progress.due()
         if not (row or line):
             return
-        found = jax.device_get(pending.metrics)
-        values = {f"train/{name}": float(x) for name, x in found.items()}
+        metrics = jax.device_get(pending.metrics)
+        values = {f"train/{name}": float(x) for name, x in metrics.items()}
         if row:
             bad = self._bad_records(pending.bad_records)
             counts = {"train/bad_records": bad, "train/skipped_updates": self.cursor.skipped}
@@ -337,22 +339,17 @@ class _Loop:
             self.journal.beat(step, "evaluate")
             return self.signals.stop(step) is not None
 
-        with self.watch("evaluate"), contextlib.suppress(Stopped):
-            for name in names:
-                numbers, _ = evaluate(
-                    self.evaluators[name],
-                    self.prepared.predict,
-                    self.state.averaged,
-                    step,
-                    self.prepared.mesh,
-                    stop=stop,
-                )
-                found = {f"{name}/{key}": value for key, value in numbers.items()}
-                self.measured |= found
-                self._log(step, found)
-                shown = "  ".join(f"{key} {value:.4g}" for key, value in numbers.items())
-                self.progress.say(f"step {step}  {name}: {shown}")
-            self.cursor = dataclasses.replace(self.cursor, unevaluated=False)
+        def report(name: str, metrics: Mapping[str, float]) -> None:
+            values = {f"{name}/{key}": value for key, value in metrics.items()}
+            self.measured |= values
+            self._log(step, values)
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+            self.progress.say(f"step {step}  {name}: {shown}")
+
+        evaluators = {name: self.evaluators[name] for name in names}
+        with self.watch("evaluate"):
+            finished = evaluate_due(evaluators, self.prepared, self.state, step, report, stop)
+        self.cursor = dataclasses.replace(self.cursor, unevaluated=not finished)
 
     def _save(self, *, wait: bool) -> bool:
         step = self.cursor.step

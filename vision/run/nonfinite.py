@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
 from vision.config.errors import UserError
+from vision.run.cursor import RunCursor
 
 
 class TrainingError(UserError):
@@ -49,3 +50,32 @@ def explain(step: int, values: dict[str, float], tried: str = "") -> TrainingErr
         "config.optimizer.learning_rate, set config.optimizer.clip_norm, look at the data, or "
         "choose another config.nonfinite.action (stop, skip, rollback)"
     )
+
+
+def row(
+    policy: Nonfinite, step: int, values: dict[str, float], records: list[int]
+) -> dict[str, Any]:
+    """A row of ``skipped.jsonl``: the update, the action, its batch's records, its values as text.
+
+    Args:
+      policy: of the run.
+      step: number of the update.
+      values: ``loss`` and ``grad_norm``.
+      records: indices of the records of the batch in their source.
+    """
+    texts = {name: str(value) for name, value in values.items()}
+    return {"update": step, "action": policy.action, "records": records, **texts}
+
+
+def skipped(cursor: RunCursor) -> RunCursor:
+    """The cursor after one more skipped update."""
+    return dataclasses.replace(
+        cursor, skipped=cursor.skipped + 1, skipped_in_a_row=cursor.skipped_in_a_row + 1
+    )
+
+
+def check_skips(policy: Nonfinite, cursor: RunCursor, step: int, values: dict[str, float]) -> None:
+    """Raises TrainingError where update ``step`` is one skipped update too many in a row."""
+    if cursor.skipped_in_a_row >= policy.limit:
+        tried = f"; it was skipped, like {policy.limit - 1} before it in a row"
+        raise explain(step, values, tried)

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
+from vision.checkpoint.reading import compare, flatten, load_state
 from vision.checkpoint.store import CheckpointStore
-from vision.checkpoint.stored import compare, flatten, load_state
 from vision.evaluate.evaluator import Predict
 from vision.parallel.mesh import state_shardings
 from vision.run.cursor import RunCursor

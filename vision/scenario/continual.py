@@ -1,4 +1,4 @@
-"""Works of a stream of tasks: the memory after a stage, and the test of all of them."""
+"""Jobs of a stream of tasks: the exemplar memory after a stage, and the test of all stages."""
 
 from __future__ import annotations
 
@@ -36,30 +36,31 @@ class Exemplars:
     def run(self, folder: Path) -> dict[str, float]:
         rows = features_of(load_run(Path(self.run_of)), self.data, ("embedding",), ("label",))
         before = Path(self.earlier) / "classes.json" if self.earlier else None
-        kept: dict[str, list[str]] = json.loads(before.read_text()) if before else {}
+        keys_by_class: dict[str, list[str]] = json.loads(before.read_text()) if before else {}
         new = sorted(set(rows["label"].tolist()))
-        each = self.total // (len(kept) + len(new))
-        kept = {name: keys[:each] for name, keys in kept.items()}
+        per_class = self.total // (len(keys_by_class) + len(new))
+        keys_by_class = {name: keys[:per_class] for name, keys in keys_by_class.items()}
         for label in new:
-            mine = np.flatnonzero(rows["label"] == label)
-            chosen = mine[herd(rows["embedding"][mine], min(each, len(mine)))]
+            of_class = np.flatnonzero(rows["label"] == label)
+            chosen = of_class[herd(rows["embedding"][of_class], min(per_class, len(of_class)))]
             places = rows["_index"][chosen].tolist()
-            kept[str(label)] = [self.data.source.key(int(i)) for i in places]
-        (folder / "classes.json").write_text(json.dumps(kept))
-        keys = [key for one in kept.values() for key in one]
+            keys_by_class[str(label)] = [self.data.source.key(int(i)) for i in places]
+        (folder / "classes.json").write_text(json.dumps(keys_by_class))
+        keys = [key for keys_of_class in keys_by_class.values() for key in keys_of_class]
         (folder / "keys.txt").write_text("".join(f"{key}\n" for key in keys))
-        return {"exemplars": float(len(keys)), "per_class": float(each)}
+        return {"exemplars": float(len(keys)), "per_class": float(per_class)}
 
 
 @dataclasses.dataclass(frozen=True)
 class ContinualEvaluation:
-    """What each stage knows of each task: ``matrix.json`` and the numbers of ``continual``.
+    """Accuracy of every stage on every task: ``matrix.json`` and the numbers of ``continual``.
 
     Attributes:
-      runs: folder of the run that answers after each stage.
+      runs: folder of the run that predicts after each stage.
       test: test records of all classes.
       tasks: classes of each task.
-      means: per stage the records whose class means answer, instead of the head; empty for it.
+      means: per stage the records whose class means classify, instead of the head; empty for
+        the head.
       teacher: whether a copy of the network is carried along.
       exemplars: the last memory's folder; empty for none.
       example_bytes: of a stored example.
@@ -75,31 +76,39 @@ class ContinualEvaluation:
 
     def run(self, folder: Path) -> dict[str, float]:
         stages = len(self.tasks)
-        right, sizes = np.zeros((stages, stages)), np.zeros(stages)
+        correct, sizes = np.zeros((stages, stages)), np.zeros(stages)
         floats = 0
-        for b, place in enumerate(self.runs):
-            run = load_run(Path(place))
+        for b, run_folder in enumerate(self.runs):
+            run = load_run(Path(run_folder))
             output = "embedding" if self.means else "log_probabilities"
             rows = features_of(run, self.test, (output,), ("label",))
-            said, label = rows[output], rows["label"]
+            outputs, label = rows[output], rows["label"]
             if self.means:
-                known = features_of(run, self.means[b], (output,), ("label",))
-                classes = np.unique(known["label"])
-                means = [normalised(known[output])[known["label"] == c].mean(0) for c in classes]
-                answer = classes[np.argmax(normalised(said) @ normalised(np.stack(means)).T, 1)]
-                floats = len(classes) * said.shape[1] if not self.exemplars else 0
+                exemplar_rows = features_of(run, self.means[b], (output,), ("label",))
+                classes = np.unique(exemplar_rows["label"])
+                means = [
+                    normalised(exemplar_rows[output])[exemplar_rows["label"] == c].mean(0)
+                    for c in classes
+                ]
+                predicted = classes[
+                    np.argmax(normalised(outputs) @ normalised(np.stack(means)).T, 1)
+                ]
+                floats = len(classes) * outputs.shape[1] if not self.exemplars else 0
             else:
-                answer = np.argmax(said, 1)
+                predicted = np.argmax(outputs, 1)
             for k, task in enumerate(self.tasks[: b + 1]):
-                mine = np.isin(label, task)
-                right[b, k], sizes[k] = (answer[mine] == label[mine]).sum(), mine.sum()
+                of_task = np.isin(label, task)
+                correct[b, k], sizes[k] = (
+                    (predicted[of_task] == label[of_task]).sum(),
+                    of_task.sum(),
+                )
             if b == stages - 1:
                 floats += count_params(run.variables.params["model"]) * (2 if self.teacher else 1)
-        kept = 0
+        exemplars = 0
         if self.exemplars:
-            kept = len((Path(self.exemplars) / "keys.txt").read_text().split("\n")) - 1
+            exemplars = len((Path(self.exemplars) / "keys.txt").read_text().split("\n")) - 1
         (folder / "matrix.json").write_text(
-            json.dumps({"right": right.tolist(), "sizes": sizes.tolist()})
+            json.dumps({"right": correct.tolist(), "sizes": sizes.tolist()})
         )
-        memory = {"memory_bytes": float(floats * 4 + kept * self.example_bytes)}
-        return {**continual(right, sizes), **memory}
+        memory = {"memory_bytes": float(floats * 4 + exemplars * self.example_bytes)}
+        return {**continual(correct, sizes), **memory}

@@ -1,4 +1,4 @@
-"""What works compute from the features of an earlier stage's run."""
+"""What jobs compute from the features of an earlier stage's run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from vision.run.restore import Run, load_run
 def features_of(
     run: Run, data: EvalData, outputs: tuple[str, ...], fields: tuple[str, ...] = ()
 ) -> Rows:
-    """What a run's network says of data: arrays (N, ...), see ``embeddings.embed``."""
+    """Outputs of a run's network on data: arrays (N, ...), see ``embeddings.embed``."""
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh)
         return embed(run.predict, ctx, data, outputs, fields)
@@ -45,9 +45,11 @@ class Clusters:
 
     def run(self, folder: Path) -> dict[str, float]:
         x = features_of(load_run(Path(self.run_of)), self.data, (self.output,))[self.output]
-        found = kmeans(jnp.asarray(x.reshape(len(x), -1)), self.clusters, jax.random.key(self.seed))
-        assignment = np.asarray(found.assignment)
+        result = kmeans(
+            jnp.asarray(x.reshape(len(x), -1)), self.clusters, jax.random.key(self.seed)
+        )
+        assignment = np.asarray(result.assignment)
         sizes = np.bincount(assignment, minlength=self.clusters)
         np.save(folder / "clusters.npy", assignment)
         spread = {"smallest": float(sizes.min()), "largest": float(sizes.max())}
-        return {"inertia": float(found.inertia), **spread}
+        return {"inertia": float(result.inertia), **spread}

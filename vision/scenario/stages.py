@@ -76,7 +76,7 @@ class Stage:
 
     Attributes:
       name: of its folder: letters, digits, ``_`` and ``-``.
-      do: a run, trained as ``train.py`` trains it, or a work.
+      do: a run, trained as ``train.py`` trains it, or a job.
     """
 
     name: str
@@ -118,9 +118,11 @@ def check(config: Any, source: str = "config") -> None:
     """
     if not is_scenario(config):
         return experiment.check(config, source)
-    places = {f"stages[{i}].do": part for i, part in enumerate(config.stages) if _is_run(part)}
+    prefixes = {f"stages[{i}].do": part for i, part in enumerate(config.stages) if _is_run(part)}
     offered = {
-        f"{place}.{part}": names for place in places for part, names in experiment.OFFERED.items()
+        f"{prefix}.{part}": names
+        for prefix in prefixes
+        for part, names in experiment.OFFERED.items()
     }
     validate(config, source=source, offered=offered)
     if not config.stages:
@@ -143,14 +145,14 @@ def check(config: Any, source: str = "config") -> None:
 
 def references(config: Any) -> set[str]:
     """Names of the stages that the texts of a config refer to."""
-    found: set[str] = set()
+    names: set[str] = set()
 
     def note(text: str) -> str:
-        found.update(_REFERENCE.findall(text))
+        names.update(_REFERENCE.findall(text))
         return text
 
     _map_texts(config, note)
-    return found
+    return names
 
 
 def train(
@@ -168,7 +170,7 @@ def train(
     ``vision.run.loop.train``, which every run of a scenario is given.
 
     Returns:
-      The steps of all runs; their metrics and those of works under ``"NAME/"``; the signal where
+      The steps of all runs; their metrics and those of jobs under ``"NAME/"``; the signal where
       one ended a run, and then the scenario.
     """
     options: dict[str, Any] = {
@@ -215,14 +217,14 @@ def _is_run(stage: Any) -> bool:
     return is_spec(stage.do) and locate(stage.do[CONSTRUCTOR]) is Experiment
 
 
-def _compute(work: Job, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
+def _compute(job: Job, folder: Path, say: Callable[[str], None]) -> dict[str, float]:
     started = time.perf_counter()
     partial = folder.with_name(folder.name + ".partial")
-    for leftover in (partial, folder):  # of a work that was broken off, maybe before its row
+    for leftover in (partial, folder):  # of a job that was broken off, maybe before its row
         with contextlib.suppress(FileNotFoundError):
             shutil.rmtree(leftover)
     partial.mkdir()
-    metrics = {name: float(value) for name, value in (work.run(partial) or {}).items()}
+    metrics = {name: float(value) for name, value in (job.run(partial) or {}).items()}
     os.replace(partial, folder)
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     say(f"computed in {duration(time.perf_counter() - started)}" + (f": {shown}" if shown else ""))

@@ -101,18 +101,18 @@ def _averaged(
     def body(carried: tuple[Tree, Tree], item: tuple[jax.Array, Batch]):
         total, model_state = carried
         micro, inner = _micro(item, ctx)
-        given = variables.merge(model_state=model_state)
-        (loss, aux), grads = gradient(trained, given, micro, inner)
+        micro_variables = variables.merge(model_state=model_state)
+        (loss, aux), grads = gradient(trained, micro_variables, micro, inner)
         aux = _with_weight(aux, micro)
         total = jax.tree.map(lambda t, g: t + aux.weight * g.astype(jnp.float32), total, grads)
         return (total, {**model_state, **aux.model_state}), (loss, _without_state(aux))
 
     start = _zeros(trained), dict(variables.model_state)
     (total, model_state), (losses, auxes) = jax.lax.scan(body, start, _items(batch, accumulate))
-    whole = _gather(auxes, model_state)
-    scale = 1 / _positive(whole.weight)
+    aux_of_batch = _gather(auxes, model_state)
+    scale = 1 / _positive(aux_of_batch.weight)
     grads = jax.tree.map(lambda t, p: (t * scale).astype(p.dtype), total, trained)
-    return _average(losses, auxes.weight), whole, grads
+    return _average(losses, auxes.weight), aux_of_batch, grads
 
 
 def _cached(
@@ -127,8 +127,8 @@ def _cached(
 
     def encode(params: Params, model_state: Tree, item: tuple[jax.Array, Batch]):
         micro, inner = _micro(item, ctx)
-        given = variables.merge(params=params, model_state=model_state)
-        embeddings, aux = objective.encode(given, micro, inner)
+        micro_variables = variables.merge(params=params, model_state=model_state)
+        embeddings, aux = objective.encode(micro_variables, micro, inner)
         aux = _with_weight(aux, micro)
         return embeddings, (aux, {**model_state, **aux.model_state})
 
@@ -138,8 +138,8 @@ def _cached(
         return model_state, embeddings
 
     def loss_from(params: Params, embeddings: Tree):
-        given = variables.merge(params=params)
-        return objective.loss_from_embeddings(given, embeddings, batch, ctx)
+        variables_of_batch = variables.merge(params=params)
+        return objective.loss_from_embeddings(variables_of_batch, embeddings, batch, ctx)
 
     _, embeddings = jax.lax.scan(first, dict(variables.model_state), items)
     gradient = jax.value_and_grad(loss_from, argnums=(0, 1), has_aux=True)
@@ -175,21 +175,21 @@ def _micro(item: tuple[jax.Array, Batch], ctx: Context) -> tuple[dict[str, jax.A
 def _split(tree: Tree, accumulate: int) -> Tree:
     """(B, ...) to (k, B / k, ...), row i going to micro-batch i modulo k."""
 
-    def one(x: jax.Array) -> jax.Array:
+    def split(x: jax.Array) -> jax.Array:
         x = constrain_batch(x.reshape(x.shape[0] // accumulate, accumulate, *x.shape[1:]))
         return jnp.swapaxes(x, 0, 1)
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(split, tree)
 
 
 def _merge(tree: Tree) -> Tree:
     """The inverse of ``_split``."""
 
-    def one(x: jax.Array) -> jax.Array:
+    def merge(x: jax.Array) -> jax.Array:
         x = jnp.swapaxes(x, 0, 1)
         return constrain_batch(x.reshape(-1, *x.shape[2:]))
 
-    return jax.tree.map(one, tree)
+    return jax.tree.map(merge, tree)
 
 
 def _with_weight(aux: Aux, micro: Batch) -> Aux:

@@ -53,14 +53,14 @@ def _count(jaxpr: Jaxpr, used: list[bool]) -> int:
     live = {v for v, is_used in zip(jaxpr.outvars, used, strict=True) if is_used and is_variable(v)}
     total = 0
     for eqn in reversed(jaxpr.eqns):
-        wanted = [v in live for v in eqn.outvars]
-        if any(wanted) or eqn.effects:
+        used_outputs = [v in live for v in eqn.outvars]
+        if any(used_outputs) or eqn.effects:
             live.update(v for v in eqn.invars if is_variable(v))
-            total += _equation(eqn, wanted)
+            total += _equation(eqn, used_outputs)
     return total
 
 
-def _equation(eqn: Any, wanted: list[bool]) -> int:
+def _equation(eqn: Any, used_outputs: list[bool]) -> int:
     name, params = eqn.primitive.name, eqn.params
     if name == "dot_general":
         return 2 * _dot(eqn)
@@ -71,23 +71,23 @@ def _equation(eqn: Any, wanted: list[bool]) -> int:
     if name == "pallas_call":
         return 0
     if name == "cond":
-        return max(_count(branch, wanted) for branch in jax_internals.branches(params))
+        return max(_count(branch, used_outputs) for branch in jax_internals.branches(params))
     times = 1
     if name == "scan":
         loop = jax_internals.scan(params)
         times = loop.length
         # What is carried has the shape that it has inside; what is stacked has one axis more.
         inside: Any = loop.body.jaxpr.outvars
-        wanted = [
-            is_wanted or outer.aval.shape == inner.aval.shape
-            for is_wanted, outer, inner in zip(wanted, eqn.outvars, inside, strict=True)
+        used_outputs = [
+            is_used or outer.aval.shape == inner.aval.shape
+            for is_used, outer, inner in zip(used_outputs, eqn.outvars, inside, strict=True)
         ]
     elif name == "shard_map":
         times = jax_internals.shard_map_devices(params)
     total = 0
     for inner in jax_internals.inner_programs(params):
-        same = len(inner.outvars) == len(wanted)
-        total += _count(inner, wanted if same else [True] * len(inner.outvars))
+        same = len(inner.outvars) == len(used_outputs)
+        total += _count(inner, used_outputs if same else [True] * len(inner.outvars))
     return times * total
 
 

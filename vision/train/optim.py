@@ -263,7 +263,7 @@ class Optimizer:
         decoupled = self.weight_decay if self.decay == "decoupled" else 0.0
 
         def finish(updates: Tree, params: Tree, rate: jax.Array) -> Tree:
-            def one(
+            def scaled(
                 rule: ParameterRule, scale: Any, update: jax.Array, param: jax.Array
             ) -> jax.Array:
                 if rule.learning_rate == 0:
@@ -275,7 +275,7 @@ class Optimizer:
                     scale = jnp.asarray(scale, jnp.float32).reshape(layers)
                 return (-rate * scale * update).astype(param.dtype)
 
-            return jax.tree.map(one, rules, scales, updates, params)
+            return jax.tree.map(scaled, rules, scales, updates, params)
 
         def init(params: Tree) -> Tree:
             return {"method": method.init(params), "count": jnp.zeros([], jnp.int32)}
@@ -290,13 +290,13 @@ class Optimizer:
 
 def _per_parameter_decay(weight_decay: float, rules: Tree) -> optax.GradientTransformation:
     def update(updates: Tree, state: Tree, params: Tree | None = None) -> tuple[Tree, Tree]:
-        def one(grad: Any, rule: ParameterRule, param: Any) -> Any:
+        def decayed(grad: Any, rule: ParameterRule, param: Any) -> Any:
             if isinstance(grad, optax.MaskedNode):
                 return grad
             return grad + weight_decay * rule.weight_decay * param
 
         masked = lambda x: isinstance(x, optax.MaskedNode)  # noqa: E731
-        return jax.tree.map(one, updates, rules, params, is_leaf=masked), state
+        return jax.tree.map(decayed, updates, rules, params, is_leaf=masked), state
 
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)  # pyright: ignore[reportArgumentType]
 
@@ -308,22 +308,22 @@ def match_rules(params: Tree, rules: tuple[ParameterRule, ...]) -> Tree:
       ConfigError: a parameter without a rule, or a rule without a parameter.
     """
     used: set[ParameterRule] = set()
-    bare: list[str] = []
+    unmatched: list[str] = []
 
-    def of(key_path: Any, leaf: Any) -> ParameterRule:
+    def first_match(key_path: Any, leaf: Any) -> ParameterRule:
         path = path_of(key_path)
         for rule in rules:
             if re.search(rule.pattern, path):
                 used.add(rule)
                 return rule
-        bare.append(path)
+        unmatched.append(path)
         return ParameterRule("")
 
-    tree = jax.tree_util.tree_map_with_path(of, params)
-    if bare:
+    tree = jax.tree_util.tree_map_with_path(first_match, params)
+    if unmatched:
         raise ConfigError(
-            f"config.optimizer.rules: {len(bare)} parameter(s) match no rule, first {bare[0]!r}; "
-            "end the rules with spec(Rule, pattern='.*')"
+            f"config.optimizer.rules: {len(unmatched)} parameter(s) match no rule, first "
+            f"{unmatched[0]!r}; end the rules with spec(ParameterRule, pattern='.*')"
         )
     for rule in rules:
         if rule not in used:
@@ -348,7 +348,7 @@ class Ema:
 
     Attributes:
       decay: per step.
-      warmup: follow faster at first: decay ``min(decay, (1 + t) / (10 + t))``.
+      warmup: a smaller decay at first, ``min(decay, (1 + t) / (10 + t))``, t the step.
     """
 
     decay: float = 0.9999

@@ -13,7 +13,7 @@ import optax
 
 from vision.train.accumulate import loss_and_gradient
 from vision.train.flops import count, without_recomputation
-from vision.train.objective import Aux, Batch, Context, Objective, Variables
+from vision.train.objective import Batch, Context, Objective, Variables
 from vision.train.optim import Ema, Optimizer, match_rules, trained_norm
 from vision.train.phases import PhaseUpdate, phase_updates
 from vision.train.schedule import TrainLength
@@ -128,7 +128,7 @@ class Step:
         for number, phase in enumerate(self.phase_updates(state.params)):
             key = jax.random.fold_in(k_loss, number) if number else k_loss
             updated, of_phase = self._update_phase(updated, batch, shape, key, phase)
-            metrics = _together(metrics, of_phase, phase.phase)
+            metrics = _merge_metrics(metrics, of_phase, phase.phase)
         if self.ema is not None:
             average = self.ema.update(
                 state.extra_state["ema"], updated.params, updated.model_state, state.step
@@ -154,12 +154,14 @@ class Step:
         """Loss, gradient, update and what follows from it, of one phase."""
         ctx = self._context(state.step, phase.phase, key)
         trained = phase.trained(state.params)
-
-        def gradient(batch: Batch) -> tuple[jax.Array, Aux, Tree]:
-            return loss_and_gradient(
-                self.objective, trained, state.variables, batch, ctx, self.accumulate
-            )
-
+        gradient = functools.partial(
+            loss_and_gradient,
+            self.objective,
+            trained,
+            state.variables,
+            ctx=ctx,
+            accumulate=self.accumulate,
+        )
         if shape is None:
             loss, aux, grads = gradient(batch)
         else:
@@ -272,7 +274,7 @@ class Step:
         return prepared
 
 
-def _together(before: Metrics, after: Metrics, phase: str) -> Metrics:
+def _merge_metrics(before: Metrics, after: Metrics, phase: str) -> Metrics:
     """Metrics of a step of several updates: under the name of each phase; losses and squared
     gradient norms add up. A phase that stands several times reports its last update."""
     if not phase:

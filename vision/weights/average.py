@@ -16,8 +16,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from vision.checkpoint.reading import flatten, load_state
 from vision.checkpoint.store import Checkpoints, CheckpointStore
-from vision.checkpoint.stored import flatten, load_state
 from vision.config.errors import UserError
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import nearest

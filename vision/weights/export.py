@@ -25,7 +25,7 @@ import ml_dtypes
 import numpy as np
 
 from vision.checkpoint.commands import exported
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.cli import UsageError, parse, run_main, whole_number
 from vision.config.specs import to_plain
 from vision.models.adapted import AdaptedTower, merged

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from vision.checkpoint.stored import flatten, load_state
+from vision.checkpoint.reading import flatten, load_state
 from vision.config.ranges import Regex, checked
 from vision.models.adapted import AdaptedTower
 from vision.models.dual import Dual

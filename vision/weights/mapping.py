@@ -13,7 +13,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.errors import UserError
 
 Tree = Any

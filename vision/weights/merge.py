@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import locate
 from vision.config.specs import build

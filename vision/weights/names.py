@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Mapping
 from typing import Any, Literal, NamedTuple
 
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.schema import locate
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer

@@ -19,7 +19,7 @@ import numpy as np
 from absl import logging
 
 from vision.checkpoint.checksum import checksum, total
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import locate
 from vision.data.fingerprint import fingerprint, ops_identity

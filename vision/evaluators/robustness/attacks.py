@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from vision.blocks.attack import Attack, AttackState, LogitsFn, ended, init, run, updates
 from vision.blocks.attack_rules import cross_entropy
-from vision.checkpoint.stored import flatten
+from vision.checkpoint.reading import flatten
 from vision.evaluate.evaluator import Predict
 from vision.evaluators.features.store import replace
 from vision.evaluators.image_text.embeddings import Rows

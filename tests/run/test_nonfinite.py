@@ -11,7 +11,7 @@ import ml_collections
 import numpy as np
 import pytest
 
-from vision.checkpoint.stored import load_state
+from vision.checkpoint.reading import load_state
 from vision.config.specs import load, spec
 from vision.data.pipeline import TrainData
 from vision.data.source import SourceInfo

@@ -1,4 +1,4 @@
-"""Checkpoints as they lie on disk: finding, reading, comparing, verifying. Nothing is moved."""
+"""Reading checkpoints from disk: finding, loading, comparing, verifying. Moves no files."""
 
 from __future__ import annotations
 
@@ -83,11 +83,9 @@ def read(
     stored = {name: (stored_names or {}).get(name, name) for name in target}
     arguments = {
         stored[name]: ocp.RestoreArgs(restore_type=np.ndarray)
-        if wanted is None
-        else ocp.ArrayRestoreArgs(
-            sharding=wanted.sharding, global_shape=wanted.shape, dtype=wanted.dtype
-        )
-        for name, wanted in target.items()
+        if leaf is None
+        else ocp.ArrayRestoreArgs(sharding=leaf.sharding, global_shape=leaf.shape, dtype=leaf.dtype)
+        for name, leaf in target.items()
     }
     # The handler itself: what is around it in Orbax waits for other processes, which would never
     # come if one of them alone met a damaged file.
@@ -238,17 +236,17 @@ def load_matching(
         or has another shape there.
     """
     target = flatten(into)
-    wanted = {name: leaf for name, leaf in target.items() if re.search(pattern, name)}
-    found, arrays = load_state(workdir, step, pattern)
-    where = folder_of(workdir) / str(found)
-    problems = [f"{name} is not in {where}" for name in wanted if name not in arrays]
-    problems += [f"{name} is in {where} but not in this model" for name in arrays.keys() - wanted]
+    replaced = {name: leaf for name, leaf in target.items() if re.search(pattern, name)}
+    loaded_step, arrays = load_state(workdir, step, pattern)
+    where = folder_of(workdir) / str(loaded_step)
+    problems = [f"{name} is not in {where}" for name in replaced if name not in arrays]
+    problems += [f"{name} is in {where} but not in this model" for name in arrays.keys() - replaced]
     problems += [
         f"{name} has shape {arrays[name].shape} in {where} and {tuple(leaf.shape)} here"
-        for name, leaf in wanted.items()
+        for name, leaf in replaced.items()
         if name in arrays and arrays[name].shape != tuple(leaf.shape)
     ]
-    if not wanted and not arrays:
+    if not replaced and not arrays:
         problems = [f"no array there or here; names look like {next(iter(target), 'nothing')}"]
     if problems:
         raise CheckpointError(
@@ -261,7 +259,7 @@ def load_matching(
     ]
     others = CheckpointManifest.read(where).leaves
     report = Loaded(
-        step=found,
+        step=loaded_step,
         taken=tuple(name for name in target if name in arrays),
         kept=tuple(name for name in target if name not in arrays),
         unused=tuple(name for name in others if name not in arrays),
