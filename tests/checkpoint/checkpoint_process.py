@@ -1,12 +1,13 @@
 """One process of a run that saves or restores a sharded state; run by test_checkpoint_processes.
 
-python checkpoint_process.py save|restore WORKDIR FSDP COORDINATOR COUNT INDEX
+python checkpoint_process.py save|restore|race WORKDIR FSDP COORDINATOR COUNT INDEX
 """
 
 from __future__ import annotations
 
 import logging
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vision.checkpoint.manifest import CheckpointManifest
 from vision.checkpoint.store import Checkpoints, CheckpointStore
 from vision.parallel.mesh import Mesh
 
@@ -62,6 +64,30 @@ def restore(workdir: Path, mesh: jax.sharding.Mesh) -> str:
     return f"{step} of {store.steps()}"
 
 
+def race(workdir: Path, mesh: jax.sharding.Mesh) -> str:
+    """The step that is restored while the newest one is being saved slowly."""
+    store = CheckpointStore(workdir, Checkpoints(keep=2))
+    encode = CheckpointManifest.encode
+
+    def slow(manifest: CheckpointManifest) -> bytes:
+        time.sleep(2)
+        return encode(manifest)
+
+    CheckpointManifest.encode = slow  # pyright: ignore[reportAttributeAccessIssue]
+    for step in (1, 2):
+        state = {
+            name: jax.make_array_from_callback(
+                x.shape, x.sharding, lambda i, n=name, s=step: value(n, s)[i]
+            )
+            for name, x in layout(mesh).items()
+        }
+        assert store.save(step, state, {"step": step}, wait=step == 1)
+    restored = store.restore(layout(mesh))
+    store.close()
+    assert restored is not None
+    return str(restored[1]["step"])
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("absl").setLevel(logging.ERROR)
@@ -70,5 +96,7 @@ if __name__ == "__main__":
     devices = Mesh(data=-1, fsdp=int(fsdp)).build()
     if command == "save":
         save(Path(where), devices)
+    elif command == "race":
+        print(race(Path(where), devices), flush=True)
     else:
         print(restore(Path(where), devices), flush=True)

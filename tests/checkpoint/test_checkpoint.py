@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,9 @@ from jax.sharding import PartitionSpec as P
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from vision.checkpoint import reading
 from vision.checkpoint.commands import main
+from vision.checkpoint.manifest import CheckpointManifest
 from vision.checkpoint.reading import CheckpointError, flatten, load_matching, load_state
 from vision.checkpoint.store import Checkpoints, CheckpointStore
 from vision.parallel.mesh import Mesh
@@ -132,6 +136,40 @@ def test_a_step_may_overwrite_the_state_while_it_is_being_saved(tmp_path: Path):
     assert {step: digest(load_state(tmp_path, step)[1]) for step in digests} == {
         step: digest(flatten(jax.tree.map(lambda x, k=step: x + k, tree()))) for step in digests
     }
+
+
+def test_a_restore_waits_for_a_save_under_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    store = saved(tmp_path, {1: tree(1)})
+    encode = CheckpointManifest.encode
+
+    def slow(self: CheckpointManifest) -> bytes:
+        time.sleep(1)
+        return encode(self)
+
+    monkeypatch.setattr(CheckpointManifest, "encode", slow)
+    assert store.save(2, tree(2), {"step": 2})
+    restored = store.restore(shapes(tree()))
+    store.close()
+    assert restored is not None
+    assert restored[1]["step"] == 2
+    assert digest(restored[0]) == digest(tree(2))
+
+
+def test_a_reader_beside_a_run_that_deletes_its_checkpoint_reads_a_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    store = saved(tmp_path, {1: tree(1)})
+    first_read = reading.read_verified
+
+    def raced(path: Path, *arguments: Any) -> dict[str, np.ndarray]:
+        monkeypatch.setattr(reading, "read_verified", first_read)
+        assert store.save(2, tree(2), {"step": 2}, wait=True)
+        shutil.rmtree(path)
+        return first_read(path, *arguments)
+
+    monkeypatch.setattr(reading, "read_verified", raced)
+    assert load_state(tmp_path)[0] == 2
+    store.close()
 
 
 def make_differ(workdir: Path, step: int, **leaf: jax.Array) -> None:

@@ -78,3 +78,8 @@ def test_saved_by_two_processes_restored_by_any_number(tmp_path: Path):
     assert sorted(path.name for path in (workdir / "quarantine").iterdir()) == ["4-0", "7-0"]
     assert "checkpoints/4 is not usable: unreadable for another process" in first[1]
     assert not (view / "quarantine").exists()
+
+
+def test_two_processes_restore_a_step_whose_save_is_under_way(tmp_path: Path):
+    outputs = run("race", tmp_path, tmp_path, fsdp=4)
+    assert [output for output, _ in outputs] == ["2\n", "2\n"]

@@ -79,6 +79,22 @@ def test_event_files_hold_the_scalars_and_hide_what_was_cut_off(tmp_path: Path):
     assert restarts == [6]
 
 
+def test_a_log_reopened_at_step_0_hides_the_abandoned_events_and_overwrites_none(tmp_path: Path):
+    for steps in (3, 2):
+        log = MetricLog(tmp_path, 0)
+        for step in range(1, steps + 1):
+            log.write(step, {"train/loss": 0.5})
+        log.flush()
+    first, second = sorted((tmp_path / "tensorboard").iterdir())
+    in_order = [
+        "restart" if event.HasField("session_log") else event.step
+        for event in events(tmp_path / "tensorboard")
+        if event.HasField("session_log") or event.summary.value
+    ]
+    assert in_order == [1, 2, 3, "restart", 1, 2]
+    assert first.stat().st_size > second.stat().st_size > 0
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from vision.checkpoint.manifest import CheckpointManifest
 from vision.checkpoint.reading import load_state
 from vision.config.specs import load, spec
 from vision.data.pipeline import TrainData
@@ -148,6 +150,34 @@ def test_rollback_goes_on_behind_the_batch_that_failed(
     train(run_on, tmp_path / "a", accept_config_change=True)
     train(config((bad,), 9, action="rollback"), tmp_path / "c")
     assert digest(load_state(tmp_path / "a")[1]) == digest(load_state(tmp_path / "c")[1])
+
+
+@pytest.mark.parametrize("every", [5, 6])
+def test_rollback_waits_for_a_save_that_is_under_way(
+    every: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The save takes longer than the steps up to the failure; the result is that of fast saves."""
+    batches = order(12)
+    bad = next(i for i in batches[6] if all(i not in b for b in batches[:6] + batches[7:]))
+
+    def rolled_back(folder: Path) -> str:
+        made = config((bad,), 10, action="rollback")
+        made.checkpoints.every = f"{every} steps"
+        assert train(made, folder).step == 10
+        assert [row["step"] for row in rows(folder)] == list(range(1, 11))
+        (skipped,) = rows(folder, "skipped.jsonl")
+        assert (skipped["step"], skipped["update"]) == (every, 7)
+        return digest(load_state(folder)[1])
+
+    fast = rolled_back(tmp_path / "fast")
+    quick = CheckpointManifest.encode
+
+    def slow(self: CheckpointManifest) -> bytes:
+        time.sleep(1.5)
+        return quick(self)
+
+    monkeypatch.setattr(CheckpointManifest, "encode", slow)
+    assert rolled_back(tmp_path / "slow") == fast
 
 
 def test_rollback_without_a_checkpoint_begins_again_and_gives_up_in_the_end(tmp_path: Path):

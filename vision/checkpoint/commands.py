@@ -98,6 +98,8 @@ def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
                 manifest = CheckpointManifest.read(folder / str(number))
                 read_verified(folder / str(number), manifest)
             except DamagedError as error:
+                if not (folder / str(number)).exists():
+                    continue  # deleted meanwhile by a run that goes on
                 problem = str(error)
         print(f"{number}  {problem or ('ok' if read else 'complete')}")
         damaged |= read and problem is not None

@@ -182,23 +182,44 @@ def load_state(
     Raises:
       CheckpointError: there is no such checkpoint, or no valid one.
     """
+    step, arrays, _ = _load(workdir, step, pattern)
+    return step, arrays
+
+
+def _load(
+    workdir: Path, step: int | None, pattern: str
+) -> tuple[int, dict[str, np.ndarray], CheckpointManifest]:
+    """``load_state``, and the manifest of the checkpoint."""
     folder = folder_of(workdir)
-    steps = complete(folder)
-    if step is not None and step not in steps:
-        have = ", ".join(map(str, steps)) or "none"
-        raise CheckpointError(f"{folder} holds no valid checkpoint of step {step}; it has {have}")
-    for candidate in reversed(steps) if step is None else [step]:
-        path = folder / str(candidate)
-        try:
-            return candidate, read_verified(path, CheckpointManifest.read(path), pattern)
-        except DamagedError as error:
-            log.warning("checkpoint %s is not usable: %s", path, error)
-            if step is not None:
-                raise CheckpointError(
-                    f"checkpoint {path} is not usable: {error}; the steps there are "
-                    f"{', '.join(map(str, steps))}"
-                ) from error
-    raise CheckpointError(f"{folder} holds no valid checkpoint")
+    gone: set[int] = set()
+    while True:
+        steps = complete(folder)
+        if step is not None and step not in steps:
+            have = ", ".join(map(str, steps)) or "none"
+            raise CheckpointError(
+                f"{folder} holds no valid checkpoint of step {step}; it has {have}"
+            )
+        damaged = False
+        for candidate in reversed(steps) if step is None else [step]:
+            path = folder / str(candidate)
+            try:
+                manifest = CheckpointManifest.read(path)
+                return candidate, read_verified(path, manifest, pattern), manifest
+            except DamagedError as error:
+                if not path.exists() and candidate not in gone:
+                    # A run that goes on beside this has deleted it and has newer ones.
+                    gone.add(candidate)
+                    break
+                damaged = True
+                log.warning("checkpoint %s is not usable: %s", path, error)
+                if step is not None:
+                    raise CheckpointError(
+                        f"checkpoint {path} is not usable: {error}; the steps there are "
+                        f"{', '.join(map(str, steps))}"
+                    ) from error
+        else:
+            found = "; those that it has are damaged" if damaged else ""
+            raise CheckpointError(f"{folder} holds no valid checkpoint{found}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -237,7 +258,7 @@ def load_matching(
     """
     target = flatten(into)
     replaced = {name: leaf for name, leaf in target.items() if re.search(pattern, name)}
-    loaded_step, arrays = load_state(workdir, step, pattern)
+    loaded_step, arrays, manifest = _load(workdir, step, pattern)
     where = folder_of(workdir) / str(loaded_step)
     problems = [f"{name} is not in {where}" for name in replaced if name not in arrays]
     problems += [f"{name} is in {where} but not in this model" for name in arrays.keys() - replaced]
@@ -257,12 +278,11 @@ def load_matching(
     leaves = [
         _like(arrays[name], leaf) if name in arrays else leaf for name, leaf in target.items()
     ]
-    others = CheckpointManifest.read(where).leaves
     report = Loaded(
         step=loaded_step,
         taken=tuple(name for name in target if name in arrays),
         kept=tuple(name for name in target if name not in arrays),
-        unused=tuple(name for name in others if name not in arrays),
+        unused=tuple(name for name in manifest.leaves if name not in arrays),
     )
     return jax.tree.unflatten(jax.tree.structure(into), leaves), report
 

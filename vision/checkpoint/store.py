@@ -181,8 +181,9 @@ class CheckpointStore:
     def restore(self, abstract: T) -> tuple[T, dict[str, Any]] | None:
         """The newest valid state, laid out like ``abstract``, and its meta data.
 
-        Every array is compared with its checksum. A checkpoint that fails is set aside with a
-        loud line, and the one before it is used.
+        Waits for a save under way, which counts once it is complete. Every array is compared with
+        its checksum. A checkpoint that fails is set aside, which is logged as a warning, and the
+        one before it is used.
 
         Args:
           abstract: tree of ``jax.ShapeDtypeStruct``, with shardings.
@@ -194,7 +195,7 @@ class CheckpointStore:
           CheckpointError: the newest checkpoint holds other arrays than ``abstract``: it belongs
             to another config.
         """
-        self._settle()
+        self._finish_save()
         target = flatten(abstract)
         while (step := agree(max(complete(self.folder), default=-1))) >= 0:
             path, problem = self.folder / str(step), ""
@@ -226,14 +227,13 @@ class CheckpointStore:
         return None
 
     def steps(self) -> list[int]:
-        """Of the checkpoints that are there or being written."""
+        """Steps of the checkpoints that are complete or being written, oldest first."""
         self._settle()
         return sorted(self._manager.all_steps())
 
     def wait(self) -> None:
         """Returns when no save is under way."""
-        self._settle()
-        self._manager.wait_until_finished()
+        self._finish_save()
 
     def close(self) -> None:
         """Waits for saves under way."""
@@ -245,6 +245,16 @@ class CheckpointStore:
             self._emptying.join()
         if self._leader:
             self._empty_trash()
+
+    def _finish_save(self) -> None:
+        """Waits until no save is under way; logs the error of one that failed."""
+        self._settle()
+        try:
+            self._manager.wait_until_finished()
+            self._manager.check_for_errors()
+        except Exception as error:  # orbax raises whatever the file system raised
+            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            self._start_over()
 
     def _settle(self) -> None:
         """Waits until the last save has been started; logs what went wrong with that."""

@@ -71,8 +71,11 @@ class EventFile:
         folder.mkdir(exist_ok=True)
         self._folder = folder
         self._writer: EventsWriter | None = None
-        self._attempt(lambda: EventsWriter(str(folder / "events")))
-        if step:  # hides what an earlier run wrote beyond its last checkpoint
+        earlier = len(list(folder.iterdir()))
+        # The writer's own file name has whole seconds: a second file within one needs another.
+        suffix = f".{earlier:06d}"
+        self._attempt(lambda: EventsWriter(str(folder / "events"), filename_suffix=suffix))
+        if step or earlier:  # hides what was written beyond the checkpoint of ``step``
             self.write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
