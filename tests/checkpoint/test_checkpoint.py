@@ -16,6 +16,7 @@ from jax.sharding import PartitionSpec as P
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
+from tests.checkpoint.states import saved, shapes, tree
 from vision.checkpoint import reading
 from vision.checkpoint.commands import main
 from vision.checkpoint.manifest import CheckpointManifest
@@ -23,27 +24,6 @@ from vision.checkpoint.reading import CheckpointError, flatten, load_matching, l
 from vision.checkpoint.store import Checkpoints, CheckpointStore
 from vision.parallel.mesh import Mesh
 from vision.train.state import digest
-
-
-def tree(scale: float = 1.0) -> dict:
-    return {
-        "params": {"model": {"kernel": scale * jnp.arange(64.0).reshape(16, 4)}},
-        "opt_state": (jnp.ones(3, jnp.bfloat16), {"count": jnp.asarray(7, jnp.int32)}),
-        "step": jnp.asarray(3, jnp.int32),
-    }
-
-
-def shapes(state: dict) -> dict:
-    return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), state
-    )
-
-
-def saved(workdir: Path, states: dict[int, dict]) -> CheckpointStore:
-    store = CheckpointStore(workdir, Checkpoints(keep=9))
-    for step, state in states.items():
-        assert store.save(step, state, {"step": step}, wait=True)
-    return store
 
 
 def test_what_is_kept(tmp_path: Path):

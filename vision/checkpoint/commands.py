@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from vision.checkpoint.identity import check_identity
 from vision.checkpoint.manifest import CheckpointManifest, DamagedError
 from vision.checkpoint.reading import (
     CheckpointError,
@@ -18,6 +19,7 @@ from vision.checkpoint.reading import (
     incomplete,
     load_state,
     read_verified,
+    step_numbers,
 )
 from vision.config.cli import UsageError, parse, whole_number
 from vision.train.state import digest
@@ -87,7 +89,7 @@ def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} does not exist")
     problems = dict(incomplete(folder))
-    steps = sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+    steps = step_numbers(folder)
     if step is not None and step not in steps:
         raise CheckpointError(f"{folder} has no step {step}; it has {steps}")
     damaged = False
@@ -96,8 +98,9 @@ def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
         if read and problem is None:
             try:
                 manifest = CheckpointManifest.read(folder / str(number))
+                check_identity(manifest, folder / str(number), workdir, strict=False)
                 read_verified(folder / str(number), manifest)
-            except DamagedError as error:
+            except (DamagedError, CheckpointError) as error:
                 if not (folder / str(number)).exists():
                     continue  # deleted meanwhile by a run that goes on
                 problem = str(error)

@@ -16,14 +16,27 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import future
 
 from vision.checkpoint.checksum import Sums, as_text, checksum, total
+from vision.config.errors import UserError
 from vision.config.old_names import current_array
 from vision.parallel import cluster
 
 ITEM, _FILE = "manifest", "manifest.json"
 
 
+class CheckpointError(UserError):
+    """A checkpoint cannot be written or read; the message names it and the way out."""
+
+
 class DamagedError(Exception):
     """What a checkpoint holds is not what was saved; the message says what."""
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The error for what the file system refuses: it proves no damage, so nothing is moved."""
+    return CheckpointError(
+        f"{error.filename or path} cannot be read ({error.strerror}): mend that and start again; "
+        "nothing was moved"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,27 +55,51 @@ class ArrayEntry:
 
 
 @dataclasses.dataclass(frozen=True)
+class RunIdentity:
+    """What tells one run from another.
+
+    Attributes:
+      config: SHA-256 of its ``config.json``, in hexadecimal.
+      seed: of its config; None where that has none.
+    """
+
+    config: str
+    seed: int | None
+
+
+@dataclasses.dataclass(frozen=True)
 class CheckpointManifest:
     """What stands beside the arrays of a checkpoint.
 
     Attributes:
       leaves: name to array.
       meta: whatever the loop stored beside the state.
+      step: number of the checkpoint; None where an old one does not say.
+      run: the run that saved it; None where an old one does not say.
       stored_names: name to what the checkpoint calls it, where that is an older name.
     """
 
     leaves: Mapping[str, ArrayEntry]
     meta: Mapping[str, Any]
+    step: int | None = None
+    run: RunIdentity | None = None
     stored_names: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, step_folder: Path) -> CheckpointManifest:
-        """Raises DamagedError if it is missing or not what was written."""
+        """The manifest of a checkpoint.
+
+        Raises:
+          DamagedError: it is missing or not what was written.
+          CheckpointError: the file system refuses to give it out, which proves no damage.
+        """
         path = step_folder / ITEM / _FILE
         try:
             seal, _, body = path.read_bytes().partition(b"\n")
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise DamagedError(f"{ITEM}/{_FILE} is missing: {error.strerror}") from error
         except OSError as error:
-            raise DamagedError(f"{ITEM}/{_FILE} cannot be read: {error.strerror}") from error
+            raise unreadable(path, error) from error
         if seal != hashlib.sha256(body).hexdigest().encode():
             raise DamagedError(f"{ITEM}/{_FILE} is not what was written")
         plain = json.loads(body)
@@ -72,12 +109,16 @@ class CheckpointManifest:
             dtype, shape, sums = plain["leaves"][stored_name]
             leaves[name] = ArrayEntry(dtype, tuple(shape), sums)
         older = {name: old for name, old in names.items() if name != old}
-        return cls(leaves, plain["meta"], older)
+        run = RunIdentity(**plain["run"]) if plain.get("run") else None
+        step = plain.get("step", plain["meta"].get("step"))
+        return cls(leaves, plain["meta"], step, run, older)
 
     def encode(self) -> bytes:
         """A line with the SHA-256 of what follows, then JSON."""
         leaves = {name: dataclasses.astuple(leaf) for name, leaf in self.leaves.items()}
-        body = json.dumps({"meta": dict(self.meta), "leaves": leaves}).encode()
+        run = None if self.run is None else dataclasses.asdict(self.run)
+        plain = {"step": self.step, "run": run, "meta": dict(self.meta), "leaves": leaves}
+        body = json.dumps(plain).encode()
         return hashlib.sha256(body).hexdigest().encode() + b"\n" + body
 
     def differing(self, arrays: Mapping[str, jax.Array | np.ndarray]) -> list[str]:
@@ -118,7 +159,8 @@ class ManifestHandler(ocp.AsyncCheckpointHandler):
                 name: ArrayEntry(x.dtype.name, tuple(x.shape), as_text(s[name] for s in everyone))
                 for name, x in args.abstract.items()
             }
-            (directory / _FILE).write_bytes(CheckpointManifest(leaves, args.meta).encode())
+            manifest = CheckpointManifest(leaves, args.meta, args.step, args.run)
+            (directory / _FILE).write_bytes(manifest.encode())
 
         return [future.CommitFutureAwaitingContractedSignals(write(), name="manifest")]
 
@@ -139,20 +181,29 @@ class ManifestSave(ocp.args.CheckpointArgs):
       abstract: name to shape and dtype.
       meta: JSON beside them.
       name: of this save, the same in all processes and for no other save.
+      step: number of the checkpoint.
+      run: the run that saves it; None for none.
       sums: array's name to the parts of its ``checksum``, once they are under way.
     """
 
     abstract: Mapping[str, jax.ShapeDtypeStruct]
     meta: Mapping[str, Any]
     name: str
+    step: int
+    run: RunIdentity | None
     sums: concurrent.futures.Future[Mapping[str, Sums]]
 
     @classmethod
     def of(
-        cls, arrays: Mapping[str, jax.Array | np.ndarray], meta: Mapping[str, Any], name: str
+        cls,
+        arrays: Mapping[str, jax.Array | np.ndarray],
+        meta: Mapping[str, Any],
+        name: str,
+        step: int,
+        run: RunIdentity | None,
     ) -> ManifestSave:
         """Holds on to no array."""
         abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
         # A copy, since the caller may change it; and what JSON cannot hold fails here.
         copied = json.loads(json.dumps(dict(meta)))
-        return cls(abstract, copied, name, concurrent.futures.Future())
+        return cls(abstract, copied, name, step, run, concurrent.futures.Future())

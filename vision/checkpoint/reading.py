@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,8 +15,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
 
-from vision.checkpoint.manifest import ITEM, CheckpointManifest, DamagedError
-from vision.config.errors import UserError
+from vision.checkpoint.identity import check_identity
+from vision.checkpoint.manifest import (
+    ITEM,
+    CheckpointError,
+    CheckpointManifest,
+    DamagedError,
+    unreadable,
+)
 from vision.parallel.mesh import path_of
 
 Tree = Any
@@ -24,10 +31,7 @@ log = logging.getLogger(__name__)
 
 STATE = "state"
 _COMMITTED = "_CHECKPOINT_METADATA"
-
-
-class CheckpointError(UserError):
-    """A checkpoint cannot be written or read; the message names it and the way out."""
+_STEP = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
 
 def flatten(tree: Tree) -> dict[str, Any]:
@@ -40,26 +44,72 @@ def folder_of(workdir: Path) -> Path:
     return workdir.resolve() / "checkpoints"
 
 
+def step_numbers(folder: Path) -> list[int]:
+    """Numbers that name something in a folder of checkpoints, in order: ``60``.
+
+    Other names are left alone: ``0060``, ``60 copy`` and digits of other scripts are no steps.
+
+    Raises:
+      CheckpointError: the folder cannot be listed.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()]
+    except OSError as error:
+        raise unreadable(folder, error) from error
+    return sorted(int(name) for name in names if _STEP.fullmatch(name))
+
+
 def incomplete(folder: Path) -> Iterator[tuple[int, str]]:
-    """Steps whose folder is not a whole checkpoint: half written, half deleted, or junk."""
-    for path in sorted(folder.iterdir()):
-        if not path.name.isdigit():
-            continue
-        missing = [name for name in (_COMMITTED, STATE, ITEM) if not (path / name).exists()]
-        if missing:
-            yield int(path.name), f"{', '.join(missing)} missing"
+    """Steps that lack a part of a checkpoint: half written, half deleted, or something else.
+
+    Raises:
+      CheckpointError: it cannot be told whether a part is there.
+    """
+    for step in step_numbers(folder):
+        path = folder / str(step)
+        try:
+            missing = [name for name in (_COMMITTED, STATE, ITEM) if not _exists(path / name)]
+            there = _exists(path)
+        except OSError as error:
+            raise unreadable(path, error) from error
+        if missing and there:
+            yield step, f"{', '.join(missing)} missing"
+
+
+def _exists(path: Path) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def refused_by_file_system(step_folder: Path) -> CheckpointError | None:
+    """The error for a checkpoint with a file that exists and that the file system does not give
+    out (permissions, a broken mount, too many open files); None where all files can be read."""
+
+    def stop(error: OSError) -> None:
+        raise error
+
+    try:
+        for folder, _, names in os.walk(step_folder, onerror=stop):
+            for name in names:
+                with open(os.path.join(folder, name), "rb") as file:
+                    while file.read(1 << 24):
+                        pass
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        return unreadable(step_folder, error)
+    return None
 
 
 def complete(folder: Path) -> list[int]:
-    """Steps with a whole checkpoint, oldest first; what is in it may still be damaged."""
+    """Steps with a complete checkpoint, oldest first; its contents may still be damaged."""
     if not folder.is_dir():
         return []
     broken = dict(incomplete(folder))
-    return sorted(
-        int(path.name)
-        for path in folder.iterdir()
-        if path.name.isdigit() and int(path.name) not in broken
-    )
+    return [step for step in step_numbers(folder) if step not in broken]
 
 
 def read(
@@ -112,11 +162,14 @@ def read_verified(
 
     Raises:
       DamagedError: one cannot be read, or is not what was saved; it is named.
+      CheckpointError: the file system refuses to give out a file of it.
     """
     names = [name for name in manifest.leaves if re.search(pattern, name)]
     try:
         arrays = read(step_folder, dict.fromkeys(names), manifest.stored_names)
     except Exception as error:
+        if (refused := refused_by_file_system(step_folder)) is not None:
+            raise refused from error
         bad = {
             name: problem for name in names if (problem := _unreadable(step_folder, manifest, name))
         }
@@ -180,7 +233,8 @@ def load_state(
       pattern: regular expression; only arrays in whose name it is found are read.
 
     Raises:
-      CheckpointError: there is no such checkpoint, or no valid one.
+      CheckpointError: there is no such checkpoint, no valid one, or one that belongs to another
+        step or run.
     """
     step, arrays, _ = _load(workdir, step, pattern)
     return step, arrays
@@ -204,6 +258,7 @@ def _load(
             path = folder / str(candidate)
             try:
                 manifest = CheckpointManifest.read(path)
+                check_identity(manifest, path, workdir, strict=False)
                 return candidate, read_verified(path, manifest, pattern), manifest
             except DamagedError as error:
                 if not path.exists() and candidate not in gone:

@@ -19,17 +19,23 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.checksum import checksum
-from vision.checkpoint.manifest import ITEM, CheckpointManifest, DamagedError, ManifestSave
+from vision.checkpoint.identity import check_identity, identity_of_run
+from vision.checkpoint.manifest import (
+    ITEM,
+    CheckpointError,
+    CheckpointManifest,
+    DamagedError,
+    ManifestSave,
+)
 from vision.checkpoint.reading import (
     STATE,
     compare,
@@ -38,7 +44,9 @@ from vision.checkpoint.reading import (
     flatten,
     incomplete,
     read,
+    refused_by_file_system,
 )
+from vision.checkpoint.retention import preservation_policy
 from vision.parallel.cluster import agree, barrier, gather, is_main
 
 Tree = Any
@@ -87,8 +95,10 @@ class CheckpointStore:
     """The checkpoints of one workdir. All processes of a run make one and call it alike."""
 
     def __init__(self, workdir: Path, options: Checkpoints):
-        self.folder = workdir.resolve() / "checkpoints"
-        self._quarantine = workdir.resolve() / "quarantine"
+        self.workdir = workdir.resolve()
+        self.folder = self.workdir / "checkpoints"
+        self._quarantine = self.workdir / "quarantine"
+        self._run = identity_of_run(workdir)
         self._leader = is_main()
         self._emptying: threading.Thread | None = None
         self._staging: dict[str, jax.Array] = {}
@@ -103,23 +113,17 @@ class CheckpointStore:
         if self._leader:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._empty_trash()
+            self._set_aside_unreadable_names()
             for step, problem in list(incomplete(self.folder)):
                 self._set_aside(step, problem)
         barrier("checkpoints: looked through")
         self._manager = self._open(options)
 
     def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
-        kept: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
-        if options.keep_every:
-            kept.append(managers.EveryNSteps(options.keep_every))
-        if options.keep_every_s:
-            kept.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
-        if options.best:
-            kept.append(_Best(self.folder, options.best, options.best_mode, options.keep_best))
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=managers.AnyPreservationPolicy(kept),
+                preservation_policy=preservation_policy(self.folder, options),
                 todelete_subdir=_TRASH,
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
@@ -153,7 +157,8 @@ class CheckpointStore:
                 self._manager.wait_until_finished()
                 arrays, detached = self._detached(flatten(state))
                 self._saves += 1
-                manifest = ManifestSave.of(arrays, meta, f"manifest/{step}/{self._saves}")
+                name = f"manifest/{step}/{self._saves}"
+                manifest = ManifestSave.of(arrays, meta, name, step, self._run)
                 if detached and self._starter and not wait:
                     self._starting = self._starter.submit(self._start, step, arrays, manifest)
                 else:
@@ -193,24 +198,26 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: the newest checkpoint holds other arrays than ``abstract``: it belongs
-            to another config.
+            to another config; the file system refuses to give it out; or there were checkpoints
+            and none is valid.
         """
         self._finish_save()
         target = flatten(abstract)
         while (step := agree(max(complete(self.folder), default=-1))) >= 0:
             path, problem = self.folder / str(step), ""
             arrays: dict[str, Any] = {}
-            manifest = None
-            try:
-                manifest = CheckpointManifest.read(path)
-            except DamagedError as error:
-                problem = str(error)
+            manifest = self._read_manifest(path)
+            if isinstance(manifest, DamagedError):
+                manifest, problem = None, str(manifest)
             if not any(gather(problem)) and manifest is not None:
                 compare(manifest.leaves, target, path)
+                refused = None
                 try:
                     arrays = read(path, target, manifest.stored_names)
                 except Exception as error:
                     problem = f"unreadable ({first_line(error)})"
+                    refused = refused_by_file_system(path)
+                self._raise_together(refused)
                 # Checksums of sharded arrays are made by all processes, or by none.
                 if not any(gather(problem)):
                     if not (differing := manifest.differing(arrays)):
@@ -223,8 +230,48 @@ class CheckpointStore:
                 self._set_aside(step, problem or "unreadable for another process")
             barrier(f"checkpoints: {step} set aside")
             self._manager.reload()
+        if lost := agree(self._checkpoints_in_quarantine()):
+            raise CheckpointError(
+                f"{self.folder} holds no valid checkpoint, but had some: {', '.join(lost)} in "
+                f"{self._quarantine}. Put a good copy into {self.folder} to go on from it; to "
+                f"begin at step 0, delete {self._quarantine} or take another --workdir"
+            )
         self._stage(target)
         return None
+
+    def _read_manifest(self, path: Path) -> CheckpointManifest | DamagedError:
+        """Raises CheckpointError on all processes where one of them cannot read it, or it is that
+        of another step or run."""
+        refused = None
+        manifest: CheckpointManifest | DamagedError = DamagedError("")
+        try:
+            manifest = CheckpointManifest.read(path)
+            check_identity(manifest, path, self.workdir)
+        except DamagedError as error:
+            manifest = error
+        except CheckpointError as error:
+            refused = error
+        self._raise_together(refused)
+        return manifest
+
+    def _raise_together(self, error: CheckpointError | None) -> None:
+        """Raises the error that this or another process has; every process has to call it."""
+        if error is not None:
+            gather(str(error))
+            raise error
+        for process, text in enumerate(gather("")):
+            if text:
+                raise CheckpointError(f"process {process}: {text}")
+
+    def _checkpoints_in_quarantine(self) -> list[str]:
+        """Names of what was set aside and has parts of a checkpoint; of junk there is none."""
+        if not self._quarantine.is_dir():
+            return []
+        return sorted(
+            path.name
+            for path in self._quarantine.iterdir()
+            if (path / STATE).exists() or (path / ITEM).exists()
+        )
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are complete or being written, oldest first."""
@@ -298,7 +345,14 @@ class CheckpointStore:
             self._staging[name] = _copy_over(room, x) if fits else _copy(x)
         return dict(self._staging), True
 
-    def _set_aside(self, step: int, problem: str) -> None:
+    def _set_aside_unreadable_names(self) -> None:
+        """Names that Orbax would read as the number of another step: digits of other scripts."""
+        for path in self.folder.iterdir():
+            name = path.name.strip()
+            if name.isdecimal() and (not name.isascii() or name != path.name):
+                self._set_aside(path.name, "its name is no number of a step")
+
+    def _set_aside(self, step: int | str, problem: str) -> None:
         self._quarantine.mkdir(exist_ok=True)
         source, number = self.folder / str(step), 0
         while (goal := self._quarantine / f"{step}-{number}").exists():
@@ -318,33 +372,6 @@ class CheckpointStore:
             name="empty checkpoint trash",
         )
         self._emptying.start()
-
-
-@dataclasses.dataclass
-class _Best:
-    """Which checkpoints are the best ``n`` by a metric in their manifests' meta data."""
-
-    folder: Path
-    metric: str
-    mode: str
-    n: int
-    _seen: dict[int, float | None] = dataclasses.field(default_factory=dict)
-
-    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
-        values = {info.step: self._value(info.step) for info in checkpoints}
-        sign = 1 if self.mode == "max" else -1
-        measured = {step: sign * x for step, x in values.items() if x is not None and x == x}
-        best = sorted(measured, key=lambda step: (measured[step], step))[-self.n :]
-        return [info.step in best for info in checkpoints]
-
-    def _value(self, step: int) -> float | None:
-        if step not in self._seen:
-            try:
-                meta = CheckpointManifest.read(self.folder / str(step)).meta
-            except DamagedError:
-                return None  # being written, or broken
-            self._seen[step] = meta.get("metrics", {}).get(self.metric)
-        return self._seen[step]
 
 
 def _layout(x: jax.Array) -> tuple[Any, ...]:

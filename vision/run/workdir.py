@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import ml_collections
 
+from vision.checkpoint.identity import CONFIG, remember_earlier
 from vision.config import config_files
 from vision.config.errors import UserError
 from vision.config.specs import (
@@ -25,7 +26,7 @@ from vision.config.specs import (
 )
 from vision.parallel import cluster
 
-CONFIG, DATA_SPEC = "config.json", "run.json"
+DATA_SPEC = "run.json"
 # Where the modules beside the config file lie that the config's constructors come from.
 MODULES = "modules.json"
 log = logging.getLogger(__name__)
@@ -94,7 +95,13 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
             )
     if now or before:
         write_text(workdir / MODULES, json.dumps(now, indent=2) + "\n")
-    write_text(path, to_json(config))
+    text = to_json(config)
+    if path.exists() and (earlier := path.read_bytes()) != text.encode():
+        try:
+            remember_earlier(workdir, earlier)
+        except OSError as error:
+            raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+    write_text(path, text)
     return lock
 
 

@@ -1,0 +1,67 @@
+"""Which checkpoints are kept when a new one is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from orbax.checkpoint import checkpoint_managers as managers
+
+from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, DamagedError
+
+if TYPE_CHECKING:
+    from vision.checkpoint.store import Checkpoints
+
+
+def preservation_policy(folder: Path, options: Checkpoints) -> managers.PreservationPolicy:
+    """What Orbax asks which checkpoints in ``folder`` to keep."""
+    policies: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
+    if options.keep_every:
+        policies.append(managers.EveryNSteps(options.keep_every))
+    if options.keep_every_s:
+        policies.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
+    if options.best:
+        policies.append(BestCheckpoints(folder, options.best, options.best_mode, options.keep_best))
+    return managers.AnyPreservationPolicy(policies)
+
+
+@dataclasses.dataclass
+class BestCheckpoints:
+    """Keeps the best ``n`` checkpoints by a metric in their manifests' meta data.
+
+    Attributes:
+      folder: of the checkpoints.
+      metric: such as ``test/top1``.
+      mode: ``max`` or ``min``.
+      n: how many are kept.
+    """
+
+    folder: Path
+    metric: str
+    mode: str
+    n: int
+    _values: dict[int, float | None] = dataclasses.field(default_factory=dict)
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Of every checkpoint, whether it is one of the best; Orbax calls it."""
+        best = self.best([info.step for info in checkpoints])
+        return [info.step in best for info in checkpoints]
+
+    def best(self, steps: Sequence[int]) -> list[int]:
+        """The best ``n`` of ``steps`` for which there is a value, best last; of equal ones the
+        newest."""
+        sign = 1 if self.mode == "max" else -1
+        values = {step: self._value(step) for step in steps}
+        measured = {step: sign * x for step, x in values.items() if x is not None and x == x}
+        return sorted(measured, key=lambda step: (measured[step], step))[-self.n :]
+
+    def _value(self, step: int) -> float | None:
+        if step not in self._values:
+            try:
+                meta = CheckpointManifest.read(self.folder / str(step)).meta
+            except (DamagedError, CheckpointError):
+                return None  # being written, broken, or not readable now
+            self._values[step] = meta.get("metrics", {}).get(self.metric)
+        return self._values[step]
