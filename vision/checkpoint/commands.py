@@ -170,7 +170,9 @@ def exported(
         entry = "ema" if "ema" in entries else "none"
     if entry != "none" and entry not in entries:
         has = ", ".join(["none", *sorted(entries)])
-        raise CheckpointError(f"{folder / str(loaded_step)} has no extra_state {entry!r}; it has {has}")
+        raise CheckpointError(
+            f"{folder / str(loaded_step)} has no extra_state {entry!r}; it has {has}"
+        )
     prefix = "" if entry == "none" else f"extra_state.{entry}."
     arrays = {
         name.removeprefix(prefix): np.ascontiguousarray(value)
