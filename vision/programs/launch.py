@@ -157,11 +157,9 @@ class _Set:
         with contextlib.ExitStack() as stack:
             # Process 0 too: an unbuffered `print` writes a line in pieces, others come in between.
             stdout = stderr = subprocess.PIPE
-            if index > 0 and self._launch.logs is not None:
-                self._launch.logs.mkdir(parents=True, exist_ok=True)
-                stdout = stack.enter_context(
-                    (self._launch.logs / f"process_{index}.log").open("ab")
-                )
+            if index > 0 and (logs := self._launch.logs) is not None:
+                logs.mkdir(parents=True, exist_ok=True)
+                stdout = stack.enter_context((logs / f"process_{index}.log").open("ab"))
                 stderr = subprocess.STDOUT
             child = subprocess.Popen(
                 [sys.executable, *self._launch.command],
