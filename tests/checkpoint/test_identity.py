@@ -126,7 +126,7 @@ def test_what_the_file_system_refuses_is_not_damage(part: str, tmp_path: Path):
         if folder.stat().st_uid == os.geteuid() and folder != Path("/"):
             folder.chmod(folder.stat().st_mode | 0o055)
     with denied(path):
-        with pytest.raises(CheckpointError, match="Permission denied.*nothing was moved"):
+        with pytest.raises(CheckpointError, match=r"Permission denied.*nothing was moved"):
             store.restore(shapes(tree()))
         with pytest.raises(CheckpointError, match="Permission denied"):
             load_state(workdir)
