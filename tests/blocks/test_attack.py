@@ -57,9 +57,12 @@ def go(attack: Any, logits_fn: Any, state: AttackState, until: int) -> AttackSta
     return run(attack, logits_fn, state, until)
 
 
+begin = jax.jit(init, static_argnums=0)
+
+
 def whole(attack: Any, logits_fn: Any = network, **arguments: Any) -> AttackState:
     given: Any = {"image": IMAGES, "label": LABELS, **arguments}
-    return go(attack, logits_fn, init(attack, jax.random.key(1), **given), updates(attack))
+    return go(attack, logits_fn, begin(attack, jax.random.key(1), **given), updates(attack))
 
 
 def distances(state: AttackState) -> dict[str, np.ndarray]:
@@ -70,7 +73,7 @@ def distances(state: AttackState) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_what_it_finds_and_how_it_goes_on(name: str, tmp_path: Path):
     attack = ATTACKS[name]
-    start = init(attack, jax.random.key(1), IMAGES, LABELS, MASK)
+    start = begin(attack, jax.random.key(1), IMAGES, LABELS, MASK)
     end = go(attack, network, start, updates(attack))
     found = np.asarray(end.found)
     assert found.sum() >= 3

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from bench.bitflips import flips
 
 
+@pytest.mark.slow
 def test_no_flip_is_restored_silently(tmp_path: Path):
     found = flips(tmp_path, 20, seed=1)
     assert [flip for flip in found if flip.outcome == "silent"] == []

@@ -44,7 +44,7 @@ def inputs(**kwargs: Any) -> dict[str, Any]:
 
 @functools.cache
 def variables() -> Any:
-    return initialise(DUAL, jax.random.key(0), inputs())
+    return quick_jit(functools.partial(initialise, DUAL))(jax.random.key(0), inputs())
 
 
 @functools.cache

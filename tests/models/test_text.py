@@ -46,7 +46,7 @@ def ids(rows: int = 3) -> jax.Array:
 
 @functools.cache
 def variables(name: str) -> Any:
-    params, state = initialise(TOWERS[name], jax.random.key(0), ids())
+    params, state = quick_jit(functools.partial(initialise, TOWERS[name]))(jax.random.key(0), ids())
     rng = np.random.default_rng(1)
     # Zero biases and tiny tables would hide what is not used.
     noisy = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape).astype(x.dtype), params)
@@ -162,7 +162,8 @@ def test_attention_with_a_mask_equals_the_explicit_one():
 
 def test_the_papers_initialisation():
     tower = TextTransformer(1000, width=128, depth=8, heads=2)
-    params, _ = initialise(tower, jax.random.key(0), jnp.ones((1, 77), jnp.int32))
+    init = quick_jit(functools.partial(initialise, tower))
+    params, _ = init(jax.random.key(0), jnp.ones((1, 77), jnp.int32))
     block = params["blocks"]
     expected = {
         "token": (params["token_embed"]["embedding"], 0.02),

@@ -59,7 +59,7 @@ def batch(captions: int | None = None, seed: int = 0) -> dict[str, Any]:
 
 
 def start(objective: Contrast, data: Any):
-    variables = objective.init(jax.random.key(0), data)
+    variables = jax.jit(objective.init)(jax.random.key(0), data)
     return variables, Context(step=jnp.int32(0), total_steps=10, train=True)
 
 

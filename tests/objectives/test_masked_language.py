@@ -87,7 +87,7 @@ def test_which_tokens_are_hidden_and_by_what():
 def test_the_loss_is_that_of_the_hidden_tokens_only():
     batch = {"text": texts(), "_mask": np.arange(ROWS) != 3}
     batch["text"][5] = 0
-    variables = OBJECTIVE.init(jax.random.key(0), batch)
+    variables = jax.jit(OBJECTIVE.init)(jax.random.key(0), batch)
     # Zero biases and tiny tables would hide what is not used.
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: x + 0.3 * rng.standard_normal(x.shape), variables.params)
@@ -120,7 +120,7 @@ def test_the_loss_is_that_of_the_hidden_tokens_only():
 def test_hidden_words_are_learned_from_their_neighbours():
     objective = dataclasses.replace(OBJECTIVE, rate=0.2)
     data = {"text": texts(128), "_mask": np.ones(128, bool)}
-    variables = objective.init(jax.random.key(0), data)
+    variables = jax.jit(objective.init)(jax.random.key(0), data)
 
     @jax.jit
     def many(params):
