@@ -155,7 +155,7 @@ def test_reduce_adds_what_devices_hold() -> None:
 def test_ties_rank_like_a_stable_sort(k: int) -> None:
     logits, labels = examples(500, seed=4)
     logits[:20] = 0
-    logits[20:40] = -np.inf
+    logits[20:40, 1:] = -np.inf  # all but one class impossible
     got = m.TopKAccuracy.from_model_output(jnp.asarray(logits), jnp.asarray(labels), k=k)
     assert got.compute() == top_k_reference(logits, labels, k)
 
@@ -181,9 +181,25 @@ def test_nan_is_wrong_and_reported() -> None:
     assert np.isnan(got["nll"])
     assert np.isnan(got["ece"])
     assert got["confusion"].sum() == CLASSES - 2
-    assert m.Count.from_model_output(m.nan_rows(jnp.asarray(logits))).compute() == 2
+    assert m.Count.from_model_output(m.undefined_rows(jnp.asarray(logits))).compute() == 2
     top_all = m.TopKAccuracy.from_model_output(jnp.asarray(logits), jnp.asarray(labels), k=CLASSES)
     assert top_all.compute() == (CLASSES - 2) / CLASSES
+
+
+def test_rows_without_a_finite_maximum_are_wrong_and_reported() -> None:
+    inf = np.inf
+    logits = jnp.asarray(
+        [[inf, inf, inf], [inf, 0, 0], [-inf, -inf, -inf], [0, inf, -inf], [2, -inf, -inf]]
+    )
+    labels = jnp.zeros(5, jnp.int32)
+    assert m.undefined_rows(logits).tolist() == [True] * 4 + [False]
+    assert m.true_class_rank(logits, labels).tolist() == [3, 3, 3, 3, 0]
+    for k in (1, 3):
+        assert m.TopKAccuracy.from_model_output(logits, labels, k=k).compute() == 0.2
+    assert m.ConfusionCounts.from_model_output(logits, labels).compute().sum() == 1
+    assert np.isnan(m.NegativeLogLikelihood.from_model_output(logits, labels).compute())
+    weights = jnp.asarray([[0.0, inf, 0.0], [0.0, 1.0, 0.0]])
+    assert m.hard_labels(weights, 3).tolist() == [-2, 1]
 
 
 def test_impossible_class_costs_infinity() -> None:

@@ -130,8 +130,11 @@ def test_hierarchical_distance_at_k() -> None:
     labels[1] = -1
     assert hierarchical_distance_at(scores, labels, tree, 2) > 0
     labels[1] = 0
-    with pytest.raises(MetricError, match="hold NaN"):
-        hierarchical_distance_at(scores, labels, tree, 2)
+    for row in (np.nan, np.inf, -np.inf):
+        scores[1] = row
+        for k in (1, 2):
+            with pytest.raises(MetricError, match="1 of .* labelled rows predict no class"):
+                hierarchical_distance_at(scores, labels, tree, k)
     with pytest.raises(MetricError, match="scores have 4 classes, the hierarchy 5"):
         hierarchical_distance_at(scores[:, :4], labels, tree, 2)
     with pytest.raises(ValueError, match="k=6"):

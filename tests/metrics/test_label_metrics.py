@@ -10,9 +10,10 @@ from scipy.optimize import curve_fit
 from scipy.stats import pearsonr
 from sklearn.metrics import precision_recall_fscore_support
 
+from vision.metrics.annotators import annotator_scores
 from vision.metrics.arrays import MetricError, predictions
 from vision.metrics.label_sets import by_size, mix_and_rate, variable_k
-from vision.metrics.multilabel import real_accuracy
+from vision.metrics.multilabel import mean_average_precision, real_accuracy
 from vision.metrics.quality import Logistic, fit_logistic, pearson
 from vision.metrics.weighted import weighted
 
@@ -35,6 +36,22 @@ def test_variable_k_is_the_share_found_among_the_best(ties: bool):
         np.testing.assert_equal(got[i], 0.0 if i == 3 and row.any() else share)
     assert np.isnan(got[~labels.any(1)]).all()
     assert not labels.any(1).all()
+
+
+def test_rows_without_a_finite_maximum_predict_nothing():
+    inf = np.inf
+    scores = np.array(
+        [[inf, inf, inf], [inf, 0, 0], [-inf, -inf, -inf], [0, inf, -inf], [2, -inf, -inf]]
+    )
+    for values in (scores, scores.astype(np.float16)):
+        assert predictions(values).tolist() == [-1, -1, -1, -1, 0]
+    first = np.tile([True, False, False], (5, 1))
+    assert variable_k(scores, first).tolist() == [0, 0, 0, 0, 1]
+    assert real_accuracy(scores, first).value == 0.2
+    assert annotator_scores(scores, first.astype(float), (1, 3)).any_of == {1: 0.2, 3: 0.2}
+    assert weighted(predictions(scores), np.zeros(5, np.int64), 3).undefined == 4
+    with pytest.raises(MetricError, match="scores of plus infinity, the first in row 0, class 0"):
+        mean_average_precision(scores, first)
 
 
 def test_one_label_each_is_top1():

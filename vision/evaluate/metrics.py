@@ -9,9 +9,10 @@ are int (B,), or (B, K) weights per class, of which the largest is the label (``
 Labels outside -1..K-1 are never right, and make the average log-likelihood NaN; count them with
 ``Count`` and refuse them.
 
-NaN among an example's scores makes it wrong for accuracies, NaN for averages (a number is not
-made up by leaving an example out), and keeps it out of confusion matrices, since it has no
-predicted class. ``nan_rows`` marks such examples.
+Scores without a finite maximum (NaN, plus infinity, or minus infinity alone) predict no class: the
+example is wrong for accuracies, NaN for averages (no example is left out silently), and left out of
+confusion matrices. ``undefined_rows`` marks such examples. Minus infinity beside finite scores is a
+class of probability zero.
 
 Counts are int32: exact up to 2,147,483,647 examples, where float32 would stop counting at
 16,777,216. Sums of real numbers are pairs of float32, the rounded sum and what rounding lost
@@ -38,7 +39,7 @@ def hard_labels(labels: jax.Array, num_classes: int) -> jax.Array:
     Args:
       labels: int (B,), returned as they are; or (B, K) of any dtype, weights per class: the
         first of the largest is the label, -1 (unlabelled) where a row has no weight at all and
-        -2 (out of range) where a row holds NaN.
+        -2 (out of range) where a row holds NaN or infinity.
       num_classes: K.
 
     Raises:
@@ -54,7 +55,7 @@ def hard_labels(labels: jax.Array, num_classes: int) -> jax.Array:
     weights = labels.astype(jnp.float32)
     total = weights.sum(-1)
     hard = jnp.where(total > 0, jnp.argmax(weights, -1), -1)
-    return jnp.where(jnp.isnan(total), -2, hard).astype(jnp.int32)
+    return jnp.where(jnp.isfinite(total), hard, -2).astype(jnp.int32)
 
 
 def counted(labels: jax.Array, mask: jax.Array | None) -> jax.Array:
@@ -63,17 +64,20 @@ def counted(labels: jax.Array, mask: jax.Array | None) -> jax.Array:
     return labelled if mask is None else labelled & mask.astype(bool)
 
 
-def nan_rows(*scores: jax.Array) -> jax.Array:
-    """(B,) bool: True where any of the (B, K) arrays holds NaN."""
-    return jnp.any(jnp.stack([jnp.isnan(x).any(-1) for x in scores]), axis=0)
+def undefined_rows(*scores: jax.Array) -> jax.Array:
+    """(B,) bool: rows that predict no class, of any of the (B, K) arrays.
+
+    Their maximum is not finite: they hold NaN or plus infinity, or nothing but minus infinity.
+    """
+    return jnp.any(jnp.stack([~jnp.isfinite(x.max(-1)) for x in scores]), axis=0)
 
 
 def true_class_rank(scores: jax.Array, labels: jax.Array) -> jax.Array:
     """How many classes come before the true one, int32 (B,), 0 is best.
 
     A class comes before another with a strictly greater score, or with an equal score and a
-    lower index: the position in a stable sort by falling score. K where a row holds NaN or the
-    label is no class.
+    lower index: the position in a stable sort by falling score. K for ``undefined_rows`` and where
+    the label is no class.
 
     Args:
       scores: (B, K) float.
@@ -85,7 +89,7 @@ def true_class_rank(scores: jax.Array, labels: jax.Array) -> jax.Array:
     earlier = jnp.arange(num_classes) < labels[:, None]
     before = (scores > true_logits) | ((scores == true_logits) & earlier)
     rank = before.sum(-1, dtype=jnp.int32)
-    return jnp.where(fits & ~nan_rows(scores), rank, num_classes)
+    return jnp.where(fits & ~undefined_rows(scores), rank, num_classes)
 
 
 Pair = tuple[jax.Array, jax.Array]
@@ -185,7 +189,7 @@ class NegativeLogLikelihood(Mean):
         true_logits = jnp.take_along_axis(
             log_probabilities.astype(jnp.float32), jnp.where(fits, labels, 0)[:, None], axis=-1
         )[:, 0]
-        bad = ~fits | nan_rows(log_probabilities)
+        bad = ~fits | undefined_rows(log_probabilities)
         mean = Mean.from_model_output(jnp.where(bad, jnp.nan, -true_logits), counted(labels, mask))
         return cls(mean.total, mean.count)
 
@@ -273,16 +277,16 @@ class ExpectedCalibrationError(clu.metrics.Metric):
         """``log_probabilities`` (B, K), ``labels`` (B,) or (B, K), ``mask`` (B,)."""
         labels = hard_labels(labels, log_probabilities.shape[-1])
         mask = counted(labels, mask)
-        nan = nan_rows(log_probabilities)
+        undefined = undefined_rows(log_probabilities)
         confidence = jnp.exp(log_probabilities.max(-1).astype(jnp.float32))
         correct = true_class_rank(log_probabilities, labels) == 0
         bin_of = jnp.searchsorted(jnp.asarray(bin_edges(bins)[1:-1]), confidence, side="left")
-        inside = (bin_of[:, None] == jnp.arange(bins)) & (mask & ~nan)[:, None]
+        inside = (bin_of[:, None] == jnp.arange(bins)) & (mask & ~undefined)[:, None]
         return cls(
             count=inside.sum(0, dtype=jnp.int32),
             correct=(inside & correct[:, None]).sum(0, dtype=jnp.int32),
             confidence=_sum(jnp.where(inside, confidence[:, None], 0)),
-            undefined=(mask & nan).sum(dtype=jnp.int32),
+            undefined=(mask & undefined).sum(dtype=jnp.int32),
         )
 
     def merge(self, other: ExpectedCalibrationError) -> ExpectedCalibrationError:
@@ -328,7 +332,7 @@ class ConfusionCounts(clu.metrics.Metric):
         """``logits`` (B, K), ``labels`` (B,) or (B, K), ``mask`` (B,)."""
         num_classes = logits.shape[-1]
         labels = hard_labels(labels, num_classes)
-        fits = (labels >= 0) & (labels < num_classes) & ~nan_rows(logits)
+        fits = (labels >= 0) & (labels < num_classes) & ~undefined_rows(logits)
         weight = (counted(labels, mask) & fits).astype(jnp.int32)
         zeros = jnp.zeros((num_classes, num_classes), jnp.int32)
         return cls(zeros.at[jnp.where(fits, labels, 0), jnp.argmax(logits, -1)].add(weight))

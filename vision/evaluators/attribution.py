@@ -18,6 +18,7 @@ from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluate.metrics import undefined_rows
 from vision.metrics.localisation import best_iou, energy, near, parts, pixel_auroc, pointing
 from vision.train.objective import Batch, Variables
 from vision.train.tower import Tap
@@ -207,14 +208,17 @@ def _compiled(
         images = batch["image"]
         if not jnp.issubdtype(images.dtype, jnp.floating):
             raise ValueError(f"'image' is {images.dtype}: put ops.ValueRange into data.ops")
-        best = jnp.argmax(scores(images), -1)
+        values = scores(images)
+        best, undefined = jnp.argmax(values, -1), undefined_rows(values)
         target_class = jnp.maximum(batch[label], 0) if target == "label" else best
 
         def asked(images: jax.Array, tap: Tap | None = None) -> jax.Array:
             return jnp.take_along_axis(scores(images, tap), target_class[:, None], 1)[:, 0]
 
         rows = {name: batch[name] for name in keep}
-        rows |= {"right": best == batch[label], "target_is_right": target_class == batch[label]}
+        right = (best == batch[label]) & ~undefined
+        target_is_right = target_class == batch[label]
+        rows |= {"right": right, "target_is_right": target_is_right}
         for name, explain in maps:
             heat = rows[f"map/{name}"] = explain(asked, images).astype(jnp.float32)
             if steps:

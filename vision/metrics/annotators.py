@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vision.metrics.arrays import MetricError, matrix, mean, softmax_parts
+from vision.metrics.arrays import MetricError, matrix, mean, softmax_parts, undefined_rows
 
 _SLACK = 1e-4  # tolerance of sums of weights stored as float32 or printed to four digits
 
@@ -70,8 +70,9 @@ def annotator_scores(
 ) -> AnnotatorScores:
     """Agreement of logits with label weights, both (N, K).
 
-    A row of weights is a distribution, or all zeros if the example has no labels. A row with NaN
-    among its logits is wrong at every k, and makes ``overlap`` and ``cross_entropy`` NaN.
+    A row of weights is a distribution, or all zeros if the example has no labels.
+    ``undefined_rows`` of logits are wrong at every k, and make ``overlap`` and ``cross_entropy``
+    NaN.
 
     Raises:
       MetricError: weights below 0, or rows that add up to neither 1 nor 0.
@@ -92,14 +93,14 @@ def annotator_scores(
         )
     labelled = sums > 0
     logits, weights = logits[labelled].astype(np.float64), weights[labelled].astype(np.float64)
-    nan = np.asarray(np.isnan(logits).any(1))
+    undefined = undefined_rows(logits)
     order = np.argsort(-logits, axis=1, kind="stable")
-    hit = np.take_along_axis(weights > 0, order, 1) & ~nan[:, None]
+    hit = np.take_along_axis(weights > 0, order, 1) & ~undefined[:, None]
     top, normaliser = softmax_parts(logits)
     log_probabilities = logits - top[:, None] - normaliser[:, None]
     with np.errstate(invalid="ignore"):
         losses = -np.where(weights > 0, weights * log_probabilities, 0.0).sum(1)
-    losses[nan] = np.nan
+    losses[undefined] = np.nan
     return AnnotatorScores(
         any_of={top_k: mean(np.asarray(hit[:, :top_k].any(1))) for top_k in k},
         overlap=mean(np.asarray(np.minimum(np.exp(log_probabilities), weights).sum(1))),

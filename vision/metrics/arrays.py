@@ -125,17 +125,26 @@ def defined(name: str, x: np.ndarray, finite: bool = False) -> np.ndarray:
     return x
 
 
+def undefined_rows(scores: np.ndarray) -> np.ndarray:
+    """bool (N,): rows of ``scores`` (N, K) that predict no class.
+
+    Their maximum is not finite: they hold NaN or plus infinity, or nothing but minus infinity.
+    Minus infinity beside finite scores is a class of probability zero, and such rows are defined.
+    """
+    return ~np.isfinite(scores.max(1))
+
+
 def predictions(scores: np.ndarray) -> np.ndarray:
     """The class of largest score per row of ``scores`` (N, K), int64 (N,).
 
-    The lowest index among equal scores. -1 where a row holds NaN: no class is predicted, so the
+    The lowest index among equal scores. -1 for ``undefined_rows``: no class is predicted, so the
     example is wrong whatever its label, and ``(predictions == -1).sum()`` counts such rows.
     """
     scores = matrix("scores", scores)
     best = np.zeros(len(scores), np.int64)
     for rows in blocks(*scores.shape):
         block = scores[rows]
-        best[rows] = np.where(np.isnan(block).any(1), -1, block.argmax(1))
+        best[rows] = np.where(undefined_rows(block), -1, block.argmax(1))
     return best
 
 

@@ -11,7 +11,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vision.metrics.arrays import MetricError, class_indices, defined, matrix, mean, predictions
+from vision.metrics.arrays import (
+    MetricError,
+    class_indices,
+    matrix,
+    mean,
+    predictions,
+    undefined_rows,
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,8 +101,8 @@ class HierarchicalAccuracy:
         the accuracy.
       examples: number of labelled examples with a prediction.
       mistakes: number of wrong ones among them.
-      undefined: number of labelled examples without a prediction (-1, from NaN scores): left out of
-        the distances, wrong on every level.
+      undefined: number of labelled examples without a prediction (-1, from scores that are not
+        finite): left out of the distances, wrong on every level.
     """
 
     severity: float
@@ -148,13 +155,13 @@ def hierarchical_distance_at(
     Equal scores rank by class index.
 
     Args:
-      scores: (N, K) without NaN.
+      scores: (N, K) without ``undefined_rows``.
       labels: int (N,), -1 where unlabelled.
       k: 1..K.
 
     Raises:
       ValueError: shapes or ``k``.
-      MetricError: NaN, a label out of range, or K other than the tree's classes.
+      MetricError: undefined rows, a label out of range, or K other than the tree's classes.
     """
     scores = matrix("scores", scores)
     classes = len(tree.path)
@@ -164,7 +171,13 @@ def hierarchical_distance_at(
         raise ValueError(f"k={k}; it must be in 1..{classes}")
     labels = class_indices("labels", labels, len(scores), classes)
     keep = labels >= 0
-    scores, labels = defined("scores", scores[keep]), labels[keep]
+    scores, labels = scores[keep], labels[keep]
+    undefined = np.flatnonzero(undefined_rows(scores))
+    if len(undefined):
+        raise MetricError(
+            f"scores: {len(undefined)} of {len(labels)} labelled rows predict no class (NaN or "
+            f"infinity), the first is row {undefined[0]}; leave such rows out"
+        )
     if k == 1:
         best = predictions(scores)[:, None]
     else:

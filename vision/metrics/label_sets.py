@@ -20,6 +20,7 @@ from vision.metrics.arrays import (
     matrix,
     mean,
     ratio,
+    undefined_rows,
     vector,
 )
 
@@ -29,8 +30,8 @@ Weights = Literal["uniform", "size"]
 def variable_k(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """``|top k classes and labels| / k`` of every example with ``k`` labels, float64 (N,).
 
-    With one label it is top-1. Equal scores rank by class index. 0 for a row with NaN among its
-    scores. NaN without labels.
+    With one label it is top-1. Equal scores rank by class index. 0 for ``undefined_rows``. NaN
+    without labels.
 
     Args:
       scores: real (N, K).
@@ -49,7 +50,7 @@ def variable_k(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
         order = classes - 1 - ascending[:, ::-1]
         top = np.arange(classes) < sizes[rows, None]
         hits[rows] = (np.take_along_axis(labels[rows], order, 1) & top).sum(1)
-    return ratio(np.where(np.isnan(scores).any(1), 0, hits), sizes)
+    return ratio(np.where(undefined_rows(scores), 0, hits), sizes)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

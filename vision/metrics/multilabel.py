@@ -6,8 +6,8 @@ Average precision and F1 of a class without a known positive are NaN; it is left
 average, and counted. Ties among scores are one step, so that the order of examples and classes
 does not matter. NaN without examples.
 
-Raises, everywhere: ``ValueError`` for shapes and dtypes; ``MetricError`` for NaN among known
-scores and targets other than -1, 0, 1.
+Raises, everywhere: ``ValueError`` for shapes and dtypes; ``MetricError`` for NaN or plus infinity
+among known scores and targets other than -1, 0, 1.
 """
 
 from __future__ import annotations
@@ -85,6 +85,7 @@ def _known(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndar
     for problem, invalid in (
         ("targets other than -1, 0 and 1", (targets < -1) | (targets > 1)),
         ("NaN scores", np.isnan(scores) & (targets >= 0)),
+        ("scores of plus infinity", np.isposinf(scores) & (targets >= 0)),
     ):
         if invalid.any():
             row, column = (int(i[0]) for i in np.nonzero(invalid))

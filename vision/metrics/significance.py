@@ -157,7 +157,8 @@ class Changes:
 def changes(before: np.ndarray, after: np.ndarray, labels: np.ndarray) -> Changes:
     """Examples whose prediction changed, from predicted classes and labels, int (N,).
 
-    A label of -1 is unlabelled and left out; a prediction of -1 (none, from NaN scores) is wrong.
+    A label of -1 is unlabelled and left out; a prediction of -1 (none, from scores that are not
+    finite) is wrong.
     """
     labels = class_indices("labels", labels, None, None)
     before = class_indices("before", before, len(labels), None)

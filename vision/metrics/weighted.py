@@ -21,7 +21,8 @@ class ClassificationMetrics:
       majority: accuracy of always predicting the most frequent label of these examples.
       examples: number of labelled examples.
       unlabelled: number of the others.
-      undefined: number of labelled examples without a prediction (-1, from NaN scores): wrong.
+      undefined: number of labelled examples without a prediction (-1, from scores that are not
+        finite): wrong.
     """
 
     accuracy: float

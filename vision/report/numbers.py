@@ -20,7 +20,7 @@ TITLES = {
     "ece": "Expected calibration error",
     "examples": "Examples",
     "unlabelled": "Without a label",
-    "nan_examples": "Examples with NaN",
+    "nan_examples": "Examples without finite scores",
     "images_per_s": "Images per second",
     "data_wait": "Waiting for data",
     "mfu": "Model FLOPs utilisation",

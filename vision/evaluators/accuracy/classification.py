@@ -30,10 +30,10 @@ from vision.train.objective import Batch, Variables
 class Classification:
     """Measures a classifier on ``data``, every record once.
 
-    Yields ``top1`` and, with more than 5 classes, ``top5`` (shares, 0..1), ``nll`` (nats),
-    ``ece`` (0..1), ``examples`` (labelled ones, over which all of these are), and, only where
-    there are any, ``unlabelled`` (label -1) and ``nan_examples`` (NaN among their scores: wrong,
-    and they make ``nll`` and ``ece`` NaN). Then the figures ``confusion``, ``reliability`` and
+    Yields ``top1`` and, with more than 5 classes, ``top5`` (shares, 0..1), ``nll`` (nats), ``ece``
+    (0..1), ``examples`` (labelled ones, over which all of these are), and, only where there are
+    any, ``unlabelled`` (label -1) and ``nan_examples`` (scores without a finite maximum: wrong, and
+    they make ``nll`` and ``ece`` NaN). Then the figures ``confusion``, ``reliability`` and
     ``mistakes``. How ties, soft labels and missing labels count: ``vision.evaluate.metrics``.
 
     ``predict`` has to give ``logits`` and ``log_probabilities``, both (B, K).
@@ -221,7 +221,7 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
     labels = metrics.hard_labels(batch[options.label], num_classes)
     mask, index = batch["_mask"].astype(bool), batch["_index"].astype(jnp.int32)
     counted = metrics.counted(labels, mask)
-    nan = metrics.nan_rows(logits, log_probabilities)
+    undefined = metrics.undefined_rows(logits, log_probabilities)
     bad = mask & ((labels < -1) | (labels >= num_classes))
     confusion = None
     if num_classes <= options.confusion_max_classes:
@@ -231,7 +231,7 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
     probability = jnp.exp(
         jnp.take_along_axis(log_probabilities.astype(jnp.float32), prediction[:, None], -1)[:, 0]
     )
-    wrong = counted & ~nan & (prediction != labels)
+    wrong = counted & ~undefined & (prediction != labels)
     mistakes = _Mistakes(wrong, probability, index, labels, prediction)
     none = jax.tree.map(lambda x: jnp.zeros(options.mistakes, x.dtype), mistakes)
     return _Totals(
@@ -244,7 +244,7 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
         confusion=confusion,
         examples=metrics.Count.from_model_output(counted),
         unlabelled=metrics.Count.from_model_output(mask & (labels == -1)),
-        nan=metrics.Count.from_model_output(counted & nan),
+        nan=metrics.Count.from_model_output(counted & undefined),
         bad_labels=metrics.Count.from_model_output(bad),
         bad_record=jnp.max(jnp.where(bad, index + 1, 0)),
         mistakes=none.merge(mistakes, keep=options.mistakes),

@@ -14,7 +14,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import predictions
+from vision.metrics.arrays import predictions, undefined_rows
 from vision.metrics.hierarchy import (
     Hierarchy,
     hierarchical_accuracy,
@@ -31,8 +31,8 @@ class Hierarchical:
     Yields ``top1``, ``level_1`` (share of images with the right ancestor one edge below the root)
     to ``level_<L>`` (which is ``top1``), ``severity`` (mean height of the common ancestor over
     mistakes, NaN without any), ``distance`` (over all images), ``distance_at_<k>``, ``examples``,
-    ``mistakes``, and, only where there are any, ``unlabelled`` and ``nan_examples`` (NaN among
-    their logits: wrong on every level, in no distance). Then the figure ``levels``. See
+    ``mistakes``, and, only where there are any, ``unlabelled`` and ``nan_examples`` (scores without
+    a finite maximum: wrong on every level, in no distance). Then the figure ``levels``. See
     ``vision.metrics.hierarchy``; Bertinetto et al., Making Better Mistakes, 2020.
 
     Attributes:
@@ -71,7 +71,7 @@ class Hierarchical:
             yield f"level_{level}", float(share)
         yield "severity", accuracy.severity
         yield "distance", accuracy.distance
-        defined = ~np.isnan(scores).any(1)
+        defined = ~undefined_rows(scores)
         for k in self.at:
             if k <= len(tree.path):
                 yield (

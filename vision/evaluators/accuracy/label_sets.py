@@ -24,14 +24,14 @@ class LabelSets:
     """Top-1, ReaL, accuracy at the number of labels, and its mean over numbers of labels.
 
     Yields ``top1`` (where the batches have ``label``), ``real``, ``variable_k``, ``asma``, then
-    ``accuracy_<k>`` and ``share_<k>`` of the images with ``k`` labels, for every ``k`` that
-    occurs, ``examples``, and, only where there are any, ``empty`` (no labels) and ``larger`` (more
-    than ``largest``), both left out of everything but ``top1``, ``unlabelled`` (no ``label``: left
-    out of ``top1``), and ``nan_examples`` (NaN among their logits: wrong). With ``against`` the
-    same follow of that data with the prefix ``against_``, then ``drop_top1``, ``drop_real``,
+    ``accuracy_<k>`` and ``share_<k>`` of the images with ``k`` labels, for every ``k`` that occurs,
+    ``examples``, and, only where there are any, ``empty`` (no labels) and ``larger`` (more than
+    ``largest``), both left out of everything but ``top1``, ``unlabelled`` (no ``label``: left out
+    of ``top1``), and ``nan_examples`` (scores without a finite maximum: wrong). With ``against``
+    the same follow of that data with the prefix ``against_``, then ``drop_top1``, ``drop_real``,
     ``drop_variable_k`` and ``drop_asma`` (of ``data`` less ``against``), and ``drop_mix`` and
-    ``drop_rate``, which add up to ``drop_variable_k``: the parts due to another distribution of
-    the number of labels, and to another accuracy at equal numbers of labels. Then the figure
+    ``drop_rate``, which add up to ``drop_variable_k``: the parts due to another distribution of the
+    number of labels, and to another accuracy at equal numbers of labels. Then the figure
     ``by_labels``. See ``vision.metrics.label_sets``.
 
     Attributes:

@@ -28,13 +28,13 @@ class Mistakes:
     """Multi-label accuracy, a must-pass subset, and mistakes by category of a review.
 
     An answer is right if it is among an image's correct or unclear labels; images marked
-    problematic are left out. Yields ``mla`` (accuracy per class of the one original label, then
-    the mean over classes), ``accuracy`` (over images), ``top1``, ``examples``, ``mistakes``, and,
-    only where there are any, ``problematic``, ``unlabelled`` and ``nan_examples`` (NaN among their
-    logits: wrong). With a must-pass entry ``must_pass_right`` and ``must_pass_examples``. With
-    ``review`` the number of mistakes of every category and severity that the file knows,
-    ``mistakes_<category>`` and ``mistakes_<severity>``, ``unreviewed`` (mistakes that are not
-    in the file), and the figure ``categories``. Vasudevan et al., When does dough become a bagel?,
+    problematic are left out. Yields ``mla`` (accuracy per class of the one original label, then the
+    mean over classes), ``accuracy`` (over images), ``top1``, ``examples``, ``mistakes``, and, only
+    where there are any, ``problematic``, ``unlabelled`` and ``nan_examples`` (scores without a
+    finite maximum: wrong). With a must-pass entry ``must_pass_right`` and ``must_pass_examples``.
+    With ``review`` the number of mistakes of every category and severity that the file knows,
+    ``mistakes_<category>`` and ``mistakes_<severity>``, ``unreviewed`` (mistakes that are not in
+    the file), and the figure ``categories``. Vasudevan et al., When does dough become a bagel?,
     2022.
 
     Attributes:

@@ -26,7 +26,7 @@ class MultiTaskAccuracy:
     Yields, for every task that has labels, ``<task>_accuracy``, ``_precision``, ``_recall``,
     ``_f1`` (averaged by the examples of every class), ``_majority`` (accuracy of the most frequent
     label for all), ``_examples``, and, only where there are any, ``_missing`` (label -1) and
-    ``_nan_examples`` (NaN among their logits: wrong); then ``mean_accuracy``, ``mean_f1``,
+    ``_nan_examples`` (scores without a finite maximum: wrong); then ``mean_accuracy``, ``mean_f1``,
     ``mean_majority`` (every such task counts the same), ``tasks`` (of which these are means),
     ``tasks_without_labels`` where there are any, and the figure ``by_task``.
 

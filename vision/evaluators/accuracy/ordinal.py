@@ -24,8 +24,8 @@ class Ordinal:
 
     Yields ``top1``, ``mae`` (in classes), ``within_1`` (share at most one class away), ``kappa``
     (quadratic), ``srcc`` and ``krcc`` (of the most likely class and the label), ``examples``, and,
-    only where there are any, ``unlabelled`` and ``nan_examples`` (NaN among their logits: wrong in
-    ``top1``, left out of the others). See ``vision.metrics.ordinal``.
+    only where there are any, ``unlabelled`` and ``nan_examples`` (scores without a finite maximum:
+    wrong in ``top1``, left out of the others). See ``vision.metrics.ordinal``.
 
     Attributes:
       data: what is measured.
