@@ -80,6 +80,22 @@ def test_equal_items_come_by_rising_index() -> None:
         assert (scores == scores[:, :1]).all()
 
 
+def test_many_equal_items_tie_wherever_they_stand(monkeypatch) -> None:
+    rng = np.random.default_rng(5)
+    q, item = unit(rng, 6, 33), unit(rng, 1, 33)
+    q = (q + 3 * item).astype(np.float32)
+    g = unit(rng, 5000, 33)
+    g[rng.random(5000) < 0.4] = item
+    equal = np.flatnonzero((g == item).all(1))
+    for budget in (module._SCORES, 1):
+        monkeypatch.setattr(module, "_SCORES", budget)
+        for given in (g, jax.numpy.asarray(g), split(g, "data", "fsdp")):
+            for k in (1, 7):
+                scores, indices = nearest(q, given, k)
+                np.testing.assert_array_equal(indices, np.tile(equal[:k], (6, 1)))
+                assert (scores == scores[:, :1]).all()
+
+
 def test_rising_scores_the_worst_order() -> None:
     g = np.linspace(0, 1, 20_000, dtype=np.float32)[:, None]
     scores, indices = nearest(np.ones((2, 1), np.float32), g, 4)

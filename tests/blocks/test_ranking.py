@@ -144,6 +144,26 @@ def test_places_equal_a_stable_sort(
             assert (places.place[i, places.relevant[i] :] == NEVER).all()
 
 
+@pytest.mark.parametrize("width", [3, 64, 513])
+def test_equal_rows_tie_wherever_they_stand(width: int, monkeypatch) -> None:
+    """The gallery has five different rows, 60 times each, in any order."""
+    rng = np.random.default_rng(width)
+    different = rng.normal(size=(5, width)).astype(np.float32)
+    kind = rng.permutation(np.repeat(np.arange(5), 60))
+    queries = rng.normal(size=(30, width)).astype(np.float32)
+    queries[:5] = different
+    exact = queries.astype(np.float64) @ different.T.astype(np.float64)
+    for budget in (2**24, 2500, 1):
+        monkeypatch.setattr(ranking, "_SCORES", budget)
+        places = rank(queries, different[kind], lambda i: np.flatnonzero(kind == i % 5))
+        assert places.place.shape == (30, 60)
+        for i, row in enumerate(places.place):
+            above = 60 * np.count_nonzero(exact[i] > exact[i, i % 5])
+            np.testing.assert_array_equal(row, above + np.arange(60))
+        one = rank(queries, different[kind], lambda i: np.flatnonzero(kind == i % 5)[3:4])
+        np.testing.assert_array_equal(one.place[:, 0], places.place[:, 3])
+
+
 def test_rows_that_are_not_finite_fail() -> None:
     queries = np.asarray([[1, 1], [np.inf, 0]], np.float32)
     gallery = np.asarray([[1, 1], [np.nan, 1], [0, 0], [-1, -1]], np.float32)

@@ -86,6 +86,32 @@ def test_votes_are_those_of_scikit_learn():
     assert got["top1"] == got["top1_7"]
 
 
+def test_neighbours_that_are_the_record_itself_are_counted():
+    train, test = classes(100, 0, 0.4), classes(80, 1, 0.4)
+    assert "in_train" not in run(NearestNeighbours(data(**train), data(**test)))
+    test["image"][:3] = train["image"][[5, 9, 5]]
+    assert run(NearestNeighbours(data(**train), data(**test)))["in_train"] == 3
+    same = run(NearestNeighbours(data(**train), data(**train), k=(1,)))
+    assert (same["top1"], same["in_train"], same["examples"]) == (1, 100, 100)
+
+
+def test_zero_features_have_no_neighbours_and_are_counted():
+    def zeroing(variables: Any, batch: Any) -> dict[str, Any]:
+        x = batch["image"].reshape(len(batch["image"]), -1)
+        return {"embedding": x * (batch["label"] != 3)[:, None]}
+
+    train, test = classes(100, 0, 0.05), classes(50, 1, 0.05)
+    got = run(NearestNeighbours(data(**train), data(**test)), function=zeroing)
+    left_out = int((train["label"] == 3).sum() + (test["label"] == 3).sum())
+    assert got["zero_features"] == left_out
+    assert got["examples"] == (test["label"] != 3).sum()
+    assert got["top1"] == 1
+    for empty in (train, test):
+        empty["label"][:] = 3
+    with pytest.raises(DataError, match="the features of all records are zero"):
+        run(NearestNeighbours(data(**train), data(**test)), function=zeroing)
+
+
 @pytest.mark.parametrize("kind", [LinearProbe, RidgeProbe, NearestNeighbours])
 def test_what_is_left_out_is_counted(kind: Any):
     train, test = classes(100, 0, 0.1), classes(50, 1, 0.1)

@@ -7,6 +7,7 @@ kept, so that the memory is that of one block whatever the gallery's size.
 from __future__ import annotations
 
 import functools
+import hashlib
 from typing import Any
 
 import jax
@@ -35,8 +36,9 @@ def nearest(
     A numpy gallery (also memory-mapped) is searched by the host's BLAS, a JAX array on its
     devices: split along its first dimension, every device searches its part and the best are
     merged. Both multiply in float32 and choose some more than ``k``, whose products are then taken
-    in float64. Hence neither blocks nor devices change scores or order. (The one exception: more
-    items that differ by less than float32 rounding meet at place ``k`` than the spare ones.)
+    in float64. Hence neither blocks nor devices change scores or order, and equal items tie. (The
+    one exception: more different items than the spare ones have products at place ``k`` that differ
+    by less than float32 rounding.)
 
     Args:
       queries: (Q, D) float.
@@ -58,6 +60,7 @@ def nearest(
     spare = min(len(gallery), k + max(8, k // 8))
     scores = np.empty((len(queries), k), np.float32)
     indices = np.empty((len(queries), k), np.int64)
+    equal = _EqualItems()
     for start in range(0, len(queries), _QUERIES):
         block = np.asarray(queries[start : start + _QUERIES], np.float32)
         if not np.isfinite(block).all():
@@ -67,7 +70,7 @@ def nearest(
         else:
             candidates = _on_host(block, gallery, spare)
         rows = slice(start, start + len(block))
-        scores[rows], indices[rows] = _rescored(block, gallery, candidates, k)
+        scores[rows], indices[rows] = _rescored(block, gallery, candidates, k, equal)
     return scores, indices
 
 
@@ -181,19 +184,62 @@ def _top(best: jax.Array, indices: jax.Array, keep: int) -> tuple[jax.Array, jax
 
 
 def _rescored(
-    queries: np.ndarray, gallery: Any, candidates: np.ndarray, k: int
+    queries: np.ndarray, gallery: Any, candidates: np.ndarray, k: int, equal: _EqualItems
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The ``k`` best of ``found`` (Q, keep) by products in float64."""
+    """The ``k`` best of ``candidates`` (Q, keep), and of items equal to them, in float64."""
     candidates = np.sort(candidates, 1)
     exact = np.empty(candidates.shape)
+    crowded = np.zeros(len(queries), bool)
     rows = max(1, _RESCORED // (candidates.shape[1] * queries.shape[1]))
     for start in range(0, len(queries), rows):
         block = slice(start, start + rows)
         items = np.asarray(_rows(gallery, candidates[block]), np.float64)
-        exact[block] = np.einsum("qd,qkd->qk", queries[block].astype(np.float64), items)
+        query = queries[block].astype(np.float64)
+        exact[block] = np.einsum("qd,qkd->qk", query, items)
+        # Whether items that are no candidates can be as good as the one at place k.
+        longest = np.sqrt(np.square(items).sum(2).max(1) * np.square(query).sum(1))
+        rounding = 4 * queries.shape[1] * np.finfo(np.float32).eps * longest
+        kth = np.partition(exact[block], -k, axis=1)[:, -k]
+        crowded[block] = exact[block].min(1) >= kth - rounding
     order = np.argsort(-exact, axis=1, kind="stable")[:, :k]
-    scores = np.take_along_axis(exact, order, 1).astype(np.float32)
-    return scores, np.take_along_axis(candidates, order, 1)
+    scores = np.take_along_axis(exact, order, 1)
+    indices = np.take_along_axis(candidates, order, 1)
+    if candidates.shape[1] < len(gallery):
+        for query in np.flatnonzero(crowded).tolist():
+            more, which = equal.of(gallery, candidates[query], k)
+            values = exact[query][which]
+            best = np.lexsort((more, -values))[:k]
+            scores[query], indices[query] = values[best], more[best]
+    return scores.astype(np.float32), indices
+
+
+class _EqualItems:
+    """Items of a gallery with equal numbers, looked for when a query first needs them."""
+
+    def __init__(self) -> None:
+        self.groups: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
+
+    def of(self, gallery: Any, items: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Up to ``k`` items, the lowest indices, equal to each of ``items``, and to which."""
+        if self.groups is None:
+            self.groups = _equal_rows(gallery)
+        group, order, start = self.groups
+        groups, first = np.unique(group[items], return_index=True)
+        members = [order[start[g] : min(start[g] + k, start[g + 1])] for g in groups]
+        return np.concatenate(members), np.repeat(first, [len(x) for x in members])
+
+
+def _equal_rows(gallery: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Group (N,) of equal rows; items by group, then index (N,); first place of each group."""
+    rows = max(1, _RESCORED // gallery.shape[1])
+    digests = []
+    for start in range(0, len(gallery), rows):
+        stop = min(start + rows, len(gallery))
+        block = np.asarray(_rows(gallery, np.arange(start, stop)), np.float32) + np.float32(0)
+        digests += [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in block]
+    _, group = np.unique(np.asarray(digests, "V16"), return_inverse=True)
+    start = np.concatenate([[0], np.cumsum(np.bincount(group))])
+    return group, np.argsort(group, kind="stable"), start
 
 
 def _rows(gallery: Any, indices: np.ndarray) -> Any:

@@ -1,8 +1,9 @@
 """Metrics of rankings, from the positions of the relevant items alone.
 
-A ranking orders a gallery by decreasing score, equal scores by ascending index. All metrics are
-computed from the positions of the relevant items, so that no ranking is kept. Metrics are one
-float64 per query, 0..1, NaN for a query without relevant items; ``mean`` leaves those out.
+A ranking orders a gallery by decreasing score, equal scores by ascending index. Equal rows of
+the gallery have equal scores, wherever they stand and however queries are split into blocks. All
+metrics are computed from the positions of the relevant items, so that no ranking is kept. Metrics
+are one float64 per query, 0..1, NaN for a query without relevant items; ``mean`` leaves those out.
 
 References: recall@k, precision@k, R-precision, reciprocal rank, average precision and nDCG are as
 in torchmetrics; ``hit`` is R@k of the captioning literature (Karpathy and Fei-Fei, 2015) and of
@@ -22,7 +23,7 @@ from vision.config.errors import UserError
 NEVER = 2**62
 """The position of an item that is never retrieved."""
 
-_SCORES = 2**25  # scores computed at a time: 128 MiB
+_SCORES = 2**24  # scores computed at a time: 128 MiB
 _FEW = 8  # up to so many relevant items, counting is faster than sorting
 
 
@@ -75,23 +76,24 @@ def rank(
             f"queries {queries.shape} and gallery {gallery.shape} must be (Q, D) and (N, D)"
         )
     (queries, usable_queries), (gallery, usable) = _zeroed(queries), _zeroed(gallery)
+    products = _Products(gallery)
     rows = max(1, _SCORES // max(1, len(gallery)))
     places = []
     for start in range(0, len(queries), rows):
-        with np.errstate(over="ignore", invalid="ignore"):
-            scores = queries[start : start + rows] @ gallery.T
-        if not np.isfinite(scores).all():
+        block = queries[start : start + rows]
+        scores = products.of(block)
+        if scores.size and np.abs(scores).max() > np.finfo(np.float32).max:
             raise RankingError("products are too large for float32; scale the embeddings")
         scores[:, ~usable] = -np.inf
         scores[~usable_queries[start : start + rows]] = -np.inf
-        for query, row in enumerate(scores, start):
+        for query, (vector, row) in enumerate(zip(block, scores, strict=True), start):
             items = _indices(relevant(query), len(gallery), query)
             if junk is not None:
                 junk_items = _indices(junk(query), len(gallery), query)
                 if common := np.intersect1d(items, junk_items)[:1].tolist():
                     raise RankingError(f"item {common[0]} is relevant and junk for query {query}")
                 row[junk_items] = -np.inf
-            places.append(np.sort(_places(row, items)))
+            places.append(np.sort(_places(row, items, products, vector)))
     relevant_count = np.asarray([len(x) for x in places], np.int64)
     place = np.full((len(places), int(relevant_count.max(initial=0))), NEVER, np.int64)
     place[np.arange(place.shape[1]) < relevant_count[:, None]] = np.concatenate(
@@ -114,20 +116,75 @@ def _indices(items: np.ndarray, count: int, query: int) -> np.ndarray:
     return items
 
 
-def _places(scores: np.ndarray, items: np.ndarray) -> np.ndarray:
+class _Products:
+    """Inner products with a gallery (N, D) float32, of which equal rows have equal ones.
+
+    A matrix product rounds differently at different places, so that equal rows would tie or not by
+    chance. Equal rows are therefore multiplied once, in float64, and products that are equal up to
+    rounding are compared by ``exact``, which does not depend on the position or the block.
+    """
+
+    def __init__(self, gallery: np.ndarray) -> None:
+        self.rows, self.index = distinct_rows(gallery)
+        self.rows = self.rows.astype(np.float64)
+        self.norm = float(np.sqrt(np.square(self.rows).sum(1).max(initial=0)))
+
+    def of(self, queries: np.ndarray) -> np.ndarray:
+        """float64 (Q, N), off by at most ``rounding`` of each query."""
+        products = queries.astype(np.float64) @ self.rows.T
+        return products if len(self.rows) == len(self.index) else products[:, self.index]
+
+    def rounding(self, query: np.ndarray) -> float:
+        """Bound on the error of a product with ``query`` (D,)."""
+        length = float(np.linalg.norm(query.astype(np.float64)))
+        return 2 * self.rows.shape[1] * np.finfo(np.float64).eps * length * self.norm
+
+    def exact(self, query: np.ndarray, items: np.ndarray) -> np.ndarray:
+        """float64 (len(items),): products of items with ``query`` (D,), summed row by row."""
+        return (self.rows[self.index[items]] * query.astype(np.float64)).sum(1)
+
+
+def distinct_rows(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct rows (U, D) of ``x`` (N, D) float, and int64 (N,): which of them each row is.
+
+    0 and -0 are equal. Distinct rows are in the order of their first occurrence.
+    """
+    x = np.ascontiguousarray(x) + x.dtype.type(0)  # -0 + 0 is 0
+    keys = x.view(np.dtype((np.void, x.dtype.itemsize * x.shape[1]))).ravel()
+    _, first, index = np.unique(keys, return_index=True, return_inverse=True)
+    if len(first) == len(x):
+        return x, np.arange(len(x))
+    order = np.argsort(first)
+    rank = np.empty(len(first), np.int64)
+    rank[order] = np.arange(len(first))
+    return x[first[order]], rank[index]
+
+
+def _places(
+    scores: np.ndarray, items: np.ndarray, products: _Products, query: np.ndarray
+) -> np.ndarray:
     """How many scores are greater than, or equal and before, each item's."""
     item_scores = scores[items]
-    if len(items) <= _FEW:
-        greater = np.asarray([np.count_nonzero(scores > x) for x in item_scores], np.int64)
-        tied = range(len(items))
+    places = np.full(len(items), NEVER, np.int64)
+    found = np.flatnonzero(~np.isneginf(item_scores))
+    margin = 2 * products.rounding(query)
+    values, value_index = np.unique(item_scores[found], return_inverse=True)
+    if len(values) <= _FEW:
+        greater = np.asarray([np.count_nonzero(scores > x + margin) for x in values], np.int64)
+        near = np.asarray([np.count_nonzero(scores >= x - margin) for x in values], np.int64)
     else:
         ordered = np.sort(scores)
-        after = np.searchsorted(ordered, item_scores, "right")
-        greater = len(scores) - after
-        tied = np.flatnonzero(after - np.searchsorted(ordered, item_scores, "left") > 1).tolist()
-    for i in tied:
-        greater[i] += np.count_nonzero(scores[: items[i]] == item_scores[i])
-    return np.where(np.isneginf(item_scores), NEVER, greater)
+        greater = len(scores) - np.searchsorted(ordered, values + margin, "right")
+        near = len(scores) - np.searchsorted(ordered, values - margin, "left")
+    places[found] = greater[value_index]
+    for i in np.flatnonzero(near - greater > 1).tolist():
+        close = np.flatnonzero(np.abs(scores - values[i]) <= margin)
+        order = close[np.lexsort((close, -products.exact(query, close)))]
+        position = np.empty(len(close), np.int64)
+        position[np.searchsorted(close, order)] = np.arange(len(close))
+        mine = found[value_index == i]
+        places[mine] += position[np.searchsorted(close, items[mine])]
+    return places
 
 
 def hit(places: Places, k: int) -> np.ndarray:

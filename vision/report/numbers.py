@@ -20,6 +20,8 @@ TITLES = {
     "ece": "Expected calibration error",
     "examples": "Examples",
     "unlabelled": "Without a label",
+    "in_train": "Test records that are in the training data",
+    "zero_features": "Records with features of zero, left out",
     "nan_examples": "Examples without finite scores",
     "images_per_s": "Images per second",
     "data_wait": "Waiting for data",

@@ -222,7 +222,7 @@ def _evaluation(result: Mapping[str, Any]) -> Content:
         ]
         parts.append(table(("metric", "name", "value"), rows, numeric=(2,)))
     if numbers.get("nan_examples"):
-        text = "Some scores were NaN or infinite: those examples count as wrong and are in no confusion matrix."
+        text = "Some scores were not finite: those examples are wrong and in no confusion matrix."
         parts.append(note(text, warning=True))
     narrow: list[Content] = []
     wide: list[Content] = []

@@ -9,9 +9,10 @@ import numpy as np
 
 from vision.blocks.nearest import nearest
 from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, Rate, checked
+from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
-from vision.evaluators.image_text.embeddings import normalised
+from vision.evaluators.image_text.embeddings import finite, normalised
 from vision.evaluators.labelled import Labelled, counts, labelled, number_of_classes, split
 from vision.metrics.arrays import softmax_parts
 from vision.probes.linear import FitError, LinearClassifier, choose_decay, fit_logistic
@@ -214,7 +215,10 @@ class NearestNeighbours:
     Wu et al., Unsupervised Feature Learning via Non-Parametric Instance Discrimination, 2018. The
     search is exact. Equal votes go to the smaller label. Yields ``top1`` for the first of ``k``,
     ``top1_<k>`` for each of them, ``examples``, and, only where there are any, ``unlabelled`` and
-    ``nonfinite`` as ``LinearProbe`` does.
+    ``nonfinite`` as ``LinearProbe`` does, ``zero_features`` (records of either whose features are
+    zero and have no direction: left out), and ``in_train``: records of ``test`` whose features are
+    those of a record of ``train``, which is then their own nearest neighbour. All of them if both
+    are the same data.
 
     Attributes:
       train: the neighbours.
@@ -237,8 +241,13 @@ class NearestNeighbours:
         train = labelled(predict, ctx, self.train, self.output, self.label)
         test = labelled(predict, ctx, self.test, self.output, self.label)
         classes = number_of_classes(self.train, train, test)
+        (train, train_zero), (test, test_zero) = (
+            _nonzero(train, self.train),
+            _nonzero(test, self.test),
+        )
         most = min(max(self.k), len(train.x))
-        cosine, places = nearest(normalised(test.x), normalised(train.x), most)
+        queries, gallery = normalised(test.x), normalised(train.x)
+        cosine, places = nearest(queries, gallery, most)
         voters = train.labels[places]
         count = len(test.x) + test.nonfinite
         for i, k in enumerate(self.k):
@@ -253,6 +262,24 @@ class NearestNeighbours:
                 yield "top1", top1
             yield f"top1_{k}", top1
         yield from _counted(train, test)
+        if zero := train_zero + test_zero:
+            yield "zero_features", zero
+        if copies := int((queries == gallery[places[:, 0]]).all(1).sum()):
+            yield "in_train", copies
+
+
+def _nonzero(rows: Labelled, data: EvaluationData) -> tuple[Labelled, int]:
+    """The records whose features have a direction, and how many have none.
+
+    Raises:
+      DataError: all features are zero.
+    """
+    unit = normalised(rows.x)
+    keep = finite(unit) & unit.any(1)
+    if not keep.any():
+        raise DataError(f"{data.source.info.name}: the features of all records are zero")
+    kept = dataclasses.replace(rows, x=rows.x[keep], labels=rows.labels[keep])
+    return kept, int((~keep).sum())
 
 
 def _factor(x: np.ndarray) -> np.float32:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vision.blocks.ranking import distinct_rows
 from vision.config.ranges import Finite, NonNegative, Positive, checked
 from vision.data.prompts import (
     NAME,
@@ -300,13 +301,16 @@ def classify(
       label: (N,) int, -1 for none.
       bank: (K, D) float.
     """
+    # Classes with equal vectors are multiplied once: a matrix product rounds by position.
+    vectors, vector_of = distinct_rows(bank)
+    vectors = vectors.astype(np.float64)
     best = np.zeros(len(embedding), np.int64)
     rank = np.full(len(embedding), len(bank), np.int64)
     step = max(1, _SCORES // len(bank))
     usable = np.flatnonzero(finite(embedding))
     for start in range(0, len(usable), step):
         rows = usable[start : start + step]
-        scores = embedding[rows] @ bank.T
+        scores = (embedding[rows].astype(np.float64) @ vectors.T)[:, vector_of]
         best[rows] = scores.argmax(1)
         labels = label[rows][:, None]
         true_scores = np.take_along_axis(scores, np.maximum(labels, 0), 1)
