@@ -8,10 +8,11 @@ to what they contributed. Of a layer with z_ij = x_i w_ij and y_j = sum_i z_ij +
     alpha-beta   R_i = sum_j (alpha z_ij+ / sum_k z_kj+ - beta z_ij- / sum_k z_kj-) R_j, with
                  beta = alpha - 1 and biases without a share; alpha 1 is the z+ rule
 
-and through an activation everything passes. Written as R = a c, with one number c per activation a,
-this is a backward pass: at sums, shapes, pooling and biases c goes the way of the gradient; at an
-activation f it is multiplied by f(a) / a instead of f'(a); only products have a rule of their own.
-With epsilon 0 and ReLU f(a) / a is f'(a), and R is the gradient times the input.
+and through an activation everything passes. A BatchNorm after a product, and a layer scale, count
+as folded into the product's weights and bias. Written as R = a c, with one number c per activation
+a, this is a backward pass: at sums, shapes, pooling and biases c goes the way of the gradient; at
+an activation f it is multiplied by f(a) / a instead of f'(a); only products have a rule of their
+own. With epsilon 0 and ReLU f(a) / a is f'(a), and R is the gradient times the input.
 
 Products of two activations are those of norms, gates and attention. One factor of them says how
 much of the other passes (what a softmax, a sigmoid or the root of a variance made): it counts as a
@@ -141,9 +142,9 @@ def _rule(
             return _shared(operation, cotangents, gates)
         if name == "mul":
             return vjp(operation, cotangents)
-        after = _with_bias(operation.outputs[0], readers)
+        layer = _affine(operation.outputs[0], readers)
         kind = rules.dense if _is_dense(operation, rows) else rules.convolution
-        return _layer(operation, cotangents[0], after, kind, rules)
+        return _layer(operation, cotangents[0], layer, kind, rules)
     if name == "div" and 0 in places:
         return vjp(operation, cotangents, [0])
     if name in ("max", "min") and len(places) == 2:
@@ -171,30 +172,66 @@ def _shared(operation: Operation, cotangents: Cotangents, gates: set[Value]) -> 
     return vjp(operation, part, taking)
 
 
-def _with_bias(product: Value, readers: dict[Value, list[Operation]]) -> jax.Array:
-    """The layer's result: the product and, if a constant is added to it next, that too."""
-    value = product
+@dataclasses.dataclass(frozen=True)
+class _Affine:
+    """A product with parameters, and the constants that follow it and belong to the layer.
+
+    Attributes:
+      output: the layer's output, ``factor * product + constant``, of the product's shape.
+      factor: of that shape; None for 1.
+    """
+
+    output: jax.Array
+    factor: jax.Array | None = None
+
+
+def _affine(product: Value, readers: dict[Value, list[Operation]]) -> _Affine:
+    """The product, its bias, and the scale and shift of an unfolded BatchNorm or a layer scale.
+
+    Without a scale only the constant that is added next counts as bias. Later ones can differ
+    between positions, as position embeddings do.
+    """
+    shape = product.array.shape
+    value, factor = product, jnp.ones_like(product.array)
+    bias, scaled, shifted = None, None, None
     while len(reading := readers.get(value, [])) == 1:
         [operation] = reading
-        if operation.name == "add" and len(operation.dependent) == 1:
-            value = operation.outputs[0]
+        name = operation.name
+        if len(operation.dependent) != 1:
             break
-        if operation.name not in _SAME_ORDER:
-            return product.array
+        if name in ("add", "add_any", "sub", "mul", "div"):
+            [place] = operation.dependent
+            constant = operation.inputs[1 - place].array
+            if constant.size not in (1, product.array.size) or (name == "div" and place == 1):
+                break
+            constant = jnp.reshape(constant, shape if constant.size > 1 else ())
+            if name in ("mul", "div"):
+                factor = factor * constant if name == "mul" else factor / constant
+            elif name == "sub" and place == 1:
+                factor = -factor
+        elif name not in _SAME_ORDER:
+            break
         value = operation.outputs[0]
-    else:
-        return product.array
-    same = value.array.size == product.array.size
-    return value.array.reshape(product.array.shape) if same else product.array
+        if value.array.size != product.array.size:
+            break
+        current = _Affine(value.array.reshape(shape), factor)
+        if name in ("mul", "div"):
+            scaled, shifted = current, None
+        elif name in ("add", "add_any", "sub") and scaled is not None and shifted is None:
+            shifted = current
+        elif name == "add" and bias is None and scaled is None:
+            bias = _Affine(current.output)
+    return shifted or scaled or bias or _Affine(product.array)
 
 
 def _layer(
-    operation: Operation, c: jax.Array, after: jax.Array, kind: LayerRule, rules: Lrp
+    operation: Operation, c: jax.Array, layer: _Affine, kind: LayerRule, rules: Lrp
 ) -> Cotangents:
-    """A product with parameters; ``after`` is what the layer made of it."""
+    """A product with parameters, as if the layer's factor were folded into them."""
+    output, factor = layer.output, layer.factor
     if kind == "epsilon":
-        sign = jnp.where(after < 0, -1.0, 1.0).astype(after.dtype)
-        return vjp(operation, [c * _ratio(after, after + rules.epsilon * sign)])
+        sign = jnp.where(output < 0, -1.0, 1.0).astype(output.dtype)
+        return vjp(operation, [c * _ratio(output, output + rules.epsilon * sign)])
     [place] = operation.dependent
     x, weight = operation.inputs[place].array, operation.inputs[1 - place].array
     up, down = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
@@ -204,24 +241,29 @@ def _layer(
         inputs[place] = Value(x, True)
         return dataclasses.replace(operation, inputs=tuple(inputs))
 
-    def total(one: jax.Array, two: jax.Array) -> jax.Array:
-        """What positive inputs make with ``one`` and negative ones with ``two``."""
+    def total(for_positive: jax.Array, for_negative: jax.Array) -> jax.Array:
+        """The product of positive inputs with one weight and of negative ones with the other."""
         parts = []
-        for of, part in ((jnp.maximum(x, 0), one), (jnp.minimum(x, 0), two)):
+        for inputs, part in ((jnp.maximum(x, 0), for_positive), (jnp.minimum(x, 0), for_negative)):
             arrays = [part, part]
-            arrays[place] = of
+            arrays[place] = inputs
             parts.append(operation.run(*arrays)[0])
         return parts[0] + parts[1]
 
-    share = rules.alpha * _ratio(c * after, total(up, down))
+    # c is the output's number per activation times the factor, and R = c * output.
+    relevance_of_output = c * output if factor is None else _ratio(c * output, factor)
+    alpha, beta = rules.alpha, rules.alpha - 1
+    # A negative factor makes positive contributions to the product negative ones to the output.
+    swapped = jnp.bool_(False) if factor is None else factor < 0
+    share = jnp.where(swapped, -beta, alpha) * _ratio(relevance_of_output, total(up, down))
     passed = [vjp(with_weight(part), [share])[place] for part in (up, down)]
-    if rules.alpha > 1:
-        against = (rules.alpha - 1) * _ratio(c * after, total(down, up))
-        passed[0] -= vjp(with_weight(down), [against])[place]
-        passed[1] -= vjp(with_weight(up), [against])[place]
-    found: Cotangents = [None, None]
-    found[place] = jnp.where(x >= 0, passed[0], passed[1])
-    return found
+    if beta > 0 or factor is not None:
+        against = jnp.where(swapped, alpha, -beta) * _ratio(relevance_of_output, total(down, up))
+        passed[0] += vjp(with_weight(down), [against])[place]
+        passed[1] += vjp(with_weight(up), [against])[place]
+    cotangents: Cotangents = [None, None]
+    cotangents[place] = jnp.where(x >= 0, passed[0], passed[1])
+    return cotangents
 
 
 def _is_dense(operation: Operation, rows: int) -> bool:

@@ -113,6 +113,47 @@ def test_rules_of_dense_layers_and_of_convolutions_are_two():
     assert not np.allclose(mixed, plus, atol=1e-3)
 
 
+@pytest.mark.parametrize("alpha", [1.0, 2.0])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_batch_norm_that_is_not_folded_gives_the_relevance_of_the_folded_one(
+    alpha: float, bias: bool
+):
+    rng = np.random.default_rng(7)
+    norms = []
+    for k in (K1, K2):
+        scale, shift, mean = (
+            jnp.asarray(rng.normal(size=k.shape[-1]), jnp.float32) for _ in range(3)
+        )
+        variance = jnp.asarray(rng.uniform(0.3, 3, k.shape[-1]), jnp.float32)
+        offset = jnp.asarray(rng.normal(size=k.shape[-1]) * bias, jnp.float32)
+        norms.append((k, offset, mean, variance, scale, shift))
+
+    def net(x: jax.Array, folded: bool) -> jax.Array:
+        for kernel, offset, mean, variance, scale, shift in norms:
+            factor = scale * lax.rsqrt(variance + 1e-5)
+            if folded:
+                kernel, shift = kernel * factor, shift + (offset - mean) * factor
+            x = convolve(x, kernel, (1, 1), "SAME", dimension_numbers=LAYOUT)
+            if not folded:
+                x = ((x + offset if bias else x) - mean) * factor
+            x = jax.nn.relu(x + shift)
+            x = max_pool(x, (2, 2), (2, 2), ((0, 0), (0, 0)))
+        return x.reshape(len(x), -1) @ W1 @ W2
+
+    @jax.jit
+    def both(x: jax.Array) -> list[jax.Array]:
+        rules = Lrp("alpha_beta", "alpha_beta", alpha=alpha)
+        return [
+            relevance(lambda x, f=f: net(x, f), x, WEIGHTS, r)
+            for r in (rules, Lrp(epsilon=0.1))
+            for f in (False, True)
+        ]
+
+    found = list(map(np.asarray, both(X)))
+    for unfolded, folded in (found[:2], found[2:]):
+        np.testing.assert_allclose(unfolded, folded, atol=2e-5 * np.abs(folded).max())
+
+
 @pytest.mark.parametrize("name", ["vit", "plain_conv"])
 def test_towers_conserve_relevance(name: str):
     """Biases, positions and the means of norms aside, which absorb: set to zero here."""
