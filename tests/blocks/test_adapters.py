@@ -36,7 +36,7 @@ def noisy(tree: Any, seed: int = 1) -> Any:
 
 
 @pytest.mark.parametrize("adapter", [LORA, DORA])
-def test_nothing_changes_at_the_start_not_even_the_last_bit(adapter: Lora):
+def test_initial_adapters_change_nothing_bitwise(adapter: Lora):
     params = draw(SHAPES)
     added = init_adapters((adapter,), params, jax.random.key(0))
     assert "head" not in added
@@ -45,7 +45,7 @@ def test_nothing_changes_at_the_start_not_even_the_last_bit(adapter: Lora):
         jax.tree.map(np.testing.assert_array_equal, merge((adapter,), params, added), params)
 
 
-def test_what_is_computed_is_what_the_papers_say():
+def test_equations_of_lora_and_dora():
     params = draw(SHAPES)
     added = {a: noisy(init_adapters((a,), params, jax.random.key(0))) for a in (LORA, DORA)}
     found = {a: merge_adapters((a,), params, added[a]) for a in added}
@@ -86,7 +86,7 @@ def test_a_column_of_zeros_is_finite():
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.grad(total)(tree)))
 
 
-def test_mistakes_are_named():
+def test_errors():
     params = draw(SHAPES)
     key = jax.random.key(0)
     with pytest.raises(ConfigError, match="'fc1' applies to no kernel of the tower; kernels are b"):

@@ -60,7 +60,7 @@ def go(attack: Any, logits_fn: Any, state: AttackState, until: int) -> AttackSta
 begin = jax.jit(init, static_argnums=0)
 
 
-def whole(attack: Any, logits_fn: Any = network, **arguments: Any) -> AttackState:
+def run_attack(attack: Any, logits_fn: Any = network, **arguments: Any) -> AttackState:
     given: Any = {"image": IMAGES, "label": LABELS, **arguments}
     return go(attack, logits_fn, begin(attack, jax.random.key(1), **given), updates(attack))
 
@@ -71,21 +71,21 @@ def distances(state: AttackState) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_what_it_finds_and_how_it_goes_on(name: str, tmp_path: Path):
+def test_adversarial_images_and_resuming(name: str, tmp_path: Path):
     attack = ATTACKS[name]
     start = begin(attack, jax.random.key(1), IMAGES, LABELS, MASK)
     end = go(attack, network, start, updates(attack))
-    found = np.asarray(end.found)
-    assert found.sum() >= 3
-    assert not found[~MASK].any()
-    assert np.array_equal(end.best[~found], IMAGES[~found])
-    assert np.asarray(fooled(network(end.best), LABELS, False))[found].all()
+    actual = np.asarray(end.found)
+    assert actual.sum() >= 3
+    assert not actual[~MASK].any()
+    assert np.array_equal(end.best[~actual], IMAGES[~actual])
+    assert np.asarray(fooled(network(end.best), LABELS, False))[actual].all()
     assert (np.asarray(end.best) >= 0).all()
     assert (np.asarray(end.best) <= 1).all()
     if not isinstance(attack, CarliniWagner):
         assert (distances(end)[attack.norm] <= attack.eps + 1e-6).all()
         margin = margins(network(end.best), LABELS, False)
-        assert np.allclose(end.score[found], margin[found], atol=1e-4)
+        assert np.allclose(end.score[actual], margin[actual], atol=1e-4)
     assert not end.nonfinite.any()
     # Stopped, written, read, and gone on with: every bit of the state is the same.
     path = tmp_path / "state.npz"
@@ -100,14 +100,14 @@ def test_what_it_finds_and_how_it_goes_on(name: str, tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd_l2", "apgd", "square_l2"])
-def test_without_a_radius_nothing_moves(name: str):
-    end = whole(dataclasses.replace(ATTACKS[name], eps=0.0))
+def test_zero_radius_changes_nothing(name: str):
+    end = run_attack(dataclasses.replace(ATTACKS[name], eps=0.0))
     assert not end.found.any()
     assert np.array_equal(end.best, IMAGES)
     assert np.allclose(end.at, IMAGES, atol=1e-7)
 
 
-def test_fgsm_is_one_step_of_pgd_and_what_the_paper_says():
+def test_fgsm_is_one_step_of_pgd():
     eps = 0.1
 
     def loss(images: jax.Array) -> jax.Array:
@@ -120,13 +120,13 @@ def test_fgsm_is_one_step_of_pgd_and_what_the_paper_says():
     pgd = PGD(eps, steps=1, step_size=1.0, random_start=False)
     assert np.allclose(update(pgd, network, start).at, moved.at, atol=1e-6)
     wrong = np.asarray(fooled(network(by_hand), LABELS, False))
-    assert np.array_equal(whole(fgsm(eps)).found, wrong)
+    assert np.array_equal(run_attack(fgsm(eps)).found, wrong)
     targeted = fgsm(eps, targeted=True)
     back = jnp.clip(IMAGES - eps * jnp.sign(jax.grad(loss)(IMAGES)), 0, 1)
     assert np.allclose(update(targeted, network, start).at, back, atol=1e-6)
 
 
-def test_every_image_meets_the_same_chance_in_every_batch():
+def test_noise_of_an_image_does_not_depend_on_its_batch():
     attack = ATTACKS["square"]
     keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(3)))(jnp.arange(COUNT))
     both = [
@@ -145,7 +145,7 @@ def line(images: jax.Array) -> jax.Array:
     return jnp.stack([-score / 2, score / 2], -1)
 
 
-def test_on_a_linear_model_the_answers_are_known():
+def test_linear_model_in_closed_form():
     inner = 0.3 + 0.4 * IMAGES  # no pixel meets the end of its range
     label = jnp.argmax(line(inner), -1)
     lead = np.abs(line(inner)[:, 1] - line(inner)[:, 0])
@@ -155,11 +155,11 @@ def test_on_a_linear_model_the_answers_are_known():
     for attack in (PGD(eps, steps=10), APGD(radius, "l2", steps=10), Square(eps, queries=20)):
         reached = exact[attack.norm] < attack.eps
         assert 0 < reached.sum() < COUNT
-        found = whole(attack, line, image=inner, label=label).found
-        assert not found[~reached].any()
-        assert isinstance(attack, Square) or found[reached].all()
+        actual = run_attack(attack, line, image=inner, label=label).found
+        assert not actual[~reached].any()
+        assert isinstance(attack, Square) or actual[reached].all()
     nearest = CarliniWagner(steps=100, searches=10, learning_rate=0.005, confidence=0.5)
-    end = whole(nearest, line, image=inner, label=label)
+    end = run_attack(nearest, line, image=inner, label=label)
     assert end.found.all()
     least = distances(end)["l2"] / ((lead + 0.5) / np.linalg.norm(slope))
     assert (least > 1 - 1e-4).all()
@@ -176,7 +176,7 @@ def test_on_a_linear_model_the_answers_are_known():
     ids=["pgd", "apgd_dlr", "cw"],
 )
 def test_a_target_is_reached(attack: Any):
-    end = whole(attack, label=WANTED)
+    end = run_attack(attack, label=WANTED)
     assert end.found.mean() > 0.7
     reached = np.argmax(network(end.best), -1) == WANTED
     assert np.array_equal(reached, end.found)
@@ -206,7 +206,7 @@ def test_losses_and_checkpoints_are_those_of_the_paper():
     windows = APGD(steps=100).checkpoints()
     assert np.flatnonzero(windows).tolist() == [22, 41, 57, 70, 80, 87, 93, 99]
     with pytest.raises(ValueError, match="'dlr' needs 3 classes and the model has 2"):
-        whole(APGD(loss_type="dlr"), line)
+        run_attack(APGD(loss_type="dlr"), line)
 
 
 @pytest.mark.parametrize("side", [1, 3, 4, 7])
@@ -239,13 +239,13 @@ def test_squares_shrink_and_fit():
     assert odd.min() == 3
 
 
-def test_what_is_not_finite_is_told_and_fools_nobody():
+def test_nonfinite_logits_are_flagged_and_never_adversarial():
     def broken(images: jax.Array) -> jax.Array:
         logits = network(images)
         return logits.at[0].set(jnp.nan).at[1].set(jnp.where(logits[1] > 0, jnp.inf, logits[1]))
 
     for name in ("pgd", "square"):
-        end = whole(ATTACKS[name], broken)
+        end = run_attack(ATTACKS[name], broken)
         assert np.flatnonzero(end.nonfinite).tolist() == [0, 1], name
         assert not end.found[:2].any(), name
         assert end.found[2:].any(), name

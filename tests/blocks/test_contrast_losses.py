@@ -62,9 +62,9 @@ def test_losses_and_gradients_equal_open_clips(name: str, size: str):
     def ours(params, image, text):
         return contrast(loss, params, pairs(image @ text.T)).loss
 
-    found, grads = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(params, image, text)
+    actual, grads = jax.jit(jax.value_and_grad(ours, (0, 1, 2)))(params, image, text)
     expected = (d_params, golden["d_image"], golden["d_text"])
-    np.testing.assert_allclose(found, golden["loss"], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(actual, golden["loss"], rtol=1e-5, atol=1e-5)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), grads, expected
     )
@@ -79,8 +79,8 @@ def test_softmax_with_soft_targets_smoothing_and_two_matrices_is_the_written_for
     to_text = -(by_row * log_softmax(s, 1)).sum(1).mean()
     to_image = -(by_column * log_softmax(back, 0)).sum(0).mean()
     loss = Softmax(FREE, label_smoothing=0.1, weights=(1.0, 0.25))
-    found = value(loss, pairs(s, affinity, to_image=back))
-    assert found == pytest.approx(to_text + 0.25 * to_image, rel=1e-5)
+    actual = value(loss, pairs(s, affinity, to_image=back))
+    assert actual == pytest.approx(to_text + 0.25 * to_image, rel=1e-5)
 
 
 def test_same_label_targets_are_unicl_and_unique_labels_are_clip():
@@ -103,8 +103,8 @@ def test_same_label_targets_are_unicl_and_unique_labels_are_clip():
 
 
 def test_soft_labels_match_by_their_inner_product():
-    found = affinities(jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[0.2, 0.8], [-1.0, 0.0]]))
-    np.testing.assert_allclose(found, [[0.2, 0.0], [0.5, 0.0]], atol=1e-6)
+    actual = affinities(jnp.array([[1.0, 0.0], [0.5, 0.5]]), jnp.array([[0.2, 0.8], [-1.0, 0.0]]))
+    np.testing.assert_allclose(actual, [[0.2, 0.0], [0.5, 0.0]], atol=1e-6)
 
 
 LOSSES = [
@@ -117,15 +117,15 @@ LOSSES = [
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=str)
-def test_masked_rows_are_as_if_they_were_not_there(loss):
+def test_masked_rows_change_nothing(loss):
     s, some = scores(6), np.array([0, 2, 5])
     valid = np.isin(np.arange(6), some)
 
     def masked(s):
         return contrast(loss, {}, pairs(s, keep=valid[:, None] & valid[None])).loss
 
-    found, gradient = jax.jit(jax.value_and_grad(masked))(jnp.asarray(s, jnp.float32))
-    assert float(found) == pytest.approx(value(loss, pairs(s[np.ix_(some, some)])), rel=1e-5)
+    actual, gradient = jax.jit(jax.value_and_grad(masked))(jnp.asarray(s, jnp.float32))
+    assert float(actual) == pytest.approx(value(loss, pairs(s[np.ix_(some, some)])), rel=1e-5)
     assert not np.any(np.asarray(gradient)[~valid])
     assert not np.any(np.asarray(gradient)[:, ~valid])
     assert np.any(gradient)
@@ -183,15 +183,15 @@ def test_ranking_is_zero_exactly_when_every_margin_is_kept():
     assert value(Ranking(0.26), pairs(s)) > 0
 
 
-def test_accuracy_asks_for_a_positive_above_every_negative():
+def test_accuracy_needs_a_positive_above_every_negative():
     s = np.array([[3.0, 1.0, 0.0], [2.0, 2.0, 0.0], [0.0, 0.0, 1.0]])
-    found = compiled(Softmax(FREE), {}, pairs(s))
-    assert float(found.to_text) == pytest.approx(2 / 3)  # a tie is a miss
-    assert float(found.to_image) == 1
-    assert float(found.own) == pytest.approx(2.0)
+    actual = compiled(Softmax(FREE), {}, pairs(s))
+    assert float(actual.to_text) == pytest.approx(2 / 3)  # a tie is a miss
+    assert float(actual.to_image) == 1
+    assert float(actual.own) == pytest.approx(2.0)
 
 
-def test_the_scale_stops_at_its_maximum_and_can_come_back():
+def test_scale_is_bounded_and_can_decrease_again():
     scale = Scale()
     assert float(scale.value(scale.parameters())) == pytest.approx(1 / 0.07, rel=1e-6)
     for a in (math.log(100), 4.7, 30.0, 1000.0):
@@ -206,7 +206,7 @@ def test_the_scale_stops_at_its_maximum_and_can_come_back():
     assert float(jax.grad(lambda x: -clamp(x, -1.0, 1.0))(-3.0)) == -1
 
 
-def test_a_temperature_divides():
+def test_temperature_parameterisation():
     scale = Scale(1.0, 50.0, form="temperature")
     assert scale.parameters() == {"temperature": 1.0}
     assert float(scale.value({"temperature": 0.25})) == 4
@@ -219,7 +219,7 @@ def test_a_temperature_divides():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("form", ["log_scale", "temperature"])
-def test_a_parameter_that_is_not_finite_shows_in_the_loss(bad: float, form):
+def test_nonfinite_parameters_give_a_nonfinite_loss(bad: float, form):
     loss = Softmax(Scale(1.0, 100.0, form=form))
     assert math.isnan(value(loss, pairs(scores(3)), {form: bad}))
 

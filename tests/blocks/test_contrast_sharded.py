@@ -47,12 +47,12 @@ def step(loss, similarity, name, groups, params, data):
     """Everything that a comparison gives, and its gradients."""
 
     def f(params, image, text):
-        found = compare(
+        actual = compare(
             *(loss, similarity, loss.coefficients(params)),
             *sides(name, image, text, data[2]),
             groups=groups,
         )
-        return found.loss, found
+        return actual.loss, actual
 
     return jax.value_and_grad(f, (0, 1, 2), has_aux=True)(params, *data[:2])
 
@@ -90,34 +90,34 @@ def test_a_ring_gives_the_loss_and_gradients_of_one_matrix(loss, similarity, nam
         # Normalising tokens is part of late interaction, and of its gradient.
         features = similarity.prepare({name: image}, {name: text})
         images, texts = (Modality(side, **data[2]) for side in features)
-        found = contrast(loss, params, pairs_of(similarity, images, texts))
-        return found.loss, found
+        actual = contrast(loss, params, pairs_of(similarity, images, texts))
+        return actual.loss, actual
 
     params = {k: jnp.float32(v) for k, v in loss.parameters().items()}
     expected = jax.jit(jax.value_and_grad(plain, (0, 1, 2), has_aux=True))(params, *data[:2])
-    found = run(loss, similarity, name, data, MESHES[mesh])
-    close(found, expected)
+    actual = run(loss, similarity, name, data, MESHES[mesh])
+    close(actual, expected)
     assert float(expected[0][0]) > 0
     assert np.any(expected[1][1])
 
 
 @pytest.mark.parametrize("groups", [2, 16])
-def test_groups_are_batches_of_their_own(groups: int):
+def test_groups_are_separate_batches(groups: int):
     image, text, rest = batch("embedding")
     rest["valid"] = jnp.ones(ROWS, bool)
     data = (image, text, rest)
     parts = [jax.tree.map(lambda x, i=i: jnp.split(x, groups)[i], data) for i in range(groups)]
     alone = [run(Softmax(), Dot(), "embedding", part) for part in parts[:: groups // 2]]
-    found = run(Softmax(), Dot(), "embedding", data, MESHES["data 4 x fsdp 2"], groups)
+    actual = run(Softmax(), Dot(), "embedding", data, MESHES["data 4 x fsdp 2"], groups)
     here = run(Softmax(), Dot(), "embedding", data, None, groups)
-    close(found, here)
-    d_image = np.split(np.asarray(found[1][1]), groups)[:: groups // 2]
+    close(actual, here)
+    d_image = np.split(np.asarray(actual[1][1]), groups)[:: groups // 2]
     for gradient, part in zip(d_image, alone, strict=True):
         np.testing.assert_allclose(gradient * groups, part[1][1], rtol=2e-5, atol=2e-6)
     if groups == 2:
-        np.testing.assert_allclose(found[0][0], np.mean([part[0][0] for part in alone]), rtol=2e-5)
+        np.testing.assert_allclose(actual[0][0], np.mean([part[0][0] for part in alone]), rtol=2e-5)
         whole = run(Softmax(), Dot(), "embedding", data)
-        assert abs(float(found[0][0] - whole[0][0])) > 0.1
+        assert abs(float(actual[0][0] - whole[0][0])) > 0.1
 
 
 def test_no_device_holds_the_matrix_of_all_pairs():

@@ -26,7 +26,7 @@ def tokens(rows: int, count: int, seed: int, width: int = 6) -> Any:
     return np.random.default_rng(seed).normal(size=(rows, count, width)).astype(np.float32)
 
 
-def whole(similarity, image, text):
+def all_scores(similarity, image, text):
     return similarity(*similarity.prepare(image, text))
 
 
@@ -41,27 +41,27 @@ def test_late_interaction_is_the_written_formula_and_padding_changes_nothing():
         for j in range(4):
             cosines = f[i] @ g[j, : length[j]].T
             to_text[i, j], to_image[i, j] = cosines.max(1).mean(), cosines.max(0).mean()
-    found = whole(LateInteraction(), {"tokens": image}, {"tokens": text, "mask": mask})
-    np.testing.assert_allclose(found[0], to_text, atol=1e-6)
-    np.testing.assert_allclose(found[1], to_image, atol=1e-6)
+    actual = all_scores(LateInteraction(), {"tokens": image}, {"tokens": text, "mask": mask})
+    np.testing.assert_allclose(actual[0], to_text, atol=1e-6)
+    np.testing.assert_allclose(actual[1], to_image, atol=1e-6)
     garbage = np.where(mask[..., None], text, 1e6)
-    again = whole(LateInteraction(), {"tokens": image}, {"tokens": garbage, "mask": mask})
-    np.testing.assert_array_equal(found, again)
+    again = all_scores(LateInteraction(), {"tokens": image}, {"tokens": garbage, "mask": mask})
+    np.testing.assert_array_equal(actual, again)
 
 
 def test_one_token_each_is_the_cosine():
     image, text = tokens(3, 1, 0), tokens(4, 1, 1)
     cosine, _ = Dot()({"embedding": unit(image[:, 0])}, {"embedding": unit(text[:, 0])})
-    for found in whole(LateInteraction(), {"tokens": image}, {"tokens": text}):
-        np.testing.assert_allclose(found, cosine, atol=1e-6)
+    for actual in all_scores(LateInteraction(), {"tokens": image}, {"tokens": text}):
+        np.testing.assert_allclose(actual, cosine, atol=1e-6)
 
 
-def test_an_item_without_tokens_is_like_nothing_and_has_finite_gradients():
+def test_items_without_tokens_have_zero_similarity_and_finite_gradients():
     image, text = tokens(2, 3, 0), tokens(2, 4, 1)
     mask = np.array([[True] * 4, [False] * 4])
 
     def total(image, text):
-        both = whole(LateInteraction(), {"tokens": image}, {"tokens": text, "mask": mask})
+        both = all_scores(LateInteraction(), {"tokens": image}, {"tokens": text, "mask": mask})
         return sum(map(jnp.sum, both)), both
 
     step = jax.jit(jax.value_and_grad(total, (0, 1), has_aux=True))
@@ -70,7 +70,7 @@ def test_an_item_without_tokens_is_like_nothing_and_has_finite_gradients():
     assert all(np.all(np.isfinite(g)) for g in grads)
 
 
-def test_pruning_keeps_the_tokens_that_the_other_side_matches():
+def test_pruning_keeps_the_best_matching_tokens():
     rng = np.random.default_rng(0)
     axes = np.eye(8, dtype=np.float32)
     # Words use axes 0-3; only two patches of each image do, at random places.
@@ -98,8 +98,8 @@ def test_best_part_takes_the_best_region_and_the_best_caption():
     expected = np.einsum("ird,jcd->ijrc", image, text)
     expected = np.einsum("ird,jcd->ijrc", image, text)
     expected = np.where(present[None, :, None, :], expected, -1.0).max((2, 3))
-    found, _ = BestPart()({"embedding": image}, {"embedding": text, "present": present})
-    np.testing.assert_allclose(found, np.maximum(expected, -1.0), atol=1e-5)
+    actual, _ = BestPart()({"embedding": image}, {"embedding": text, "present": present})
+    np.testing.assert_allclose(actual, np.maximum(expected, -1.0), atol=1e-5)
     one, _ = BestPart()({"embedding": image[:, 0]}, {"embedding": text[:, 0]})
     np.testing.assert_allclose(one, np.maximum(image[:, 0] @ text[:, 0].T, -1), atol=1e-5)
 
@@ -109,7 +109,7 @@ def test_different_widths_are_an_error_that_names_both(similarity):
     name = "tokens" if isinstance(similarity, LateInteraction) else "embedding"
     shape = (2, 1) if name == "tokens" else (2,)
     with pytest.raises(ContrastError, match=r"12 numbers .* 16"):
-        whole(similarity, {name: jnp.ones((*shape, 12))}, {name: jnp.ones((*shape, 16))})
+        all_scores(similarity, {name: jnp.ones((*shape, 12))}, {name: jnp.ones((*shape, 16))})
 
 
 def sides(image, text):
@@ -139,7 +139,7 @@ def test_chunks_give_the_same_loss_and_gradients_in_less_memory():
     assert chunked_bytes < 30 * 30 * 8 * 8 * 4 < dense_bytes
 
 
-def test_chunks_pad_and_come_back():
+def test_chunk_round_trip():
     x = jnp.arange(14.0).reshape(7, 2)
     assert chunks(x, 3).shape == (3, 3, 2)
     assert not np.any(chunks(x, 3)[2, 1:])
@@ -147,7 +147,7 @@ def test_chunks_pad_and_come_back():
     assert chunks(x, None).shape == chunks(x, 100).shape == (1, 7, 2)
 
 
-def test_fingerprints_tell_texts_apart_and_only_texts():
+def test_fingerprints_differ_between_texts_only():
     rng = np.random.default_rng(0)
     ids = rng.integers(0, 4, (4000, 6), np.int32)
     codes = np.asarray(fingerprint(jnp.asarray(ids)))

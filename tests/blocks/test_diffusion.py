@@ -37,7 +37,7 @@ def samples(
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
-def test_signal_falls_from_nearly_all_to_nearly_none(schedule: Noising):
+def test_alpha_bar_decreases_from_one_to_zero(schedule: Noising):
     left = Diffusion(200, schedule).alpha_bar
     assert left.shape == (200,)
     assert (np.diff(left) < 0).all()
@@ -53,23 +53,23 @@ def test_ho_et_al_are_the_thousand_steps_of_the_linear_schedule():
 def test_noise_is_added_by_the_step_of_each_row():
     diffusion = Diffusion(100)
     image, time = jnp.ones(SHAPE), jnp.arange(64)
-    found = diffusion.noised(image, time, START)
+    actual = diffusion.noised(image, time, START)
     left = diffusion.alpha_bar[:64].reshape(-1, 1, 1, 1)
-    np.testing.assert_allclose(found, np.sqrt(left) + np.sqrt(1 - left) * START, atol=1e-6)
+    np.testing.assert_allclose(actual, np.sqrt(left) + np.sqrt(1 - left) * START, atol=1e-6)
     again = diffusion.noised(image, jnp.int32(7), START)[7]
-    np.testing.assert_allclose(again, found[7], atol=1e-6)
+    np.testing.assert_allclose(again, actual[7], atol=1e-6)
 
 
-def test_a_single_image_is_found_from_any_noise():
-    found = samples(Diffusion(100), 0.0, 10, 0.0)
-    np.testing.assert_allclose(found, 0.5, atol=1e-5)
+def test_sampling_recovers_a_single_image_from_any_noise():
+    actual = samples(Diffusion(100), 0.0, 10, 0.0)
+    np.testing.assert_allclose(actual, 0.5, atol=1e-5)
 
 
 def test_a_wide_normal_keeps_mean_and_deviation():
     ddim, ddpm = samples(Diffusion(200), 0.3, 200, 0.0), samples(Diffusion(200), 0.3, 200, 1.0)
-    for found in (ddim, ddpm):
-        np.testing.assert_allclose(found.mean(), 0.5, atol=0.05)
-        np.testing.assert_allclose(found.std(), 0.3, atol=0.03)
+    for actual in (ddim, ddpm):
+        np.testing.assert_allclose(actual.mean(), 0.5, atol=0.05)
+        np.testing.assert_allclose(actual.std(), 0.3, atol=0.03)
     # DDIM has no chance but that of the start: what was larger stays larger.
     order = np.argsort(np.ravel(START))
     assert (np.diff(np.ravel(ddim)[order]) >= 0).all()
@@ -81,7 +81,7 @@ def test_ancestral_sampling_is_the_posterior_of_the_forward_process():
     diffusion = Diffusion(30)
     noise_of = normal_noise(diffusion, 0.5, 0.3)
     left = diffusion.alpha_bar
-    found = np.asarray(samples(diffusion, 0.3, 30, 1.0), np.float64)
+    actual = np.asarray(samples(diffusion, 0.3, 30, 1.0), np.float64)
     x, keys = START, jax.random.split(SECOND, 30)
     for i, t in enumerate(reversed(range(30))):
         kept = left[t] / (left[t - 1] if t else 1.0)
@@ -89,7 +89,7 @@ def test_ancestral_sampling_is_the_posterior_of_the_forward_process():
         mean = (x - (1 - kept) / np.sqrt(1 - left[t]) * noise_of(x, jnp.int32(t))) / np.sqrt(kept)
         variance = (1 - below) / (1 - left[t]) * (1 - kept)
         x = mean + np.sqrt(variance) * jax.random.normal(keys[i], SHAPE)
-    np.testing.assert_allclose(found, x, atol=1e-4)
+    np.testing.assert_allclose(actual, x, atol=1e-4)
 
 
 def test_the_estimate_is_kept_in_range():
@@ -114,7 +114,7 @@ def guided(scale: float, count: int, rows: int) -> jax.Array:
     )
 
 
-def test_a_guide_of_nothing_changes_no_bit():
+def test_a_zero_guide_changes_nothing_bitwise():
     # Operation by operation: a compiler may round two programs differently.
     with jax.disable_jit():
         noise_of = normal_noise(Diffusion(200), 0.5, 0.3)
@@ -124,19 +124,19 @@ def test_a_guide_of_nothing_changes_no_bit():
 
 
 def test_a_guide_leads_to_the_posterior():
-    found = jax.jit(guided, static_argnums=(0, 1, 2))(1.0, 200, 64)
-    np.testing.assert_allclose(found.mean(), 0.75, atol=0.04)
-    np.testing.assert_allclose(found.std(), 0.3 / 2**0.5, atol=0.03)
+    actual = jax.jit(guided, static_argnums=(0, 1, 2))(1.0, 200, 64)
+    np.testing.assert_allclose(actual.mean(), 0.75, atol=0.04)
+    np.testing.assert_allclose(actual.std(), 0.3 / 2**0.5, atol=0.03)
 
 
-def test_noise_belongs_to_a_record_and_not_to_its_batch():
+def test_noise_depends_on_the_record_not_on_its_batch():
     key = jax.random.key(3)
-    found = row_noise(key, jnp.array([4, 9, 2]), (2, 2))
-    np.testing.assert_array_equal(found[1], row_noise(key, jnp.array([9]), (2, 2))[0])
-    assert not np.array_equal(found[0], found[1])
+    actual = row_noise(key, jnp.array([4, 9, 2]), (2, 2))
+    np.testing.assert_array_equal(actual[1], row_noise(key, jnp.array([9]), (2, 2))[0])
+    assert not np.array_equal(actual[0], actual[1])
 
 
-def test_wrong_values_are_named():
+def test_errors_of_values():
     with pytest.raises(ValueError, match="steps is 20, expected a whole number >= 21"):
         Diffusion(20)
     with pytest.raises(ValueError, match="schedule is 'other'"):

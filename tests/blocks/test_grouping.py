@@ -11,13 +11,13 @@ from vision.blocks.grouping import Grouping
 from vision.blocks.similarity import ContrastError, unit
 
 
-def made(patches: int = 5, texts: int = 3) -> tuple[jax.Array, jax.Array]:
+def random_inputs(patches: int = 5, texts: int = 3) -> tuple[jax.Array, jax.Array]:
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.normal(size=(4, patches, 6)), jnp.float32)
     return tokens, unit(jnp.asarray(rng.normal(size=(4, texts, 6))))
 
 
-def slope(grouping: Grouping, *given: jax.Array) -> list[np.ndarray]:
+def gradients(grouping: Grouping, *given: jax.Array) -> list[np.ndarray]:
     def f(tokens: jax.Array, texts: jax.Array) -> jax.Array:
         return jnp.sum(grouping.gather(tokens, texts) * jnp.arange(6.0))
 
@@ -26,8 +26,8 @@ def slope(grouping: Grouping, *given: jax.Array) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(("threshold", "prefix"), [(0.4, 0), (None, 2)])
 def test_the_written_formula(threshold: float | None, prefix: int):
-    tokens, texts = made()
-    found = Grouping(threshold=threshold, prefix=prefix).gather(tokens, texts)
+    tokens, texts = random_inputs()
+    actual = Grouping(threshold=threshold, prefix=prefix).gather(tokens, texts)
     selected = []
     for b in range(4):
         patches = np.asarray(tokens[b, prefix:], np.float64)
@@ -38,26 +38,26 @@ def test_the_written_formula(threshold: float | None, prefix: int):
             s[s < (threshold or 1 / len(patches))] = 0
             selected.append((s > 0).sum())
             u = s / s.sum() @ patches
-            np.testing.assert_allclose(found[b, k], u / np.linalg.norm(u), rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(actual[b, k], u / np.linalg.norm(u), rtol=1e-5, atol=1e-6)
     assert min(selected) < max(selected)  # the threshold does something
     # Gradients flow through the weights too: texts have one.
-    assert all(np.isfinite(g).all() and g.any() for g in slope(Grouping(), tokens, texts))
+    assert all(np.isfinite(g).all() and g.any() for g in gradients(Grouping(), tokens, texts))
 
 
 def test_a_single_patch_is_its_own_group():
-    tokens, texts = made(patches=1)
-    found = Grouping().gather(tokens, texts)
-    np.testing.assert_allclose(found, jnp.broadcast_to(unit(tokens), found.shape), rtol=1e-6)
-    assert not slope(Grouping(), tokens, texts)[1].any()
-    alike = jnp.broadcast_to(tokens, (4, 5, 6))
-    np.testing.assert_allclose(Grouping().gather(alike, texts), found, rtol=1e-6)
-    assert all(np.isfinite(g).all() for g in slope(Grouping(), alike, texts))
+    tokens, texts = random_inputs(patches=1)
+    actual = Grouping().gather(tokens, texts)
+    np.testing.assert_allclose(actual, jnp.broadcast_to(unit(tokens), actual.shape), rtol=1e-6)
+    assert not gradients(Grouping(), tokens, texts)[1].any()
+    equal = jnp.broadcast_to(tokens, (4, 5, 6))
+    np.testing.assert_allclose(Grouping().gather(equal, texts), actual, rtol=1e-6)
+    assert all(np.isfinite(g).all() for g in gradients(Grouping(), equal, texts))
 
 
 def test_a_threshold_above_one_selects_nothing():
-    given = made()
+    given = random_inputs()
     assert not np.any(Grouping(threshold=1.1).gather(*given))
-    assert not any(g.any() for g in slope(Grouping(threshold=1.1), *given))
+    assert not any(g.any() for g in gradients(Grouping(threshold=1.1), *given))
 
 
 def test_values_and_widths_are_checked():
@@ -68,6 +68,6 @@ def test_values_and_widths_are_checked():
     ):
         with pytest.raises(ValueError, match=message):
             make()
-    tokens, texts = made()
+    tokens, texts = random_inputs()
     with pytest.raises(ContrastError, match="4 numbers and text vectors 6"):
         Grouping().gather(tokens[..., :4], texts)

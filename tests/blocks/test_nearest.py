@@ -69,7 +69,7 @@ def test_blocks_and_chunks_change_nothing(monkeypatch) -> None:
         np.testing.assert_array_equal(a, b)
 
 
-def test_equal_items_come_by_rising_index() -> None:
+def test_equal_items_are_ordered_by_index() -> None:
     rng = np.random.default_rng(2)
     q, few = unit(rng, 5, 12), unit(rng, 3, 12)
     g = np.tile(few, (1000, 1))
@@ -96,7 +96,7 @@ def test_many_equal_items_tie_wherever_they_stand(monkeypatch) -> None:
                 assert (scores == scores[:, :1]).all()
 
 
-def test_rising_scores_the_worst_order() -> None:
+def test_ascending_scores_the_worst_case() -> None:
     g = np.linspace(0, 1, 20_000, dtype=np.float32)[:, None]
     scores, indices = nearest(np.ones((2, 1), np.float32), g, 4)
     np.testing.assert_array_equal(indices, [[19_999, 19_998, 19_997, 19_996]] * 2)
@@ -123,7 +123,7 @@ def test_other_dtypes_and_files(tmp_path) -> None:
         np.testing.assert_array_equal(nearest(q, given, 9)[1], indices)
 
 
-def test_what_cannot_be_compared_is_named() -> None:
+def test_errors() -> None:
     q, g = np.ones((2, 3), np.float32), np.ones((5, 3), np.float32)
     with pytest.raises(NearestError, match=r"\(2, 3\) and gallery \(5, 4\)"):
         nearest(q, np.ones((5, 4), np.float32), 1)

@@ -22,18 +22,18 @@ NOTHING = np.zeros(0, np.int64)
 
 
 def metrics(places: Places) -> dict[str, np.ndarray]:
-    found = {
+    actual = {
         "average_precision": ranking.average_precision(places),
         "ndcg": ranking.ndcg(places),
         "r_precision": ranking.r_precision(places),
         "reciprocal_rank": ranking.reciprocal_rank(places),
     }
     for k in KS:
-        found[f"recall@{k}"] = ranking.recall(places, k)
-        found[f"hit@{k}"] = ranking.hit(places, k)
-        found[f"precision@{k}"] = ranking.precision(places, k)
-        found[f"ndcg@{k}"] = ranking.ndcg(places, k)
-    return found
+        actual[f"recall@{k}"] = ranking.recall(places, k)
+        actual[f"hit@{k}"] = ranking.hit(places, k)
+        actual[f"precision@{k}"] = ranking.precision(places, k)
+        actual[f"ndcg@{k}"] = ranking.ndcg(places, k)
+    return actual
 
 
 def of(*placed: list[int], relevant: list[int] | None = None) -> Places:
@@ -46,14 +46,14 @@ def of(*placed: list[int], relevant: list[int] | None = None) -> Places:
 
 def sorted_places(scores: np.ndarray, relevant: np.ndarray, junk: np.ndarray) -> list[int]:
     """Of one query, by walking down a stable sort."""
-    walked, found = 0, []
+    walked, actual = 0, []
     for item in np.argsort(-scores, kind="stable").tolist():
         if item in junk:
             continue
         if item in relevant:
-            found.append(walked)
+            actual.append(walked)
         walked += 1
-    return found
+    return actual
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -187,18 +187,18 @@ def test_average_precision_by_hand() -> None:
 
 def oxford(ranked: list[int], positive: set[int], junk: set[int]) -> float:
     """Area under the precision-recall curve, by walking down the list and skipping junk."""
-    area, recall, precision, found, seen = 0.0, 0.0, 1.0, 0, 0
+    area, recall, precision, actual, seen = 0.0, 0.0, 1.0, 0, 0
     for item in ranked:
         if item in junk:
             continue
-        found, seen = found + (item in positive), seen + 1
-        now = found / len(positive)
-        area += (now - recall) * (precision + found / seen) / 2
-        recall, precision = now, found / seen
+        actual, seen = actual + (item in positive), seen + 1
+        now = actual / len(positive)
+        area += (now - recall) * (precision + actual / seen) / 2
+        recall, precision = now, actual / seen
     return area
 
 
-def test_trapezoid_equals_a_walk_down_the_list() -> None:
+def test_trapezoid_equals_a_sequential_computation() -> None:
     rng = np.random.default_rng(0)
     gallery = rng.normal(size=(60, 5)).astype(np.float32)
     queries = rng.normal(size=(20, 5)).astype(np.float32)
@@ -215,7 +215,7 @@ def test_trapezoid_equals_a_walk_down_the_list() -> None:
         assert value == pytest.approx(oxford(ranked, positive, junk), rel=1e-12)
 
 
-def test_perfect_and_hopeless() -> None:
+def test_best_and_worst_rankings() -> None:
     best, worst = of([0, 1, 2]), of([97, 98, 99])
     for name, values in metrics(best).items():
         if name in ("average_precision", "ndcg", "r_precision", "hit@1", "recall@5", "ndcg@1"):
@@ -236,7 +236,7 @@ def test_without_relevant_items() -> None:
     assert np.isnan(ranking.median_rank(none, 3))
 
 
-def test_what_cannot_be_ranked_is_named() -> None:
+def test_errors() -> None:
     q, g = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32)
     first = lambda _: np.asarray([0])  # noqa: E731
     with pytest.raises(RankingError, match=r"\(2, 3\) and gallery \(4, 2\)"):

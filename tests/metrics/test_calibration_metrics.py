@@ -43,10 +43,10 @@ def test_equal_to_torchmetrics(number: str) -> None:
     logits, labels, bins, l1, worst = (
         GOLDEN[f"calibration/{number}/{k}"] for k in ("logits", "labels", "bins", "l1", "max")
     )
-    found = calibration.expected_calibration_error(logits, labels, int(bins))
-    assert found == pytest.approx(float(l1), rel=1e-6)
-    found = calibration.maximum_calibration_error(logits, labels, int(bins))
-    assert found == pytest.approx(float(worst), rel=1e-6)
+    actual = calibration.expected_calibration_error(logits, labels, int(bins))
+    assert actual == pytest.approx(float(l1), rel=1e-6)
+    actual = calibration.maximum_calibration_error(logits, labels, int(bins))
+    assert actual == pytest.approx(float(worst), rel=1e-6)
 
 
 def test_equal_to_the_streaming_metric_on_edges_ties_and_unlabelled_rows() -> None:
@@ -66,11 +66,11 @@ def test_equal_to_the_streaming_metric_on_edges_ties_and_unlabelled_rows() -> No
     np.testing.assert_array_equal(bins.edges, expected.edges)
     np.testing.assert_array_equal(bins.accuracy, expected.accuracy)
     np.testing.assert_allclose(bins.confidence, expected.confidence, rtol=1e-6)
-    found = calibration.expected_calibration_error(logits, labels, 4)
-    assert found == pytest.approx(streaming.compute(), abs=1e-6)
+    actual = calibration.expected_calibration_error(logits, labels, 4)
+    assert actual == pytest.approx(streaming.compute(), abs=1e-6)
 
 
-def test_equal_mass_bins_hold_equal_numbers_and_never_tear_ties() -> None:
+def test_equal_mass_bins_keep_ties_together() -> None:
     logits, labels = case(rows=103)
     bins = calibration.reliability(logits, labels, 10, "mass")
     assert bins.count.sum() == 103
@@ -79,8 +79,8 @@ def test_equal_mass_bins_hold_equal_numbers_and_never_tear_ties() -> None:
     order = np.argsort(p)
     cuts = [-(-103 * b // 10) for b in range(1, 10)]
     expected = by_loop(p, hit, np.split(order, cuts))
-    found = calibration.expected_calibration_error(logits, labels, 10, "mass")
-    assert found == pytest.approx(expected, rel=1e-12)
+    actual = calibration.expected_calibration_error(logits, labels, 10, "mass")
+    assert actual == pytest.approx(expected, rel=1e-12)
     tied = np.repeat(logits[:4], 20, axis=0)
     shuffle = np.random.default_rng(1).permutation(80)
     bins = calibration.reliability(tied, np.arange(80) % 5, 10, "mass")
@@ -103,9 +103,9 @@ def test_classwise_errors_by_loop() -> None:
         for k in range(4)
     ]
     mass = [by_loop(p[:, k], labels == k, np.split(np.argsort(p[:, k]), 6)) for k in range(4)]
-    found = calibration.classwise_calibration_errors(logits, labels, 8)
-    np.testing.assert_allclose(found, width, rtol=1e-12)
-    assert found[2] == pytest.approx(p[:, 2].mean())
+    actual = calibration.classwise_calibration_errors(logits, labels, 8)
+    np.testing.assert_allclose(actual, width, rtol=1e-12)
+    assert actual[2] == pytest.approx(p[:, 2].mean())
     assert calibration.static_calibration_error(logits, labels, 8) == pytest.approx(np.mean(width))
     assert calibration.adaptive_calibration_error(logits, labels, 6) == pytest.approx(np.mean(mass))
 
@@ -126,7 +126,7 @@ def test_proper_scores() -> None:
     assert calibration.negative_log_likelihood(sure, (labels + 1) % 5) == np.inf
 
 
-def test_nothing_and_nan_make_nan() -> None:
+def test_no_examples_and_nan_give_nan() -> None:
     logits, labels = case(rows=6)
     broken = logits.copy()
     broken[2, 3] = np.nan
@@ -185,7 +185,7 @@ def test_temperature_in_closed_form() -> None:
     assert fit_temperature(impossible, labels).value == pytest.approx(fit.value, rel=1e-9)
 
 
-def test_temperature_refuses_what_has_no_best() -> None:
+def test_temperature_errors_without_a_minimum() -> None:
     logits, labels = case(rows=40)
     right = 5 * np.eye(5)[labels]
     broken = logits.copy()

@@ -38,8 +38,8 @@ def test_equal_to_scikit_learn(name: str) -> None:
     step = average_precision_score(truth, scores)
     assert detection.average_precision(positive, negative) == pytest.approx(step, rel=1e-12)
     precision, recall, _ = precision_recall_curve(truth, scores)
-    found = detection.average_precision(positive, negative, "trapezoid")
-    assert found == pytest.approx(auc(recall, precision), rel=1e-12)
+    actual = detection.average_precision(positive, negative, "trapezoid")
+    assert actual == pytest.approx(auc(recall, precision), rel=1e-12)
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
     for level in (0.95, 0.5, 1.0):
         expected = fpr[np.argmax(tpr >= level)]
@@ -70,16 +70,16 @@ def test_open_set_curve_by_loop() -> None:
     rng = np.random.default_rng(3)
     known, unknown = rng.integers(2, 9, 40) / 2.0, rng.integers(0, 7, 30) / 2.0
     right = rng.random(40) < 0.7
-    found = detection.open_set(known, right, unknown)
+    actual = detection.open_set(known, right, unknown)
     points = [
         (np.mean(unknown >= t), np.mean((known >= t) & right))
         for t in sorted({*known, *unknown}, reverse=True)
     ]
-    assert found.false_positive_rate.tolist() == [0, *(x for x, _ in points)]
-    assert found.classification_rate.tolist() == [0, *(y for _, y in points)]
+    assert actual.false_positive_rate.tolist() == [0, *(x for x, _ in points)]
+    assert actual.classification_rate.tolist() == [0, *(y for _, y in points)]
     above = (known[:, None] > unknown) + 0.5 * (known[:, None] == unknown)
-    assert found.area == pytest.approx((above * right[:, None]).mean(), rel=1e-12)
-    assert found.classification_rate[-1] == right.mean()
+    assert actual.area == pytest.approx((above * right[:, None]).mean(), rel=1e-12)
+    assert actual.classification_rate[-1] == right.mean()
     everything = detection.open_set(known, np.ones(40, bool), unknown)
     assert everything.area == pytest.approx(detection.auroc(known, unknown), rel=1e-12)
     assert detection.open_set(known, np.zeros(40, bool), unknown).area == 0

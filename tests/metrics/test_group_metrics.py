@@ -47,16 +47,16 @@ def test_groups() -> None:
     labels = rng.integers(0, 5, 200)
     predicted = np.where(rng.random(200) < 0.1 * (5 + labels), labels, 0)
     right = predicted == labels
-    found = groups.group_accuracy(right, labels, 6)
-    assert found.mean == pytest.approx(balanced_accuracy_score(labels, predicted), rel=1e-12)
-    assert found.overall == pytest.approx(right.mean(), rel=1e-12)
-    assert found.count.tolist() == [*np.bincount(labels).tolist(), 0]
-    assert np.isnan([found.accuracy[5], found.low[5], found.high[5]]).all()
+    actual = groups.group_accuracy(right, labels, 6)
+    assert actual.mean == pytest.approx(balanced_accuracy_score(labels, predicted), rel=1e-12)
+    assert actual.overall == pytest.approx(right.mean(), rel=1e-12)
+    assert actual.count.tolist() == [*np.bincount(labels).tolist(), 0]
+    assert np.isnan([actual.accuracy[5], actual.low[5], actual.high[5]]).all()
     each = [right[labels == g].mean() for g in range(5)]
-    np.testing.assert_array_equal(found.accuracy[:5], each)
-    assert found.worst == int(np.argmin(each))
-    assert found.worst_accuracy == min(each)
-    assert found.gap == pytest.approx(max(each) - min(each))
+    np.testing.assert_array_equal(actual.accuracy[:5], each)
+    assert actual.worst == int(np.argmin(each))
+    assert actual.worst_accuracy == min(each)
+    assert actual.gap == pytest.approx(max(each) - min(each))
     some = groups.group_accuracy(right, np.where(labels == 0, -1, labels), 6)
     assert some.left_out == (labels == 0).sum()
     assert np.isnan(some.accuracy[0])
@@ -101,11 +101,11 @@ def test_hierarchy() -> None:
     np.testing.assert_array_equal(tree.distance(every[:, None], every), HEIGHTS)
     labels = np.array([0, 0, 0, 3, 4, 2, -1, 1])
     predicted = np.array([0, 1, 2, 4, 0, 2, 3, -1])
-    found = hierarchical_accuracy(predicted, labels, tree)
-    assert found.severity == (1 + 2 + 2 + 3) / 4
-    assert found.distance == (1 + 2 + 2 + 3) / 6
-    assert (found.examples, found.mistakes, found.undefined) == (6, 4, 1)
-    np.testing.assert_allclose(found.level_accuracy, np.array([5, 3, 2]) / 7)
+    actual = hierarchical_accuracy(predicted, labels, tree)
+    assert actual.severity == (1 + 2 + 2 + 3) / 4
+    assert actual.distance == (1 + 2 + 2 + 3) / 6
+    assert (actual.examples, actual.mistakes, actual.undefined) == (6, 4, 1)
+    np.testing.assert_allclose(actual.level_accuracy, np.array([5, 3, 2]) / 7)
     flat = hierarchy([("a",), ("b",), ("c",)])
     same = hierarchical_accuracy(np.array([0, 1, 2]), np.array([0, 1, 2]), flat)
     assert np.isnan(same.severity)
@@ -124,8 +124,8 @@ def test_hierarchical_distance_at_k() -> None:
             for s, y in zip(scores, labels, strict=True)
             if y >= 0
         ]
-        found = hierarchical_distance_at(scores, labels, tree, k)
-        assert found == pytest.approx(np.mean(rows), rel=1e-12)
+        actual = hierarchical_distance_at(scores, labels, tree, k)
+        assert actual == pytest.approx(np.mean(rows), rel=1e-12)
     scores[1] = np.nan
     labels[1] = -1
     assert hierarchical_distance_at(scores, labels, tree, 2) > 0
@@ -160,13 +160,13 @@ def test_ordinal_equal_to_scikit_learn_and_scipy() -> None:
     labels = rng.integers(0, 5, 150)
     predicted = np.clip(labels + rng.integers(-2, 3, 150), 0, 5)  # class 5 is never true
     predicted[labels == 1] = 2  # class 1 hardly predicted
-    found = ordinal.ordinal_accuracy(predicted, labels, 6)
+    actual = ordinal.ordinal_accuracy(predicted, labels, 6)
     expected = cohen_kappa_score(labels, predicted, labels=np.arange(6), weights="quadratic")
-    assert found.kappa == pytest.approx(expected, rel=1e-12)
-    assert found.mean_absolute_error == mean_absolute_error(labels, predicted)
-    assert found.off_by_one == np.mean(np.abs(labels - predicted) <= 1)
-    assert found.spearman == pytest.approx(spearmanr(labels, predicted)[0], rel=1e-12)
-    assert found.kendall == pytest.approx(kendalltau(labels, predicted)[0], rel=1e-12)
+    assert actual.kappa == pytest.approx(expected, rel=1e-12)
+    assert actual.mean_absolute_error == mean_absolute_error(labels, predicted)
+    assert actual.off_by_one == np.mean(np.abs(labels - predicted) <= 1)
+    assert actual.spearman == pytest.approx(spearmanr(labels, predicted)[0], rel=1e-12)
+    assert actual.kendall == pytest.approx(kendalltau(labels, predicted)[0], rel=1e-12)
     one = ordinal.ordinal_accuracy(np.full(4, 2), np.full(4, 2), 3)
     assert np.isnan([one.kappa, one.spearman, one.kendall]).all()
     assert (one.mean_absolute_error, one.off_by_one) == (0, 1)
@@ -209,10 +209,10 @@ def test_inversions_by_loop() -> None:
 def test_regression_equal_to_scikit_learn() -> None:
     rng = np.random.default_rng(2)
     y, p = rng.normal(size=(2, 60)) + 1e3
-    found = ordinal.regression(p, y)
-    assert found.mean_absolute_error == pytest.approx(mean_absolute_error(y, p), rel=1e-12)
-    assert found.root_mean_square_error == pytest.approx(root_mean_squared_error(y, p), rel=1e-12)
-    assert found.r2 == pytest.approx(r2_score(y, p), rel=1e-9)
+    actual = ordinal.regression(p, y)
+    assert actual.mean_absolute_error == pytest.approx(mean_absolute_error(y, p), rel=1e-12)
+    assert actual.root_mean_square_error == pytest.approx(root_mean_squared_error(y, p), rel=1e-12)
+    assert actual.r2 == pytest.approx(r2_score(y, p), rel=1e-9)
     known = np.where(np.arange(60) < 40, y, np.nan)
     some = ordinal.regression(p, known)
     part = ordinal.regression(p[:40], y[:40])

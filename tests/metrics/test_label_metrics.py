@@ -18,7 +18,7 @@ from vision.metrics.quality import Logistic, fit_logistic, pearson
 from vision.metrics.weighted import weighted
 
 
-def made(seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def random_labels(seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     labels = rng.random((90, 6)) < 0.35
     scores = rng.normal(size=labels.shape) + labels
@@ -27,7 +27,7 @@ def made(seed: int, ties: bool = False) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("ties", [False, True])
 def test_variable_k_is_the_share_found_among_the_best(ties: bool):
-    scores, labels = made(0, ties)
+    scores, labels = random_labels(0, ties)
     scores[3] = np.nan
     got = variable_k(scores, labels)
     for i, row in enumerate(labels):
@@ -55,7 +55,7 @@ def test_rows_without_a_finite_maximum_predict_nothing():
 
 
 def test_one_label_each_is_top1():
-    scores, _ = made(1, ties=True)
+    scores, _ = random_labels(1, ties=True)
     single = np.random.default_rng(2).integers(0, 6, len(scores))
     labels = np.eye(6, dtype=bool)[single]
     got = variable_k(scores, labels)
@@ -67,7 +67,7 @@ def test_one_label_each_is_top1():
 
 def test_mix_and_rate_add_up_also_where_a_size_is_absent():
     def of(seed: int, most: int):
-        scores, labels = made(seed)
+        scores, labels = random_labels(seed)
         count = labels.sum(1)
         keep = (count > 0) & (count <= most)
         return by_size(variable_k(scores, labels)[keep], count[keep], 6)
@@ -94,20 +94,20 @@ def test_mix_and_rate_add_up_also_where_a_size_is_absent():
 @pytest.mark.parametrize("classes", [2, 5])
 def test_weighted_is_scikit_learns(classes: int):
     rng = np.random.default_rng(classes)
-    labels, found = rng.integers(-1, classes, 80), rng.integers(-1, classes - 1, 80)
-    got, keep = weighted(found, labels, classes), labels >= 0
+    labels, actual = rng.integers(-1, classes, 80), rng.integers(-1, classes - 1, 80)
+    got, keep = weighted(actual, labels, classes), labels >= 0
     nothing: Any = 0  # its annotation knows texts only
     expected = precision_recall_fscore_support(
-        labels[keep], found[keep], labels=range(classes), average="weighted", zero_division=nothing
+        labels[keep], actual[keep], labels=range(classes), average="weighted", zero_division=nothing
     )
     assert (got.precision, got.recall, got.f1) == pytest.approx(expected[:3])
     assert got.accuracy == pytest.approx(got.recall)
     assert got.majority == np.bincount(labels[keep]).max() / keep.sum()
     assert got.unlabelled == (~keep).sum()
-    assert got.undefined == (found[keep] < 0).sum()
+    assert got.undefined == (actual[keep] < 0).sum()
 
 
-def test_weighted_of_one_class_and_of_nothing():
+def test_weighted_of_one_class_and_without_examples():
     one = np.zeros(4, np.int64)
     assert weighted(one, one, 1).f1 == 1
     nothing = weighted(one, one - 1, 3)
@@ -134,15 +134,15 @@ def test_logistic_map_is_the_least_squares_one(sign: float):
     rng = np.random.default_rng(1)
     x = rng.normal(5, 2, 120)
     y = Logistic(10, 80, 4.5, sign * 0.9)(x) + rng.normal(size=120)
-    found = fit_logistic(x, y)
+    actual = fit_logistic(x, y)
 
     def model(x, low, high, centre, width):
         return Logistic(low, high, centre, width)(x)
 
-    start = (found.low + 1, found.high - 1, found.centre + 0.1, found.width * 1.1)
+    start = (actual.low + 1, actual.high - 1, actual.centre + 0.1, actual.width * 1.1)
     best = curve_fit(model, x, y, start)[0]
-    ours, theirs = (np.square(f - y).sum() for f in (found(x), model(x, *best)))
+    ours, theirs = (np.square(f - y).sum() for f in (actual(x), model(x, *best)))
     assert ours <= theirs * (1 + 1e-6)
-    assert found.width > 0
+    assert actual.width > 0
     with pytest.raises(MetricError, match="4 parameters"):
         fit_logistic(np.ones(9), y[:9])

@@ -35,8 +35,8 @@ def case(ties: bool, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 def test_equal_to_torchmetrics_with_unknown_labels(number: str) -> None:
     golden = {k.split("/")[2]: GOLDEN[k] for k in GOLDEN.files if f"multilabel/{number}/" in k}
     scores, targets = golden["scores"], golden["targets"]
-    found = multilabel.average_precisions(scores, targets)
-    np.testing.assert_allclose(found, golden["ap"], rtol=1e-6)
+    actual = multilabel.average_precisions(scores, targets)
+    np.testing.assert_allclose(actual, golden["ap"], rtol=1e-6)
     pair = multilabel.mean_average_precision(scores, targets)
     assert pair.value == pytest.approx(float(golden["ap_macro"]), rel=1e-6)
     pair = multilabel.mean_average_precision(scores, targets, "micro")
@@ -57,12 +57,12 @@ def test_equal_to_scikit_learn(ties: bool) -> None:
     targets[:3], targets[3:6] = 0, 1  # rows without labels, and with nothing else
     for average in ("macro", "micro"):
         expected = average_precision_score(targets, scores, average=average)
-        found = multilabel.mean_average_precision(scores, targets, average)
-        assert found.value == pytest.approx(expected, rel=1e-12)
+        actual = multilabel.mean_average_precision(scores, targets, average)
+        assert actual.value == pytest.approx(expected, rel=1e-12)
         expected = f1_score(targets, scores >= 1, average=average)
-        found = multilabel.f1(scores, targets, average, threshold=1)
-        assert found.value == pytest.approx(expected, rel=1e-12)
-        assert (found.count, found.left_out) == (7, 0)
+        actual = multilabel.f1(scores, targets, average, threshold=1)
+        assert actual.value == pytest.approx(expected, rel=1e-12)
+        assert (actual.count, actual.left_out) == (7, 0)
     ranking = multilabel.label_ranking(scores, targets)
     assert ranking.coverage == pytest.approx(coverage_error(targets, scores), rel=1e-12)
     assert ranking.ranking_loss == pytest.approx(label_ranking_loss(targets, scores), rel=1e-12)
@@ -74,28 +74,28 @@ def test_equal_to_scikit_learn(ties: bool) -> None:
     assert constant.ranking_loss == pytest.approx(expected)
 
 
-def test_unknown_cells_are_as_if_they_were_not_there() -> None:
+def test_unknown_cells_change_nothing() -> None:
     scores, targets = case(ties=True)
     unknown = np.random.default_rng(5).random(targets.shape) < 0.3
     unknown[11] = True
     hidden = np.where(unknown, -1, targets)
     scores = np.where(unknown, np.nan, scores)  # nor may their scores matter
     keep = ~unknown
-    for k, found in enumerate(multilabel.average_precisions(scores, hidden)):
+    for k, actual in enumerate(multilabel.average_precisions(scores, hidden)):
         expected = average_precision_score(targets[keep[:, k], k], scores[keep[:, k], k])
-        assert found == pytest.approx(expected, rel=1e-12)
+        assert actual == pytest.approx(expected, rel=1e-12)
     rows = [
         (targets[i, keep[i]][None], scores[i, keep[i]][None]) for i in range(70) if keep[i].any()
     ]
-    found = multilabel.label_ranking(scores, hidden)
-    assert found.examples == len(rows) == 69
+    actual = multilabel.label_ranking(scores, hidden)
+    assert actual.examples == len(rows) == 69
     for name, peer in (("coverage", coverage_error), ("ranking_loss", label_ranking_loss)):
         expected = np.mean(
             [peer(t, s) if t.shape[1] > 1 else t.sum() * (name == "coverage") for t, s in rows]
         )
-        assert getattr(found, name) == pytest.approx(expected, rel=1e-12)
+        assert getattr(actual, name) == pytest.approx(expected, rel=1e-12)
     lrap = [label_ranking_average_precision_score(t, s) if t.shape[1] > 1 else 1.0 for t, s in rows]
-    assert found.average_precision == pytest.approx(np.mean(lrap), rel=1e-12)
+    assert actual.average_precision == pytest.approx(np.mean(lrap), rel=1e-12)
 
 
 def test_classes_without_positives_are_nan_and_counted() -> None:
@@ -106,8 +106,8 @@ def test_classes_without_positives_are_nan_and_counted() -> None:
     values = multilabel.average_precisions(scores, targets)
     assert np.flatnonzero(np.isnan(values)).tolist() == [2, 5]
     assert values[6] == 1
-    found = multilabel.mean_average_precision(scores, targets)
-    assert found == multilabel.Averaged(float(np.nanmean(values)), 5, 2)
+    actual = multilabel.mean_average_precision(scores, targets)
+    assert actual == multilabel.Averaged(float(np.nanmean(values)), 5, 2)
     f1 = multilabel.f1_scores(scores, targets)
     assert np.flatnonzero(np.isnan(f1)).tolist() == [2, 5]
     micro = multilabel.f1(scores, targets, "micro")
@@ -117,9 +117,9 @@ def test_classes_without_positives_are_nan_and_counted() -> None:
     nothing = np.full(targets.shape, -1)
     for average in ("macro", "micro"):
         for measure in (multilabel.mean_average_precision, multilabel.f1):
-            found = measure(scores, nothing, average)
-            assert np.isnan(found.value)
-            assert (found.count, found.left_out) == (0, 7)
+            actual = measure(scores, nothing, average)
+            assert np.isnan(actual.value)
+            assert (actual.count, actual.left_out) == (0, 7)
     assert np.isnan(multilabel.label_ranking(scores, nothing).average_precision)
     assert multilabel.label_ranking(scores, nothing).examples == 0
 

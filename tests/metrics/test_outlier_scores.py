@@ -46,7 +46,7 @@ def test_mahalanobis_equal_to_scikit_learn() -> None:
     np.testing.assert_array_equal(fitted.score(QUERIES), -fitted.distances(QUERIES).min(1))
 
 
-def test_mahalanobis_does_not_care_for_shift_scale_or_copies() -> None:
+def test_mahalanobis_is_invariant_to_shift_scale_and_copies() -> None:
     base = outliers.fit_mahalanobis(FEATURES, LABELS).score(QUERIES)
     moved = outliers.fit_mahalanobis(FEATURES * 1e-3 + 1e4, LABELS).score(QUERIES * 1e-3 + 1e4)
     np.testing.assert_allclose(moved, base, rtol=1e-5)
@@ -109,7 +109,7 @@ def test_virtual_logit_by_projection() -> None:
         outliers.fit_virtual_logit(flat, kernel, np.zeros(4), dimension=3)
 
 
-def test_what_cannot_be_fitted_is_named() -> None:
+def test_errors_of_fitting() -> None:
     broken = FEATURES.copy()
     broken[7, 0] = np.inf
     kernel, bias = np.ones((6, 2)), np.ones(2)

@@ -35,14 +35,14 @@ def test_cka_equals_its_definition() -> None:
     assert representation.linear_cka(X, Y, debiased=True) == pytest.approx(expected, rel=1e-9)
     turn = np.linalg.qr(RNG.normal(size=(6, 6)))[0]
     for debiased in (False, True):
-        found = representation.linear_cka(X, 1e-80 * (X @ turn) + 1e-80, debiased)
-        assert found == pytest.approx(1, rel=1e-9)
+        actual = representation.linear_cka(X, 1e-80 * (X @ turn) + 1e-80, debiased)
+        assert actual == pytest.approx(1, rel=1e-9)
     wide = RNG.normal(size=(2, 40, 500))
     assert representation.linear_cka(*wide) > 0.8  # what the debiased form is for
     assert abs(representation.linear_cka(*wide, debiased=True)) < 0.1
 
 
-def test_cka_of_little() -> None:
+def test_cka_of_few_rows_and_constants() -> None:
     assert np.isnan(representation.linear_cka(X, np.full((40, 2), 0.1)))
     assert np.isnan(representation.linear_cka(X[:1], Y[:1]))
     with pytest.raises(MetricError, match="at least 4 rows, not 3"):

@@ -12,10 +12,10 @@ from vision.metrics.arrays import MetricError
 
 def test_normal_interval() -> None:
     values = np.random.default_rng(0).normal(size=40)
-    found = significance.normal_interval(values, 0.9)
+    actual = significance.normal_interval(values, 0.9)
     half = 1.6448536269514722 * values.std(ddof=1) / np.sqrt(40)
-    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half))
-    assert (found.value, found.examples) == (values.mean(), 40)
+    assert (actual.low, actual.high) == pytest.approx((values.mean() - half, values.mean() + half))
+    assert (actual.value, actual.examples) == (values.mean(), 40)
     one = significance.normal_interval(np.array([2.0]))
     assert one.value == 2
     assert np.isnan([one.low, one.high]).all()
@@ -26,23 +26,23 @@ def test_normal_interval() -> None:
 def test_bootstrap_agrees_with_theory_and_is_a_function_of_its_seed(kind: str) -> None:
     rng = np.random.default_rng(0)
     values = rng.integers(0, 2, 400) * 1.0 if kind == "few values" else rng.normal(size=400)
-    found = significance.bootstrap_interval(values, 0.95, 4000, seed=3)
+    actual = significance.bootstrap_interval(values, 0.95, 4000, seed=3)
     # Of a mean of 400 the bootstrap is normal with the plug-in deviation, to about 2%.
     half = 1.96 * values.std() / 20
-    assert found.value - found.low == pytest.approx(half, rel=0.08)
-    assert found.high - found.value == pytest.approx(half, rel=0.08)
-    assert significance.bootstrap_interval(values, 0.95, 4000, seed=3) == found
-    assert significance.bootstrap_interval(values, 0.95, 4000, seed=4) != found
+    assert actual.value - actual.low == pytest.approx(half, rel=0.08)
+    assert actual.high - actual.value == pytest.approx(half, rel=0.08)
+    assert significance.bootstrap_interval(values, 0.95, 4000, seed=3) == actual
+    assert significance.bootstrap_interval(values, 0.95, 4000, seed=4) != actual
 
 
-def test_paired_bootstrap_takes_out_what_is_hard_for_both() -> None:
+def test_paired_bootstrap_cancels_shared_difficulty() -> None:
     rng = np.random.default_rng(1)
     hard = rng.normal(size=300)
     a, b = hard + 0.01 * rng.normal(size=(2, 300))
     b += 0.02
-    found = significance.paired_bootstrap(a, b, resamples=2000)
-    assert found.value == pytest.approx((b - a).mean())
-    assert 0.01 < found.low < found.value < found.high < 0.03
+    actual = significance.paired_bootstrap(a, b, resamples=2000)
+    assert actual.value == pytest.approx((b - a).mean())
+    assert 0.01 < actual.low < actual.value < actual.high < 0.03
     back = significance.paired_bootstrap(b, a, resamples=2000)
     assert back.high < 0
     same = significance.paired_bootstrap(a > 0, a > 0)
@@ -61,34 +61,34 @@ def test_mcnemar_equal_to_scipy(pair: tuple[int, int]) -> None:
     left, right = pair
     a = np.array([True] * left + [False] * right + [True, False])
     b = np.array([False] * left + [True] * right + [True, False])
-    found = significance.mcnemar(a, b)
-    assert (found.only_a, found.only_b) == pair
+    actual = significance.mcnemar(a, b)
+    assert (actual.only_a, actual.only_b) == pair
     if sum(pair) == 0:
-        assert (found.exact_p, found.chi2, found.chi2_p) == (1, 0, 1)
+        assert (actual.exact_p, actual.chi2, actual.chi2_p) == (1, 0, 1)
         return
-    assert found.exact_p == pytest.approx(binomtest(left, left + right).pvalue, rel=1e-9)
-    assert found.chi2 == pytest.approx(max(abs(left - right) - 1, 0) ** 2 / (left + right))
-    assert found.chi2_p == pytest.approx(chi2.sf(found.chi2, 1), rel=1e-9)
+    assert actual.exact_p == pytest.approx(binomtest(left, left + right).pvalue, rel=1e-9)
+    assert actual.chi2 == pytest.approx(max(abs(left - right) - 1, 0) ** 2 / (left + right))
+    assert actual.chi2_p == pytest.approx(chi2.sf(actual.chi2, 1), rel=1e-9)
 
 
 def test_changes() -> None:
     labels = np.array([0, 0, 1, 1, 2, 2, -1])
     before = np.array([0, 0, 0, 2, 1, -1, 0])
     after = np.array([0, 1, 1, 0, 1, 2, 1])
-    found = significance.changes(before, after, labels)
-    assert found.gained.tolist() == [2, 5]
-    assert found.lost.tolist() == [1]
-    assert found.moved.tolist() == [3]
-    assert found.examples == 6
+    actual = significance.changes(before, after, labels)
+    assert actual.gained.tolist() == [2, 5]
+    assert actual.lost.tolist() == [1]
+    assert actual.moved.tolist() == [3]
+    assert actual.examples == 6
     with pytest.raises(ValueError, match=r"after is int64\[6\]"):
         significance.changes(before, after[:6], labels)
 
 
 def test_rank_correlation_of_two_models() -> None:
     a = np.random.default_rng(0).normal(size=50)
-    found = significance.rank_correlation(a, np.exp(a))
-    assert (found.spearman, found.kendall) == pytest.approx((1, 1))
-    assert found.examples == 50
+    actual = significance.rank_correlation(a, np.exp(a))
+    assert (actual.spearman, actual.kendall) == pytest.approx((1, 1))
+    assert actual.examples == 50
     constant = significance.rank_correlation(a, np.ones(50))
     assert np.isnan([constant.spearman, constant.kendall]).all()
 
@@ -100,12 +100,12 @@ def test_corruption_error() -> None:
     assert (own.mean, own.relative_mean, own.missing) == (pytest.approx(1), pytest.approx(1), ())
     baseline = {"fog": 0.5, "snow": 0.8, "frost": 0.2}
     errors = {"snow": np.array([0.2, 0.6]), "fog": np.array([0.1, 0.3, 0.5])}
-    found = robustness.corruption_error(errors, 0.1, baseline, 0.2)
-    np.testing.assert_allclose(found.ce, [0.6, 0.5, np.nan])
-    np.testing.assert_allclose(found.relative, [2 / 3, 0.5, np.nan])
-    assert found.mean == pytest.approx(0.55)
-    assert found.relative_mean == pytest.approx(7 / 12)
-    assert found.missing == ("frost",)
+    actual = robustness.corruption_error(errors, 0.1, baseline, 0.2)
+    np.testing.assert_allclose(actual.ce, [0.6, 0.5, np.nan])
+    np.testing.assert_allclose(actual.relative, [2 / 3, 0.5, np.nan])
+    assert actual.mean == pytest.approx(0.55)
+    assert actual.relative_mean == pytest.approx(7 / 12)
+    assert actual.missing == ("frost",)
     worse = robustness.corruption_error({"frost": np.array([0.3])}, 0.1, baseline, 0.2)
     assert worse.mean == pytest.approx(1.5)
     assert np.isnan(worse.relative_mean)

@@ -48,7 +48,7 @@ def fresh(tower: AdaptedTower) -> Any:
 
 
 @pytest.mark.parametrize("adapter", [LORA, DORA])
-def test_adapters_start_as_nothing_and_merge_into_a_plain_tower(adapter: Lora):
+def test_initial_adapters_change_nothing_and_merge_into_a_plain_tower(adapter: Lora):
     tuned = AdaptedTower(Tiny(), (adapter,))
     params, state = fresh(tuned)
     plain = call(tuned.tower, (params["tower"], {}))[0]
@@ -71,8 +71,8 @@ def test_adapters_start_as_nothing_and_merge_into_a_plain_tower(adapter: Lora):
     np.testing.assert_allclose(again, other, rtol=0, atol=1e-6)
 
 
-def test_only_the_head_is_trained_and_remembered():
-    found: dict[str, Any] = {}
+def test_only_the_head_is_trained_and_has_optimizer_state():
+    actual: dict[str, Any] = {}
     batch = {"image": IMAGES, "label": jnp.asarray([0, 1, 2, 0]), "_mask": jnp.ones(4, bool)}
     for name, tower, rules in (
         ("all", Tiny(), (ParameterRule(".*"),)),
@@ -91,14 +91,14 @@ def test_only_the_head_is_trained_and_remembered():
             if (np.asarray(x) != np.asarray(flatten(state.params)[key])).any()
         }
         memory = sum(x.size for x in jax.tree.leaves(state.opt_state))
-        found[name] = (moved, memory, bytes_of(compiled)["temporaries"], before.params)
+        actual[name] = (moved, memory, bytes_of(compiled)["temporaries"], before.params)
     head = {"model.tower.head.kernel", "model.tower.head.bias"}
-    moved, memory, temporaries, params = found["head"]
+    moved, memory, temporaries, params = actual["head"]
     assert moved == head
     head_size = sum(x.size for x in jax.tree.leaves(params["model"]["tower"]["head"]))
     assert memory == 2 * head_size + 2  # two moments; Adam and the optimizer count
     # Neither gradients nor activations for them are kept for what is frozen.
-    assert temporaries < 0.5 * found["all"][2]
+    assert temporaries < 0.5 * actual["all"][2]
 
 
 def test_shallow_prompts_are_tokens_without_a_position():
@@ -138,7 +138,7 @@ def test_deep_prompts_are_new_before_every_block():
     assert (np.abs(grad).max((1, 2)) > 0).all()
 
 
-def test_frozen_statistics_are_used_and_stay():
+def test_frozen_statistics_are_used_and_not_updated():
     tower = ResNet(depth=10, width_multiplier=1 / 16, stem="cifar", num_classes=3)
     tuned = AdaptedTower(tower, frozen_statistics=True)
     params, state = fresh(tuned)
@@ -190,7 +190,7 @@ def test_the_number_of_classes_reaches_the_tower():
     assert AdaptedTower(Tiny(num_classes=5), num_classes=7).tower.num_classes == 5
 
 
-def test_mistakes_are_named():
+def test_errors():
     tower = ResNet(depth=10, width_multiplier=1 / 16, num_classes=3)
     with pytest.raises(ValueError, match="but stem of ResNet has none"):
         abstract_variables(AdaptedTower(tower, prompts=Prompts()), SHAPE)

@@ -160,8 +160,8 @@ def test_maps_that_are_too_small(size, side):
                 for place, n, m in ((i, size[0], rows), (j, size[1], columns))
             )
             expected[:, i, j] = x[:, top:bottom, left:right].mean((1, 2))
-    found = quick_jit(lambda x: at_least(x, side))(x)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    actual = quick_jit(lambda x: at_least(x, side))(x)
+    np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
 def test_edit_of_a_dense_layer_reaches_what_follows():

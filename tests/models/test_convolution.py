@@ -105,7 +105,7 @@ def test_gradient_of_the_kernel_needs_no_gradient_of_the_image():
 
 
 @pytest.mark.parametrize("name", ["3x3", "patches", "depthwise 7x7"])
-def test_other_layouts_dtypes_and_dilations_are_lax(name):
+def test_other_layouts_dtypes_and_dilations_use_lax(name):
     _, _, x, weights = both(CASES[name])
     groups = CASES[name][-1]
     for kwargs, cast in (
@@ -138,7 +138,7 @@ def test_in_a_module_names_and_shapes_are_those_of_conv():
         close(fast.apply(variables, x), plain.apply(variables, x))
 
 
-def test_split_over_devices_it_is_lax():
+def test_sharded_arrays_use_lax():
     ours, reference, x, weights = both(CASES["3x3"])
     mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     with jax.set_mesh(mesh):

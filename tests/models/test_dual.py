@@ -93,7 +93,7 @@ def test_either_side_alone_and_several_captions():
         forward(DUAL, *variables(), {"audio": ids}, train=False)
 
 
-def test_taps_find_what_out_names():
+def test_taps_see_the_entries_of_out():
     seen: list[str] = []
 
     def note(name: str, x: jax.Array) -> jax.Array:

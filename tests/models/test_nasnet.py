@@ -23,7 +23,7 @@ TOWER = NasNet(
 )
 
 
-def test_a_genotype_survives_json_and_faults_are_named():
+def test_genotype_json_round_trip_and_errors():
     for genotype in (NASNET_A, SMALL):
         assert Genotype.from_json(genotype.to_json()) == genotype
     plain = json.loads(SMALL.to_json())
@@ -38,7 +38,7 @@ def test_a_genotype_survives_json_and_faults_are_named():
         Cell(("sep3(0)+sep3(1)",), (3,))
 
 
-def test_states_that_nothing_reads_are_the_result():
+def test_unread_states_are_concatenated():
     assert SMALL.normal.result() == (3,)
     assert SMALL.reduction.result() == (1, 2)
     assert NASNET_A.normal.result() == (1, 2, 3, 4, 5, 6)
@@ -57,7 +57,7 @@ def test_nasnet_a_has_the_size_of_the_paper():
     assert round(total / 1e6, 1) == 3.3
 
 
-def test_drop_path_waits_for_its_schedule_and_counts_calls():
+def test_scheduled_drop_path_counts_calls():
     variables = random_variables(TOWER, (6, 8, 8, 1))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 1)), jnp.float32)
 

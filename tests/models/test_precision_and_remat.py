@@ -61,23 +61,23 @@ def test_parameters_outputs_and_statistics(tower: Any):
     params, state = abstract_variables(half, SHAPE)
     assert dtypes(params) == {"bfloat16"}
     assert dtypes(state) <= {"float32"}
-    found, (out, state) = trace(half, train=True)
+    actual, (out, state) = trace(half, train=True)
     assert dtypes(out) == {"bfloat16"}
     assert dtypes(state) <= {"float32"}
-    statistics = [e for e in found if e.primitive.name == "rsqrt"]
+    statistics = [e for e in actual if e.primitive.name == "rsqrt"]
     assert statistics
     assert {e.outvars[0].aval.dtype.name for e in statistics} == {"float32"}
 
     mixed = tower(precision=Precision(compute="bfloat16"))
     assert dtypes(abstract_variables(mixed, SHAPE)) == {"float32"}
-    found, (out, _) = trace(mixed)
+    actual, (out, _) = trace(mixed)
     assert {name for name, x in out.items() if x.dtype == jnp.float32} == {
         "pooled",
         "embedding",
         "logits",
     }
     # Products are of bfloat16 everywhere but in the head.
-    products = [e for e in found if e.primitive.name in ("dot_general", "conv_general_dilated")]
+    products = [e for e in actual if e.primitive.name in ("dot_general", "conv_general_dilated")]
     wide = [e for e in products if dtypes([v.aval for v in e.invars]) != {"bfloat16"}]
     assert len(products) > 3
     assert [e.outvars[0].aval.shape for e in wide] == [(SHAPE[0], 5)]
@@ -86,9 +86,9 @@ def test_parameters_outputs_and_statistics(tower: Any):
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_attention_logits(dtype: Any):
     tower = vit(precision=Precision(compute="bfloat16", attention_logits=dtype))
-    found, _ = trace(tower)
+    actual, _ = trace(tower)
     size = SHAPE[0] * HEADS * TOKENS * TOKENS
-    square = [e for e in found if e.outvars[0].aval.size == size]
+    square = [e for e in actual if e.outvars[0].aval.size == size]
     logits = [e for e in square if e.primitive.name == "dot_general"]
     assert [e.outvars[0].aval.dtype.name for e in logits] == [dtype]
     softmax = [e for e in square if e.primitive.name == "exp"]

@@ -71,7 +71,7 @@ def test_padding_changes_nothing(name: str):
 
 
 @pytest.mark.parametrize("name", TOWERS)
-def test_every_token_counts_and_order_where_it_should(name: str):
+def test_every_token_matters_and_order_unless_bag_of_words(name: str):
     x = ids()
     out = np.asarray(out_of(name, x)["embedding"])
     changed = np.asarray(out_of(name, x.at[1, 1].set((x[1, 1] + 1) % VOCAB))["embedding"])
@@ -83,7 +83,7 @@ def test_every_token_counts_and_order_where_it_should(name: str):
 
 
 @pytest.mark.parametrize("name", ["causal", "mean"])
-def test_who_looks_at_whom(name: str):
+def test_attention_masks_of_causal_and_bidirectional_towers(name: str):
     """By the tokens, and by the attention weights that a tap makes explicit."""
     x = ids()
     plain = out_of(name, x)
@@ -115,7 +115,7 @@ def test_scan_equals_unrolled_and_noise_is_the_same():
     assert np.abs(scanned["embedding"] - out_of("mean", ids())["embedding"]).max() > 0.05
 
 
-def test_bags_are_products_with_counts():
+def test_bag_of_words_is_a_product_with_counts():
     params, _ = variables("words")
     x = np.asarray(ids())
     counts = np.stack([np.bincount(row, minlength=VOCAB) for row in x]).astype(np.float32)
@@ -126,7 +126,7 @@ def test_bags_are_products_with_counts():
     np.testing.assert_allclose(out_of("words", ids())["embedding"], expected, atol=1e-5)
 
 
-def test_ngrams_are_where_they_occur():
+def test_ngrams_and_their_mask():
     x = jnp.asarray([[5, 6, 7, 5, 6, 0, 0], [6, 5, 6, 7, 9, 9, 0]], jnp.int32)
     mask = real_tokens(x, 0)
     code, there = (np.asarray(a) for a in ngrams(x, mask, (0, 1), 0))

@@ -61,7 +61,7 @@ def test_imagenet_sizes_and_the_order_of_blocks():
     assert out["noise"].shape == (1, 256, 256, 3)
 
 
-def test_rows_are_apart_and_the_time_is_read(params, run):
+def test_rows_are_independent_and_time_matters(params, run):
     out = run(params, IMAGE, TIME, 0.0)
     assert out["block01"].shape == (2, 4, 4, 8)
     assert out["block02"].shape == (2, 4, 4, 8)
@@ -74,14 +74,14 @@ def test_rows_are_apart_and_the_time_is_read(params, run):
     assert np.abs(later[1] - out["noise"][1]).max() > 1e-4
 
 
-def test_a_tap_edits_what_the_decoder_reads(params, run):
+def test_tap_edits_reach_the_decoder(params, run):
     plain, shifted = run(params, IMAGE, TIME, 0.0), run(params, IMAGE, TIME, 1.0)
     np.testing.assert_array_equal(plain["block00"], shifted["block00"])
     np.testing.assert_allclose(plain["block01"] + 1, shifted["block01"], atol=1e-6)
     assert np.abs(plain["noise"] - shifted["noise"]).max() > 1e-3
 
 
-def test_patches_are_places_and_come_back_as_pixels():
+def test_patches_fold_and_unfold():
     tower = UNet(width=4, multipliers=(1,), depth=1, patch=2, attention=(), groups=2)
     shapes = jax.eval_shape(
         lambda: tower.init_with_output({"params": jax.random.key(0)}, IMAGE, TIME)[0][1]
@@ -93,13 +93,13 @@ def test_patches_are_places_and_come_back_as_pixels():
     np.testing.assert_array_equal(unfolded(places, 2), IMAGE)
 
 
-def test_steps_are_told_apart():
-    found = time_embedding(jnp.arange(1000), 16)
-    gaps = np.linalg.norm(np.asarray(found)[:, None] - np.asarray(found)[None], axis=-1)
+def test_time_embeddings_differ_between_steps():
+    actual = time_embedding(jnp.arange(1000), 16)
+    gaps = np.linalg.norm(np.asarray(actual)[:, None] - np.asarray(actual)[None], axis=-1)
     assert gaps[~np.eye(1000, dtype=bool)].min() > 0.05
 
 
-def test_wrong_sizes_are_named():
+def test_errors_of_sizes():
     with pytest.raises(ValueError, match="width=6"):
         UNet(width=6, groups=4)
     with pytest.raises(ValueError, match="multipliers"):
@@ -112,7 +112,7 @@ def test_wrong_sizes_are_named():
         jax.eval_shape(TINY.init, jax.random.key(0), jnp.zeros((1, 7, 8, 1)), TIME[:1])
 
 
-def test_at_the_start_nothing_is_noise_and_masked_rows_do_not_count(fresh, params):
+def test_initial_prediction_is_zero_and_masked_rows_do_not_count(fresh, params):
     batch = {"image": IMAGE, "_mask": jnp.array([True, False])}
     ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(5))
 

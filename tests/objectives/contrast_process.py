@@ -49,7 +49,7 @@ def leaves(name: str, data: Any, accumulate: int) -> list[jax.Array]:
 def main(path: str) -> None:
     mesh = Mesh(data=-1, fsdp=2).build()
     part, parts = batch_share(mesh)
-    found = {}
+    actual = {}
     with jax.set_mesh(mesh):
         for name, (_, accumulate) in CASES.items():
             rows = {k: np.split(x, parts)[part] for k, x in batch().items()}
@@ -57,10 +57,10 @@ def main(path: str) -> None:
                 lambda data, name=name, accumulate=accumulate: leaves(name, data, accumulate),
                 out_shardings=NamedSharding(mesh, P()),
             )(to_device(rows, mesh))
-            found |= {f"{name}/{i}": np.asarray(x) for i, x in enumerate(whole)}
-    found["devices"] = np.asarray([jax.process_count(), jax.device_count(), parts])
+            actual |= {f"{name}/{i}": np.asarray(x) for i, x in enumerate(whole)}
+    actual["devices"] = np.asarray([jax.process_count(), jax.device_count(), parts])
     if cluster.is_main():
-        np.savez(path, **found)
+        np.savez(path, **actual)
     cluster.leave()
 
 

@@ -86,21 +86,21 @@ def test_micro_batches_and_a_mesh_change_nothing(objective: Contrast):
     data = batch()
     loss, aux, grads = run(objective, data)
     assert set(grads) == {"model", "contrast"}
-    found = run(objective, data, accumulate=4)
-    equal((found[0], found[1].metrics, found[2]), (loss, aux.metrics, grads))
+    actual = run(objective, data, accumulate=4)
+    equal((actual[0], actual[1].metrics, actual[2]), (loss, aux.metrics, grads))
     mesh = Mesh(data=4, fsdp=2).build()
     with jax.set_mesh(mesh):
-        found = run(objective, to_device(data, mesh))
-    equal((found[0], found[1].metrics, found[2]), (loss, aux.metrics, grads))
+        actual = run(objective, to_device(data, mesh))
+    equal((actual[0], actual[1].metrics, actual[2]), (loss, aux.metrics, grads))
 
 
 def test_the_loss_of_several_captions_is_the_mean_of_theirs():
     data = batch(captions=3)
     objective = Contrast(Dual(), Softmax(weights=(1.0, 0.0)), duplicates="ignore")
-    found = run(objective, data)
+    actual = run(objective, data)
     each = [run(objective, {**data, "text": data["text"][:, c]}) for c in range(3)]
-    equal(found[0], np.mean([one[0] for one in each]))
-    equal(found[2], jax.tree.map(lambda *g: np.mean(g, 0), *(one[2] for one in each)))
+    equal(actual[0], np.mean([one[0] for one in each]))
+    equal(actual[2], jax.tree.map(lambda *g: np.mean(g, 0), *(one[2] for one in each)))
 
 
 def test_captions_that_do_not_exist_do_not_count():
@@ -111,11 +111,11 @@ def test_captions_that_do_not_exist_do_not_count():
     some = {**data, "text_mask": there}
     for similarity in (Contrast(Dual()).similarity, BestPart()):
         objective = Contrast(Dual(), similarity=similarity)
-        found = run(objective, some)
+        actual = run(objective, some)
         alone = {**data, "text": data["text"][:, 0], "_mask": data["_mask"] & there[:, 0]}
         expected = run(objective, alone)
-        equal((found[0], found[2]), (expected[0], expected[2]))
-        assert float(found[1].metrics["without_text"]) == pytest.approx(1 / (ROWS - 1))
+        equal((actual[0], actual[2]), (expected[0], expected[2]))
+        assert float(actual[1].metrics["without_text"]) == pytest.approx(1 / (ROWS - 1))
 
 
 def test_rows_with_the_same_caption_are_no_negatives_of_each_other():
@@ -129,7 +129,7 @@ def test_rows_with_the_same_caption_are_no_negatives_of_each_other():
     assert float(aux.metrics["accuracy_image_to_text"]) == 0
 
 
-def test_targets_say_who_belongs_together():
+def test_targets_define_positives():
     data = batch()
     same = SameKey().keys({k: jnp.asarray(v) for k, v in data.items()})
     expected = (data["label"][:, None] == data["label"]) & (data["label"] >= 0)
@@ -144,7 +144,7 @@ def test_targets_say_who_belongs_together():
     assert abs(float(hard - run(Contrast(Dual(), targets=OwnPair()), data)[0])) > 0.01
 
 
-def test_a_batch_of_one_class_teaches_nothing_wrong():
+def test_gradient_of_a_batch_of_one_class():
     data = {**batch(), "label": np.full(ROWS, 2, np.int32)}
     loss, aux, grads = run(Contrast(Dual(), targets=SameKey()), data)
     assert float(loss) >= np.log(ROWS - 1)
@@ -172,7 +172,7 @@ def test_pairs_are_learned():
     assert float(metrics["temperature"][0]) == pytest.approx(0.07, rel=1e-5)
 
 
-def test_ranking_learns_nothing_of_its_own_and_sigmoid_a_bias():
+def test_learned_parameters_of_ranking_and_sigmoid():
     variables, _ = start(Contrast(Dual(), Ranking()), batch())
     assert set(variables.params) == {"model"}
     _, aux, _ = run(Contrast(Dual(), Sigmoid()), batch())
@@ -180,7 +180,7 @@ def test_ranking_learns_nothing_of_its_own_and_sigmoid_a_bias():
     assert float(aux.metrics["temperature"]) == pytest.approx(0.1)
 
 
-def test_predictions_of_one_side_need_no_other():
+def test_predict_needs_only_one_modality():
     data = batch()
     objective = Contrast(Dual())
     variables, context = start(objective, data)
@@ -224,7 +224,7 @@ def test_grouping_compares_every_caption_with_the_patches_that_it_selects():
     equal(aux.metrics["grouping_loss"], expected)
 
 
-def test_captions_that_lost_tokens_are_counted():
+def test_truncated_captions_are_counted():
     data = batch(captions=2)
     cut = np.zeros((ROWS, 2), np.int32)
     cut[3], cut[5, 0], cut[7] = 9, 2, 1  # row 3 is masked
@@ -240,7 +240,7 @@ def test_captions_that_lost_tokens_are_counted():
     assert float(metrics["text_cut"]) == pytest.approx(2 / 15)
 
 
-def test_what_does_not_fit_is_said():
+def test_errors():
     data = batch()
     with pytest.raises(ContrastError, match=r"8 numbers .* 12.*width"):
         run(Contrast(Dual(text_width=12)), data)
@@ -271,7 +271,7 @@ def test_what_does_not_fit_is_said():
         Contrast(Dual(), groups=0)
 
 
-def test_a_config_can_say_all_of_it():
+def test_all_options_in_a_config():
     node = config.spec(
         Contrast,
         criterion=config.spec(Softmax, label_smoothing=0.1),

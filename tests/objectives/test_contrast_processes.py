@@ -38,8 +38,8 @@ def test_two_processes_give_the_loss_and_gradient_of_one_device(tmp_path: Path):
         timeout=120,
     )
     assert done.returncode == 0, done.stderr
-    found = np.load(path)
-    assert found["devices"].tolist() == [2, 4, 2]
+    actual = np.load(path)
+    assert actual["devices"].tolist() == [2, 4, 2]
     for name in CASES:
         # One device, the whole batch at once.
         alone = jax.jit(lambda data, name=name: leaves(name, data, 1))(batch())
@@ -47,5 +47,5 @@ def test_two_processes_give_the_loss_and_gradient_of_one_device(tmp_path: Path):
         assert all(np.any(x) for x in alone[1:])
         for i, expected in enumerate(alone):
             np.testing.assert_allclose(
-                *(found[f"{name}/{i}"], expected), rtol=2e-5, atol=2e-6, err_msg=f"{name} {i}"
+                *(actual[f"{name}/{i}"], expected), rtol=2e-5, atol=2e-6, err_msg=f"{name} {i}"
             )

@@ -117,7 +117,7 @@ def test_the_loss_is_that_of_the_hidden_tokens_only():
     assert float(aux.metrics["masked_accuracy"]) == pytest.approx(np.mean(logits.argmax(1) == true))
 
 
-def test_hidden_words_are_learned_from_their_neighbours():
+def test_masked_words_are_learned_from_their_context():
     objective = dataclasses.replace(OBJECTIVE, rate=0.2)
     data = {"text": texts(128), "_mask": np.ones(128, bool)}
     variables = jax.jit(objective.init)(jax.random.key(0), data)
@@ -139,7 +139,7 @@ def test_hidden_words_are_learned_from_their_neighbours():
     assert accuracy[-20:].mean() > 0.4
 
 
-def test_a_dual_encoder_takes_the_text_tower_along(tmp_path: Path):
+def test_a_dual_encoder_loads_the_pretrained_text_tower(tmp_path: Path):
     image = ViT(width=8, depth=1, heads=2, patch=4, pool="mean")
     objective = MaskedLanguage(Dual(image, TEXT, width=8), TOKENIZER, dual=True)
     batch = {
@@ -170,7 +170,7 @@ def test_a_dual_encoder_takes_the_text_tower_along(tmp_path: Path):
     )
 
 
-def test_what_does_not_fit_is_said():
+def test_errors():
     for make, message in (
         (lambda: MaskedLanguage(TEXT, TOKENIZER, rate=0.0), "rate=0.0"),
         (lambda: MaskedLanguage(TEXT, TOKENIZER, mask=0.8, random=0.3), "mask=0.8, random=0.3"),
@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_said():
         lose(dataclasses.replace(TEXT, masked_head=False, parent=None))
 
 
-def test_a_tower_that_is_not_asked_has_no_head():
+def test_a_tower_without_masked_head_has_no_parameters_of_it():
     plain = dataclasses.replace(TEXT, masked_head=False, parent=None)
     names = [
         set(jax.eval_shape(lambda t=t: initialise(t, jax.random.key(0), jnp.asarray(texts())))[0])

@@ -68,7 +68,7 @@ def test_a_head_without_labels_gets_a_gradient_of_exactly_zero():
         np.testing.assert_array_equal(np.asarray(at)[missing, columns], 0)
 
 
-def test_missing_labels_hold_back_what_is_not_finite_and_no_labels_are_no_loss():
+def test_missing_labels_mask_nonfinite_losses_and_no_labels_give_zero_loss():
     bad = logits().at[1, 0].set(jnp.nan)
     assert np.isfinite(float(loss(bad, BATCH)))
     none = {**BATCH, **{task: np.full(6, -1) for task in TASKS}}
@@ -76,11 +76,11 @@ def test_missing_labels_hold_back_what_is_not_finite_and_no_labels_are_no_loss()
     assert not np.asarray(jax.grad(loss)(logits(), none)).any()
 
 
-def test_what_evaluators_read_and_bad_arguments():
-    found = jax.eval_shape(
+def test_predict_and_errors():
+    actual = jax.eval_shape(
         lambda of: OBJECTIVE.predict(of, {"image": jnp.asarray(IMAGE)}, CTX), VARIABLES
     )
-    assert {name: x.shape for name, x in found.items() if name != "embedding"} == {
+    assert {name: x.shape for name, x in actual.items() if name != "embedding"} == {
         "logits/colour": (6, 3),
         "logits/count": (6, 2),
         "logits/shape": (6, 4),

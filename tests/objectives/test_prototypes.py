@@ -26,17 +26,17 @@ def scaled(scores: np.ndarray, temperature: float, iterations: int) -> np.ndarra
 
 def test_sinkhorn_is_the_scaling_of_rows_and_columns():
     for iterations in (1, 3):
-        found = np.asarray(balance(SCORES, MASK, 0.1, iterations))
-        np.testing.assert_allclose(found[MASK], scaled(SCORES[MASK], 0.1, iterations), atol=2e-6)
-        assert not found[~MASK].any()
-        np.testing.assert_allclose(found[MASK].sum(1), 1, rtol=1e-5)
+        actual = np.asarray(balance(SCORES, MASK, 0.1, iterations))
+        np.testing.assert_allclose(actual[MASK], scaled(SCORES[MASK], 0.1, iterations), atol=2e-6)
+        assert not actual[~MASK].any()
+        np.testing.assert_allclose(actual[MASK].sum(1), 1, rtol=1e-5)
     many = np.asarray(balance(SCORES, MASK, 0.5, 50))
     np.testing.assert_allclose(many.sum(0), MASK.sum() / 5, rtol=1e-3)
     plain = np.asarray(balance(SCORES, MASK, 0.1, 0))
     np.testing.assert_allclose(plain[MASK], jax.nn.softmax(SCORES[MASK] / 0.1), atol=1e-6)
 
 
-def test_masked_rows_change_nothing_and_nothing_is_no_number_less():
+def test_masked_rows_change_nothing_and_no_rows_are_finite():
     poisoned = np.where(MASK[:, None], SCORES, 1e4).astype(np.float32)
     np.testing.assert_array_equal(balance(poisoned, MASK, 0.1, 3), balance(SCORES, MASK, 0.1, 3))
     assert not np.asarray(balance(SCORES, np.zeros(12, bool), 0.1, 3)).any()
@@ -59,10 +59,10 @@ def test_koleo_is_the_mean_log_distance_to_the_nearest():
     assert both(x, np.arange(12) == 3)[0] == 0
 
 
-def test_cosines_do_not_know_lengths():
+def test_cosines_ignore_norms():
     x, kernel = (jnp.asarray(RNG.normal(size=shape)) for shape in ((3, 2, 4), (4, 5)))
-    found = cosines(x, kernel)
+    actual = cosines(x, kernel)
     expected = (x @ kernel) / np.linalg.norm(x, axis=-1, keepdims=True)
-    np.testing.assert_allclose(found, expected / np.linalg.norm(kernel, axis=0), atol=1e-5)
-    np.testing.assert_allclose(cosines(7 * x, 0.1 * kernel), found, atol=1e-5)
+    np.testing.assert_allclose(actual, expected / np.linalg.norm(kernel, axis=0), atol=1e-5)
+    np.testing.assert_allclose(cosines(7 * x, 0.1 * kernel), actual, atol=1e-5)
     assert not np.any(cosines(0 * x, kernel))

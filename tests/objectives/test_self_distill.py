@@ -68,7 +68,7 @@ def compiled(objective: SelfDistill, accumulate: int = 1) -> Any:
     return jax.jit(run)
 
 
-def test_the_losses_are_what_they_say():
+def test_losses_equal_their_equations():
     """From the embedded rows, over the five valid rows one by one."""
     objective, given = distill(most_hidden=1.0), variables()
     ctx = Context(jnp.int32(4), 10, True, jax.random.key(1))
@@ -89,20 +89,20 @@ def test_the_losses_are_what_they_say():
         ours = cosines(rows[f"student/{name}"], params[f"{name}_head"]["prototypes"]["kernel"])
         return scores, jax.nn.log_softmax(ours / 0.1)
 
-    def said(name: str) -> tuple[np.ndarray, np.ndarray]:
+    def predicted(name: str) -> tuple[np.ndarray, np.ndarray]:
         return jax.device_get(scored(name))
 
     def targets(scores: np.ndarray) -> np.ndarray:
         # Step 4 of 10: the temperature has risen since step 3.
         return np.asarray(jax.jit(sinkhorn)(scores, np.ones(len(scores), bool), 0.07))
 
-    scores, logs = said("view")
+    scores, logs = predicted("view")
     target = targets(scores[valid].reshape(-1, 7)).reshape(5, 2, 7)
     pairs = [(t, s) for t in range(2) for s in range(5) if t != s]
     views = [-(target[:, t] * logs[valid][:, s]).sum(-1).mean() for t, s in pairs]
     np.testing.assert_allclose(metrics["view_loss"], np.mean(views), rtol=1e-5)
 
-    scores, logs = said("patch")
+    scores, logs = predicted("patch")
     places = np.argsort(~mask, axis=-1, kind="stable")
     chosen = [(i, g, m) for i in np.flatnonzero(valid) for g in range(2) for m in range(16)]
     chosen = [(i, g, m) for i, g, m in chosen if mask[i, g, places[i, g, m]]]
@@ -134,9 +134,9 @@ def test_the_losses_are_those_of_lightly():
         given = Variables(heads, {}, {"teacher": heads})
         return objective.loss_from_embeddings(given, embedded, batch, ctx)[1].metrics
 
-    found = coupled(embedded)
+    actual = coupled(embedded)
     for name in ("view_loss", "patch_loss", "koleo"):
-        np.testing.assert_allclose(found[name], golden[name], rtol=1e-5)
+        np.testing.assert_allclose(actual[name], golden[name], rtol=1e-5)
     rows = golden["teacher/view"].reshape(-1, 8)
     balanced = jax.jit(sinkhorn)(rows, np.ones(len(rows), bool), 0.07)
     np.testing.assert_allclose(balanced, golden["sinkhorn"], atol=1e-6)
@@ -153,7 +153,7 @@ def test_micro_batches_give_the_loss_of_the_whole():
     assert np.abs(grads["hidden"]["token"]).max() > 1e-5
 
 
-def test_masked_rows_say_nothing():
+def test_masked_rows_do_not_count():
     poisoned = {name: np.array(x) for name, x in batch().items()}
     poisoned["image/global"][4], poisoned["mask"][4] = 5.0, True
     poisoned["image/local"][4] = -3.0
@@ -163,7 +163,7 @@ def test_masked_rows_say_nothing():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), others, grads)
 
 
-def test_hidden_patches_have_a_token_in_the_place_of_their_pixels():
+def test_masked_patches_have_a_token_instead_of_pixels():
     objective, given = distill(), variables()
     params, ctx = given.params, Context(jnp.int32(0), 10, True, jax.random.key(1))
 
@@ -174,14 +174,14 @@ def test_hidden_patches_have_a_token_in_the_place_of_their_pixels():
 
     pixels = np.repeat(np.repeat(batch()["mask"], 4, 2), 4, 3)[..., None]
     noisy = {**batch(), "image/global": np.where(pixels, 9.0, batch()["image/global"])}
-    found = student(params, batch())
-    jax.tree.map(np.testing.assert_array_equal, student(params, noisy), found)
+    actual = student(params, batch())
+    jax.tree.map(np.testing.assert_array_equal, student(params, noisy), actual)
     bare = student({**params, "hidden": {"token": jnp.zeros(16)}}, batch())
-    change = np.abs(bare["embedding"] - found["embedding"]).max(-1)
+    change = np.abs(bare["embedding"] - actual["embedding"]).max(-1)
     np.testing.assert_array_equal(change > 1e-4, batch()["mask"].any((2, 3)))
 
 
-def test_without_a_patch_loss_nothing_is_hidden():
+def test_without_a_patch_loss_nothing_is_masked():
     plain = {name: x for name, x in batch().items() if name != "mask"}
     loss, aux, grads = compiled(distill(patch_weight=0.0))(plain)
     made = jax.eval_shape(distill(patch_weight=0.0).init, jax.random.key(0), plain)
@@ -193,7 +193,7 @@ def test_without_a_patch_loss_nothing_is_hidden():
         compiled(distill())(plain)
 
 
-def test_the_teacher_begins_as_the_student_and_follows_ever_more_slowly():
+def test_teacher_starts_as_the_student_and_its_momentum_increases():
     objective = distill()
     step = Step(
         objective, Optimizer(adamw(), 1e-2, rules=(ParameterRule(".*"),)), TrainLength(6, 6, 2)

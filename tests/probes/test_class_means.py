@@ -31,7 +31,7 @@ def test_any_order_and_any_split_gives_the_means_of_all():
         np.testing.assert_array_equal(state.count[:4], np.bincount(LABELS))
 
 
-def test_two_streams_merge_and_unlabelled_records_are_nothing():
+def test_merged_streams_and_unlabelled_records():
     order = RNG.permutation(240)
     both = merge(streamed(order[:80], 8), streamed(order[80:], 8))
     whole = streamed(order, 8)
@@ -41,7 +41,7 @@ def test_two_streams_merge_and_unlabelled_records_are_nothing():
     assert jax.tree.all(jax.tree.map(np.array_equal, ignored, whole))
 
 
-def test_what_others_bring_does_not_touch_a_class():
+def test_updates_of_other_classes_leave_a_class_unchanged():
     before = streamed(np.flatnonzero(LABELS < 2), 1)
     after = update(before, X[LABELS >= 2], LABELS[LABELS >= 2])
     np.testing.assert_array_equal(after.mean[:2], before.mean[:2])
@@ -52,19 +52,19 @@ def test_nearest_is_that_of_scikit_learn():
     asked = (5 + RNG.normal(size=(500, 7))).astype(np.float32)
     peer = NearestCentroid().fit(X, LABELS)
     np.testing.assert_allclose(np.asarray(state.mean)[:4], peer.centroids_, rtol=1e-6)
-    said = closeness(asked, state.mean, state.present)
-    np.testing.assert_array_equal(said.argmax(1), peer.predict(asked))
+    predicted = closeness(asked, state.mean, state.present)
+    np.testing.assert_array_equal(predicted.argmax(1), peer.predict(asked))
     gaps = -0.5 * ((asked[:, None] - peer.centroids_) ** 2).sum(-1)
-    ours = np.asarray(said)[:, :4]
+    ours = np.asarray(predicted)[:, :4]
     np.testing.assert_allclose(ours - ours[:, :1], gaps - gaps[:, :1], atol=2e-5)
-    assert np.isneginf(said[:, 4]).all()
+    assert np.isneginf(predicted[:, 4]).all()
 
 
-def test_the_cosine_knows_no_length():
+def test_cosine_ignores_norms():
     state = streamed(np.arange(240), 1)
-    said = closeness(X, state.mean, state.present, "cosine")
+    predicted = closeness(X, state.mean, state.present, "cosine")
     scaled = closeness(3 * X, 7 * state.mean, state.present, "cosine")
-    np.testing.assert_allclose(said, scaled, rtol=1e-6)
+    np.testing.assert_allclose(predicted, scaled, rtol=1e-6)
     mean = np.asarray(state.mean)
     true = X @ mean[1] / np.linalg.norm(X, axis=1) / np.linalg.norm(mean[1])
-    np.testing.assert_allclose(said[:, 1], true, rtol=1e-5)
+    np.testing.assert_allclose(predicted[:, 1], true, rtol=1e-5)

@@ -12,7 +12,7 @@ from vision.probes.ridge import prepare_ridge, signs
 from vision.probes.sgd import fit_sgd
 
 
-def made(count: int, width: int, classes: int = 3, seed: int = 0):
+def random_data(count: int, width: int, classes: int = 3, seed: int = 0):
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
     centres = rng.normal(size=(classes, width))
@@ -23,12 +23,12 @@ def made(count: int, width: int, classes: int = 3, seed: int = 0):
 @pytest.mark.parametrize("standardise", [False, True])
 @pytest.mark.parametrize(("count", "width"), [(200, 11), (9, 40), (12, 12)])
 def test_ridge_is_that_of_scikit_learn(count: int, width: int, standardise: bool):
-    x, labels = made(count, width)
+    x, labels = random_data(count, width)
     x[:, 2] = 7  # a feature that is constant
     targets = signs(labels, 3)
     prepared = prepare_ridge(x, targets, standardise)
     given = StandardScaler().fit_transform(x.astype(np.float64)) if standardise else x
-    test = made(20, width, seed=1)[0]
+    test = random_data(20, width, seed=1)[0]
     test[:, 2] = 7
     for decay in (1e-3, 1.0, 100.0):
         peer = Peer(alpha=decay * count, solver="svd").fit(given, targets)
@@ -79,24 +79,24 @@ def by_hand(x, labels, rate, epochs, size, momentum, decay, seed):
     return layer
 
 
-def test_sgd_takes_the_steps_that_it_says():
-    x, labels = made(50, 6)
+def test_sgd_equals_explicit_updates():
+    x, labels = random_data(50, 6)
     x = (x - x.mean(0)).astype(np.float64)
     options = {"epochs": 3, "batch_size": 16, "momentum": 0.8, "decay": 0.01, "seed": 4}
-    found = fit_sgd(x, labels, 3, (0.05, 0.3), **options)
-    for rate, mine in zip((0.05, 0.3), found, strict=True):
+    actual = fit_sgd(x, labels, 3, (0.05, 0.3), **options)
+    for rate, mine in zip((0.05, 0.3), actual, strict=True):
         weight, bias = by_hand(x, labels, rate, 3, 16, 0.8, 0.01, 4)
         np.testing.assert_allclose(mine.weight, weight, atol=2e-5)
         np.testing.assert_allclose(mine.bias, bias, atol=2e-5)
         assert mine.steps == 10
     again = fit_sgd(x, labels, 3, (0.3,), **options)[0]
-    np.testing.assert_allclose(again.weight, found[1].weight, atol=1e-6)
+    np.testing.assert_allclose(again.weight, actual[1].weight, atol=1e-6)
     other = fit_sgd(x, labels, 3, (0.3,), **{**options, "seed": 5})[0]
     assert np.abs(other.weight - again.weight).max() > 1e-3
 
 
-def test_many_epochs_of_sgd_come_to_the_minimum_and_a_wild_rate_is_said_to_diverge():
-    x, labels = made(60, 5)
+def test_sgd_converges_and_reports_divergence_of_a_large_rate():
+    x, labels = random_data(60, 5)
     x = x - x.mean(0)
     slow, wild = fit_sgd(x, labels, 3, (0.1, 1e30), epochs=150, batch_size=60, decay=0.1)
     best = fit_logistic(x, labels, 3, 0.1, tolerance=1e-10)
@@ -106,7 +106,7 @@ def test_many_epochs_of_sgd_come_to_the_minimum_and_a_wild_rate_is_said_to_diver
 
 
 def test_bad_arguments_of_sgd():
-    x, labels = made(20, 4)
+    x, labels = random_data(20, 4)
     for options, name in (
         ({"rates": ()}, "rates"),
         ({"rates": (0.1, -1.0)}, "rates"),

@@ -35,11 +35,11 @@ def test_scores_are_those_of_scikit_learn(c: float):
     assert mine.loss == pytest.approx(loss, rel=1e-9)
 
 
-def test_a_class_without_examples_is_never_the_answer_and_errors_are_named():
+def test_a_class_without_examples_is_never_predicted_and_errors():
     x, labels = made()
     kept = labels != 2
-    said = fit_svm(x[kept], labels[kept], 4, 1.0).logits(x).argmax(1)
-    assert 2 not in said
+    predicted = fit_svm(x[kept], labels[kept], 4, 1.0).logits(x).argmax(1)
+    assert 2 not in predicted
     with pytest.raises(FitError, match="c=0"):
         fit_svm(x, labels, 4, 0)
     with pytest.raises(FitError, match="all labels are 1"):
