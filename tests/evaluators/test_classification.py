@@ -220,12 +220,24 @@ def test_soft_and_missing_labels() -> None:
         assert one[name] == two[name]
 
 
-def test_nan_is_wrong_and_said() -> None:
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("whole_row", [False, True])
+def test_scores_that_are_not_finite_are_wrong_and_counted(value: float, whole_row: bool) -> None:
     data = make(40)
     predictions = reference(data)[1].astype(np.int32)
-    data.source.images[5, 0, 1] = np.nan
-    predictions[5] = 4  # not where the NaN is, which argmax would point at
+    if whole_row:
+        data.source.images[5] = value
+        predictions[5] = 0  # where argmax of equal scores points
+    else:
+        data.source.images[5, 0, 1] = value
+        predictions[5] = 1  # where argmax points at NaN and infinity
+    if value == -np.inf and not whole_row:
+        predictions[5] = reference(data)[1][5]  # a class of probability zero, and others
     got = evaluate(InOrder(Arrays(data.source.images, predictions)))
+    if value == -np.inf and not whole_row:
+        assert got["top1"] == 1
+        assert "nan_examples" not in got
+        return
     assert got["nan_examples"] == 1
     assert got["top1"] == 39 / 40
     assert np.isnan(got["nll"])
