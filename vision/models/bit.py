@@ -89,8 +89,8 @@ class BiT(nn.Module):
     the stride in the 3x3 convolutions. BiT-R50x1 is the default, R152x4
     ``depth=152, width_multiplier=4``.
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block15`` for 50
     layers. ``map`` is the last block's output after the final norm and ReLU, (B, h, w, C), and
     ``tokens`` the same with its positions flattened. ``pooled``, ``embedding`` and ``logits`` are
     of the output dtype, everything else is of the compute dtype.

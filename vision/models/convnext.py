@@ -135,8 +135,8 @@ class ConvNeXt(nn.Module):
 
     V2 (Woo et al., 2023) is ``grn=True, layer_scale=None``.
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block17`` for
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block17`` for
     tiny. ``tokens`` is the last block's output with its positions flattened, ``map`` the same as
     (B, h, w, C), and ``embedding`` is ``pooled`` after the final norm. ``pooled``, ``embedding``
     and ``logits`` are of the output dtype, everything else is of the compute dtype.

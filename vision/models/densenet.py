@@ -74,8 +74,8 @@ class DenseLayer(nn.Module):
 class DenseNet(nn.Module):
     """DenseNet-BC (Huang et al., Densely Connected Convolutional Networks, 2017).
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Layers count through all dense blocks, ``block00`` to ``block57``
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Layers count through all dense blocks, ``block00`` to ``block57``
     for 121, and their output is all channels so far: those that went in, then the new ones. ``map``
       is
     the last one's output after the final BatchNorm and ReLU, (B, h, w, C), and ``tokens`` the same

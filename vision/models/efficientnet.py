@@ -49,8 +49,8 @@ STAGES = (
 class EfficientNet(nn.Module):
     """EfficientNet (Tan and Le, EfficientNet: Rethinking Model Scaling for CNNs, 2019).
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for B0.
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block15`` for B0.
     ``map`` is what is pooled: the result of the last 1x1 convolution, after BatchNorm and SiLU;
     ``tokens`` is the same with its positions flattened. ``embedding`` is ``pooled`` after dropout.
     ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything else is of the

@@ -76,8 +76,8 @@ class InceptionV4(nn.Module):
     Learning, 2016.
 
     Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
-    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is the input of the
-    first A block; A, B and C blocks and the reductions between them count as ``block00`` to
+    it returns ``(embedding, out)`` as documented in ``vision.train.tower``. ``stem`` is the input
+    of the first A block; A, B and C blocks and the reductions between them count as ``block00`` to
     ``block15``. ``map`` is the last block's result, ``tokens`` the same with its positions
     flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and ``logits``
     are of the output dtype, everything else is of the compute dtype. BatchNorm's epsilon is 1e-3.

@@ -80,12 +80,12 @@ class InceptionResNetV2(nn.Module):
     """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
 
     Called with (B, h, w, C) floating-point images of at least 75 px a side (the paper's have 299)
-    it returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is the input of the
-    first residual block; residual blocks and the reductions between them count as ``block00`` to
-    ``block41``. ``map`` is the result of the 1x1 convolution after the last block, ``tokens`` the
-    same with its positions flattened, ``embedding`` is ``pooled`` after dropout. ``pooled``,
-    ``embedding`` and ``logits`` are of the output dtype, everything else is of the compute dtype.
-    BatchNorm's epsilon is 1e-3.
+    it returns ``(embedding, out)`` as documented in ``vision.train.tower``. ``stem`` is the input
+    of the first residual block; residual blocks and the reductions between them count as
+    ``block00`` to ``block41``. ``map`` is the result of the 1x1 convolution after the last block,
+    ``tokens`` the same with its positions flattened, ``embedding`` is ``pooled`` after dropout.
+    ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything else is of the
+    compute dtype. BatchNorm's epsilon is 1e-3.
 
     Attributes:
       depths: numbers of residual blocks at strides 8, 16 and 32.

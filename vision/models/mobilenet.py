@@ -64,8 +64,8 @@ V3_STAGES: Mapping[Size, tuple[tuple[Row, ...], ...]] = {
 class MobileNetV2(nn.Module):
     """MobileNetV2 (Sandler et al., 2018).
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block16`` at a
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block16`` at a
     depth of 1. ``map`` is what is pooled: the result of the last 1x1 convolution, after BatchNorm
     and ReLU6; ``tokens`` is the same with its positions flattened. ``embedding`` is ``pooled``
     after dropout. ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything
@@ -131,8 +131,8 @@ class MobileNetV2(nn.Module):
 class MobileNetV3(nn.Module):
     """MobileNetV3 (Howard et al., 2019).
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages, the 1x1 convolution before pooling
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages, the 1x1 convolution before pooling
     being the last one: ``block00`` to ``block15`` for large, to ``block11`` for small. ``map`` is
     its result, and ``tokens`` the same with its positions flattened. ``embedding`` is a dense
     layer of ``pooled``, after hard swish and dropout. ``pooled``, ``embedding`` and ``logits`` are

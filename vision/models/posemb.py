@@ -39,7 +39,7 @@ def resample_posemb(pos: jax.Array, old_grid: Grid, new_grid: Grid) -> jax.Array
     Args:
       pos: (*old_grid, D) or (rows * columns, D), row by row, without prefix tokens.
       old_grid: rows and columns that ``pos`` was made for.
-      new_grid: rows and columns wanted.
+      new_grid: rows and columns of the result.
 
     Returns:
       (*new_grid, D) in the dtype of ``pos``; the same values where the grids are equal.

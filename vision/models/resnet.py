@@ -107,8 +107,8 @@ class ResNet(nn.Module):
     (Xie et al., 2017) is ``groups=32, group_width=4``; Wide ResNet-50-2 (Zagoruyko and Komodakis,
     2016) is ``group_width=128``.
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block15`` for 50
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block15`` for 50
     layers. ``tokens`` is the last block's output with its positions flattened, and ``map`` the
     same as (B, h, w, C). ``pooled``, ``embedding`` and ``logits`` are of the output dtype,
     everything else is of the compute dtype.

@@ -201,8 +201,8 @@ class SwinBlock(nn.Module):
 class Swin(nn.Module):
     """Swin transformer (Liu et al., 2021), with the exact (erf) GELU.
 
-    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as
-    ``vision.train.tower`` says. Blocks count through all stages: ``block00`` to ``block11`` for T.
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block11`` for T.
     ``stem``, the blocks and their two branches are (B, h, w, C), ``blockNN/attention`` is
     (B, windows, heads, N, N); ``map`` is the last block's output after the final norm, ``tokens``
     the same with its positions flattened, and ``embedding`` is ``pooled``. ``pooled``,

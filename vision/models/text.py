@@ -2,10 +2,10 @@
 
 Towers that ignore word order are in ``vision.models.bag_of_words``.
 
-All are called with token ids, int (B, T), and return ``(embedding, out)`` as ``vision.train.tower``
-says, with one more entry in ``out``: ``mask`` (B, T) bool, true for real tokens. Those are the
-tokens up to the last one that is not padding, so an id that also stands for a word (CLIP's padding
-is its exclamation mark) is padding only at the end of a row.
+All are called with token ids, int (B, T), and return ``(embedding, out)`` as documented in
+``vision.train.tower``, with one more entry in ``out``: ``mask`` (B, T) bool, true for real tokens.
+Those are the tokens up to the last one that is not padding, so an id that also stands for a word
+(CLIP's padding is its exclamation mark) is padding only at the end of a row.
 """
 
 from __future__ import annotations

@@ -79,11 +79,11 @@ class VGG(nn.Module):
     """VGG (Simonyan and Zisserman, 2015), its dense layers as convolutions over the last map.
 
     Called with (B, h, w, C) floating-point images, of 32 px at least, it returns ``(embedding,
-    out)`` as ``vision.train.tower`` says. ``stem`` is the first convolution after its ReLU and
-    ``block00`` to ``block11``, for 16 layers, are the others, before max pooling. ``map`` is the
-    last pooling's result, ``tokens`` the same with its positions flattened. The two hidden layers
-    are applied to its windows of 7x7 (one, for images of 224 px); ``pooled`` is the mean over
-    windows. ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and
+    out)`` as documented in ``vision.train.tower``. ``stem`` is the first convolution after its ReLU
+    and ``block00`` to ``block11``, for 16 layers, are the others, before max pooling. ``map`` is
+    the last pooling's result, ``tokens`` the same with its positions flattened. The two hidden
+    layers are applied to its windows of 7x7 (one, for images of 224 px); ``pooled`` is the mean
+    over windows. ``embedding`` is ``pooled`` after dropout. ``pooled``, ``embedding`` and
     ``logits`` are of the output dtype, everything else is of the compute dtype.
 
     Attributes:

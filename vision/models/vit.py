@@ -106,14 +106,14 @@ class ViT(nn.Module):
     """Vision transformer (Dosovitskiy et al., 2021) with pre-norm blocks.
 
     Called with (B, h, w, C) floating-point images whose sides are multiples of the patch, it
-    returns ``(embedding, out)`` as ``vision.train.tower`` says. ``stem`` is (B, N, D): patches with
-    their positions, after the prefix: class token, if there is one, and registers. ``blockNN/attn``
-    and ``blockNN/mlp`` are the residual branches, after layer scale and stochastic depth.
-    ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so editing ``map``
-    changes the logits with these, but not with a class token. If a tap changes the number of patch
-    tokens there is no ``map``, and pooling reads the remaining tokens. ``pooled``, ``embedding``
-    and ``logits`` are of the output dtype, attention weights float32, everything else is of the
-    compute dtype.
+    returns ``(embedding, out)`` as documented in ``vision.train.tower``. ``stem`` is (B, N, D):
+    patches with their positions, after the prefix: class token, if there is one, and registers.
+    ``blockNN/attn`` and ``blockNN/mlp`` are the residual branches, after layer scale and stochastic
+    depth. ``tokens`` is edited before ``map``; mean and MAP pooling read ``map``, so editing
+    ``map`` changes the logits with these, but not with a class token. If a tap changes the number
+    of patch tokens there is no ``map``, and pooling reads the remaining tokens. ``pooled``,
+    ``embedding`` and ``logits`` are of the output dtype, attention weights float32, everything else
+    is of the compute dtype.
 
     Attributes:
       variant: size and patch, such as ``S/16``: see ``VARIANTS``.
