@@ -201,10 +201,11 @@ def _affine(product: Value, readers: dict[Value, list[Operation]]) -> _Affine:
             break
         if name in ("add", "add_any", "sub", "mul", "div"):
             [place] = operation.dependent
-            constant = operation.inputs[1 - place].array
-            if constant.size not in (1, product.array.size) or (name == "div" and place == 1):
+            after = operation.outputs[0].array
+            if after.size != product.array.size or (name == "div" and place == 1):
                 break
-            constant = jnp.reshape(constant, shape if constant.size > 1 else ())
+            constant = jnp.broadcast_to(operation.inputs[1 - place].array, after.shape)
+            constant = constant.reshape(shape)
             if name in ("mul", "div"):
                 factor = factor * constant if name == "mul" else factor / constant
             elif name == "sub" and place == 1:
