@@ -83,7 +83,6 @@ def test_tape_with_true_rules_is_the_gradient():
 def test_captum_says_the_same_of_a_cnn_and_an_mlp():
     found = captum.errors()
     assert {f"{net}/lrp/{rule}" for net in ("cnn", "mlp") for rule in captum.RULES} <= set(found)
-    assert {"cnn/cam", "cnn/guided", "cnn/guided_cam"} <= set(found)
     assert max(found.values()) < 1e-5, found
 
 
