@@ -97,8 +97,8 @@ def annotator_scores(
     order = np.argsort(-logits, axis=1, kind="stable")
     hit = np.take_along_axis(weights > 0, order, 1) & ~undefined[:, None]
     top, normaliser = softmax_parts(logits)
-    log_probabilities = logits - top[:, None] - normaliser[:, None]
     with np.errstate(invalid="ignore"):
+        log_probabilities = logits - top[:, None] - normaliser[:, None]
         losses = -np.where(weights > 0, weights * log_probabilities, 0.0).sum(1)
     losses[undefined] = np.nan
     return AnnotatorScores(
