@@ -1,24 +1,25 @@
-"""A dual encoder is tuned on labelled images with sentences about their classes, for other classes.
+"""Fine-tuning a dual encoder on class descriptions, for zero-shot classification of new classes.
 
 Saha et al., Improved Zero-Shot Classification by Adapting VLMs with Text Descriptions, 2024.
 Headline: 4 to 5 % more accuracy on novel birds and flowers after tuning on iNaturalist; CUB
 zero-shot 56.8 % with ViT-B/16.
 
-Sentences of a language model describe a class, not a picture: which of them is visible is unknown.
-Every image meets a random one of its class, "a photo of a <name>. <sentence>" (``LabelToCaption``),
-and all texts of its class in the batch are right, P(i) = {j : y_j = y_i}:
+Sentences of a language model describe a class, not an image: which of them is visible is unknown.
+Every image is paired with a random sentence of its class, "a photo of a <name>. <sentence>"
+(``LabelToCaption``), and all texts of its class in the batch are positives,
+P(i) = {j : y_j = y_i}:
 
     L = -mean_i 1/|P(i)| sum_{j in P(i)} [log softmax_j(s x_i . t_j) + log softmax_j(s t_i . x_j)]
 
-which is ``Contrast(targets=SameKey())`` with weights (1, 1); the scale s starts at half of CLIP's
-and learns fast, everything else very slowly (rules of the optimizer), by cosines that restart
-(``WarmRestarts``). A new class y with sentences S(y) is told by the mean probability of its texts
-among those of all classes (``DescribedZeroShot``):
+which is ``Contrast(targets=SameKey())`` with weights (1, 1). The scale s starts at half of CLIP's
+and has a high learning rate, everything else a very low one (rules of the optimizer), with a cosine
+schedule that restarts (``WarmRestarts``). The score of a new class y with sentences S(y) is the
+mean probability of its texts among the texts of all classes (``DescribedZeroShot``):
 
     p(y | x) = 1/|S(y)| sum_{t in S(y)} softmax_t(s x . t)
 
-Facts from the authors' code; there the rate changes after epochs, here after steps, and s is CLIP's
-scale over a temperature, here one number.
+The details follow the authors' code. Differences: the learning rate changes every step, theirs
+every epoch; s is one number, theirs CLIP's scale over a temperature.
 """
 
 from __future__ import annotations
@@ -43,13 +44,11 @@ from vision.train.schedule import TrainLength
 
 @dataclasses.dataclass(frozen=True)
 class WarmRestarts:
-    """Half a cosine from 1 to 0 again and again, each ``factor`` times as long as the last.
-
-    Loshchilov and Hutter, SGDR, 2017.
+    """Repeated half cosines from 1 to 0 (SGDR, Loshchilov and Hutter, 2017).
 
     Attributes:
-      first: length of the first fall.
-      factor: of each length over the one before.
+      first: length of the first cycle.
+      factor: every cycle is so many times as long as the one before; at least 1.
     """
 
     first: str = "10 epochs"
@@ -80,13 +79,13 @@ def mean_probability(
       images: unit vectors (N, D).
       texts: unit vectors (M, D).
       owner: int (M,), the class of a text; every class 0..K - 1 has one.
-      scale: of the cosines.
+      scale: factor of the cosine similarities.
     """
     logits = scale * (images @ texts.T).astype(np.float64)
-    chances = np.exp(logits - logits.max(1, keepdims=True))
-    chances /= chances.sum(1, keepdims=True)
+    probabilities = np.exp(logits - logits.max(1, keepdims=True))
+    probabilities /= probabilities.sum(1, keepdims=True)
     counts = np.bincount(owner)
-    return chances @ (np.eye(len(counts)) / counts)[owner]
+    return probabilities @ (np.eye(len(counts)) / counts)[owner]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,10 +98,10 @@ class DescribedZeroShot:
     Attributes:
       data: what is read; batches need ``label``, int (B,).
       tokenizer: of the texts.
-      say: the classes, in label order, and what is said of them.
+      say: the classes, in label order, and the sentences that describe them.
       among: labels to choose between; empty for all.
-      scale: of the softmax.
-      text_batch: texts that are embedded at a time; a multiple of the devices.
+      scale: factor of the cosine similarities in the softmax.
+      text_batch: texts embedded at a time; a multiple of the number of devices.
     """
 
     data: EvaluationData
@@ -122,18 +121,18 @@ class DescribedZeroShot:
         among = self.among or tuple(range(len(texts)))
         if bad := [label for label in among if not 0 <= label < len(texts)]:
             raise DataError(f"among: {bad[0]} is not a class in 0..{len(texts) - 1}")
-        told = [text for label in among for text in texts[label]]
+        sentences = [text for label in among for text in texts[label]]
         owner = np.repeat(np.arange(len(among)), [len(texts[label]) for label in among])
-        found = embed(predict, ctx, self.data, (IMAGE,), ("label",))
-        place = {label: i for i, label in enumerate(among)}
-        label = np.asarray([place.get(int(x), -1) for x in found["label"]])
-        if not (label >= 0).any():
+        rows = embed(predict, ctx, self.data, (IMAGE,), ("label",))
+        index_of = {label: i for i, label in enumerate(among)}
+        labels = np.asarray([index_of.get(int(x), -1) for x in rows["label"]])
+        if not (labels >= 0).any():
             raise DataError(f"{self.data.source.info.name}: no image of the {len(among)} classes")
-        bank = embed_texts(predict, ctx, self.tokenizer, told, self.text_batch)
-        check_sizes(found[IMAGE], bank)
-        images, label = found[IMAGE][label >= 0], label[label >= 0]
-        right = mean_probability(images, bank, owner, self.scale).argmax(1) == label
-        yield "top1", float(right.mean())
-        yield "macro", float(np.nanmean(per_class(label, ~right, len(among))))
-        yield "examples", len(label)
-        yield "texts", len(told)
+        text_embeddings = embed_texts(predict, ctx, self.tokenizer, sentences, self.text_batch)
+        check_sizes(rows[IMAGE], text_embeddings)
+        images, labels = rows[IMAGE][labels >= 0], labels[labels >= 0]
+        correct = mean_probability(images, text_embeddings, owner, self.scale).argmax(1) == labels
+        yield "top1", float(correct.mean())
+        yield "macro", float(np.nanmean(per_class(labels, ~correct, len(among))))
+        yield "examples", len(labels)
+        yield "texts", len(sentences)

@@ -1,4 +1,4 @@
-"""A dual encoder of billions of alt-texts that only rules have cleaned.
+"""ALIGN: a dual encoder trained on billions of noisy alt-texts, filtered by simple rules only.
 
 Jia et al., Scaling Up Visual and Vision-Language Representation Learning With Noisy Text
 Supervision (ALIGN), 2021. Headline: 1.8 billion pairs; 76.4 % on ImageNet zero-shot; Flickr30k R@1
@@ -10,12 +10,12 @@ With unit embeddings x_i of images and t_j of texts, sigma learned from 1, e = 0
                                                  + log softmax_j(t_i . x_j / sigma)_j]
 
 which is ``Contrast`` with ``Softmax(Scale(1, 100, form="temperature"), 0.1, (1, 1))``. An image and
-words are one query, x + t (``ComposedRetrieval``). What the paper claims is that such pairs can
-be noisy if there are enough: ``AltTextRules`` is all that is done about it. ``lamb`` is its
-optimizer.
+a text together are the query x + t (``ComposedRetrieval``). The claim of the paper is that scale
+makes up for noisy pairs, so filtering is limited to ``AltTextRules``. The optimizer is ``lamb``.
 
-The paper removes near-duplicates of test images by a network; here the caller names them. Its
-towers, EfficientNet-L7 and BERT-Large, are in the config as far as their sizes are published.
+Differences: the paper finds near-duplicates of test images with a network; here the caller passes
+them. Its towers, EfficientNet-L7 and BERT-Large, are in the config as far as their sizes are
+published.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ import optax
 
 @dataclasses.dataclass(frozen=True)
 class AltTextRules:
-    """Says which pairs of an image and an alt-text a corpus is better without.
+    """Marks the pairs of an image and an alt-text that should be removed from a corpus.
 
-    A rule looks at the corpus as it comes, not at what another rule has left. Words are what
-    stands between spaces, in lower case.
+    Every rule is applied to the complete corpus, not to what another rule has left. Words are
+    separated by white space and lower-cased.
 
     Attributes:
-      side_px: the shorter side of an image is longer than this.
-      aspect: the longer side is less than so many times the shorter.
-      texts_per_image: an image with more texts than this goes.
-      images_per_text: a text of more images than this goes.
-      words: fewest and most of a text.
-      grams: a text goes unless all its words and pairs of neighbours are among so many most
-        frequent ones; with equal counts those that come first.
+      side_px: images whose shorter side is at most this long are removed.
+      aspect: images whose longer side is at least so many times the shorter are removed.
+      texts_per_image: images with more distinct texts than this are removed.
+      images_per_text: texts with more distinct images than this are removed.
+      words: fewest and most words of a text.
+      grams: a text is removed unless all its unigrams and bigrams are among so many most frequent
+        ones; of equally frequent ones those that occur first.
     """
 
     side_px: int = 200
@@ -69,10 +69,10 @@ class AltTextRules:
         """Rule to the pairs it removes, bool (N,); a pair stays if no rule removes it.
 
         Args:
-          images: for every pair what names its image; equal for copies.
+          images: identifier of every pair's image; equal for copies.
           sizes: (N, 2), height and width in pixels.
           texts: one per pair.
-          tests: names of images that are near those of a test set.
+          tests: identifiers of near-duplicates of test images.
 
         Raises:
           ValueError: lengths that differ.
@@ -81,9 +81,9 @@ class AltTextRules:
             raise ValueError(f"{len(images)} images, {len(sizes)} sizes and {len(texts)} texts")
         sides = np.sort(np.asarray(sizes).reshape(-1, 2), 1)
         split = [text.lower().split() for text in texts]
-        said = [" ".join(words) for words in split]
+        captions = [" ".join(words) for words in split]
         lengths = np.asarray([len(words) for words in split])
-        pairs = set(zip(images, said, strict=True))
+        pairs = set(zip(images, captions, strict=True))
         of_image = collections.Counter(image for image, _ in pairs)
         of_text = collections.Counter(text for _, text in pairs)
         counts = collections.Counter(gram for words in split for gram in grams(words))
@@ -93,7 +93,7 @@ class AltTextRules:
             "elongated": sides[:, 1] >= self.aspect * sides[:, 0],
             "many_texts": _flags(of_image[image] > self.texts_per_image for image in images),
             "test_image": _flags(image in tests for image in images),
-            "many_images": _flags(of_text[text] > self.images_per_text for text in said),
+            "many_images": _flags(of_text[text] > self.images_per_text for text in captions),
             "length": (lengths < self.words[0]) | (lengths > self.words[1]),
             "rare_words": _flags(not common.issuperset(grams(words)) for words in split),
         }
@@ -108,9 +108,9 @@ def grams(words: Sequence[str]) -> Iterator[tuple[str, ...]]:
 def lamb(
     b1: float = 0.9, b2: float = 0.999, eps: float = 1e-6, weight_decay: float = 1e-5
 ) -> optax.GradientTransformation:
-    """Adam, each parameter's update as long as the parameter (You et al., LAMB, 2020).
+    """Adam with each update scaled to the norm of its parameter (You et al., LAMB, 2020).
 
-    The decay is a part of what is made as long, so that it stands here and not in ``Optimizer``.
+    Weight decay is added before the scaling, so it is set here and not in ``Optimizer``.
     """
     return optax.chain(
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from papers.aspl.config import small
-from papers.aspl.method import HeldBack, SelfPaced, one_of_each, scaled
+from papers.aspl.method import HeldBack, SelfPaced
+from papers.aspl.rounds import initial_records, scaled
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
@@ -42,7 +43,7 @@ def accuracies(loop: SelfPaced, seed: int) -> dict[int, float]:
     )
     x, y = scaled(*(one["image"].reshape(len(one["image"]), -1) for one in (train, test)))
     oracle = HeldBack(train["label"], 10)
-    labels = loop.begin(oracle, one_of_each(train["label"], 1, seed), len(x), 10)
+    labels = loop.begin(oracle, initial_records(train["label"], 1, seed), len(x), 10)
     found = {}
     for number in range(1, max(ROUNDS) + 1):
         labels = loop.round(x, labels, oracle)

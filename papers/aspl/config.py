@@ -13,7 +13,8 @@ are, asked and guessed, and its features are computed again.
 """
 
 import vision as v
-from papers.aspl.method import Rounds, SelfPaced
+from papers.aspl.method import SelfPaced
+from papers.aspl.rounds import Rounds
 from vision import batch_ops, ops, spec
 
 

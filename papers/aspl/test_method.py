@@ -7,14 +7,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from papers.aspl.method import HeldBack, Labels, SelfPaced, one_of_each, scaled
+from papers.aspl.method import HeldBack, Labels, SelfPaced
+from papers.aspl.rounds import initial_records, scaled
 from vision.probes.svm import fit_svm
 
 RNG = np.random.default_rng(0)
 TRUTH = np.repeat(np.arange(4), 30)
 CENTRES = RNG.normal(size=(4, 6))
 X = scaled(CENTRES[TRUTH] + 0.7 * RNG.normal(size=(120, 6)))[0]
-START = one_of_each(TRUTH, 2, seed=0)
+START = initial_records(TRUTH, 2, seed=0)
 
 
 class Asked:

@@ -1,21 +1,22 @@
-"""Class names in many languages, and a small adapter for one that a text tower hardly knows.
+"""Zero-shot classification in many languages, and adapters for low-resource ones.
 
 Geigle, Timofte and Glavaš, Babel-ImageNet: Massively Multilingual Evaluation of Vision-and-Language
-Representations, 2024. Headline: from English by German and Chinese to Sinhala and Lao zero-shot
-accuracy falls far, as image-text retrieval does; adapters mend much of it.
+Representations, 2024. Headline: zero-shot accuracy falls steeply from English over German and
+Chinese to Sinhala and Lao, in line with image-text retrieval; adapters recover much of the loss.
 
-The measurement is ``MultilingualZeroShot`` of ``vision.evaluators.image_text.zero_shot``: in a
-language only the classes count that it has names for, and English is measured on the same. The
-remedy: with all towers frozen, after the token vectors and every block of the text tower x becomes
+The evaluation is ``MultilingualZeroShot`` of ``vision.evaluators.image_text.zero_shot``: a language
+is evaluated on the classes that it has names for, and English on the same classes. The adapters:
+all towers are frozen, and after the token embeddings and every block of the text tower the
+activation x becomes
 
-    x + W_up relu(W_down x + b) + c,     W_up and c zero at first
+    x + W_up relu(W_down x + b) + c,     W_up and c initialised to zero
 
-so that a new adapter changes nothing. It learns from translated captions alone, without images,
+so that a new adapter is the identity. It is trained on translated captions without images,
 
     L = mean_i |f(text_i in the language) - f_0(text_i in English)|^2
 
-with f_0 the tower without the adapter; so the English tower stays what it was, exactly. Sizes and
-the places of the adapters are not confirmed.
+where f_0 is the tower without the adapter. The English tower is unchanged. The adapters' width and
+positions are not confirmed by the paper.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Translated:
 
     Attributes:
       language: number of the language, as in ``scenes.translate``.
-      feature: the caption in English, one text.
+      feature: name of the English caption, one text.
       output: name of the translation.
     """
 
@@ -78,18 +79,19 @@ class Translated:
 
 @dataclasses.dataclass(frozen=True)
 class AdaptText(Objective):
-    """An adapter in a frozen text tower, taught by translations; see the module.
+    """An adapter in a frozen text tower, trained on translations; see the module.
 
     The batch has ``text``, int ids (B, T) in the language, and ``text_english`` of the same
-    captions. The adapter is the network ``adapter``; the optimizer's rules freeze the model:
-    ``Rule("model/", learning_rate=0)``. Metric: ``similarity``, the mean cosine of both.
+    captions. The adapter is the network ``adapter``; a rule of the optimizer freezes the model:
+    ``ParameterRule("model/", learning_rate=0)``. Metric: ``similarity``, the mean cosine between
+    the embedding of the translation and that of the English caption.
 
-    ``predict`` gives texts through the adapter, so it is for the language alone.
+    ``predict`` embeds texts through the adapter, so it is meant for this language only.
 
     Attributes:
       model: a dual encoder; filled in from ``config.model``, its weights from ``init_from``.
-      width: of the adapter, its bottleneck.
-      sites: regular expression of the places in the text tower that have one.
+      width: of the adapter's bottleneck.
+      sites: regular expression of the text tower's sites that get an adapter.
     """
 
     width: int = 16
@@ -134,12 +136,12 @@ class AdaptText(Objective):
         return out["embedding"].astype(jnp.float32)
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        said = self.texts(variables, ctx, batch["text"], adapted=True)
-        meant = jax.lax.stop_gradient(
+        embedding = self.texts(variables, ctx, batch["text"], adapted=True)
+        target = jax.lax.stop_gradient(
             self.texts(variables, ctx, batch["text_english"], adapted=False)
         )
-        distance = jnp.sum(jnp.square(said - meant), -1)
-        similarity = jnp.sum(said * meant, -1)
+        distance = jnp.sum(jnp.square(embedding - target), -1)
+        similarity = jnp.sum(embedding * target, -1)
         return averaged(distance, batch["_mask"], similarity=similarity)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
@@ -156,7 +158,7 @@ class AdaptText(Objective):
 
 
 def adapt(adapter: Tree, name: str, x: jax.Array) -> jax.Array:
-    """The activations ``x`` of a site after its adapter."""
-    own = jax.tree.map(lambda w: w.astype(x.dtype), adapter[name.replace("/", "_")])
-    hidden = jax.nn.relu(x @ own["down"]["kernel"] + own["down"]["bias"])
-    return x + hidden @ own["up"]["kernel"] + own["up"]["bias"]
+    """The activations ``x`` of the site ``name`` after its adapter."""
+    weights = jax.tree.map(lambda w: w.astype(x.dtype), adapter[name.replace("/", "_")])
+    hidden = jax.nn.relu(x @ weights["down"]["kernel"] + weights["down"]["bias"])
+    return x + hidden @ weights["up"]["kernel"] + weights["up"]["bias"]

@@ -1,18 +1,16 @@
-"""Figures of scientific articles and what they say of them: the data of a domain's dual encoder.
+"""BiomedCLIP: figure-caption pairs of scientific articles for a biomedical dual encoder.
 
 Zhang et al., Large-Scale Domain-Specific Pretraining for Biomedical Vision-Language Processing
-(BiomedCLIP), 2023. 15 million pairs from 4.4 million articles of PubMed Central; the best of its
-day on nine tasks, one in radiology before a model of radiology alone.
+(BiomedCLIP), 2023. Headline: 15 million pairs from 4.4 million articles of PubMed Central; state of
+the art on nine tasks, on one in radiology ahead of a radiology-only model.
 
-The loss is CLIP's, so that with a general tokenizer, text tower and context nothing is left of the
-method. What differs is found elsewhere: a text tower that was taught hidden words of the domain
-(``vision.objectives.masked_language``, taken over by ``init_from``), the domain's vocabulary
-(``vision.data.tokenizers``) and 256 tokens where CLIP reads 77, since captions are long and say
-late what matters. Here are the pairs: ``figures`` reads an article as PubMed Central has it, in
-JATS XML, and ``part_of`` gives all figures of an article to one part of the data, so that no
-article is in two.
+The loss is CLIP's. The method consists of a text tower pretrained by masked language modelling on
+the domain (``vision.objectives.masked_language``, loaded by ``init_from``), the domain's vocabulary
+(``vision.data.tokenizers``) and a context of 256 tokens instead of CLIP's 77, because captions are
+long and informative to the end. This module makes the pairs: ``figures`` reads an article in JATS
+XML, the format of PubMed Central, and ``part_of`` assigns all figures of an article to one split.
 
-Not here: the download, and the paper's questions about images.
+Not here: the download, and the paper's visual question answering.
 """
 
 from __future__ import annotations
@@ -38,7 +36,7 @@ class ArticleFigure:
       figure: identifier of the figure in the article.
       image: name of the graphic's file, as the article gives it; often without its ending.
       caption: title and text of the caption, one line.
-      mentions: the paragraphs that point to the figure, each one line.
+      mentions: the paragraphs that refer to the figure, each one line.
     """
 
     article: str
@@ -49,15 +47,16 @@ class ArticleFigure:
 
 
 def figures(xml: str | bytes, name: str = "article") -> Iterator[ArticleFigure]:
-    """The figures of an article, in its order; those without a caption or a graphic are left out,
-    and so are the graphics of a figure after the first.
+    """The figures of an article in document order.
+
+    Figures without a caption or a graphic are left out; of several graphics the first is used.
 
     Args:
       xml: JATS, a whole document.
       name: of the document, for messages.
 
     Raises:
-      DataError: not XML, entities of its own, or an article without an identifier.
+      DataError: not XML, entity declarations, or an article without an identifier.
     """
     if (b"<!ENTITY" if isinstance(xml, bytes) else "<!ENTITY") in xml:  # pyright: ignore[reportOperatorIssue]
         raise DataError(f"{name}: declares entities, which can grow without bound; leave it out")
@@ -65,9 +64,9 @@ def figures(xml: str | bytes, name: str = "article") -> Iterator[ArticleFigure]:
         root = ElementTree.fromstring(xml)
     except ElementTree.ParseError as error:
         raise DataError(f"{name}: not XML: {error}") from error
-    for each in root.iter():  # JATS comes with and without a namespace
-        if isinstance(each.tag, str):
-            each.tag = each.tag.rpartition("}")[2]
+    for element in root.iter():  # JATS comes with and without a namespace
+        if isinstance(element.tag, str):
+            element.tag = element.tag.rpartition("}")[2]
     article = _identifier(root, name)
     mentioned = _mentions(root)
     for figure in root.iter("fig"):
@@ -80,27 +79,27 @@ def figures(xml: str | bytes, name: str = "article") -> Iterator[ArticleFigure]:
 
 
 def _identifier(root: ElementTree.Element, name: str) -> str:
-    found = {
-        each.get("pub-id-type", ""): _line(each)
-        for each in root.findall("./front/article-meta/article-id")
+    identifiers = {
+        element.get("pub-id-type", ""): _line(element)
+        for element in root.findall("./front/article-meta/article-id")
     }
-    for kind in ("pmc", "pmcid", *found):
-        if found.get(kind):
-            return found[kind]
+    for kind in ("pmc", "pmcid", *identifiers):
+        if identifiers.get(kind):
+            return identifiers[kind]
     raise DataError(f"{name}: has no article-id; it cannot be kept in one part of the data")
 
 
 def _mentions(root: ElementTree.Element) -> dict[str, list[str]]:
     """Identifier of a figure to the paragraphs outside of figures that point to it."""
     captions = {paragraph for figure in root.iter("fig") for paragraph in figure.iter("p")}
-    found: dict[str, list[str]] = {}
+    mentions: dict[str, list[str]] = {}
     for paragraph in root.iter("p"):
         if paragraph in captions:
             continue
-        pointed = (link.get("rid", "").split() for link in paragraph.iter("xref"))
-        for key in dict.fromkeys(key for keys in pointed for key in keys):
-            found.setdefault(key, []).append(_line(paragraph))
-    return found
+        references = (link.get("rid", "").split() for link in paragraph.iter("xref"))
+        for key in dict.fromkeys(key for keys in references for key in keys):
+            mentions.setdefault(key, []).append(_line(paragraph))
+    return mentions
 
 
 def _caption(caption: ElementTree.Element) -> str:
@@ -113,12 +112,12 @@ def _line(element: ElementTree.Element) -> str:
 
 
 def part_of(article: str, shares: Mapping[str, float], seed: int = 0) -> str:
-    """The part of the data that all figures of an article are in: a function of its name alone.
+    """The split that all figures of an article belong to: a function of its identifier alone.
 
     Args:
       article: its identifier.
-      shares: part to its share of the articles; they add up to 1.
-      seed: another division.
+      shares: name of a split to its share of the articles; they add up to 1.
+      seed: another seed gives another assignment.
 
     Raises:
       ValueError: shares that are negative or do not add up to 1.
@@ -126,9 +125,9 @@ def part_of(article: str, shares: Mapping[str, float], seed: int = 0) -> str:
     if any(share < 0 for share in shares.values()) or abs(sum(shares.values()) - 1) > 1e-6:
         raise ValueError(f"shares={dict(shares)}: at least 0, and 1 together")
     digest = hashlib.sha256(f"{seed} {article}".encode()).digest()
-    place, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
+    position, end = int.from_bytes(digest[:8], "big") / 2**64, 0.0
     for name, share in shares.items():
         end += share
-        if share and place < end:
+        if share and position < end:
             return name
     return [name for name, share in shares.items() if share][-1]

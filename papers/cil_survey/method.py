@@ -1,23 +1,22 @@
-"""Class-incremental learning: one protocol, its baselines, and their memory on one scale.
+"""Class-incremental learning: one protocol, its baselines, and comparison at equal memory.
 
-Classes come in tasks. A stage trains on the new task's data and on the exemplars that it may keep
-of the old ones, starts from the network of the stage before, and is tested on all classes so far
-without being told the task. With old classes O, new ones N, logits z over O and N, and the frozen
-network of the stage before (the teacher) with logits t:
+Classes arrive in tasks. A stage trains on the new task's data and on the stored exemplars of old
+classes, starts from the network of the stage before, and is tested on all classes so far without a
+task label. With old classes O, new ones N, logits z over O and N, and the frozen network of the
+stage before (the teacher) with logits t:
 
-    finetune, replay    CE(z, y); replay has exemplars, chosen by herding
+    finetune, replay    CE(z, y); replay has exemplars, selected by herding
     lwf, icarl          CE(z, y) + KD,  KD = -sum_O softmax(t / 2) log softmax(z / 2)
-    wa                  (1 - s) CE + s KD,  s = |O| / (|O| + |N|); afterwards the head's new rows
-                        are scaled by mean_O |w| / mean_N |w|
+    wa                  (1 - s) CE + s KD,  s = |O| / (|O| + |N|); afterwards the head's weight
+                        vectors of N are scaled by mean_O |w| / mean_N |w|
     prototypes          the first stage's network, and the mean feature of every class
-    joint               all data at once: what a stream could reach at best
+    joint               all data at once: the upper bound
 
-iCaRL answers with the nearest mean of its exemplars. Memory is everything that a learner carries
-from stage to stage, in bytes: a network that distils carries its teacher too, and a learner that
-does not may spend those bytes on exemplars (463,504 parameters of a ResNet-32 are worth 603 images
-of CIFAR). The stages are in ``papers/cil_survey/config.py``; here is
-``Incremental``, the training signal; memory and test are those of every stream of tasks,
-``vision.scenario.continual``.
+iCaRL predicts the class with the nearest mean of exemplar features. Memory is everything that a
+learner carries from stage to stage, in bytes: a method with distillation carries its teacher, and
+one without may spend those bytes on exemplars (463,504 parameters of a ResNet-32 are worth 603
+CIFAR images). The stages are in ``papers/cil_survey/config.py``, exemplar memory and evaluation in
+``vision.scenario.continual``; this module has ``Incremental``, the objective.
 
 Zhou et al., Deep Class-Incremental Learning: A Survey, 2023. Headline: areas under average accuracy
 against memory, CIFAR-100 in ten tasks: FOSTER 11.12, DER 10.74, iCaRL 10.81, GEM 4.31. Networks
@@ -46,12 +45,14 @@ class Incremental(Objective):
     """One stage. ``batch["label"]`` int (B,), classes of the tasks so far only.
 
     Attributes:
-      model: a tower with a head for all classes that will ever come.
-      tasks: classes of every stage's task, in order.
-      stage: which of them is trained, from 0.
-      distil: of the stage before, which the run starts from: ``none``, ``added`` to the
-        cross-entropy, or ``shared``: weighted by the share of old classes.
-      align: scale the head's new rows, when answering and before the next stage.
+      model: a tower whose head has the classes of all tasks.
+      tasks: the classes of every stage's task, in order.
+      stage: index of the task that is trained, from 0.
+      distil: distillation from the network of the stage before, which the run starts from:
+        ``none``, ``added`` to the cross-entropy, or ``shared``: weighted by the share of old
+        classes.
+      align: scale the head's weight vectors of new classes, in ``predict`` and before the next
+        stage.
     """
 
     tasks: tuple[tuple[int, ...], ...]
@@ -72,7 +73,7 @@ class Incremental(Objective):
         return self._with_teacher(super().init(key, batch))
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
-        """The teacher is what the stage before left, aligned as it answers."""
+        """The teacher is the network of the stage before, with the head that it predicted with."""
         if self.align and self.stage:
             old, new = self.classes(self.stage - 1)
             student = aligned(variables.params["model"], old, new)
@@ -80,7 +81,7 @@ class Incremental(Objective):
         return self._with_teacher(variables)
 
     def classes(self, stage: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Old and new ones at a stage."""
+        """Old and new classes of a stage."""
         return tuple(c for task in self.tasks[:stage] for c in task), self.tasks[stage]
 
     def _with_teacher(self, variables: Variables) -> Variables:
@@ -94,18 +95,20 @@ class Incremental(Objective):
         out, state = apply(self.model, variables, batch["image"], ctx)
         old, new = self.classes(self.stage)
         logits = out["logits"].astype(jnp.float32)
-        log = jax.nn.log_softmax(among(logits, (*old, *new)))
+        log = jax.nn.log_softmax(masked_to(logits, (*old, *new)))
         losses = -jnp.take_along_axis(log, batch["label"][:, None], 1)[:, 0]
         if "teacher" in variables.extra_state:
-            kept = self._distillation(logits, variables.extra_state["teacher"], batch["image"])
+            distillation = self._distillation(
+                logits, variables.extra_state["teacher"], batch["image"]
+            )
             share = len(old) / len((*old, *new))
-            mixed = (1 - share) * losses + share * kept
-            losses = losses + kept if self.distil == "added" else mixed
-        right = jnp.argmax(log, -1) == batch["label"]
-        return averaged(losses, batch["_mask"], state, top1=right)
+            mixed = (1 - share) * losses + share * distillation
+            losses = losses + distillation if self.distil == "added" else mixed
+        correct = jnp.argmax(log, -1) == batch["label"]
+        return averaged(losses, batch["_mask"], state, top1=correct)
 
     def _distillation(self, logits: jax.Array, teacher: Tree, image: jax.Array) -> jax.Array:
-        """(B,) cross-entropy of the old classes' softened answers."""
+        """(B,) cross-entropy with the teacher over old classes, both at ``TEMPERATURE``."""
         _, out, _ = forward(
             self.model, teacher["params"], teacher["model_state"], image, train=False
         )
@@ -114,26 +117,29 @@ class Incremental(Objective):
         return -jnp.sum(target * jax.nn.log_softmax(logits[:, old] / TEMPERATURE), -1)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """``logits``, ``log_probabilities`` (B, K), classes to come having none, ``embedding``."""
+        """``logits`` and ``log_probabilities`` (B, K), future classes masked, and ``embedding``."""
         old, new = self.classes(self.stage)
         if self.align:
             model = aligned(variables.params["model"], old, new)
             variables = variables.merge(params={"model": model})
         predictions = super().predict(variables, batch, ctx)
-        logits = among(predictions["logits"], (*old, *new))
+        logits = masked_to(predictions["logits"], (*old, *new))
         log = jax.nn.log_softmax(logits)
         return {**predictions, "logits": logits, "log_probabilities": log}
 
 
-def among(logits: jax.Array, classes: tuple[int, ...]) -> jax.Array:
-    """Logits (B, K) with all but ``classes`` out of the question."""
+def masked_to(logits: jax.Array, classes: tuple[int, ...]) -> jax.Array:
+    """Logits (B, K), those of all classes but ``classes`` set to ``NEVER``."""
     allowed = np.isin(np.arange(logits.shape[-1]), classes)
     return jnp.where(allowed, logits, NEVER)
 
 
 def aligned(params: Tree, old: tuple[int, ...], new: tuple[int, ...]) -> Tree:
-    """The tower with the kernel of ``head`` (D, K) scaled at ``new``: as long as ``old`` on
-    average (Zhao et al., Maintaining Discrimination and Fairness, 2020)."""
+    """Parameters with the head's vectors of ``new`` classes scaled to the mean norm of ``old``.
+
+    Weight aligning (Zhao et al., Maintaining Discrimination and Fairness, 2020); the kernel of
+    ``head`` is (D, K).
+    """
     if not old:
         return params
     head = params["head"]

@@ -37,7 +37,7 @@ def share_of_flops() -> float:
 
         def call(variables: Variables, image: jax.Array) -> jax.Array:
             ctx = Context.evaluation()
-            return objective.answer(variables, image, ctx)[0]
+            return objective.forward(variables, image, ctx)[0]
 
         return count(call, variables, images["image"])
 

@@ -1,20 +1,23 @@
-"""CLCA: what was thrown away with the tokens is cached between layers, and the head reads depths.
+"""CLCA: token reduction with a cross-layer cache and a head that reads several depths.
 
-Reducing tokens in a vision transformer saves most of its work and loses detail. After attention in
-a few blocks a rule (EViT, Top-K, ToMe, PatchMerger) leaves a share r of the patch tokens. And:
+Reducing tokens in a vision transformer saves most of its compute and loses detail. After attention
+in a few blocks a rule (EViT, Top-K, ToMe, PatchMerger) keeps a share r of the patch tokens. CLCA
+adds:
 
-    cache   after every block, [mean of the patch tokens; CLR], where CLR is a learned token that no
-            rule touches, is stored; after each reducing block and after the block before the last
-            all that was stored joins the tokens, and the store is empty
+    cache   after every block, [mean of the patch tokens; CLR] is appended to a cache, where CLR is
+            a learned token that no rule removes; after each reducing block and after the
+            second-to-last block the cached tokens are appended to the sequence, and the cache is
+            cleared
     head    class tokens after each reducing block and after the last, without the final norm:
             BatchNorm, two depthwise sums over depths per channel, BatchNorm, GELU, linear
 
-With r = 1 and neither of them it is the plain transformer, bit for bit.
+With r = 1, without cache and head, it is the plain transformer, bit for bit.
 
 Rios et al., Cross-Layer Cache Aggregation for Token Reduction in Ultra-Fine-Grained Image
 Recognition, 2024. Headline: near the best accuracy at r = 0.1 (values only in figures). The
 authors' code lets CLR be pruned; here it is the model's last register, part of the prefix, and does
-not start as the class token. DynamicViT, ATS, DPC-KNN and SiT, which they also wrap, are left out.
+not initialised from the class token. DynamicViT, ATS, DPC-KNN and SiT, which they also combine with
+CLCA, are left out.
 """
 
 from __future__ import annotations
@@ -41,11 +44,11 @@ class CLCA(Objective):
 
     Attributes:
       model: a ViT with ``pool="cls"``, a head, ``remat="none"`` and, for the cache, a register.
-      rule: how tokens become fewer.
-      blocks: numbers, from 0, of the blocks that reduce.
-      keep: r, the share of the tokens behind the prefix that a reducing block leaves.
-      cache: whether there is a cache.
-      aggregate: whether the head reads several depths; else the model's own head answers.
+      rule: the token reduction.
+      blocks: indices, from 0, of the reducing blocks.
+      keep: r, the share of the tokens after the prefix that a reducing block keeps.
+      cache: whether the cache is used.
+      aggregate: whether the head reads several depths; else the model's own head is used.
       label_smoothing: of the cross-entropy.
     """
 
@@ -68,44 +71,45 @@ class CLCA(Objective):
         if self.model.pool != "cls" or self.model.remat != "none":
             raise ValueError("the model needs pool='cls' and remat='none'")
         if self.cache and not self.model.registers:
-            raise ValueError("cache=True needs a token to carry it: registers=1 in the model")
+            raise ValueError("cache=True needs a CLR token: set registers=1 in the model")
         if not 0 <= self.label_smoothing < 1:
             raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
 
     @property
     def prefix(self) -> int:
+        """Number of class and register tokens."""
         return 1 + self.model.registers
 
     @property
     def recoveries(self) -> tuple[int, ...]:
-        """The blocks after which the cache joins the tokens."""
+        """The blocks after which the cached tokens are appended."""
         if not self.cache:
             return ()
         return tuple(sorted({*self.blocks, max(self.model.resolved().depth - 2, 0)}))
 
     def tokens(self, patches: int) -> list[int]:
-        """How many tokens every block leaves, prefix included, of an image of so many patches."""
-        found, others, stored = [], patches, 0
+        """Number of tokens after every block, prefix included, of an image of so many patches."""
+        counts, length, cached = [], patches, 0
         for block in range(self.model.resolved().depth):
-            if block in self.blocks and (kept := number_kept(others, self.keep)) < others:
-                others = kept + self.rule.adds
+            if block in self.blocks and (kept := number_kept(length, self.keep)) < length:
+                length = kept + self.rule.adds
             if block in self.recoveries:
-                others, stored = others + 2 * stored, 0
-            stored += 1
-            found.append(self.prefix + others)
-        return found
+                length, cached = length + 2 * cached, 0
+            cached += 1
+            counts.append(self.prefix + length)
+        return counts
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_rule, k_head = jax.random.split(key, 3)
         variables = super().init(k_model, batch)
         size = self.model.resolved()
         height, width = (side // size.patch for side in batch["image"].shape[1:3])
-        before = [self.prefix + height * width, *self.tokens(height * width)]
+        lengths = [self.prefix + height * width, *self.tokens(height * width)]
         learned = {}
         for block in self.blocks:
-            others = before[block] - self.prefix
-            kept = number_kept(others, self.keep)
-            if kept < others:
+            length = lengths[block] - self.prefix
+            kept = number_kept(length, self.keep)
+            if kept < length:
                 k_block = jax.random.fold_in(k_rule, block)
                 learned[f"at{block}"] = self.rule.init(k_block, size.width, kept)
         if jax.tree.leaves(learned):
@@ -124,7 +128,7 @@ class CLCA(Objective):
         """The blocks whose class tokens the head reads."""
         return tuple(sorted({*self.blocks, self.model.resolved().depth - 1}))
 
-    def answer(
+    def forward(
         self, variables: Variables, image: jax.Array, ctx: Context
     ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
         """Logits (B, K) float32, the model's ``out``, and the new state of both networks."""
@@ -134,14 +138,17 @@ class CLCA(Objective):
         if self.aggregate:
             depths = jnp.stack([out[f"block{i:02d}"][:, 0] for i in self._read()], axis=1)
             state = variables.model_state["head"]
-            given = {"params": variables.params["head"], **state}
+            weights = {"params": variables.params["head"], **state}
             mutable = list(state) if ctx.train else []
-            logits, updated = self._head.apply(given, depths, train=ctx.train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
+            logits, updated = self._head.apply(weights, depths, train=ctx.train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
             states["head"] = {**state, **updated}
         return logits.astype(jnp.float32), out, states
 
     def _tap(self, learned: Tree) -> Tap | None:
-        """Reduces within blocks, stores and recovers between them; one tap is for one call."""
+        """Reduces tokens inside blocks and fills and appends the cache between them.
+
+        The tap has state, so every call of the model needs a new one.
+        """
         sites = []
         if self.keep < 1:
             parts = ["attention", "middle"] if self.rule.reads_attention else ["middle"]
@@ -151,7 +158,7 @@ class CLCA(Objective):
         if not sites:
             return None
         attention: dict[int, jax.Array] = {}
-        stored: list[jax.Array] = []
+        cached: list[jax.Array] = []
         pooled: list[int | None] = [None]
 
         def edit(name: str, x: jax.Array) -> jax.Array:
@@ -161,33 +168,33 @@ class CLCA(Objective):
                 attention[block] = x
                 return x
             if part == "middle":
-                others = x.shape[1] - self.prefix
-                kept = number_kept(others, self.keep)
-                if kept == others:
+                length = x.shape[1] - self.prefix
+                kept = number_kept(length, self.keep)
+                if kept == length:
                     return x
-                own = learned.get(f"at{block}", ())
-                return self.rule(own, x, attention.get(block), self.prefix, kept)
+                params = learned.get(f"at{block}", ())
+                return self.rule(params, x, attention.get(block), self.prefix, kept)
             if block in self.recoveries:
-                # The mean is over what a block itself has, until the cache joins again.
+                # Appended tokens do not count in the mean until the next recovery.
                 pooled[0] = x.shape[1]
-                x = jnp.concatenate([x, *stored], axis=1)
-                stored.clear()
+                x = jnp.concatenate([x, *cached], axis=1)
+                cached.clear()
             if block < self.recoveries[-1]:
                 mean = x[:, self.prefix : pooled[0]].mean(1, keepdims=True)
-                stored.append(jnp.concatenate([mean, x[:, self.prefix - 1 : self.prefix]], 1))
+                cached.append(jnp.concatenate([mean, x[:, self.prefix - 1 : self.prefix]], 1))
             return x
 
         return Tap(edit, "|".join(sites))
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        logits, _, state = self.answer(variables, batch["image"], ctx)
+        logits, _, state = self.forward(variables, batch["image"], ctx)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         losses = cross_entropy(logits, targets, "softmax", self.label_smoothing)
-        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        return averaged(losses, labelled & batch["_mask"], state, top1=right)
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        return averaged(losses, labelled & batch["_mask"], state, top1=correct)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        logits, out, _ = self.answer(variables, batch["image"], ctx)
+        logits, out, _ = self.forward(variables, batch["image"], ctx)
         log = jax.nn.log_softmax(logits)
         embedding = out["embedding"].astype(jnp.float32)
         return {"logits": logits, "log_probabilities": log, "embedding": embedding}

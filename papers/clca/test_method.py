@@ -67,7 +67,7 @@ def test_tokens_are_counted_at_every_block(rule: Any, adds: int, cache: bool):
     objective = CLCA(model, rule, blocks=(1, 3), keep=0.3, cache=cache)
 
     def out(key: jax.Array) -> Any:
-        return objective.answer(objective.init(key, batch()), batch()["image"], STILL)[1]
+        return objective.forward(objective.init(key, batch()), batch()["image"], STILL)[1]
 
     shapes = jax.eval_shape(out, KEY)
     seen = [shapes[f"block{i:02d}"].shape[1] for i in range(6)]
@@ -89,7 +89,7 @@ def test_the_cache_brings_back_means_and_carriers(variables: Any):
     @quick_jit
     def outs(params: Any) -> Any:
         given = dataclasses.replace(variables, params=params)
-        cached = objective.answer(given, batch()["image"], STILL)[1]
+        cached = objective.forward(given, batch()["image"], STILL)[1]
         return cached, forward(MODEL, params["model"], {}, batch()["image"], train=False)[1]
 
     out, plain = outs({k: v for k, v in variables.params.items() if k != "rule"})
@@ -129,7 +129,7 @@ def test_a_tenth_of_the_tokens_costs_less_than_half():
         variables = jax.eval_shape(objective.init, KEY, images)
 
         def call(variables: Variables, image: jax.Array) -> jax.Array:
-            return objective.answer(variables, image, STILL)[0]
+            return objective.forward(variables, image, STILL)[0]
 
         return count(call, variables, images["image"])
 

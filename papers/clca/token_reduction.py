@@ -1,13 +1,13 @@
-"""Fewer tokens: rules that choose, fuse, merge or gather them.
+"""Token reduction rules for vision transformers: select, fuse, merge or gather tokens.
 
-A rule is a frozen dataclass with ``reads_attention``, ``adds`` (tokens that come on top of those
+A rule is a frozen dataclass with ``reads_attention``, ``adds`` (tokens returned beyond those
 kept), ``init(key, width, kept) -> params`` and ``rule(params, x, attention, prefix, kept)``:
 
-    params      what it has learned, an empty tuple where it learns nothing
-    x           (B, N, D) tokens, those of the prefix first, which no rule touches
-    attention   (B, heads, N, N) of the block, class token first; None unless it reads it
-    prefix      class token, registers
-    kept        how many of the N - prefix others are left
+    params      learned parameters, an empty tuple where there are none
+    x           (B, N, D) tokens, the prefix first, which no rule changes
+    attention   (B, heads, N, N) of the block, class token first; None unless the rule reads it
+    prefix      number of class and register tokens
+    kept        how many of the N - prefix patch tokens are kept
 
 The result is (B, prefix + kept + adds, D). All are traceable, and differentiable in ``x``.
 """
@@ -50,34 +50,36 @@ def top(x: jax.Array, scores: jax.Array, kept: int) -> tuple[jax.Array, jax.Arra
 
 
 def merge_pairs(x: jax.Array, sizes: jax.Array, merged: int) -> tuple[jax.Array, jax.Array]:
-    """Bipartite soft matching: ``merged`` tokens at even places become part of odd ones.
+    """Bipartite soft matching: ``merged`` tokens at even positions are merged into odd ones.
 
-    Every even token has a most similar odd one, by cosine; those with the most similar partners
-    are averaged into them, weighted by how many tokens they stand for.
+    Every even token is matched to its most similar odd one, by cosine; the ``merged`` best matches
+    are averaged, weighted by the number of original tokens that each represents.
 
     Args:
       x: (B, N, D).
-      sizes: (B, N, 1) float, the numbers of tokens that they stand for.
+      sizes: (B, N, 1) float, the number of original tokens that each represents.
       merged: at most N // 2.
 
     Returns:
-      (B, N - merged, D) and (B, N - merged, 1): even tokens that are left, then odd ones.
+      (B, N - merged, D) and (B, N - merged, 1): the unmerged even tokens, then the odd ones.
     """
     even, odd = x[:, ::2], x[:, 1::2]
-    weight, into = sizes[:, ::2], sizes[:, 1::2]
+    even_sizes, odd_sizes = sizes[:, ::2], sizes[:, 1::2]
     unit = x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
-    similar = jnp.einsum("bid,bjd->bij", unit[:, ::2], unit[:, 1::2])
-    order = jnp.argsort(similar.max(-1), axis=1, descending=True)[..., None]
-    gone, rest = order[:, :merged], order[:, merged:]
-    partner = jnp.take_along_axis(similar.argmax(-1)[..., None], gone, axis=1)[..., 0]
-    moved = jax.nn.one_hot(partner, odd.shape[1], axis=1, dtype=x.dtype)
-    lost = jnp.take_along_axis(weight, gone, axis=1)
-    total = into + moved @ lost
-    odd = (odd * into + moved @ (jnp.take_along_axis(even, gone, axis=1) * lost)) / total
-    left = (jnp.take_along_axis(each, rest, axis=1) for each in (even, weight))
-    pairs = zip(left, (odd, total), strict=True)
-    found, sizes = (jnp.concatenate(pair, axis=1) for pair in pairs)
-    return found, sizes
+    similarity = jnp.einsum("bid,bjd->bij", unit[:, ::2], unit[:, 1::2])
+    order = jnp.argsort(similarity.max(-1), axis=1, descending=True)[..., None]
+    sources, unmerged = order[:, :merged], order[:, merged:]
+    partner = jnp.take_along_axis(similarity.argmax(-1)[..., None], sources, axis=1)[..., 0]
+    assignment = jax.nn.one_hot(partner, odd.shape[1], axis=1, dtype=x.dtype)
+    source_sizes = jnp.take_along_axis(even_sizes, sources, axis=1)
+    total = odd_sizes + assignment @ source_sizes
+    odd = (
+        odd * odd_sizes + assignment @ (jnp.take_along_axis(even, sources, axis=1) * source_sizes)
+    ) / total
+    remaining = (jnp.take_along_axis(array, unmerged, axis=1) for array in (even, even_sizes))
+    pairs = zip(remaining, (odd, total), strict=True)
+    tokens, sizes = (jnp.concatenate(pair, axis=1) for pair in pairs)
+    return tokens, sizes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,20 +109,20 @@ class Attended:
     ) -> jax.Array:
         assert attention is not None
         scores = attention[:, :, 0, prefix:].mean(1)
-        best, rest = top(x[:, prefix:], scores, kept)
+        best, others = top(x[:, prefix:], scores, kept)
         parts = [x[:, :prefix], best]
         if self.fuse:
             weights = top(scores[..., None], scores, kept)[1].astype(x.dtype)
-            parts.append(jnp.sum(rest * weights, axis=1, keepdims=True))
+            parts.append(jnp.sum(others * weights, axis=1, keepdims=True))
         return jnp.concatenate(parts, axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Merged:
-    """Averages similar tokens, half of them at most at a time, until ``kept`` are left.
+    """Averages similar tokens, at most half of them per round, until ``kept`` are left.
 
-    ToMe (Bolya et al., Token Merging: Your ViT But Faster, 2023), on tokens where the paper
-    compares keys, and without its attention in proportion to sizes.
+    ToMe (Bolya et al., Token Merging: Your ViT But Faster, 2023). Differences: tokens are compared,
+    not keys, and there is no proportional attention.
     """
 
     reads_attention: ClassVar[bool] = False
@@ -135,12 +137,12 @@ class Merged:
     def __call__(
         self, params: Tree, x: jax.Array, attention: jax.Array | None, prefix: int, kept: int
     ) -> jax.Array:
-        first, rest = x[:, :prefix], x[:, prefix:]
-        sizes = jnp.ones((*rest.shape[:2], 1), x.dtype)
-        while rest.shape[1] > kept:
-            merged = min(rest.shape[1] // 2, rest.shape[1] - kept)
-            rest, sizes = merge_pairs(rest, sizes, merged)
-        return jnp.concatenate([first, rest], axis=1)
+        prefix_tokens, tokens = x[:, :prefix], x[:, prefix:]
+        sizes = jnp.ones((*tokens.shape[:2], 1), x.dtype)
+        while tokens.shape[1] > kept:
+            merged = min(tokens.shape[1] // 2, tokens.shape[1] - kept)
+            tokens, sizes = merge_pairs(tokens, sizes, merged)
+        return jnp.concatenate([prefix_tokens, tokens], axis=1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +165,7 @@ class Gathered:
     def __call__(
         self, params: Tree, x: jax.Array, attention: jax.Array | None, prefix: int, kept: int
     ) -> jax.Array:
-        rest = jax.nn.standardize(x[:, prefix:].astype(jnp.float32), epsilon=1e-6)
-        rest = rest * params["scale"] + params["bias"]
-        shares = jax.nn.softmax(jnp.einsum("kd,bnd->bkn", params["queries"], rest), axis=-1)
-        return jnp.concatenate([x[:, :prefix], (shares @ rest).astype(x.dtype)], axis=1)
+        tokens = jax.nn.standardize(x[:, prefix:].astype(jnp.float32), epsilon=1e-6)
+        tokens = tokens * params["scale"] + params["bias"]
+        weights = jax.nn.softmax(jnp.einsum("kd,bnd->bkn", params["queries"], tokens), axis=-1)
+        return jnp.concatenate([x[:, :prefix], (weights @ tokens).astype(x.dtype)], axis=1)

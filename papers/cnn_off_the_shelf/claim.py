@@ -26,7 +26,7 @@ from sklearn.svm import LinearSVC
 
 from configs.parts.drawn import drawn
 from papers.cnn_off_the_shelf.config import SEEN, small, unseen
-from papers.cnn_off_the_shelf.method import Descriptor
+from papers.cnn_off_the_shelf.retrieval import Descriptor
 from vision.blocks import ranking
 from vision.config.specs import build
 from vision.evaluate.evaluator import context, evaluate

@@ -1,19 +1,19 @@
 """CNN Features off-the-shelf: an Astounding Baseline for Recognition, 2014.
 
-The activations of a network trained for something else, and a linear classifier or a distance,
-are what any recognition method has to beat.
+Activations of a network trained for another task, with a linear classifier or a distance, are a
+baseline for every recognition method.
 
 - Classification: features of length 1, a linear support vector machine per class (squared hinge),
-  C chosen on a tenth of the training records. With ``augment`` 16 views of every image (itself, the
-  four corners and the centre at 4/9 of its area, turned by 10 degrees to both sides, and all of
-  them mirrored) are examples of their own, and in the test their scores are added:
+  C selected on a tenth of the training records. With ``augment`` 16 views of every image (itself,
+  the four corners and the centre at 4/9 of its area, rotations by 10 degrees to both sides, and the
+  mirror images of all) are training examples, and at test their scores are added:
   ``score_k(x) = sum_v w_k f(v(x)) / |f(v(x))| + b_k``.
-- Retrieval: ``f -> |.| = 1 -> PCA -> whitened -> |.| = 1 -> sign(f) sqrt|f|``, and, where things
-  stand anywhere in a picture, the mean over the query's patches of the distance to the nearest of
-  the reference's.
+- Retrieval (``papers.cnn_off_the_shelf.retrieval``): ``f -> |.| = 1 -> PCA -> whitening -> |.| = 1
+  -> sign(f) sqrt|f|``, and for objects anywhere in an image the mean over the query's patches of
+  the distance to the nearest patch of the reference.
 
-By Razavian, Azizpour, Sullivan and Carlsson, with OverFeat. Their headline: mean AP 77.2 on VOC07,
-69.0 % on MIT-67, 61.8 % on CUB, with views. Any tower stands for OverFeat here, its embedding for
+By Razavian, Azizpour, Sullivan and Carlsson. Headline: mean AP 77.2 on VOC07, 69.0 % on MIT-67,
+61.8 % on CUB, with views. Differences: any tower instead of OverFeat, and its embedding instead of
 the first fully connected layer.
 """
 
@@ -35,7 +35,7 @@ from vision.evaluators.labelled import Labelled, counts, labelled, number_of_cla
 from vision.metrics.multilabel import mean_average_precision
 from vision.probes.linear import LinearClassifier
 from vision.probes.svm import fit_svm
-from vision.probes.whitening import Whitening, fit_whitening, signed_root
+from vision.probes.whitening import signed_root
 from vision.train.objective import Batch, Variables
 
 VIEWS = 16
@@ -48,49 +48,52 @@ def views(image: jax.Array) -> jax.Array:
     rows, columns = round(_SIDE * height), round(_SIDE * width)
     tops = (0, 0, height - rows, height - rows, (height - rows) // 2)
     lefts = (0, width - columns, 0, width - columns, (width - columns) // 2)
-    found = [image]
+    parts = [image]
     for top, left in zip(tops, lefts, strict=True):
-        part = image[:, top : top + rows, left : left + columns]
-        found.append(jax.image.resize(part, image.shape, "bilinear"))
-    found += [_turned(image, np.deg2rad(angle)) for angle in (-_TURN_DEG, _TURN_DEG)]
-    return jnp.stack([*found, *(each[:, :, ::-1] for each in found)], 1)
+        crop = image[:, top : top + rows, left : left + columns]
+        parts.append(jax.image.resize(crop, image.shape, "bilinear"))
+    parts += [_turned(image, np.deg2rad(angle)) for angle in (-_TURN_DEG, _TURN_DEG)]
+    return jnp.stack([*parts, *(view[:, :, ::-1] for view in parts)], 1)
 
 
 def _turned(image: jax.Array, angle: float) -> jax.Array:
-    """About the centre; what comes in at the edges repeats them."""
-    middle = (np.asarray(image.shape[1:3]) - 1) / 2
-    y, x = np.indices(image.shape[1:3]) - middle[:, None, None]
-    at = [np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x]
-    at = [jnp.asarray(each + centre) for each, centre in zip(at, middle, strict=True)]
-    turn = functools.partial(map_coordinates, coordinates=at, order=1, mode="nearest")
-    planes = jax.vmap(turn)(jnp.moveaxis(image, 3, 1).reshape(-1, *image.shape[1:3]))
+    """Images rotated about the centre by ``angle`` in radians; the edges are repeated."""
+    centres = (np.asarray(image.shape[1:3]) - 1) / 2
+    y, x = np.indices(image.shape[1:3]) - centres[:, None, None]
+    sampled = [np.cos(angle) * y - np.sin(angle) * x, np.sin(angle) * y + np.cos(angle) * x]
+    sampled = [
+        jnp.asarray(coordinate + centre)
+        for coordinate, centre in zip(sampled, centres, strict=True)
+    ]
+    rotate = functools.partial(map_coordinates, coordinates=sampled, order=1, mode="nearest")
+    planes = jax.vmap(rotate)(jnp.moveaxis(image, 3, 1).reshape(-1, *image.shape[1:3]))
     planes = planes.reshape(image.shape[0], image.shape[3], *image.shape[1:3])
     return jnp.moveaxis(planes, 1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Viewed:
-    """``predict`` with the features of the views one after the other, (B, 16 D).
+    """``predict`` with the features of all views concatenated, (B, 16 D).
 
     Attributes:
-      predict: of one view.
-      output: name of the features.
+      predict: of the run.
+      output: name of the features (B, D).
     """
 
     predict: Predict
     output: str
 
     def __call__(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        def alone(image: jax.Array) -> jax.Array:
+        def features_of(image: jax.Array) -> jax.Array:
             return self.predict(variables, {**batch, "image": image})[self.output]
 
-        found = jax.lax.map(alone, jnp.moveaxis(views(batch["image"]), 1, 0))
-        return {self.output: jnp.moveaxis(found, 0, 1).reshape(found.shape[1], -1)}
+        features = jax.lax.map(features_of, jnp.moveaxis(views(batch["image"]), 1, 0))
+        return {self.output: jnp.moveaxis(features, 0, 1).reshape(features.shape[1], -1)}
 
 
 @dataclasses.dataclass(frozen=True)
 class OffTheShelf:
-    """A linear support vector machine on the features of ``train``, measured on ``test``.
+    """A linear support vector machine fitted on the features of ``train``, evaluated on ``test``.
 
     Yields ``top1``, ``class_accuracy`` (mean over classes), ``map`` (mean over classes of the
     average precision of the scores), ``c``, ``held_out_top1`` and what
@@ -98,10 +101,10 @@ class OffTheShelf:
     count as wrong in ``top1`` only.
 
     Attributes:
-      train: what is fitted.
-      test: what is measured.
+      train: data to fit.
+      test: data to evaluate.
       augment: whether the 16 views are used.
-      c: to choose from, on every tenth record of ``train``; of equally good ones the smallest.
+      c: candidates, selected on every tenth record of ``train``; the smallest of equally good ones.
       power: of the signed power transform after scaling to length 1; 1 for none.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
@@ -123,33 +126,33 @@ class OffTheShelf:
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as of ``LinearProbe``."""
-        asked = Viewed(predict, self.output) if self.augment else predict
-        train = labelled(asked, ctx, self.train, self.output, self.label)
-        test = labelled(asked, ctx, self.test, self.output, self.label)
+        encode = Viewed(predict, self.output) if self.augment else predict
+        train = labelled(encode, ctx, self.train, self.output, self.label)
+        test = labelled(encode, ctx, self.test, self.output, self.label)
         classes = number_of_classes(self.train, train, test)
         fit, held_out = split(train)
         x, labels = self._prepared(train), train.labels
-        tried = {}
+        accuracies = {}
         for c in sorted(self.c):
             model = self._fitted(x[fit], labels[fit], classes, c)
-            said = _scores(model, x[held_out]).argmax(1)
-            tried[c] = float(np.mean(said == labels[held_out]))
-        c = max(tried, key=lambda each: tried[each])
+            predicted = _scores(model, x[held_out]).argmax(1)
+            accuracies[c] = float(np.mean(predicted == labels[held_out]))
+        c = max(accuracies, key=lambda candidate: accuracies[candidate])
         scores = _scores(self._fitted(x, labels, classes, c), self._prepared(test))
-        right = scores.argmax(1) == test.labels
-        count = len(right) + test.nonfinite
+        correct = scores.argmax(1) == test.labels
+        count = len(correct) + test.nonfinite
         present = np.unique(test.labels)
-        yield "top1", float(right.sum()) / count
-        yield "class_accuracy", float(np.mean([right[test.labels == k].mean() for k in present]))
-        own = (test.labels[:, None] == np.arange(classes)).astype(np.int64)
-        yield "map", mean_average_precision(scores, own).value
+        yield "top1", float(correct.sum()) / count
+        yield "class_accuracy", float(np.mean([correct[test.labels == k].mean() for k in present]))
+        one_hot = (test.labels[:, None] == np.arange(classes)).astype(np.int64)
+        yield "map", mean_average_precision(scores, one_hot).value
         yield "c", c
-        yield "held_out_top1", tried[c]
+        yield "held_out_top1", accuracies[c]
         yield from counts(count, train, test)
 
-    def _prepared(self, given: Labelled) -> np.ndarray:
+    def _prepared(self, rows: Labelled) -> np.ndarray:
         """Features (N, V, D) of length 1, after the power transform of length 1 again."""
-        x = given.x.reshape(len(given.x), VIEWS if self.augment else 1, -1)
+        x = rows.x.reshape(len(rows.x), VIEWS if self.augment else 1, -1)
         x = np.nan_to_num(normalised(x))
         return x if self.power == 1 else np.nan_to_num(normalised(signed_root(x, self.power)))
 
@@ -164,40 +167,3 @@ def _scores(model: LinearClassifier, x: np.ndarray) -> np.ndarray:
     """(N, K), summed over views."""
     flat = model.logits(x.reshape(-1, x.shape[-1]))
     return flat.reshape(*x.shape[:2], -1).sum(1)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Descriptor:
-    """The pipeline of retrieval; fitted on images that are not searched.
-
-    Attributes:
-      whitening: fitted on other images.
-    """
-
-    whitening: Whitening
-
-    @classmethod
-    def fit(cls, x: np.ndarray, dimension: int = 500) -> Descriptor:
-        """Of features (N, D) that have a direction."""
-        return cls(fit_whitening(normalised(x), dimension))
-
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """(..., D) to (..., dimension)."""
-        return signed_root(normalised(self.whitening(normalised(x))))
-
-
-def patch_distances(queries: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Mean over a query's patches of the distance to the nearest patch of a reference.
-
-    Args:
-      queries: (Q, P, D) descriptors of P patches each.
-      references: (R, S, D).
-
-    Returns:
-      (Q, R).
-    """
-    found = np.empty((len(queries), len(references)), np.float32)
-    for i, query in enumerate(queries):
-        away = np.square(query[None, :, None] - references[:, None]).sum(-1)
-        found[i] = np.sqrt(away.min(2)).mean(1)
-    return found

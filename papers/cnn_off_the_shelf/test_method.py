@@ -10,13 +10,8 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from papers.cnn_off_the_shelf.method import (
-    VIEWS,
-    Descriptor,
-    OffTheShelf,
-    patch_distances,
-    views,
-)
+from papers.cnn_off_the_shelf.method import VIEWS, OffTheShelf, views
+from papers.cnn_off_the_shelf.retrieval import Descriptor, patch_distances
 from tests.evaluators.linear_dual import data, run
 
 RNG = np.random.default_rng(0)

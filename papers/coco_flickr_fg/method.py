@@ -1,17 +1,17 @@
-"""Harder galleries for image-text retrieval: look-alikes of the targets are added.
+"""Fine-grained galleries for image-text retrieval: images similar to the targets are added.
 
 Chen, Yao and Jin, Rethinking Benchmarks for Cross-modal Image-text Retrieval, 2023. MSCOCO-FG has
 31,244 images for 5,000 targets and Flickr30K-FG 6,867 for 1,000. Headline: strong models lose many
-points of recall on the new galleries, most on details of things that look alike.
+points of recall on the new galleries, mostly on details of similar objects.
 
-With unit embeddings x of targets and p of an unlabelled pool, by a model other than the one under
-test, the gallery of n images per target is
+With unit embeddings x of targets and p of an unlabelled pool, computed by another model than the
+one under test, the gallery of n images per target is
 
     targets  +  union over targets t of the n largest of x_t . p
 
-(``look_alikes``), copies of targets taken out of the pool beforehand, and the caption of t has to
-find t in it. ``preferred`` asks by which detail a model fails: how often an image that differs
-from the target in one thing beats it.
+(``look_alikes``); copies of targets are removed from the pool beforehand, and the query is the
+caption of t. ``preferred`` measures the sensitivity to one detail: how often an image that differs
+from the target in one attribute scores higher.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from vision.blocks.nearest import NearestError, nearest
 
 
 def look_alikes(targets: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray:
-    """Indices of ``count`` images of a pool that look most like the targets, without repetition.
+    """Indices of the ``count`` images of a pool most similar to the targets, without repetition.
 
-    Targets choose in turn, each the best image that is left.
+    The targets take turns; each turn adds the most similar image not yet chosen.
 
     Args:
       targets: unit vectors (T, D).
-      pool: unit vectors (P, D); images that show what a target shows are to be left out.
-      count: how many, 0..P.
+      pool: unit vectors (P, D), without copies of the targets.
+      count: number of images, 0..P.
 
     Returns:
       int64 (count,), in the order of choice.
@@ -41,23 +41,23 @@ def look_alikes(targets: np.ndarray, pool: np.ndarray, count: int) -> np.ndarray
         raise NearestError(
             f"count={count} images for {len(targets)} targets from a pool of {len(pool)}"
         )
-    # After `count` choices by others, every target still has one left among as many and one more.
+    # `count` images are chosen, so `count + 1` candidates per target always suffice.
     order = nearest(targets, pool, min(count + 1, len(pool)))[1]
     chosen: dict[int, None] = {}
-    place = np.zeros(len(targets), np.int64)
+    next_rank = np.zeros(len(targets), np.int64)
     while len(chosen) < count:
         target = len(chosen) % len(targets)
-        while int(order[target, place[target]]) in chosen:
-            place[target] += 1
-        chosen[int(order[target, place[target]])] = None
+        while int(order[target, next_rank[target]]) in chosen:
+            next_rank[target] += 1
+        chosen[int(order[target, next_rank[target]])] = None
     return np.asarray([*chosen], np.int64)
 
 
 def preferred(texts: np.ndarray, targets: np.ndarray, others: np.ndarray) -> float:
-    """Share of texts that are at least as similar to another image as to their own.
+    """Share of texts that are at least as similar to the other image as to the target.
 
     Args:
-      texts, targets, others: (N, D); row i of each belongs together.
+      texts, targets, others: (N, D); rows i belong together.
     """
-    own = np.einsum("nd,nd->n", texts, targets)
-    return float(np.mean(np.einsum("nd,nd->n", texts, others) >= own))
+    target_similarity = np.einsum("nd,nd->n", texts, targets)
+    return float(np.mean(np.einsum("nd,nd->n", texts, others) >= target_similarity))

@@ -10,7 +10,7 @@ images per class; ``config.objective.per_class`` and, for 100 and more, a learni
 
 import vision as v
 from configs.parts.small import eval_data, train_data
-from papers.datadam.evaluator import TaughtBySynthetic
+from papers.datadam.evaluator import TrainedOnSynthetic
 from papers.datadam.method import DataDam
 from vision import spec
 
@@ -26,7 +26,7 @@ def get_config() -> v.Config:
         objective=spec(DataDam, num_classes=10, per_class=10),
         learning_rate=1.0,
         total="20_000 steps",
-        taught={"networks": 10, "steps": 1800},
+        evaluation={"networks": 10, "steps": 1800},
     )
 
 
@@ -40,11 +40,11 @@ def small(attention: bool = True) -> v.Config:
         ),
         learning_rate=0.1,
         total="120 steps",
-        taught={"networks": 3, "steps": 300, "strategies": UPRIGHT, "learning_rate": 0.03},
+        evaluation={"networks": 3, "steps": 300, "strategies": UPRIGHT, "learning_rate": 0.03},
     )
 
 
-def distilled(*, train, test, net, objective, learning_rate, total, taught):
+def distilled(*, train, test, net, objective, learning_rate, total, evaluation):
     read = eval_data(test, 360)
     return spec(
         v.Experiment,
@@ -59,7 +59,9 @@ def distilled(*, train, test, net, objective, learning_rate, total, taught):
         ),
         total=total,
         evaluators={
-            "test": spec(TaughtBySynthetic, data=read, model=spec(v.PlainConv, **net), **taught)
+            "test": spec(
+                TrainedOnSynthetic, data=read, model=spec(v.PlainConv, **net), **evaluation
+            )
         },
         log_every="20 steps",
     )

@@ -1,4 +1,4 @@
-"""What networks learn from synthetic images alone."""
+"""Accuracy of networks trained on the distilled images alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SiameseAugment:
     """``papers.datadam.siamese`` as a batch op.
 
     Attributes:
-      strategies: names of the augmentations that are drawn from.
+      strategies: as of ``siamese_augment``.
     """
 
     strategies: tuple[str, ...] = STRATEGIES
@@ -41,21 +41,21 @@ class SiameseAugment:
 
 @dataclasses.dataclass(frozen=True)
 @checked
-class TaughtBySynthetic:
-    """Fresh networks, each trained on the synthetic images of a run, and tested on real ones.
+class TrainedOnSynthetic:
+    """Networks trained from scratch on the synthetic images of a run and tested on real ones.
 
-    The ordinary step trains them, all images in every batch, SGD with momentum 0.9 and a cosine.
+    Every batch has all synthetic images; SGD with momentum 0.9 and a cosine schedule.
     Yields ``top1`` (the mean over networks), ``top1_deviation`` (over networks, with N - 1),
     ``networks`` and ``examples``, and, only where there are any, ``nonfinite``.
 
     Attributes:
       data: real test images.
       model: a tower with a head of as many classes as there are synthetic ones.
-      networks: how many, with seeds 0, 1, ...
-      steps: of each.
+      networks: number of networks, with seeds 0, 1, ...
+      steps: training steps of each.
       learning_rate: peak.
       weight_decay: coupled.
-      strategies: of the augmentation while they learn; empty for none.
+      strategies: of the augmentation during training; empty for none.
       images: network of the objective whose ``pixels`` (K, n, H, W, C) are the images.
       label: name of the labels of ``data``.
     """
@@ -78,27 +78,27 @@ class TaughtBySynthetic:
         """
         if self.images not in ctx.variables.params:
             raise ValueError(
-                f"TaughtBySynthetic needs a network {self.images!r} in the run's parameters; it "
+                f"TrainedOnSynthetic needs a network {self.images!r} in the run's parameters; it "
                 f"has {', '.join(ctx.variables.params)}"
             )
         batch = synthetic_batch(ctx.variables.params[self.images]["pixels"])
         step = self._step(len(batch["label"]))
-        teach = jax.jit(lambda seed, batch: self._taught(step, seed, batch))
-        says = functools.partial(step.predict)
-        scores, found = [], None
+        train = jax.jit(lambda seed, batch: self._trained(step, seed, batch))
+        predict_network = functools.partial(step.predict)
+        scores, result = [], None
         for seed in range(self.networks):
-            state = teach(jnp.asarray(seed), batch)
-            taught = dataclasses.replace(ctx, variables=state.variables, store=None)
-            found = answers(says, taught, self.data, "logits", self.label)
-            scores.append(float(found.right.mean()))
+            state = train(jnp.asarray(seed), batch)
+            trained = dataclasses.replace(ctx, variables=state.variables, store=None)
+            result = answers(predict_network, trained, self.data, "logits", self.label)
+            scores.append(float(result.right.mean()))
         yield "top1", float(np.mean(scores))
         if len(scores) > 1:
             yield "top1_deviation", float(np.std(scores, ddof=1))
         yield "networks", len(scores)
-        assert found is not None
-        yield "examples", int((found.labels >= 0).sum())
-        if found.nonfinite:
-            yield "nonfinite", found.nonfinite
+        assert result is not None
+        yield "examples", int((result.labels >= 0).sum())
+        if result.nonfinite:
+            yield "nonfinite", result.nonfinite
 
     def _step(self, rows: int) -> Step:
         optimizer = Optimizer(
@@ -112,13 +112,13 @@ class TaughtBySynthetic:
         train_length = TrainLength(rows, rows, total_steps=self.steps)
         return Step(Classify(self.model), optimizer, train_length, batch_ops=ops)
 
-    def _taught(self, step: Step, seed: jax.Array, batch: Mapping[str, Any]) -> State:
+    def _trained(self, step: Step, seed: jax.Array, batch: Mapping[str, Any]) -> State:
         state = dataclasses.replace(step, seed=seed).init(batch)  # pyright: ignore - it may be traced
 
-        def one(state: State, _: None) -> tuple[State, None]:
+        def update(state: State, _: None) -> tuple[State, None]:
             return step.update(state, batch)[0], None
 
-        return jax.lax.scan(one, state, None, length=self.steps)[0]
+        return jax.lax.scan(update, state, None, length=self.steps)[0]
 
 
 def synthetic_batch(pixels: jax.Array) -> dict[str, jax.Array]:

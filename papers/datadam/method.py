@@ -1,8 +1,9 @@
-"""Dataset distillation with attention matching: a few images that teach like the whole set.
+"""DataDAM: dataset distillation by matching attention maps of randomly initialised networks.
 
-The images are the parameters. At every step a fresh, untrained network looks at real images of each
-class and at the synthetic ones, both under the same differentiable augmentation; where it looks, on
-average over a class, should be alike at every layer, and weakly what it says at the end.
+The parameters are a few synthetic images per class. At every step a newly initialised, untrained
+network encodes real images of each class and the synthetic ones under the same differentiable
+augmentation; the class means of the attention maps of every layer are matched, and, with a small
+weight, those of the final features.
 
 With F_l the maps of layer l after its ReLU and A_l = sum over channels of |F_l|^p, flattened and of
 unit length per image, and e the final features:
@@ -10,12 +11,12 @@ unit length per image, and e the final features:
     L = 100 (sum_{l < last} sum_c |mean_c A_l(real) - mean_c A_l(synthetic)|^2
              + 0.01 sum_c |mean_c e(real) - mean_c e(synthetic)|^2)
 
-No gradient goes through the training of a network. ``attention=False`` leaves distribution matching
+There is no gradient through the training of a network. ``attention=False`` is distribution matching
 (Zhao and Bilen, 2023).
 
 Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, 2023. Headline:
 32.0, 54.2 and 67.0 % on CIFAR-10 with 1, 10 and 50 images per class. p is 4 as in the paper; its
-released code uses 1. The synthetic images begin as real ones of the first batch.
+released code uses 1. The synthetic images are initialised with real ones of the first batch.
 """
 
 from __future__ import annotations
@@ -41,13 +42,13 @@ class DataDam(Objective):
     Every batch should have many images of every class: ``vision.data.class_samplers.PxK``.
 
     Attributes:
-      model: the kind of network that looks; it is never trained, and has no state.
+      model: architecture of the encoding network; it is never trained, and has no state.
       num_classes: K.
       per_class: synthetic images per class.
       power: p of the attention maps.
-      attention: whether maps are matched.
+      attention: whether attention maps are matched.
       feature_weight: of the second term.
-      scale: of the whole.
+      scale: factor of the loss.
       strategies: of the augmentation; empty for none.
     """
 
@@ -67,57 +68,59 @@ class DataDam(Objective):
         return Variables({IMAGES: {"pixels": images}}, {}, {})
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
-        """Real images of every class; noise stays where the first batch has too few."""
+        """Initialises with real images of every class, with noise where the batch has too few."""
         order = jnp.argsort(~batch["_mask"], stable=True)
         image, label = batch["image"][order], batch["label"][order]
         mask = batch["_mask"][order]
 
         def of_class(c: jax.Array, noise: jax.Array) -> jax.Array:
-            mine = (label == c) & mask
-            places = jnp.argsort(~mine, stable=True)[: self.per_class]
-            there = mine[places][:, None, None, None]
-            return jnp.where(there, image[places], noise)
+            members = (label == c) & mask
+            rows = jnp.argsort(~members, stable=True)[: self.per_class]
+            present = members[rows][:, None, None, None]
+            return jnp.where(present, image[rows], noise)
 
         noise = variables.params[IMAGES]["pixels"]
         pixels = jax.vmap(of_class)(jnp.arange(self.num_classes), noise)
         return dataclasses.replace(variables, params={IMAGES: {"pixels": pixels}})
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        k_net, k_look = ctx.rng("network"), ctx.rng("augmentation")
+        k_net, k_augment = ctx.rng("network"), ctx.rng("augmentation")
         pixels = variables.params[IMAGES]["pixels"]
-        made = pixels.reshape(-1, *pixels.shape[2:])
-        weights, state = initialise(self.model, k_net, made[:1])
-        own = jnp.repeat(jnp.arange(self.num_classes), self.per_class)
+        flat = pixels.reshape(-1, *pixels.shape[2:])
+        weights, state = initialise(self.model, k_net, flat[:1])
+        synthetic_label = jnp.repeat(jnp.arange(self.num_classes), self.per_class)
         label = jnp.where(batch["_mask"], batch["label"], -1)
-        real = self._seen(weights, state, siamese_augment(batch["image"], k_look, self.strategies))
-        synthetic = self._seen(weights, state, siamese_augment(made, k_look, self.strategies))
-        there = jax.nn.one_hot(label, self.num_classes).sum(0) > 0
+        real = self._encoded(
+            weights, state, siamese_augment(batch["image"], k_augment, self.strategies)
+        )
+        synthetic = self._encoded(weights, state, siamese_augment(flat, k_augment, self.strategies))
+        present = jax.nn.one_hot(label, self.num_classes).sum(0) > 0
 
         def distance(name: str) -> jax.Array:
-            gap = self._means(real[name], label) - self._means(synthetic[name], own)
-            return jnp.sum(jnp.where(there, jnp.sum(gap**2, -1), 0.0))
+            gap = self._means(real[name], label) - self._means(synthetic[name], synthetic_label)
+            return jnp.sum(jnp.where(present, jnp.sum(gap**2, -1), 0.0))
 
         maps = [name for name in sorted(real) if name.startswith("block")][:-1]
         attention = sum((distance(name) for name in maps), jnp.zeros(()))
         features = distance("embedding")
         loss = self.feature_weight * features + (attention if self.attention else 0.0)
         metrics = {"attention": attention, "features": features}
-        return self.scale * loss, Aux(metrics, weight=there.sum())
+        return self.scale * loss, Aux(metrics, weight=present.sum())
 
-    def _seen(self, weights: Tree, state: Tree, images: jax.Array) -> dict[str, jax.Array]:
+    def _encoded(self, weights: Tree, state: Tree, images: jax.Array) -> dict[str, jax.Array]:
         """Attention maps (N, h w) of every block and the embedding (N, D), by a frozen network."""
         weights = jax.lax.stop_gradient(weights)
         embedding, out, _ = forward(self.model, weights, state, images, train=False)
-        found = {"embedding": embedding.astype(jnp.float32)}
+        features = {"embedding": embedding.astype(jnp.float32)}
         for name, x in out.items():
             if name.startswith("block"):
-                found[name] = attention_map(x, self.power)
-        return found
+                features[name] = attention_map(x, self.power)
+        return features
 
     def _means(self, x: jax.Array, label: jax.Array) -> jax.Array:
-        """(K, D), the mean row of every class; zero of one that is not there."""
-        belongs = jax.nn.one_hot(label, self.num_classes).T
-        return belongs @ x / jnp.maximum(belongs.sum(1, keepdims=True), 1)
+        """(K, D), the mean row of every class; zeros for a class without rows."""
+        one_hot = jax.nn.one_hot(label, self.num_classes).T
+        return one_hot @ x / jnp.maximum(one_hot.sum(1, keepdims=True), 1)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """Nothing: the images are in the parameters. See ``papers.datadam.evaluator``."""

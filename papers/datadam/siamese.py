@@ -1,8 +1,8 @@
-"""Augmentation that treats two sets of images alike, and that gradients pass through.
+"""Differentiable siamese augmentation: the same random transform for two sets of images.
 
 Zhao and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, 2021: one strategy
-and one draw of its parameters for all images of a call, so that calling it on real and on
-synthetic images with one key changes both in the same way.
+and one draw of its parameters for all images of a call, so that calls with one key on real and on
+synthetic images apply the same transform.
 """
 
 from __future__ import annotations
@@ -75,10 +75,10 @@ def _sampled(x: jax.Array, matrix: jax.Array, shift: jax.Array) -> jax.Array:
     height, width = x.shape[1:3]
     centre = jnp.array([(height - 1) / 2, (width - 1) / 2])
     grid = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
-    where = jnp.moveaxis((grid - centre) @ matrix.T + centre + shift, -1, 0)
+    coordinates = jnp.moveaxis((grid - centre) @ matrix.T + centre + shift, -1, 0)
 
     def plane(channel: jax.Array) -> jax.Array:
-        return map_coordinates(channel, list(where), order=1, mode="constant")
+        return map_coordinates(channel, list(coordinates), order=1, mode="constant")
 
     planes = jnp.moveaxis(x, -1, 1)
     return jnp.moveaxis(jax.vmap(jax.vmap(plane))(planes), 1, -1)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.datadam.evaluator import TaughtBySynthetic, synthetic_batch
+from papers.datadam.evaluator import TrainedOnSynthetic, synthetic_batch
 from papers.datadam.method import DataDam, attention_map
 from papers.datadam.siamese import STRATEGIES, siamese_augment
 from tests.evaluators.linear_dual import data as read
@@ -95,7 +95,7 @@ def test_networks_learn_from_what_is_synthetic_and_are_asked_about_what_is_real(
     pixels = jnp.stack([jnp.asarray(image[label == c].mean(0))[None] for c in range(3)])
     variables = Variables({"images": {"pixels": pixels}}, {}, {})
     net = PlainConv(width=4, depth=1, num_classes=3)
-    asked = TaughtBySynthetic(read(image=image, label=label), net, 2, 100, 0.1, strategies=())
+    asked = TrainedOnSynthetic(read(image=image, label=label), net, 2, 100, 0.1, strategies=())
     mesh = Mesh().build(jax.devices()[:1])
     numbers, _ = evaluate(asked, lambda v, b: {}, variables, 0, mesh)
     assert numbers["top1"] > 0.8

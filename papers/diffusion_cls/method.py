@@ -1,19 +1,18 @@
-"""Features of a diffusion model's U-Net: what a block says of an image at a step of noise.
+"""Linear probes on U-Net features of a diffusion model, by block and noise level.
 
-A network that was trained to tell noise from images has to know what is in them. Nothing of it is
-tuned: the image is noised to step t once, the U-Net runs, the map of block b is averaged down to
-k x k, and a classifier is fitted to that:
+A denoising network learns features of image content. It stays frozen: the image is noised once to
+step t, the U-Net runs, the map of block b is average-pooled to k x k, and a classifier is fitted:
 
     x_t = sqrt(abar_t) x + sqrt(1 - abar_t) e,   f_{t,b}(x) = flatten(pool_{k x k}(U_b(x_t, t)))
 
-Which (t, b) are good is the question: noise enough that detail does not matter, too little to hide
-the class; a block early in the decoder.
+The question is which (t, b) is best: enough noise to remove detail, too little to hide the class,
+and a block early in the decoder.
 
 Mukhopadhyay et al., Do Text-free Diffusion Models Learn Discriminative Visual Representations?
 (Diffusion Models Beat GANs on Image Classification), 2023. Headline: 71.89 % on ImageNet by a head
-of attention, 61.95 % by a linear one (unconfirmed), at t = 90 and block 24 of 37. Of the card's
-heads only the linear one (A) is here; the MLP, the small CNN and the attention head are not. It is
-fitted to its minimum on one draw of noise per record, where the authors draw anew at every step.
+of attention, 61.95 % by a linear one (unconfirmed), at t = 90 and block 24 of 37. Differences: of
+the heads only the linear one (A) is here, not the MLP, the small CNN and the attention head; it is
+fitted to its minimum on one noise sample per record, where the authors sample at every step.
 CKA between two (t, b) is ``vision.metrics.representation.linear_cka`` of such features.
 """
 
@@ -45,26 +44,26 @@ def features(
     pool: int = 2,
     seed: int = 0,
 ) -> dict[str, jax.Array]:
-    """Block to f_{t,b}, float32 (B, k k C); of a map that ``pool`` does not divide, more.
+    """Name of a block to f_{t,b}, float32 (B, k k C).
 
     Args:
       predict: of ``vision.objectives.denoise.Denoise``.
       variables: the diffusion model's.
       batch: ``image`` (B, H, W, C), clean, and ``_index`` (B,), which decides a record's noise.
-      diffusion: as the model was trained.
+      diffusion: the schedule that the model was trained with.
       time: t, () or (B,).
-      pool: k; maps of fewer places stay as they are.
+      pool: k; smaller maps are not pooled.
       seed: of the noise.
     """
     image = batch["image"]
     noise = row_noise(jax.random.key(seed), batch["_index"], image.shape[1:])
-    seen = {"image": diffusion.noised(image, jnp.asarray(time), noise), "time": time}
-    out = predict(variables, seen)
+    noised = {"image": diffusion.noised(image, jnp.asarray(time), noise), "time": time}
+    out = predict(variables, noised)
     return {name: pooled(x, pool) for name, x in out.items() if name.startswith("block")}
 
 
 def pooled(x: jax.Array, size: int) -> jax.Array:
-    """(B, h, w, C) to float32 (B, size size C), means of boxes that differ by a row at most."""
+    """(B, h, w, C) to float32 (B, size size C): means over boxes as equal in size as possible."""
     for axis in (1, 2):
         length = x.shape[axis]
         count = min(size, length)
@@ -86,7 +85,7 @@ class DiffusionProbe:
     and the figure ``sweep``: top-1 over t, a line per block.
 
     Attributes:
-      probe: with the data to fit and to measure on; its ``output`` is not asked for.
+      probe: with the data to fit and to evaluate; its ``output`` is not used.
       diffusion: as in the objective.
       times: t.
       blocks: b, such as ``block03``.
@@ -110,40 +109,40 @@ class DiffusionProbe:
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads the data once for every t; errors as in ``LinearProbe.run``."""
 
-        def seen(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        def encode(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
             # A number per row in the batch: all steps share one compiled program.
             return features(
                 predict, variables, batch, self.diffusion, batch["time"], self.pool, self.seed
             )
 
-        found: dict[tuple[int, str], dict[str, float]] = {}
+        results: dict[tuple[int, str], dict[str, float]] = {}
         for time in self.times:
-            at = dataclasses.replace(ctx, batches=_at(ctx, time), store=None)
-            read = [
-                embed(seen, at, data, self.blocks, (self.probe.label,))
+            timed = dataclasses.replace(ctx, batches=_with_time(ctx, time), store=None)
+            rows = [
+                embed(encode, timed, data, self.blocks, (self.probe.label,))
                 for data in (self.probe.train, self.probe.test)
             ]
-            kept = dataclasses.replace(at, batches=_kept(self.probe, *read))
+            cached = dataclasses.replace(timed, batches=_from_rows(self.probe, *rows))
             for block in self.blocks:
-                said = found[time, block] = {}
+                metrics = results[time, block] = {}
                 probe = dataclasses.replace(self.probe, output=block)
-                for name, value in probe.run(_as_it_is, kept):
+                for name, value in probe.run(_identity, cached):
                     if isinstance(value, (int, float)):
-                        said[name] = float(value)
-                        yield f"t{time:03d}_{block}_{name}", said[name]
-        best = max(found, key=lambda pair: found[pair]["held_out_top1"])
-        yield "best_top1", found[best]["top1"]
+                        metrics[name] = float(value)
+                        yield f"t{time:03d}_{block}_{name}", metrics[name]
+        best = max(results, key=lambda pair: results[pair]["held_out_top1"])
+        yield "best_top1", results[best]["top1"]
         yield "best_time", best[0]
         yield "best_block", int(best[1].removeprefix("block"))
         x = np.asarray(self.times, np.float64)
         lines = [
-            Line(block, x, np.asarray([found[t, block]["top1"] for t in self.times]))
+            Line(block, x, np.asarray([results[t, block]["top1"] for t in self.times]))
             for block in self.blocks
         ]
         yield "sweep", Curve(tuple(lines), "step of noise", "top-1")
 
 
-def _at(ctx: EvalContext, time: int) -> Batches:
+def _with_time(ctx: EvalContext, time: int) -> Batches:
     def batches(data: EvaluationData) -> Iterator[Batch]:
         for batch in ctx.batches(data):
             yield {**batch, "time": jnp.full_like(batch["_index"], time)}
@@ -151,7 +150,7 @@ def _at(ctx: EvalContext, time: int) -> Batches:
     return batches
 
 
-def _kept(probe: LinearProbe | RidgeProbe, train: Rows, test: Rows) -> Batches:
+def _from_rows(probe: LinearProbe | RidgeProbe, train: Rows, test: Rows) -> Batches:
     """The features of the probe's data, all rows as one batch."""
 
     def batches(data: EvaluationData) -> Iterator[Batch]:
@@ -163,5 +162,5 @@ def _kept(probe: LinearProbe | RidgeProbe, train: Rows, test: Rows) -> Batches:
     return batches
 
 
-def _as_it_is(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+def _identity(variables: Variables, batch: Batch) -> dict[str, jax.Array]:
     return dict(batch)

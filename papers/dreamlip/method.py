@@ -1,4 +1,4 @@
-"""Long captions as many short ones: segmentation by the patches that class names select.
+"""DreamLIP: contrastive learning from sentences of long captions, and zero-shot segmentation.
 
 Zheng et al., DreamLIP: Language-Image Pre-training with Long Captions, 2024. Headline: with 30
 million pairs on a par with, or above, CLIP with 400 million in retrieval and segmentation.
@@ -10,12 +10,13 @@ x the image and v_p its patches,
     u_k = normalise(sum_p w_kp v_p),   w_k = t_k . v, stretched to 0..1, cut below 0.1, divided by
                                        its sum
 
-All of it is elsewhere: ``ops.SubCaptions`` draws, ``Contrast(grouping=Grouping())`` of
-``vision.objectives.contrast`` is the loss, ``Grouping`` of ``vision.blocks.grouping`` the second
-half. Here is what the second half is good for, pixels named without a head: with the unit vector
-c_k of class k, a patch belongs to argmax_k v_p . c_k, and a pixel to its patch's class.
+The training is in the library: ``ops.SubCaptions`` draws the sentences,
+``Contrast(grouping=Grouping())`` of ``vision.objectives.contrast`` is the loss, with ``Grouping``
+of ``vision.blocks.grouping`` for the second term. This module has what the second term enables,
+segmentation without a head: with the unit text embedding c_k of class k, a patch gets the class
+argmax_k v_p . c_k, and a pixel that of its patch.
 
-Not here: the paper's circle and transport losses, which are off in its code, and its captioners.
+Not here: the paper's circle and transport losses, which its code disables, and its captioners.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ PATCHES = "image/tokens"
 
 @dataclasses.dataclass(frozen=True)
 class Painted:
-    """The class of every pixel of a scene: the background's kind, or the thing's colour.
+    """The class of every pixel of a scene: the kind of background, or the colour of the object.
 
     Replaces ``instances``, ``attributes`` and ``background`` of a ``Scenes`` source by
     ``segmentation``, int32 (H, W): first come the backgrounds, then the colours.
@@ -56,24 +57,26 @@ class Painted:
         reads = ("instances", "attributes", "background")
         if missing := [name for name in reads if name not in example]:
             raise ValueError(f"Painted: no feature {missing[0]!r}; put it into Scenes.features")
-        ground, first = BACKGROUNDS[int(example["background"])], len(self.backgrounds)
-        codes = [_place(self.backgrounds, ground, 0)]
+        background, first_colour = BACKGROUNDS[int(example["background"])], len(self.backgrounds)
+        classes = [_class_of(self.backgrounds, background, 0)]
         for colour in example["attributes"][:, ATTRIBUTES.index("colour")].tolist():
-            codes.append(-1 if colour < 0 else _place(self.colours, COLOURS[colour], first))
-        rest = {name: value for name, value in example.items() if name not in reads}
-        return rest | {"segmentation": np.asarray(codes, np.int32)[example["instances"]]}
+            classes.append(
+                -1 if colour < 0 else _class_of(self.colours, COLOURS[colour], first_colour)
+            )
+        others = {name: value for name, value in example.items() if name not in reads}
+        return others | {"segmentation": np.asarray(classes, np.int32)[example["instances"]]}
 
 
-def _place(names: tuple[str, ...], name: str, first: int) -> int:
+def _class_of(names: tuple[str, ...], name: str, first: int) -> int:
     return first + names.index(name) if name in names else -1
 
 
 @dataclasses.dataclass(frozen=True)
 class PatchSegmentation:
-    """Pixels take the class whose text is most like their patch.
+    """Zero-shot segmentation: pixels get the class whose text is most similar to their patch.
 
     Yields ``miou`` (mean over classes that occur of intersection over union, of all pixels of all
-    images), ``pixels`` (share that is right) and ``iou/NAME``.
+    images), ``pixels`` (pixel accuracy) and ``iou/NAME``.
 
     ``predict`` has to give ``image/tokens`` (B, P, D), of square grids of patches, and
     ``text/embedding`` of texts.
@@ -81,8 +84,8 @@ class PatchSegmentation:
     Attributes:
       data: what is read; batches have ``image`` and ``label``.
       tokenizer: of the texts.
-      texts: what stands for every class, in label order, such as "a red thing".
-      label: name of the true classes in a batch, int (B, H, W), -1 where none is asked for.
+      texts: one text per class, in label order, such as "a red thing".
+      label: name of the true classes in a batch, int (B, H, W), -1 for pixels to ignore.
       prefix: tokens of the image tower before its patches: 1 for a class token.
     """
 
@@ -106,15 +109,19 @@ class PatchSegmentation:
           ValueError: ``predict`` or the batches lack what is needed, or sizes do not fit.
         """
         rows = embed(predict, ctx, self.data, (PATCHES,), (self.label,))
-        bank = text_bank(predict, ctx, self.tokenizer, ("{}",), self.texts, len(self.texts))
+        text_embeddings = text_bank(
+            predict, ctx, self.tokenizer, ("{}",), self.texts, len(self.texts)
+        )
         true = rows[self.label]
         if true.ndim != 3 or true.dtype.kind not in "iu":
             raise ValueError(f"{self.label!r} is {true.dtype}{list(true.shape)}, not int (B, H, W)")
-        said = segment(rows[PATCHES][:, self.prefix :], bank, (true.shape[1], true.shape[2]))
-        union = intersection_over_union(said, true, self.texts)
-        yield "miou", float(np.nanmean(union))
-        yield "pixels", float(np.mean((said == true)[true >= 0]))
-        for name, value in zip(self.texts, union.tolist(), strict=True):
+        predicted = segment(
+            rows[PATCHES][:, self.prefix :], text_embeddings, (true.shape[1], true.shape[2])
+        )
+        ious = intersection_over_union(predicted, true, self.texts)
+        yield "miou", float(np.nanmean(ious))
+        yield "pixels", float(np.mean((predicted == true)[true >= 0]))
+        for name, value in zip(self.texts, ious.tolist(), strict=True):
             if not np.isnan(value):
                 yield f"iou/{name}", value
 
@@ -141,11 +148,13 @@ def segment(patches: np.ndarray, bank: np.ndarray, size: tuple[int, int]) -> np.
     return best.repeat(size[0] // side, 1).repeat(size[1] // side, 2)
 
 
-def intersection_over_union(said: np.ndarray, true: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Of every class, float64 (K,), NaN for classes that are neither said nor true.
+def intersection_over_union(
+    predicted: np.ndarray, true: np.ndarray, names: Sequence[str]
+) -> np.ndarray:
+    """IoU of every class, float64 (K,), NaN for classes that are neither predicted nor true.
 
     Args:
-      said: classes (N, H, W), 0..K - 1.
+      predicted: classes (N, H, W), 0..K - 1.
       true: the same, with -1 for pixels that do not count.
       names: of the K classes.
 
@@ -154,9 +163,9 @@ def intersection_over_union(said: np.ndarray, true: np.ndarray, names: Sequence[
     """
     if bad := int((true < -1).sum() + (true >= len(names)).sum()):
         raise DataError(f"{bad} pixels have labels outside -1..{len(names) - 1}")
-    asked = true >= 0
+    valid = true >= 0
     counts = np.zeros((len(names), len(names)), np.int64)
-    np.add.at(counts, (true[asked], said[asked]), 1)
-    both = np.diagonal(counts)
-    either = counts.sum(0) + counts.sum(1) - both
-    return np.divide(both, either, out=np.full(len(names), np.nan), where=either > 0)
+    np.add.at(counts, (true[valid], predicted[valid]), 1)
+    intersection = np.diagonal(counts)
+    union = counts.sum(0) + counts.sum(1) - intersection
+    return np.divide(intersection, union, out=np.full(len(names), np.nan), where=union > 0)

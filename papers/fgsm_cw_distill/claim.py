@@ -28,13 +28,13 @@ def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record:
     asked: Any = small().evaluators
     attacked = dataclasses.replace(build(asked.attacked), epsilons=())
     tempered = dataclasses.replace(build(asked.tempered), epsilons=())
-    plain: Any = small(taught=False)
+    plain: Any = small(distil=False)
     plain.objective.temperature = 1.0
     rows: dict[str, list[dict[str, float]]] = {"plain": [], "distilled": [], "tempered": []}
     for seed in SEEDS:
         rows["plain"].append(measure(train(plain, seed), attacked))
         with tempfile.TemporaryDirectory() as folder:
-            teacher: Any = small(taught=False)
+            teacher: Any = small(distil=False)
             teacher.seed, teacher.evaluators = seed, None
             loop.train(teacher, Path(folder) / "teacher", progress_s=math.inf)
             student: Any = small()

@@ -1,6 +1,6 @@
 """Defensive distillation under FGSM and Carlini-Wagner: ResNet-101 teaches ResNeXt-50 on CIFAR-10.
 
-    python train.py --config=papers/fgsm_cw_distill/config.py:taught=false \\
+    python train.py --config=papers/fgsm_cw_distill/config.py:distil=false \\
         --workdir=workdirs/distill/teacher
     python train.py --config=papers/fgsm_cw_distill/config.py --workdir=workdirs/distill/s
     python evaluate.py --workdir=workdirs/distill/s --features=workdirs/features
@@ -9,12 +9,12 @@ Evaluating Adversarial Robustness, 2024; the teacher is the first run of two. At
 pictures of the test set, by FGSM of several radii, by FGSM through the logits over the temperature,
 and by Carlini-Wagner. The recipe of training is ours: the paper has none.
 
-`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, taught by one like itself,
-`small,taught=false` in workdirs/distill/small_teacher; a minute each.
+`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, distil by one like itself,
+`small,distil=false` in workdirs/distill/small_teacher; a minute each.
 """
 
 import vision as v
-from papers.fgsm_cw_distill.method import DefensiveDistillation, TaughtBy
+from papers.fgsm_cw_distill.method import DefensiveDistillation, TeacherFrom
 from vision import batch_ops, ops, spec
 from vision.blocks.attack_rules import CarliniWagner, fgsm
 
@@ -44,7 +44,7 @@ def evaluators(source, before, attacked, **cw):
     }
 
 
-def get_config(taught: bool = True) -> v.Config:
+def get_config(distil: bool = True) -> v.Config:
     wide = {"stem": "cifar", "head_zero_init": False}
     teacher = spec(v.ResNet, depth=101, **wide)
     student = spec(v.ResNet, depth=50, groups=32, group_width=4, **wide)
@@ -61,15 +61,15 @@ def get_config(taught: bool = True) -> v.Config:
                 spec(batch_ops.BatchValueRange, low=-1, high=1),
             ],
         ),
-        model=student if taught else teacher,
-        init_from=spec(TaughtBy, source="workdir:workdirs/distill/teacher", teacher=teacher)
-        if taught
+        model=student if distil else teacher,
+        init_from=spec(TeacherFrom, source="workdir:workdirs/distill/teacher", teacher=teacher)
+        if distil
         else None,
         objective=spec(
             DefensiveDistillation,
             temperature=20.0,
-            taught=taught,
-            teacher=teacher if taught else None,
+            distil=distil,
+            teacher=teacher if distil else None,
         ),
         optimizer=spec(
             v.Optimizer,
@@ -79,7 +79,7 @@ def get_config(taught: bool = True) -> v.Config:
             schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=5e-4,
             decay="coupled",
-            rules=(FROZEN if taught else []) + DECAY,
+            rules=(FROZEN if distil else []) + DECAY,
         ),
         total="200 epochs",
         evaluators=evaluators(
@@ -90,7 +90,7 @@ def get_config(taught: bool = True) -> v.Config:
     )
 
 
-def small(taught: bool = True) -> v.Config:
+def small(distil: bool = True) -> v.Config:
     return spec(
         v.Experiment,
         data=spec(
@@ -111,16 +111,16 @@ def small(taught: bool = True) -> v.Config:
             layer_scale=None,
             head_zero_init=False,
         ),
-        init_from=spec(TaughtBy, source="workdir:workdirs/distill/small_teacher")
-        if taught
+        init_from=spec(TeacherFrom, source="workdir:workdirs/distill/small_teacher")
+        if distil
         else None,
-        objective=spec(DefensiveDistillation, temperature=50.0, taught=taught),
+        objective=spec(DefensiveDistillation, temperature=50.0, distil=distil),
         optimizer=spec(
             v.Optimizer,
             method=spec(v.adamw),
             learning_rate=2e-2,
             schedule=spec(v.Cosine, warmup="1 epochs"),
-            rules=(FROZEN if taught else []) + DECAY,
+            rules=(FROZEN if distil else []) + DECAY,
         ),
         total="30 epochs",
         evaluators=evaluators(

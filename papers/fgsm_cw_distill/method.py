@@ -1,4 +1,4 @@
-"""Defensive distillation, and the attack that sees through it: softness that hides the gradient.
+"""Defensive distillation and gradient masking: what it stops (FGSM) and what not (Carlini-Wagner).
 
 Evaluating Adversarial Robustness: A Comparison Of FGSM, Carlini-Wagner Attacks, And The Role of
 Distillation as Defense Mechanism, 2024. The attacks are Goodfellow et al. 2015 (FGSM) and Carlini
@@ -8,24 +8,24 @@ against Deep Neural Networks, 2016.
 With z(x) the logits and T the temperature, 20 to 100:
 
     teacher    min  CE(y, softmax(z_t(x) / T))
-    student    min  CE(softmax(z_t(x) / T), softmax(z_s(x) / T))      same T, same pictures
+    student    min  CE(softmax(z_t(x) / T), softmax(z_s(x) / T))      same T, same images
     deployed   softmax(z_s(x))                                         T = 1
 
-To be sure at temperature T, logits have to differ T times as much. Deployed, the probability of
-the answer is 1 up to exp(-T ...), which is less than float32 holds: the gradient of the
-cross-entropy is zero in every pixel, its sign is too, and FGSM changes nothing. Nothing else about
-the student is different: through z_s / T the same step finds its way again, and Carlini and Wagner,
-who look at differences of logits, never lost it.
+Confidence at temperature T needs logits T times as far apart. Deployed at T = 1, the probability of
+the predicted class is 1 up to exp(-T ...), which underflows in float32: the gradient of the
+cross-entropy and its sign are zero in every pixel, and FGSM does not change the image. The student
+is not robust otherwise: the same step through z_s / T succeeds, and so does Carlini-Wagner, which
+uses differences of logits.
 
-Headline of the paper: the error under FGSM climbs fast with its radius, Carlini-Wagner nearly
-always succeeds, and distillation helps against FGSM only; ResNet-101 teaches ResNeXt-50 on
-CIFAR-10. Known from this: with labels for a teacher and T = 1 the objective is cross-entropy; what
-is deployed answers the same class at every temperature.
+Headline: the error under FGSM grows fast with the radius, Carlini-Wagner nearly always succeeds,
+and distillation helps against FGSM only; ResNet-101 as teacher, ResNeXt-50 as student, CIFAR-10.
+Identities: with labels instead of a teacher and T = 1 the objective is cross-entropy; the deployed
+model predicts the same class at every temperature.
 
 The attacks are in ``vision.blocks`` and their table in
 ``vision.evaluators.robustness.adversarial``. ``predict`` gives ``tempered_logits``, z / T, beside
-``logits``, for the attack through them. The paper's table of seven attackers' models on
-Tiny-ImageNet is that evaluator on those models, and not repeated here.
+``logits``, for the attack through them. Not here: the paper's table of seven attack models on
+Tiny-ImageNet, which is that evaluator on those models.
 """
 
 from __future__ import annotations
@@ -50,36 +50,36 @@ TEACHER = "teacher"
 
 @dataclasses.dataclass(frozen=True)
 class DefensiveDistillation(Objective):
-    """Cross-entropy at a temperature with labels, or with what a frozen teacher says at the same.
+    """Cross-entropy at a temperature with labels, or with a frozen teacher at the same temperature.
 
-    The teacher is the network ``teacher`` of the state, filled by ``TaughtBy``; it sees the
-    student's pictures and does not learn, and an optimizer rule with learning rate 0 for
-    ``^teacher/`` keeps it free of decay and of moments.
+    The teacher is the network ``teacher`` of the state, loaded by ``TeacherFrom``. It gets the same
+    images as the student and is not trained; an optimizer rule with learning rate 0 for
+    ``^teacher/`` exempts it from weight decay and optimizer moments.
 
     Attributes:
-      model: the tower that learns, with a classifier head; filled in from ``config.model``.
+      model: the trained tower, with a classifier head; filled in from ``config.model``.
       temperature: T, of teacher and student.
-      taught: learn from a teacher; else from labels, as the teacher itself does.
-      teacher: its tower where that is another one than ``model``; its head has the model's classes
-        where it says none.
+      distil: train on a teacher's probabilities; else on labels, as the teacher itself.
+      teacher: the teacher's tower if it is not ``model``; a head without a number of classes gets
+        the model's.
     """
 
     temperature: float = 20.0
-    taught: bool = False
+    distil: bool = False
     teacher: Tower | None = None
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature}: more than 0")
-        if self.teacher is not None and not self.taught:
-            raise ValueError("teacher is set, but taught is not: set taught=True")
+        if self.teacher is not None and not self.distil:
+            raise ValueError("teacher is set, but distil is not: set distil=True")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = super().init(key, batch)
-        if not self.taught:
+        if not self.distil:
             return variables
         params, state = initialise(_teacher(self.model, self.teacher), key, batch["image"])
-        # A teacher that nobody filled has to stop the run at its first loss.
+        # A teacher that was not loaded has to stop the run at its first loss.
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), {**state, "params": params})
         return variables.merge(params={TEACHER: blank})
 
@@ -87,16 +87,16 @@ class DefensiveDistillation(Objective):
         out, state = apply(self.model, variables, batch["image"], ctx)
         logits = out["logits"].astype(jnp.float32)
         targets, valid = to_targets(batch["label"], logits.shape[-1])
-        if self.taught:
-            told = self._taught(variables.params, batch["image"])
-            targets, valid = jax.nn.softmax(told / self.temperature), jnp.ones_like(valid)
+        if self.distil:
+            teacher_logits = self._teacher_logits(variables.params, batch["image"])
+            targets, valid = jax.nn.softmax(teacher_logits / self.temperature), jnp.ones_like(valid)
         valid = valid & batch["_mask"]
         losses = optax.safe_softmax_cross_entropy(logits / self.temperature, targets)
-        right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        metrics = {"agreement" if self.taught else "top1": right}
+        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+        metrics = {"agreement" if self.distil else "top1": correct}
         return averaged(jnp.where(valid, losses, 0), valid, state, **metrics)
 
-    def _taught(self, params: Mapping[str, Tree], image: jax.Array) -> jax.Array:
+    def _teacher_logits(self, params: Mapping[str, Tree], image: jax.Array) -> jax.Array:
         variables = jax.lax.stop_gradient(dict(params[TEACHER]))
         weights = variables.pop("params")
         tower = _teacher(self.model, self.teacher)
@@ -104,14 +104,14 @@ class DefensiveDistillation(Objective):
         return out["logits"].astype(jnp.float32)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """What ``Classify`` gives, all at temperature 1, and ``tempered_logits`` (B, K)."""
+        """The outputs of ``Classify``, at temperature 1, and ``tempered_logits`` (B, K)."""
         predictions = super().predict(variables, batch, ctx)
         return {**predictions, "tempered_logits": predictions["logits"] / self.temperature}
 
 
 @dataclasses.dataclass(frozen=True)
-class TaughtBy:
-    """Where the teacher of ``DefensiveDistillation`` comes from; the student starts afresh.
+class TeacherFrom:
+    """Loads the teacher of ``DefensiveDistillation``; the student is initialised at random.
 
     Attributes:
       source: as in ``InitFrom``, such as ``workdir:<the teacher's run>``.
@@ -133,8 +133,8 @@ class TaughtBy:
         others = dict(variables.get("objective", {}))
         if TEACHER not in others:
             raise WeightsError(
-                "init_from=TaughtBy fills a teacher, and the objective has none: set "
-                "config.objective.taught=True"
+                "init_from=TeacherFrom loads a teacher, and the objective has none: set "
+                "config.objective.distil=True"
             )
         state = dict(others[TEACHER])
         params = state.pop("params")
@@ -145,7 +145,7 @@ class TaughtBy:
         return {**variables, "objective": others}
 
     def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
-        """As ``InitFrom``: student and teacher see the same pictures."""
+        """As ``InitFrom``: student and teacher get the same images."""
         return InitFrom(self.source).remarks(evaluations)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.fgsm_cw_distill.method import DefensiveDistillation, TaughtBy
+from papers.fgsm_cw_distill.method import DefensiveDistillation, TeacherFrom
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.train.objective import Context, Variables
@@ -63,9 +63,9 @@ def test_at_temperature_one_labels_give_cross_entropy():
 def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
     # Another, wider tower, whose head takes its classes from the model.
     wider = ViT(width=16, **SIZES)
-    taught = DefensiveDistillation(TOWER, temperature=5.0, taught=True, teacher=wider)
-    start = begun(taught, 1)
-    assert np.isnan(value(taught, start)[0])  # nobody has filled it
+    distil = DefensiveDistillation(TOWER, temperature=5.0, distil=True, teacher=wider)
+    start = begun(distil, 1)
+    assert np.isnan(value(distil, start)[0])  # nobody has filled it
     teacher = DefensiveDistillation(wider.clone(num_classes=4), temperature=5.0)
     learned = begun(teacher, 2)
     leaves = jax.tree_util.tree_leaves_with_path(learned.params)
@@ -74,7 +74,7 @@ def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
         for path, leaf in leaves
     }
     write_safetensors(tmp_path / "teacher.safetensors", named, {})
-    source = TaughtBy(f"safetensors:{tmp_path}/teacher.safetensors", wider)
+    source = TeacherFrom(f"safetensors:{tmp_path}/teacher.safetensors", wider)
     fresh = {
         "params": start.params["model"],
         "model_state": {},
@@ -87,11 +87,11 @@ def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
         jax.tree.leaves(params["teacher"]), jax.tree.leaves(learned.params), strict=True
     ):
         assert np.array_equal(one, other)
-    loss, slope = value(taught, Variables(params, start.model_state, {}))
+    loss, slope = value(distil, Variables(params, start.model_state, {}))
     assert not any(np.any(x) for x in jax.tree.leaves(slope["teacher"]))
     assert any(np.any(x) for x in jax.tree.leaves(slope["model"]))
     # A student that is its teacher has only the teacher's own doubt left, unlabelled rows included.
-    same = DefensiveDistillation(wider.clone(num_classes=4), temperature=5.0, taught=True)
+    same = DefensiveDistillation(wider.clone(num_classes=4), temperature=5.0, distil=True)
     copied = Variables(
         {"model": learned.params["model"], "teacher": params["teacher"]}, start.model_state, {}
     )
@@ -105,7 +105,7 @@ def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
 def test_bad_arguments():
     with pytest.raises(ValueError, match="temperature=0"):
         DefensiveDistillation(TOWER, temperature=0)
-    with pytest.raises(ValueError, match="set taught=True"):
+    with pytest.raises(ValueError, match="set distil=True"):
         DefensiveDistillation(TOWER, teacher=TOWER)
     with pytest.raises(ValueError, match="starts with one of"):
-        TaughtBy("somewhere")
+        TeacherFrom("somewhere")

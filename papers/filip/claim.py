@@ -25,7 +25,7 @@ import numpy as np
 from configs.parts.drawn import drawn
 from configs.parts.small_pairs import COLOURS, SHAPES
 from papers.filip.config import small
-from papers.filip.method import own_place, point, scores
+from papers.filip.method import point, scores, target_rank
 from vision.blocks.similarity import Dot
 from vision.config.specs import build, spec
 from vision.data.sources.scenes import Scenes, render
@@ -109,10 +109,10 @@ def test_words_point_at_what_they_name(record: Recorder):
                 "late": right(point(late["image/tokens"], late["text/tokens"])[scene, place]),
                 "word": right(point(whole["image/tokens"], whole["text/tokens"])[scene, place]),
                 "alone": right(point(whole["image/tokens"][scene], said[:, None])[:, 0]),
-                "late to text": float(np.mean(own_place(found[0]) < 1)),
-                "whole to text": float(np.mean(own_place(product) < 1)),
-                "late to image": float(np.mean(own_place(found[1].T) < 1)),
-                "whole to image": float(np.mean(own_place(product.T) < 1)),
+                "late to text": float(np.mean(target_rank(found[0]) < 1)),
+                "whole to text": float(np.mean(target_rank(product) < 1)),
+                "late to image": float(np.mean(target_rank(found[1].T) < 1)),
+                "whole to image": float(np.mean(target_rank(product.T) < 1)),
             }
         )
 

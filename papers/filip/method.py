@@ -1,4 +1,4 @@
-"""Late interaction at test: retrieval, zero-shot classification and words that point at patches.
+"""FILIP: retrieval, zero-shot classification and word localisation by token-wise late interaction.
 
 Yao et al., FILIP: Fine-grained Interactive Language-Image Pre-Training, 2022. Headline: 77.1 % on
 ImageNet, zero-shot, of ViT-L/14 after 340 million pairs.
@@ -8,10 +8,10 @@ With unit patches f_ip and unit words g_jt, padding left out,
     image i ranks texts by   S_ij = mean_p max_t f_ip . g_jt
     text j ranks images by   S_ji = mean_t max_p f_ip . g_jt
 
-which are two matrices. Training on them is ``Contrast(similarity=LateInteraction())`` of
-``vision.objectives.contrast`` with ``Dual(tokens=True)``, and the paper's pruned exchange of tokens
-is its ``keep=0.25``. Here is what a run that has learned so answers: nothing was taught to its
-embeddings, so that ordinary evaluators would measure chance.
+which are two matrices. The training objective is ``Contrast(similarity=LateInteraction())`` of
+``vision.objectives.contrast`` with ``Dual(tokens=True)``; the paper's token pruning is its
+``keep=0.25``. This module evaluates such a run. The pooled embeddings are not trained, so the
+ordinary evaluators of embeddings would be at chance.
 
     class k of image i       mean over prompts j of k of S_ij
     word t points at         argmax_p f_ip . g_jt
@@ -38,7 +38,7 @@ KS = (1, 5, 10)
 
 @dataclasses.dataclass(frozen=True)
 class LateRetrieval:
-    """Images find their texts among all texts, and texts their images, token by token.
+    """Image-text retrieval in both directions by late interaction.
 
     Yields ``image_to_text_r1``, ``r5``, ``r10`` and the same of ``text_to_image`` (shares; for k
     below the number of records), and ``images``. Equal scores go to the earlier record.
@@ -48,7 +48,7 @@ class LateRetrieval:
 
     Attributes:
       data: what is read; batches have ``image`` and ``text``, one caption per image.
-      block: texts that are compared with as many images at a time.
+      block: number of images and of texts compared at a time.
     """
 
     data: EvaluationData
@@ -70,18 +70,18 @@ class LateRetrieval:
         if words.ndim != 3:
             raise ValueError(f"text/tokens are {words.shape}; this reads one caption per image")
         to_text, to_image = scores(patches, words, mask, self.block)
-        for way, matrix in (("image_to_text", to_text), ("text_to_image", to_image.T)):
-            place = own_place(matrix)
+        for direction, matrix in (("image_to_text", to_text), ("text_to_image", to_image.T)):
+            rank = target_rank(matrix)
             for k in KS:
                 if k < len(matrix):
-                    yield f"{way}_r{k}", float(np.mean(place < k))
+                    yield f"{direction}_r{k}", float(np.mean(rank < k))
         yield "images", len(patches)
 
 
 def scores(
     patches: np.ndarray, words: np.ndarray, mask: np.ndarray, block: int = 64
 ) -> tuple[np.ndarray, np.ndarray]:
-    """By which images rank texts, and by which texts rank images; both float32 (N, M).
+    """S by which images rank texts, and S by which texts rank images; both float32 (N, M).
 
     Args:
       patches: (N, P, D) of images.
@@ -89,16 +89,16 @@ def scores(
       mask: (M, T), which words count.
       block: of images and of texts, compared at a time.
     """
-    found = np.zeros((2, len(patches), len(words)), np.float32)
+    matrices = np.zeros((2, len(patches), len(words)), np.float32)
     for i in range(0, len(patches), block):
         for j in range(0, len(words), block):
-            part = _compare(
-                *(_filled(x, block) for x in (patches[i : i + block], words[j : j + block])),
-                _filled(mask[j : j + block].astype(bool), block),
+            tile = _compare(
+                *(_padded(x, block) for x in (patches[i : i + block], words[j : j + block])),
+                _padded(mask[j : j + block].astype(bool), block),
             )
-            corner = found[:, i : i + block, j : j + block]
-            corner[:] = np.stack(part)[:, : corner.shape[1], : corner.shape[2]]
-    return found[0], found[1]
+            corner = matrices[:, i : i + block, j : j + block]
+            corner[:] = np.stack(tile)[:, : corner.shape[1], : corner.shape[2]]
+    return matrices[0], matrices[1]
 
 
 @jax.jit
@@ -107,15 +107,15 @@ def _compare(patches: jax.Array, words: jax.Array, mask: jax.Array) -> tuple[jax
     return similarity(*similarity.prepare({"tokens": patches}, {"tokens": words, "mask": mask}))
 
 
-def _filled(x: np.ndarray, rows: int) -> np.ndarray:
-    """``x`` with zeros behind, so that all blocks have one shape and compile once."""
+def _padded(x: np.ndarray, rows: int) -> np.ndarray:
+    """``x`` padded with zero rows, so that all blocks have one shape and compile once."""
     return np.pad(x, [(0, rows - len(x))] + [(0, 0)] * (x.ndim - 1))
 
 
-def own_place(matrix: np.ndarray) -> np.ndarray:
-    """How many of row i's scores come before its own, ``matrix[i, i]``: int64 (N,)."""
-    own, index = np.diagonal(matrix)[:, None], np.arange(len(matrix))
-    before = (matrix > own) | ((matrix == own) & (index[None, :] < index[:, None]))
+def target_rank(matrix: np.ndarray) -> np.ndarray:
+    """Rank, from 0, of ``matrix[i, i]`` among the scores of row i: int64 (N,)."""
+    target, index = np.diagonal(matrix)[:, None], np.arange(len(matrix))
+    before = (matrix > target) | ((matrix == target) & (index[None, :] < index[:, None]))
     return before.sum(1)
 
 
@@ -130,12 +130,12 @@ def class_scores(
       mask: (K templates, T), which words count.
       templates: prompts per class.
     """
-    found = scores(patches, words, mask)[0]
-    return found.reshape(len(patches), -1, templates).mean(2)
+    image_scores = scores(patches, words, mask)[0]
+    return image_scores.reshape(len(patches), -1, templates).mean(2)
 
 
 def point(patches: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """The patch, int64 (N, T), that is most like each word of its own text.
+    """Index int64 (N, T) of the most similar patch for each word of the image's text.
 
     Args:
       patches: (N, P, D) of images, of any length but 0.

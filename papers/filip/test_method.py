@@ -11,9 +11,9 @@ import pytest
 from papers.filip.method import (
     LateRetrieval,
     class_scores,
-    own_place,
     point,
     scores,
+    target_rank,
 )
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
@@ -58,8 +58,8 @@ def test_words_point_at_the_patch_that_is_most_like_them():
 
 
 def test_equal_scores_go_to_the_earlier():
-    assert own_place(np.zeros((3, 3))).tolist() == [0, 1, 2]
-    assert own_place(np.eye(3)).tolist() == [0, 0, 0]
+    assert target_rank(np.zeros((3, 3))).tolist() == [0, 1, 2]
+    assert target_rank(np.eye(3)).tolist() == [0, 0, 0]
 
 
 def test_the_evaluator_counts_what_is_found():

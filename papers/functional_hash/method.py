@@ -1,27 +1,28 @@
-"""Functional hashing: candidates of a search are the same if they compute the same.
+"""Functional hashing: a search caches the fitness of candidates by the function they compute.
 
-Most of what a search over programs or networks proposes was proposed before, in other words: with
-summands exchanged, with steps that nothing reads. A candidate is run once on a small fixed input,
-with fixed seeds, and the numbers that come out are its name:
+Most candidates of a search over programs or networks are equivalent to earlier ones: summands are
+exchanged, or steps added whose result is not used. A candidate is run once on a small fixed input
+with fixed seeds, and its hash is that of the outputs v:
 
     h <- sha256(h, exponent of v), h <- sha256(h, first bits of the mantissa of v)   for each v
 
-Under its name stand the mean fitness and the number of evaluations that made it:
+The cache maps the hash to the mean fitness and the number of evaluations:
 
-    unknown                    evaluate, remember
-    fewer than ``max_evals``   evaluate again and average: for fitness with noise
-    otherwise                  the mean; only the hash was paid. With ``remove_probability`` the
-                               entry is then forgotten, so that no lucky one lasts
+    not in the cache           evaluate and store
+    fewer than ``max_evals``   evaluate again and average, for a noisy fitness
+    otherwise                  return the mean, at the cost of the hash only; the entry is then
+                               removed with ``remove_probability``, so that no overestimate persists
 
-What is run for a name is up to the search: a program on random inputs, a network for a few steps
-of training. Networks need weights by which equivalent ones agree: ``symmetric_variables`` draws
-them by the kind of operation instead of its place, and alike for all states that are concatenated.
+The hashed outputs depend on the search: those of a program on random inputs, or of a network after
+a few training steps. Networks need weights for which equivalent genotypes agree:
+``symmetric_variables`` draws them by the kind of an operation instead of its position, and equally
+for all concatenated states.
 
 Gillard et al., Unified Functional Hashing in Automatic Machine Learning, 2023. Headline: large
 savings on NAS-Bench-101 and in the discovery of algorithms (factors unconfirmed). The search is
-``papers.functional_hash.search``, cells and their towers are ``vision.models.nasnet``. Different:
-networks are named by the logits of one pass instead of accuracies in training, which costs no
-training and tells more apart.
+``papers.functional_hash.search``, cells and their towers are ``vision.models.nasnet``. Difference:
+networks are hashed by the logits of one forward pass instead of accuracies during training, which
+needs no training and distinguishes more networks.
 """
 
 from __future__ import annotations
@@ -48,10 +49,10 @@ MANTISSA = 52
 
 
 def functional_hash(values: Iterable[float], mantissa_bits: int = 24) -> int:
-    """A whole number below 2^63 of numbers in their order, in float64.
+    """Hash, an integer below 2^63, of a sequence of numbers, taken as float64.
 
-    Numbers whose sign, exponent and first ``mantissa_bits`` (0 to 52) agree count as the same; so
-    do 0 and -0, and all NaN.
+    Numbers that agree in sign, exponent and the first ``mantissa_bits`` (0 to 52) of the mantissa
+    have equal hashes; so do 0 and -0, and all NaN.
     """
     if not 0 <= mantissa_bits <= MANTISSA:
         raise ValueError(f"mantissa_bits={mantissa_bits}: 0 to {MANTISSA}")
@@ -60,19 +61,19 @@ def functional_hash(values: Iterable[float], mantissa_bits: int = 24) -> int:
     bits = numbers.view(np.uint64)
     mantissas = (bits & np.uint64(2**MANTISSA - 1)) >> np.uint64(MANTISSA - mantissa_bits)
     parts = np.stack([bits >> np.uint64(MANTISSA), mantissas], -1).astype(">u8").tobytes()
-    mixed = b""
+    digest = b""
     for i in range(0, len(parts), 8):
-        mixed = hashlib.sha256(mixed + parts[i : i + 8]).digest()
-    return int.from_bytes(mixed[:8], "big") >> 1
+        digest = hashlib.sha256(digest + parts[i : i + 8]).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
 
 
 @dataclasses.dataclass(frozen=True)
 class CacheEntry:
-    """What is known of a function: its mean fitness and the evaluations behind it.
+    """Cached fitness of a function.
 
     Attributes:
-      fitness: mean over the evaluations.
-      count: of evaluations.
+      fitness: mean over evaluations.
+      count: number of evaluations.
     """
 
     fitness: float
@@ -84,16 +85,16 @@ Answer = Literal["miss", "partial", "hit"]
 
 @dataclasses.dataclass
 class Cache(Generic[Candidate]):
-    """``evaluate`` for the functions that are new; see the module.
+    """Calls ``evaluate`` only for functions that are not in the cache; see the module.
 
     Attributes:
-      evaluate: fitness of a candidate, the dear part.
+      evaluate: fitness of a candidate, the expensive part.
       name: the functional hash of a candidate.
-      max_evals: evaluations of a function until it counts as known.
-      remove_probability: of forgetting a function after a full hit.
-      rng: decides that; needed where the probability is above 0.
-      known: name to entry.
-      answers: how often it knew nothing, not enough, enough.
+      max_evals: evaluations of a function before its mean is returned from the cache.
+      remove_probability: of removing an entry after a hit.
+      rng: of the removals; needed where the probability is above 0.
+      known: hash to entry.
+      answers: number of misses, of partial hits (fewer than ``max_evals``) and of hits.
     """
 
     evaluate: Callable[[Candidate], float]
@@ -121,7 +122,7 @@ class Cache(Generic[Candidate]):
         return self.answers["miss"] + self.answers["partial"]
 
     def __call__(self, candidate: Candidate) -> float:
-        """The candidate's fitness, as far as it is known."""
+        """The candidate's fitness: evaluated, averaged or cached."""
         name = self.name(candidate)
         entry = self.known.get(name, CacheEntry(0.0, 0))
         if entry.count < self.max_evals:
@@ -136,11 +137,11 @@ class Cache(Generic[Candidate]):
 
 
 def symmetric_variables(tower: NasNet, shape: tuple[int, ...], seed: int = 0) -> Any:
-    """``(params, model_state)`` for images of ``shape``, as equivalent genotypes share them.
+    """``(params, model_state)`` for images of ``shape``, equal for equivalent genotypes.
 
-    Kernels are normal of variance 1 / fan-in, drawn by what an operation is, not by the step that
-    it belongs to or the side of the sum; those that read the concatenated states of a cell do so
-    alike for every block of ``tower.filters`` channels. The rest is as at the start of training.
+    Kernels are normal of variance 1 / fan-in, seeded by the kind of an operation, not by its step
+    or its side of the sum; kernels that read the concatenated states of a cell are equal for every
+    block of ``tower.filters`` channels. Other parameters have their initial values.
     """
     shapes = jax.eval_shape(
         functools.partial(initialise, tower), jax.random.key(0), jax.ShapeDtypeStruct(shape, "f4")
@@ -154,18 +155,18 @@ def symmetric_variables(tower: NasNet, shape: tuple[int, ...], seed: int = 0) ->
         kind = re.sub(r"step\d+[lr]_", "", name)
         rng = np.random.default_rng([seed, zlib.crc32(kind.encode())])
         channels = leaf.shape[-2]
-        read = tower.filters if re.search("squeeze|previous|head", kind) else channels
-        values = rng.standard_normal((*leaf.shape[:-2], read, leaf.shape[-1]))
-        places = np.arange(channels) % read
-        return jnp.asarray(values[..., places, :] / math.prod(leaf.shape[:-1]) ** 0.5, leaf.dtype)
+        fan_in = tower.filters if re.search("squeeze|previous|head", kind) else channels
+        values = rng.standard_normal((*leaf.shape[:-2], fan_in, leaf.shape[-1]))
+        columns = np.arange(channels) % fan_in
+        return jnp.asarray(values[..., columns, :] / math.prod(leaf.shape[:-1]) ** 0.5, leaf.dtype)
 
     return jax.tree_util.tree_map_with_path(drawn, shapes)
 
 
-def name_of_tower(tower: NasNet, images: jax.Array, seed: int = 0, mantissa_bits: int = 10) -> int:
-    """The functional hash of a tower: of its logits for ``images``, with symmetric weights.
+def hash_of_tower(tower: NasNet, images: jax.Array, seed: int = 0, mantissa_bits: int = 10) -> int:
+    """The functional hash of a tower: of its logits for ``images`` with symmetric weights.
 
-    Equal sums in another order differ by rounding in float32; ``mantissa_bits`` passes over that.
+    Sums in another order differ by float32 rounding, which ``mantissa_bits`` has to cut off.
     """
     variables = symmetric_variables(tower, images.shape, seed)
     logits = forward(tower, *variables, images, train=False)[1]["logits"]

@@ -1,4 +1,4 @@
-"""Search by mutation: regularised evolution, elitism, and random search beside them."""
+"""Evolutionary search: regularised evolution, elitism, and random search as a baseline."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ def search(
     population: int = 50,
     tournament: int = 10,
 ) -> Iterator[tuple[Candidate, float]]:
-    """Proposes candidates one after another, without end: whoever reads stops.
+    """An infinite iterator of evaluated candidates.
 
-    The first ``population`` are drawn at random. Then the fittest of ``tournament`` drawn from the
-    population, without repetition, has a child by one mutation, and the oldest of the population
-    dies (``evolution``; Real et al., Regularized Evolution for Image Classifier Architecture
-    Search, 2019) or the least fit, which may be the child (``elitism``). ``random`` draws always.
-    Of equally fit ones the older is preferred.
+    The first ``population`` are drawn at random. Then the fittest of ``tournament`` members, drawn
+    without replacement, is mutated, and the oldest member is removed (``evolution``; Real et al.,
+    Regularized Evolution for Image Classifier Architecture Search, 2019), or the least fit, which
+    may be the new one (``elitism``). ``random`` draws every candidate at random. Ties go to the
+    older one.
 
     Args:
       draw: a random candidate.
       mutate: a changed copy of a candidate.
       fitness: larger is better; not NaN.
-      rng: of all decisions, also handed to ``draw`` and ``mutate``.
+      rng: of all random choices, also passed to ``draw`` and ``mutate``.
 
     Yields:
       Candidate and fitness.
 
     Raises:
-      ValueError: sizes or a strategy that do not go, on the first ``next``.
+      ValueError: invalid sizes or an unknown strategy, on the first ``next``.
     """
     if strategy not in get_args(Strategy):
         raise ValueError(f"strategy={strategy!r}: one of {', '.join(get_args(Strategy))}")
     if not 1 <= tournament <= population:
         raise ValueError(f"tournament={tournament}: it is 1 to population={population}")
-    alive: list[tuple[Candidate, float]] = []
+    members: list[tuple[Candidate, float]] = []
     while True:
-        if strategy == "random" or len(alive) < population:
+        if strategy == "random" or len(members) < population:
             candidate = draw(rng)
         else:
-            met = sorted(rng.choice(len(alive), tournament, replace=False).tolist())
-            candidate = mutate(alive[max(met, key=lambda i: alive[i][1])][0], rng)
-        found = candidate, fitness(candidate)
-        yield found
+            contestants = sorted(rng.choice(len(members), tournament, replace=False).tolist())
+            candidate = mutate(members[max(contestants, key=lambda i: members[i][1])][0], rng)
+        evaluated = candidate, fitness(candidate)
+        yield evaluated
         if strategy == "random":
             continue
-        alive.append(found)
-        if len(alive) > population:
+        members.append(evaluated)
+        if len(members) > population:
             oldest = strategy == "evolution"
-            alive.pop(0 if oldest else _least(alive))
+            members.pop(0 if oldest else _least(members))
 
 
-def _least(alive: list[tuple[Candidate, float]]) -> int:
-    """The last of those that are least fit."""
-    return min(reversed(range(len(alive))), key=lambda i: alive[i][1])
+def _least(members: list[tuple[Candidate, float]]) -> int:
+    """Index of the least fit member, the last one of ties."""
+    return min(reversed(range(len(members))), key=lambda i: members[i][1])

@@ -11,7 +11,7 @@ import pytest
 from papers.functional_hash.method import (
     Cache,
     functional_hash,
-    name_of_tower,
+    hash_of_tower,
     symmetric_variables,
 )
 from papers.functional_hash.search import search
@@ -111,7 +111,7 @@ def tower(*steps: str) -> NasNet:
 def test_cells_that_compute_the_same_have_one_name():
     images = np.random.default_rng(1).normal(size=(2, 4, 4, 1)).astype(np.float32)
     names = [
-        name_of_tower(tower(*steps), images)  # pyright: ignore[reportArgumentType]
+        hash_of_tower(tower(*steps), images)  # pyright: ignore[reportArgumentType]
         for steps in (
             ("avg3(0)+max3(1)", "sep3(0)+avg3(1)"),
             ("max3(1)+avg3(0)", "avg3(1)+sep3(0)"),  # summands exchanged

@@ -1,22 +1,22 @@
-"""G-SimCLR: contrastive batches in which no two images come from one cluster.
+"""G-SimCLR: contrastive batches with one image per cluster, so that negatives differ in class.
 
-In a contrastive batch the other images count as negatives, those of the same class too. G-SimCLR
-guesses classes without labels, and keeps them apart:
+In a contrastive batch all other images are negatives, those of the same class included. G-SimCLR
+clusters the images without labels and draws batches across clusters:
 
     1. a denoising autoencoder learns from all images (``vision.objectives.reconstruct``);
     2. k-means of its bottleneck, k = batch size, gives every image a pseudo-label
        (``vision.scenario.features.Clusters``);
-    3. every batch takes one image of each cluster, without replacement within an epoch; for a
-       cluster that is used up the one with the most images left steps in (``OnePerCluster``);
-    4. SimCLR on these batches (``vision.objectives.two_views``), whose features are probed after
-       the projection's second layer, after its first, and before it.
+    3. every batch has one image of each cluster, without replacement within an epoch; an exhausted
+       cluster is replaced by the one with the most images left (``OnePerCluster``);
+    4. SimCLR on these batches (``vision.objectives.two_views``), with linear probes after the
+       projection's second layer, after its first, and before it.
 
-They are the stages of ``papers/g_simclr/config.py``; only step 3 is the paper's own.
+These are the stages of ``papers/g_simclr/config.py``; step 3 is the paper's own and is here.
 
 Chakraborty et al., G-SimCLR: Self-Supervised Contrastive Learning with Guided Projection via Pseudo
 Labelling, 2020. Headline: linear probe on CIFAR-10, ResNet-20, 39.4 to 41.01 % after the first
-layer of the projection. What guidance can do ends where k far exceeds the number of classes: then
-random batches hardly repeat a cluster either.
+layer of the projection. With k far above the number of classes the method has no effect, since
+random batches rarely repeat a cluster either.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from vision.data.source import DataError, Source
 
 @dataclasses.dataclass(frozen=True)
 class OnePerCluster:
-    """Groups of ``clusters`` neighbouring positions with a record of every cluster each.
+    """A sampler whose groups of ``clusters`` consecutive positions have a record of every cluster.
 
-    Every record comes once per epoch, but for fewer than ``clusters`` of them, which would not
-    fill a group. With as many clusters as records an epoch is one group, a uniform permutation.
+    Every record comes once per epoch, except for a remainder of fewer than ``clusters`` records.
+    With as many clusters as records an epoch is one group, a uniform permutation.
 
     Attributes:
       clusters: k; the batch size, or a divisor of it.
-      feature: the cluster of a record, an integer.
+      feature: name of the cluster of a record, an integer.
     """
 
     clusters: int
@@ -69,8 +69,8 @@ class OnePerCluster:
 class _OnePerCluster:
     clusters: int
     groups: Groups
-    cluster: np.ndarray  # int64 (L,), which cluster serves a position
-    number: np.ndarray  # int64 (L,), and its how manieth record
+    cluster: np.ndarray  # int64 (L,), cluster of a position
+    number: np.ndarray  # int64 (L,), index of the record within the cluster
 
     def epoch_length(self, num_examples: int) -> int:
         return len(self.cluster)
@@ -86,14 +86,15 @@ class _OnePerCluster:
 
 
 def deal(sizes: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
-    """Which cluster serves each position of an epoch, and its how manieth record that is.
+    """Assigns a cluster to each position of an epoch, and a record within the cluster.
 
     Args:
       sizes: records of each cluster, int (C,), C at most ``clusters``.
       clusters: positions of a group.
 
     Returns:
-      int64 (L,) twice, L the greatest multiple of ``clusters`` that is at most ``sum(sizes)``.
+      Cluster and index within it, both int64 (L,), L the largest multiple of ``clusters`` that is
+      at most ``sum(sizes)``.
     """
     used = np.zeros(len(sizes), np.int64)
     cluster, number = [], []
@@ -101,21 +102,23 @@ def deal(sizes: np.ndarray, clusters: int) -> tuple[np.ndarray, np.ndarray]:
         group = [c for c in range(len(sizes)) if used[c] < sizes[c]]
         used[group] += 1
         numbers = [int(used[c]) - 1 for c in group]
-        left = [(int(used[c] - sizes[c]), c) for c in group if used[c] < sizes[c]]
-        heapq.heapify(left)
+        spare = [(int(used[c] - sizes[c]), c) for c in group if used[c] < sizes[c]]
+        heapq.heapify(spare)
         while len(group) < clusters:
-            more, c = left[0]
+            remaining, c = spare[0]
             group.append(c)
             numbers.append(int(used[c]))
             used[c] += 1
-            heapq.heapreplace(left, (more + 1, c)) if more + 1 < 0 else heapq.heappop(left)
+            heapq.heapreplace(spare, (remaining + 1, c)) if remaining + 1 < 0 else heapq.heappop(
+                spare
+            )
         cluster += group
         number += numbers
     return np.asarray(cluster, np.int64), np.asarray(number, np.int64)
 
 
 def same_class_rate(labels: np.ndarray, batch_size: int) -> float:
-    """Share of the pairs within batches that have one class, of labels (N,) in batch order."""
+    """Share of pairs within batches that have the same class; labels (N,) are in batch order."""
     batches = labels[: len(labels) // batch_size * batch_size].reshape(-1, batch_size)
     same = (batches[:, :, None] == batches[:, None, :]).sum((1, 2)) - batch_size
     return float(same.mean() / (batch_size * (batch_size - 1)))

@@ -1,4 +1,4 @@
-"""Grad-CAM and guided gradients of the networks that captum was asked about."""
+"""Grad-CAM and guided gradients of the test networks whose results by captum are stored."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from vision.train.tower import Tap
 
 @jax.jit
 def computed() -> dict[str, jax.Array]:
-    """Maps of the CNN, NHWC, by their names in captum's answers."""
+    """Maps of the CNN, NHWC, by their names in captum's results."""
     p = captum_cases.golden()
     x, target = jnp.asarray(captum_cases.last(p["cnn/x"])), p["cnn/target"]
 

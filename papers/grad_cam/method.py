@@ -1,4 +1,4 @@
-"""Grad-CAM: the last feature maps, weighted by how much each one moves the answer.
+"""Grad-CAM: class activation maps from the gradient of a logit with respect to feature maps.
 
 Selvaraju et al., Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization,
 2017. Headline: VGG-16 on ILSVRC val localises with an error of 56.51 (top-1) and 46.41 (top-5);
@@ -8,18 +8,18 @@ Of the maps A_k (h, w) at a site and a scalar y, the logit of a class before the
 
     alpha_k = (1 / hw) sum_ij dy / dA_kij,        L = max(0, sum_k alpha_k A_k),
 
-brought to the image's size (bilinear) and divided by its largest value. What speaks against the
-class has -dy/dA in the place of dy/dA (``counterfactual``). Where y is linear in the maps' means,
-alpha_k is the head's weight over hw, and L before max(0, .) is CAM over hw.
+resized to the image (bilinear) and divided by its maximum. Evidence against the class uses -dy/dA
+instead of dy/dA (``counterfactual``). Where y is linear in the maps' means, alpha_k is the head's
+weight over hw, and L before max(0, .) is CAM over hw.
 
 *Guided backpropagation* (Springenberg et al., 2015) is the gradient at the pixels with another rule
-for ReLU, which passes only what is positive, where it was positive: c_in = c 1[x > 0] 1[c > 0].
+for ReLU, which passes positive cotangents at positive inputs only: c_in = c 1[x > 0] 1[c > 0].
 *Guided Grad-CAM* is the product of both.
 
 In a vision transformer the tokens of a block, without the prefix, are the maps. With a class token
-the head reads nothing else of the last block, and the site is the block before it: ``block10`` of
-12. (The paper is about convolutional networks; implementations take the input of the last block
-after its norm, which differs by that norm.) Which layer's maps is the user's choice here as there.
+the head reads only this token of the last block, so the site is the block before: ``block10`` of
+12. (The paper is about convolutional networks; other implementations for transformers take the
+input of the last block after its norm.) The layer is chosen by the user, as in the paper.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class GradCam:
     """A map for ``vision.evaluators.attribution``.
 
     Attributes:
-      site: of the tower whose activation (B, h, w, K) or (B, prefix + h w, K) is taken.
-      prefix: tokens before the patches.
-      counterfactual: what speaks against the class.
-      guided: times the guided gradient, the largest of absolute values over channels.
+      site: site of the tower, with an activation (B, h, w, K) or (B, prefix + h w, K).
+      prefix: number of tokens before the patches.
+      counterfactual: evidence against the class instead of for it.
+      guided: multiply by the guided gradient, the maximum over channels of its absolute value.
     """
 
     site: str = "map"
@@ -60,21 +60,21 @@ class GradCam:
         """
         activation, gradient = at_site(lambda tap: asked(images, tap), self.site)
         height, width = images.shape[1:3]
-        maps, slopes = (
+        maps, gradients = (
             as_maps(x[:, self.prefix :] if x.ndim == 3 else x, (height, width))
             for x in (activation, gradient)
         )
-        cam = weighted(maps, -slopes if self.counterfactual else slopes)
+        cam = weighted(maps, -gradients if self.counterfactual else gradients)
         heat = jax.image.resize(jnp.maximum(cam, 0), images.shape[:3], "bilinear")
         if self.guided:
             heat = heat * jnp.abs(guided_gradient(asked, images)).max(-1)
-        top = heat.max((1, 2), keepdims=True)
-        return heat / jnp.where(top > 0, top, 1)
+        peak = heat.max((1, 2), keepdims=True)
+        return heat / jnp.where(peak > 0, peak, 1)
 
 
-def weighted(maps: jax.Array, slopes: jax.Array) -> jax.Array:
-    """Sum over k of alpha_k A_k, of maps and gradients (B, h, w, K): float32 (B, h, w)."""
-    alpha = slopes.astype(jnp.float32).mean((1, 2))
+def weighted(maps: jax.Array, gradients: jax.Array) -> jax.Array:
+    """Sum over k of alpha_k A_k of maps and gradients, both (B, h, w, K): float32 (B, h, w)."""
+    alpha = gradients.astype(jnp.float32).mean((1, 2))
     return jnp.einsum("bhwk,bk->bhw", maps.astype(jnp.float32), alpha)
 
 
@@ -101,7 +101,7 @@ def guided_gradient(asked: Asked, images: jax.Array) -> jax.Array:
 def _guided(operation: Operation, cotangents: Cotangents) -> Cotangents:
     if operation.name != "max" or "relu" not in operation.calls:
         return vjp(operation, cotangents)
-    [place], [c] = operation.dependent, cotangents
+    [place], [cotangent] = operation.dependent, cotangents
     passed: Cotangents = [None, None]
-    passed[place] = jnp.where((operation.inputs[place].array > 0) & (c > 0), c, 0)
+    passed[place] = jnp.where((operation.inputs[place].array > 0) & (cotangent > 0), cotangent, 0)
     return passed

@@ -35,7 +35,7 @@ from configs.parts.small_dual import (
     world,
 )
 from configs.parts.small_pairs import COLOURS, SHAPES, SIZES, transformer
-from papers.inquire.method import full_rank, numbers
+from papers.inquire.method import full_rank, retrieval_metrics
 from vision.blocks.ranking import Places, rank
 from vision.config.specs import spec
 from vision.data import ops
@@ -155,7 +155,8 @@ def largest_error() -> float:
             continue
         vectors = rng.normal(size=(size, 4)), rng.normal(size=(1, 4))
         scores = (vectors[0].astype(np.float32) @ vectors[1].astype(np.float32).T)[:, 0]
-        ours = numbers(rank(vectors[1], vectors[0], lambda _: np.flatnonzero(positive)), k)  # noqa: B023
+        places = rank(vectors[1], vectors[0], lambda _: np.flatnonzero(positive))  # noqa: B023
+        ours = retrieval_metrics(places, k)
         shown = positive[np.argsort(-scores, kind="stable")][:k]
         hits, falling = shown.sum(), -np.arange(k, dtype=float)
         precision = average_precision_score(shown, falling) if hits else 0.0
@@ -173,4 +174,4 @@ def largest_error() -> float:
 def test_average_precision_of_the_card():
     """Relevances 1, 0, 1 with four relevant images."""
     places = Places(np.array([[0, 2, 7, 9]]), np.array([4]))
-    assert numbers(places, 3)["map"] == np.float64((1 + 2 / 3) / 3)
+    assert retrieval_metrics(places, 3)["map"] == np.float64((1 + 2 / 3) / 3)

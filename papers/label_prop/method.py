@@ -1,17 +1,18 @@
-"""Label propagation in videos, with every factor of the protocol open.
+"""Video label propagation with every implementation factor of the protocol as a field.
 
 McKee et al., Transfer of Representations to Video Label Propagation: Implementation Factors Matter,
 2022. Headline: with tuned factors an ImageNet ResNet is about level with the best self-supervised
 video features on DAVIS-2017 (J&F in the high 60s; not confirmed).
 
-The masks of the first frame are given; those of the others follow by the likeness of a frozen
-tower's features (``papers.label_prop.propagation`` has the equation). Which layer, how large the
-pictures are, how many frames and cells are looked at, how far off and how sharply: all these move
-the result as much as the features do, so they are fields here and a comparison of features has to
-fix or tune them. Cues are fused by joining unit features of several sites, each times its weight.
+The masks of the first frame are given and propagated to the others by the similarity of a frozen
+tower's features (``papers.label_prop.propagation`` has the equation). The layer, the image size,
+the number of context frames, top-k, radius and temperature affect the result as much as the
+features do, so they are fields here, and a comparison of features has to fix or tune them. Cues are
+fused by concatenating the unit features of several sites, each with a weight.
 
-Labels are soft, one-hot in the first frame, brought to pixels (bilinear), and the largest wins.
-Points are followed as heat maps (a Gaussian of half a cell around each), whose peak is taken.
+Labels are soft, one-hot in the first frame, resized to pixels (bilinear); the prediction is their
+argmax. Points are propagated as heat maps (a Gaussian of half a cell around each), and the peak is
+the prediction.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
+from papers.label_prop.points import heat_maps, peaks
 from papers.label_prop.propagation import Propagation, cells_of
 from papers.label_prop.video import boundary, correct_points, decay, recall, region
 from vision.blocks.sites import activations
@@ -36,12 +38,10 @@ from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.train.objective import Batch, Variables
 
-_SIGMA = 0.5  # cells
-
 
 @dataclasses.dataclass(frozen=True)
 class LabelPropagation:
-    """An evaluator: J and F of propagated masks, and PCK of the middles of boxes.
+    """An evaluator: J and F of propagated masks, and PCK of the centres of boxes.
 
     Yields ``j``, ``f``, ``jf`` (means over objects of their means over frames but the first),
     ``j_recall``, ``f_recall``, ``j_decay``, ``f_decay``; with ``boxes`` ``pck_10`` and ``pck_20``
@@ -50,11 +50,11 @@ class LabelPropagation:
 
     Attributes:
       clips: uint8 ``video`` (B, T, H, W, C) and ``instances`` (B, T, H, W), 0 for background
-        and k + 1 for object k. Objects that the first frame does not show are left out.
-      objects: most objects of a clip.
-      sites: of the tower, whose maps (B, h, w, D) are joined; all of one size.
+        and k + 1 for object k. Objects that are not visible in the first frame are left out.
+      objects: maximum number of objects of a clip.
+      sites: of the tower, whose maps (B, h, w, D) are concatenated; all of one size.
       weights: of each site's unit features; empty for equal ones.
-      propagation: the factors.
+      propagation: the propagation and its factors.
       boxes: name of (B, T, K, 4) boxes, y0, x0, y1, x1; "" for none.
       mean, std: of the tower's normalisation of pixels in 0..1: one for all channels, or one each.
     """
@@ -95,35 +95,37 @@ class LabelPropagation:
                     f"a batch of {self.clips.source.info.name} has no {missing[0]!r}; it has "
                     f"{', '.join(sorted(batch))}"
                 )
-            program = _program(predict, _without_clips(self), _whole(batch["_mask"]))
-            found = jax.device_get(program(ctx.variables, dict(batch)))
-            truth = found["instances"]
-            for i in np.flatnonzero(found["_mask"]):
+            program = _program(predict, _without_clips(self), _replicated(batch["_mask"]))
+            results = jax.device_get(program(ctx.variables, dict(batch)))
+            truth = results["instances"]
+            for i in np.flatnonzero(results["_mask"]):
                 count += 1
-                shown = [k for k in range(1, self.objects + 1) if (truth[i, 0] == k).any()]
-                for k in shown:
+                visible = [k for k in range(1, self.objects + 1) if (truth[i, 0] == k).any()]
+                for k in visible:
                     frames = range(1, truth.shape[1])
-                    pairs = [(found["masks"][i, t] == k, truth[i, t] == k) for t in frames]
+                    pairs = [(results["masks"][i, t] == k, truth[i, t] == k) for t in frames]
                     regions.append(np.asarray([region(*pair) for pair in pairs]))
                     boundaries.append(np.asarray([boundary(*pair) for pair in pairs]))
-                if self.boxes and shown:
-                    given = found["boxes"][i].astype(np.float64)[:, np.asarray(shown) - 1]
-                    size = (given[0, :, 2:] - given[0, :, :2]).max(-1)
-                    middle = (given[1:, :, :2] + given[1:, :, 2:] - 1) / 2
-                    mine = found["points"][i, 1:][:, np.asarray(shown) - 1]
-                    for share, right in points.items():
-                        right.append(correct_points(mine, middle, size, share / 100).ravel())
+                if self.boxes and visible:
+                    boxes = results["boxes"][i].astype(np.float64)[:, np.asarray(visible) - 1]
+                    size = (boxes[0, :, 2:] - boxes[0, :, :2]).max(-1)
+                    centres = (boxes[1:, :, :2] + boxes[1:, :, 2:] - 1) / 2
+                    predicted = results["points"][i, 1:][:, np.asarray(visible) - 1]
+                    for share, correct in points.items():
+                        correct.append(
+                            correct_points(predicted, centres, size, share / 100).ravel()
+                        )
         if not regions:
             raise DataError(f"{self.clips.source.info.name}: no object to follow")
         both = {"j": np.stack(regions), "f": np.stack(boundaries)}
         yield from ((name, float(x.mean())) for name, x in both.items())
         yield "jf", float(both["j"].mean() + both["f"].mean()) / 2
         for name, x in both.items():
-            yield f"{name}_recall", float(np.mean([recall(each) for each in x]))
-            yield f"{name}_decay", float(np.mean([decay(each) for each in x]))
-        for share, right in points.items():
-            if right:
-                yield f"pck_{share}", float(np.concatenate(right).mean())
+            yield f"{name}_recall", float(np.mean([recall(curve) for curve in x]))
+            yield f"{name}_decay", float(np.mean([decay(curve) for curve in x]))
+        for share, correct in points.items():
+            if correct:
+                yield f"pck_{share}", float(np.concatenate(correct).mean())
         yield "objects", len(regions)
         yield "clips", count
         x = np.arange(1, both["j"].shape[1] + 1, dtype=np.float64)
@@ -131,81 +133,62 @@ class LabelPropagation:
         yield "j_by_frame", Curve(lines, "frame", "J and F")
 
 
-def _without_clips(of: LabelPropagation) -> Any:
-    """All that a program is made of."""
-    return dataclasses.replace(of, clips=None)  # pyright: ignore[reportArgumentType]
+def _without_clips(evaluator: LabelPropagation) -> Any:
+    """The evaluator without its data: what the compiled program depends on."""
+    return dataclasses.replace(evaluator, clips=None)  # pyright: ignore[reportArgumentType]
 
 
-def _whole(x: jax.Array) -> Any:
-    """Whole on every device, so that every process can read it."""
+def _replicated(x: jax.Array) -> Any:
+    """A sharding that replicates ``x`` on every device, so that every process can read it."""
     if isinstance(x.sharding, NamedSharding):
         return NamedSharding(x.sharding.mesh, PartitionSpec())
     return x.sharding
 
 
 @functools.lru_cache(maxsize=32)
-def _program(predict: Predict, of: LabelPropagation, sharding: Any) -> Any:
-    reach: Any = predict
-    classes = of.objects + 1
+def _program(predict: Predict, evaluator: LabelPropagation, sharding: Any) -> Any:
+    predict_with_tap: Any = predict
+    classes = evaluator.objects + 1
 
     def program(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
         video = batch["video"]
         clips, frames, height, width, channels = video.shape
         pixels = video.reshape(clips * frames, height, width, channels).astype(jnp.float32) / 255
-        images = (pixels - jnp.asarray(of.mean)) / jnp.asarray(of.std)
-        found = activations(lambda tap: reach(variables, {"image": images}, tap), of.sites)
-        features = fused(found, of.weights)
+        images = (pixels - jnp.asarray(evaluator.mean)) / jnp.asarray(evaluator.std)
+        maps = activations(
+            lambda tap: predict_with_tap(variables, {"image": images}, tap), evaluator.sites
+        )
+        features = fused(maps, evaluator.weights)
         size: Any = features.shape[1:3]
         features = features.reshape(clips, frames, *features.shape[1:])
         first = jax.nn.one_hot(batch["instances"][:, 0].astype(jnp.int32), classes)
 
-        def clip(given: Any) -> dict[str, jax.Array]:
-            features, first, *boxes = given
-            labels = of.propagation(features, cells_of(first, size))
+        def clip(inputs: Any) -> dict[str, jax.Array]:
+            features, first, *boxes = inputs
+            labels = evaluator.propagation(features, cells_of(first, size))
             large = jax.image.resize(labels, (frames, height, width, classes), "linear")
-            made = {"masks": jnp.argmax(large, -1).astype(jnp.uint8)}
+            predictions = {"masks": jnp.argmax(large, -1).astype(jnp.uint8)}
             if boxes:
                 scale = jnp.asarray([height / size[0], width / size[1]])
-                middles = (boxes[0][0, :, :2] + boxes[0][0, :, 2:]) / 2 / scale - 0.5
-                heat = of.propagation(features, bumps(middles, size))
-                made["points"] = (peaks(heat) + 0.5) * scale - 0.5
-            return made
+                centres = (boxes[0][0, :, :2] + boxes[0][0, :, 2:]) / 2 / scale - 0.5
+                heat = evaluator.propagation(features, heat_maps(centres, size))
+                predictions["points"] = (peaks(heat) + 0.5) * scale - 0.5
+            return predictions
 
-        given = (features, first, *((batch[of.boxes],) if of.boxes else ()))
-        kept = {"instances": batch["instances"], "_mask": batch["_mask"]}
-        if of.boxes:
-            kept["boxes"] = batch[of.boxes]
-        return {**jax.lax.map(clip, given), **kept}
+        inputs = (features, first, *((batch[evaluator.boxes],) if evaluator.boxes else ()))
+        outputs = {"instances": batch["instances"], "_mask": batch["_mask"]}
+        if evaluator.boxes:
+            outputs["boxes"] = batch[evaluator.boxes]
+        return {**jax.lax.map(clip, inputs), **outputs}
 
     return jax.jit(program, out_shardings=sharding)
 
 
 def fused(maps: list[jax.Array], weights: tuple[float, ...]) -> jax.Array:
     """Unit features of maps (N, h, w, D_s), each times its weight, side by side."""
-    joined = []
+    parts = []
     for x, weight in zip(maps, weights or (1.0,) * len(maps), strict=True):
         x = x.astype(jnp.float32)
         length = jnp.sqrt((x**2).sum(-1, keepdims=True))
-        joined.append(math.sqrt(weight) * x / jnp.where(length > 0, length, 1))
-    return jnp.concatenate(joined, -1)
-
-
-def bumps(points: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Heat maps (h, w, P) with a Gaussian around each of ``points`` (P, 2), in cells."""
-    places = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in size), indexing="ij"), -1)
-    square = ((places[:, :, None] - points) ** 2).sum(-1)
-    return jnp.exp(-square / (2 * _SIGMA**2))
-
-
-def peaks(heat: jax.Array) -> jax.Array:
-    """Of heat maps (T, h, w, P): (T, P, 2), the largest value's place, weighted with its
-    neighbours one cell around."""
-    frames, height, width, count = heat.shape
-    best = jnp.argmax(heat.reshape(frames, -1, count), 1)
-    at = jnp.stack(jnp.unravel_index(best, (height, width)), -1)
-    places = jnp.stack(jnp.meshgrid(jnp.arange(height), jnp.arange(width), indexing="ij"), -1)
-    apart = jnp.abs(places[None, :, :, None] - at[:, None, None])
-    near = jnp.where((apart <= 1).all(-1), heat, 0)
-    total = near.sum((1, 2))
-    mean = jnp.einsum("thwp,hwc->tpc", near, places.astype(jnp.float32))
-    return mean / jnp.where(total > 0, total, 1)[..., None]
+        parts.append(math.sqrt(weight) * x / jnp.where(length > 0, length, 1))
+    return jnp.concatenate(parts, -1)

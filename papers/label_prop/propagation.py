@@ -1,4 +1,4 @@
-"""Labels carried from frame to frame by the likeness of features: attention over a memory."""
+"""Propagation of labels from frame to frame: attention over the features of context frames."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from vision.config.ranges import Finite, NonNegative, Positive, checked
 @dataclasses.dataclass(frozen=True)
 @checked
 class Propagation:
-    """Every cell of a frame gets the labels of the cells of earlier frames that it is like.
+    """Every cell of a frame gets a weighted mean of the labels of similar cells of earlier frames.
 
     With unit features f, cell i of frame t and cells j of its context (the first frame and the
-    last ``context`` ones), a_ij = f_i . f_j / temperature; only cells within ``radius`` count, of
-    these the ``top_k`` most alike; w = softmax(a), and y_i = sum_j w_ij y_j.
+    last ``context`` ones), a_ij = f_i . f_j / temperature; of the cells within ``radius`` the
+    ``top_k`` most similar are kept; w = softmax(a), and y_i = sum_j w_ij y_j.
 
     Attributes:
-      top_k: cells that are kept; None for all.
+      top_k: number of cells that are kept; None for all.
       radius: Euclidean, in cells; None for no bound.
-      context: earlier frames beside the first, 1 or more.
+      context: number of earlier frames besides the first, 1 or more.
       temperature: positive.
-      first: whether the first frame, whose labels are given, is always looked at.
-      first_unbounded: whether the radius holds there too, or not.
-      per_frame: ``top_k`` of every frame of the context, not of all together.
-      softmax_first: the softmax is over all cells within the radius, before ``top_k``; what is
-        kept then adds up to less than 1.
-      renormalise: labels of a cell are made to add up to 1 before they are carried on.
+      first: whether the first frame, whose labels are given, is always in the context.
+      first_unbounded: whether the radius does not apply to the first frame.
+      per_frame: ``top_k`` per frame of the context, instead of over all frames.
+      softmax_first: the softmax is over all cells within the radius, before ``top_k``; the kept
+        weights then sum to less than 1.
+      renormalise: the labels of a cell are normalised to sum 1 before they are propagated further.
     """
 
     top_k: Positive[int] | None = 10
@@ -46,7 +46,7 @@ class Propagation:
         """Labels of all frames.
 
         Args:
-          features: (T, h, w, D); their length does not matter.
+          features: (T, h, w, D), normalised here.
           labels: (h, w, C) of the first frame, 0 or more.
 
         Returns:
@@ -56,62 +56,71 @@ class Propagation:
         features = features.astype(jnp.float32)
         length = jnp.sqrt(jnp.sum(features**2, -1, keepdims=True))
         unit = features / jnp.where(length > 0, length, 1)
-        made = jnp.zeros((frames, *labels.shape), jnp.float32).at[0].set(labels)
+        propagated = jnp.zeros((frames, *labels.shape), jnp.float32).at[0].set(labels)
 
-        def frame(made: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
+        def frame(propagated: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
             earlier = t - 1 - jnp.arange(self.context)
-            # Where the first frame is there anyway, it does not come a second time.
-            there = jnp.concatenate([jnp.array([self.first]), earlier >= int(self.first)])
-            places = jnp.concatenate([jnp.array([0]), jnp.maximum(earlier, 0)])
-            new = self._frame(unit[t], unit[places], made[places], there)
+            # The first frame is not counted twice where it is always in the context.
+            valid = jnp.concatenate([jnp.array([self.first]), earlier >= int(self.first)])
+            indices = jnp.concatenate([jnp.array([0]), jnp.maximum(earlier, 0)])
+            new = self._frame(unit[t], unit[indices], propagated[indices], valid)
             if self.renormalise:
                 total = new.sum(-1, keepdims=True)
                 new = new / jnp.where(total > 0, total, 1)
-            return made.at[t].set(new.reshape(height, width, -1)), None
+            return propagated.at[t].set(new.reshape(height, width, -1)), None
 
-        return jax.lax.scan(frame, made, jnp.arange(1, frames))[0]
+        return jax.lax.scan(frame, propagated, jnp.arange(1, frames))[0]
 
     def _frame(
-        self, query: jax.Array, memory: jax.Array, labels: jax.Array, there: jax.Array
+        self, query: jax.Array, memory: jax.Array, labels: jax.Array, valid: jax.Array
     ) -> jax.Array:
-        """(h w, C) of features (h, w, D) and of the context's (M, h, w, D), (M, h, w, C)."""
+        """Labels (h w, C) of a frame.
+
+        Args:
+          query: features (h, w, D) of the frame.
+          memory: features (M, h, w, D) of the context.
+          labels: (M, h, w, C) of the context.
+          valid: bool (M,), which frames of the context exist.
+        """
         count, height, width, _ = memory.shape
         rows, columns = jnp.arange(height), jnp.arange(width)
         flat = labels.reshape(count * height * width, -1)
 
-        def row(given: tuple[jax.Array, jax.Array]) -> jax.Array:
-            features, y = given
-            alike = jnp.einsum("xd,mvud->xmvu", features, memory) / self.temperature
+        def row(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+            features, y = inputs
+            similarity = jnp.einsum("xd,mvud->xmvu", features, memory) / self.temperature
             near = jnp.ones((width, height, width), bool)
             if self.radius is not None:
-                apart = (rows[:, None] - y) ** 2 + (columns[:, None, None] - columns) ** 2
-                near = apart <= self.radius**2
-            seen = near[:, None] & there[:, None, None]
+                squared = (rows[:, None] - y) ** 2 + (columns[:, None, None] - columns) ** 2
+                near = squared <= self.radius**2
+            visible = near[:, None] & valid[:, None, None]
             if self.first_unbounded:
-                seen = seen.at[:, 0].set(there[0])
-            alike = jnp.where(seen, alike, -jnp.inf)
+                visible = visible.at[:, 0].set(valid[0])
+            similarity = jnp.where(visible, similarity, -jnp.inf)
             groups = count if self.per_frame else 1
-            return self._weights(alike.reshape(width, groups, -1)) @ flat
+            return self._weights(similarity.reshape(width, groups, -1)) @ flat
 
         return jax.lax.map(row, (query, rows)).reshape(height * width, -1)
 
-    def _weights(self, alike: jax.Array) -> jax.Array:
-        """(n, groups, cells), minus infinity where nothing may be seen, to weights (n, all)."""
-        score = alike.reshape(len(alike), -1)
-        every = jax.nn.softmax(score, -1) if self.softmax_first else None
-        if self.top_k is not None and self.top_k < alike.shape[-1]:
-            _, best = jax.lax.top_k(alike, self.top_k)
+    def _weights(self, similarity: jax.Array) -> jax.Array:
+        """Logits (n, groups, cells), -inf for masked cells, to weights (n, groups * cells)."""
+        logits = similarity.reshape(len(similarity), -1)
+        probabilities = jax.nn.softmax(logits, -1) if self.softmax_first else None
+        if self.top_k is not None and self.top_k < similarity.shape[-1]:
+            _, best = jax.lax.top_k(similarity, self.top_k)
             n, group = jnp.indices(best.shape[:2])
-            kept = jnp.zeros(alike.shape, bool).at[n[..., None], group[..., None], best].set(True)
-            kept = kept.reshape(score.shape)
+            kept = (
+                jnp.zeros(similarity.shape, bool).at[n[..., None], group[..., None], best].set(True)
+            )
+            kept = kept.reshape(logits.shape)
         else:
-            kept = jnp.ones(score.shape, bool)
-        if every is not None:
-            return jnp.where(kept, every, 0)
-        return jax.nn.softmax(jnp.where(kept, score, -jnp.inf), -1)
+            kept = jnp.ones(logits.shape, bool)
+        if probabilities is not None:
+            return jnp.where(kept, probabilities, 0)
+        return jax.nn.softmax(jnp.where(kept, logits, -jnp.inf), -1)
 
 
 def cells_of(labels: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """One-hot (H, W, C) as one-hot (h, w, C): of each cell the label that most of it has."""
+    """One-hot (H, W, C) to one-hot (h, w, C): the most frequent label of each cell."""
     small = jax.image.resize(labels.astype(jnp.float32), (*size, labels.shape[-1]), "linear")
     return jax.nn.one_hot(jnp.argmax(small, -1), labels.shape[-1])

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.label_prop.method import LabelPropagation, bumps, fused, peaks
+from papers.label_prop.method import LabelPropagation, fused
+from papers.label_prop.points import heat_maps, peaks
 from papers.label_prop.propagation import Propagation
 from tests.evaluators.linear_dual import run
 from vision.blocks.sites import SiteError
@@ -65,7 +66,7 @@ def test_parts():
     joined = np.asarray(fused(maps, (1.0, 3.0)))
     np.testing.assert_allclose((joined**2).sum(-1), 4, rtol=1e-5)
     points = jnp.asarray([[1.25, 3.0], [0.0, 0.0]])
-    np.testing.assert_allclose(peaks(bumps(points, (5, 6))[None])[0], points, atol=0.15)
+    np.testing.assert_allclose(peaks(heat_maps(points, (5, 6))[None])[0], points, atol=0.15)
 
 
 def test_what_is_missing_is_said():

@@ -1,18 +1,19 @@
-"""Loki: the label that is nearest on average, so that a classifier can name what it never saw.
+"""Loki: predict the Frechet mean over labels in a metric space, so that unseen labels are possible.
 
-Labels lie in a metric space: a tree, a line, embeddings of their names. A classifier knows K of N
-labels. Its probabilities weigh the squared distances to those, and the answer is the label of all
-N with the least mean: the Frechet mean instead of the argmax,
+Labels lie in a metric space: a tree, a line, embeddings of their names. A classifier is trained on
+K of N labels. Its probabilities weight the squared distances to these, and the prediction is the
+label of all N with the smallest mean, the Frechet mean instead of the argmax:
 
     y(x) = argmin_y sum_i p(l_i | x) d(y, l_i)^2.
 
-One product of matrices, no training. A label between likely ones wins although it was never
-observed. Where different labels are all 1 apart and all observed, it is the argmax. Probabilities
-have to be calibrated: too little confidence draws every answer to the middle.
+This is one matrix product, without training. A label between likely ones is predicted although it
+was never observed. Where all labels are observed and all distances between different labels are 1,
+it is the argmax. Probabilities have to be calibrated: underconfidence draws every prediction to
+the centre.
 
 Roberts et al., Geometry-Aware Adaptation for Pretrained Models, 2023. Headline: up to 29.7 % better
 than SimCLR's argmax on ImageNet (relative), 10.5 % on CLIP with a metric from its own text
-embeddings. The trainable variant and the choice of which label to observe next are not here.
+embeddings. Not here: the trainable variant and the selection of the next label to observe.
 """
 
 from __future__ import annotations
@@ -31,15 +32,15 @@ from vision.metrics.arrays import blocks, class_indices, matrix, softmax_parts
 
 def squared_distances(positions: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """(N, K) squared Euclidean distances of labels at ``positions`` (N, D) to observed ones."""
-    apart = positions[:, None] - positions[None, np.asarray(observed)]
-    return np.sum(np.asarray(apart, np.float64) ** 2, -1)
+    differences = positions[:, None] - positions[None, np.asarray(observed)]
+    return np.sum(np.asarray(differences, np.float64) ** 2, -1)
 
 
 def frechet(probabilities: np.ndarray, squared: np.ndarray) -> np.ndarray:
-    """int64 (B,): of N labels the one with the least mean squared distance, the first of equals.
+    """int64 (B,): the label of N with the smallest mean squared distance, the first one of ties.
 
     Args:
-      probabilities: (B, K) of the observed labels. NaN makes an answer of -1.
+      probabilities: (B, K) of the observed labels. Rows with NaN give -1.
       squared: (N, K) squared distances of all labels to the observed ones.
 
     Raises:
@@ -57,10 +58,10 @@ def frechet(probabilities: np.ndarray, squared: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class GeometricAnswers:
-    """A classifier of some labels, asked about all of them, by argmax and by Loki.
+    """A classifier trained on some labels, evaluated on all of them, by argmax and by Loki.
 
     Yields for ``argmax`` and ``loki`` ``<rule>_top1``, ``<rule>_squared`` (mean squared distance of
-    answer and label) and ``<rule>_unseen_top1`` (of records whose label was not observed), then
+    prediction and label) and ``<rule>_unseen_top1`` (records whose label was not observed), then
     ``examples`` and ``unseen``, and, only where there are any, ``unlabelled`` and ``nan_examples``
     (wrong, and left out of the distances).
 
@@ -68,8 +69,8 @@ class GeometricAnswers:
       data: records of all labels, 0..N - 1.
       observed: label of each of the K columns of the logits.
       positions: of all N labels; empty where ``means`` is given.
-      means: records of all labels, the means of whose features are the positions.
-      temperature: that logits are divided by.
+      means: records of all labels; the positions are the means of their features.
+      temperature: divisor of the logits.
       logits, features: names of (B, K) and (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
@@ -96,35 +97,35 @@ class GeometricAnswers:
           DataError: no labelled record, an observed label that is none, a label without records.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        where = self._positions(predict, ctx)
+        positions = self._positions(predict, ctx)
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
-        if rows[self.logits].shape[1] != len(self.observed) or max(self.observed) >= len(where):
+        if rows[self.logits].shape[1] != len(self.observed) or max(self.observed) >= len(positions):
             raise DataError(
                 f"observed={self.observed}: {rows[self.logits].shape[1]} logits, and labels "
-                f"0..{len(where) - 1}"
+                f"0..{len(positions) - 1}"
             )
-        labels = class_indices(self.label, rows[self.label], None, len(where))
-        known = labels >= 0
-        if not known.any():
+        labels = class_indices(self.label, rows[self.label], None, len(positions))
+        labelled = labels >= 0
+        if not labelled.any():
             raise DataError(f"{self.data.source.info.name}: no record has {self.label!r}")
-        logits, labels = rows[self.logits][known], labels[known]
-        top, rest = softmax_parts(logits, self.temperature)
-        logs = (logits.astype(np.float64) - top[:, None]) / self.temperature - rest[:, None]
-        columns, seen = np.array(self.observed), np.isin(labels, self.observed)
-        every = squared_distances(where, np.arange(len(where)))
+        logits, labels = rows[self.logits][labelled], labels[labelled]
+        largest, log_sums = softmax_parts(logits, self.temperature)
+        logs = (logits.astype(np.float64) - largest[:, None]) / self.temperature - log_sums[:, None]
+        columns, observed = np.array(self.observed), np.isin(labels, self.observed)
+        distances = squared_distances(positions, np.arange(len(positions)))
         nan = np.asarray(np.isnan(logs).any(1))
         rules = {
             "argmax": np.where(nan, -1, columns[np.where(nan[:, None], 0, logs).argmax(1)]),
-            "loki": frechet(np.exp(logs), every[:, columns]),
+            "loki": frechet(np.exp(logs), distances[:, columns]),
         }
-        for name, said in rules.items():
-            yield f"{name}_top1", float((said == labels).mean())
-            yield f"{name}_squared", float(every[said, labels][~nan].mean())
-            if not seen.all():
-                yield f"{name}_unseen_top1", float((said == labels)[~seen].mean())
+        for name, predicted in rules.items():
+            yield f"{name}_top1", float((predicted == labels).mean())
+            yield f"{name}_squared", float(distances[predicted, labels][~nan].mean())
+            if not observed.all():
+                yield f"{name}_unseen_top1", float((predicted == labels)[~observed].mean())
         yield "examples", len(labels)
-        yield "unseen", int((~seen).sum())
-        for name, count in (("unlabelled", (~known).sum()), ("nan_examples", nan.sum())):
+        yield "unseen", int((~observed).sum())
+        for name, count in (("unlabelled", (~labelled).sum()), ("nan_examples", nan.sum())):
             if count:
                 yield name, int(count)
 

@@ -1,4 +1,4 @@
-"""Bags of instances: an embedding of each, and attention that says how much each one counts."""
+"""Attention pooling over bags of instances: attention-based multiple instance learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class AttentionMIL(nn.Module):
     ``tokens`` (B, N, width) the h; ``attention`` (B, N) float32, which sums to one; ``pooled`` and
     ``embedding`` (B, width) the z; ``logits`` (B, num_classes) where there is a head.
 
-    ``mask`` (B, N) bool says which instances there are; None for all. A bag without any has NaN.
+    ``mask`` (B, N) bool marks valid instances; None for all. A bag without any gives NaN.
 
     Attributes:
       width: of the h.

@@ -1,4 +1,4 @@
-"""Bags of another source's records, with a label for the bag: multiple instance learning."""
+"""A source of bags of another source's records, with one label per bag."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from vision.data.table import fields_only
 @dataclasses.dataclass(frozen=True)
 @checked
 class Bags:
-    """Every other bag has a few instances of one class; the others have none.
+    """Bags for multiple instance learning: odd ones have instances of a positive class.
 
     Bag i is a function of the fields and i alone. It has ``image`` float32 [size, H, W, C], 0..1
-    and noise on top; ``label`` int32, 1 where there is a positive instance; and ``positive``
-    bool [size], which instances these are. Instances are drawn with replacement.
+    plus noise; ``label`` int32, 1 with positive instances; and ``positive`` bool [size], the mask
+    of positive instances. Instances are drawn with replacement.
 
     Attributes:
       source: uint8 images of one shape, with integer labels.
-      num_bags: how many.
+      num_bags: number of bags.
       size: instances in a bag.
       positive: the class that makes a bag positive.
-      present: fewest and most of its instances in a positive bag.
+      present: fewest and most positive instances of a positive bag.
       noise: standard deviation of normal noise on every pixel of every instance.
       seed: of the draws.
     """
@@ -50,8 +50,8 @@ class Bags:
         return fields_only(self)
 
     @functools.cached_property
-    def _places(self) -> tuple[np.ndarray, np.ndarray]:
-        """Records of the positive class, and the others."""
+    def _pools(self) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the records of the positive class, and of the others."""
         labels = labels_of(self.source)
         positive = labels == self.positive
         if positive.all() or not positive.any():
@@ -62,14 +62,15 @@ class Bags:
 
     @property
     def info(self) -> SourceInfo:
-        of = self.source.info
+        info = self.source.info
+        image = info.features.get("image")
         return dataclasses.replace(
-            of,
-            name=f"bags of {of.name}",
+            info,
+            name=f"bags of {info.name}",
             num_examples=self.num_bags,
             class_names=("absent", "present"),
             features={
-                "image": f"float32[{self.size},H,W,C], 0..1 and noise: {of.features.get('image')}",
+                "image": f"float32[{self.size},H,W,C], 0..1 plus noise: {image}",
                 "label": "int32, 0..1, whether a positive instance is there",
                 "positive": f"bool[{self.size}], which instances are positive",
             },
@@ -87,10 +88,10 @@ class Bags:
         if label:
             count = rng.integers(self.present[0], self.present[1] + 1)
             positive[rng.permutation(self.size)[:count]] = True
-        inside, outside = self._places
-        ours, others = (rng.integers(0, len(x), self.size) for x in (inside, outside))
-        places = np.where(positive, inside[ours], outside[others])
-        image = np.stack([self.source[int(i)]["image"] for i in places]).astype(np.float32) / 255
+        inside, outside = self._pools
+        positives, negatives = (rng.integers(0, len(x), self.size) for x in (inside, outside))
+        indices = np.where(positive, inside[positives], outside[negatives])
+        image = np.stack([self.source[int(i)]["image"] for i in indices]).astype(np.float32) / 255
         if self.noise:
             image += np.float32(self.noise) * rng.standard_normal(image.shape, np.float32)
         return {"image": image, "label": np.int32(label), "positive": positive}

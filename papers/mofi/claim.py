@@ -26,8 +26,7 @@ import numpy as np
 from configs.parts.drawn import drawn
 from configs.parts.small_dual import embed
 from papers.mofi.config import DESCRIPTIONS, ENTITIES, noisy, of_entities, scenes, small
-from papers.mofi.entities import Gazetteer, linked
-from papers.mofi.method import depicted, frequent
+from papers.mofi.entities import Gazetteer, depicted, frequent, linked
 from vision.config.specs import build, spec
 from vision.data import ops
 from vision.data.pipeline import EvalData

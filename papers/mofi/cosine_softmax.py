@@ -1,4 +1,4 @@
-"""Softmax over the cosines with class vectors, over all classes or over some of very many."""
+"""Cosine softmax over all classes, or over a sample of very many classes."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def cosine_softmax(
     scale: jax.Array,
     margin: float = 0.0,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mean cross-entropy over rows, and the share of rows whose class wins, float32 scalars.
+    """Mean cross-entropy over rows and top-1 accuracy, float32 scalars.
 
-    The classes of the batch compete, and those in ``sample``, each once, for all rows; so a step
-    costs B (B + n) products whatever K is. With every class in ``sample`` it is the full softmax.
-    Classes that lie in neither have no gradient. Nothing corrects for how often a class competes.
+    The softmax is over the classes of the batch and those in ``sample``, each once, for all rows,
+    so that a step costs B (B + n) products for any K. With every class in ``sample`` it is the full
+    softmax. Other classes have no gradient. There is no correction for the sampling probabilities.
 
     Args:
       features: unit vectors (B, D), float32.
@@ -31,19 +31,21 @@ def cosine_softmax(
       valid: bool (B,): rows that count.
       sample: int (n,), 0..K - 1.
       scale: inverse temperature.
-      margin: taken from the cosine with a row's own class.
+      margin: subtracted from the cosine with a row's own class.
     """
-    asked = jnp.concatenate([jnp.where(valid, labels, 0), sample])
-    there = jnp.concatenate([valid, jnp.ones(len(sample), bool)])
-    columns = jnp.arange(len(asked))
-    # Who is asked for more than once competes once, in the first column.
-    place = jnp.full(len(classes), len(asked)).at[jnp.where(there, asked, len(classes))]
-    first = place.min(columns, mode="drop")
-    competes = there & (first[asked] == columns)
-    own = first[asked[: len(labels)]][:, None] == columns
-    cosines = inner("bd,cd->bc", features, unit(classes[asked].astype(jnp.float32)))
-    logits = jnp.where(competes, scale * (cosines - margin * own), NEVER)
-    true = jnp.sum(jnp.where(own, logits, 0.0), 1)
+    candidates = jnp.concatenate([jnp.where(valid, labels, 0), sample])
+    present = jnp.concatenate([valid, jnp.ones(len(sample), bool)])
+    columns = jnp.arange(len(candidates))
+    # A repeated candidate is used once, in its first column.
+    first_column = jnp.full(len(classes), len(candidates)).at[
+        jnp.where(present, candidates, len(classes))
+    ]
+    first = first_column.min(columns, mode="drop")
+    unique = present & (first[candidates] == columns)
+    positive = first[candidates[: len(labels)]][:, None] == columns
+    cosines = inner("bd,cd->bc", features, unit(classes[candidates].astype(jnp.float32)))
+    logits = jnp.where(unique, scale * (cosines - margin * positive), NEVER)
+    true = jnp.sum(jnp.where(positive, logits, 0.0), 1)
     weight = valid / jnp.maximum(jnp.sum(valid), 1)
     losses = jax.nn.logsumexp(logits, 1) - true
     return jnp.sum(losses * weight), jnp.sum((true >= jnp.max(logits, 1)) * weight)

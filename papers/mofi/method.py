@@ -1,12 +1,12 @@
-"""One image tower learns to name entities that were found in the texts beside its images.
+"""MOFI: an image tower trained to classify entities that were linked in alt-texts.
 
 Wu et al., MOFI: Learning Image Representations from Noisy Entity Annotated Images, 2023. Headline:
 86.66 mAP on GPR1200, where CLIP's best tower has 72.19.
 
-From alt-texts to labels (I2E): a linker finds entities in the text beside an image (``linked`` of
-``papers.mofi.entities``); a pair stays if a dual encoder finds the image like the text about
-the entity, x_i . t_e at least a threshold (``depicted``), and an entity stays if it has enough
-images (``frequent``).
+From alt-texts to labels (I2E; ``papers.mofi.entities``): a linker finds entities in the alt-text of
+an image (``linked``); a pair is kept if a dual encoder's similarity of the image and the text about
+the entity, x_i . t_e, reaches a threshold (``depicted``), and an entity if it has enough images
+(``frequent``).
 
 Training, with the pooled features h_i of the image tower shared by both terms and y_i an entity:
 
@@ -14,13 +14,13 @@ Training, with the pooled features h_i of the image tower shared by both terms a
     L_entity = -mean_i log softmax_{c in C}(s (cos_ic - m [c = y_i]))_{y_i}
     L = a L_entity + b L_contrast
 
-Of millions of entities only C compete in a step: those of the batch and ``sampled`` random ones,
-the same for all rows; with all of them it is the full softmax. L_contrast is CLIP's, between the
-image under a projection of its own and a text about the entity, its name or name and description
+The softmax is over C of millions of entities: those of the batch and ``sampled`` random ones, the
+same for all rows; with all of them it is the full softmax. L_contrast is CLIP's, between the image
+embedding, from a separate projection, and a text about the entity, its name or name and description
 (``LabelToCaption(described=0.5)``). b = 0 is the supervised model, a = 0 the contrastive one.
 
-Not confirmed, so ours: threshold, number of sampled entities, s, m. An image has one entity in an
-epoch, where the paper may give it several. Nothing corrects for the sampling.
+Differences: threshold, number of sampled entities, s and m are not confirmed and are ours. An image
+has one entity per epoch, where the paper may use several. The sampling is not corrected for.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from papers.mofi.cosine_softmax import cosine_softmax
 from vision.blocks.contrast import Loss, Softmax
@@ -44,21 +43,8 @@ Tree = Any
 POOLED = "image/pooled"
 
 
-def depicted(
-    pairs: np.ndarray, images: np.ndarray, entities: np.ndarray, threshold: float
-) -> np.ndarray:
-    """The pairs whose image (N, D) is similar enough to the entity's text (E, D), unit vectors."""
-    cosine = np.einsum("pd,pd->p", images[pairs[:, 0]], entities[pairs[:, 1]])
-    return pairs[cosine >= threshold]
-
-
-def frequent(pairs: np.ndarray, fewest: int) -> np.ndarray:
-    """The pairs whose entity has at least ``fewest`` images."""
-    return pairs[np.bincount(pairs[:, 1], minlength=1)[pairs[:, 1]] >= fewest]
-
-
 class _Pooled(Dot):
-    """Compares embeddings, and has the features at hand that they are made of."""
+    """The dot product of embeddings, which also keeps the pooled features."""
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -67,21 +53,21 @@ class _Pooled(Dot):
 
 @dataclasses.dataclass(frozen=True)
 class EntityTasks(BatchCoupled):
-    """Entities by a cosine classifier and by their texts, on one image tower; see the module.
+    """Entity classification and image-text contrast on one image tower; see the module.
 
-    The batch has ``image``, ``text`` and ``label`` int (B,), the entity; -1: none, such a row
-    counts in the contrast alone. What the classifier learns is the network ``entities``.
+    The batch has ``image``, ``text`` and ``label`` int (B,), the entity, or -1 for none: such a row
+    counts in the contrast only. The classifier's parameters are the network ``entities``.
 
     Attributes:
-      model: a dual encoder whose image tower tells ``pooled``; filled in from ``config.model``.
+      model: a dual encoder whose image tower has ``pooled``; filled in from ``config.model``.
       num_entities: K.
-      width: of the classifier's space.
+      width: dimension of the classifier's embedding.
       entity_weight: a.
       contrast_weight: b.
-      sampled: how many random entities compete in a step; None for all K.
+      sampled: number of random entities in the softmax of a step; None for all K.
       scale: s.
       margin: m.
-      criterion: of the contrast, in which rows with the same text are no negatives.
+      criterion: of the contrast, in which rows with the same text are not negatives.
     """
 
     num_entities: int
@@ -109,10 +95,10 @@ class EntityTasks(BatchCoupled):
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = self.contrast.init(key, batch)
         embeddings, _ = jax.eval_shape(lambda: self.encode(variables, batch, Context.evaluation()))
-        features = embeddings[POOLED].shape[-1]
+        feature_width = embeddings[POOLED].shape[-1]
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]
         entities = {
-            "projection": {"kernel": _normal(keys[0], (features, self.width), features)},
+            "projection": {"kernel": _normal(keys[0], (feature_width, self.width), feature_width)},
             "classes": _normal(keys[1], (self.num_entities, self.width), self.width),
             **{name: jnp.float32(x) for name, x in self.scale.parameters().items()},
         }
@@ -136,27 +122,29 @@ class EntityTasks(BatchCoupled):
             loss = self.contrast_weight * contrast
             metrics = {**aux.metrics, "contrast_loss": contrast}
         if self.entity_weight:
-            learned, label = variables.params["entities"], entry(batch, "label")
-            entities, hits = cosine_softmax(
-                _project(embeddings[POOLED], learned),
-                learned["classes"],
+            classifier, label = variables.params["entities"], entry(batch, "label")
+            entity_loss, accuracy = cosine_softmax(
+                _project(embeddings[POOLED], classifier),
+                classifier["classes"],
                 label,
                 batch["_mask"] & (label >= 0),
                 self._sample(ctx),
-                self.scale.value(learned),
+                self.scale.value(classifier),
                 self.margin,
             )
-            loss = loss + self.entity_weight * entities
-            metrics |= {"entity_loss": entities, "entity_accuracy": hits}
+            loss = loss + self.entity_weight * entity_loss
+            metrics |= {"entity_loss": entity_loss, "entity_accuracy": accuracy}
         return loss, Aux(metrics=metrics)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """As ``Contrast``; with images also ``entity/embedding``, unit vectors (B, width) of the
-        classifier, which are the image's ``embedding`` where the classifier is trained."""
+        """As ``Contrast``; with images also ``entity/embedding``, unit vectors (B, width).
+
+        These are the classifier's, and the ``embedding`` of the image if the classifier is trained.
+        """
         features = self.contrast.predict(variables, batch, ctx)
         if POOLED in features:
-            learned = variables.params["entities"]
-            features["entity/embedding"] = _project(features.pop(POOLED), learned)
+            classifier = variables.params["entities"]
+            features["entity/embedding"] = _project(features.pop(POOLED), classifier)
             if self.entity_weight:
                 features["embedding"] = features["entity/embedding"]
         return features
@@ -172,5 +160,5 @@ def _normal(key: jax.Array, shape: tuple[int, ...], fan: int) -> jax.Array:
     return jax.random.normal(key, shape, jnp.float32) * fan**-0.5
 
 
-def _project(pooled: jax.Array, learned: Tree) -> jax.Array:
-    return unit(pooled @ learned["projection"]["kernel"])
+def _project(pooled: jax.Array, classifier: Tree) -> jax.Array:
+    return unit(pooled @ classifier["projection"]["kernel"])

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from papers.mofi.cosine_softmax import cosine_softmax
-from papers.mofi.entities import Gazetteer, Link, linked
-from papers.mofi.method import EntityTasks, depicted, frequent
+from papers.mofi.entities import Gazetteer, Link, depicted, frequent, linked
+from papers.mofi.method import EntityTasks
 from vision.blocks.similarity import unit
 from vision.train.objective import Context
 

@@ -19,7 +19,7 @@ from sklearn.neighbors import NearestCentroid
 
 from configs.parts.drawn import drawn
 from papers.nmc_frozen.config import TASKS, small
-from papers.nmc_frozen.method import answers
+from papers.nmc_frozen.method import nearest_class
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.papers.claims import (
@@ -46,7 +46,7 @@ def parity() -> Parity:
     for task in TASKS:
         rows = np.isin(train["label"], task)
         state = update(state, x[rows], train["label"][rows])
-    assert np.array_equal(answers(state, y), peer.predict(y))
+    assert np.array_equal(nearest_class(state, y), peer.predict(y))
     error = np.abs(np.asarray(state.mean) - peer.centroids_).max() / np.abs(peer.centroids_).max()
     return Parity("scikit-learn", metadata.version("scikit-learn"), float(error))
 

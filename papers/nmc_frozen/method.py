@@ -1,18 +1,18 @@
-"""Nearest mean of a frozen network: a stream of classes learned by adding up features.
+"""Nearest-mean classification on a frozen network, for class-incremental learning.
 
-A pretrained network z = f(x) stays as it is. Of every class c that has come so far two things are
-kept, the sum of its features and their number:
+A pretrained network z = f(x) is frozen. For every class c seen so far the sum of its features and
+their number are stored:
 
     s_c += z,  n_c += 1,      y(x) = argmin_c || f(x) - s_c / n_c ||.
 
-No training, no exemplars, no task's name, one head for all classes. The order of records does not
-matter, nor whether they come one by one, nor whether a class comes back later: sums are sums. What
-was learned of a class is never forgotten; it can only be mistaken for a class that came after it.
-The distance is Euclidean; the cosine is an option, since which one is better is not known.
+There are no training, no exemplars and no task labels, and one head for all classes. The result is
+independent of the order of records, of batching, and of whether a class returns later. The mean of
+a class does not change with later classes; records can only be confused with new classes. The
+distance is Euclidean; the cosine is an option, since it is not known which one is better.
 
 Janson et al., A Simple Baseline that Questions the Use of Pretrained-Models in Continual Learning,
-2022. Headline: 88.53 % on CIFAR-100 in ten tasks with a ViT-B/16 of ImageNet-21k. Tasks of new
-domains (CORe50) are a stream whose parts all hold every class.
+2022. Headline: 88.53 % on CIFAR-100 in ten tasks with a ViT-B/16 of ImageNet-21k. For streams of
+new domains (CORe50) every part has all classes.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ from vision.probes.class_means import ClassMeans, Metric, closeness, empty_means
 
 @dataclasses.dataclass(frozen=True)
 class NearestMeanStream:
-    """What nearest means know after every part of a stream, of the classes that have come.
+    """Nearest-mean accuracy on the classes so far after every part of a stream.
 
-    Yields ``last``, the accuracy on all classes that came; ``average``, the mean over parts of the
-    accuracy on the classes so far; where every part brings a new class also ``forgetting``, see
-    ``vision.metrics.continual``; then ``parts``, ``classes``, ``examples`` (of ``test``, whose
-    class came), ``memory_bytes`` of the sums and counts, and, only where there are any,
-    ``unlabelled``, ``nonfinite`` (both left out) and ``never_came`` (records of ``test``, left
-    out). The figure ``accuracy`` shows it after every part.
+    Yields ``last``, the accuracy on all classes of the stream; ``average``, the mean over parts of
+    the accuracy on the classes so far; if every part has a new class also ``forgetting``, see
+    ``vision.metrics.continual``; then ``parts``, ``classes``, ``examples`` (of ``test``, with a
+    class of the stream), ``memory_bytes`` of the sums and counts, and, only where there are any,
+    ``unlabelled``, ``nonfinite`` (both left out) and ``never_came`` (records of ``test`` with no
+    class of the stream, left out). The figure ``accuracy`` shows the accuracy after every part.
 
     Attributes:
-      stream: its parts, in order.
-      test: of all classes.
+      stream: the parts, in order.
+      test: test data of all classes.
       metric: ``euclidean`` or ``cosine``.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
@@ -77,23 +77,23 @@ class NearestMeanStream:
         first = np.full(classes, len(parts))  # the part in which a class comes
         for number, part in reversed(list(enumerate(parts))):
             first[part.labels] = number
-        came = first[test.labels] < len(parts)
-        x, labels = test.x[came], test.labels[came]
+        in_stream = first[test.labels] < len(parts)
+        x, labels = test.x[in_stream], test.labels[in_stream]
         if not len(labels):
             raise DataError(f"{self.test.source.info.name}: no record of a class of the stream")
         tasks = first[labels]
         sizes = np.bincount(tasks, minlength=len(parts))
-        right = np.zeros((len(parts), len(parts)))
+        correct = np.zeros((len(parts), len(parts)))
         state = empty_means(classes, x.shape[1])
         for number, part in enumerate(parts):
             state = update(state, part.x, part.labels)
-            hit = answers(state, x, self.metric) == labels
-            right[number] = np.bincount(tasks[hit], minlength=len(parts))
-        so_far = np.tril(right).sum(1) / np.cumsum(sizes)
+            is_correct = nearest_class(state, x, self.metric) == labels
+            correct[number] = np.bincount(tasks[is_correct], minlength=len(parts))
+        so_far = np.tril(correct).sum(1) / np.cumsum(sizes)
         yield "last", float(so_far[-1])
         yield "average", float(so_far.mean())
         if sizes.all():
-            yield "forgetting", continual(right, sizes)["forgetting"]
+            yield "forgetting", continual(correct, sizes)["forgetting"]
         yield "parts", len(parts)
         yield "classes", int(state.present.sum())
         yield "examples", len(labels)
@@ -101,7 +101,7 @@ class NearestMeanStream:
         left_out = {
             "unlabelled": sum(rows.unlabelled for rows in (*parts, test)),
             "nonfinite": sum(rows.nonfinite for rows in (*parts, test)),
-            "never_came": int((~came).sum()),
+            "never_came": int((~in_stream).sum()),
         }
         for name, count in left_out.items():
             if count:
@@ -110,6 +110,6 @@ class NearestMeanStream:
         yield "accuracy", Curve((line,), "parts of the stream", "accuracy")
 
 
-def answers(state: ClassMeans, x: np.ndarray, metric: Metric = "euclidean") -> np.ndarray:
-    """int (N,): the class whose mean is nearest to features x (N, D), the first of equals."""
+def nearest_class(state: ClassMeans, x: np.ndarray, metric: Metric = "euclidean") -> np.ndarray:
+    """int (N,): the class whose mean is nearest to features x (N, D), the first one of ties."""
     return np.asarray(closeness(x, state.mean, state.present, metric).argmax(1))

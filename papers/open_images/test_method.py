@@ -5,15 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from papers.open_images.method import (
+from papers.open_images.detection import (
     DetectedBoxes,
     Rule,
-    closure,
     detection_precision,
     expand_boxes,
-    expand_labels,
     overlap,
 )
+from papers.open_images.method import closure, expand_labels
 from vision.metrics.arrays import MetricError
 
 # 0 animal, 1 dog, 2 poodle, 3 car
@@ -35,7 +34,7 @@ VERIFIED = np.array([[1, -1], [0, 1]])
 
 def precision(found: DetectedBoxes, scores: list[float], rule: Rule, **changes):
     given = {"truth": TRUTH, "group": SINGLE, "verified": VERIFIED} | changes
-    return detection_precision(found=found, scores=np.asarray(scores), rule=rule, **given)
+    return detection_precision(detections=found, scores=np.asarray(scores), rule=rule, **given)
 
 
 def test_ancestors_follow_and_descendants_are_absent():
@@ -44,7 +43,7 @@ def test_ancestors_follow_and_descendants_are_absent():
     expected = [[1, 1, 1, -1], [0, 0, 0, 1], [1, 0, 0, -1], [-1, -1, -1, -1]]
     np.testing.assert_array_equal(expand_labels(labels, ABOVE), expected)
     np.testing.assert_array_equal(expand_labels(expand_labels(labels, ABOVE), ABOVE), expected)
-    with pytest.raises(MetricError, match="row 0 says of class"):
+    with pytest.raises(MetricError, match="row 0: class"):
         expand_labels(np.array([[0, -1, 1, -1]]), ABOVE)
     many, row = expand_boxes(boxes((0, 2, 0, 0, 1, 1), (1, 3, 0, 0, 1, 1)), ABOVE)
     assert (many.label.tolist(), row.tolist()) == ([0, 1, 2, 3], [0, 0, 0, 1])

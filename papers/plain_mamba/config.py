@@ -14,7 +14,7 @@ from typing import Literal
 import vision as v
 from configs.parts import imagenet
 from configs.parts.small import adamw_cosine, eval_data, train_data
-from papers.plain_mamba.plain_mamba import PlainMamba
+from papers.plain_mamba.method import PlainMamba
 from vision import batch_ops, ops, spec
 
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 STEPS = ("start", "right", "left", "up", "down")
-"""How a scan came to a cell from the one before; ``start`` also where it jumped."""
+"""Direction of the step to a cell from the one before; ``start`` also after a jump."""
 
 
 def selective_scan(
@@ -19,19 +19,19 @@ def selective_scan(
     skip: jax.Array,
     sequential: bool = False,
 ) -> jax.Array:
-    """The recurrence ``h_t = exp(delta_t a) h_{t-1} + delta_t b_t u_t``, read as ``c_t h_t``.
+    """The recurrence ``h_t = exp(delta_t a) h_{t-1} + delta_t b_t u_t`` with outputs ``c_t h_t``.
 
-    What is added, ``skip * u_t``, passes the state by.
+    A skip connection ``skip * u_t`` is added to the outputs.
 
     Args:
       u: (..., L, E) inputs.
       delta: (..., L, E) positive step sizes.
       a: (E, N) negative rates of the N states of every channel.
-      b: (..., L, N) what an input writes into the states.
-      c: (..., L, N) what is read out of them.
+      b: (..., L, N) input weights of the states.
+      c: (..., L, N) output weights of the states.
       skip: (E,).
-      sequential: one step after the other, which a single processor core does faster; otherwise
-        all at once, by an associative scan of depth log L. Equal to rounding.
+      sequential: a loop over L, which is faster on a single processor core; otherwise an
+        associative scan of depth log L. Equal up to rounding.
 
     Returns:
       (..., L, E) float32.
@@ -43,8 +43,8 @@ def selective_scan(
     u, delta, b, c = map(time_first, (u, delta, b, c))
     rates, skip = a.astype(jnp.float32).T, skip.astype(jnp.float32)
 
-    def enter(u: jax.Array, delta: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """What is left of the states, and what is written into them: (..., N, E)."""
+    def coefficients(u: jax.Array, delta: jax.Array, b: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The decay of the states and the term added to them, both (..., N, E)."""
         return jnp.exp(delta[..., None, :] * rates), b[..., None] * (delta * u)[..., None, :]
 
     def read(h: jax.Array, u: jax.Array, c: jax.Array) -> jax.Array:
@@ -52,44 +52,44 @@ def selective_scan(
 
     if sequential:
 
-        def step(h: jax.Array, now: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
-            u, delta, b, c = now
-            left, written = enter(u, delta, b)
-            h = left * h + written
+        def step(h: jax.Array, inputs: tuple[jax.Array, ...]) -> tuple[jax.Array, jax.Array]:
+            u, delta, b, c = inputs
+            decay, added = coefficients(u, delta, b)
+            h = decay * h + added
             return h, read(h, u, c)
 
-        nothing = jnp.zeros((*u.shape[1:-1], *rates.shape))
-        return jnp.moveaxis(jax.lax.scan(step, nothing, (u, delta, b, c))[1], 0, -2)
+        initial = jnp.zeros((*u.shape[1:-1], *rates.shape))
+        return jnp.moveaxis(jax.lax.scan(step, initial, (u, delta, b, c))[1], 0, -2)
 
-    def join(
-        first: tuple[jax.Array, jax.Array], then: tuple[jax.Array, jax.Array]
+    def compose(
+        first: tuple[jax.Array, jax.Array], second: tuple[jax.Array, jax.Array]
     ) -> tuple[jax.Array, jax.Array]:
-        return first[0] * then[0], then[0] * first[1] + then[1]
+        return first[0] * second[0], second[0] * first[1] + second[1]
 
-    _, h = jax.lax.associative_scan(join, enter(u, delta, b))
+    _, h = jax.lax.associative_scan(compose, coefficients(u, delta, b))
     return jnp.moveaxis(read(h, u, c), 0, -2)
 
 
 def scan_orders(rows: int, columns: int, snake: bool = True) -> tuple[np.ndarray, np.ndarray]:
-    """Four orders of the cells of a grid: by rows, by columns, and both backwards.
+    """Four scan orders of the cells of a grid: by rows, by columns, and both reversed.
 
     Args:
-      rows, columns: of the grid; its cells are numbered row by row.
-      snake: every other row or column is run through in the other direction, so that a cell
-        always follows one of its neighbours; otherwise all begin at the same side.
+      rows, columns: of the grid; cells are numbered in row-major order.
+      snake: every other row or column is reversed, so that successive cells are neighbours;
+        otherwise all start at the same side.
 
     Returns:
-      Orders (4, L) int32: the cell that is read at a time. Steps (4, L) int32: places in
-      ``STEPS``. ``np.argsort(order)`` undoes an order.
+      Orders (4, L) int32: cell at every step. Steps (4, L) int32: indices into ``STEPS``.
+      ``np.argsort(order)`` is the inverse permutation.
     """
     cells = np.arange(rows * columns, dtype=np.int32).reshape(rows, columns)
     lines = [cells.copy(), cells.T.copy()]
     if snake:
-        for each in lines:
-            each[1::2] = each[1::2, ::-1].copy()
-    forward = np.stack([each.ravel() for each in lines])
+        for line in lines:
+            line[1::2] = line[1::2, ::-1].copy()
+    forward = np.stack([line.ravel() for line in lines])
     orders = np.concatenate([forward, forward[:, ::-1]])
-    down, right = (np.diff(place, axis=1) for place in np.divmod(orders, columns))
+    down, right = (np.diff(coordinate, axis=1) for coordinate in np.divmod(orders, columns))
     steps = np.zeros_like(orders)
     for number, move in enumerate(((0, 1), (0, -1), (-1, 0), (1, 0)), 1):
         steps[:, 1:][(down == move[0]) & (right == move[1])] = number

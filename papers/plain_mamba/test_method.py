@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.plain_mamba.plain_mamba import PlainMamba
+from papers.plain_mamba.method import PlainMamba
 from papers.plain_mamba.selective_scan import STEPS, scan_orders, selective_scan
 from tests.models.tower_cases import (
     abstract_variables,

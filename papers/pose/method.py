@@ -1,26 +1,26 @@
-"""Progressive open space expansion: unknown makers of images, simulated one after another.
+"""POSE: open-set model attribution with progressively trained augmenters as simulated unknowns.
 
-A classifier says which of K known generators made an image, by traces that one hardly sees, and
-has to notice generators that it never met. In every epoch a new augmenter, two convolutions with
-nothing between, learns to change the traces and not the picture; the classifier learns to tell
-what it makes from the originals. Augmenters that are done stay, and a random one of them is told
-apart too, so that what surrounds the known classes grows outwards.
+A classifier attributes an image to one of K known generators by traces that are hardly visible, and
+has to reject images of unknown generators. In every epoch a new augmenter, two convolutions without
+a nonlinearity, learns to change the traces and not the content; the classifier learns to separate
+its outputs from the originals. Trained augmenters are stored, and a random one of them is separated
+too, so that the simulated open space expands outwards from the known classes.
 
-With F the features, G_e the augmenter of epoch e and G_p a random earlier one, a step makes two
-updates, of two networks:
+With F the features, G_e the augmenter of epoch e and G_p a random earlier one, a step has two
+phases, which update two networks:
 
     augmenter   MSE(G_e(x), x) + 0.01 max(1 - cos(F(x), F(G_e(x))), 1 - 0.95)
                 + 0.0001 cos(F(G_e(x)), F(G_p(x)))
     classifier  CE(logits / 0.1, y) + triplet([F(x), F(G_e(x))], [y, y + K])
                 + triplet([F(x), F(G_p(x))], [y, y + K])
 
-the triplet loss being the batch-hard one of margin 0.3. The score of being known is the largest
-softmax probability. Without augmenters (``augmenters=0``) it is the classifier alone.
+with the batch-hard triplet loss of margin 0.3. The score for a known generator is the largest
+softmax probability. With ``augmenters=0`` the classifier is trained alone.
 
 Yang et al., Progressive Open Space Expansion for Open-Set Model Attribution, 2023. Headline: best
 AUC and OSCR on 15 known and 53 unknown generators (OSMA); the card's figures are unconfirmed.
-Differences: images as they are, where the paper takes their DCT; all augmenters lie in one stack
-and share Adam's count of steps; features have unit length in the triplet loss too.
+Differences: the input is the image, in the paper its DCT; all augmenters are stacked in one array
+and share Adam's step count; features are normalised in the triplet loss too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from papers.pose.augmenters import augment, augmenter_at
 from papers.pose.triplet import batch_hard_triplet
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
@@ -55,11 +56,11 @@ class Pose(Objective):
 
     Attributes:
       model: a tower with a head; filled in from ``config.model``.
-      augmenters: how many, one for each of as many equal parts of the run (the paper's epochs).
+      augmenters: number of augmenters, one per equal part of the run (the paper's epochs).
       width: channels between an augmenter's convolutions.
       temperature: of the cross-entropy.
       margin: of the triplet loss.
-      similarity: cosine of the features above which an augmenter is no longer pulled back.
+      similarity: cosine of the features above which the second term has no gradient.
       weights: of an augmenter's three terms.
     """
 
@@ -78,8 +79,8 @@ class Pose(Objective):
 
     @property
     def phases(self) -> tuple[Phase, ...]:
-        learn = Phase(ATTRIBUTE, ("model",))
-        return (Phase(EXPAND, ("augmenters",)), learn) if self.augmenters else (learn,)
+        attribute = Phase(ATTRIBUTE, ("model",))
+        return (Phase(EXPAND, ("augmenters",)), attribute) if self.augmenters else (attribute,)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_one, k_two = jax.random.split(key, 3)
@@ -88,9 +89,11 @@ class Pose(Objective):
             return variables
         channels, count = batch["image"].shape[-1], self.augmenters
 
-        def kernels(key: jax.Array, into: int, out: int) -> jax.Array:
-            scale = (9 * into) ** -0.5
-            return scale * jax.random.uniform(key, (count, 3, 3, into, out), minval=-1, maxval=1)
+        def kernels(key: jax.Array, in_channels: int, out_channels: int) -> jax.Array:
+            scale = (9 * in_channels) ** -0.5
+            return scale * jax.random.uniform(
+                key, (count, 3, 3, in_channels, out_channels), minval=-1, maxval=1
+            )
 
         stack = {
             "first": kernels(k_one, channels, self.width),
@@ -103,14 +106,14 @@ class Pose(Objective):
         if not self.augmenters:
             return self._attribute(variables, batch, ctx, [])
         epoch = ctx.step * self.augmenters // ctx.total_steps
-        present = augment(at(variables.params["augmenters"], epoch), batch["image"])
-        place = jax.random.randint(ctx.rng("previous"), (), 0, jnp.maximum(epoch, 1))
-        past = augment(at(variables.extra_state["stored"], place), batch["image"])
-        known = epoch > 0
+        present = augment(augmenter_at(variables.params["augmenters"], epoch), batch["image"])
+        earlier = jax.random.randint(ctx.rng("previous"), (), 0, jnp.maximum(epoch, 1))
+        past = augment(augmenter_at(variables.extra_state["stored"], earlier), batch["image"])
+        has_past = epoch > 0
         if ctx.phase == EXPAND:
-            return self._expand(variables, batch, ctx, present, past, known)
-        made = [(present, jnp.array(True)), (past, known)]
-        return self._attribute(variables, batch, ctx, made)
+            return self._expand(variables, batch, ctx, present, past, has_past)
+        augmented = [(present, jnp.array(True)), (past, has_past)]
+        return self._attribute(variables, batch, ctx, augmented)
 
     def _expand(
         self,
@@ -119,46 +122,50 @@ class Pose(Objective):
         ctx: Context,
         present: jax.Array,
         past: jax.Array,
-        known: jax.Array,
+        has_past: jax.Array,
     ) -> tuple[jax.Array, Aux]:
         images = [batch["image"], present, past]
         features, _, _ = self._features(variables, images, ctx, train=False)
-        own, made, before = features
+        original, expanded, earlier = features
         mask = batch["_mask"]
         change = masked_mean(jnp.mean((present - batch["image"]) ** 2, axis=(1, 2, 3)), mask)
-        near = masked_mean(jnp.sum(own * made, -1), mask)
-        alike = masked_mean(jnp.sum(made * before, -1), mask)
-        one, two, three = self.weights
-        far = jnp.maximum(1 - near, 1 - self.similarity)
-        loss = one * change + two * far + three * jnp.where(known, alike, 0.0)
-        return loss, Aux({"change": change, "similarity": near})
+        similarity = masked_mean(jnp.sum(original * expanded, -1), mask)
+        overlap = masked_mean(jnp.sum(expanded * earlier, -1), mask)
+        w_change, w_similarity, w_overlap = self.weights
+        dissimilarity = jnp.maximum(1 - similarity, 1 - self.similarity)
+        loss = (
+            w_change * change
+            + w_similarity * dissimilarity
+            + w_overlap * jnp.where(has_past, overlap, 0.0)
+        )
+        return loss, Aux({"change": change, "similarity": similarity})
 
     def _attribute(
         self,
         variables: Variables,
         batch: Batch,
         ctx: Context,
-        made: list[tuple[jax.Array, jax.Array]],
+        augmented: list[tuple[jax.Array, jax.Array]],
     ) -> tuple[jax.Array, Aux]:
-        images = [batch["image"], *(image for image, _ in made)]
+        images = [batch["image"], *(image for image, _ in augmented)]
         features, logits, state = self._features(variables, images, ctx, train=True)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         valid = labelled & batch["_mask"]
         losses = cross_entropy(logits / self.temperature, targets, "softmax", 0.0)
-        right = jnp.argmax(logits, -1) == batch["label"]
-        loss, aux = averaged(losses, valid, state, top1=right)
+        correct = jnp.argmax(logits, -1) == batch["label"]
+        loss, aux = averaged(losses, valid, state, top1=correct)
         labels = jnp.concatenate([batch["label"], batch["label"] + logits.shape[-1]])
-        for (_, there), feature in zip(made, features[1:], strict=True):
+        for (_, present), feature in zip(augmented, features[1:], strict=True):
             pair = jnp.concatenate([features[0], feature])
             rows = jnp.concatenate([valid, valid])
-            apart = batch_hard_triplet(pair, labels, rows, self.margin)
-            loss = loss + jnp.where(there, apart, 0.0)
+            triplet = batch_hard_triplet(pair, labels, rows, self.margin)
+            loss = loss + jnp.where(present, triplet, 0.0)
         return loss, aux
 
     def _features(
         self, variables: Variables, images: list[jax.Array], ctx: Context, train: bool
     ) -> tuple[list[jax.Array], jax.Array, dict[str, Tree]]:
-        """Unit features of each (B, D), logits of the first, and the model's new state."""
+        """Unit features (B, D) of each image batch, logits of the first, the model's new state."""
         out, state = apply(self.model, variables, jnp.concatenate(images), ctx, train=train)
         embedding = out["embedding"].astype(jnp.float32)
         length = jnp.maximum(jnp.sqrt(jnp.sum(embedding**2, -1, keepdims=True)), 1e-6)
@@ -170,24 +177,10 @@ class Pose(Objective):
         )
 
     def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
-        """What this epoch's augmenter has become is stored; those of others stay."""
+        """Stores the augmenter of the current epoch; those of other epochs are unchanged."""
         if ctx.phase != EXPAND:
             return variables.extra_state
         epoch = ctx.step * self.augmenters // ctx.total_steps
         old, new = variables.extra_state["stored"], variables.params["augmenters"]
         stored = jax.tree.map(lambda old, new: old.at[epoch].set(new[epoch]), old, new)
         return {**variables.extra_state, "stored": stored}
-
-
-def at(stack: Tree, place: jax.Array) -> Tree:
-    """One augmenter of the stack."""
-    return jax.tree.map(lambda x: x[place], stack)
-
-
-def augment(augmenter: Tree, image: jax.Array) -> jax.Array:
-    """``image`` (B, H, W, C) through two 3 x 3 convolutions, with nothing between them."""
-    for kernel in (augmenter["first"], augmenter["second"]):
-        image = jax.lax.conv_general_dilated(
-            image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    return image

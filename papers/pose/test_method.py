@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.pose.method import Pose, augment
+from papers.pose.augmenters import augment
+from papers.pose.method import Pose
 from papers.pose.triplet import batch_hard_triplet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify

@@ -9,11 +9,10 @@ import jax.numpy as jnp
 def batch_hard_triplet(
     features: jax.Array, labels: jax.Array, valid: jax.Array, margin: float
 ) -> jax.Array:
-    """The mean over anchors of ``max(margin + farthest of their class - nearest of another, 0)``.
+    """Mean over anchors of ``max(margin + farthest positive - nearest negative, 0)``.
 
     Hermans et al., In Defense of the Triplet Loss for Person Re-Identification, 2017. Distances are
-    Euclidean. Anchors alone in their class, or in a batch of one class, do not count; 0 where none
-    does.
+    Euclidean. Anchors without a positive or without a negative are left out; 0 if all are.
 
     Args:
       features: (N, D).
@@ -22,15 +21,15 @@ def batch_hard_triplet(
       margin: 0 or more.
     """
     squared = jnp.sum((features[:, None] - features[None]) ** 2, -1)
-    # The square root has no slope at 0, where a row meets itself or its double.
+    # The gradient of the square root is infinite at 0, the distance of a row to itself or a copy.
     distance = jnp.sqrt(jnp.maximum(squared, 1e-12))
-    both = valid[:, None] & valid[None]
+    valid_pair = valid[:, None] & valid[None]
     same = labels[:, None] == labels[None]
-    positive = same & both & ~jnp.eye(len(labels), dtype=bool)
-    negative = ~same & both
+    positive = same & valid_pair & ~jnp.eye(len(labels), dtype=bool)
+    negative = ~same & valid_pair
     farthest = jnp.max(jnp.where(positive, distance, -jnp.inf), 1)
     nearest = jnp.min(jnp.where(negative, distance, jnp.inf), 1)
-    counts = positive.any(1) & negative.any(1)
-    gap = jnp.where(counts, farthest, 0.0) - jnp.where(counts, nearest, 0.0)
-    losses = jnp.where(counts, jnp.maximum(margin + gap, 0.0), 0.0)
-    return losses.sum() / jnp.maximum(counts.sum(), 1)
+    has_both = positive.any(1) & negative.any(1)
+    gap = jnp.where(has_both, farthest, 0.0) - jnp.where(has_both, nearest, 0.0)
+    losses = jnp.where(has_both, jnp.maximum(margin + gap, 0.0), 0.0)
+    return losses.sum() / jnp.maximum(has_both.sum(), 1)

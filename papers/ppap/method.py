@@ -1,10 +1,10 @@
-"""Practical plug-and-play: a classifier of clean images becomes one for every range of noise.
+"""PPAP: classifier guidance of diffusion models by experts for ranges of noise, trained data-free.
 
-To lead a diffusion model to a class takes the gradient of log p(y | x_t), and a classifier that
-never saw noise has none worth following. So the T steps are cut into N equal ranges, and each gets
-an expert: the classifier with its kernels frozen, a low-rank update on its convolutions, and norms
-and biases of its own. The experts learn from the classifier itself, on images that the diffusion
-model made without a class; no data is needed. With p the classifier and q_n expert n,
+Guiding a diffusion model to a class needs the gradient of log p(y | x_t), which is useless for a
+classifier of clean images. The T steps are divided into N equal ranges, each with an expert: the
+classifier with frozen kernels, a low-rank update of its convolutions, and separate norms and
+biases. The experts are distilled from the classifier on images sampled unconditionally from the
+diffusion model, without any data. With p the classifier and q_n expert n,
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,   x_0 generated, t ~ U(range n)
     L_n = KL( softmax(logits_p(x_0) / 0.25) || softmax(logits_{q_n}(x_t)) )
@@ -13,16 +13,16 @@ and sampling at step t is guided by q_n of the range of t, with scale s = 7.5:
 
     e' = e - sqrt(1 - abar_t) s d/dx log q_n(y | x_t)
 
-The stages are the diffusion model (``Denoise``), the classifier, images
+The stages are the diffusion model (``Denoise``), the classifier, unconditional samples
 (``papers.ppap.sampled.Sampled``), this objective from the classifier's weights, and guided
-images. One expert is a classifier fine-tuned to all noise; at the start every expert is the
-classifier, bit for bit.
+samples. One expert is a classifier fine-tuned to all noise levels; initially every expert is equal
+to the classifier, bit for bit.
 
 Go et al., Towards Practical Plug-and-Play Diffusion Models, 2023. Headline: ImageNet at 256 pixels
-without labels, led by a ResNet-50: FID and IS clearly better than by the classifier as it is or by
-one fine-tuned to all noise (numbers unconfirmed). Differences: all experts learn in one step, each
-from its share of the batch, where the authors train one after another for a share of the steps;
-BatchNorm keeps its running statistics. The depth and segmentation networks are not here.
+without labels, guided by a ResNet-50: FID and IS clearly better than with the original classifier
+or one fine-tuned to all noise levels (numbers unconfirmed). Differences: all experts are trained in
+one step, each on its share of the batch, where the authors train them one after another for a share
+of the steps; BatchNorm keeps its running statistics. Not here: depth and segmentation networks.
 """
 
 from __future__ import annotations
@@ -47,15 +47,15 @@ CONVOLUTIONS = Lora(pattern=r"conv[^/]*/kernel$", rank=16, alpha=8.0)
 class NoiseExperts(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, -1..1; B is a multiple of N.
 
-    The classifier comes through ``init_from``. What is learned is ``experts``, N stacked trees::
+    The classifier is loaded by ``init_from``. Only ``experts``, N stacked trees, is trained::
 
-        Rule("experts/"), Rule(".*", learning_rate=0)
+        ParameterRule("experts/"), ParameterRule(".*", learning_rate=0)
 
     Attributes:
       model: the classifier; filled in from ``config.model``.
-      diffusion: as the model that is to be led was trained.
+      diffusion: schedule of the diffusion model that is guided.
       experts: N.
-      adapters: of its kernels.
+      adapters: low-rank updates of the kernels.
       temperature: of the classifier's logits.
     """
 
@@ -81,21 +81,21 @@ class NoiseExperts(Objective):
         return variables.merge(params={EXPERTS: {"adapters": added, "own": self._copies(params)}})
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
-        """Every expert starts with the norms and biases of the classifier that was read."""
+        """Every expert starts with the norms and biases of the loaded classifier."""
         own = self._copies(variables.params["model"])
         return variables.merge(params={EXPERTS: {**variables.params[EXPERTS], "own": own}})
 
     def _copies(self, params: Tree) -> Tree:
-        return jax.tree.map(lambda x: jnp.stack([x] * self.experts), apart(params))
+        return jax.tree.map(lambda x: jnp.stack([x] * self.experts), non_kernels(params))
 
     def range_of(self, time: jax.Array) -> jax.Array:
-        """Which expert is for a step, 0..N - 1."""
+        """Index of the expert of a step, 0..N - 1."""
         return time * self.experts // self.diffusion.steps
 
-    def weights(self, params: dict[str, Tree], learned: Tree) -> Tree:
-        """Parameters of the plain tower that one expert is."""
+    def weights(self, params: dict[str, Tree], expert: Tree) -> Tree:
+        """Parameters of the tower of one expert: adapters merged, norms and biases replaced."""
         base = jax.lax.stop_gradient(params["model"])
-        return put(merge_adapters(self.adapters, base, learned["adapters"]), learned["own"])
+        return replaced(merge_adapters(self.adapters, base, expert["adapters"]), expert["own"])
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         image, count = batch["image"], self.experts
@@ -113,47 +113,49 @@ class NoiseExperts(Objective):
         shape = (count, len(image) // count)
         time = jax.random.randint(ctx.rng("time"), shape, low[:, None], high[:, None])
         noise = jax.random.normal(ctx.rng("noise"), image.shape, image.dtype)
-        seen = self.diffusion.noised(image, time.reshape(-1), noise)
+        noised = self.diffusion.noised(image, time.reshape(-1), noise)
 
-        def one(part: tuple[Tree, jax.Array]) -> jax.Array:
-            learned, x = part
-            return logits(self.weights(variables.params, learned), x)
+        def expert_logits(part: tuple[Tree, jax.Array]) -> jax.Array:
+            expert, x = part
+            return logits(self.weights(variables.params, expert), x)
 
-        # One after the other: convolutions by several kernels at once are grouped, and slow.
-        shared = seen.reshape(count, -1, *image.shape[1:])
-        said = jax.lax.map(one, (variables.params[EXPERTS], shared)).reshape(len(image), -1)
-        losses = jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(said)), -1)
-        agreed = jnp.argmax(said, -1) == jnp.argmax(clean, -1)
-        return averaged(losses, batch["_mask"], agreement=agreed)
+        # A loop, since batching over kernels makes grouped convolutions, which are slow.
+        per_expert = noised.reshape(count, -1, *image.shape[1:])
+        student = jax.lax.map(expert_logits, (variables.params[EXPERTS], per_expert)).reshape(
+            len(image), -1
+        )
+        losses = jnp.sum(jnp.exp(target) * (target - jax.nn.log_softmax(student)), -1)
+        agreement = jnp.argmax(student, -1) == jnp.argmax(clean, -1)
+        return averaged(losses, batch["_mask"], agreement=agreement)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """What ``Classify`` gives, by the expert of ``batch["time"]``, int (); without one, 0.
+        """The outputs of ``Classify`` by the expert of ``batch["time"]``, int (), 0 by default.
 
         Raises:
-          ValueError: a step per row.
+          ValueError: one time per row.
         """
         time = jnp.asarray(batch.get("time", 0), jnp.int32)
         if time.ndim:
-            raise ValueError(f"time is {time.shape}: experts answer for one step at a time, ()")
-        place = self.range_of(time)
-        learned = jax.tree.map(lambda x: x[place], variables.params[EXPERTS])
-        expert = self.weights(variables.params, learned)
-        return super().predict(variables.merge(params={"model": expert}), batch, ctx)
+            raise ValueError(f"time is {time.shape}: experts predict for one step at a time, ()")
+        index = self.range_of(time)
+        expert = jax.tree.map(lambda x: x[index], variables.params[EXPERTS])
+        weights = self.weights(variables.params, expert)
+        return super().predict(variables.merge(params={"model": weights}), batch, ctx)
 
 
-def apart(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of nested dicts that are no kernels: norms and biases."""
-    kept = {}
+def non_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The leaves of nested dicts that are not kernels: norms and biases."""
+    leaves = {}
     for name, x in params.items():
-        inner = apart(x) if isinstance(x, Mapping) else x
+        inner = non_kernels(x) if isinstance(x, Mapping) else x
         if name != "kernel" and not (isinstance(inner, dict) and not inner):
-            kept[name] = inner
-    return kept
+            leaves[name] = inner
+    return leaves
 
 
-def put(params: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """``params`` with the leaves that ``own`` has in their places."""
+def replaced(params: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested ``params`` with the leaves of ``leaves`` in place of those of the same path."""
     return {
-        name: put(x, own.get(name, {})) if isinstance(x, Mapping) else own.get(name, x)
+        name: replaced(x, leaves.get(name, {})) if isinstance(x, Mapping) else leaves.get(name, x)
         for name, x in params.items()
     }

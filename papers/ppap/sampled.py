@@ -1,4 +1,4 @@
-"""Images that a diffusion model of an earlier stage makes, freely or led by a classifier."""
+"""A job that samples images from a diffusion model, unconditionally or with classifier guidance."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from vision.run.restore import load_run
 class Sampled:
     """``images.npz``: ``image`` uint8 (N, H, W, C), 0..255, and, with a guide, ``label`` int32.
 
-    All runs take images of -1..1. Classes follow each other in the order of the records: record i
-    is to be of class i mod K. Numbers: ``judged``, the share that the judge takes for that class.
+    All runs take images in -1..1. The target class of record i is i mod K. Metric: ``judged``, the
+    share of images that the judge assigns to their target class.
 
     Attributes:
       run_of: folder of the diffusion model's run; its objective is ``Denoise``.
       count: N.
       diffusion: as in that objective.
-      guide: folder of the run that leads, whose ``predict`` gives ``log_probabilities`` of
-        ``image`` at ``time``; empty for none.
-      scale: of the guide's gradient; at 0 the images are those without a guide, bit for bit.
-      judge: folder of a classifier's run that looks at the images; empty for none.
-      steps: of sampling.
+      guide: folder of the guiding classifier's run, whose ``predict`` gives ``log_probabilities``
+        of ``image`` at ``time``; empty for none.
+      scale: of the guide's gradient; with 0 the images are those without a guide, bit for bit.
+      judge: folder of the run of a classifier that evaluates the images; empty for none.
+      steps: sampling steps.
       eta: 0 is DDIM, 1 ancestral.
-      batch_size: images made at once.
+      batch_size: images sampled at once.
       seed: of the noise; every image has its own.
     """
 
@@ -50,30 +50,34 @@ class Sampled:
 
     def __post_init__(self) -> None:
         if self.judge and not self.guide:
-            raise ValueError("judge: nothing to judge without a guide, which wants a class")
+            raise ValueError("judge: needs a guide, without which images have no target class")
 
     def run(self, folder: Path) -> dict[str, float]:
         """Raises CheckpointError or WorkdirError where a run cannot be read."""
-        made = load_run(Path(self.run_of))
-        shape = made.data_spec.batch["image"][0][1:]
+        denoiser_run = load_run(Path(self.run_of))
+        shape = denoiser_run.data_spec.batch["image"][0][1:]
         labels, guide = np.zeros(self.count, np.int32), None
         if self.guide:
             guide = load_run(Path(self.guide))
             labels = np.arange(self.count, dtype=np.int32) % self._classes(guide, shape)
-        led = guide if self.scale else None
+        active_guide = guide if self.scale else None
 
         @jax.jit
-        def sample(denoiser: Any, leader: Any, index: jax.Array, label: jax.Array) -> jax.Array:
+        def sample(
+            denoiser: Any, guide_variables: Any, index: jax.Array, label: jax.Array
+        ) -> jax.Array:
             keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(self.seed), i))(index)
             start = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
             def noise_of(x: jax.Array, time: jax.Array) -> jax.Array:
-                return made.predict(denoiser, {"image": x, "time": time})["noise"]
+                return denoiser_run.predict(denoiser, {"image": x, "time": time})["noise"]
 
             def log_probability(x: jax.Array, time: jax.Array) -> jax.Array:
-                assert led is not None
-                said = led.predict(leader, {"image": x, "time": time})["log_probabilities"]
-                return said[jnp.arange(len(x)), label]
+                assert active_guide is not None
+                log_probabilities = active_guide.predict(
+                    guide_variables, {"image": x, "time": time}
+                )["log_probabilities"]
+                return log_probabilities[jnp.arange(len(x)), label]
 
             return self.diffusion.sample(
                 noise_of,
@@ -81,36 +85,42 @@ class Sampled:
                 keys[0],
                 count=self.steps,
                 eta=self.eta,
-                guide=None if led is None else classifier_guide(log_probability, self.scale),
+                guide=None
+                if active_guide is None
+                else classifier_guide(log_probability, self.scale),
             )
 
         parts = []
-        with jax.set_mesh(made.mesh):
-            leader = None if led is None else led.variables
-            for begin in range(0, self.count, self.batch_size):
-                # The last batch is filled up, so that there is one program.
-                index = np.arange(begin, begin + self.batch_size) % self.count
-                found = sample(made.variables, leader, jnp.asarray(index), labels[index])
-                parts.append(np.asarray(found)[: self.count - begin])
+        with jax.set_mesh(denoiser_run.mesh):
+            guide_variables = None if active_guide is None else active_guide.variables
+            for first in range(0, self.count, self.batch_size):
+                # The last batch is padded, so that one program is compiled.
+                index = np.arange(first, first + self.batch_size) % self.count
+                samples = sample(
+                    denoiser_run.variables, guide_variables, jnp.asarray(index), labels[index]
+                )
+                parts.append(np.asarray(samples)[: self.count - first])
         image = np.rint((np.concatenate(parts).clip(-1, 1) + 1) * 127.5).astype(np.uint8)
-        named = {"image": image, **({"label": labels} if self.guide else {})}
-        np.savez(folder / "images.npz", allow_pickle=False, **named)
+        arrays = {"image": image, **({"label": labels} if self.guide else {})}
+        np.savez(folder / "images.npz", allow_pickle=False, **arrays)
         return {"judged": self._judged(image, labels)} if self.judge else {}
 
     def _classes(self, guide: Any, shape: tuple[int, ...]) -> int:
-        seen = {
+        inputs = {
             "image": jax.ShapeDtypeStruct((1, *shape), jnp.float32),
             "time": jax.ShapeDtypeStruct((), jnp.int32),
         }
-        return jax.eval_shape(guide.predict, guide.variables, seen)["log_probabilities"].shape[-1]
+        return jax.eval_shape(guide.predict, guide.variables, inputs)["log_probabilities"].shape[-1]
 
     def _judged(self, image: np.ndarray, labels: np.ndarray) -> float:
         judge = load_run(Path(self.judge))
         program = jax.jit(judge.predict)
-        right = []
+        correct = []
         with jax.set_mesh(judge.mesh):
-            for begin in range(0, len(image), self.batch_size):
-                seen = image[begin : begin + self.batch_size].astype(np.float32) / 127.5 - 1
-                said = program(judge.variables, {"image": seen})["log_probabilities"]
-                right.append(np.argmax(said, -1) == labels[begin : begin + self.batch_size])
-        return float(np.mean(np.concatenate(right)))
+            for first in range(0, len(image), self.batch_size):
+                images = image[first : first + self.batch_size].astype(np.float32) / 127.5 - 1
+                log_probabilities = program(judge.variables, {"image": images})["log_probabilities"]
+                correct.append(
+                    np.argmax(log_probabilities, -1) == labels[first : first + self.batch_size]
+                )
+        return float(np.mean(np.concatenate(correct)))

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.ppap.method import NoiseExperts, apart, put
+from papers.ppap.method import NoiseExperts, non_kernels, replaced
 from papers.ppap.sampled import Sampled
 from vision.blocks.adapters import Lora
 from vision.blocks.diffusion import Diffusion
@@ -124,9 +124,9 @@ def test_each_expert_sees_noise_of_its_range_only():
 
 def test_norms_and_biases_are_apart_from_kernels():
     tree = {"a": {"kernel": 1, "bias": 2}, "b": {"kernel": 3}, "c": {"scale": 4}}
-    assert apart(tree) == {"a": {"bias": 2}, "c": {"scale": 4}}
-    assert put(tree, apart(tree)) == tree
-    assert put(tree, {"a": {"bias": 9}})["a"] == {"kernel": 1, "bias": 9}
+    assert non_kernels(tree) == {"a": {"bias": 2}, "c": {"scale": 4}}
+    assert replaced(tree, non_kernels(tree)) == tree
+    assert replaced(tree, {"a": {"bias": 9}})["a"] == {"kernel": 1, "bias": 9}
 
 
 def test_arrays_of_a_file(tmp_path: Path):

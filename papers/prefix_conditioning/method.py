@@ -1,31 +1,30 @@
-"""A token tells the text tower whether it reads a caption or the prompt of a class.
+"""Prefix conditioning: a learned token marks a text as a caption or as a class prompt.
 
 Saito et al., Prefix Conditioning Unifies Language and Label Supervision, 2023. Headline: trained on
 captions and ImageNet-21k together, about 6 % more zero-shot accuracy over eleven data sets than
-without the token, and more robust to a shift of the images.
+without the token, and more robustness to image distribution shift.
 
 Captions (image, text) and labelled images (image, class y, "a photo of a <y>.") train one dual
-encoder. Labels cover few concepts in pictures of one kind, captions many in all kinds; a text tower
-that hears both without telling them apart mixes the two. Here a text of source s is
+encoder. Labels cover few concepts in images of one domain, captions many in all domains; without a
+marker the text tower mixes the two. Here the embedding of a text of source s is
 
     t = tower([prefix_s, tokens of the text])
 
-with one learned vector per source, and the image tower does not know s: what is particular to a
-source can go into its prefix. The loss is UniCL's. With logits s_ij of a batch, and P(i) the
-texts with the label of image i, which for captions is text i alone,
+with one learned vector per source; the image tower does not get s, so that dataset bias can be
+absorbed by the prefix. The loss is UniCL's. With logits s_ij of a batch, and P(i) the texts with
+the label of image i, for captions text i alone,
 
     L = -1/2 mean_i 1/|P(i)| sum_{k in P(i)} [log softmax_j(s_ij)_k + log softmax_j(s_ji)_k].
 
-A batch is of one source, so that images of the other, easily told apart, are no negatives. To
-classify at test, prompts get the prefix of captions, though training saw prompts with the other.
+A batch has one source, so that easily separated images of the other are not negatives. At test,
+class prompts get the prefix of captions, although training used the other one for prompts.
 
 The parts: ``Prefixed`` of ``vision.data.tokenizers``, ``Mixture(pure=True)``, ``LabelToCaption``
-for the prompts and ``Contrast(targets=SameKey())``. Here is how the two sources come to speak
-alike: ``prefixed`` chooses the token of a source, ``Unlabelled`` gives captions a label of their
-own.
+for the prompts and ``Contrast(targets=SameKey())``. This module gives both sources one format:
+``prefixed`` selects the token of a source, ``Unlabelled`` marks captions as having no class.
 
-Not confirmed by the paper's text as we have it: one token per source, and batches of one source.
-The token takes the place of the one that begins a text.
+Differences, or details that the paper's text does not confirm: one token per source, batches of
+one source, and the token replaces the start token of a text.
 """
 
 from __future__ import annotations
@@ -43,9 +42,9 @@ SOURCES = ("captions", "labels")
 
 
 def prefixed(tokenizer: Tokenizer, source: Literal["captions", "labels"] = "captions") -> Prefixed:
-    """The tokenizer of one of the two sources, or of prompts at test.
+    """The tokenizer of one of the two sources; at test that of captions is used for prompts.
 
-    Its ``vocab_size`` is two more than that of ``tokenizer``.
+    Its ``vocab_size`` is that of ``tokenizer`` plus two.
 
     Raises:
       ValueError: another source.
@@ -57,10 +56,10 @@ def prefixed(tokenizer: Tokenizer, source: Literal["captions", "labels"] = "capt
 
 @dataclasses.dataclass(frozen=True)
 class Unlabelled:
-    """Says that a record has no class: label -1, which ``SameKey`` takes for its own pair only.
+    """Sets the label to -1, no class, which ``SameKey`` matches with its own pair only.
 
     Attributes:
-      feature: the label, made or replaced.
+      feature: name of the label, added or replaced.
     """
 
     feature: str = "label"

@@ -11,7 +11,7 @@ on 250 images; ``small,uploads=1`` uploads the image in the first of the ten onl
 """
 
 import vision as v
-from papers.quantum_ham_embed.quantum import HamiltonianEmbedding
+from papers.quantum_ham_embed.method import HamiltonianEmbedding
 from vision import batch_ops, ops, spec
 
 

@@ -1,19 +1,19 @@
-"""RAD-DINO: self-distillation goes on with images of one domain, without their reports.
+"""RAD-DINO: continued DINOv2 pretraining on chest X-rays, without reports.
 
-An encoder that has learned general images by DINOv2 (``vision.objectives.self_distill``) goes on
-with chest X-rays alone, at high resolution, and is then as good as or better than those that
-learned from radiologists' texts. What changes is what the crops may do: grey levels mean something
-in a film, so none is solarised, inverted or turned in colour, brightness and contrast vary little,
-and crops are wider than those of DINO.
+An encoder pretrained on natural images by DINOv2 (``vision.objectives.self_distill``) is trained
+further on chest X-rays alone, at high resolution, and is on a par with or better than encoders
+trained with radiology reports. The augmentations differ from DINOv2's: grey levels have a meaning
+in radiographs, so there is no solarisation, inversion or hue change, brightness and contrast vary
+little, and crops are larger.
 
-Judged with the backbone frozen: a linear head for every finding, mean AUPRC, and a linear head on
+Evaluation with a frozen backbone: a linear head for every finding, mean AUPRC, and a linear head on
 patches, Dice (``vision.evaluators.features.linear_heads``).
 
 Perez-Garcia et al., Exploring scalable medical image encoders beyond text supervision, 2025.
-Headline: 882,775 films; at or above BioViL-T, BiomedCLIP and MRM in AUPRC on VinDr-CXR; hidden
-patches and resolution matter most for segmentation. The exact list of augmentations is
-unconfirmed; reports by a language model are not here. ``Film`` and ``Findings`` make films of
-procedural scenes.
+Headline: 882,775 radiographs; at or above BioViL-T, BiomedCLIP and MRM in AUPRC on VinDr-CXR;
+masked image modelling and resolution matter most for segmentation. The exact list of augmentations
+is unconfirmed. Not here: report generation by a language model. ``Film`` and ``Findings`` turn
+procedural scenes into synthetic radiographs.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ def film_views(
     jitter: float = 0.2,
     method: Method = "bicubic",
 ) -> MultiCrop:
-    """Two large and ``num_local`` small crops of a film: see the module.
+    """Two global and ``num_local`` local crops of a radiograph: see the module.
 
     Args:
-      size: side of the large crops.
-      local_size: side of the small ones.
-      num_local: how many.
-      scales: the share of a film that large crops show at least, up to all; and small ones, up to
-        the least of the large.
-      jitter: brightness and contrast change by at most this share.
+      size: side of the global crops, px.
+      local_size: side of the local crops, px.
+      num_local: number of local crops.
+      scales: least share of the area of global crops, which go up to 1, and of local crops, which
+        go up to the least of the global ones.
+      jitter: largest relative change of brightness and contrast.
       method: of resizing.
     """
 
@@ -64,12 +64,12 @@ def film_views(
 
 @dataclasses.dataclass(frozen=True)
 class Film:
-    """A picture as a film: grey, of little contrast, with grain. uint8 [H, W, 3] stays that.
+    """An image as a synthetic radiograph: grey, low contrast, with noise; uint8 [H, W, 3] to same.
 
     Attributes:
-      contrast: what distances from middle grey are multiplied by.
+      contrast: factor of the differences from middle grey.
       grain: standard deviation of normal noise, in grey levels of 255.
-      key: the image feature.
+      key: name of the image.
     """
 
     contrast: float = 0.3
@@ -90,22 +90,22 @@ class Film:
 
 @dataclasses.dataclass(frozen=True)
 class Findings:
-    """What a segmentation shows of some kinds.
+    """Findings from a segmentation: which of some classes it shows.
 
-    ``segmentation`` uint8 [H, W] becomes 0 for the ground and 1 + the place of a pixel's code in
-    ``codes``; other codes are ground. ``findings`` int32 [K] is 1 for those that are there.
+    ``segmentation`` uint8 [H, W] becomes 0 for background and 1 + the index in ``codes`` of a
+    pixel's code; other codes are background. ``findings`` int32 [K] is 1 for those that occur.
 
     Attributes:
-      codes: of the kinds, K of them.
-      key: feature of the segmentation.
+      codes: codes of the K findings in the segmentation.
+      key: name of the segmentation.
     """
 
     codes: tuple[int, ...]
     key: str = "segmentation"
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        places = np.zeros(256, np.uint8)
-        places[list(self.codes)] = 1 + np.arange(len(self.codes))
-        shown = places[example[self.key]]
-        there = np.isin(1 + np.arange(len(self.codes)), shown).astype(np.int32)
-        return {**example, self.key: shown, "findings": there}
+        lookup = np.zeros(256, np.uint8)
+        lookup[list(self.codes)] = 1 + np.arange(len(self.codes))
+        segmentation = lookup[example[self.key]]
+        findings = np.isin(1 + np.arange(len(self.codes)), segmentation).astype(np.int32)
+        return {**example, self.key: segmentation, "findings": findings}

@@ -23,7 +23,8 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from papers.resize_normalize_rs.config import small
-from papers.resize_normalize_rs.method import Mosaiks, neighbours_top1
+from papers.resize_normalize_rs.encoders import Mosaiks
+from papers.resize_normalize_rs.method import neighbours_top1
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Side, measure, train
 

@@ -1,4 +1,4 @@
-"""Relevance of the inputs of the networks that captum was asked about."""
+"""Relevance of the inputs of the test networks whose results by captum are stored."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RULES = {
 
 @jax.jit
 def computed() -> dict[str, jax.Array]:
-    """Logits and relevance of both networks, by their names in captum's answers."""
+    """Logits and relevance of both networks, by their names in captum's results."""
     p, results = captum_cases.golden(), {}
     nets: dict[str, Callable[..., jax.Array]] = {"cnn": captum_cases.cnn, "mlp": captum_cases.mlp}
     for name, net in nets.items():

@@ -1,24 +1,24 @@
-"""Salient relevance: what stands out in a map of relevance, instead of its single pixels.
+"""Salient relevance: context-aware saliency of a relevance map instead of its single pixels.
 
 Li et al., Beyond Saliency: Understanding Convolutional Neural Networks from Saliency Prediction on
-Layer-Wise Relevance Propagation, 2019. Headline: pictures of AlexNet and VGG-16; no number.
+Layer-Wise Relevance Propagation, 2019. Headline: qualitative maps of AlexNet and VGG-16, no number.
 
-First the relevance of every pixel for a class by layer-wise relevance propagation
-(``papers.salient_relevance.relevance``): z+ in dense layers, epsilon in convolutions, the winner in
-max pooling, everything through ReLU. Its absolute value, stretched to 0..1, is an image, and of
-that image the salience (Goferman et al., Context-Aware Saliency Detection, 2010): with patches p_i
-around places i at several scales of the image,
+First the relevance of every pixel for a class is computed by layer-wise relevance propagation
+(``papers.salient_relevance.relevance``): z+ in dense layers, epsilon in convolutions, winner takes
+all in max pooling, identity through ReLU. Its absolute value, scaled to 0..1, is an image, whose
+saliency is computed (Goferman et al., Context-Aware Saliency Detection, 2010): with patches p_i
+around pixels i at several scales of the image,
 
     d(i, j) = d_value(p_i, p_j) / (1 + 3 d_position(i, j)),      both distances in 0..1,
     S_i     = 1 - exp(-(1 / K) sum of the K smallest d(i, .)),   mean over scales,
 
-so a patch stands out that is unlike even those that are most like it; those like it far away count
-less against it than those nearby. Near the foci, where S > 0.8 of its largest value, it stays, and
-away from them it fades: S_i (1 - d_foci(i)).
+so that a patch is salient if it differs even from the most similar ones; similar patches nearby
+reduce its saliency more than distant ones. It is kept near the foci, where S > 0.8 max S, and
+attenuated away from them: S_i (1 - d_foci(i)).
 
-Differences: the map is first brought to ``side_px``, since patches are compared each with each (the
-paper's own implementation of this part is not public); the foci are relative to the largest S,
-which cannot reach 0.8: with d in 0..1 it is at most 1 - 1/e.
+Differences: the map is first resized to ``side_px``, since all pairs of patches are compared (the
+paper's implementation of this part is not public); the foci are relative to the maximum of S, since
+S itself cannot reach 0.8: with d in 0..1 it is at most 1 - 1/e.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from vision.evaluators.attribution import Asked
 
 @dataclasses.dataclass(frozen=True)
 class Relevance:
-    """|R| over channels, stretched to 0..1: a map for ``vision.evaluators.attribution``.
+    """Mean of |R| over channels, scaled to 0..1: a map for ``vision.evaluators.attribution``.
 
     Attributes:
-      rules: of propagation, per kind of layer.
+      rules: of layer-wise relevance propagation.
     """
 
     rules: Lrp = Lrp(dense="alpha_beta")  # noqa: RUF009 - frozen
@@ -49,23 +49,23 @@ class Relevance:
     def heat(self, asked: Asked, images: jax.Array) -> jax.Array:
         """(B, H, W, C) in 0..1."""
         ones = jnp.ones((len(images), 1), jnp.float32)
-        found = jnp.abs(relevance(lambda x: asked(x)[:, None], images, ones, self.rules))
+        magnitude = jnp.abs(relevance(lambda x: asked(x)[:, None], images, ones, self.rules))
         axes = (1, 2, 3)
-        low, high = found.min(axes, keepdims=True), found.max(axes, keepdims=True)
-        return (found - low) / jnp.where(high > low, high - low, 1)
+        low, high = magnitude.min(axes, keepdims=True), magnitude.max(axes, keepdims=True)
+        return (magnitude - low) / jnp.where(high > low, high - low, 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class SalientRelevance:
-    """Context-aware salience of the map of relevance.
+    """Context-aware saliency of a relevance map.
 
     Attributes:
-      relevance: the map.
-      side_px: the map's longer side is brought to this, if it is longer.
+      relevance: the relevance map.
+      side_px: the map is reduced so that its longer side is at most this.
       patch_px: side of a patch.
-      scales: sizes at which patches are compared, as shares of the map's.
+      scales: sizes at which patches are compared, as shares of the map's size.
       nearest: K.
-      foci: share of the largest salience.
+      foci: threshold of the foci, as a share of the maximal saliency.
     """
 
     relevance: Relevance = Relevance()
@@ -89,50 +89,52 @@ class SalientRelevance:
         shrink = min(1.0, self.side_px / max(height, width))
         size = (max(1, round(height * shrink)), max(1, round(width * shrink)))
         small = resized(heat, size)
-        found = jax.lax.map(self.salience, small)
-        return jnp.maximum(resized(found[..., None], (height, width))[..., 0], 0)
+        saliency = jax.lax.map(self.saliency, small)
+        return jnp.maximum(resized(saliency[..., None], (height, width))[..., 0], 0)
 
-    def salience(self, image: jax.Array) -> jax.Array:
+    def saliency(self, image: jax.Array) -> jax.Array:
         """(H, W) in 0..1 of an image (H, W, C)."""
         height, width = image.shape[:2]
         total = jnp.zeros((height, width))
         for scale in self.scales:
             size = (max(2, round(height * scale)), max(2, round(width * scale)))
-            unlike = self._unlike(resized(image[None], size)[0])
-            total += resized(unlike[None, ..., None], (height, width))[0, ..., 0]
-        found = total / len(self.scales)
-        away = jnp.asarray(distances(height, width)).reshape(-1, height, width)
-        focus = (found >= self.foci * found.max()).reshape(-1)
-        nearest = jnp.where(focus[:, None, None], away, jnp.inf).min(0)
-        return found * (1 - nearest)
+            at_scale = self._saliency_at_scale(resized(image[None], size)[0])
+            total += resized(at_scale[None, ..., None], (height, width))[0, ..., 0]
+        saliency = total / len(self.scales)
+        pixel_distances = jnp.asarray(distances(height, width)).reshape(-1, height, width)
+        focus = (saliency >= self.foci * saliency.max()).reshape(-1)
+        nearest = jnp.where(focus[:, None, None], pixel_distances, jnp.inf).min(0)
+        return saliency * (1 - nearest)
 
-    def _unlike(self, image: jax.Array) -> jax.Array:
+    def _saliency_at_scale(self, image: jax.Array) -> jax.Array:
         """S of one scale, (h, w)."""
         height, width, _ = image.shape
-        reach = self.patch_px // 2
-        wide = jnp.pad(image, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
+        radius = self.patch_px // 2
+        padded = jnp.pad(image, ((radius, radius), (radius, radius), (0, 0)), mode="symmetric")
         shifts = np.ndindex(self.patch_px, self.patch_px)
-        patches = jnp.concatenate([wide[i : i + height, j : j + width] for i, j in shifts], -1)
+        patches = jnp.concatenate([padded[i : i + height, j : j + width] for i, j in shifts], -1)
         patches = patches.reshape(height * width, -1)
-        squares = (patches**2).sum(-1)
-        square = squares[:, None] + squares[None] - 2 * patches @ patches.T
-        value = jnp.sqrt(jnp.maximum(square, 0))
-        value = value / jnp.where(value.max() > 0, value.max(), 1)
-        apart = value / (1 + 3 * jnp.asarray(distances(height, width)))
-        # A place is not compared with itself.
-        apart = jnp.where(jnp.eye(len(apart), dtype=bool), jnp.inf, apart)
-        count = min(self.nearest, len(apart) - 1)
-        smallest = -jax.lax.top_k(-apart, count)[0]
+        squared_norms = (patches**2).sum(-1)
+        squared_distances = squared_norms[:, None] + squared_norms[None] - 2 * patches @ patches.T
+        value_distance = jnp.sqrt(jnp.maximum(squared_distances, 0))
+        value_distance = value_distance / jnp.where(
+            value_distance.max() > 0, value_distance.max(), 1
+        )
+        dissimilarity = value_distance / (1 + 3 * jnp.asarray(distances(height, width)))
+        # A patch is not compared with itself.
+        dissimilarity = jnp.where(jnp.eye(len(dissimilarity), dtype=bool), jnp.inf, dissimilarity)
+        count = min(self.nearest, len(dissimilarity) - 1)
+        smallest = -jax.lax.top_k(-dissimilarity, count)[0]
         return (1 - jnp.exp(-smallest.mean(-1))).reshape(height, width)
 
 
 def distances(height: int, width: int) -> np.ndarray:
-    """Between all places, float32 (h w, h w), 1 from corner to corner."""
-    places = np.asarray(list(np.ndindex(height, width)), np.float32)
-    apart = np.linalg.norm(places[:, None] - places[None], axis=-1)
-    return apart / max(apart.max(), 1)
+    """Distances between all pixels, float32 (h w, h w), scaled so that the diagonal is 1."""
+    pixels = np.asarray(list(np.ndindex(height, width)), np.float32)
+    norms = np.linalg.norm(pixels[:, None] - pixels[None], axis=-1)
+    return norms / max(norms.max(), 1)
 
 
 def resized(images: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """(B, H, W, C) to another size, smoothed where smaller."""
+    """(B, H, W, C) resized bilinearly, with antialiasing when reduced."""
     return jax.image.resize(images, (len(images), *size, images.shape[-1]), "bilinear")

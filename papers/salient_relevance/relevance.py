@@ -1,23 +1,23 @@
 """Layer-wise relevance propagation through any traceable function, without editing a model.
 
 Bach et al., On Pixel-Wise Explanations for Non-Linear Classifier Decisions by Layer-Wise Relevance
-Propagation, 2015. An output R = f(x) is shared out among the inputs, layer by layer, in proportion
-to what they contributed. Of a layer with z_ij = x_i w_ij and y_j = sum_i z_ij + b_j
+Propagation, 2015. An output R = f(x) is distributed over the inputs, layer by layer, in proportion
+to their contributions. For a layer with z_ij = x_i w_ij and y_j = sum_i z_ij + b_j
 
     epsilon      R_i = sum_j z_ij R_j / (y_j + epsilon sign y_j), so that biases absorb their share
     alpha-beta   R_i = sum_j (alpha z_ij+ / sum_k z_kj+ - beta z_ij- / sum_k z_kj-) R_j, with
                  beta = alpha - 1 and biases without a share; alpha 1 is the z+ rule
 
-and through an activation everything passes. A BatchNorm after a product, and a layer scale, count
-as folded into the product's weights and bias. Written as R = a c, with one number c per activation
-a, this is a backward pass: at sums, shapes, pooling and biases c goes the way of the gradient; at
-an activation f it is multiplied by f(a) / a instead of f'(a); only products have a rule of their
-own. With epsilon 0 and ReLU f(a) / a is f'(a), and R is the gradient times the input.
+and activations pass relevance unchanged. A BatchNorm after a product, and a layer scale, count as
+folded into the product's weights and bias. Written as R = a c, with one number c per activation a,
+this is a backward pass: at sums, reshapes, pooling and biases c is propagated like the gradient; at
+an activation f it is multiplied by f(a) / a instead of f'(a); only products have special rules.
+With epsilon 0 and ReLU f(a) / a is f'(a), and R is the gradient times the input.
 
-Products of two activations are those of norms, gates and attention. One factor of them says how
-much of the other passes (what a softmax, a sigmoid or the root of a variance made): it counts as a
-constant, and the other gets all (Ali et al., XAI for Transformers, 2022). Where both or neither are
-of that kind each gets half. Nothing is lost either way.
+Products of two activations occur in norms, gates and attention. If one factor is a gate (the output
+of a softmax, a sigmoid or the root of a variance), it is treated as a constant, and the other gets
+all relevance (Ali et al., XAI for Transformers, 2022). If both or neither are gates, each gets
+half. The total relevance is conserved in all cases.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from vision.parallel import jax_internals
 
 LayerRule = Literal["epsilon", "alpha_beta"]
 
-# Linear, or a choice whose winner gets everything.
+# Linear operations, and selections, whose selected input gets all relevance.
 _LINEAR = frozenset(
     (
         *("add", "add_any", "sub", "neg", "reduce_sum", "reduce_window_sum", "cumsum"),
@@ -64,7 +64,7 @@ _SAME_ORDER = frozenset(
 
 
 class RelevanceError(UserError):
-    """An operation that no rule says how relevance passes through."""
+    """An operation without a rule for relevance."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +72,7 @@ class RelevanceError(UserError):
 class Lrp:
     """Rules of layers with parameters.
 
-    A layer that gives one vector per example is dense; one that does the same at many places
+    A layer with one output vector per example is dense; one that is applied at many positions
     (convolutions, and a transformer's layers on tokens) is a convolution.
 
     Attributes:
@@ -93,14 +93,14 @@ def relevance(
     weights: jax.Array,
     rules: Lrp = Lrp(),
 ) -> jax.Array:
-    """How much every element of ``x`` (B, ...) contributed to ``sum(weights * function(x))``.
+    """Relevance of every element of ``x`` (B, ...) for ``sum(weights * function(x))``.
 
     Args:
-      function: (B, ...) to (B, K), rows by themselves.
-      weights: (B, K): 1 at the class that is asked about, 0 elsewhere.
+      function: (B, ...) to (B, K), independent rows.
+      weights: (B, K): 1 at the class to explain, 0 elsewhere.
 
     Raises:
-      RelevanceError: an operation on the way that no rule is known for.
+      RelevanceError: an operation without a rule on the path.
     """
     tape = record(function, x)
     gates, readers = _gates(tape), _readers(tape)
@@ -109,21 +109,21 @@ def relevance(
 
 
 def _gates(tape: Tape) -> set[Value]:
-    """Values that say how much of others passes: made by such an operation, or of such only."""
-    found: set[Value] = set()
+    """Gates: outputs of gate operations, and of operations on gates only."""
+    gates: set[Value] = set()
     for operation in tape.operations:
         inputs = [operation.inputs[i] for i in operation.dependent]
-        if operation.name in _GATES or all(value in found for value in inputs):
-            found.update(operation.outputs)
-    return found
+        if operation.name in _GATES or all(value in gates for value in inputs):
+            gates.update(operation.outputs)
+    return gates
 
 
 def _readers(tape: Tape) -> dict[Value, list[Operation]]:
-    found: dict[Value, list[Operation]] = {}
+    readers: dict[Value, list[Operation]] = {}
     for operation in tape.operations:
         for i in operation.dependent:
-            found.setdefault(operation.inputs[i], []).append(operation)
-    return found
+            readers.setdefault(operation.inputs[i], []).append(operation)
+    return readers
 
 
 def _rule(
@@ -134,42 +134,42 @@ def _rule(
     gates: set[Value],
     readers: dict[Value, list[Operation]],
 ) -> Cotangents:
-    name, places = operation.name, operation.dependent
+    name, dependent = operation.name, operation.dependent
     if name in _LINEAR:
         return vjp(operation, cotangents)
     if name in _PRODUCTS:
-        if len(places) > 1:
+        if len(dependent) > 1:
             return _shared(operation, cotangents, gates)
         if name == "mul":
             return vjp(operation, cotangents)
         layer = _affine(operation.outputs[0], readers)
         kind = rules.dense if _is_dense(operation, rows) else rules.convolution
         return _layer(operation, cotangents[0], layer, kind, rules)
-    if name == "div" and 0 in places:
+    if name == "div" and 0 in dependent:
         return vjp(operation, cotangents, [0])
-    if name in ("max", "min") and len(places) == 2:
-        one, two = (value.array for value in operation.inputs)
-        first = one >= two if name == "max" else one <= two
-        [c] = cotangents
-        return [jnp.where(first, c, 0), jnp.where(first, 0, c)]
+    if name in ("max", "min") and len(dependent) == 2:
+        left, right = (value.array for value in operation.inputs)
+        selected = left >= right if name == "max" else left <= right
+        [cotangent] = cotangents
+        return [jnp.where(selected, cotangent, 0), jnp.where(selected, 0, cotangent)]
     if name in _ACTIVATIONS or name in ("max", "min"):
-        [place] = places
+        [place] = dependent
         before, [after] = operation.inputs[place].array, operation.outputs
-        passed: Cotangents = [None] * len(operation.inputs)
-        passed[place] = cotangents[0] * _ratio(after.array, before)
-        return passed
+        result: Cotangents = [None] * len(operation.inputs)
+        result[place] = cotangents[0] * _ratio(after.array, before)
+        return result
     raise RelevanceError(
-        f"relevance reaches the operation {name!r}, which no rule is known for: explain an output "
-        "before it, or add a rule to papers/salient_relevance/relevance.py"
+        f"relevance reaches the operation {name!r}, which has no rule: explain an output before "
+        "it, or add a rule to papers/salient_relevance/relevance.py"
     )
 
 
 def _shared(operation: Operation, cotangents: Cotangents, gates: set[Value]) -> Cotangents:
     """A product of two activations: gates count as constants."""
     signals = [i for i in operation.dependent if operation.inputs[i] not in gates]
-    taking = signals if len(signals) == 1 else operation.dependent
-    part = [x / len(taking) for x in cotangents]
-    return vjp(operation, part, taking)
+    receivers = signals if len(signals) == 1 else operation.dependent
+    shares = [x / len(receivers) for x in cotangents]
+    return vjp(operation, shares, receivers)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +235,7 @@ def _layer(
         return vjp(operation, [c * _ratio(output, output + rules.epsilon * sign)])
     [place] = operation.dependent
     x, weight = operation.inputs[place].array, operation.inputs[1 - place].array
-    up, down = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
+    positive, negative = jnp.maximum(weight, 0), jnp.minimum(weight, 0)
 
     def with_weight(part: jax.Array) -> Operation:
         inputs = [Value(part), Value(part)]
@@ -256,19 +256,23 @@ def _layer(
     alpha, beta = rules.alpha, rules.alpha - 1
     # A negative factor makes positive contributions to the product negative ones to the output.
     swapped = jnp.bool_(False) if factor is None else factor < 0
-    share = jnp.where(swapped, -beta, alpha) * _ratio(relevance_of_output, total(up, down))
-    passed = [vjp(with_weight(part), [share])[place] for part in (up, down)]
+    share = jnp.where(swapped, -beta, alpha) * _ratio(
+        relevance_of_output, total(positive, negative)
+    )
+    passed = [vjp(with_weight(part), [share])[place] for part in (positive, negative)]
     if beta > 0 or factor is not None:
-        against = jnp.where(swapped, alpha, -beta) * _ratio(relevance_of_output, total(down, up))
-        passed[0] += vjp(with_weight(down), [against])[place]
-        passed[1] += vjp(with_weight(up), [against])[place]
+        negative_share = jnp.where(swapped, alpha, -beta) * _ratio(
+            relevance_of_output, total(negative, positive)
+        )
+        passed[0] += vjp(with_weight(negative), [negative_share])[place]
+        passed[1] += vjp(with_weight(positive), [negative_share])[place]
     cotangents: Cotangents = [None, None]
     cotangents[place] = jnp.where(x >= 0, passed[0], passed[1])
     return cotangents
 
 
 def _is_dense(operation: Operation, rows: int) -> bool:
-    """Whether the result has one place per example, of ``rows`` examples."""
+    """Whether the output has one position per example, for ``rows`` examples."""
     if operation.name == "conv_general_dilated":
         out = operation.outputs[0].array.shape
         axes = jax_internals.convolution_axes(operation.params)
@@ -279,6 +283,6 @@ def _is_dense(operation: Operation, rows: int) -> bool:
     return math.prod(n for i, n in enumerate(shape) if i not in contracting[place]) == rows
 
 
-def _ratio(one: jax.Array, two: jax.Array) -> jax.Array:
-    """``one / two``, and 0 where ``two`` is."""
-    return jnp.where(two == 0, 0, one / jnp.where(two == 0, 1, two))
+def _ratio(numerator: jax.Array, denominator: jax.Array) -> jax.Array:
+    """``numerator / denominator``, and 0 where the denominator is 0."""
+    return jnp.where(denominator == 0, 0, numerator / jnp.where(denominator == 0, 1, denominator))

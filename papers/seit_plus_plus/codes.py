@@ -1,4 +1,4 @@
-"""Images that are stored as entries of a codebook: few bits each, packed, and vectors when read."""
+"""Images stored as packed codebook ids, and read as the codebook's vectors."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from vision.data.source import DataError
 
 
 def bits_of(codes: int) -> int:
-    """Bits that a number 0..codes - 1 takes."""
+    """Number of bits of an id in 0..codes - 1."""
     return max(1, math.ceil(math.log2(codes)))
 
 
 def pack_ids(ids: np.ndarray, bits: int) -> np.ndarray:
-    """uint8 (N, ceil(M bits / 8)): the lowest bits of integers (N, M) one after another.
+    """Packs the lowest bits of integers (N, M) into uint8 (N, ceil(M bits / 8)).
 
     Raises:
-      ValueError: a number that needs more bits, or is negative.
+      ValueError: an id that needs more bits, or is negative.
     """
     if ids.size and (ids.min() < 0 or ids.max() >= 2**bits):
         raise ValueError(f"ids lie in {ids.min()}..{ids.max()}; {bits} bits hold 0..{2**bits - 1}")
-    places = np.arange(bits - 1, -1, -1)
-    flags = (ids.astype(np.int64)[..., None] >> places) & 1
+    shifts = np.arange(bits - 1, -1, -1)
+    flags = (ids.astype(np.int64)[..., None] >> shifts) & 1
     return np.packbits(flags.reshape(len(ids), -1).astype(np.uint8), axis=1)
 
 
 def unpack_ids(packed: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """What ``pack_ids`` was given, int32 (..., count).
+    """Inverse of ``pack_ids``, int32 (..., count).
 
     Raises:
-      ValueError: not as many bytes as that takes.
+      ValueError: a number of bytes that does not fit ``count`` and ``bits``.
     """
     if packed.dtype != np.uint8 or packed.shape[-1] != -(-count * bits // 8):
         raise ValueError(

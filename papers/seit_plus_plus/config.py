@@ -16,8 +16,9 @@ import vision as v
 from configs.parts.small import eval_data, train_data
 from configs.parts.small_pairs import COLOURS, scenes
 from papers.seit_plus_plus.codes import FromCodes
+from papers.seit_plus_plus.color_adapt import ColorAdapt
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
-from papers.seit_plus_plus.method import ColorAdapt, MaskedTokens
+from papers.seit_plus_plus.method import MaskedTokens
 from papers.seit_plus_plus.tokenize_images import Tokenised
 from vision import ops, spec
 

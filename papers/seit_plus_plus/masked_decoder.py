@@ -1,4 +1,4 @@
-"""The light decoder of masked autoencoders: from the tokens that were seen to all places."""
+"""The light decoder of masked autoencoders: from visible tokens to all positions."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _SMALL = nn.initializers.normal(0.02)
 class MaskedDecoder(nn.Module):
     """He et al., Masked Autoencoders Are Scalable Vision Learners, 2022.
 
-    Called with tokens (B, P + M, D), P of them prefix, and ``places`` int32 (B, M), where the
-    others belong among N = ``size`` places; the places that are left hold a learned token. Gives
+    Called with tokens (B, P + M, D), P of them prefix, and ``places`` int32 (B, M), the positions
+    of the others among N = ``size``; the remaining positions get a learned mask token. Returns
     ``(embedding, out)``: ``tokens`` (B, N, width) after the last norm, ``values`` (B, N, outputs),
     ``embedding`` the mean of ``tokens``.
 
     Attributes:
-      outputs: numbers that are told of a place.
+      outputs: number of outputs per position.
       size: N.
       width, depth, heads: of its blocks.
       precision: number formats.
@@ -49,12 +49,12 @@ class MaskedDecoder(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         precision, prefix = self.precision, x.shape[1] - places.shape[1]
         x = dense(x, self.width, precision, "embed", nn.initializers.xavier_uniform())
-        missing = self.param("mask_token", _SMALL, (1, 1, self.width), precision.params)
+        mask_token = self.param("mask_token", _SMALL, (1, 1, self.width), precision.params)
         position = self.param("pos_embed", _SMALL, (1, self.size, self.width), precision.params)
-        whole = jnp.broadcast_to(missing.astype(x.dtype), (len(x), self.size, self.width))
-        whole = whole.at[jnp.arange(len(x))[:, None], places].set(x[:, prefix:])
-        whole = whole + position.astype(x.dtype)
-        x = jnp.concatenate([x[:, :prefix], whole], axis=1)
+        tokens = jnp.broadcast_to(mask_token.astype(x.dtype), (len(x), self.size, self.width))
+        tokens = tokens.at[jnp.arange(len(x))[:, None], places].set(x[:, prefix:])
+        tokens = tokens + position.astype(x.dtype)
+        x = jnp.concatenate([x[:, :prefix], tokens], axis=1)
         out = {"stem": apply_tap(tap, "stem", x)}
         fields = {
             "heads": self.heads,

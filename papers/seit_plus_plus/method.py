@@ -1,33 +1,33 @@
-"""Training on stored tokens: the pixels are gone, what is kept is a number per patch.
+"""SeiT++: training on stored tokens instead of pixels, with masked token modelling.
 
 A tokenizer, trained once, replaces every patch by one of K entries of a codebook; a data set is
-then a file of ids and labels, of about a hundredth of the size (``Tokenised``). A ViT reads the
-entries' vectors, two by two as its patches. Two things make it learn more from them:
+then a file of ids and labels, about a hundredth of the size (``Tokenised``). A ViT reads the
+entries' vectors, with patches of two by two. Two techniques improve its training:
 
-Masked token modelling. Of the N places of the ViT a share r, drawn from a normal cut off to
-[0.4, 1], is masked. The first 40 % of all are dropped, the others replaced by a learned token; a
-light decoder puts tokens in the empty places and tells the four ids of every masked one. With v the
-codebook and W the decoder's answer for sub-token i,
+Masked token modelling. Of the N positions of the ViT a share r, drawn from a normal distribution
+truncated to [0.4, 1], is masked. The first 40 % of all are dropped, the other masked ones replaced
+by a learned token; a light decoder inserts mask tokens at the dropped positions and predicts the
+four ids of every masked position. With v the codebook and W_i the decoder's output for sub-token i,
 
     p(id = k) = softmax_k(v_k . W_i + c_k),    L = mean over masked of -log p(id)
 
-ColorAdapt. Pixels cannot be jittered any more, but vectors can: a random half of a batch takes mean
-and deviation over places, per channel, from another image:
+ColorAdapt (``papers.seit_plus_plus.color_adapt``). Colour jitter is not possible without pixels;
+instead a random half of a batch takes mean and deviation over positions, per channel, from another
+image:
 
     x <- (x - mean) / sd * sd' + mean'
 
 Lee et al., SeiT++: Masked Token Modeling Improves Storage-efficient Training, 2024. Headline:
 77.8 % on ImageNet-1k with about 1 % of the pixels' storage (unconfirmed). Differences: the ViT
-reads the codebook's vectors as they are, without the learned embedding, its LayerNorm and its
-dropout, so that what ties the answers is the codebook; r is drawn once per batch; a partner is the
-row before. TokenAdapt is not here.
+reads the codebook's vectors directly, without the learned embedding, its LayerNorm and its dropout,
+so that the output layer is tied to the codebook; r is drawn once per batch; the partner is the
+previous row. Not here: TokenAdapt.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -52,8 +52,8 @@ class MaskedTokens(Objective):
       model: a ViT with learned positions; filled in from ``config.model``.
       decoder: ``papers.seit_plus_plus.masked_decoder.MaskedDecoder`` with ``outputs`` = patch^2 d.
       codebook: ``.npy`` file of the vectors, float (K, d).
-      mean, deviation: of the share that is masked.
-      dropped: share of the places that the ViT does not see at all, and the least that is masked.
+      mean, deviation: of the masked share.
+      dropped: share of the positions that the ViT does not get at all, and minimum of the masked.
     """
 
     decoder: Tower
@@ -80,9 +80,9 @@ class MaskedTokens(Objective):
         variables = super().init(keys[0], batch)
         _, rows, columns = batch["ids"].shape
         width = variables.params["model"]["pos_embed"].shape[-1]
-        size = rows * columns // self._patch**2
-        seen = jnp.zeros((1, size, width)), jnp.zeros((1, size), jnp.int32)
-        decoder, decoder_state = initialise(self.decoder, keys[1], *seen)
+        positions = rows * columns // self._patch**2
+        decoder_inputs = jnp.zeros((1, positions, width)), jnp.zeros((1, positions), jnp.int32)
+        decoder, decoder_state = initialise(self.decoder, keys[1], *decoder_inputs)
         masking = {
             "token": 0.02 * jax.random.normal(keys[2], (width,)),
             "bias": jnp.zeros(len(self.vectors)),
@@ -92,31 +92,33 @@ class MaskedTokens(Objective):
         )
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        truth = folded(batch["ids"][..., None], self._patch)
-        truth = truth.reshape(len(truth), -1, self._patch**2)
-        order = jnp.argsort(jax.random.uniform(ctx.rng("order"), truth.shape[:2]))
+        ids = folded(batch["ids"][..., None], self._patch)
+        ids = ids.reshape(len(ids), -1, self._patch**2)
+        order = jnp.argsort(jax.random.uniform(ctx.rng("order"), ids.shape[:2]))
         masked = jnp.argsort(order) < self.count(ctx.rng("share"), order.shape[1])
-        logits, state = self.told(variables, batch["image"], order, masked, ctx)
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, truth)
+        logits, state = self.id_logits(variables, batch["image"], order, masked, ctx)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
         return averaged(
             losses.mean(-1),
             masked & batch["_mask"][:, None],
             state,
-            masked_accuracy=jnp.mean(jnp.argmax(logits, -1) == truth, -1),
+            masked_accuracy=jnp.mean(jnp.argmax(logits, -1) == ids, -1),
             masked_share=jnp.mean(masked.astype(jnp.float32)),
         )
 
-    def count(self, key: jax.Array, places: int) -> jax.Array:
-        """How many of the places are masked: int32, at least those that are dropped."""
+    def count(self, key: jax.Array, positions: int) -> jax.Array:
+        """Number of masked positions, int32, at least the number of dropped ones."""
         low, high = ((x - self.mean) / self.deviation for x in (self.dropped, 1.0))
         share = self.mean + self.deviation * jax.random.truncated_normal(key, low, high)
-        return jnp.clip(jnp.round(share * places).astype(jnp.int32), self.hidden(places), places)
+        return jnp.clip(
+            jnp.round(share * positions).astype(jnp.int32), self.hidden(positions), positions
+        )
 
-    def hidden(self, places: int) -> int:
-        """How many of the places are dropped."""
-        return max(1, int(self.dropped * places))
+    def hidden(self, positions: int) -> int:
+        """Number of dropped positions."""
+        return max(1, int(self.dropped * positions))
 
-    def told(
+    def id_logits(
         self,
         variables: Variables,
         image: jax.Array,
@@ -124,67 +126,33 @@ class MaskedTokens(Objective):
         masked: jax.Array,
         ctx: Context,
     ) -> tuple[jax.Array, dict[str, Tree]]:
-        """Logits (B, N, patch^2, K) of the ids at every place, and the networks' new state.
+        """Logits (B, N, patch^2, K) of the ids at every position, and the networks' new state.
 
         Args:
           image: (B, h, w, d).
-          order: int (B, N), places from those that are dropped to those that are never masked.
-          masked: bool (B, N), by place.
+          order: int (B, N), positions: dropped ones first, those that are never masked last.
+          masked: bool (B, N), by position.
         """
-        places = order[:, self.hidden(order.shape[1]) :]
+        visible = order[:, self.hidden(order.shape[1]) :]
         params, masking = variables.params["model"], variables.params[MASKING]
         replacement = masking["token"] + params["pos_embed"].reshape(1, order.shape[1], -1)
 
         def hide(_: str, x: jax.Array) -> jax.Array:
             prefix = x.shape[1] - order.shape[1]
             patches = jnp.where(masked[..., None], replacement.astype(x.dtype), x[:, prefix:])
-            kept = jnp.take_along_axis(patches, places[..., None], axis=1)
+            kept = jnp.take_along_axis(patches, visible[..., None], axis=1)
             return jnp.concatenate([x[:, :prefix], kept], axis=1)
 
         out, state = apply(self.model, variables, image, ctx, tap=Tap(hide, "stem"))
         decoded, decoder_state = apply(
-            self.decoder, variables, out["tokens"], ctx, network=DECODER, places=places
+            self.decoder, variables, out["tokens"], ctx, network=DECODER, places=visible
         )
-        book = jnp.asarray(self.vectors)
+        codebook = jnp.asarray(self.vectors)
         values = decoded["values"].astype(jnp.float32)
-        values = values.reshape(*order.shape, -1, book.shape[1])
-        return values @ book.T + masking["bias"], state | decoder_state
+        values = values.reshape(*order.shape, -1, codebook.shape[1])
+        return values @ codebook.T + masking["bias"], state | decoder_state
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """``embedding`` (B, D) of the whole image."""
+        """``embedding`` (B, D) of the unmasked image."""
         out, _ = apply(self.model, variables, batch["image"], ctx)
         return {"embedding": out["embedding"]}
-
-
-@dataclasses.dataclass(frozen=True)
-class ColorAdapt:
-    """Batch op: images take the statistics of the row before them; rows with a masked one stay.
-
-    Attributes:
-      probability: of a row to be changed.
-    """
-
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability={self.probability}: it lies in 0..1")
-
-    def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
-        image, mask = batch["image"], batch["_mask"]
-        chosen = jax.random.bernoulli(key, self.probability, mask.shape)
-        chosen &= mask & jnp.roll(mask, 1)
-        adapted = color_adapt(image, jnp.roll(image, 1, axis=0))
-        return {**batch, "image": jnp.where(chosen[:, None, None, None], adapted, image)}
-
-
-def color_adapt(x: jax.Array, other: jax.Array) -> jax.Array:
-    """``x`` (B, h, w, d) with mean and deviation over places of ``other``, per channel.
-
-    Written as a change of ``x``, so that its own statistics leave every bit as it is.
-    """
-    (mean, deviation), (mean_there, deviation_there) = (
-        (jnp.mean(y, (1, 2), keepdims=True), jnp.std(y, (1, 2), keepdims=True) + 1e-6)
-        for y in (x, other)
-    )
-    return x + (x - mean) * (deviation_there / deviation - 1) + (mean_there - mean)

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from papers.seit_plus_plus.codes import FromCodes, bits_of, pack_ids, read_codebook, unpack_ids
+from papers.seit_plus_plus.color_adapt import ColorAdapt, color_adapt
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
-from papers.seit_plus_plus.method import ColorAdapt, MaskedTokens, color_adapt
+from papers.seit_plus_plus.method import MaskedTokens
 from papers.seit_plus_plus.tokenize_images import Tokenised
 from vision.config.specs import spec
 from vision.data import ops
@@ -121,7 +122,7 @@ def test_what_is_masked_is_not_seen_and_the_loss_is_of_masked_places(mtm: Any):
 
     @jax.jit
     def both(batch: Any) -> Any:
-        logits = learn.told(variables, batch["image"], order, masked, ctx)[0]
+        logits = learn.id_logits(variables, batch["image"], order, masked, ctx)[0]
         return logits, learn.loss(variables, batch, ctx)
 
     logits, (value, aux) = both(batch)

@@ -1,4 +1,4 @@
-"""A data set as a tokenizer of an earlier stage sees it: a few bits per patch, and labels."""
+"""A job that stores a data set as the ids of a tokenizer of an earlier stage, and labels."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from vision.scenario.features import features_of
 class Tokenised:
     """``tokens.npz``: ``ids`` uint8 (N, bytes), packed, and ``label``; and ``codebook.npy``.
 
-    The codebook is float32 (K, d), of unit length; ``papers.seit_plus_plus.codes.FromCodes`` reads
-    both.
-    Numbers: ``bytes``, of the file per record; ``share``, of what the pixels of an image take as
-    uint8; ``entries``, of the codebook, that are used; ``error``, the mean squared one of pixels.
+    The codebook is float32 (K, d), rows of unit length; ``papers.seit_plus_plus.codes.FromCodes``
+    reads both. Metrics: ``bytes`` of the file per record; ``share`` of the uint8 size of an image;
+    ``entries``, the number of codebook entries in use; ``error``, mean squared error of pixels.
 
     Attributes:
       run_of: folder of the tokenizer's run; its objective is ``Quantise``.
@@ -36,14 +35,14 @@ class Tokenised:
         run = load_run(Path(self.run_of))
         rows = features_of(run, self.data, ("ids", "error"), ("label",))
         ids = rows["ids"].astype(np.int64).reshape(len(rows["ids"]), -1)
-        book = np.asarray(jax.device_get(run.variables.params["model"]["codebook"]), np.float32)
-        book = book / np.linalg.norm(book, axis=1, keepdims=True)
+        codebook = np.asarray(jax.device_get(run.variables.params["model"]["codebook"]), np.float32)
+        codebook = codebook / np.linalg.norm(codebook, axis=1, keepdims=True)
         label = rows["label"]
         if label.min() >= 0:
             label = label.astype(np.min_scalar_type(label.max()))
-        packed = pack_ids(ids, bits_of(len(book)))
+        packed = pack_ids(ids, bits_of(len(codebook)))
         np.savez(folder / "tokens.npz", allow_pickle=False, ids=packed, label=label)
-        np.save(folder / "codebook.npy", book)
+        np.save(folder / "codebook.npy", codebook)
         size = (folder / "tokens.npz").stat().st_size / len(ids)
         return {
             "bytes": size,

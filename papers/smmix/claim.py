@@ -21,7 +21,8 @@ import numpy as np
 
 from configs.parts.drawn import drawn
 from papers.smmix.config import small
-from papers.smmix.method import SMMix, regions
+from papers.smmix.method import SMMix
+from papers.smmix.regions import regions
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
 from vision.train.objective import Context
@@ -36,7 +37,7 @@ def on_things(run: Run, objective: SMMix, data: Any) -> tuple[float, float]:
 
     @jax.jit
     def look(image: jax.Array) -> jax.Array:
-        return regions(objective.look(run.variables, image, ctx)[1], SQUARE)[1]
+        return regions(objective.attend(run.variables, image, ctx)[1], SQUARE)[1]
 
     chosen, anywhere = [], []
     for batch in data.loader():

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.smmix.method import SMMix, paste, regions
+from papers.smmix.method import SMMix
+from papers.smmix.regions import paste, regions
 from tests.patch_tower import PatchTower
 from vision.objectives.classify import Classify, cross_entropy
 from vision.train.accumulate import loss_and_gradient
@@ -101,7 +102,7 @@ def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
     objective, image = smmix(), batch()["image"]
 
     def look(objective: SMMix, variables: Any) -> Any:
-        return objective.look(variables, image, context())
+        return objective.attend(variables, image, context())
 
     z, seen = jax.jit(look, static_argnums=0)(objective, variables)
     _, out = jax.jit(answer)(variables.params["model"], image)

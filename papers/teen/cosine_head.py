@@ -1,4 +1,4 @@
-"""A classifier that knows directions only."""
+"""A cosine classifier on a tower."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""TEEN: a new class, seen five times, is pulled towards the old classes that it resembles.
+"""TEEN: training-free calibration of few-shot prototypes by similar base-class prototypes.
 
-A network and a cosine classifier learn the base classes. Then every class is the mean feature of
-its records, a unit vector, and nothing is trained any more. The mean of five records is off, and
-features of new classes lie near those of base classes anyway; so the prototype p_n of a new class
-is calibrated by the base prototypes p_b,
+A network and a cosine classifier are trained on the base classes. Then every class is represented
+by the mean feature of its records, a unit vector, without further training. The mean of five
+records is biased, and features of new classes lie near those of similar base classes; so the
+prototype p_n of a new class is calibrated by the base prototypes p_b,
 
     s_nb = softmax_b(tau p_n . p_b),    d_n = unit(sum_b s_nb p_b),
     p_n' = (1 - alpha) p_n + alpha d_n,
 
-and the answer is the class of the largest cosine. With alpha = 0 this is the nearest mean.
+and the prediction is the class of the largest cosine. With alpha = 0 this is the nearest mean.
 
 Wang et al., Few-Shot Class-Incremental Learning via Training-Free Prototype Calibration, 2023.
 Headline: about 52.1 % after the last session on miniImageNet and 59.3 % on CUB. Scale of the
@@ -33,37 +33,37 @@ from vision.probes.class_means import closeness, empty_means, update
 
 
 def calibrated(new: jax.Array, base: jax.Array, alpha: float, tau: float = 16.0) -> jax.Array:
-    """New prototypes (N, D), with a share ``alpha`` of what base prototypes (B, D) say of them.
+    """New prototypes (N, D) mixed with a share ``alpha`` of similar base prototypes (B, D).
 
-    All are unit vectors.
+    The inputs are unit vectors.
     """
-    alike = jnp.dot(new, base.T, precision=jax.lax.Precision.HIGHEST)
-    said = jnp.dot(jax.nn.softmax(tau * alike), base, precision=jax.lax.Precision.HIGHEST)
-    said = said / jnp.maximum(jnp.linalg.norm(said, axis=-1, keepdims=True), 1e-12)
-    return (1 - alpha) * new + alpha * said
+    cosines = jnp.dot(new, base.T, precision=jax.lax.Precision.HIGHEST)
+    estimate = jnp.dot(jax.nn.softmax(tau * cosines), base, precision=jax.lax.Precision.HIGHEST)
+    estimate = estimate / jnp.maximum(jnp.linalg.norm(estimate, axis=-1, keepdims=True), 1e-12)
+    return (1 - alpha) * new + alpha * estimate
 
 
 @dataclasses.dataclass(frozen=True)
 class FewShotSessions:
-    """Base classes with all their records, then sessions of new classes with few.
+    """Few-shot class-incremental evaluation: a base session, then sessions of few-shot classes.
 
-    All numbers are means over ``draws`` of the few. Yields ``session_0`` (base classes alone)
+    All metrics are means over ``draws`` of the shots. Yields ``session_0`` (base classes alone)
     .. ``session_S``, the accuracy on the classes so far; ``average`` over these and ``drop`` from
     the first to the last; then, after the last one, ``base`` and ``new``, the accuracies on test
     records of base and new classes, ``harmonic``, their harmonic mean, ``new_as_base``, the share
-    of records of new classes taken for base ones; ``examples``, and, only where there are any,
+    of records of new classes predicted as base ones; ``examples``, and, only where there are any,
     ``unlabelled`` and ``nonfinite`` (left out). The figure ``sessions`` shows the accuracies. The
     same ``seed`` draws the same records, whatever the features.
 
     Attributes:
-      train: records of all classes; from those of new ones the few are drawn.
+      train: records of all classes; the shots of new classes are drawn from these.
       test: records of all classes.
-      base: classes that come first.
+      base: base classes.
       sessions: new classes of each session.
-      shots: records of a new class.
+      shots: training records of a new class.
       alpha: share of the base prototypes in a new one, 0..1.
       tau: inverse temperature of their weights.
-      draws: how often the few are drawn.
+      draws: number of draws of the shots.
       seed: of the draws.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
@@ -102,58 +102,62 @@ class FewShotSessions:
             for data in (self.train, self.test)
         )
         order = np.array([*self.base, *(c for session in self.sessions for c in session)])
-        for data, rows, least in ((self.train, train, self.shots), (self.test, test, 1)):
+        for data, rows, minimum in ((self.train, train, self.shots), (self.test, test, 1)):
             sizes = np.bincount(rows.labels, minlength=order.max() + 1)[order]
-            if sizes.min() < least:
-                name, few = data.source.info.name, int(sizes.argmin())
-                raise DataError(f"{name}: {sizes[few]} records of class {order[few]}, not {least}")
+            if sizes.min() < minimum:
+                name, worst = data.source.info.name, int(sizes.argmin())
+                raise DataError(
+                    f"{name}: {sizes[worst]} records of class {order[worst]}, not {minimum}"
+                )
         ends = np.cumsum([len(self.base), *map(len, self.sessions)])
-        asked = np.isin(test.labels, order)
-        place = np.zeros(order.max() + 1, np.int64)
-        place[order] = np.arange(len(order))
-        x, labels = test.x[asked], place[test.labels[asked]]
-        right, taken = np.zeros((len(ends), len(order))), 0.0
-        draw = np.random.default_rng(self.seed)
+        in_stream = np.isin(test.labels, order)
+        index_of = np.zeros(order.max() + 1, np.int64)
+        index_of[order] = np.arange(len(order))
+        x, labels = test.x[in_stream], index_of[test.labels[in_stream]]
+        correct, new_as_base = np.zeros((len(ends), len(order))), 0.0
+        rng = np.random.default_rng(self.seed)
         for _ in range(self.draws):
-            means = self._prototypes(train.x, train.labels, order, draw)
+            means = self._prototypes(train.x, train.labels, order, rng)
             for session, end in enumerate(ends):
-                there = np.arange(len(order)) < end
-                said = np.asarray(closeness(x, means, there, "cosine").argmax(1))
-                right[session] += np.bincount(labels[said == labels], minlength=len(order))
-            taken += float((said[labels >= ends[0]] < ends[0]).sum())
+                seen = np.arange(len(order)) < end
+                predicted = np.asarray(closeness(x, means, seen, "cosine").argmax(1))
+                correct[session] += np.bincount(labels[predicted == labels], minlength=len(order))
+            new_as_base += float((predicted[labels >= ends[0]] < ends[0]).sum())
         sizes = np.bincount(labels, minlength=len(order))
-        after = [
-            right[s, :end].sum() / sizes[:end].sum() / self.draws for s, end in enumerate(ends)
+        accuracies = [
+            correct[s, :end].sum() / sizes[:end].sum() / self.draws for s, end in enumerate(ends)
         ]
-        for session, value in enumerate(after):
+        for session, value in enumerate(accuracies):
             yield f"session_{session}", float(value)
-        yield "average", float(np.mean(after))
-        yield "drop", float(after[0] - after[-1])
-        old = right[-1, : ends[0]].sum() / sizes[: ends[0]].sum() / self.draws
+        yield "average", float(np.mean(accuracies))
+        yield "drop", float(accuracies[0] - accuracies[-1])
+        old = correct[-1, : ends[0]].sum() / sizes[: ends[0]].sum() / self.draws
         yield "base", float(old)
         if self.sessions:
-            many = sizes[ends[0] :].sum()
-            new = right[-1, ends[0] :].sum() / many / self.draws
+            new_count = sizes[ends[0] :].sum()
+            new = correct[-1, ends[0] :].sum() / new_count / self.draws
             yield "new", float(new)
             yield "harmonic", float(2 * old * new / max(old + new, 1e-12))
-            yield "new_as_base", taken / many / self.draws
+            yield "new_as_base", new_as_base / new_count / self.draws
         yield "examples", len(labels)
         for name in ("unlabelled", "nonfinite"):
             if count := getattr(train, name) + getattr(test, name):
                 yield name, count
-        line = Line("classes so far", np.arange(len(after), dtype=np.float64), np.asarray(after))
+        line = Line(
+            "classes so far", np.arange(len(accuracies), dtype=np.float64), np.asarray(accuracies)
+        )
         yield "sessions", Curve((line,), "session", "accuracy")
 
     def _prototypes(
-        self, x: np.ndarray, labels: np.ndarray, order: np.ndarray, draw: np.random.Generator
+        self, x: np.ndarray, labels: np.ndarray, order: np.ndarray, rng: np.random.Generator
     ) -> jax.Array:
         """(C, D) of the classes in ``order``."""
-        place = np.full(len(labels), -1)
-        for number, name in enumerate(order):
-            mine = np.flatnonzero(labels == name)
-            few = number >= len(self.base)
-            place[draw.choice(mine, self.shots, replace=False) if few else mine] = number
-        means = update(empty_means(len(order), x.shape[1]), x, place).mean
+        index = np.full(len(labels), -1)
+        for position, name in enumerate(order):
+            members = np.flatnonzero(labels == name)
+            is_new = position >= len(self.base)
+            index[rng.choice(members, self.shots, replace=False) if is_new else members] = position
+        means = update(empty_means(len(order), x.shape[1]), x, index).mean
         means = jnp.asarray(normalised(np.asarray(means)))
         base, new = jnp.split(means, [len(self.base)])
         return jnp.concatenate([base, calibrated(new, base, self.alpha, self.tau)])

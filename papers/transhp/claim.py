@@ -32,7 +32,7 @@ def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
 
     def answer(variables: Variables, image: jax.Array, family: jax.Array) -> jax.Array:
         ctx = Context.evaluation()
-        return objective.answer(variables, image, ctx, told=(family,))[0].argmax(-1)
+        return objective.forward(variables, image, ctx, known=(family,))[0].argmax(-1)
 
     call, right = jax.jit(answer), {0: [], 1: []}
     for batch in data.loader():

@@ -16,7 +16,8 @@ from typing import Literal
 import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
 from configs.parts.small_pairs import scenes
-from papers.transhp.method import Level, TransHP
+from papers.transhp.level import Level
+from papers.transhp.method import TransHP
 from vision import batch_ops, ops, spec
 from vision.data.sources.scenes.vocabulary import FAMILIES, FAMILY_OF
 

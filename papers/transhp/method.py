@@ -1,19 +1,21 @@
-"""TransHP: a transformer that guesses the coarse class half-way, and is prompted by its guess.
+"""TransHP: a transformer prompted with coarse-class tokens, which predicts the coarse class too.
 
-In a prompting block of a vision transformer, one learned token per coarse class stands behind the
-others. What the block makes of these tokens says which coarse class it is, and since the image's
-tokens attend to them in the same block, the prompt of that class flows into the image's tokens:
+In a prompting block of a vision transformer, one learned token per coarse class is appended to the
+sequence. The block's outputs for these tokens are classified into the coarse class, and since the
+image's tokens attend to them in the same block, the prompt of that class is absorbed by the image's
+tokens:
 
     x_b, O = block_b([x_{b-1}; P]),   P (n, D)
     s_i    = <O_i, W_i>,              W (n, D)
     L      = CE(fine, y) + sum over prompting blocks of lambda CE(s, ancestor of y)
 
-The prompts are dropped after the block. Nothing is chosen: that attention prefers one prompt comes
-of learning s. Coarse targets are fine ones, smoothed or mixed, summed over descendants.
+The prompts are dropped after the block. There is no explicit selection: attention to the right
+prompt results from training s. Coarse targets are the fine ones, smoothed or mixed, summed over
+descendants.
 
 Wang et al., TransHP: Image Classification with Hierarchical Prompting, 2023. Headline: top-1 on
 ImageNet +2.83 with ViT-B/16, 78.65 with DeiT-S; +12.69 on a tenth of the data. ``absorb=False`` is
-its multi-task rival: prompts look at the image, and the image does not look at them.
+the multi-task baseline: prompts attend to the image, but the image does not attend to them.
 """
 
 from __future__ import annotations
@@ -24,6 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from papers.transhp.level import Level
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
     Aux,
@@ -38,41 +41,6 @@ from vision.train.objective import (
 from vision.train.tower import Tap
 
 Tree = Any
-
-
-@dataclasses.dataclass(frozen=True)
-class Level:
-    """A prompting block.
-
-    Attributes:
-      block: its number, from 0.
-      ancestors: the coarse class, 0.., of every fine class. Fine classes without one on this level
-        share a further number.
-      weight: lambda.
-    """
-
-    block: int
-    ancestors: tuple[int, ...]
-    weight: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.block < 0 or self.weight < 0:
-            raise ValueError(f"block={self.block}, weight={self.weight}: neither is negative")
-        if set(self.ancestors) != set(range(self.classes)):
-            raise ValueError(f"ancestors={self.ancestors}: numbers 0.. without a gap")
-
-    @property
-    def classes(self) -> int:
-        return max(self.ancestors, default=-1) + 1
-
-    @property
-    def site(self) -> str:
-        return f"block{self.block:02d}"
-
-    @property
-    def before(self) -> str:
-        """Where the prompts join."""
-        return f"block{self.block - 1:02d}" if self.block else "stem"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,73 +84,77 @@ class TransHP(Objective):
         return variables.merge(params={"prompts": prompts})
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
-        logits, coarse, _, state = self.answer(variables, batch["image"], ctx)
+        logits, coarse, _, state = self.forward(variables, batch["image"], ctx)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         valid = labelled & batch["_mask"]
 
-        def compared(logits: jax.Array, targets: jax.Array, name: str) -> tuple[jax.Array, Aux]:
+        def term(logits: jax.Array, targets: jax.Array, name: str) -> tuple[jax.Array, Aux]:
             losses = cross_entropy(logits, targets, "softmax", self.label_smoothing)
-            right = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-            return averaged(losses, valid, state, **{name: right})
+            correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
+            return averaged(losses, valid, state, **{name: correct})
 
-        total, aux = compared(logits, targets, "top1")
+        total, aux = term(logits, targets, "top1")
         for i, (level, scores) in enumerate(zip(self.levels, coarse, strict=True)):
-            above = targets @ jax.nn.one_hot(jnp.array(level.ancestors), level.classes)
-            loss, of_level = compared(scores, above, f"level{i}_top1")
+            coarse_targets = targets @ jax.nn.one_hot(jnp.array(level.ancestors), level.classes)
+            loss, level_aux = term(scores, coarse_targets, f"level{i}_top1")
             total += level.weight * loss
-            aux.metrics.update(of_level.metrics)
+            aux.metrics.update(level_aux.metrics)
         return total, aux
 
-    def answer(
+    def forward(
         self,
         variables: Variables,
         image: jax.Array,
         ctx: Context,
-        told: tuple[jax.Array, ...] | None = None,
+        known: tuple[jax.Array, ...] | None = None,
     ) -> tuple[jax.Array, list[jax.Array], jax.Array, dict[str, Tree]]:
         """Fine logits (B, K), coarse ones (B, n) per level, the embedding, and the model's state.
 
-        ``told``: int (B,) per level, a coarse class whose prompt stands in the place of all.
+        ``known``: int (B,) per level, a coarse class whose prompt replaces those of all classes.
         """
         prompts = variables.params["prompts"]
         tokens = []
         for i in range(len(self.levels)):
-            own = prompts[f"level{i}"]["tokens"]
-            rows = jnp.broadcast_to(own, (len(image), *own.shape))
-            if told is not None:
-                rows = jnp.broadcast_to(own[told[i]][:, None], (len(image), *own.shape))
-            tokens.append(rows)
+            prompt_tokens = prompts[f"level{i}"]["tokens"]
+            batched = jnp.broadcast_to(prompt_tokens, (len(image), *prompt_tokens.shape))
+            if known is not None:
+                batched = jnp.broadcast_to(
+                    prompt_tokens[known[i]][:, None], (len(image), *prompt_tokens.shape)
+                )
+            tokens.append(batched)
         out, state = apply(self.model, variables, image, ctx, tap=self._tap(tokens))
         coarse = []
-        for i, (level, rows) in enumerate(zip(self.levels, tokens, strict=True)):
-            # The residual stream behind the prompts, which the tap has dropped from the block's.
+        for i, (level, batched) in enumerate(zip(self.levels, tokens, strict=True)):
+            # The block's residual stream at the prompts, which the tap drops from its output.
             added = (out[f"{level.site}/{part}"][:, -level.classes :] for part in ("attn", "mlp"))
-            seen = sum((each.astype(jnp.float32) for each in added), rows.astype(jnp.float32))
+            outputs = sum(
+                (branch.astype(jnp.float32) for branch in added), batched.astype(jnp.float32)
+            )
             weights = prompts[f"level{i}"]["weights"]
-            coarse.append(jnp.einsum("bnd,nd->bn", seen, weights))
+            coarse.append(jnp.einsum("bnd,nd->bn", outputs, weights))
         return out["logits"].astype(jnp.float32), coarse, out["embedding"], state
 
     def _tap(self, tokens: list[jax.Array]) -> Tap:
-        joins = {level.before: rows for level, rows in zip(self.levels, tokens, strict=True)}
-        leaves = {level.site: level.classes for level in self.levels}
-        apart = {} if self.absorb else {f"{site}/attention": n for site, n in leaves.items()}
+        appended = {level.before: rows for level, rows in zip(self.levels, tokens, strict=True)}
+        dropped = {level.site: level.classes for level in self.levels}
+        separated = {} if self.absorb else {f"{site}/attention": n for site, n in dropped.items()}
 
         def edit(name: str, x: jax.Array) -> jax.Array:
-            if name in apart:
-                prompts = jnp.arange(x.shape[-1]) >= x.shape[-1] - apart[name]
+            if name in separated:
+                prompts = jnp.arange(x.shape[-1]) >= x.shape[-1] - separated[name]
                 x = jnp.where(~prompts[:, None] & prompts, 0, x)
                 return x / x.sum(-1, keepdims=True)
-            if name in leaves:
-                x = x[:, : -leaves[name]]
-            if name in joins:
-                x = jnp.concatenate([x, joins[name].astype(x.dtype)], axis=1)
+            if name in dropped:
+                x = x[:, : -dropped[name]]
+            if name in appended:
+                x = jnp.concatenate([x, appended[name].astype(x.dtype)], axis=1)
             return x
 
-        return Tap(edit, "|".join({**joins, **leaves, **apart}))
+        return Tap(edit, "|".join({**appended, **dropped, **separated}))
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
-        """What ``Classify`` predicts, and ``logits/level0``.. (B, n), all float32."""
-        logits, coarse, embedding, _ = self.answer(variables, batch["image"], ctx)
+        """The outputs of ``Classify``, and ``logits/level0``.. (B, n), all float32."""
+        logits, coarse, embedding, _ = self.forward(variables, batch["image"], ctx)
         return {
             "logits": logits,
             "log_probabilities": jax.nn.log_softmax(logits),

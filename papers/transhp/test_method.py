@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.transhp.method import Level, TransHP
+from papers.transhp.level import Level
+from papers.transhp.method import TransHP
 from tests.models.tower_cases import quick_jit
 from vision.models.transformer import Block, layer_of
 from vision.models.vit import ViT
@@ -76,7 +77,7 @@ def test_a_prompting_block_is_the_block_on_the_tokens_and_the_prompts(variables:
     @quick_jit
     def both(model: Any) -> Any:
         given = variables.merge(params={"model": model, "prompts": {"level0": own}})
-        coarse = objective.answer(given, batch()["image"], CTX)[1]
+        coarse = objective.forward(given, batch()["image"], CTX)[1]
         out = forward(MODEL, model, {}, batch()["image"], train=False)[1]
         block = Block(2, 64, 0.0, None, True, MODEL.precision, None)
         prompts = jnp.broadcast_to(own["tokens"], (4, 2, 16))
@@ -113,7 +114,7 @@ def test_what_the_image_is_told_changes_its_answer(variables: Any):
     @quick_jit
     def told(first: jax.Array) -> Any:
         known = (first, jnp.zeros(4, jnp.int32))
-        return OBJECTIVE.answer(variables, image, CTX, told=known)[0]
+        return OBJECTIVE.forward(variables, image, CTX, known=known)[0]
 
     zeros, ones = jnp.zeros(4, jnp.int32), jnp.ones(4, jnp.int32)
     change = jnp.abs(told(zeros) - told(zeros.at[2].set(1))).max(-1)

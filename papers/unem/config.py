@@ -15,7 +15,7 @@ those of a zero-shot model.
 
 import vision as v
 from configs.parts.small import adamw_cosine
-from papers.unem.method import UnrolledEM
+from papers.unem.evaluator import UnrolledEM
 from vision import batch_ops, ops, spec
 
 GRID = (0.01, 1.0, 5.0, 20.0, 60.0)

@@ -12,14 +12,8 @@ from scipy import stats
 from scipy.special import digamma
 
 from papers.unem import dirichlet
-from papers.unem.method import (
-    UnrolledEM,
-    accuracies,
-    constants,
-    learn,
-    log_answers,
-    tasks,
-)
+from papers.unem.evaluator import UnrolledEM
+from papers.unem.method import accuracies, constants, learn, log_assignments, tasks
 from tests.evaluators.linear_dual import data, run
 from vision.probes.episodes import centroids, draw_episodes
 
@@ -48,14 +42,14 @@ def test_tasks_ask_for_the_classes_that_are_present():
 
 
 def test_one_layer_is_the_nearest_mean_of_the_support():
-    said = log_answers(constants(1, balance=7.0), SUPPORT, QUERY, "gaussian")
+    said = log_assignments(constants(1, balance=7.0), SUPPORT, QUERY, "gaussian")
     expected = centroids(SUPPORT.astype(np.float64), QUERY).argmax(2)
     np.testing.assert_array_equal(said.argmax(-1), expected)
     np.testing.assert_allclose(jnp.exp(said).sum(-1), 1, rtol=1e-5)
 
 
 def test_without_balance_and_temperature_it_is_soft_k_means():
-    said = log_answers(constants(4, balance=0.0), SUPPORT[0], QUERY[0], "gaussian")
+    said = log_assignments(constants(4, balance=0.0), SUPPORT[0], QUERY[0], "gaussian")
     support, query = SUPPORT[0].astype(np.float64), QUERY[0].astype(np.float64)
     means = support.mean(1)
     for _ in range(4):
@@ -68,13 +62,13 @@ def test_without_balance_and_temperature_it_is_soft_k_means():
 
 def test_balance_lets_classes_without_queries_die_out():
     def alive(balance: float) -> float:
-        said = log_answers(constants(8, balance, scale=0.5), SUPPORT, QUERY, "gaussian")
+        said = log_assignments(constants(8, balance, scale=0.5), SUPPORT, QUERY, "gaussian")
         return float((jnp.exp(said).mean(-2) > 0.01).sum(-1).mean())
 
     assert alive(50.0) < alive(1e-3)
     # A colder softmax is nearer to uniform.
     warm, cold = (
-        log_answers(constants(1, 0.0, 0.2, t), SUPPORT, QUERY, "gaussian") for t in (1.0, 5.0)
+        log_assignments(constants(1, 0.0, 0.2, t), SUPPORT, QUERY, "gaussian") for t in (1.0, 5.0)
     )
     np.testing.assert_allclose(cold, jax.nn.log_softmax(warm / 5), atol=1e-5)
 

@@ -1,4 +1,4 @@
-"""Boxes as text: what a captioner says of objects, and how right it is, both checked by rule.
+"""Boxes as tokens: the language of a captioner's detections, its parser and its rewards.
 
 An answer is a row of ids::
 
@@ -25,11 +25,11 @@ _HEAD, _BOX = 5, 5  # tokens before the first box, and of a box
 @dataclasses.dataclass(frozen=True)
 @checked
 class BoxAnswers:
-    """The language, and as an op what writes the right answer of an example.
+    """The language of answers; as an op it writes the target answer of an example.
 
     The op takes ``label`` int, ``boxes`` (M, 4) y0, x0, y1, x1 in pixels and ``valid`` bool (M,);
-    adds ``text`` int32 (length,), boxes in their order and sure; and makes ``boxes`` shares of the
-    image's sides, float32 (max_boxes, 4). What has no room is left out of the text and the boxes.
+    adds ``text`` int32 (length,), the boxes in order with confidence 1; and turns ``boxes`` into
+    shares of the image's sides, float32 (max_boxes, 4). Boxes beyond ``max_boxes`` are left out.
 
     Attributes:
       classes: number of classes.
@@ -75,12 +75,12 @@ class BoxAnswers:
         height, width = np.asarray(example["image"]).shape[:2]
         shares = np.zeros((self.max_boxes, 4), np.float32)
         shares[: len(kept)] = kept / np.array([height, width, height, width], np.float32)
-        there = np.arange(self.max_boxes) < len(kept)
-        text = self.write(int(example["label"]), shares[there])
-        return {**example, "text": text, "boxes": shares, "valid": there}
+        present = np.arange(self.max_boxes) < len(kept)
+        text = self.write(int(example["label"]), shares[present])
+        return {**example, "text": text, "boxes": shares, "valid": present}
 
     def write(self, label: int, boxes: np.ndarray, confidence: float = 1.0) -> np.ndarray:
-        """The row of a class and boxes (M, 4) in shares of the sides."""
+        """Token ids int32 (length,) of a class and boxes (M, 4) in shares of the sides."""
         row = [BOS, THINK, self._first_class + label, END_THINK, ANSWER]
         sure = self._sure + round(confidence * (self.confidences - 1))
         for box in boxes.tolist():
@@ -89,32 +89,32 @@ class BoxAnswers:
         return np.asarray(row + [PAD] * (self.length - len(row)), np.int32)
 
     def read(self, ids: jax.Array) -> dict[str, jax.Array]:
-        """What rows (B, length) say; traceable.
+        """Parses rows (B, length) of ids; traceable.
 
         Returns:
           ``label`` int (B,), -1 for none; ``boxes`` (B, M, 4), ``confidence`` (B, M) and ``there``
-          bool (B, M), without repetitions; ``well_formed`` bool (B,).
+          bool (B, M), the valid boxes without repetitions; ``well_formed`` bool (B,).
         """
-        klass = ids[:, 2] - self._first_class
-        thought = (klass >= 0) & (klass < self.classes)
+        label = ids[:, 2] - self._first_class
+        label_valid = (label >= 0) & (label < self.classes)
         head = jnp.asarray([BOS, THINK, END_THINK, ANSWER])
-        opened = jnp.all(ids[:, jnp.asarray([0, 1, 3, 4])] == head, -1)
+        head_valid = jnp.all(ids[:, jnp.asarray([0, 1, 3, 4])] == head, -1)
         body = ids[:, _HEAD : _HEAD + _BOX * self.max_boxes]
         body = body.reshape(len(ids), self.max_boxes, _BOX)
-        place, sure = body[..., :4] - self._zero, body[..., 4] - self._sure
-        good = jnp.all((place >= 0) & (place < self.bins), -1)
-        good &= (sure >= 0) & (sure < self.confidences)
-        there = jnp.cumprod(good, 1).astype(bool)
-        ends = _HEAD + _BOX * there.sum(1)[:, None] + jnp.arange(2)
-        closed = jnp.take_along_axis(ids, ends, 1) == jnp.asarray([END_ANSWER, EOS])
-        same = jnp.all(place[:, :, None] == place[:, None], -1) & there[:, None]
+        coordinates, confidence = body[..., :4] - self._zero, body[..., 4] - self._sure
+        box_valid = jnp.all((coordinates >= 0) & (coordinates < self.bins), -1)
+        box_valid &= (confidence >= 0) & (confidence < self.confidences)
+        valid = jnp.cumprod(box_valid, 1).astype(bool)
+        ends = _HEAD + _BOX * valid.sum(1)[:, None] + jnp.arange(2)
+        end_valid = jnp.take_along_axis(ids, ends, 1) == jnp.asarray([END_ANSWER, EOS])
+        same = jnp.all(coordinates[:, :, None] == coordinates[:, None], -1) & valid[:, None]
         repeated = jnp.any(jnp.tril(same, -1), -1)
         return {
-            "label": jnp.where(thought, klass, -1),
-            "boxes": place / (self.bins - 1),
-            "confidence": sure / (self.confidences - 1),
-            "there": there & ~repeated & (ids[:, 4] == ANSWER)[:, None],
-            "well_formed": opened & thought & jnp.all(closed, -1),
+            "label": jnp.where(label_valid, label, -1),
+            "boxes": coordinates / (self.bins - 1),
+            "confidence": confidence / (self.confidences - 1),
+            "there": valid & ~repeated & (ids[:, 4] == ANSWER)[:, None],
+            "well_formed": head_valid & label_valid & jnp.all(end_valid, -1),
         }
 
     def rewards(
@@ -122,8 +122,8 @@ class BoxAnswers:
     ) -> dict[str, jax.Array]:
         """Rewards (B,) of rows, 0..1 each; traceable.
 
-        In descending confidence every predicted box takes the true one that it overlaps most, if
-        by more than half and nobody took it before.
+        In order of descending confidence every predicted box is matched to the unmatched true box
+        of largest overlap, if that is more than half.
 
         Args:
           ids: (B, length).
@@ -135,42 +135,46 @@ class BoxAnswers:
           ``format``; ``class``; ``iou``: overlap of the matches over the larger number of boxes,
           true or predicted; ``confidence``: mean of c of matched and 1 - c of other predictions, 0
           without any; ``overlap``: best overlap of any prediction with the first true box, for
-          measuring only.
+          evaluation only.
         """
-        said = self.read(ids)
-        overlaps = iou(said["boxes"], boxes)
-        overlaps = jnp.where(said["there"][..., None] & valid[:, None], overlaps, 0.0)
-        order = jnp.argsort(jnp.where(said["there"], -said["confidence"], jnp.inf), 1, stable=True)
+        parsed = self.read(ids)
+        overlaps = iou(parsed["boxes"], boxes)
+        overlaps = jnp.where(parsed["there"][..., None] & valid[:, None], overlaps, 0.0)
+        order = jnp.argsort(
+            jnp.where(parsed["there"], -parsed["confidence"], jnp.inf), 1, stable=True
+        )
         rows = jnp.arange(len(ids))
-        free = valid
-        matched = jnp.zeros(said["there"].shape, bool)
+        unmatched = valid
+        matched = jnp.zeros(parsed["there"].shape, bool)
         total = jnp.zeros(len(ids))
         for rank in range(self.max_boxes):
-            mine = order[:, rank]
-            found = jnp.where(free, overlaps[rows, mine], 0.0)
-            best, place = found.max(1), found.argmax(1)
-            takes = best > 0.5
-            total += jnp.where(takes, best, 0.0)
-            free &= ~(takes[:, None] & (jnp.arange(free.shape[1]) == place[:, None]))
-            matched = matched.at[rows, mine].set(takes)
-        count = said["there"].sum(1)
-        agreed = jnp.where(matched, said["confidence"], 1 - said["confidence"])
+            predicted = order[:, rank]
+            candidates = jnp.where(unmatched, overlaps[rows, predicted], 0.0)
+            best, argmax = candidates.max(1), candidates.argmax(1)
+            is_match = best > 0.5
+            total += jnp.where(is_match, best, 0.0)
+            unmatched &= ~(is_match[:, None] & (jnp.arange(unmatched.shape[1]) == argmax[:, None]))
+            matched = matched.at[rows, predicted].set(is_match)
+        count = parsed["there"].sum(1)
+        agreement = jnp.where(matched, parsed["confidence"], 1 - parsed["confidence"])
         return {
-            "format": said["well_formed"].astype(jnp.float32),
-            "class": (said["label"] == label).astype(jnp.float32),
+            "format": parsed["well_formed"].astype(jnp.float32),
+            "class": (parsed["label"] == label).astype(jnp.float32),
             "iou": total / jnp.maximum(jnp.maximum(count, valid.sum(1)), 1),
-            "confidence": jnp.sum(agreed * said["there"], 1) / jnp.maximum(count, 1),
+            "confidence": jnp.sum(agreement * parsed["there"], 1) / jnp.maximum(count, 1),
             "overlap": overlaps[..., 0].max(1),
         }
 
 
-def iou(one: jax.Array, two: jax.Array) -> jax.Array:
+def iou(first: jax.Array, second: jax.Array) -> jax.Array:
     """Overlap (B, M, L) of boxes (B, M, 4) and (B, L, 4): intersection over union.
 
     Boxes whose ends are the wrong way round have no area.
     """
-    one, two = one[:, :, None], two[:, None]
-    shared = jnp.minimum(one[..., 2:], two[..., 2:]) - jnp.maximum(one[..., :2], two[..., :2])
-    inside = jnp.prod(jnp.maximum(shared, 0), -1)
-    areas = [jnp.prod(jnp.maximum(x[..., 2:] - x[..., :2], 0), -1) for x in (one, two)]
-    return inside / jnp.maximum(areas[0] + areas[1] - inside, 1e-12)
+    first, second = first[:, :, None], second[:, None]
+    extent = jnp.minimum(first[..., 2:], second[..., 2:]) - jnp.maximum(
+        first[..., :2], second[..., :2]
+    )
+    intersection = jnp.prod(jnp.maximum(extent, 0), -1)
+    areas = [jnp.prod(jnp.maximum(x[..., 2:] - x[..., :2], 0), -1) for x in (first, second)]
+    return intersection / jnp.maximum(areas[0] + areas[1] - intersection, 1e-12)

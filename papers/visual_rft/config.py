@@ -12,7 +12,8 @@ then on 16 scenes either rewards or more of the same, each for 150 steps.
 import vision as v
 from configs.parts.small import train_data
 from papers.visual_rft.box_answers import BoxAnswers
-from papers.visual_rft.method import RewardsOf, VisualRft
+from papers.visual_rft.evaluator import AnswerRewards
+from papers.visual_rft.method import VisualRft
 from vision import ops, spec
 
 SHAPES = ("circle", "square", "triangle", "star")
@@ -62,7 +63,7 @@ def scenario(*, scenes, language, image, text, sft, rft):
     def read(source):
         values = [language, spec(ops.ValueRange, low=-1, high=1)]
         data = spec(v.EvalData, source=source, batch_size=128, ops=values, threads=0)
-        return spec(RewardsOf, data=data, language=language)
+        return spec(AnswerRewards, data=data, language=language)
 
     def run(objective, source, recipe, **begin):
         total, batch_size, _, learning_rate = recipe

@@ -12,7 +12,8 @@ rest, and the comparison.
 
 import vision as v
 from configs.parts.small import eval_data
-from papers.worst_forget.method import Unlearned, WorstForget
+from papers.worst_forget.comparison import CompareUnlearning
+from papers.worst_forget.method import WorstForget
 from vision import batch_ops, spec
 
 
@@ -95,7 +96,7 @@ def scenario(*, train, test, batch_size, augment, model, optimizer, tuned, total
         rest = spec(v.Subset, source=train, keys_file=f"stage:{name}/retain.txt")
         begin = spec(v.InitFrom, source="workdir:stage:trained", head="read")
         compared = spec(
-            Unlearned,
+            CompareUnlearning,
             forget=f"stage:{name}/forget.txt",
             retrained=f"stage:retrained_{name}",
             runs={"trained": "stage:trained", "tuned": f"stage:tuned_{name}"},

@@ -1,34 +1,34 @@
-r"""Challenging forgets: the training examples that are hardest to make a network forget.
+r"""Challenging forgets: worst-case forget sets of machine unlearning, by bi-level optimisation.
 
-Methods of unlearning are tested on random examples, which flatters them. Here the forget set is
-searched for, by two nested problems. With weights w in [0, 1]^N, sum w = m, of the N examples that
-theta_0 was trained on,
+Unlearning methods are usually evaluated on random forget sets, which is optimistic. Here the forget
+set is optimised. With weights w in [0, 1]^N, sum w = m, of the N examples that theta_0 was trained
+on,
 
     lower   theta_u(w): from theta_0, a few epochs of SignSGD on sum_i (1 - w_i) CE_i(theta)
     upper   min_w sum_i w_i CE_i(theta_u(w)) + gamma |w|^2:
             w <- Proj(w - lr (CE(theta_u) + 2 gamma w))
 
-Since steps by signs do not change with small changes of w, the upper gradient goes through CE
-alone. The projection onto {0 <= w <= 1, sum w = m} is clip(w - mu, 0, 1), mu by bisection. The set
-is the m largest of w: examples whose loss stays low though nothing was trained on them.
+The sign of the gradient is constant under small changes of w, so the upper gradient has no term
+through theta_u. The projection onto {0 <= w <= 1, sum w = m} is clip(w - mu, 0, 1), mu by
+bisection. The forget set is the m largest of w: examples whose loss stays low without training on
+them.
 
-``WorstForget`` is a job between stages and not an objective with phases: every upper move needs
-the losses of all N examples after a lower problem that begins anew from theta_0, where moves of one
-step share a batch and go on from each other. Its files are names of records, so that retraining and
-unlearning are ordinary runs on ``Subset``; ``Unlearned`` compares them.
+``WorstForget`` is a job between stages and not an objective with phases, since every upper step
+needs the losses of all N examples after a lower problem that restarts from theta_0. It writes the
+keys of records, so that retraining and unlearning are ordinary runs on ``Subset``;
+``papers.worst_forget.comparison`` compares them.
 
 Fan et al., Challenging Forgets: Unveiling the Worst-Case Forget Sets in Machine Unlearning, 2024.
-Headline: on such sets the accuracy on what should be forgotten stays near 100 % for approximate
-methods, and even a network trained without them is right about them. Differences: w begins at m/N
-everywhere and moves at 10, since losses of 1e-3 move a 0/1 start by nothing; the lower problem is
-fine-tuning, not SCRUB, random labels or sparsity.
+Headline: on such sets the accuracy on the forget set stays near 100 % for approximate methods, and
+even a network retrained without it classifies it correctly. Differences: w starts at m/N with a
+learning rate of 10, since losses of 1e-3 do not move a 0/1 start; the lower problem is fine-tuning,
+not SCRUB, random labels or sparsity.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from papers.worst_forget.unlearning import average_gap, unlearning
 from vision.data.pipeline import EvalData
 from vision.run.restore import Run, load_run
 from vision.scenario.features import features_of
@@ -49,13 +48,13 @@ _ROWS = 1024  # examples whose losses are computed at once
 
 
 def project(w: jax.Array, total: float) -> jax.Array:
-    """The nearest point to ``w`` (N,) with entries in [0, 1] that add up to ``total``, 0..N."""
+    """Projection of ``w`` (N,) onto the points in [0, 1]^N with sum ``total``, 0..N."""
 
-    def halve(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        low, high = ends
-        middle = (low + high) / 2
-        more = jnp.clip(w - middle, 0, 1).sum() > total
-        return jnp.where(more, middle, low), jnp.where(more, high, middle)
+    def halve(_: int, bounds: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        low, high = bounds
+        centre = (low + high) / 2
+        too_large = jnp.clip(w - centre, 0, 1).sum() > total
+        return jnp.where(too_large, centre, low), jnp.where(too_large, high, centre)
 
     low, high = jax.lax.fori_loop(0, _BISECTIONS, halve, (w.min() - 1, w.max()))
     return jnp.clip(w - (low + high) / 2, 0, 1)
@@ -70,7 +69,7 @@ def relearn(
     order: jax.Array,
     learning_rate: float,
 ) -> Tree:
-    """The lower problem: SignSGD on the examples, each counting as ``kept`` (N,) says.
+    """The lower problem: SignSGD on the examples with weights ``kept`` (N,), 1 - w.
 
     Args:
       order: int (steps, B), the examples of every step.
@@ -88,21 +87,20 @@ def relearn(
 
 @dataclasses.dataclass(frozen=True)
 class WorstForget:
-    """A forget set: ``forget.txt`` and ``retain.txt``, names of records, and ``w.npy`` (N,).
+    """A job: writes ``forget.txt`` and ``retain.txt``, keys of records, and ``w.npy`` (N,).
 
     Attributes:
-      run_of: folder of the run that theta_0 comes from; its ``predict`` gives
-        ``log_probabilities``.
-      data: its training records, as its network sees them, in their order.
+      run_of: folder of the run of theta_0; its ``predict`` gives ``log_probabilities``.
+      data: its training records, with the preprocessing of the run, in order.
       share: m / N, above 0 and below 1.
-      rounds: of both problems; 0 gives a random set.
+      rounds: alternations of lower and upper problem; 0 gives a random set.
       steps: of the lower problem.
-      batch_size: of its steps.
-      learning_rate: of its steps, what every parameter moves by.
+      batch_size: of the lower problem.
+      learning_rate: of the lower problem, the change of every parameter in a step.
       w_learning_rate: of the upper problem.
       gamma: of the upper problem.
-      easiest: the set that is easiest to forget instead: the upper problem is maximised.
-      by_class: whole classes are forgotten, ``share`` of them, each with one w.
+      easiest: the easiest set to forget instead: the upper problem is maximised.
+      by_class: all records of a class have one w, and ``share`` of the classes is forgotten.
       label: name of the labels.
       seed: of batches, and of a random set.
     """
@@ -129,39 +127,39 @@ class WorstForget:
             )
 
     def run(self, folder: Path) -> dict[str, float]:
-        """Numbers: ``size`` and, after the last lower problem, mean losses of both sets."""
+        """Metrics: ``size`` and, after the last lower problem, mean losses of both sets."""
         run, data = load_run(Path(self.run_of)), self.data
         rows = features_of(run, data, (), ("image", self.label))
         images, labels = jnp.asarray(rows["image"]), jnp.asarray(rows[self.label])
         group = rows[self.label] if self.by_class else np.arange(len(labels))
-        w, last = self.searched(losses_of(run), run.variables.params, images, labels, group)
+        w, losses = self.searched(losses_of(run), run.variables.params, images, labels, group)
         forget = np.zeros(len(w), bool)
         ties = np.random.default_rng(self.seed).permutation(len(w))
         forget[np.lexsort((ties, -w))[: self.size(len(w))]] = True
         forget = forget[group]
         np.save(folder / "w.npy", w)
-        for name, chosen in (("forget", forget), ("retain", ~forget)):
-            places = rows["_index"][np.flatnonzero(chosen)].tolist()
-            lines = "".join(f"{data.source.key(int(i))}\n" for i in places)
+        for name, mask in (("forget", forget), ("retain", ~forget)):
+            records = rows["_index"][np.flatnonzero(mask)].tolist()
+            lines = "".join(f"{data.source.key(int(i))}\n" for i in records)
             (folder / f"{name}.txt").write_text(lines, encoding="utf-8")
-        found = {"size": float(forget.sum())}
-        if last is not None:
-            found |= {"loss_forget": float(last[forget].mean())}
-            found |= {"loss_retain": float(last[~forget].mean())}
-        return found
+        metrics = {"size": float(forget.sum())}
+        if losses is not None:
+            metrics |= {"loss_forget": float(losses[forget].mean())}
+            metrics |= {"loss_retain": float(losses[~forget].mean())}
+        return metrics
 
     def size(self, count: int) -> int:
-        """m, of so many examples or classes: at least one, and not all."""
+        """m for ``count`` examples or classes: at least 1 and at most ``count - 1``."""
         return min(max(1, round(self.share * count)), count - 1)
 
     def searched(
         self, losses: Losses, params: Tree, images: jax.Array, labels: jax.Array, group: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """w (G,) of the groups int (N,), and the last losses (N,); None without rounds."""
+        """w (G,) of the groups int (N,), and the last losses (N,), None without rounds."""
         count, groups = len(labels), int(group.max()) + 1
         total = self.size(groups)
         sign = -1.0 if self.easiest else 1.0
-        members, of = np.bincount(group, minlength=groups), jnp.asarray(group)
+        members, group_of = np.bincount(group, minlength=groups), jnp.asarray(group)
 
         @jax.jit
         def lower(w: jax.Array, key: jax.Array) -> Tree:
@@ -169,19 +167,25 @@ class WorstForget:
             keys = jax.random.split(key, epochs)
             order = jax.vmap(lambda k: jax.random.permutation(k, count))(keys).reshape(-1)
             order = order[: self.steps * self.batch_size].reshape(self.steps, -1)
-            return relearn(losses, params, 1 - w[of], images, labels, order, self.learning_rate)
+            return relearn(
+                losses, params, 1 - w[group_of], images, labels, order, self.learning_rate
+            )
 
         @jax.jit
-        def upper(w: jax.Array, found: jax.Array) -> jax.Array:
-            g = sign * jax.ops.segment_sum(found, of, groups) / jnp.maximum(members, 1)
-            return project(w - self.w_learning_rate * (g + 2 * self.gamma * w), float(total))
+        def upper(w: jax.Array, losses_of_examples: jax.Array) -> jax.Array:
+            gradient = (
+                sign
+                * jax.ops.segment_sum(losses_of_examples, group_of, groups)
+                / jnp.maximum(members, 1)
+            )
+            return project(w - self.w_learning_rate * (gradient + 2 * self.gamma * w), float(total))
 
-        told, last = jax.jit(losses), None
+        losses_fn, last = jax.jit(losses), None
         w = jnp.full(groups, total / groups)
         for number in range(self.rounds):
-            after = lower(w, jax.random.fold_in(jax.random.key(self.seed), number))
+            params_u = lower(w, jax.random.fold_in(jax.random.key(self.seed), number))
             parts = [slice(i, i + _ROWS) for i in range(0, count, _ROWS)]
-            last = jnp.concatenate([told(after, images[i], labels[i]) for i in parts])
+            last = jnp.concatenate([losses_fn(params_u, images[i], labels[i]) for i in parts])
             w = upper(w, last)
         return np.asarray(w), None if last is None else np.asarray(last)
 
@@ -191,55 +195,9 @@ def losses_of(run: Run) -> Losses:
 
     def losses(params: Tree, images: jax.Array, labels: jax.Array) -> jax.Array:
         variables = dataclasses.replace(run.variables, params=params)
-        said = run.predict(variables, {"image": images, "label": labels})["log_probabilities"]
-        return -jnp.take_along_axis(said, labels[:, None], 1)[:, 0]
+        log_probabilities = run.predict(variables, {"image": images, "label": labels})[
+            "log_probabilities"
+        ]
+        return -jnp.take_along_axis(log_probabilities, labels[:, None], 1)[:, 0]
 
     return losses
-
-
-@dataclasses.dataclass(frozen=True)
-class Unlearned:
-    """What runs know of a forget set, beside one that never saw it: ``unlearning.json``.
-
-    Numbers: ``NAME/ua``, ``mia``, ``ra``, ``ta`` (``papers.worst_forget.unlearning``) and ``gap``,
-      to
-    the retrained one, of every run.
-
-    Attributes:
-      forget: file of the names of the forget set.
-      retrained: folder of the run that was trained without it.
-      runs: name to folder of others.
-      data: all training records.
-      test: test records.
-      label: name of the labels.
-    """
-
-    forget: str
-    retrained: str
-    runs: Mapping[str, str]
-    data: EvalData
-    test: EvalData
-    label: str = "label"
-
-    def run(self, folder: Path) -> dict[str, float]:
-        """Raises CheckpointError or WorkdirError where a run cannot be read."""
-        names = set(Path(self.forget).read_text(encoding="utf-8").splitlines())
-        found = {}
-        for name, place in {"retrained": self.retrained, **self.runs}.items():
-            run = load_run(Path(place))
-            seen, test = (
-                features_of(run, data, ("log_probabilities",), (self.label,))
-                for data in (self.data, self.test)
-            )
-            keys = [self.data.source.key(int(i)) for i in seen["_index"]]
-            found[name] = unlearning(
-                seen["log_probabilities"],
-                seen[self.label],
-                np.asarray([key in names for key in keys]),
-                test["log_probabilities"],
-                test[self.label],
-            )
-        for name in self.runs:
-            found[name]["gap"] = average_gap(found[name], found["retrained"])
-        (folder / "unlearning.json").write_text(json.dumps(found, indent=2) + "\n")
-        return {f"{name}/{key}": x for name, row in found.items() for key, x in row.items()}

@@ -1,14 +1,14 @@
-"""What a network that was to forget some of its training examples still knows of them.
+"""Metrics of machine unlearning: accuracies and a membership inference attack.
 
-With the forgotten examples F, the others R that it was trained on, and a test set T:
+With the forget set F, the retained training examples R, and a test set T:
 
     ua   1 - accuracy on F
-    mia  share of F that an attacker takes for strangers: its confidence in the right class is below
-         the threshold that best tells R from T
+    mia  share of F that a membership attack classifies as non-members: the confidence in the true
+         class is below the threshold that best separates R from T
     ra   accuracy on R
     ta   accuracy on T
 
-The aim is not a high number but that of a network trained anew on R alone: ``average_gap``.
+The target of each metric is its value for a network retrained on R alone: ``average_gap``.
 
 Liu et al., Model sparsity can simplify machine unlearning, 2023; their attacker is a support vector
 machine with a Gaussian kernel on the same confidence.
@@ -43,45 +43,47 @@ def unlearning(
     Raises:
       MetricError: NaN, or a label beyond the classes.
     """
-    right, confidence = _seen("log_probabilities", log_probabilities, labels)
-    test_right, test_confidence = _seen(
+    correct, confidence = _correct_and_confidence("log_probabilities", log_probabilities, labels)
+    test_correct, test_confidence = _correct_and_confidence(
         "test_log_probabilities", test_log_probabilities, test_labels
     )
-    forget = booleans("forget", forget, (len(right),))
+    forget = booleans("forget", forget, (len(correct),))
     threshold = best_threshold(confidence[~forget], test_confidence)
     return {
-        "ua": 1 - _mean(right[forget]),
+        "ua": 1 - _mean(correct[forget]),
         "mia": math.nan if math.isnan(threshold) else _mean(confidence[forget] < threshold),
-        "ra": _mean(right[~forget]),
-        "ta": _mean(test_right),
+        "ra": _mean(correct[~forget]),
+        "ta": _mean(test_correct),
     }
 
 
-def best_threshold(members: np.ndarray, strangers: np.ndarray) -> float:
-    """Where members are at or above and strangers below most often, both sets counting alike.
+def best_threshold(members: np.ndarray, non_members: np.ndarray) -> float:
+    """The threshold of best balanced accuracy; members are at or above, non-members below.
 
-    One of the scores, the least of several that are as good, or infinity where none is better than
-    calling all strangers; NaN without members or strangers.
+    One of the scores, the smallest of equally good ones, or infinity where none is better than
+    classifying all as non-members; NaN without members or non-members.
     """
     members = np.sort(defined("members", vector("members", members)))
-    strangers = np.sort(defined("strangers", vector("strangers", strangers)))
-    if not len(members) or not len(strangers):
+    non_members = np.sort(defined("non_members", vector("non_members", non_members)))
+    if not len(members) or not len(non_members):
         return math.nan
-    places = np.append(np.unique(np.concatenate([members, strangers])), np.inf)
-    below = np.searchsorted(strangers, places, side="left") / len(strangers)
-    above = 1 - np.searchsorted(members, places, side="left") / len(members)
-    return float(places[np.argmax(below + above)])
+    thresholds = np.append(np.unique(np.concatenate([members, non_members])), np.inf)
+    below = np.searchsorted(non_members, thresholds, side="left") / len(non_members)
+    above = 1 - np.searchsorted(members, thresholds, side="left") / len(members)
+    return float(thresholds[np.argmax(below + above)])
 
 
-def average_gap(found: Mapping[str, float], retrained: Mapping[str, float]) -> float:
+def average_gap(metrics: Mapping[str, float], retrained: Mapping[str, float]) -> float:
     """Mean absolute difference of the four numbers to those of a network trained on R alone."""
     return float(
-        np.mean([abs(found[name] - retrained[name]) for name in ("ua", "mia", "ra", "ta")])
+        np.mean([abs(metrics[name] - retrained[name]) for name in ("ua", "mia", "ra", "ta")])
     )
 
 
-def _seen(name: str, x: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Whether the largest is the right one, bool (N,), and log-probability of that one."""
+def _correct_and_confidence(
+    name: str, x: np.ndarray, labels: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether the prediction is correct, bool (N,), and the log-probability of the true class."""
     x = defined(name, matrix(name, x))
     labels = np.asarray(labels)
     if labels.shape != (len(x),) or labels.dtype.kind not in "iu":

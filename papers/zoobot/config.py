@@ -16,7 +16,8 @@ from typing import Literal
 
 import vision as v
 from configs.parts.small import adamw_cosine, eval_data, train_data
-from papers.zoobot.method import Tally, VoteLikelihood, Votes
+from papers.zoobot.method import Votes
+from papers.zoobot.votes import Tally, VoteLikelihood
 from vision import ops, spec
 
 ANSWERS = {

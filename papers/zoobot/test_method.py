@@ -11,15 +11,9 @@ import pytest
 from scipy.stats import dirichlet_multinomial as peer
 from scipy.stats import multinomial as plain
 
-from papers.zoobot.method import (
-    Tally,
-    VoteLikelihood,
-    Votes,
-    alike,
-    dirichlet_multinomial,
-    interesting,
-    multinomial,
-)
+from papers.zoobot.method import Votes, dirichlet_multinomial, multinomial
+from papers.zoobot.search import most_similar, rank_by_interest
+from papers.zoobot.votes import Tally, VoteLikelihood
 from tests.evaluators.linear_dual import data, run
 from vision.models.vit import ViT
 from vision.train.objective import Context
@@ -79,7 +73,7 @@ def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
         loss, aux = objective.loss(variables, batch, ctx)
         said = objective.predict(variables, batch, ctx)
         np.testing.assert_allclose(np.asarray(said["shares"][:, :3].sum(1)), 1, atol=1e-5)
-        # The head starts at zero: every answer alike.
+        # The head starts at zero: all answers have equal probability.
         if kind == "dirichlet":
             alpha = np.full(3, 51.0)
             first = peer.logpmf(votes[0, :3], alpha, votes[0, :3].sum())
@@ -145,7 +139,7 @@ def test_the_evaluator_counts_what_was_asked():
 def test_searches_find_what_is_planted():
     x = RNG.normal(size=(400, 12))
     x[:12] += 20 * np.eye(12)[0]
-    found = alike(x, 3, 11, 6)
+    found = most_similar(x, 3, 11, 6)
     assert set(found.tolist()) == set(range(12)) - {3}
     asked: list[int] = []
 
@@ -153,7 +147,7 @@ def test_searches_find_what_is_planted():
         asked.extend(rows.tolist())
         return (rows < 12).astype(float)
 
-    order = interesting(x, rate, dimension=6, rounds=8)
+    order = rank_by_interest(x, rate, dimension=6, rounds=8)
     assert sorted(order.tolist()) == list(range(400))
     assert len(asked) == len(set(asked)) == 90
     assert np.mean(order[:12] < 12) > 0.7

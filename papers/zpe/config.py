@@ -15,7 +15,7 @@ shapes, a size and places of other images. Nothing is trained for ZPE; the model
 import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
-from papers.zpe.method import WeightedZeroShot
+from papers.zpe.evaluator import WeightedZeroShot
 from vision import ops, spec
 
 OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")

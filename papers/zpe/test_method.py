@@ -7,12 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from papers.zpe.method import (
-    WeightedZeroShot,
-    chosen,
-    template_scores,
-    weights,
-)
+from papers.zpe.evaluator import WeightedZeroShot
+from papers.zpe.method import selected, template_scores, weights
 from tests.evaluators.linear_dual import TOKENIZER, data, run, texts_of
 from vision.data.prompts import prompts
 from vision.evaluators.image_text.zero_shot import ZeroShot
@@ -68,9 +64,9 @@ def test_weights_sum_to_one_and_follow_the_scores():
     assert found["softmax"][1] / found["softmax"][0] == pytest.approx(np.exp(-1))
     np.testing.assert_allclose(weights(np.array([-1.0, -2.0]))["score"], 0.5)
     scores = np.array([0.0, 1.0, 2.0, 3.0, 9.0])  # median 2, deviation 1
-    assert chosen(scores, 2.0).tolist() == [False, False, False, False, True]
-    assert chosen(scores, 0.5).tolist() == [False, False, False, True, True]
-    assert chosen(np.ones(3), 2.0).all()
+    assert selected(scores, 2.0).tolist() == [False, False, False, False, True]
+    assert selected(scores, 0.5).tolist() == [False, False, False, True, True]
+    assert selected(np.ones(3), 2.0).all()
 
 
 def asked(**more: Any) -> WeightedZeroShot:

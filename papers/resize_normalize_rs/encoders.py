@@ -1,0 +1,78 @@
+"""Untrained encoders of images: channel statistics and random convolutions (MOSAIKS)."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_SIDE = 3  # of filters
+
+
+def image_stats(image: jax.Array) -> jax.Array:
+    """Images (B, h, w, C) to (B, 4 C): mean, deviation, minimum, maximum of each channel."""
+    parts = [getattr(image, name)((1, 2)) for name in ("mean", "std", "min", "max")]
+    return jnp.concatenate(parts, 1)
+
+
+def patches(image: jax.Array, index: jax.Array) -> jax.Array:
+    """One 3x3 patch of each image (B, h, w, C), at a position computed from its index: (B, 9 C)."""
+    rows, columns = (side - _SIDE + 1 for side in image.shape[1:3])
+    positions = (index * 7919) % (rows * columns)
+
+    def cut(image: jax.Array, positions: jax.Array) -> jax.Array:
+        start = (positions // columns, positions % columns, 0)
+        return jax.lax.dynamic_slice(image, start, (_SIDE, _SIDE, image.shape[2]))
+
+    return jax.vmap(cut)(image, positions).reshape(len(image), -1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Mosaiks:
+    """Random convolution features of images with C channels.
+
+    Attributes:
+      kernel: float32 (3, 3, C, F).
+      bias: float32 (F,).
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+
+    @classmethod
+    def gaussian(cls, channels: int, filters: int, seed: int) -> Mosaiks:
+        rng = np.random.default_rng(seed)
+        kernel = rng.normal(size=(_SIDE, _SIDE, channels, filters))
+        return cls(kernel.astype(np.float32), np.zeros(filters, np.float32))
+
+    @classmethod
+    def of_patches(cls, patches: np.ndarray, channels: int, floor: float = 1e-3) -> Mosaiks:
+        """Filters from patches (F, 9 C), decorrelated by ZCA whitening.
+
+        ``floor`` times the mean variance is added to every variance, to bound the gain in
+        directions of little variance.
+        """
+        mean = patches.mean(0)
+        centred = patches.astype(np.float64) - mean
+        covariance = centred.T @ centred / len(patches)
+        values, vectors = np.linalg.eigh(covariance)
+        level = floor * max(values.mean(), 1e-12)
+        whiten = (vectors / np.sqrt(np.maximum(values, 0) + level)) @ vectors.T
+        filters = centred @ whiten
+        filters /= np.maximum(np.linalg.norm(filters, axis=1, keepdims=True), 1e-12)
+        # Filters apply to whitened patches: the whitening is folded into kernel and bias.
+        kernel, bias = filters @ whiten, -(filters @ whiten) @ mean
+        shaped = kernel.T.reshape(_SIDE, _SIDE, channels, len(patches))
+        return cls(shaped.astype(np.float32), bias.astype(np.float32))
+
+    def __call__(self, image: jax.Array) -> jax.Array:
+        """Images (B, h, w, C) to (B, 2 F)."""
+        layout = ("NHWC", "HWIO", "NHWC")
+        responses = jax.lax.conv_general_dilated(
+            image, jnp.asarray(self.kernel), (1, 1), "VALID", dimension_numbers=layout
+        )
+        responses += jnp.asarray(self.bias)
+        both = [jnp.maximum(responses, 0).mean((1, 2)), jnp.maximum(-responses, 0).mean((1, 2))]
+        return jnp.concatenate(both, 1)

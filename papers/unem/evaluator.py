@@ -1,0 +1,117 @@
+"""Evaluation of UNEM on few-shot tasks, beside EM with fixed hyper-parameters."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from papers.unem.method import Form, accuracies, constants, learn, tasks
+from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
+from vision.evaluate.figures import Curve, Figure, Line
+from vision.evaluators.labelled import labelled
+from vision.metrics.arrays import check_choice
+from vision.metrics.significance import normal_interval
+from vision.probes.episodes import draw_episodes
+
+
+@dataclasses.dataclass(frozen=True)
+class UnrolledEM:
+    """Transductive few-shot tasks by UNEM, by EM with fixed hyper-parameters, and inductively.
+
+    Hyper-parameters are learned on tasks from ``fit``, and all methods are evaluated on the same
+    tasks from ``data``. Yields ``learned``, the mean accuracy over tasks,
+    ``fixed_<g>`` for every g of ``grid``, and ``inductive`` (one layer, gaussian: the nearest mean
+    of the support; dirichlet: the best zero-shot probability); of each ``<name>_ci95``, half the
+    width of its 95 % interval; ``classes`` of ``data``, ``examples``, and, only where there are
+    any, ``unlabelled`` and ``nonfinite`` (left out). The figure ``constants`` shows g_l and
+    1 + t_l per layer. The same ``seed`` draws the same tasks.
+
+    Attributes:
+      fit: records to learn the hyper-parameters on, of other classes or other records.
+      data: records to evaluate.
+      form: ``gaussian`` on features or ``dirichlet`` on zero-shot logits (N, classes).
+      ways: classes of the support.
+      present: number of classes with queries.
+      shots, queries: support records per class, and queries per present class.
+      fit_tasks, tasks: number of tasks drawn from ``fit`` and ``data``.
+      layers: L, also with fixed hyper-parameters.
+      balance: initial g.
+      scale: initial s, and s of the fixed hyper-parameters.
+      steps, rate, batch_size: of Adam.
+      grid: fixed values of g to evaluate.
+      seed: of the tasks.
+      output: name of the features (B, D) that ``predict`` gives.
+      label: name of an int (B,) entry of the batches; -1 is unlabelled.
+    """
+
+    fit: EvaluationData
+    data: EvaluationData
+    form: Form = "gaussian"
+    ways: int = 20
+    present: int = 5
+    shots: int = 5
+    queries: int = 15
+    fit_tasks: int = 1000
+    tasks: int = 1000
+    layers: int = 10
+    balance: float = 1.0
+    scale: float = 1.0
+    steps: int = 100
+    rate: float = 0.1
+    batch_size: int = 10
+    grid: tuple[float, ...] = ()
+    seed: int = 0
+    output: str = "embedding"
+    label: str = "label"
+
+    def __post_init__(self) -> None:
+        check_choice("form", self.form, ("gaussian", "dirichlet"))
+        if not 1 <= self.present <= self.ways or self.ways < 2:
+            raise ValueError(f"present={self.present}: 1..ways, ways={self.ways}: at least 2")
+        for name in ("shots", "queries", "fit_tasks", "layers", "steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)}: at least 1")
+        if self.tasks < 2 or min(self.balance, self.scale, *self.grid, 1) <= 0:
+            raise ValueError("tasks: at least 2; balance, scale and grid: positive")
+
+    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
+        """Reads ``fit`` and ``data`` once.
+
+        Raises:
+          DataError: no records with labels.
+          FitError: too few classes with enough examples.
+          ValueError: ``predict`` or the batches lack what is needed.
+        """
+        rows = [labelled(predict, ctx, d, self.output, self.label) for d in (self.fit, self.data)]
+        fit_tasks, test_tasks = (
+            tasks(
+                part.x,
+                draw_episodes(
+                    part.labels, self.ways, self.shots, self.queries, count, self.seed + i
+                ),
+                self.present,
+                self.form,
+            )
+            for i, (part, count) in enumerate(zip(rows, (self.fit_tasks, self.tasks), strict=True))
+        )
+        start = constants(self.layers, self.balance, self.scale, temperature=1.5)
+        learned, _ = learn(start, *fit_tasks, self.form, self.steps, self.rate, self.batch_size)
+        methods = {"learned": learned}
+        methods |= {f"fixed_{g:g}": constants(self.layers, g, self.scale) for g in self.grid}
+        methods["inductive"] = constants(0 if self.form == "dirichlet" else 1, 0.0, self.scale)
+        for name, rule in methods.items():
+            interval = normal_interval(np.asarray(accuracies(rule, *test_tasks, self.form)))
+            yield name, interval.value
+            yield f"{name}_ci95", (interval.high - interval.low) / 2
+        yield "classes", len(np.unique(rows[1].labels))
+        yield "examples", len(rows[1].x)
+        for name in ("unlabelled", "nonfinite"):
+            if count := sum(getattr(part, name) for part in rows):
+                yield name, count
+        layer = np.arange(1.0, self.layers + 1)
+        weights = [np.asarray(jax.nn.softplus(learned[n])) for n in ("balance", "temperature")]
+        lines = (Line("balance", layer, weights[0]), Line("temperature", layer, 1 + weights[1]))
+        yield "constants", Curve(lines, "layer", "learned")
