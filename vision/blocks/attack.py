@@ -112,7 +112,7 @@ class Attack(Protocol):
         keys: jax.Array,
         state: AttackState,
         logits: jax.Array,
-        slope: jax.Array,
+        gradient: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         """The next images to evaluate, from the logits and the gradient at ``state.at``.
 

@@ -95,7 +95,7 @@ class Square:
         keys: jax.Array,
         state: AttackState,
         logits: jax.Array,
-        slope: jax.Array,
+        gradient: jax.Array,
     ) -> tuple[jax.Array, Memory]:
         margin = margins(logits, state.label, self.targeted)
         better = margin < state.memory["margin"]
