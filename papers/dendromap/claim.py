@@ -13,8 +13,8 @@ import sklearn.datasets
 import sklearn.linear_model
 import sklearn.metrics
 
-from papers.dendromap.treemap import treemap
-from papers.dendromap.ward import ORDERS, ward, worst_subgroup
+from papers.dendromap.method import ORDERS, treemap, worst_subgroup
+from papers.dendromap.ward import ward
 from vision.papers.claims import SEEDS, Measured, Recorder, Side
 
 

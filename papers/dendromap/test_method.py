@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from papers.dendromap.treemap import Images, main, treemap, write_dendromap
-from papers.dendromap.ward import ORDERS, Order, ward
+from papers.dendromap.method import ORDERS, Order, treemap
+from papers.dendromap.treemap import Images, main, write_dendromap
+from papers.dendromap.ward import ward
 from vision.config.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -1,11 +1,8 @@
-"""An explorer of a set of images: ``python -m papers.dendromap.treemap --workdir=W
---out=map.html``.
+"""The page of DendroMap: ``python -m papers.dendromap.treemap --workdir=W --out=map.html``.
 
-Features are clustered by Ward's criterion and the tree is drawn as a treemap: the area of a cell
-is the number of its images. A click zooms, and classes, mistakes and single records can be found
-in it. Bertucci et al., "DendroMap: Visual Exploration of Large-Scale Image Datasets for Machine
-Learning with Treemaps", 2022. Beyond 5,000 images the finest clusters are those of bisecting
-2-means (see ``papers.dendromap.ward``), and a bounded sample of the images has a thumbnail.
+The page draws the treemap of ``papers.dendromap.method``. A click zooms; classes, mistakes and
+single records can be searched for. Beyond 5,000 images the finest clusters are those of bisecting
+2-means (see ``papers.dendromap.ward``), and a bounded sample of the images has thumbnails.
 """
 
 from __future__ import annotations
@@ -23,7 +20,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from papers.dendromap.ward import ORDERS, Tree, ward, worst_subgroup
+from papers.dendromap.method import ORDERS, Tree, worst_subgroup
+from papers.dendromap.ward import ward
 from vision.config.errors import UserError
 from vision.evaluate.evaluator import context
 from vision.evaluators.accuracy.classification import classification_of
@@ -71,37 +69,6 @@ class Images:
                 )
 
 
-def treemap(
-    tree: Tree, nodes: Sequence[int], root: int | None = None
-) -> dict[int, tuple[float, float, float, float]]:
-    """Rectangles (x, y, width, height) in the unit square, of areas proportional to counts.
-
-    Slice and dice: the two children of a node share its rectangle side by side, or one above the
-    other, whichever leaves them closer to squares.
-
-    Args:
-      tree: the hierarchy.
-      nodes: a cut of ``tree`` below ``root``, as ``Tree.cut`` gives it.
-      root: the node that fills the square; None for all.
-    """
-    wanted, found = set(nodes), {}
-    waiting = [(tree.root if root is None else root, (0.0, 0.0, 1.0, 1.0))]
-    while waiting:
-        node, (x, y, width, height) = waiting.pop()
-        if node in wanted or node < tree.leaves:
-            found[node] = (x, y, width, height)
-            continue
-        left, right = tree.children[node - tree.leaves].tolist()
-        part = tree.count[left] / tree.count[node]
-        if width >= height:
-            waiting.append((left, (x, y, width * part, height)))
-            waiting.append((right, (x + width * part, y, width * (1 - part), height)))
-        else:
-            waiting.append((left, (x, y, width, height * part)))
-            waiting.append((right, (x, y + height * part, width, height * (1 - part))))
-    return found
-
-
 def write_dendromap(images: Images, out: Path, *, title: str = "Images by likeness") -> Path:
     """Writes the explorer as one file that needs no other, and returns ``out``.
 
@@ -121,7 +88,7 @@ def write_dendromap(images: Images, out: Path, *, title: str = "Images by likene
 def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Markup:
     n = len(order)
     sheets, places = _sheets(images, order)
-    right = _right(images)
+    correct = _correct(images)
     data = {
         "leaves": tree.leaves,
         "children": tree.children.tolist(),
@@ -130,7 +97,7 @@ def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Ma
         "start": start.tolist(),
         "keys": [str(images.keys[i]) if images.keys else str(i) for i in order.tolist()],
         "labels": None if images.labels is None else images.labels[order].tolist(),
-        "predictions": None if right is None else np.asarray(images.predictions)[order].tolist(),
+        "predictions": None if correct is None else np.asarray(images.predictions)[order].tolist(),
         "names": list(images.class_names),
         "sample": places,
         "side": SIDE_PX,
@@ -138,8 +105,8 @@ def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Ma
         "perSheet": COLUMNS * COLUMNS,
         "worst": None,
     }
-    if right is not None and n >= LEAST:
-        data["worst"] = worst_subgroup(tree, right, LEAST)[0]
+    if correct is not None and n >= LEAST:
+        data["worst"] = worst_subgroup(tree, correct, LEAST)[0]
     style = "".join(
         f".sheet{i}{{background-image:url(data:image/jpeg;base64,{sheet})}}"
         for i, sheet in enumerate(sheets)
@@ -148,7 +115,7 @@ def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Ma
     shades = [tag("option", "nothing", value="")]
     if images.labels is not None:
         shades.append(tag("option", "most frequent class", value="class"))
-    if right is not None:
+    if correct is not None:
         shades.append(tag("option", "mistakes", value="error"))
     cells = {"type": "range", "min": "2", "max": "120", "value": "24"}
     controls = [
@@ -174,7 +141,7 @@ def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Ma
     )
 
 
-def _right(images: Images) -> np.ndarray | None:
+def _correct(images: Images) -> np.ndarray | None:
     if images.labels is None or images.predictions is None:
         return None
     return np.asarray(images.labels) == np.asarray(images.predictions)
@@ -207,11 +174,11 @@ def _classes(images: Images) -> Markup:
     predictions = None if images.predictions is None else np.asarray(images.predictions)
     rows = []
     for k in np.unique(labels[labels >= 0]).tolist():
-        own = labels == k
+        members = labels == k
         name = images.class_names[k] if k < len(images.class_names) else str(k)
-        row = [name, f"{own.sum():,}"]
+        row = [name, f"{members.sum():,}"]
         if predictions is not None:
-            share = float((predictions[own] == k).mean())
+            share = float((predictions[members] == k).mean())
             row += [f"{(predictions == k).sum():,}", exact(percent(share), share)]
         rows.append(row)
     heads = ["class", "true"] + (["predicted", "accuracy"] if predictions is not None else [])

@@ -2,94 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import heapq
 import itertools
-from typing import Literal
 
 import numpy as np
 
+from papers.dendromap.method import Tree
 from vision.config.errors import UserError
-
-Order = Literal["breadth", "min_merging_distance", "max_node_count"]
-ORDERS = ("breadth", "min_merging_distance", "max_node_count")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Tree:
-    """A binary tree; nodes 0..L-1 are leaves, node L + i is the i-th merge, the last the root.
-
-    Attributes:
-      children: (L - 1, 2) int64, nodes that a merge joins; both are smaller than the merge.
-      distance: (L - 1,) float64, ascending; between the clusters of a merge, as SciPy's
-        ``linkage(method="ward")`` has it: sqrt(2 a b / (a + b)) times the distance of the means.
-      count: (2 L - 1,) int64, points below a node.
-      leaf: (N,) int64, the leaf of a point; a leaf holds one point unless points were joined
-        before (see ``ward``).
-    """
-
-    children: np.ndarray
-    distance: np.ndarray
-    count: np.ndarray
-    leaf: np.ndarray
-
-    @property
-    def leaves(self) -> int:
-        return len(self.children) + 1
-
-    @property
-    def root(self) -> int:
-        return 2 * len(self.children)
-
-    def order(self) -> tuple[np.ndarray, np.ndarray]:
-        """Points so that those below any node are neighbours, (N,) int64, and where the points of
-        each node begin, (2 L - 1,) int64: ``points[start[v]:start[v] + count[v]]``."""
-        start = np.zeros(len(self.count), np.int64)
-        for i in range(len(self.children) - 1, -1, -1):
-            left, right = self.children[i]
-            start[left] = start[self.leaves + i]
-            start[right] = start[left] + self.count[left]
-        return np.argsort(start[self.leaf], kind="stable"), start
-
-    def cut(self, k: int, root: int | None = None, by: Order = "min_merging_distance") -> list[int]:
-        """At most ``k`` nodes that together hold the points below ``root``, each point once.
-
-        From the root on, one node after another is replaced by its children: the oldest
-        (``breadth``), that with the largest distance between its children
-        (``min_merging_distance``: what remains is closest together), or that with most points
-        (``max_node_count``). Fewer than ``k`` where there are no more leaves.
-
-        Raises:
-          UserError: ``k`` below 1, or another order.
-        """
-        if k < 1 or by not in ORDERS:
-            raise UserError(f"k={k}, by={by!r}: k is 1 or more, by is one of {', '.join(ORDERS)}")
-        turn = itertools.count()
-
-        def entry(node: int) -> tuple[float, int, int]:
-            i = next(turn)
-            if by == "breadth":
-                return i, i, node
-            inner = self.distance[node - self.leaves] if node >= self.leaves else 0.0
-            return -float(inner if by == "min_merging_distance" else self.count[node]), i, node
-
-        heap, done = [entry(self.root if root is None else root)], []
-        while heap and len(heap) + len(done) < k:
-            _, _, node = heapq.heappop(heap)
-            if node < self.leaves:
-                done.append(node)
-                continue
-            for child in self.children[node - self.leaves].tolist():
-                heapq.heappush(heap, entry(child))
-        return sorted(done + [node for _, _, node in heap])
-
-    def labels(self, k: int) -> np.ndarray:
-        """(N,) int64: which of ``k`` clusters, 0..k-1, a point is in, the last merges undone."""
-        points, start = self.order()
-        found = np.empty(len(self.leaf), np.int64)
-        for i, node in enumerate(self.cut(k)):
-            found[points[start[node] : start[node] + self.count[node]]] = i
-        return found
 
 
 def ward(features: np.ndarray, *, max_leaves: int = 5000) -> Tree:
@@ -171,11 +90,11 @@ def _merge(means: np.ndarray, sizes: np.ndarray, leaf: np.ndarray) -> Tree:
 
 def _bisect(points: np.ndarray, clusters: int, rounds: int = 6) -> np.ndarray:
     """(N,) labels of ``clusters`` groups, fewer where points are equal."""
-    turn = itertools.count()
+    counter = itertools.count()
 
     def entry(members: np.ndarray) -> tuple[float, int, np.ndarray]:
         part = points[members]
-        return -float(((part - part.mean(0)) ** 2).sum()), next(turn), members
+        return -float(((part - part.mean(0)) ** 2).sum()), next(counter), members
 
     heap = [entry(np.arange(len(points)))]
     while len(heap) < clusters and heap[0][0] < 0:
@@ -195,42 +114,23 @@ def _bisect(points: np.ndarray, clusters: int, rounds: int = 6) -> np.ndarray:
             side = np.arange(len(part)) == np.argmax((part**2).sum(1))
         for half in (members[side], members[~side]):
             heapq.heappush(heap, entry(half))
-    found = np.empty(len(points), np.int64)
+    labels = np.empty(len(points), np.int64)
     for i, (_, _, members) in enumerate(heap):
-        found[members] = i
-    return found
+        labels[members] = i
+    return labels
 
 
-def _refine(points: np.ndarray, found: np.ndarray, rounds: int = 4) -> np.ndarray:
+def _refine(points: np.ndarray, labels: np.ndarray, rounds: int = 4) -> np.ndarray:
     """Labels after rounds of k-means; clusters that lose all points are gone."""
     for _ in range(rounds):
-        sizes = np.bincount(found)
+        sizes = np.bincount(labels)
         means = np.zeros((len(sizes), points.shape[1]))
-        np.add.at(means, found, points)
+        np.add.at(means, labels, points)
         means /= sizes[:, None]
         square = (means**2).sum(1)
         parts = [
             np.argmin(square - 2 * (points[i : i + 4096] @ means.T), 1)
             for i in range(0, len(points), 4096)
         ]
-        found = np.unique(np.concatenate(parts), return_inverse=True)[1]
-    return found
-
-
-def worst_subgroup(tree: Tree, right: np.ndarray, least: int = 20) -> tuple[int, float]:
-    """The node of at least ``least`` points with the lowest share of ``right`` (N,) bool, and that
-    share; of equal ones the largest.
-
-    Raises:
-      UserError: fewer than ``least`` points, or ``right`` of another length.
-    """
-    if right.shape != tree.leaf.shape or len(right) < least:
-        raise UserError(
-            f"right has shape {right.shape} for {len(tree.leaf)} points; a subgroup has {least}"
-        )
-    points, start = tree.order()
-    total = np.concatenate([[0], np.cumsum(right[points])])
-    share = (total[start + tree.count] - total[start]) / tree.count
-    share[tree.count < least] = np.inf
-    best = np.lexsort((-tree.count, share))[0]
-    return int(best), float(share[best])
+        labels = np.unique(np.concatenate(parts), return_inverse=True)[1]
+    return labels

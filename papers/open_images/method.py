@@ -1,7 +1,10 @@
 """Open Images: partially verified labels in a class hierarchy, expanded to ancestors.
 
-Kuznetsova et al., The Open Images Dataset V4, 2020, and the rules of its challenge of 2018. Labels
-are 1 (verified present), 0 (verified absent) and -1 (not verified), as in
+Kuznetsova et al., The Open Images Dataset V4, 2020, and the rules of its challenge of 2018.
+Headline: 9.2 million images, a class hierarchy with partially verified labels, and an average
+precision for them.
+
+Labels are 1 (verified present), 0 (verified absent) and -1 (not verified), as in
 ``vision.metrics.multilabel``, whose mAP accepts them. With the hierarchy a present class implies
 its ancestors, and an absent one excludes its descendants (``expand_labels``). The average precision
 of detections under these labels is ``papers.open_images.detection``.

@@ -1,6 +1,7 @@
 """PlainMamba: a non-hierarchical Mamba tower with continuous 2D scans over the image.
 
-Yang et al., PlainMamba: Improving Non-Hierarchical Mamba in Visual Recognition, 2024. A block is
+Yang et al., PlainMamba: Improving Non-Hierarchical Mamba in Visual Recognition, 2024. Headline:
+77.9, 81.6 and 82.3 % on ImageNet with 7, 25 and 50 million parameters. A block is
 ``x + mamba(norm(x))``, with E = 2 D inner channels and N states per channel:
 
     u, z = in(x);  u = silu(conv7x7(u));  r, B, C = project(u);  delta = softplus(dt(r))
