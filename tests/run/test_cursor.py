@@ -24,7 +24,6 @@ CURSOR = RunCursor(
     skipped=5,
     skipped_in_a_row=1,
     unevaluated=True,
-    metrics={"test/top1": 0.5},
 )
 
 

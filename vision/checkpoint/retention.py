@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from orbax.checkpoint import checkpoint_managers as managers
 
+from vision.checkpoint.evaluations import read_evaluations
 from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, DamagedError
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ def preservation_policy(folder: Path, options: Checkpoints) -> managers.Preserva
 
 @dataclasses.dataclass
 class BestCheckpoints:
-    """Keeps the best ``n`` checkpoints by a metric in their manifests' meta data.
+    """Keeps the best ``n`` checkpoints by a metric of their evaluations.
+
+    Those of ``evaluations.json`` count, and of older checkpoints those in the manifest.
 
     Attributes:
       folder: of the checkpoints.
@@ -42,7 +45,6 @@ class BestCheckpoints:
     metric: str
     mode: str
     n: int
-    _values: dict[int, float | None] = dataclasses.field(default_factory=dict)
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         """Of every checkpoint, whether it is one of the best; Orbax calls it."""
@@ -53,15 +55,19 @@ class BestCheckpoints:
         """The best ``n`` of ``steps`` for which there is a value, best last; of equal ones the
         newest."""
         sign = 1 if self.mode == "max" else -1
-        values = {step: self._value(step) for step in steps}
+        evaluated = read_evaluations(self.folder)
+        values = {
+            step: evaluated[step].metrics.get(self.metric)
+            if step in evaluated
+            else self._value_in_manifest(step)
+            for step in steps
+        }
         measured = {step: sign * x for step, x in values.items() if x is not None and x == x}
         return sorted(measured, key=lambda step: (measured[step], step))[-self.n :]
 
-    def _value(self, step: int) -> float | None:
-        if step not in self._values:
-            try:
-                meta = CheckpointManifest.read(self.folder / str(step)).meta
-            except (DamagedError, CheckpointError):
-                return None  # being written, broken, or not readable now
-            self._values[step] = meta.get("metrics", {}).get(self.metric)
-        return self._values[step]
+    def _value_in_manifest(self, step: int) -> float | None:
+        try:
+            meta = CheckpointManifest.read(self.folder / str(step)).meta
+        except (DamagedError, CheckpointError):
+            return None  # being written, broken, or not readable now
+        return meta.get("metrics", {}).get(self.metric)

@@ -15,8 +15,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import functools
+import itertools
 import logging
-import os
 import shutil
 import threading
 from collections.abc import Mapping
@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from vision.checkpoint.checksum import checksum
+from vision.checkpoint.evaluations import StepEvaluation, read_evaluations, write_evaluations
 from vision.checkpoint.identity import check_identity, identity_of_run
 from vision.checkpoint.manifest import (
     ITEM,
@@ -36,18 +37,18 @@ from vision.checkpoint.manifest import (
     DamagedError,
     ManifestSave,
 )
+from vision.checkpoint.quarantine import Quarantine
 from vision.checkpoint.reading import (
     STATE,
     compare,
     complete,
     first_line,
     flatten,
-    incomplete,
     read,
     refused_by_file_system,
 )
 from vision.checkpoint.retention import preservation_policy
-from vision.parallel.cluster import agree, barrier, gather, is_main
+from vision.parallel.cluster import agree, barrier, gather, is_main, raise_together
 
 Tree = Any
 T = TypeVar("T")
@@ -67,8 +68,8 @@ class Checkpoints:
       keep: number of newest checkpoints kept.
       keep_every: keep every state at a multiple of this many steps for good; None for none.
       keep_every_s: keep one state for good every so many seconds; None for none.
-      best: a logged metric such as ``test/top1``; the ``keep_best`` checkpoints best by it are
-        kept as well, of those that were saved at a step at which it was measured.
+      best: a metric of an evaluator such as ``test/top1``; the ``keep_best`` checkpoints best by
+        it are kept as well, of those that were saved at a step at which it was measured.
       best_mode: whether the largest or the smallest value is best.
       keep_best: number of best checkpoints kept.
     """
@@ -97,12 +98,13 @@ class CheckpointStore:
     def __init__(self, workdir: Path, options: Checkpoints):
         self.workdir = workdir.resolve()
         self.folder = self.workdir / "checkpoints"
-        self._quarantine = self.workdir / "quarantine"
+        self._quarantine = Quarantine(workdir)
         self._run = identity_of_run(workdir)
         self._leader = is_main()
         self._emptying: threading.Thread | None = None
         self._staging: dict[str, jax.Array] = {}
         self._saves = 0
+        self._reads = itertools.count()
         # Orbax starts a save with threads and files of its own, which take longer than the copy
         # of a state: with one process they need not be waited for.
         self._starter: concurrent.futures.ThreadPoolExecutor | None = None
@@ -113,9 +115,7 @@ class CheckpointStore:
         if self._leader:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._empty_trash()
-            self._set_aside_unreadable_names()
-            for step, problem in list(incomplete(self.folder)):
-                self._set_aside(step, problem)
+            self._quarantine.set_aside_unusable()
         barrier("checkpoints: looked through")
         self._manager = self._open(options)
 
@@ -138,7 +138,7 @@ class CheckpointStore:
         Args:
           step: number of the checkpoint; a step that is there already is left as it is.
           state: tree of arrays.
-          meta: JSON beside it; ``meta["metrics"]``, name to number, is what ``best`` looks at.
+          meta: JSON beside it.
           wait: return when the checkpoint is on disk.
 
         Returns:
@@ -217,7 +217,7 @@ class CheckpointStore:
                 except Exception as error:
                     problem = f"unreadable ({first_line(error)})"
                     refused = refused_by_file_system(path)
-                self._raise_together(refused)
+                raise_together(refused)
                 # Checksums of sharded arrays are made by all processes, or by none.
                 if not any(gather(problem)):
                     if not (differing := manifest.differing(arrays)):
@@ -227,14 +227,14 @@ class CheckpointStore:
                         return state, dict(manifest.meta)
                     problem = f"{', '.join(differing)} not what was saved"
             if self._leader:
-                self._set_aside(step, problem or "unreadable for another process")
+                self._quarantine.set_aside(step, problem or "unreadable for another process")
             barrier(f"checkpoints: {step} set aside")
             self._manager.reload()
-        if lost := agree(self._checkpoints_in_quarantine()):
+        if lost := agree(self._quarantine.checkpoints()):
             raise CheckpointError(
                 f"{self.folder} holds no valid checkpoint, but had some: {', '.join(lost)} in "
-                f"{self._quarantine}. Put a good copy into {self.folder} to go on from it; to "
-                f"begin at step 0, delete {self._quarantine} or take another --workdir"
+                f"{self._quarantine.folder}. Put a good copy into {self.folder} to go on from it; "
+                f"to begin at step 0, delete {self._quarantine.folder} or take another --workdir"
             )
         self._stage(target)
         return None
@@ -251,27 +251,27 @@ class CheckpointStore:
             manifest = error
         except CheckpointError as error:
             refused = error
-        self._raise_together(refused)
+        raise_together(refused)
         return manifest
 
-    def _raise_together(self, error: CheckpointError | None) -> None:
-        """Raises the error that this or another process has; every process has to call it."""
-        if error is not None:
-            gather(str(error))
-            raise error
-        for process, text in enumerate(gather("")):
-            if text:
-                raise CheckpointError(f"process {process}: {text}")
+    def evaluation(self, step: int) -> StepEvaluation | None:
+        """What the evaluators due at a step gave; None where they have not all run.
 
-    def _checkpoints_in_quarantine(self) -> list[str]:
-        """Names of what was set aside and has parts of a checkpoint; of junk there is none."""
-        if not self._quarantine.is_dir():
-            return []
-        return sorted(
-            path.name
-            for path in self._quarantine.iterdir()
-            if (path / STATE).exists() or (path / ITEM).exists()
-        )
+        Evaluations of later steps are forgotten: a run that goes on from ``step`` makes them anew.
+        """
+        if self._leader:
+            evaluations = read_evaluations(self.folder)
+            kept = {number: row for number, row in evaluations.items() if number <= step}
+            if kept != evaluations:
+                write_evaluations(self.folder, kept)
+        barrier(f"evaluations: read at {step}/{next(self._reads)}")
+        return read_evaluations(self.folder).get(step)
+
+    def set_evaluation(self, step: int, evaluation: StepEvaluation) -> None:
+        """Notes what the evaluators due at a step gave, after it was saved."""
+        if self._leader:
+            evaluations = read_evaluations(self.folder)
+            write_evaluations(self.folder, {**evaluations, step: evaluation})
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are complete or being written, oldest first."""
@@ -344,21 +344,6 @@ class CheckpointStore:
             fits = room is not None and _layout(room) == _layout(x)
             self._staging[name] = _copy_over(room, x) if fits else _copy(x)
         return dict(self._staging), True
-
-    def _set_aside_unreadable_names(self) -> None:
-        """Names that Orbax would read as the number of another step: digits of other scripts."""
-        for path in self.folder.iterdir():
-            name = path.name.strip()
-            if name.isdecimal() and (not name.isascii() or name != path.name):
-                self._set_aside(path.name, "its name is no number of a step")
-
-    def _set_aside(self, step: int | str, problem: str) -> None:
-        self._quarantine.mkdir(exist_ok=True)
-        source, number = self.folder / str(step), 0
-        while (goal := self._quarantine / f"{step}-{number}").exists():
-            number += 1
-        log.warning("checkpoint %s is not usable: %s; moved to %s", source, problem, goal)
-        os.replace(source, goal)
 
     def _empty_trash(self) -> None:
         shutil.rmtree(self.folder / _TRASH, ignore_errors=True)

@@ -74,6 +74,8 @@ def _finished(outcome: loop.Outcome) -> None:
     """A run that a signal stopped is saved and returns, but says nothing about its method."""
     if outcome.signal is not None:
         raise RuntimeError(f"stopped by signal {outcome.signal} after step {outcome.step}")
+    for name, error in outcome.failed.items():
+        raise RuntimeError(f"evaluator {name} failed: {error}")
 
 
 def measure(run: Run, evaluator: Evaluator) -> dict[str, float]:

@@ -212,6 +212,23 @@ def gather(value: T) -> list[T]:
     return _exchange(value)
 
 
+def raise_together(error: UserError | None) -> None:
+    """Raises an error of one process on all of them; all must call in the same order.
+
+    Args:
+      error: of this process; None for none.
+
+    Raises:
+      UserError: ``error``; without one, that of the first process that has one, which is named.
+    """
+    texts = gather("" if error is None else str(error))
+    if error is not None:
+        raise error
+    for process, text in enumerate(texts):
+        if text:
+            raise UserError(f"process {process}: {text}")
+
+
 def collect(name: str, value: T) -> list[T] | None:
     """The values of all processes by process index, on process 0; None on the others.
 

@@ -11,8 +11,9 @@ is the first argument of get_config. A config of several stages has a folder for
 On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
 GKE, Open MPI or on TPU VMs; on one machine by python -m vision.programs.launch.
 
-Exit status: 0 finished, 1 failed or not saved, 2 wrong arguments or config, 143 stopped by
-SIGTERM and 130 by SIGINT (state saved; run the same command to go on).
+Exit status: 0 finished, 1 failed, not saved or an evaluator failed (the run went on without it),
+2 wrong arguments or config, 143 stopped by SIGTERM and 130 by SIGINT (state saved; run the same
+command to go on).
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def main(arguments: list[str]) -> int:
     cluster.leave()
     if not outcome.saved:
         return 1
-    return 0 if outcome.signal is None else 128 + outcome.signal
+    if outcome.signal is not None:
+        return 128 + outcome.signal
+    return 1 if outcome.failed else 0
 
 
 def console() -> None:

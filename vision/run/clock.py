@@ -10,10 +10,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vision.parallel import cluster
 from vision.run.cursor import RunCursor
 from vision.run.log import Meter
 
 HEARTBEAT = "heartbeat.json"
+# A run that has no checkpoint yet gets one after this time at the latest.
+FIRST_SAVE_S = 120.0
 
 
 class Stopwatch:
@@ -114,6 +117,29 @@ class StepClock:
         step_s = self._watch.seconds.get("step", 0.0)
         self._watch.seconds["step"] = self._saved_s
         self._watch.add("lost", step_s - self._saved_s)
+
+
+class SaveTimer:
+    """How long ago the last checkpoint was made.
+
+    Args:
+      has_checkpoint: whether the run has one. Until then it is made early.
+    """
+
+    def __init__(self, has_checkpoint: bool):
+        self._has_checkpoint = has_checkpoint
+        self._saved_s = time.monotonic()
+
+    def saved(self) -> None:
+        """A checkpoint is being made."""
+        self._has_checkpoint = True
+        self._saved_s = time.monotonic()
+
+    def overdue(self, limit_s: float) -> bool:
+        """Whether the last one is older than ``limit_s`` seconds, on all processes the same (by
+        the clock of process 0); of a run without one, whether its start is, or two minutes ago."""
+        limit_s = limit_s if self._has_checkpoint else min(limit_s, FIRST_SAVE_S)
+        return cluster.agree(time.monotonic() - self._saved_s >= limit_s)
 
 
 class Heartbeat:

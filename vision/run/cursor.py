@@ -21,9 +21,8 @@ class RunCursor:
       bad_records: records that were masked out, of all processes.
       skipped: updates that were passed over because they were not finite.
       skipped_in_a_row: how many of the newest updates were.
-      unevaluated: whether the evaluators that were due at ``step`` are still to run.
-      metrics: evaluator and number, such as ``test/top1``, to the value at ``step``; finite ones
-        only. ``vision.checkpoint.store.Checkpoints.best`` looks at them.
+      unevaluated: whether evaluators were due at ``step``, which run after the save; whether they
+        did says ``vision.checkpoint.evaluations``.
     """
 
     step: int = 0
@@ -35,7 +34,6 @@ class RunCursor:
     skipped: int = 0
     skipped_in_a_row: int = 0
     unevaluated: bool = False
-    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """The meta data of a checkpoint."""

@@ -13,11 +13,12 @@ from vision.run.log import MetricLog, RowFile
 from vision.run.workdir import WorkdirError
 
 BAD_RECORDS, SKIPPED = "bad_records.jsonl", "skipped.jsonl"
+FAILED_EVALUATIONS = "failed_evaluations.jsonl"
 
 
 class Journal:
-    """``metrics.jsonl``, TensorBoard files, ``bad_records.jsonl``, ``skipped.jsonl`` and the
-    heartbeat.
+    """``metrics.jsonl``, TensorBoard files, ``bad_records.jsonl``, ``skipped.jsonl``,
+    ``failed_evaluations.jsonl`` and the heartbeat.
 
     Opened at a step, rows beyond it are dropped. Process 0 writes everything; the others write
     the bad records that they met to ``bad_records-<process>.jsonl``.
@@ -40,6 +41,7 @@ class Journal:
                     RowFile(path, step)
             self._metrics = MetricLog(workdir, step)
             self._skipped = RowFile(workdir / SKIPPED, step)
+            self._failed = RowFile(workdir / FAILED_EVALUATIONS, step)
             self._heartbeat = Heartbeat(workdir)
         except OSError as error:
             raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
@@ -57,6 +59,11 @@ class Journal:
         if self._main:
             self._skipped.write({"step": step, **row})
 
+    def failed_evaluation(self, step: int, evaluator: str, error: str) -> None:
+        """An evaluator that raised, and what it said."""
+        if self._main:
+            self._failed.write({"step": step, "evaluator": evaluator, "error": error})
+
     def beat(self, step: int, activity: str, *, now: bool = False) -> None:
         """A sign of life; see ``vision.run.clock.Heartbeat``."""
         if self._main:
@@ -67,4 +74,5 @@ class Journal:
         self._bad_records.flush(sync=sync)
         if self._main:
             self._skipped.flush(sync=sync)
+            self._failed.flush(sync=sync)
             self._metrics.flush()

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -39,6 +39,23 @@ class RowFile:
     def write(self, row: Mapping[str, Any]) -> None:
         self._waiting.append(json.dumps(row) + "\n")
         self.flush()
+
+    def last(self) -> dict[str, Any]:
+        """The newest row in the file; empty where there is none."""
+        return (read_rows(self._path) or [{}])[-1]
+
+    def replace_last(self, row: Mapping[str, Any]) -> None:
+        """Writes ``row`` in the place of the newest one."""
+        if self._waiting:
+            self._waiting[-1] = json.dumps(row) + "\n"
+            self.flush()
+            return
+        try:
+            _write_rows(self._path, [*read_rows(self._path)[:-1], row])
+        except OSError as error:
+            log.error("%s cannot be written (%s); a row waits", self._path, error.strerror)
+            return
+        self._size = self._path.stat().st_size
 
     def flush(self, *, sync: bool = False) -> bool:
         """Writes what waits, with ``sync`` down to the disk; returns whether that worked."""
@@ -104,18 +121,21 @@ class MetricLog:
     """One row per step in ``metrics.jsonl``, and the same scalars for TensorBoard.
 
     Values of one step may arrive in several calls; the row is written when the next step begins
-    or on ``flush``.
+    or on ``flush``. Values that arrive after that, also after a restart, are added to the row.
     """
 
     def __init__(self, workdir: Path, step: int):
         self._rows = RowFile(workdir / "metrics.jsonl", step)
         self._events = EventFile(workdir / "tensorboard", step)
         self._row: dict[str, Any] = {}
+        self._written = self._rows.last()  # the newest row of the file
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Adds values to the row of ``step``; non-finite ones are written as null in JSON."""
         if self._row and self._row["step"] != step:
             self._write_row()
+        if not self._row and self._written.get("step") == step:
+            self._row = dict(self._written)
         self._row.setdefault("step", step)
         for name, value in values.items():
             self._row[name] = value if math.isfinite(value) else None
@@ -128,9 +148,13 @@ class MetricLog:
         self._events.flush()
 
     def _write_row(self) -> None:
-        if self._row:
+        if not self._row or self._row == self._written:
+            return
+        if self._row["step"] == self._written.get("step"):
+            self._rows.replace_last(self._row)
+        else:
             self._rows.write(self._row)
-            self._row = {}
+        self._written, self._row = self._row, {}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -148,7 +172,10 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def _truncate(path: Path, step: int) -> None:
     if not path.exists():
         return
-    rows = [row for row in read_rows(path) if row["step"] <= step]
+    _write_rows(path, [row for row in read_rows(path) if row["step"] <= step])
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -19,7 +19,7 @@ from vision.checkpoint.store import CheckpointStore
 from vision.parallel import cluster
 from vision.parallel.mesh import batch_share, to_device
 from vision.run import nonfinite
-from vision.run.clock import StepClock, Stopwatch, last_heartbeat
+from vision.run.clock import SaveTimer, StepClock, Stopwatch, last_heartbeat
 from vision.run.compile import Compiled, compile_step
 from vision.run.cost import StepCost, cost_of
 from vision.run.cursor import RunCursor
@@ -36,6 +36,8 @@ from vision.train.state import State
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
 # the memory that waiting batches take.
 _IN_FLIGHT = 2
+# A state is saved before it is evaluated, unless the last save is no older than this.
+_BEFORE_EVALUATION_S = 60.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Outcome:
       step: updates done in all.
       signal: the signal that stopped it; None when it ran to the end.
       saved: whether the last state is on disk.
+      failed: name of every evaluator that raised to its error, the newest one.
       metrics: last value of everything logged, ``"train/loss"``, ``"test/top1"`` and so on.
     """
 
@@ -53,6 +56,7 @@ class Outcome:
     signal: int | None
     saved: bool
     metrics: Mapping[str, float]
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -155,15 +159,19 @@ class _Loop:
         self.line_meter = Meter(self.batch_size)
         self.clock = StepClock(self.watch, self.row_meter, self.line_meter)
         self.last: dict[str, float] = {}
-        self.measured: dict[str, float] = {}  # by evaluators, of the present state
+        self.failed: dict[str, str] = {}
         self.pending: collections.deque[_Pending] = collections.deque()
         self.rollbacks = 0
         self._continue_from(state, cursor)
 
     def _continue_from(self, state: State, cursor: RunCursor) -> None:
         """Sets state and cursor; opens the files and the loader from that step on."""
+        evaluation = self.store.evaluation(cursor.step)
+        if evaluation is not None:
+            cursor = dataclasses.replace(cursor, unevaluated=False)
+            self.failed |= evaluation.failed
         self.state, self.cursor = state, cursor
-        self.saved, self.saved_s = cursor.step, time.monotonic()
+        self.saved, self.save_timer = cursor.step, SaveTimer(cursor.step > 0)
         self.bad_here = 0  # bad records of this process that the cursor does not count yet
         process, processes = jax.process_index(), jax.process_count()
         self.journal = Journal(self.workdir, cursor.step, process, processes)
@@ -196,9 +204,12 @@ class _Loop:
             went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
             if went_back:
                 continue
+            # Before the evaluation, so that one which fails or never ends costs no training.
+            if due or save:
+                self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(due))
+                if save or last or self.save_timer.overdue(_BEFORE_EVALUATION_S):
+                    self._save(wait=False)
             self._evaluate(due)
-            if save and not last:
-                self._save(wait=False)
             if due or save:
                 self.clock.go()
         self._finish(0)
@@ -210,11 +221,10 @@ class _Loop:
                 if first < self.total
                 else f"already trained to step {self.cursor.step}: nothing to do"
             )
-        return Outcome(self.cursor.step, stopped, saved, self.last)
+        return Outcome(self.cursor.step, stopped, saved, self.last, self.failed)
 
     def _step(self) -> None:
         """Takes a batch and dispatches an update."""
-        self.measured = {}
         started = time.perf_counter()
         batch = next(self.loader)
         # The device only waits for data when nothing is left for it to do.
@@ -251,7 +261,8 @@ class _Loop:
     def _not_finite(self, pending: _Pending, values: dict[str, float]) -> bool:
         """Does what ``config.nonfinite`` says; returns whether the run went back."""
         policy = self.prepared.experiment.nonfinite
-        row = nonfinite.row(policy, pending.step, values, self._records(pending))
+        records = nonfinite.records_of_batch(pending.records, self.prepared.mesh)
+        row = nonfinite.row(policy, pending.step, values, records)
         if policy.action == "skip":
             self.cursor = nonfinite.skipped(self.cursor)
             self.journal.skipped(pending.step, row)
@@ -269,12 +280,6 @@ class _Loop:
         )
         self.clock.go()
         return True
-
-    def _records(self, pending: _Pending) -> list[int]:
-        """Indices of the records of a global batch; every process has to ask."""
-        part = batch_share(self.prepared.mesh)[0]
-        by_part = dict(cluster.gather((part, pending.records.tolist())))
-        return [index for part in sorted(by_part) for index in by_part[part]]
 
     def _go_back(self, failed: int) -> None:
         """Goes on from the newest checkpoint, with the batch after that of update ``failed``."""
@@ -314,6 +319,10 @@ class _Loop:
         self.last.update(values)
         self.journal.metrics(step, values)
 
+    def _log_seconds(self) -> None:
+        seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
+        self._log(self.cursor.step, seconds)
+
     def _due(self) -> list[str]:
         """Evaluators that run at the present step."""
         step, intervals = self.cursor.step, self.prepared.intervals.evaluate
@@ -323,16 +332,16 @@ class _Loop:
 
     def _save_due(self) -> bool:
         step, intervals = self.cursor.step, self.prepared.intervals
-        limit_s = self.prepared.experiment.checkpoints.every_s
-        overdue = time.monotonic() - self.saved_s >= limit_s
-        if jax.process_count() > 1:
-            # Clocks differ: process 0 decides, at steps where asking it costs little.
-            overdue = intervals.log.due(step) and cluster.agree(overdue)
-        return overdue or intervals.save.due(step)
+        if intervals.save.due(step):
+            return True
+        # With several processes only at steps where asking process 0 costs little.
+        asked = jax.process_count() == 1 or intervals.log.due(step)
+        return asked and self.save_timer.overdue(self.prepared.experiment.checkpoints.every_s)
 
     def _evaluate(self, names: list[str]) -> None:
         """Runs evaluators; a signal breaks them off, and they run again on resume."""
-        self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(names))
+        if not names:
+            return
         step = self.cursor.step
 
         def stop() -> bool:
@@ -340,34 +349,39 @@ class _Loop:
             return self.signals.stop(step) is not None
 
         def report(name: str, metrics: Mapping[str, float]) -> None:
-            values = {f"{name}/{key}": value for key, value in metrics.items()}
-            self.measured |= values
-            self._log(step, values)
+            self._log(step, {f"{name}/{key}": value for key, value in metrics.items()})
             shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
             self.progress.say(f"step {step}  {name}: {shown}")
 
         evaluators = {name: self.evaluators[name] for name in names}
         with self.watch("evaluate"):
-            finished = evaluate_due(evaluators, self.prepared, self.state, step, report, stop)
-        self.cursor = dataclasses.replace(self.cursor, unevaluated=not finished)
+            result = evaluate_due(evaluators, self.prepared, self.state, step, report, stop)
+        if result is None:
+            return
+        for name, error in result.failed.items():
+            self.journal.failed_evaluation(step, name, error)
+            self.progress.say(f"step {step}  {name} failed: {error}")
+        self.failed |= result.failed
+        self.cursor = dataclasses.replace(self.cursor, unevaluated=False)
+        self._log_seconds()
+        self.journal.flush()
+        self.store.set_evaluation(step, result)
 
     def _save(self, *, wait: bool) -> bool:
         step = self.cursor.step
         if step != self.saved:
-            seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
-            self._log(step, seconds)
+            self._log_seconds()
         self.saved = step
         with self.watch("checkpoint"):
             self.journal.flush()
             self.journal.beat(step, "checkpoint", now=True)
-            self.saved_s = time.monotonic()
+            self.save_timer.saved()
             self.clock.saved()
             cursor = dataclasses.replace(
                 self.cursor,
                 time=time.time(),
                 seconds=self.watch.seconds,
                 bad_records=self._bad_records(self.bad_here),
-                metrics={k: v for k, v in self.measured.items() if math.isfinite(v)},
             )
             saved = self.store.save(step, self.state, cursor.to_json(), wait=wait)
             self.journal.beat(step, "checkpoint", now=wait)

@@ -5,7 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Literal
 
+import jax
+import numpy as np
+
 from vision.config.errors import UserError
+from vision.parallel import cluster
+from vision.parallel.mesh import batch_share
 from vision.run.cursor import RunCursor
 
 
@@ -50,6 +55,17 @@ def explain(step: int, values: dict[str, float], tried: str = "") -> TrainingErr
         "config.optimizer.learning_rate, set config.optimizer.clip_norm, look at the data, or "
         "choose another config.nonfinite.action (stop, skip, rollback)"
     )
+
+
+def records_of_batch(records: np.ndarray, mesh: jax.sharding.Mesh) -> list[int]:
+    """Indices of the records of a global batch, in its order; every process has to call it.
+
+    Args:
+      records: (rows,) int32, of this process's part.
+      mesh: that the batch is split over.
+    """
+    by_part = dict(cluster.gather((batch_share(mesh)[0], records.tolist())))
+    return [index for part in sorted(by_part) for index in by_part[part]]
 
 
 def row(

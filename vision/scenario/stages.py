@@ -198,6 +198,7 @@ def train(
                 outcome = train_run(do, folder, **options, spent_s=spent_s)
                 spent_s = 0.0
                 row = {"step": outcome.step, "metrics": dict(outcome.metrics)}
+                row |= {"failed": dict(outcome.failed)} if outcome.failed else {}
                 if outcome.signal is not None or not outcome.saved:
                     return _outcome({**rows, stage.name: row}, outcome.signal, outcome.saved)
                 rows[stage.name] = row
@@ -276,4 +277,9 @@ def _outcome(rows: Mapping[str, Any], signal: int | None, saved: bool) -> Outcom
         for name, row in rows.items()
         for key, value in row["metrics"].items()
     }
-    return Outcome(sum(row["step"] for row in rows.values()), signal, saved, metrics)
+    failed = {
+        f"{name}/{evaluator}": error
+        for name, row in rows.items()
+        for evaluator, error in row.get("failed", {}).items()
+    }
+    return Outcome(sum(row["step"] for row in rows.values()), signal, saved, metrics, failed)

@@ -1,0 +1,59 @@
+"""What evaluators measured of checkpoints, beside them: a state is saved before it is evaluated.
+
+``checkpoints/evaluations.json``: a line with the SHA-256 of what follows, then JSON, step to
+metrics and failures. A step that is in it has been evaluated to the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+_FILE = "evaluations.json"
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class StepEvaluation:
+    """What the evaluators that were due at a step gave.
+
+    Attributes:
+      metrics: evaluator and number, such as ``test/top1``, to the value; finite ones only.
+      failed: name of an evaluator that raised to its error as text.
+    """
+
+    metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+def read_evaluations(folder: Path) -> dict[int, StepEvaluation]:
+    """Step to evaluation, of a folder of checkpoints; empty, with a warning, if it is damaged."""
+    path = folder / _FILE
+    try:
+        seal, _, body = path.read_bytes().partition(b"\n")
+        if seal != hashlib.sha256(body.strip()).hexdigest().encode():
+            raise ValueError("it is not what was written")
+        return {int(step): StepEvaluation(**row) for step, row in json.loads(body).items()}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("%s cannot be used: %s; steps are evaluated again", path, error)
+        return {}
+
+
+def write_evaluations(folder: Path, evaluations: Mapping[int, StepEvaluation]) -> None:
+    """Replaces the file in one step; a full disk is logged, since the run matters more."""
+    plain = {str(step): dataclasses.asdict(row) for step, row in sorted(evaluations.items())}
+    body = json.dumps(plain).encode()
+    path = folder / _FILE
+    temporary = path.with_name(path.name + ".tmp")
+    try:
+        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n")
+        os.replace(temporary, path)
+    except OSError as error:
+        log.error("%s cannot be written: %s", path, error.strerror)
