@@ -37,6 +37,7 @@ _OVERRIDES = {
     "model.dropout": "0.1",
     "data.batch_size": "16",
     "total": f"{_TOTAL} steps",
+    "optimizer.schedule.warmup": "0 steps",
     "log_every": "1 steps",
     "checkpoints.every": "4 steps",
     "evaluators": "None",

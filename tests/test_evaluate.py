@@ -25,6 +25,7 @@ SMALL = [
     "--config.model.depth=1",
     "--config.model.head_zero_init=False",
     "--config.total=2 steps",
+    "--config.optimizer.schedule.warmup=0 steps",
     "--config.data.batch_size=64",
     "--config.evaluators.test.data.batch_size=64",
 ]

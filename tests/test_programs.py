@@ -24,6 +24,7 @@ SMALL = [
     "--config.data.batch_size=16",
     "--config.evaluators.val.data.batch_size=16",
     "--config.total=8 steps",
+    "--config.optimizer.schedule.warmup=0 steps",
     "--config.log_every=1 steps",
 ]
 
@@ -118,6 +119,7 @@ def test_without_masking_a_damaged_file_stops_the_run_by_name(
         *SMALL,
         "--config.data.on_error=raise",
         "--config.total=50 steps",
+        "--config.optimizer.schedule.warmup=0 steps",
     )
     error = capsys.readouterr().err
     assert status == 2

@@ -187,5 +187,5 @@ def test_rollback_without_a_checkpoint_begins_again_and_gives_up_in_the_end(tmp_
 
 
 def test_policies_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="limit=0"):
+    with pytest.raises(ValueError, match="limit is 0, expected a whole number >= 1"):
         Nonfinite(limit=0)

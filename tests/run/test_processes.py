@@ -30,6 +30,7 @@ def get_config():
     config.model.width, config.model.depth = 16, 1
     config.data.batch_size = 16
     config.total = "{TOTAL} steps"
+    config.optimizer.schedule.warmup = "0 steps"
     config.log_every = "1 steps"
     config.checkpoints.every = "10 steps"
     config.evaluators.test.data.batch_size = 64

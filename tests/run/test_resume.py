@@ -34,6 +34,7 @@ COMMAND = [
     "--config.data.batch_size=16",
     "--config.data.threads=2",
     f"--config.total={TOTAL} steps",
+    "--config.optimizer.schedule.warmup=0 steps",
     "--config.log_every=1 steps",
     "--config.checkpoints.every=20 steps",
     "--config.checkpoints.keep=3",

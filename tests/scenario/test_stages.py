@@ -164,7 +164,10 @@ def test_a_scenario_that_was_broken_off_ends_as_the_undisturbed_one(
         ({"stages[1].do.run_of": "stage:frist"}, "not a stage before it; did you mean 'first'"),
         ({"stages[0].do.objective.label_smoothing": "x"}, "expected float"),
         ({"stages[0].do.modle": "x"}, "did you mean 'model'"),
-        ({"stages[2].do.accumulate": "0"}, "stage second: config.accumulate is 0"),
+        (
+            {"stages[2].do.accumulate": "0"},
+            r"stages\[2\].do.accumulate is 0, expected a whole",
+        ),
     ],
 )
 def test_a_wrong_scenario_is_refused_before_anything_is_computed(

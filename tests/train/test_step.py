@@ -201,7 +201,7 @@ def test_accumulation_gives_the_same_run():
         count=5,
     )
     np.testing.assert_allclose(cut, whole, rtol=2e-5)
-    with pytest.raises(ValueError, match="accumulate=0, but it is at least 1"):
+    with pytest.raises(ValueError, match="accumulate is 0, expected a whole number >= 1"):
         make(plain, accumulate=0)
 
 

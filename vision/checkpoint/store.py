@@ -48,6 +48,7 @@ from vision.checkpoint.reading import (
     refused_by_file_system,
 )
 from vision.checkpoint.retention import preservation_policy
+from vision.config.ranges import Positive, checked
 from vision.parallel.cluster import agree, barrier, gather, is_main, raise_together
 
 Tree = Any
@@ -59,6 +60,7 @@ _TRASH = "trash"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Checkpoints:
     """How often states are saved and which are kept.
 
@@ -75,21 +77,13 @@ class Checkpoints:
     """
 
     every: str = "1000 steps"
-    every_s: float = 600.0
-    keep: int = 2
-    keep_every: int | None = None
-    keep_every_s: float | None = None
+    every_s: Positive[float] = 600.0
+    keep: Positive[int] = 2
+    keep_every: Positive[int] | None = None
+    keep_every_s: Positive[float] | None = None
     best: str | None = None
     best_mode: Literal["max", "min"] = "max"
-    keep_best: int = 1
-
-    def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise ValueError(f"keep is {self.keep}; at least the newest checkpoint must be kept")
-        if self.best_mode not in ("max", "min"):
-            raise ValueError(f"best_mode is {self.best_mode!r}; it is 'max' or 'min'")
-        if self.keep_best < 1:
-            raise ValueError(f"keep_best is {self.keep_best}; for none, leave best at None")
+    keep_best: Positive[int] = 1
 
 
 class CheckpointStore:

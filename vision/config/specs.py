@@ -24,6 +24,7 @@ from typing import Any
 import ml_collections
 
 from vision.config import config_files, modes
+from vision.config.guesses import cannot_replace, did_you_mean
 from vision.config.hints import CONSTRUCTOR, is_spec, misfit
 from vision.config.modes import Config
 from vision.config.old_names import current_parameter
@@ -231,6 +232,8 @@ def override(
     if not parts:
         raise ConfigError("--config. needs a key, for example --config.seed=1")
     where = f"--config.{path}={text}"
+    if parts[0] not in config and (near := did_you_mean(_specs(config, ""), parts[-1])):
+        raise ConfigError(f"{where}: {source} has no config.{path}{near}")
     config[parts[0]] = _override(config, parts, text, where, source)[parts[0]]
 
 
@@ -266,6 +269,9 @@ def _override(node: Any, parts: list[str], text: str, where: str, source: str) -
                 raise ConfigError(f"{where}: {key} is None in {source}; set it there first")
             copy[key] = _override(copy[key], rest, text, where, source)
         else:
+            if is_spec(copy.get(key)) and isinstance(parse(text, Any, where), str):
+                path = where.removeprefix("--config.").partition("=")[0]
+                raise ConfigError(f"{where}: {cannot_replace(copy[key], path)}")
             copy[key] = _freeze(parse(text, hint, where))
     return copy
 

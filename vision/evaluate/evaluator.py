@@ -91,6 +91,9 @@ class Evaluator(Protocol):
     ``predict(variables, batch)`` is traceable and the same object in every call of a run: an
     evaluator jits its own function of it and may cache by it. A run's own takes a ``Tap`` as a
     third argument, which reaches into the objective's model.
+
+    One whose names are known beforehand may list them as ``metric_names``: then a config that
+    refers to another is refused before anything is computed.
     """
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]: ...

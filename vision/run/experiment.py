@@ -6,12 +6,13 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import ml_collections
 
 from vision.checkpoint.store import Checkpoints
 from vision.config.hints import CONSTRUCTOR, is_spec
+from vision.config.ranges import Ge, Lt, Positive
 from vision.config.schema import ConfigError, locate, nearest
 from vision.config.specs import validate
 from vision.evaluate.evaluator import BatchIterator, Evaluator
@@ -92,7 +93,7 @@ class Experiment:
       nonfinite: what happens when a loss or gradient is NaN or infinite.
       checkpoints: how often states are saved and which are kept.
       log_every: distance between rows of ``metrics.jsonl``.
-      seed: of parameters, data order, augmentation and dropout.
+      seed: of parameters, data order, augmentation and dropout, from 0 to 2^32 - 1.
     """
 
     data: TrainingData
@@ -107,11 +108,11 @@ class Experiment:
     ema: Ema | None = None
     mesh: Mesh = Mesh()  # noqa: RUF009 - frozen
     sharding: tuple[ShardingRule, ...] = ()
-    accumulate: int = 1
+    accumulate: Positive[int] = 1
     nonfinite: Nonfinite = Nonfinite()  # noqa: RUF009 - frozen
     checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
     log_every: str = "50 steps"
-    seed: int = 0
+    seed: Annotated[int, Ge(0), Lt(2**32)] = 0
 
     def evaluations(self) -> dict[str, str]:
         """Name of every evaluator that runs while training to the distance between its runs."""
@@ -151,13 +152,10 @@ OFFERED = {"objective": frozenset({"model"})}
 
 
 def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
-    """``vision.config.specs.validate`` with what ``prepare`` fills in, and the root's ranges."""
+    """``vision.config.specs.validate`` with what ``prepare`` fills in, and references by name."""
     if is_spec(config) and locate(config[CONSTRUCTOR]) is not Experiment:
         raise ConfigError(f"{source}: this needs one run, an Experiment, not {config[CONSTRUCTOR]}")
     validate(config, source=source, offered=OFFERED)
-    accumulate: Any = config.accumulate
-    if accumulate < 1:
-        raise ConfigError(f"{source}: config.accumulate is {accumulate}; at least 1")
     chosen: Any = config.evaluators
     distances: Any = config.evaluate_every
     evaluators = list(chosen or {})
@@ -168,3 +166,13 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
                     f"{source}: config.evaluate_every has {name!r}, which is no evaluator"
                     f"{nearest(name, evaluators)}"
                 )
+    best: Any = config.checkpoints.best
+    if best is not None:
+        name, slash, _ = best.partition("/")
+        if not slash or name not in evaluators:
+            shown = [f"{each}/..." for each in evaluators]
+            raise ConfigError(
+                f"{source}: config.checkpoints.best is {best!r}, but it is the name of an "
+                f"evaluator, a slash and one of its metrics{nearest(name, evaluators)}"
+                + (f"; valid: {', '.join(shown)}" if shown else "; there are no evaluators")
+            )

@@ -26,7 +26,7 @@ from vision.run.cursor import RunCursor
 from vision.run.evaluation import evaluate_due
 from vision.run.journal import Journal
 from vision.run.log import Meter, Progress, duration
-from vision.run.prepare import Prepared, prepare
+from vision.run.prepare import Prepared, check_for_training, prepare
 from vision.run.restore import restore_or_init
 from vision.run.signals import Signals, catch_signals
 from vision.run.trace import Trace
@@ -91,6 +91,7 @@ def train(
         started, watch = time.perf_counter() - spent_s, Stopwatch({"start": spent_s})
         with watch("start"):
             prepared = prepare(config)
+            check_for_training(prepared)
             prepared.data_spec.save(workdir / DATA_SPEC)
         with watch("compile"):
             rules = prepared.experiment.sharding

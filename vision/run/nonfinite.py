@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from vision.config.errors import UserError
+from vision.config.ranges import Positive, checked
 from vision.parallel import cluster
 from vision.parallel.mesh import batch_share
 from vision.run.cursor import RunCursor
@@ -19,6 +20,7 @@ class TrainingError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Nonfinite:
     """Policy for updates whose loss or gradient norm is NaN or infinite.
 
@@ -34,11 +36,7 @@ class Nonfinite:
     """
 
     action: Literal["stop", "skip", "rollback"] = "stop"
-    limit: int = 5
-
-    def __post_init__(self) -> None:
-        if self.limit < 1:
-            raise ValueError(f"limit={self.limit}: must be at least 1")
+    limit: Positive[int] = 5
 
 
 def explain(step: int, values: dict[str, float], tried: str = "") -> TrainingError:

@@ -10,11 +10,12 @@ from typing import Any
 import jax
 import ml_collections
 
-from vision.config.schema import ConfigError
+from vision.config.schema import ConfigError, nearest
 from vision.config.specs import build
 from vision.evaluate.evaluator import Predict
 from vision.run.experiment import DataSpec, Experiment, TrainingData
-from vision.train.schedule import Interval, TrainLength
+from vision.train.optim import Optimizer
+from vision.train.schedule import Interval, TrainLength, check_schedule
 from vision.train.step import Step
 
 
@@ -115,6 +116,31 @@ def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None
             save=length.interval(experiment.checkpoints.every, "checkpoints.every"),
         ),
     )
+
+
+def check_for_training(prepared: Prepared) -> None:
+    """What a run that is to be trained needs besides: schedules within its length, and a
+    ``checkpoints.best`` that its evaluator, where that says so, yields.
+
+    Raises:
+      ConfigError: one of them does not fit.
+    """
+    experiment, length = prepared.experiment, prepared.step.train_length
+    if isinstance(experiment.optimizer, Optimizer):
+        check_schedule(experiment.optimizer.schedule, length, "optimizer.schedule")
+    else:
+        for name, optimizer in experiment.optimizer.items():
+            check_schedule(optimizer.schedule, length, f"optimizer.{name}.schedule")
+    best = experiment.checkpoints.best
+    if best is None:
+        return
+    name, _, metric = best.partition("/")
+    metrics = getattr((experiment.evaluators or {})[name], "metric_names", None)
+    if metrics is not None and metric not in metrics:
+        raise ConfigError(
+            f"config.checkpoints.best is {best!r}, but evaluator {name} yields "
+            f"{', '.join(metrics)}{nearest(metric, list(metrics)).partition('; valid')[0]}"
+        )
 
 
 def observe(data: TrainingData) -> DataSpec:

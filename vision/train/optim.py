@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from vision.config.ranges import Gt, Le, checked
+from vision.config.ranges import Finite, Gt, Le, NonNegative, Positive, Rate, Regex, checked
 from vision.config.schema import ConfigError
 from vision.parallel.mesh import path_of
 from vision.train.schedule import Constant, Schedule, TrainLength
@@ -24,13 +24,16 @@ Tree = Any
 Towers = Mapping[str, Tower]
 
 
-def sgd(momentum: float = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
+def sgd(momentum: Rate = 0.9, nesterov: bool = False) -> optax.GradientTransformation:
     """Heavy-ball or Nesterov momentum."""
     return optax.trace(decay=momentum, nesterov=nesterov) if momentum else optax.identity()
 
 
 def adamw(
-    b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8, moment_dtype: str | None = None
+    b1: Rate = 0.9,
+    b2: Rate = 0.999,
+    eps: NonNegative[float] = 1e-8,
+    moment_dtype: str | None = None,
 ) -> optax.GradientTransformation:
     """Adam (Kingma and Ba, 2015); decoupled decay comes from ``Optimizer.weight_decay``.
 
@@ -40,7 +43,7 @@ def adamw(
 
 
 def lion(
-    b1: float = 0.9, b2: float = 0.99, moment_dtype: str | None = None
+    b1: Rate = 0.9, b2: Rate = 0.99, moment_dtype: str | None = None
 ) -> optax.GradientTransformation:
     """Sign of an interpolated momentum (Chen et al., 2023)."""
     return optax.scale_by_lion(b1=b1, b2=b2, mu_dtype=moment_dtype)
@@ -133,6 +136,7 @@ def muon(
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ParameterRule:
     """How parameters whose path matches ``pattern`` (``re.search``) are trained.
 
@@ -142,9 +146,9 @@ class ParameterRule:
       weight_decay: multiplier.
     """
 
-    pattern: str
-    learning_rate: float = 1.0
-    weight_decay: float = 1.0
+    pattern: Regex
+    learning_rate: NonNegative[float] = 1.0
+    weight_decay: NonNegative[float] = 1.0
 
 
 # Decay on weight matrices and convolutions, none on biases, norms, positions and tokens.
@@ -176,11 +180,11 @@ class Optimizer:
     """
 
     method: optax.GradientTransformation
-    learning_rate: float
+    learning_rate: Annotated[Finite, NonNegative[float]]
     schedule: Schedule = Constant()  # noqa: RUF009 - frozen
-    weight_decay: float = 0.0
+    weight_decay: NonNegative[float] = 0.0
     decay: Literal["decoupled", "coupled"] = "decoupled"
-    clip_norm: float | None = None
+    clip_norm: Positive[float] | None = None
     layer_decay: Annotated[float, Gt(0), Le(1)] = 1.0
     rules: tuple[ParameterRule, ...] = DECAY_KERNELS
 
@@ -343,15 +347,16 @@ def trained_norm(grads: Tree, rules: tuple[ParameterRule, ...]) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Ema:
     """Exponential moving average of parameters and BatchNorm statistics, for evaluation.
 
     Attributes:
-      decay: per step.
+      decay: per step, in [0, 1).
       warmup: a smaller decay at first, ``min(decay, (1 + t) / (10 + t))``, t the step.
     """
 
-    decay: float = 0.9999
+    decay: Rate = 0.9999
     warmup: bool = True
 
     def init(self, params: Tree, model_state: Tree) -> Tree:

@@ -56,6 +56,31 @@ class TrainLength:
         return amount * examples / self.batch_size
 
 
+def check_schedule(schedule: Schedule, train_length: TrainLength, name: str) -> None:
+    """Refuses a warm-up, a cool-down or both together that are longer than the run.
+
+    Args:
+      schedule: with the lengths ``warmup`` and ``cooldown`` as texts, where it has them.
+      train_length: with the length of the run.
+      name: of the schedule in the config, such as ``optimizer.schedule``.
+
+    Raises:
+      ConfigError: names the field, its steps and those of the run.
+    """
+    steps = {}
+    for field in ("warmup", "cooldown"):
+        if isinstance(text := getattr(schedule, field, None), str):
+            steps[field] = train_length.steps(text, f"{name}.{field}")
+    total = train_length.total_steps
+    if sum(steps.values()) > total:
+        parts = " and ".join(
+            f"config.{name}.{field} is {getattr(schedule, field)!r}, {count} steps"
+            for field, count in steps.items()
+            if count
+        )
+        raise ConfigError(f"{parts}; the run has {total} steps (config.total), which must hold it")
+
+
 @dataclasses.dataclass(frozen=True)
 class Interval:
     """Something that happens again and again in a run.

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.train.accumulate import loss_and_gradient
 from vision.train.flops import count, without_recomputation
 from vision.train.objective import Batch, Context, Objective, Variables
@@ -52,6 +53,7 @@ class BatchShapes(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Step:
     """Everything compiled code needs to know about one training run.
 
@@ -76,13 +78,9 @@ class Step:
     batch_ops: tuple[BatchOp, ...] = ()
     batch_shapes: BatchShapes | None = None
     ema: Ema | None = None
-    seed: int = 0
-    accumulate: int = 1
+    seed: NonNegative[int] = 0
+    accumulate: Positive[int] = 1
     skip_nonfinite: bool = False
-
-    def __post_init__(self) -> None:
-        if self.accumulate < 1:
-            raise ValueError(f"accumulate={self.accumulate}, but it is at least 1")
 
     def init(self, batch: Batch) -> State:
         """The state before the first update. Traceable; ``batch`` only gives shapes."""

@@ -7,7 +7,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.struct
 import jax
@@ -49,6 +49,16 @@ class Classification:
       confusion_max_classes: with more classes than this there is no confusion matrix (on the
         device it takes 4 K^2 bytes).
     """
+
+    metric_names: ClassVar[tuple[str, ...]] = (
+        "top1",
+        "top5",
+        "nll",
+        "ece",
+        "examples",
+        "unlabelled",
+        "nan_examples",
+    )
 
     data: EvaluationData
     mistakes: NonNegative[int] = 24
