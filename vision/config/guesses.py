@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from vision.config.hints import CONSTRUCTOR
@@ -21,7 +21,7 @@ _OTHER_NAMES = {
 }
 
 
-def did_you_mean(specs: Iterable[tuple[str, Mapping[str, Any]]], key: str) -> str:
+def did_you_mean(specs: Iterable[tuple[str, Any]], key: str) -> str:
     """``; did you mean config.data.batch_size?``: where a config has a value of this name, or of
     ours for it; empty where it has none.
 
