@@ -23,7 +23,8 @@ def parse(
 ) -> SimpleNamespace:
     """Reads ``--flag=value`` and ``--config.<key>=<value>``.
 
-    Flags that are not required are switches when given without a value.
+    Flags that are not required are switches when given without a value. ``~`` at the beginning of
+    a value is one's home.
 
     Args:
       arguments: the command line after the program's name.
@@ -50,7 +51,7 @@ def parse(
                 raise UsageError(f"{argument} needs a value: {argument}=...")
             overrides[name.removeprefix("config.")] = value
         elif name in flags:
-            found[name] = value if equals else True
+            found[name] = _expanded(value) if equals else True
         else:
             near = difflib.get_close_matches(name, flags, n=1)
             hint = f"; did you mean --{near[0]}?" if near else " (see --help)"
@@ -64,6 +65,13 @@ def parse(
         )
     values = {name: found.get(name, False) for name in flags}
     return SimpleNamespace(**values, overrides=overrides)
+
+
+def _expanded(value: str) -> str:
+    """Paths in one's home, also in a list with commas: shells leave ``--flag=~/x`` as it is."""
+    return ",".join(
+        os.path.expanduser(part) if part.startswith("~") else part for part in value.split(",")
+    )
 
 
 def whole_number(flag: str, value: str | bool) -> int:
@@ -90,13 +98,32 @@ def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         status = main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
-        status = 2
-    except Exception:
-        traceback.print_exc()
+        status = error.status
+    except Exception as error:
+        if (missing := _missing_backend(error)) is None:
+            traceback.print_exc()
+        else:
+            print(f"error: {missing}", file=sys.stderr)
+            status = 2
     cluster = sys.modules.get("vision.parallel.cluster")
     if status and cluster is not None and cluster.client() is not None:
         cluster.abandon(status)
     return status
+
+
+def _missing_backend(error: Exception) -> str | None:
+    """What to say of a device that JAX_PLATFORMS names and that is not here; else None."""
+    platforms = os.environ.get("JAX_PLATFORMS")
+    texts = ("Unable to initialize backend", "Unknown backend")
+    if not platforms or not isinstance(error, RuntimeError):
+        return None
+    if not any(text in str(error) for text in texts):
+        return None
+    reason = (str(error).splitlines() or [""])[0]
+    return (
+        f"JAX_PLATFORMS={platforms} names a device that is not here ({reason}): unset it, or set "
+        "it to cpu, cuda or tpu"
+    )
 
 
 def cache_compilations(folder: Path) -> None:

@@ -7,4 +7,10 @@ class UserError(Exception):
     """Something outside the code is wrong: a config, a file, a device count.
 
     The message names the key, file or record at fault and the way out.
+
+    Attributes:
+      status: exit status of a program that ends with it: 2 for what its user gave it, 1 in
+        subclasses for a run or a file that failed.
     """
+
+    status = 2

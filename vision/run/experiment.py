@@ -166,7 +166,8 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
                     f"{source}: config.evaluate_every has {name!r}, which is no evaluator"
                     f"{nearest(name, evaluators)}"
                 )
-    best: Any = config.checkpoints.best
+    checkpoints: Any = config.checkpoints
+    best: Any = checkpoints.best
     if best is not None:
         name, slash, _ = best.partition("/")
         if not slash or name not in evaluators:

@@ -217,11 +217,15 @@ class Meter:
 
 
 class Progress:
-    """The line a person watches: rewritten in place on a terminal, plain rows elsewhere."""
+    """The line a person watches: rewritten in place on a terminal, plain rows elsewhere.
+
+    Attributes:
+      total: steps of the run.
+    """
 
     def __init__(self, total: int, stream: TextIO | None = None, interval_s: float = 10.0):
         self._stream = stream or sys.stderr
-        self._total = total
+        self.total = total
         self._live = self._stream.isatty()
         self._interval_s = 0.2 if self._live else interval_s
         self._last_s = -math.inf
@@ -242,10 +246,10 @@ class Progress:
           data_wait: share of the time since the last line spent waiting for data, 0 to 1.
           batch_size: examples in a step, for the time that is left.
         """
-        eta_s = (self._total - step) * batch_size / max(images_per_s, 1e-9)
+        eta_s = (self.total - step) * batch_size / max(images_per_s, 1e-9)
         self._last_s = time.monotonic()
         text = (
-            f"step {step}/{self._total}  loss {loss:.4f}  {images_per_s:,.0f} images/s  "
+            f"step {step}/{self.total}  loss {loss:.4f}  {images_per_s:,.0f} images/s  "
             f"data {data_wait:.0%}  ETA {duration(eta_s)}"
         )
         if self._live:

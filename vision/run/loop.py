@@ -19,15 +19,18 @@ from vision.checkpoint.store import CheckpointStore
 from vision.parallel import cluster
 from vision.parallel.mesh import batch_share, to_device
 from vision.run import nonfinite
+from vision.run.bad_records import BadRecords
+from vision.run.changes import describe_change, earlier_config
 from vision.run.clock import SaveTimer, StepClock, Stopwatch, last_heartbeat
-from vision.run.compile import Compiled, compile_step
-from vision.run.cost import StepCost, cost_of
+from vision.run.compile import compile_step
+from vision.run.cost import cost_of
 from vision.run.cursor import RunCursor
 from vision.run.evaluation import evaluate_due
 from vision.run.journal import Journal
 from vision.run.log import Meter, Progress, duration
-from vision.run.prepare import Prepared, check_for_training, prepare
+from vision.run.prepare import check_for_training, prepare
 from vision.run.restore import restore_or_init
+from vision.run.setup import RunSetup
 from vision.run.signals import Signals, catch_signals
 from vision.run.trace import Trace
 from vision.run.workdir import DATA_SPEC, open_workdir
@@ -85,14 +88,20 @@ def train(
       UserError: what concerns the user: config, workdir, data, checkpoint, a loss that is NaN.
     """
     with contextlib.ExitStack() as stack:
-        stack.enter_context(
+        earlier = earlier_config(workdir) if accept_config_change else None
+        lock = stack.enter_context(
             open_workdir(workdir, config, accept_config_change=accept_config_change)
         )
+        stream = None if cluster.is_main() else io.StringIO()
+        progress = Progress(0, stream, interval_s=progress_s)
         started, watch = time.perf_counter() - spent_s, Stopwatch({"start": spent_s})
         with watch("start"):
+            progress.say("reading data")
             prepared = prepare(config)
+            progress.total = prepared.total_steps
             check_for_training(prepared)
             prepared.data_spec.save(workdir / DATA_SPEC)
+        progress.say("compiling")
         with watch("compile"):
             rules = prepared.experiment.sharding
             compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
@@ -103,12 +112,12 @@ def train(
         stack.callback(store.close)
         with watch("restore"):
             alive = last_heartbeat(workdir)
-            state, cursor = restore_or_init(store, prepared, compiled.abstract)
+            state, cursor = restore_or_init(
+                store, prepared, compiled.abstract, restarted=alive is not None
+            )
             watch.resume(cursor, alive, time.perf_counter() - started)
-            stream = None if cluster.is_main() else io.StringIO()
-            progress = Progress(prepared.total_steps, stream, interval_s=progress_s)
             begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
-            setup = _Setup(prepared, compiled, cost, store, workdir, watch, progress)
+            setup = RunSetup(prepared, compiled, cost, store, workdir, lock, watch, progress)
             loop = _Loop(setup, state, begun)
             stack.callback(loop.close)
 
@@ -119,6 +128,8 @@ def train(
         )
         if cursor.time:
             progress.say(f"resumed from the checkpoint of step {cursor.step}")
+        for line in describe_change(earlier, prepared, config, cursor):
+            progress.say(line)
         return loop.run(signals, profile_steps)
 
 
@@ -133,25 +144,12 @@ class _Pending:
     metrics: Mapping[str, jax.Array]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Setup:
-    """What stays the same during one call of ``train``."""
-
-    prepared: Prepared
-    compiled: Compiled
-    cost: StepCost
-    store: CheckpointStore
-    workdir: Path
-    watch: Stopwatch
-    progress: Progress
-
-
 class _Loop:
     """What changes during one call of ``train``: state, cursor, batches, updates under way."""
 
-    def __init__(self, setup: _Setup, state: State, cursor: RunCursor):
+    def __init__(self, setup: RunSetup, state: State, cursor: RunCursor):
         self.prepared, self.compiled = setup.prepared, setup.compiled
-        self.store, self.workdir = setup.store, setup.workdir
+        self.store, self.workdir, self.lock = setup.store, setup.workdir, setup.lock
         self.watch, self.progress = setup.watch, setup.progress
         experiment = setup.prepared.experiment
         self.evaluators = dict(experiment.evaluators or {})
@@ -173,7 +171,7 @@ class _Loop:
             self.failed |= evaluation.failed
         self.state, self.cursor = state, cursor
         self.saved, self.save_timer = cursor.step, SaveTimer(cursor.step > 0)
-        self.bad_here = 0  # bad records of this process that the cursor does not count yet
+        self.bad_records = BadRecords(cursor.bad_records, self.progress)
         process, processes = jax.process_index(), jax.process_count()
         self.journal = Journal(self.workdir, cursor.step, process, processes)
         part, parts = batch_share(self.prepared.mesh)
@@ -198,6 +196,7 @@ class _Loop:
         self.clock.go()
         stopped = None
         while self.cursor.step < self.total and not (stopped := signals.stop(self.cursor.step)):
+            self.lock.check()
             trace.before(self.cursor.step)
             self._step()
             trace.after(self.cursor.step, self.pending[-1].metrics)
@@ -222,6 +221,9 @@ class _Loop:
                 if first < self.total
                 else f"already trained to step {self.cursor.step}: nothing to do"
             )
+            for name, error in self.failed.items():
+                self.progress.say(f"evaluator {name} failed: {error}")
+            self.progress.say(f"next: python evaluate.py --workdir={self.workdir}")
         return Outcome(self.cursor.step, stopped, saved, self.last, self.failed)
 
     def _step(self) -> None:
@@ -231,13 +233,15 @@ class _Loop:
         # The device only waits for data when nothing is left for it to do.
         idle = not self.pending or self.pending[-1].metrics["loss"].is_ready()  # pyright: ignore
         waited_s = time.perf_counter() - started if idle else 0.0
-        self._note_bad_records()
+        self.bad_records.take(self.loader, self.cursor.step + 1, self.journal)
         arrays = to_device(batch, self.prepared.mesh)
         with jax.transfer_guard("disallow"):
             self.state, metrics = self.compiled.update(self.state, arrays)
         step = self.cursor.step + 1
         self.cursor = dataclasses.replace(self.cursor, step=step)
-        self.pending.append(_Pending(step, waited_s, self.bad_here, batch["_index"], metrics))
+        self.pending.append(
+            _Pending(step, waited_s, self.bad_records.here, batch["_index"], metrics)
+        )
         self.journal.beat(step, "step")
 
     def _finish(self, in_flight: int) -> bool:
@@ -302,7 +306,7 @@ class _Loop:
         metrics = jax.device_get(pending.metrics)
         values = {f"train/{name}": float(x) for name, x in metrics.items()}
         if row:
-            bad = self._bad_records(pending.bad_records)
+            bad = self.bad_records.total(pending.bad_records)
             counts = {"train/bad_records": bad, "train/skipped_updates": self.cursor.skipped}
             if of_parts := getattr(self.prepared.experiment.data, "counts", None):  # of a mixture
                 drawn = of_parts(pending.step + self.cursor.data_offset)
@@ -369,6 +373,7 @@ class _Loop:
         self.store.set_evaluation(step, result)
 
     def _save(self, *, wait: bool) -> bool:
+        self.lock.check()
         step = self.cursor.step
         if step != self.saved:
             self._log_seconds()
@@ -382,19 +387,8 @@ class _Loop:
                 self.cursor,
                 time=time.time(),
                 seconds=self.watch.seconds,
-                bad_records=self._bad_records(self.bad_here),
+                bad_records=self.bad_records.total(self.bad_records.here),
             )
             saved = self.store.save(step, self.state, cursor.to_json(), wait=wait)
             self.journal.beat(step, "checkpoint", now=wait)
             return saved
-
-    def _bad_records(self, here: int) -> int:
-        """All processes' bad records since the beginning; every process has to ask."""
-        return self.cursor.bad_records + sum(cluster.gather(here))
-
-    def _note_bad_records(self) -> None:
-        for record in self.loader.take_bad():
-            self.bad_here += 1
-            if self.cursor.bad_records + self.bad_here == 1:
-                self.progress.say(f"masked a bad record: {record}; see bad_records.jsonl")
-            self.journal.bad_record(self.cursor.step + 1, record)

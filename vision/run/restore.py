@@ -10,6 +10,7 @@ import jax
 
 from vision.checkpoint.reading import compare, flatten, load_state
 from vision.checkpoint.store import CheckpointStore
+from vision.config.errors import UserError
 from vision.evaluate.evaluator import Predict
 from vision.parallel.mesh import state_shardings
 from vision.run.cursor import RunCursor
@@ -43,7 +44,7 @@ class Run:
 
 
 def restore_or_init(
-    store: CheckpointStore, prepared: Prepared, abstract: State
+    store: CheckpointStore, prepared: Prepared, abstract: State, *, restarted: bool = False
 ) -> tuple[State, RunCursor]:
     """The newest valid checkpoint of a run; where it has none, the state that it begins with.
 
@@ -51,6 +52,8 @@ def restore_or_init(
       store: the run's checkpoints; damaged ones are set aside.
       prepared: with its training data.
       abstract: see ``vision.run.compile.lay_out``.
+      restarted: whether the run was started before; then an error of ``init_state`` says that
+        there is no checkpoint to go on from.
 
     Raises:
       UserError: a checkpoint of another config, or what ``init_state`` raises.
@@ -58,7 +61,14 @@ def restore_or_init(
     if (restored := store.restore(abstract)) is not None:
         state, meta = restored
         return state, RunCursor.from_json(meta)
-    return init_state(prepared, abstract), RunCursor()
+    try:
+        return init_state(prepared, abstract), RunCursor()
+    except UserError as error:
+        if not restarted:
+            raise
+        raise UserError(
+            f"{store.workdir} has no checkpoint to go on from, so the run begins anew, and: {error}"
+        ) from error
 
 
 def load_run(workdir: Path, step: int | None = None) -> Run:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import json
 import logging
@@ -29,6 +28,7 @@ from vision.parallel import cluster
 DATA_SPEC = "run.json"
 # Where the modules beside the config file lie that the config's constructors come from.
 MODULES = "modules.json"
+_LOCK = ".lock"
 log = logging.getLogger(__name__)
 
 
@@ -36,24 +36,56 @@ class WorkdirError(UserError):
     """The workdir cannot be used for this run."""
 
 
+class WorkdirLock:
+    """The lock of a workdir; ``None`` in the place of a file on processes that do not hold it."""
+
+    def __init__(self, workdir: Path, file: TextIO | None):
+        self._workdir, self._file = workdir, file
+
+    def __enter__(self) -> WorkdirLock:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def check(self) -> None:
+        """Raises WorkdirError if the workdir is no longer the folder that was locked: it was
+        renamed, moved or deleted, and what is written under its name could be another run's."""
+        if self._file is None:
+            return
+        held = os.fstat(self._file.fileno())
+        try:
+            present = os.stat(self._workdir / _LOCK)
+        except OSError:
+            present = None
+        if present is None or (held.st_dev, held.st_ino) != (present.st_dev, present.st_ino):
+            raise WorkdirError(
+                f"workdir {self._workdir} was renamed, moved or deleted while the run went on; "
+                "nothing more is written there. Its checkpoints are where it is now: give it its "
+                "name again, or start with --workdir=... of the new one"
+            )
+
+
 def open_workdir(
     workdir: Path, config: ml_collections.ConfigDict, *, accept_config_change: bool = False
-) -> contextlib.AbstractContextManager[Any]:
+) -> WorkdirLock:
     """Makes or reopens the folder of a run and writes the resolved config into it.
 
-    Of several processes the first does it; the others wait for it, and fail as it does.
+    Of several processes the first does it; the others wait for it, and fail as it does. A folder
+    that holds the config of a run but no checkpoint takes any config.
 
     Returns:
-      An open lock file: as long as it is open, no other run can use this folder.
+      The lock, to be used as a context: as long as it is open, no other run can use this folder.
 
     Raises:
       WorkdirError: not a writable folder, in use, or the run of another config.
     """
-    lock: contextlib.AbstractContextManager[Any] = contextlib.nullcontext()
+    lock = WorkdirLock(workdir, None)
     problem = None
     if cluster.is_main():
         try:
-            lock = _lock(workdir, config, accept_config_change)
+            lock = WorkdirLock(workdir, _lock(workdir, config, accept_config_change))
         except (WorkdirError, config_files.ModuleError) as error:
             problem = str(error)
     problem = cluster.agree(problem)
@@ -65,7 +97,7 @@ def open_workdir(
 def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change: bool) -> TextIO:
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        lock = (workdir / ".lock").open("w")
+        lock = (workdir / _LOCK).open("w")
     except OSError as error:
         raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
     try:
@@ -81,7 +113,7 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
         config_files.check_outside(Path(row["file"]), workdir)
         if name in before and before[name]["sha256"] != row["sha256"]:
             log.warning("%s is not what it was when %s was made with it", row["file"], workdir)
-    if path.exists() and not accept_config_change:
+    if path.exists() and not accept_config_change and _holds_checkpoints(workdir):
         named = modules_of(from_plain(_read(path)))
         gone = {name: row for name, row in before.items() if name in named}
         stored = _config_of(workdir, {**gone, **now})
@@ -103,6 +135,12 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
             raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
     write_text(path, text)
     return lock
+
+
+def _holds_checkpoints(workdir: Path) -> bool:
+    """Whether a run, or a stage of a scenario, has saved anything here."""
+    names = ("checkpoints/[0-9]*", "*/checkpoints/[0-9]*", "quarantine/*", "stages.json")
+    return any(next(workdir.glob(name), None) is not None for name in names)
 
 
 def read_config(workdir: Path) -> ml_collections.ConfigDict:
