@@ -11,12 +11,15 @@ import pytest
 
 import evaluate
 import train
+from vision.checkpoint.evaluations import read_evaluations
 from vision.checkpoint.reading import load_state
+from vision.config import specs
 from vision.config.cli import run_main
 from vision.config.schema import ConfigError
 from vision.programs.compare import CompareError, compare, distinct_names, outcome
 from vision.programs.suite import SUITES
 from vision.programs.workdir import evaluate_workdir
+from vision.run import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
@@ -145,3 +148,34 @@ def test_outcomes_of_missing_labels_and_nan():
     assert np.isnan(found["loss"][1])
     with pytest.raises(CompareError, match="none of the records has a label"):
         outcome(logits, np.full(4, -1))
+
+
+def test_best_step_and_changed_evaluators(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    workdir, out = tmp_path / "w", tmp_path / "out"
+    flags = (flag.removeprefix("--config.").split("=", 1) for flag in SMALL[1:])
+    trained: Any = specs.load(SMALL[0].partition("=")[2], dict(flags))
+    trained.total, trained.evaluate_every = "4 steps", "1 steps"
+    trained.checkpoints.every, trained.checkpoints.keep = "1 steps", 9
+    loop.train(trained, workdir)
+    measured = read_evaluations(workdir / "checkpoints")
+    top1 = {step: row.metrics["test/top1"] for step, row in measured.items()}
+    assert sorted(top1) == [1, 2, 3, 4]
+    best = max(top1, key=lambda step: (top1[step], step))
+    flags = (f"--workdir={workdir}", f"--out={out}", "--config.evaluators.test.data.batch_size=100")
+    assert call(*flags, "--step=best:test/top1") == 0
+    assert f"step {best} is best by test/top1 (max)" in capsys.readouterr().out
+    report = json.loads((out / "evaluation.json").read_text())
+    assert report["step"] == best
+    found = report["evaluators"]["test"]["metrics"]
+    assert found["top1"] == pytest.approx(top1[best], abs=1e-6)
+    assert found["examples"] == 359
+    for wrong, words in (
+        ("--step=best", "--step=best:test/top1"),
+        ("--step=best:test/top11", "no checkpoint in"),
+        ("--step=bets", "no whole number"),
+        ("--config.total=3 steps", "only --config.evaluators"),
+        ("--config.evaluators.tset.data.batch_size=3", "tset"),
+    ):
+        capsys.readouterr()
+        assert call(f"--workdir={workdir}", f"--out={out}", wrong) == 2
+        assert words in capsys.readouterr().err

@@ -22,7 +22,7 @@ from vision.weights.init_from import InitFrom
 
 
 def made(total: int = 6, **values: Any) -> Any:
-    changed = config((), total)
+    changed: Any = config((), total)
     changed.optimizer.schedule = spec(schedule.LinearDecay)
     for path, value in values.items():
         node: Any = changed
@@ -117,9 +117,7 @@ def test_a_device_that_is_not_here_is_one_line(
 
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert run_main(start, []) == 2
-    assert capsys.readouterr().err.startswith(
-        "error: JAX_PLATFORMS=cuda names a device that is not"
-    )
+    assert capsys.readouterr().err.startswith("error: JAX_PLATFORMS=cuda names a device")
 
 
 def test_a_start_says_what_it_does_and_an_end_what_comes_next(

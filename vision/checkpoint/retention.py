@@ -11,6 +11,7 @@ from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.evaluations import read_evaluations
 from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, DamagedError
+from vision.checkpoint.reading import complete, folder_of
 
 if TYPE_CHECKING:
     from vision.checkpoint.store import Checkpoints
@@ -26,6 +27,28 @@ def preservation_policy(folder: Path, options: Checkpoints) -> managers.Preserva
     if options.best:
         policies.append(BestCheckpoints(folder, options.best, options.best_mode, options.keep_best))
     return managers.AnyPreservationPolicy(policies)
+
+
+def best_checkpoint(workdir: Path, metric: str, mode: str) -> int:
+    """The step of the best checkpoint of a workdir; of equal ones the newest.
+
+    Args:
+      workdir: folder of a run.
+      metric: such as ``test/top1``.
+      mode: ``max`` or ``min``.
+
+    Raises:
+      CheckpointError: no checkpoint has this metric.
+    """
+    folder = folder_of(workdir)
+    steps = complete(folder)
+    best = BestCheckpoints(folder, metric, mode, 1).best(steps)
+    if not best:
+        have = ", ".join(map(str, steps)) or "none"
+        raise CheckpointError(
+            f"no checkpoint in {folder} was saved where {metric} was measured; it has steps {have}"
+        )
+    return best[-1]
 
 
 @dataclasses.dataclass

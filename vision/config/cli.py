@@ -19,7 +19,12 @@ class UsageError(UserError):
 
 
 def parse(
-    arguments: list[str], usage: str, required: tuple[str, ...] = (), **flags: str
+    arguments: list[str],
+    usage: str,
+    required: tuple[str, ...] = (),
+    *,
+    workdir_overrides: str = "",
+    **flags: str,
 ) -> SimpleNamespace:
     """Reads ``--flag=value`` and ``--config.<key>=<value>``.
 
@@ -30,6 +35,8 @@ def parse(
       arguments: the command line after the program's name.
       usage: shown, with the flags, for ``--help``.
       required: flags that need a value.
+      workdir_overrides: without ``--config``, the part of a workdir's config that ``--config.``
+        may change, such as ``evaluators``; empty for none.
       **flags: name to help text.
 
     Returns:
@@ -59,10 +66,18 @@ def parse(
     for name in required:
         if not isinstance(found.get(name), str):
             raise UsageError(f"--{name}=... is required (see --help)")
-    if overrides and not found.get("config"):
-        raise UsageError(
-            "without --config=FILE the config is that of the workdir: no --config. overrides"
-        )
+    if not found.get("config"):
+        for key in overrides:
+            if not workdir_overrides:
+                raise UsageError(
+                    "without --config=FILE the config is that of the workdir, which this program "
+                    "does not change: no --config.KEY=..."
+                )
+            if not key.startswith(f"{workdir_overrides}."):
+                raise UsageError(
+                    f"--config.{key}: the config is that of the workdir, of which only "
+                    f"--config.{workdir_overrides}.... can be changed here"
+                )
     values = {name: found.get(name, False) for name in flags}
     return SimpleNamespace(**values, overrides=overrides)
 

@@ -8,7 +8,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ def evaluate_workdir(
     command: str = "",
     features: Path | None = None,
     suite: str | None = None,
+    overrides: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Runs evaluators on a checkpoint and writes ``out/evaluation.json``.
 
@@ -53,6 +54,7 @@ def evaluate_workdir(
         same weights on the same data; None keeps nothing.
       suite: name of a suite, see ``vision.programs.suite``; its members run beside those of the
         config. None for the config's alone.
+      overrides: changes of the config's evaluators, see ``vision.run.restore.load_run``.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
@@ -61,7 +63,7 @@ def evaluate_workdir(
     Raises:
       UserError: no run in ``workdir``, no evaluators, or none of a name.
     """
-    run = load_run(workdir, step)
+    run = load_run(workdir, step, overrides)
     evaluators: dict[str, Evaluator | Missing] = dict(run.experiment.evaluators or {})
     if suite is not None:
         evaluators |= members(suite, run, workdir)

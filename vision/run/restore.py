@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import jax
 from vision.checkpoint.reading import compare, flatten, load_state
 from vision.checkpoint.store import CheckpointStore
 from vision.config.errors import UserError
+from vision.config.specs import override
 from vision.evaluate.evaluator import Predict
 from vision.parallel.mesh import state_shardings
 from vision.run.cursor import RunCursor
@@ -71,16 +73,27 @@ def restore_or_init(
         ) from error
 
 
-def load_run(workdir: Path, step: int | None = None) -> Run:
+def load_run(
+    workdir: Path, step: int | None = None, overrides: Mapping[str, str] | None = None
+) -> Run:
     """Reads a checkpoint of a workdir: the newest valid one, or that of ``step``.
 
     Training data is not needed, and nothing is written.
 
+    Args:
+      workdir: folder of a run.
+      step: of the checkpoint; None for the newest valid one.
+      overrides: changes of its config, see ``vision.config.specs.override``:
+        ``{"evaluators.test.data.batch_size": "64"}``.
+
     Raises:
       WorkdirError: not the workdir of a run.
+      ConfigError: overrides that do not fit.
       CheckpointError: no valid checkpoint, or none of that step.
     """
     config: Any = read_config(workdir)
+    for key, text in (overrides or {}).items():
+        override(config, key, text, source=str(workdir / "config.json"))
     check(config, str(workdir / "config.json"))
     if not (workdir / DATA_SPEC).exists():
         raise WorkdirError(f"{workdir} has no {DATA_SPEC}: training has not begun there")
