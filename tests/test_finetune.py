@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import io
 import json
@@ -27,6 +28,7 @@ from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.models.vit import ViT
 from vision.run import experiment as experiments
+from vision.run.experiment import DataSpec
 from vision.train.optim import match_rules
 from vision.weights.average import AverageError, average, greedy, mean
 from vision.weights.families.vit import timm_vit
@@ -276,9 +278,9 @@ def test_runs_that_cannot_be_averaged(folder: Path, tuned: Tuned, lora: Path):
     plain = json.loads((other / "config.json").read_text())
     plain["model"]["width"] = 24
     (other / "config.json").write_text(json.dumps(plain))
-    data_spec = json.loads((renamed / "run.json").read_text())
-    data_spec["class_names"][1] = "one"
-    (renamed / "run.json").write_text(json.dumps(data_spec))
+    data_spec = DataSpec.load(renamed / "run.json")
+    names = (data_spec.class_names[0], "one", *data_spec.class_names[2:])
+    dataclasses.replace(data_spec, class_names=names).save(renamed / "run.json")
     out = folder / "none"
     for runs, mode, words in (
         ([a, str(other)], "uniform", r"config\.model\.width: 16 -> 24"),

@@ -33,8 +33,8 @@ def main(arguments: list[str]) -> int:
         suite="evaluators beside those of the config: quick or full",
         evaluators="names to run, separated by commas; all by default",
         compare="runs to compare on the same examples, separated by commas",
-        step="of the checkpoint to evaluate; best: by config.checkpoints.best; best:test/top1: by that; "
-        "the newest valid one by default",
+        step="of the checkpoint to evaluate; best: by config.checkpoints.best; best:test/top1: by "
+        "that; the newest valid one by default",
         out="folder for the results; the workdir by default",
         features="folder that keeps outputs of the model for the next evaluation; none by default",
         average="runs to average, separated by commas (docs/finetuning.md)",

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vision.config.errors import UserError
+from vision.run.sealed import unseal
 
 CONFIG, METRICS, EVALUATION = "config.json", "metrics.jsonl", "evaluation.json"
 
@@ -133,7 +134,7 @@ def read_metrics(text: str) -> tuple[dict[str, Series], str]:
     others: set[str] = set()
     for i, line in enumerate(lines, 1):
         try:
-            row = json.loads(line)
+            row, _ = unseal(line)
             step = float(row.pop("step"))
         except (ValueError, TypeError, KeyError, AttributeError):
             step = math.nan

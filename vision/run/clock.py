@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,9 @@ from typing import Any
 from vision.parallel import cluster
 from vision.run.cursor import RunCursor
 from vision.run.log import Meter
+from vision.run.sealed import NotAsWrittenError, seal, unseal
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT = "heartbeat.json"
 # A run that has no checkpoint yet gets one after this time at the latest.
@@ -158,7 +162,7 @@ class Heartbeat:
         if not now and time.monotonic() - self._last_s < self._interval_s:
             return
         self._last_s = time.monotonic()
-        text = json.dumps({"step": step, "activity": activity, "time": time.time()})
+        text = seal({"step": step, "activity": activity, "time": time.time()})
         temporary = self._path.with_suffix(".tmp")
         # On a full disk the run matters more than its sign of life.
         with contextlib.suppress(OSError):
@@ -167,11 +171,19 @@ class Heartbeat:
 
 
 def last_heartbeat(workdir: Path) -> dict[str, Any] | None:
-    """``step``, ``activity`` and ``time`` (seconds since 1970) of the last sign of life."""
+    """``step``, ``activity`` and ``time`` (seconds since 1970) of the last sign of life; None, with
+    a warning, where the file is damaged."""
+    path = workdir / HEARTBEAT
     try:
-        return json.loads((workdir / HEARTBEAT).read_text())
-    except (OSError, json.JSONDecodeError):
+        beat, _ = unseal(path.read_bytes().decode("utf-8", "backslashreplace"))
+        if not isinstance(beat.get("time"), float) or not math.isfinite(beat["time"]):
+            raise NotAsWrittenError("it has no time")
+    except OSError:
         return None
+    except NotAsWrittenError as error:
+        log.warning("%s is damaged (%s): the time since the last start is not counted", path, error)
+        return None
+    return beat
 
 
 def process_age_s() -> float:

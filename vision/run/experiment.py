@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -19,7 +18,8 @@ from vision.evaluate.evaluator import BatchIterator, Evaluator
 from vision.parallel import cluster
 from vision.parallel.mesh import Mesh, ShardingRule
 from vision.run.nonfinite import Nonfinite
-from vision.run.workdir import write_text
+from vision.run.sealed import seal, unseal
+from vision.run.workdir import WorkdirError, write_text
 from vision.train.objective import Objective
 from vision.train.optim import Ema, Optimizer
 from vision.train.step import BatchOp, BatchShapes
@@ -138,13 +138,26 @@ class DataSpec:
     def save(self, path: Path) -> None:
         """Writes it in one step; of several processes the first does."""
         if cluster.is_main():
-            write_text(path, json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+            write_text(path, seal(dataclasses.asdict(self), indent=2) + "\n")
 
     @classmethod
     def load(cls, path: Path) -> DataSpec:
-        plain = json.loads(path.read_text())
-        batch = {name: (tuple(shape), dtype) for name, (shape, dtype) in plain["batch"].items()}
-        return cls(plain["num_examples"], tuple(plain["class_names"]), batch)
+        """Reads what ``save`` wrote.
+
+        Raises:
+          WorkdirError: the file cannot be read or is damaged.
+        """
+        try:
+            plain, _ = unseal(path.read_bytes().decode("utf-8", "backslashreplace"))
+            batch = {name: (tuple(shape), dtype) for name, (shape, dtype) in plain["batch"].items()}
+            return cls(plain["num_examples"], tuple(plain["class_names"]), batch)
+        except OSError as error:
+            raise WorkdirError(f"{path} cannot be read: {error.strerror}") from error
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise WorkdirError(
+                f"{path} is damaged ({error}): delete it and run the train.py command again, which "
+                "writes it anew and trains nothing twice"
+            ) from error
 
 
 # What ``vision.run.prepare`` fills in; all else that a constructor requires is in the config.

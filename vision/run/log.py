@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import os
@@ -16,11 +15,13 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog  # pyright: ignore
 from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
+from vision.run.sealed import NotAsWrittenError, seal, unseal
+
 log = logging.getLogger(__name__)
 
 
 class RowFile:
-    """Rows of JSON, each with its ``step``, in order, every step's rows once.
+    """Rows of JSON, each with its ``step`` and a checksum, in order, every step's rows once.
 
     Reopened at a step, rows beyond it are dropped: the run that wrote them was cut off before a
     checkpoint held them, and they will be written again. Rows that a full disk refuses are kept
@@ -37,7 +38,7 @@ class RowFile:
         self._waiting: list[str] = []
 
     def write(self, row: Mapping[str, Any]) -> None:
-        self._waiting.append(json.dumps(row) + "\n")
+        self._waiting.append(seal(row) + "\n")
         self.flush()
 
     def last(self) -> dict[str, Any]:
@@ -47,7 +48,7 @@ class RowFile:
     def replace_last(self, row: Mapping[str, Any]) -> None:
         """Writes ``row`` in the place of the newest one."""
         if self._waiting:
-            self._waiting[-1] = json.dumps(row) + "\n"
+            self._waiting[-1] = seal(row) + "\n"
             self.flush()
             return
         try:
@@ -158,15 +159,34 @@ class MetricLog:
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
-    """Rows of a ``RowFile``; a last line cut off by a kill is left out."""
-    rows = []
-    if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError:
-                break
-    return rows
+    """Rows of a ``RowFile``.
+
+    Damaged ones are left out and named in a warning; a last line that a kill cut off is left out.
+    """
+    if not path.exists():
+        return []
+    text = path.read_bytes().decode("utf-8", "backslashreplace")
+    rows: list[tuple[int, dict[str, Any], bool]] = []
+    damaged: dict[int, str] = {}
+    lines = text.split("\n")
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row, sealed = unseal(line)
+            if type(row.get("step")) is not int:
+                raise NotAsWrittenError("it has no step")
+            rows.append((number, row, sealed))
+        except NotAsWrittenError as error:
+            if number < len(lines):  # else cut off: its end is missing
+                damaged[number] = str(error)
+    if any(sealed for _, _, sealed in rows):
+        # Rows of older files have no checksum and stand before all that have one.
+        first = next(number for number, _, sealed in rows if sealed)
+        damaged |= {n: "its checksum is gone" for n, _, sealed in rows if not sealed and n > first}
+    for number, problem in sorted(damaged.items()):
+        log.warning("%s: line %d is left out: %s", path, number, problem)
+    return [row for number, row, _ in rows if number not in damaged]
 
 
 def _truncate(path: Path, step: int) -> None:
@@ -178,7 +198,7 @@ def _truncate(path: Path, step: int) -> None:
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     temporary = path.with_suffix(".tmp")
     with temporary.open("w", encoding="utf-8") as file:
-        file.writelines(json.dumps(row) + "\n" for row in rows)
+        file.writelines(seal(row) + "\n" for row in rows)
         file.flush()
         os.fsync(file.fileno())
     os.replace(temporary, path)

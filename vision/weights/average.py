@@ -24,6 +24,7 @@ from vision.config.schema import nearest
 from vision.config.specs import differences, to_plain
 from vision.evaluate.evaluator import evaluate
 from vision.parallel import cluster
+from vision.run.experiment import DataSpec
 from vision.run.restore import load_run
 from vision.run.workdir import CONFIG, DATA_SPEC, MODULES, read_config, write_text
 from vision.train.objective import Variables
@@ -200,7 +201,7 @@ def _check_same_model(folders: Sequence[Path]) -> None:
 def _classes(folder: Path) -> list[str]:
     if not (folder / DATA_SPEC).exists():
         raise AverageError(f"{folder} has no {DATA_SPEC}: training has not begun there")
-    return json.loads((folder / DATA_SPEC).read_text())["class_names"]
+    return list(DataSpec.load(folder / DATA_SPEC).class_names)
 
 
 def _evaluated_arrays(state: Arrays) -> Arrays:
