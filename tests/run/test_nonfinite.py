@@ -161,7 +161,7 @@ def test_rollback_waits_for_a_save_that_is_under_way(
     bad = next(i for i in batches[6] if all(i not in b for b in batches[:6] + batches[7:]))
 
     def rolled_back(folder: Path) -> str:
-        made = config((bad,), 10, action="rollback")
+        made: Any = config((bad,), 10, action="rollback")
         made.checkpoints.every = f"{every} steps"
         assert train(made, folder).step == 10
         assert [row["step"] for row in rows(folder)] == list(range(1, 11))

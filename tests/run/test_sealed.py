@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -78,6 +78,13 @@ def test_a_flipped_bit_in_a_heartbeat_is_no_heartbeat(
     assert "heartbeat.json is damaged" in caplog.text
 
 
+def loaded_or_error(path: Path) -> object:
+    try:
+        return DataSpec.load(path)
+    except WorkdirError as error:
+        return "damaged" if re.search(r"run\.json is damaged.*train\.py", str(error)) else error
+
+
 def test_a_flipped_bit_in_run_json_is_named_with_the_way_out(tmp_path: Path):
     spec = DataSpec(10, ("a", "b"), {"image": ((4, 8, 8, 1), "uint8")})
     path = tmp_path / "run.json"
@@ -85,12 +92,7 @@ def test_a_flipped_bit_in_run_json_is_named_with_the_way_out(tmp_path: Path):
     assert DataSpec.load(path) == spec
     for flipped in flips(path.read_bytes()):
         path.write_bytes(flipped)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(logging, "raiseExceptions", False)
-            try:
-                assert DataSpec.load(path) == spec
-            except WorkdirError as error:
-                assert "run.json is damaged" in str(error) and "train.py" in str(error)
+        assert loaded_or_error(path) in (spec, "damaged")
     path.unlink()
     with pytest.raises(WorkdirError, match="No such file"):
         DataSpec.load(path)

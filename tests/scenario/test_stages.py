@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,37 @@ def test_a_scenario_that_was_broken_off_ends_as_the_undisturbed_one(
     cursor.write_text("{")
     with pytest.raises(WorkdirError, match=r"stages\.json cannot be read"):
         go(scenario(tmp_path / "calls"), tmp_path / "w")
+
+
+def test_a_changed_config_names_the_finished_stages_that_it_keeps(
+    undisturbed: tuple[Path, Path], tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
+    workdir = tmp_path / "w"
+    shutil.copytree(undisturbed[0], workdir)
+    changed = scenario(undisturbed[1])
+    override(changed, "stages[0].do.optimizer.learning_rate", "0.5")
+    before = state_digest(workdir / "first")
+    for _ in range(2):  # also when the new config is that of the folder
+        caplog.clear()
+        outcome = stages.train(changed, workdir, accept_config_change=True, progress_s=math.inf)
+        assert outcome.step == 10
+        assert "stage first is kept as another config made it" in caplog.text
+        assert "stage second" not in caplog.text
+    assert state_digest(workdir / "first") == before
+
+
+def test_metrics_of_a_run_that_was_finished_before_its_row_are_kept(
+    undisturbed: tuple[Path, Path], tmp_path: Path
+):
+    workdir = tmp_path / "w"
+    shutil.copytree(undisturbed[0], workdir)
+    rows = json.loads((workdir / stages.CURSOR).read_text())["finished"]
+    (workdir / stages.CURSOR).write_text(json.dumps({"finished": rows[:0]}))
+    first = scenario(undisturbed[1])
+    first.stages = first.stages[:1]
+    stages.train(first, workdir, accept_config_change=True, progress_s=math.inf)
+    (row,) = json.loads((workdir / stages.CURSOR).read_text())["finished"]
+    assert row["metrics"]["train/loss"] == rows[0]["metrics"]["train/loss"]
 
 
 @pytest.mark.parametrize(

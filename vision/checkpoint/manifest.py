@@ -27,6 +27,12 @@ class CheckpointError(UserError):
     """A checkpoint cannot be written or read; the message names it and the way out."""
 
 
+class NoValidCheckpointError(CheckpointError):
+    """A reader finds a checkpoint damaged, or none that is not."""
+
+    status = 1
+
+
 class DamagedError(Exception):
     """What a checkpoint holds is not what was saved; the message says what."""
 

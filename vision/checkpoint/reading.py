@@ -21,6 +21,7 @@ from vision.checkpoint.manifest import (
     CheckpointError,
     CheckpointManifest,
     DamagedError,
+    NoValidCheckpointError,
     unreadable,
 )
 from vision.parallel.mesh import path_of
@@ -268,13 +269,13 @@ def _load(
                 damaged = True
                 log.warning("checkpoint %s is not usable: %s", path, error)
                 if step is not None:
-                    raise CheckpointError(
+                    raise NoValidCheckpointError(
                         f"checkpoint {path} is not usable: {error}; the steps there are "
                         f"{', '.join(map(str, steps))}"
                     ) from error
         else:
             found = "; those that it has are damaged" if damaged else ""
-            raise CheckpointError(f"{folder} holds no valid checkpoint{found}")
+            raise NoValidCheckpointError(f"{folder} holds no valid checkpoint{found}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,6 +17,7 @@ from tensorboardX.proto.summary_pb2 import Summary  # pyright: ignore
 
 from vision.run.sealed import NotAsWrittenError, seal, unseal
 
+METRICS = "metrics.jsonl"
 log = logging.getLogger(__name__)
 
 
@@ -126,7 +127,7 @@ class MetricLog:
     """
 
     def __init__(self, workdir: Path, step: int):
-        self._rows = RowFile(workdir / "metrics.jsonl", step)
+        self._rows = RowFile(workdir / METRICS, step)
         self._events = EventFile(workdir / "tensorboard", step)
         self._row: dict[str, Any] = {}
         self._written = self._rows.last()  # the newest row of the file
@@ -187,6 +188,14 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
     for number, problem in sorted(damaged.items()):
         log.warning("%s: line %d is left out: %s", path, number, problem)
     return [row for number, row, _ in rows if number not in damaged]
+
+
+def last_values(path: Path) -> dict[str, float]:
+    """Last value of everything in the rows of a ``RowFile``, NaN for null; without ``step``."""
+    values: dict[str, float] = {}
+    for row in read_rows(path):
+        values |= {k: math.nan if x is None else float(x) for k, x in row.items() if k != "step"}
+    return values
 
 
 def _truncate(path: Path, step: int) -> None:

@@ -27,7 +27,7 @@ from vision.run.cost import cost_of
 from vision.run.cursor import RunCursor
 from vision.run.evaluation import evaluate_due
 from vision.run.journal import Journal
-from vision.run.log import Meter, Progress, duration
+from vision.run.log import METRICS, Meter, Progress, duration, last_values
 from vision.run.prepare import check_for_training, prepare
 from vision.run.restore import restore_or_init
 from vision.run.setup import RunSetup
@@ -157,7 +157,7 @@ class _Loop:
         self.row_meter = Meter(self.batch_size, setup.cost.mfu)
         self.line_meter = Meter(self.batch_size)
         self.clock = StepClock(self.watch, self.row_meter, self.line_meter)
-        self.last: dict[str, float] = {}
+        self.last = last_values(self.workdir / METRICS)
         self.failed: dict[str, str] = {}
         self.pending: collections.deque[_Pending] = collections.deque()
         self.rollbacks = 0

@@ -18,6 +18,8 @@ from vision.run.cursor import RunCursor
 class TrainingError(UserError):
     """Training cannot go on."""
 
+    status = 1
+
 
 @dataclasses.dataclass(frozen=True)
 @checked

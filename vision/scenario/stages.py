@@ -24,7 +24,9 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import logging
 import math
 import os
 import re
@@ -39,7 +41,7 @@ import ml_collections
 
 from vision.config.hints import CONSTRUCTOR, is_spec
 from vision.config.schema import ConfigError, locate, nearest
-from vision.config.specs import build, validate
+from vision.config.specs import build, to_json, validate
 from vision.run import experiment
 from vision.run.experiment import Experiment
 from vision.run.log import duration
@@ -48,6 +50,7 @@ from vision.run.loop import train as train_run
 from vision.run.workdir import WorkdirError, open_workdir, read_config, write_text
 
 CURSOR = "stages.json"
+log = logging.getLogger(__name__)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9_-]*"
 _REFERENCE = re.compile(rf"\bstage:({_NAME})")
 
@@ -166,7 +169,8 @@ def train(
 ) -> Outcome:
     """Goes through the stages of a checked scenario; trains a checked experiment.
 
-    Stages that are finished are passed over. Arguments and errors as in
+    Stages that are finished are passed over; one that another config made is kept, which is
+    logged as a warning at every start. Arguments and errors as in
     ``vision.run.loop.train``, which every run of a scenario is given.
 
     Returns:
@@ -187,17 +191,28 @@ def train(
         rows = _cursor(workdir)
         for number, stage in enumerate(config.stages):
             title = f"stage {number + 1} of {len(config.stages)}, {stage.name}"
+            folder, do = workdir / stage.name, _resolved(stage.do, workdir)
+            made_by = _digest(stage.do)
             if stage.name in rows:
                 say(f"{title}: finished before")
+                if rows[stage.name].get("config", made_by) != made_by:
+                    log.warning(
+                        "stage %s is kept as another config made it: delete %s and its row in %s "
+                        "to run it, and those after it, again",
+                        stage.name,
+                        folder,
+                        workdir / CURSOR,
+                    )
                 continue
             say(title)
-            folder, do = workdir / stage.name, _resolved(stage.do, workdir)
             if not _is_run(stage):
-                rows[stage.name] = {"step": 0, "metrics": _compute(build(do), folder, say)}
+                metrics = _compute(build(do), folder, say)
+                rows[stage.name] = {"step": 0, "metrics": metrics, "config": made_by}
             else:
                 outcome = train_run(do, folder, **options, spent_s=spent_s)
                 spent_s = 0.0
-                row = {"step": outcome.step, "metrics": dict(outcome.metrics)}
+                row: dict[str, Any] = {"step": outcome.step, "metrics": dict(outcome.metrics)}
+                row["config"] = made_by
                 row |= {"failed": dict(outcome.failed)} if outcome.failed else {}
                 if outcome.signal is not None or not outcome.saved:
                     return _outcome({**rows, stage.name: row}, outcome.signal, outcome.saved)
@@ -230,6 +245,11 @@ def _compute(job: Job, folder: Path, say: Callable[[str], None]) -> dict[str, fl
     shown = ", ".join(f"{name} {value:.4g}" for name, value in metrics.items())
     say(f"computed in {duration(time.perf_counter() - started)}" + (f": {shown}" if shown else ""))
     return metrics
+
+
+def _digest(do: Any) -> str:
+    """Of what a stage does, wherever the workdir lies: SHA-256 of its config."""
+    return hashlib.sha256(to_json(do).encode()).hexdigest()
 
 
 def _resolved(do: Any, workdir: Path) -> Any:
