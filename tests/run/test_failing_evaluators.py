@@ -48,7 +48,7 @@ class Failing:
 
 
 def with_evaluators(every: int = 4, total: int = 10, **evaluators: Any) -> Any:
-    made = config((), total)
+    made: Any = config((), total)
     made.evaluators = evaluators
     made.evaluate_every = f"{every} steps"
     made.checkpoints.every = "1000 steps"
@@ -109,7 +109,7 @@ def test_one_that_kills_the_program_leaves_the_state_that_it_looked_at(tmp_path:
 
 
 def test_the_best_checkpoint_is_kept_by_what_is_measured_after_its_save(tmp_path: Path):
-    made = with_evaluators(every=2, good=spec(Failing))
+    made: Any = with_evaluators(every=2, good=spec(Failing))
     made.checkpoints.every = "2 steps"
     made.checkpoints.best, made.checkpoints.best_mode = "good/step", "min"
     made.checkpoints.keep = 1
