@@ -14,6 +14,8 @@ from typing import Any
 
 _KEY = "_crc32"
 _END = re.compile(r',\s*"_crc32": "([0-9a-f]{8})"\s*\}$')
+# What one changed bit can make of the name.
+_DAMAGED_END = re.compile(r',\s*"[^"]{0,8}": "[0-9a-f]{8}"\s*\}$')
 
 
 class NotAsWrittenError(ValueError):
@@ -43,5 +45,7 @@ def unseal(text: str) -> tuple[dict[str, Any], bool]:
         raise NotAsWrittenError(f"it is no JSON: {error}") from error
     if not isinstance(row, dict):
         raise NotAsWrittenError("it is no JSON object")
+    if end is None and (_KEY in row or _DAMAGED_END.search(text)):
+        raise NotAsWrittenError("its checksum is damaged")
     row.pop(_KEY, None)
     return row, end is not None
