@@ -204,11 +204,13 @@ class _Loop:
             went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
             if went_back:
                 continue
-            # Before the evaluation, so that one which fails or never ends costs no training.
+            # Before the evaluation, so that one which fails or never ends costs no training; the
+            # first checkpoint of a run is on disk when it begins.
             if due or save:
                 self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(due))
-                if save or last or self.save_timer.overdue(_BEFORE_EVALUATION_S):
-                    self._save(wait=False)
+                first_save = self.saved == 0
+                if save or last or first_save or self.save_timer.overdue(_BEFORE_EVALUATION_S):
+                    self._save(wait=first_save and bool(due))
             self._evaluate(due)
             if due or save:
                 self.clock.go()
