@@ -75,8 +75,8 @@ def parse(
                 )
             if not key.startswith(f"{workdir_overrides}."):
                 raise UsageError(
-                    f"--config.{key}: without --config=FILE the config is that of the workdir, of which "
-                    f"only --config.{workdir_overrides}.... can be changed here"
+                    f"--config.{key}: without --config=FILE the config is that of the workdir, of "
+                    f"which only --config.{workdir_overrides}.... can be changed here"
                 )
     values = {name: found.get(name, False) for name in flags}
     return SimpleNamespace(**values, overrides=overrides)
