@@ -175,7 +175,10 @@ def test_an_empty_folder_and_an_empty_class_are_named(
 def test_train_mistakes(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for arguments, words in (
         ([DIGITS, f"--workdir={tmp_path}", "--profile"], ["--profile= is no whole number"]),
-        ([DIGITS, f"--workdir={tmp_path}", "--config.accumulate=0"], ["config.accumulate is 0"]),
+        (
+            [DIGITS, f"--workdir={tmp_path}", "--config.accumulate=0"],
+            ["config.accumulate=0", "a whole number >= 1"],
+        ),
         (
             [DIGITS, f"--workdir={tmp_path}", "--config.nonfinite.action=ignore"],
             ["nonfinite.action", "'stop'"],

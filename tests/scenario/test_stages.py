@@ -198,7 +198,7 @@ def test_metrics_of_a_run_that_was_finished_before_its_row_are_kept(
         ({"stages[0].do.modle": "x"}, "did you mean 'model'"),
         (
             {"stages[2].do.accumulate": "0"},
-            r"stages\[2\].do.accumulate is 0, expected a whole",
+            r"stages\[2\]\.do\.accumulate=0: expected a whole",
         ),
     ],
 )

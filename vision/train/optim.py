@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from optax import contrib
 
-from vision.config.ranges import Finite, Gt, Le, NonNegative, Positive, Rate, Regex, checked
+from vision.config.ranges import Ge, Gt, Le, Lt, NonNegative, Positive, Rate, Regex, checked
 from vision.config.schema import ConfigError
 from vision.parallel.mesh import path_of
 from vision.train.schedule import Constant, Schedule, TrainLength
@@ -180,7 +180,7 @@ class Optimizer:
     """
 
     method: optax.GradientTransformation
-    learning_rate: Annotated[Finite, NonNegative[float]]
+    learning_rate: Annotated[float, Ge(0), Lt(math.inf)]
     schedule: Schedule = Constant()  # noqa: RUF009 - frozen
     weight_decay: NonNegative[float] = 0.0
     decay: Literal["decoupled", "coupled"] = "decoupled"
