@@ -204,8 +204,7 @@ class _Loop:
             went_back = self._finish(0 if due or save or last else _IN_FLIGHT)
             if went_back:
                 continue
-            # Before the evaluation, so that one which fails or never ends costs no training; the
-            # first checkpoint of a run is on disk when it begins.
+            # Before the evaluation: one that fails costs no training. The first is waited for.
             if due or save:
                 self.cursor = dataclasses.replace(self.cursor, unevaluated=bool(due))
                 first_save = self.saved == 0
