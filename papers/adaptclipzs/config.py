@@ -1,4 +1,4 @@
-"""Descriptions of classes tune CLIP, for classes that are not among them.
+"""CLIP fine-tuned with descriptions of classes, evaluated zero-shot on other classes.
 
     python train.py --config=papers/adaptclipzs/config.py --workdir=...
     python train.py --config=papers/adaptclipzs/config.py:base \

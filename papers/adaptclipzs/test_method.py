@@ -68,17 +68,17 @@ def test_classes_are_told_by_their_sentences_and_chosen_among_some():
     given = data(image=image, label=label)
     for among in ((), (2, 1)):
         chosen = among or (0, 1, 2)
-        found = run(DescribedZeroShot(given, TOKENIZER, say, among, text_batch=8))
+        metrics = run(DescribedZeroShot(given, TOKENIZER, say, among, text_batch=8))
         texts = np.concatenate([bank[y] for y in chosen])
         owner = np.repeat(np.arange(len(chosen)), [len(bank[y]) for y in chosen])
         counted = np.isin(label, chosen)
         unit_images = image / np.linalg.norm(image, axis=1, keepdims=True)
-        right = (
+        correct = (
             np.asarray(chosen)[mean_probability(unit_images[counted], texts, owner).argmax(1)]
             == label[counted]
         )
-        assert found["top1"] == right.mean()
-        assert found["examples"] == counted.sum()
-        assert found["texts"] == len(texts)
+        assert metrics["top1"] == correct.mean()
+        assert metrics["examples"] == counted.sum()
+        assert metrics["texts"] == len(texts)
     with pytest.raises(DataError, match=r"3 is not a class in 0\.\.2"):
         run(DescribedZeroShot(given, TOKENIZER, say, (3,)))

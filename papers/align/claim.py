@@ -39,8 +39,8 @@ def trained(size: int, noise: float, seed: int) -> Run:
 def recall(run: Run) -> float:
     """Mean of R@1 both ways among unseen pairs."""
     evaluator = retrieval(tokenizer(), caption=CAPTION, world=WORLD, examples=TESTS)
-    found = measure(run, build(drawn(evaluator)))
-    return (found["image_to_text_r1"] + found["text_to_image_r1"]) / 2
+    metrics = measure(run, build(drawn(evaluator)))
+    return (metrics["image_to_text_r1"] + metrics["text_to_image_r1"]) / 2
 
 
 def composed(run: Run) -> tuple[float, float]:
@@ -66,8 +66,8 @@ def composed(run: Run) -> tuple[float, float]:
         return EvalData(Arrays(arrays, "queries"), batch_size=320, ops=scaled, threads=0)
 
     gallery = {"image": image, "label": label}
-    found = measure(run, ComposedRetrieval(data(queries), data(gallery), exclude="own"))
-    return found["r5"], found["image_only_r5"]
+    metrics = measure(run, ComposedRetrieval(data(queries), data(gallery), exclude="own"))
+    return metrics["r5"], metrics["image_only_r5"]
 
 
 def cleaned() -> tuple[float, float]:

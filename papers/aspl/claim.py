@@ -48,8 +48,8 @@ def accuracies(loop: SelfPaced, seed: int) -> dict[int, float]:
     for number in range(1, max(ROUNDS) + 1):
         labels = loop.round(x, labels, oracle)
         if number in ROUNDS:
-            said = loop.fit(x, labels).logits(y).argmax(1)
-            found[number] = float(np.mean(said == test["label"]))
+            predicted = loop.fit(x, labels).logits(y).argmax(1)
+            found[number] = float(np.mean(predicted == test["label"]))
     return found
 
 

@@ -1,12 +1,12 @@
-"""Labels by asking and by guessing, and a network fine-tuned on both, in turns (ASPL).
+"""Rounds of oracle labels and pseudo-labels, alternating with fine-tuning on both (ASPL).
 
     python train.py --config=papers/aspl/config.py:data/faces --workdir=workdirs/aspl
 
 Lin et al., Active Self-Paced Learning for Cost-Effective and Progressive Face Identification, 2017.
-The text after the colon is a folder with a folder per person, 80 % of whose pictures are labelled
-in rounds and 20 % measured; a ResNet-18 of ImageNet, adapted to the pictures for an epoch without
-labels, stands for the paper's network. After every three rounds it learns from all labels there
-are, asked and guessed, and its features are computed again.
+The text after the colon is a folder with a folder per person; 80 % of the images are the unlabelled
+pool, 20 % the test set. An ImageNet ResNet-18, adapted to the images for an epoch without labels,
+replaces the paper's network. After every three rounds it is fine-tuned on all labels, from the
+oracle and pseudo-labels, and the features are recomputed.
 
 `small`: an autoencoder of the digits that ship gives the first features, ten labels the start.
 `small,pace=0` makes no pseudo-labels.

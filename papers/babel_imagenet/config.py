@@ -5,8 +5,8 @@
     python train.py --config=$BABEL:small --workdir=workdirs/babel
     python train.py --config=$BABEL:small_adapter --workdir=workdirs/babel_adapter
 
-Geigle, Timofte and Glavaš, Babel-ImageNet, 2024, measures published models and then adapts their
-text towers to a language. It starts from a run that knows the language a little;
+Geigle, Timofte and Glavaš, Babel-ImageNet, 2024, evaluates published models and then adapts their
+text towers to a language. It starts from a run that was trained on a little of the language;
 `data/captions-SI.parquet` has the columns `image`, `caption` and `caption_translated`;
 `data/babel_imagenet.json` are the paper's class names, of which the evaluator takes every language.
 Sizes and learning rate are ours.

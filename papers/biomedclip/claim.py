@@ -34,8 +34,8 @@ from vision.run import experiment, loop
 def recall(run: Run, config: Any) -> float:
     """Mean of R@1 both ways among unseen pairs."""
     evaluator: ImageTextRetrieval = build(config.evaluators["retrieval"])
-    found = measure(run, evaluator)
-    return (found["image_to_text_r1"] + found["text_to_image_r1"]) / 2
+    metrics = measure(run, evaluator)
+    return (metrics["image_to_text_r1"] + metrics["text_to_image_r1"]) / 2
 
 
 def pretrained(seed: int, folder: Path) -> Run:

@@ -13,9 +13,9 @@ vocabulary, its first token, 256 tokens. `data/pmc-train-*.parquet` has the colu
 `data/pubmedbert.json` is the `tokenizer.json` of PubMedBERT, whose weights come as a workdir of the
 text tower, trained by `MaskedLanguage`. Learning rate and batch are not all confirmed.
 
-`small`: captions of three things in the words of a language that nothing else has, up to 60 of
-them, the last things late. `small_words` teaches its text tower hidden words, and
-`small_pretrained` begins from there.
+`small`: captions of three objects in an artificial language, up to 60 words, the last objects
+late. `small_words` pretrains its text tower by masked language modelling, and `small_pretrained`
+starts from there.
 """
 
 from typing import Any

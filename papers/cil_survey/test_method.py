@@ -52,8 +52,8 @@ def test_one_task_of_all_classes_is_classification():
 
 def test_classes_to_come_have_no_share():
     objective, variables = begun(stage=0)
-    said = objective.predict(variables, BATCH, CTX)
-    probabilities = np.exp(said["log_probabilities"])
+    predictions = objective.predict(variables, BATCH, CTX)
+    probabilities = np.exp(predictions["log_probabilities"])
     np.testing.assert_allclose(probabilities[:, [1, 3]].sum(1), 1, rtol=1e-6)
     assert (probabilities[:, [0, 2, 4]] == 0).all()
 

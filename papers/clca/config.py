@@ -1,4 +1,4 @@
-"""A tenth of the tokens, a cache between layers and a head that reads depths (CLCA).
+"""Token reduction to a tenth with a cross-layer cache and a multi-depth head (CLCA).
 
     python train.py --config=papers/clca/config.py:images --workdir=workdirs/clca
 

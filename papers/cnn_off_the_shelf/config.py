@@ -1,11 +1,11 @@
-"""A linear classifier on the features of a network trained for something else, with 16 views.
+"""A linear SVM on features of a network trained for another task, with 16 views.
 
     python evaluate.py --config=papers/cnn_off_the_shelf/config.py:mit67 \\
         --config.init_from.source=timm:resnet50.tv_in1k --workdir=workdirs/off_the_shelf
 
 Razavian et al., CNN Features off-the-shelf, 2014. The folder has a folder per class; 80 % of each
-is fitted, 20 % measured, as MIT-67 has 80 and 20 images. A ResNet-50 stands for OverFeat, whose
-weights nobody reads any more. Trained further, only its head would move.
+is for training, 20 % for testing, as MIT-67 has 80 and 20 images. A ResNet-50 replaces OverFeat,
+whose weights are in a format that is no longer read. Training would update its head only.
 
 ``small`` learns six shapes in scenes of 32 pixels and is measured on the six that it has not seen,
 from 20 images of each.

@@ -48,9 +48,9 @@ def test_without_views_it_is_scikit_learn_on_features_of_length_one():
     )
     primal: Any = False
     peer = LinearSVC(C=got["c"], dual=primal, tol=1e-9).fit(x, train["label"])
-    right = peer.predict(y) == test["label"]
-    assert got["top1"] == pytest.approx(right.mean())
-    each = [right[test["label"] == k].mean() for k in range(3)]
+    correct = peer.predict(y) == test["label"]
+    assert got["top1"] == pytest.approx(correct.mean())
+    each = [correct[test["label"] == k].mean() for k in range(3)]
     assert got["class_accuracy"] == pytest.approx(np.mean(each))
     assert 0.8 < got["map"] <= 1
     assert got["examples"] == 80

@@ -1,4 +1,4 @@
-"""Where classifiers fail as a nuisance grows: ResNet, ConvNeXt and ViT on ImageNet, seven sliders.
+"""Failure points under continuous nuisance shifts: ResNet, ConvNeXt and ViT on ImageNet.
 
     for tower in resnet convnext vit; do
         python train.py --config=papers/cns_bench/config.py:$tower \\

@@ -1,4 +1,4 @@
-"""A few synthetic images per class that teach a network (DataDAM).
+"""Dataset distillation: a few synthetic images per class (DataDAM).
 
     python train.py --config=papers/datadam/config.py --workdir=workdirs/datadam
 

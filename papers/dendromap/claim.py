@@ -42,13 +42,13 @@ def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Rec
         shown[planted] = 1 - shown[planted]
         model = sklearn.linear_model.LogisticRegression(max_iter=300)
         said = model.fit(pixels[train], labels[train]).predict(shown)
-        right = said == labels[test]
+        correct = said == labels[test]
         found = ward(shown)
-        node, share = worst_subgroup(found, right, 20)
+        node, share = worst_subgroup(found, correct, 20)
         points, start = found.order()
         held = points[start[node] : start[node] + found.count[node]]
-        by_class = [1 - right[labels[test] == c].mean() for c in range(10)]
-        rows.append((1 - share, 1 - right.mean(), max(by_class), planted[held].mean()))
+        by_class = [1 - correct[labels[test] == c].mean() for c in range(10)]
+        rows.append((1 - share, 1 - correct.mean(), max(by_class), planted[held].mean()))
     worst, mean, classes, style = (
         tuple(float(v) for v in each) for each in zip(*rows, strict=True)
     )

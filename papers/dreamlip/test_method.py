@@ -79,10 +79,10 @@ def test_the_evaluator_names_pixels():
         return {"image/tokens": jnp.concatenate([first, batch["image"]], 1)}
 
     mesh = Mesh().build(jax.devices()[:1])
-    found = evaluate(evaluator, predict, Variables({}, {}, {}), 0, mesh)[0]
-    assert found["pixels"] == pytest.approx(31 / 32)
-    assert found["iou/a"] == pytest.approx(7 / 8)
-    assert found["iou/b"] == pytest.approx(12 / 13)
-    assert found["miou"] == pytest.approx((7 / 8 + 12 / 13 + 1) / 3)
+    metrics = evaluate(evaluator, predict, Variables({}, {}, {}), 0, mesh)[0]
+    assert metrics["pixels"] == pytest.approx(31 / 32)
+    assert metrics["iou/a"] == pytest.approx(7 / 8)
+    assert metrics["iou/b"] == pytest.approx(12 / 13)
+    assert metrics["miou"] == pytest.approx((7 / 8 + 12 / 13 + 1) / 3)
     with pytest.raises(ValueError, match="two classes"):
         PatchSegmentation(data, tokens, texts=("a",))

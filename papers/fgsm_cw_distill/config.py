@@ -9,7 +9,7 @@ Evaluating Adversarial Robustness, 2024; the teacher is the first run of two. At
 pictures of the test set, by FGSM of several radii, by FGSM through the logits over the temperature,
 and by Carlini-Wagner. The recipe of training is ours: the paper has none.
 
-`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, distil by one like itself,
+`small` is a narrow ConvNeXt on 8x8 digits, at T = 50, distilled from a copy trained by
 `small,distil=false` in workdirs/distill/small_teacher; a minute each.
 """
 

@@ -56,8 +56,8 @@ def test_at_temperature_one_labels_give_cross_entropy():
     scaled = Variables({"model": params}, start.model_state, {})
     assert value(hot, scaled)[0] == pytest.approx(value(cold, start)[0], rel=1e-5)
     ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
-    said = hot.predict(scaled, BATCH, ctx)
-    assert np.allclose(said["tempered_logits"] * 8, said["logits"])
+    predictions = hot.predict(scaled, BATCH, ctx)
+    assert np.allclose(predictions["tempered_logits"] * 8, predictions["logits"])
 
 
 def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):

@@ -73,11 +73,11 @@ def test_the_evaluator_counts_what_is_found():
         return {"image/tokens": batch["image"], "text/tokens": batch["text"], "text/mask": mask}
 
     mesh = Mesh().build(jax.devices()[:1])
-    found = evaluate(LateRetrieval(data, block=5), predict, Variables({}, {}, {}), 0, mesh)[0]
-    assert found["images"] == 12
+    metrics = evaluate(LateRetrieval(data, block=5), predict, Variables({}, {}, {}), 0, mesh)[0]
+    assert metrics["images"] == 12
     for way in ("image_to_text", "text_to_image"):
-        assert found[f"{way}_r1"] == pytest.approx(10 / 12)
-        assert found[f"{way}_r10"] >= found[f"{way}_r5"] >= found[f"{way}_r1"]
+        assert metrics[f"{way}_r1"] == pytest.approx(10 / 12)
+        assert metrics[f"{way}_r10"] >= metrics[f"{way}_r5"] >= metrics[f"{way}_r1"]
 
     def pooled(variables: Variables, batch: Any) -> dict[str, jax.Array]:
         return {"image/embedding": batch["image"][:, 0]}

@@ -155,8 +155,8 @@ def test_views_of_a_batch_meet_in_the_objective():
     assert float(easier) < float(loss)
     assert float(found.metrics["top1"]) == 1
     assert set(aux.metrics) == {"top1"}
-    said = objective.predict(variables, {**batch, "image": image[:, 0]}, ctx)
-    assert {name: x.shape for name, x in said.items()} == {
+    predictions = objective.predict(variables, {**batch, "image": image[:, 0]}, ctx)
+    assert {name: x.shape for name, x in predictions.items()} == {
         "embedding": (4, 16),
         "projector/block00": (4, 6),
         "projector/embedding": (4, 3),

@@ -1,4 +1,4 @@
-"""ResNet-50 of ImageNet, and how well its features follow things through videos.
+"""Video label propagation with features of an ImageNet ResNet-50.
 
     python train.py --config=papers/label_prop/config.py --workdir=W
     python evaluate.py --workdir=W

@@ -63,10 +63,10 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_by_its_definition(name: str):
-    found = run(CASES[name], FEATURES, LABELS)
-    np.testing.assert_allclose(found, by_hand(CASES[name]), rtol=1e-4, atol=1e-5)
+    propagated = run(CASES[name], FEATURES, LABELS)
+    np.testing.assert_allclose(propagated, by_hand(CASES[name]), rtol=1e-4, atol=1e-5)
     if name != "softmax first":
-        np.testing.assert_allclose(np.asarray(found).sum(-1), 1, rtol=1e-5)
+        np.testing.assert_allclose(np.asarray(propagated).sum(-1), 1, rtol=1e-5)
 
 
 def test_a_still_clip_is_copied_and_a_moving_one_tracked():

@@ -1,4 +1,4 @@
-"""A classifier of some labels that names the others, by where they lie (Loki).
+"""A classifier trained on some labels and evaluated on all, by the Frechet mean (Loki).
 
     python train.py --config=papers/loki/config.py --workdir=workdirs/loki
 

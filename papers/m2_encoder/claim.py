@@ -39,8 +39,8 @@ def trained(languages: tuple[int, ...], seed: int) -> Run:
 def recall(run: Run, language: int) -> float:
     """Mean of R@1 both ways among unseen pairs in one language."""
     test = read(pairs("test", TESTS, languages=(language,), **CAPTIONS))
-    found = measure(run, ImageTextRetrieval(test, tokenizer(LENGTH), examples=0))
-    return (found["image_to_text_r1"] + found["text_to_image_r1"]) / 2
+    metrics = measure(run, ImageTextRetrieval(test, tokenizer(LENGTH), examples=0))
+    return (metrics["image_to_text_r1"] + metrics["text_to_image_r1"]) / 2
 
 
 def across(run: Run) -> float:

@@ -1,4 +1,4 @@
-"""Bags of instances whose most telling ones are hidden from a student (MHIM-MIL).
+"""Multiple instance learning with masked hard instance mining (MHIM-MIL).
 
     python train.py --config=papers/mhim_mil/config.py --workdir=workdirs/mhim
     python evaluate.py --workdir=workdirs/mhim/mhim

@@ -1,4 +1,4 @@
-"""Nearest class means of a network that stays as it is, over a stream of classes.
+"""Nearest class means of a frozen network over a stream of classes.
 
     python evaluate.py --config=papers/nmc_frozen/config.py --workdir=workdirs/nmc
     python train.py --config=papers/nmc_frozen/config.py:small --workdir=workdirs/nmc_small

@@ -1,4 +1,4 @@
-"""Which generator made an image, and whether it is one that was never met (POSE).
+"""Open-set attribution of images to generators (POSE).
 
     python train.py --config=papers/pose/config.py:osma --workdir=workdirs/pose
 

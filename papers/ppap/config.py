@@ -1,4 +1,4 @@
-"""A classifier of clean images that learns, without data, to lead a diffusion model (PPAP).
+"""Data-free adaptation of an image classifier to guide a diffusion model (PPAP).
 
     python train.py --config=papers/ppap/config.py --workdir=workdirs/ppap
 

@@ -1,4 +1,4 @@
-"""DINOv2 goes on with chest X-rays alone (RAD-DINO).
+"""Continued DINOv2 pretraining on chest X-rays (RAD-DINO).
 
     python train.py --config=papers/rad_dino/config.py:films --workdir=workdirs/rad_dino
 

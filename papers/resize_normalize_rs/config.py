@@ -1,4 +1,4 @@
-"""Sizes and normalisations of images before a frozen encoder, by the vote of five neighbours.
+"""k-nearest-neighbour accuracy of frozen encoders by image size and normalisation.
 
     python evaluate.py --config=papers/resize_normalize_rs/config.py \\
         --config.init_from.source=timm:resnet50.tv_in1k --workdir=workdirs/resize

@@ -70,9 +70,9 @@ def test_the_chosen_crop_changes_fewer_answers(record: Recorder):
             evaluator: Any = build(config.evaluators[name])
             if isinstance(evaluator, Rics):
                 evaluator = dataclasses.replace(evaluator, seed=seed)
-            found = measure(run, evaluator)
-            row |= {f"{name} flips": 1 - found["consistency"], f"{name} top1": found["top1"]}
-            row[f"{name} any"] = 1 - found["steady"]
+            metrics = measure(run, evaluator)
+            row |= {f"{name} flips": 1 - metrics["consistency"], f"{name} top1": metrics["top1"]}
+            row[f"{name} any"] = 1 - metrics["steady"]
             if name.startswith("rics"):
                 row[f"{name} axis"] = same_crops(evaluator, axes)
                 row[f"{name} diagonal"] = same_crops(evaluator, diagonals)

@@ -1,4 +1,4 @@
-"""One-pixel moves of a classifier, and of the same one behind RICS: ResNet-50 on ImageNet.
+"""Stability under one-pixel shifts with and without RICS: ResNet-50 on ImageNet.
 
     python train.py --config=papers/rics/config.py --workdir=workdirs/rics
     python evaluate.py --workdir=workdirs/rics

@@ -47,13 +47,13 @@ def identity_errors(run: Run, data: Any) -> tuple[float, float]:
                 return run.predict(variables, {**batch, "image": images})["logits"]
 
             images, found = batch["image"], logits(batch["image"])
-            asked = jax.nn.one_hot(found.argmax(-1), found.shape[-1])
-            slope = jax.grad(lambda x: (asked * logits(x)).sum())(images)
-            total = relevance(logits, images, asked).sum((1, 2, 3))
+            one_hot = jax.nn.one_hot(found.argmax(-1), found.shape[-1])
+            slope = jax.grad(lambda x: (one_hot * logits(x)).sum())(images)
+            total = relevance(logits, images, one_hot).sum((1, 2, 3))
             return (
                 total,
                 found.max(-1),
-                relevance(logits, images, asked, Lrp(epsilon=0)),
+                relevance(logits, images, one_hot, Lrp(epsilon=0)),
                 (images * slope),
             )
 

@@ -1,4 +1,4 @@
-"""What VGG-16 looks at, by relevance and what is salient in it, on ImageNet.
+"""Relevance maps and their saliency for VGG-16 on ImageNet.
 
     python train.py --config=papers/salient_relevance/config.py:BOXES --workdir=W
     python evaluate.py --workdir=W

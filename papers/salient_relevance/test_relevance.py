@@ -43,11 +43,11 @@ def free_of_bias(x: jax.Array) -> jax.Array:
 def test_without_biases_it_is_gradient_times_input_and_conserved():
     def both(x: jax.Array) -> tuple[jax.Array, ...]:
         logits = free_of_bias(x)
-        asked = jax.nn.one_hot(jnp.argmax(logits, 1), 5)
-        slope = jax.grad(lambda x: (asked * free_of_bias(x)).sum())(x)
+        one_hot = jax.nn.one_hot(jnp.argmax(logits, 1), 5)
+        slope = jax.grad(lambda x: (one_hot * free_of_bias(x)).sum())(x)
         plus = Lrp("alpha_beta", "alpha_beta")
         given = (Lrp(epsilon=0), Lrp(), plus, dataclasses.replace(plus, alpha=2))
-        maps = [relevance(free_of_bias, x, asked, rules) for rules in given]
+        maps = [relevance(free_of_bias, x, one_hot, rules) for rules in given]
         return x * slope, logits.max(1), *maps
 
     # A constant patch: all of a window's pixels are the largest.

@@ -176,9 +176,11 @@ def held(grid, names=()):
 def tuned(data, model, evaluators, total, learning_rate, **more):
     """Fine-tuning from the masked run, its images' colours adapted."""
     data.batch_ops = [spec(ColorAdapt)]
-    found = run(data, model, spec(v.Classify), total, learning_rate, evaluators=evaluators, **more)
-    found.init_from = spec(v.InitFrom, source="workdir:stage:pretrain", head="new")
-    return found
+    experiment = run(
+        data, model, spec(v.Classify), total, learning_rate, evaluators=evaluators, **more
+    )
+    experiment.init_from = spec(v.InitFrom, source="workdir:stage:pretrain", head="new")
+    return experiment
 
 
 def run(

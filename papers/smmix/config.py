@@ -1,4 +1,4 @@
-"""DeiT-S on ImageNet-1k whose own attention chooses what is pasted where (SMMix).
+"""DeiT-S on ImageNet-1k with image mixing guided by its own attention (SMMix).
 
     python train.py --config=papers/smmix/config.py --workdir=workdirs/smmix
 

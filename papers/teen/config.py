@@ -1,4 +1,4 @@
-"""Few-shot sessions of new classes whose prototypes lean on those of the base classes (TEEN).
+"""Few-shot class-incremental sessions with calibrated prototypes (TEEN).
 
     python train.py --config=papers/teen/config.py --workdir=workdirs/teen
 

@@ -57,15 +57,15 @@ def test_without_calibration_it_is_the_nearest_mean():
     got = run(FewShotSessions(**STREAM, alpha=0.0), 8, predict)
     means = NearestCentroid().fit(TRAIN["image"], TRAIN["label"]).centroids_
     peer = NearestCentroid().fit(normalised(means), np.arange(5))
-    right = peer.predict(normalised(TEST["image"])) == TEST["label"]
-    assert got["session_2"] == pytest.approx(right.mean())
-    assert got["base"] == pytest.approx(right[TEST["label"] < 3].mean())
-    assert got["new"] == pytest.approx(right[TEST["label"] >= 3].mean())
+    correct = peer.predict(normalised(TEST["image"])) == TEST["label"]
+    assert got["session_2"] == pytest.approx(correct.mean())
+    assert got["base"] == pytest.approx(correct[TEST["label"] < 3].mean())
+    assert got["new"] == pytest.approx(correct[TEST["label"] >= 3].mean())
     first = NearestCentroid().fit(normalised(means)[:3], np.arange(3))
     old = TEST["label"] < 3
     alone = first.predict(normalised(TEST["image"][old])) == TEST["label"][old]
     assert got["session_0"] == pytest.approx(alone.mean())
-    assert got["drop"] == pytest.approx(alone.mean() - right.mean())
+    assert got["drop"] == pytest.approx(alone.mean() - correct.mean())
     harmonic = 2 / (1 / got["base"] + 1 / got["new"])
     assert got["harmonic"] == pytest.approx(harmonic)
     assert 0 < got["new"] < 1

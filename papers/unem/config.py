@@ -1,4 +1,4 @@
-"""Few-shot tasks whose queries are answered together, with learned constants (UNEM).
+"""Transductive few-shot tasks with unrolled EM and learned hyper-parameters (UNEM).
 
     python train.py --config=papers/unem/config.py:data/mini_imagenet --workdir=workdirs/unem
 

@@ -1,4 +1,4 @@
-"""A captioner that finds objects in scenes, taught a little and then by rewards (Visual-RFT).
+"""A captioner that detects objects: supervised fine-tuning, then verifiable rewards (Visual-RFT).
 
     python train.py --config=papers/visual_rft/config.py --workdir=workdirs/rft
 

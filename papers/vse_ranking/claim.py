@@ -34,8 +34,8 @@ def recalls(negatives: str, seed: int) -> tuple[float, float]:
         criterion=spec(Ranking, margin=0.2, negatives=negatives),
     )
     test = read(pairs("test", 512, **CAPTIONS))
-    found = measure(train(config, seed), ImageTextRetrieval(test, words, examples=0))
-    return found["image_to_text_r1"], found["text_to_image_r1"]
+    metrics = measure(train(config, seed), ImageTextRetrieval(test, words, examples=0))
+    return metrics["image_to_text_r1"], metrics["text_to_image_r1"]
 
 
 def test_negatives_decide_the_direction(record: Recorder):

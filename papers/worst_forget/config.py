@@ -1,4 +1,4 @@
-"""Forget sets that are hard to forget, and what retraining and fine-tuning make of them.
+"""Worst-case forget sets, evaluated by retraining and by fine-tuning (Challenging Forgets).
 
     python train.py --config=papers/worst_forget/config.py --workdir=workdirs/forget
 

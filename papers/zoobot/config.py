@@ -1,4 +1,4 @@
-"""Predicting the votes of volunteers: an EfficientNet-B0 on Galaxy Zoo DECaLS.
+"""Vote counts of volunteers predicted by an EfficientNet-B0 on Galaxy Zoo DECaLS.
 
     python train.py --config=papers/zoobot/config.py:decals --workdir=workdirs/zoobot
 

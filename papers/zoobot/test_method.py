@@ -71,15 +71,15 @@ def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
         variables = objective.init(jax.random.key(0), batch)
         ctx = Context(jnp.zeros([], int), 1, True, key=jax.random.key(1))
         loss, aux = objective.loss(variables, batch, ctx)
-        said = objective.predict(variables, batch, ctx)
-        np.testing.assert_allclose(np.asarray(said["shares"][:, :3].sum(1)), 1, atol=1e-5)
+        predictions = objective.predict(variables, batch, ctx)
+        np.testing.assert_allclose(np.asarray(predictions["shares"][:, :3].sum(1)), 1, atol=1e-5)
         # The head starts at zero: all answers have equal probability.
         if kind == "dirichlet":
             alpha = np.full(3, 51.0)
             first = peer.logpmf(votes[0, :3], alpha, votes[0, :3].sum())
             twos = [peer.logpmf(votes[i, 3:], alpha[:2], votes[i, 3:].sum()) for i in (0, 2)]
             assert loss == pytest.approx(-(first + sum(twos)) / 2, abs=1e-3)
-            nll = np.asarray(said["vote_nll"])
+            nll = np.asarray(predictions["vote_nll"])
             assert nll[2] == pytest.approx(-twos[1], abs=1e-3)
         else:
             asked = [votes[i, part].any() for i in (0, 2) for part in (slice(3), slice(3, 5))]

@@ -1,4 +1,4 @@
-"""Templates of zero-shot classification, weighed by the images they are asked about (ZPE).
+"""Zero-shot classification with prompt templates weighted on the test images (ZPE).
 
     python evaluate.py --config=papers/zpe/config.py:data/imagenet --workdir=workdirs/zpe
 
