@@ -161,7 +161,7 @@ def test_best_step_and_changed_evaluators(tmp_path: Path, capsys: pytest.Capture
     top1 = {step: row.metrics["test/top1"] for step, row in measured.items()}
     assert sorted(top1) == [1, 2, 3, 4]
     best = max(top1, key=lambda step: (top1[step], step))
-    flags = (f"--workdir={workdir}", f"--out={out}", "--config.evaluators.test.data.batch_size=100")
+    flags = (f"--workdir={workdir}", f"--out={out}", "--config.evaluators.test.data.batch_size=120")
     assert call(*flags, "--step=best:test/top1") == 0
     assert f"step {best} is best by test/top1 (max)" in capsys.readouterr().out
     report = json.loads((out / "evaluation.json").read_text())
