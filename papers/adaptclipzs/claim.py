@@ -1,4 +1,4 @@
-"""Classes never seen, told by sentences: before tuning, after tuning with and without sentences.
+"""Novel classes with descriptions: before tuning, and after tuning with and without sentences.
 
 A dual encoder of captions is tuned on twelve classes with meaningless names, each a colour and a
 shape, whose sentences name the colour, the shape or both, and is tested on twelve others. It has

@@ -1,4 +1,4 @@
-"""Noise against scale, the rules that clean a corpus, and queries of an image and words.
+"""Noise against scale, the filtering rules, and composed queries of an image and a text.
 
 Three captions in ten belong to another scene. The card asks that twice as many noisy pairs are as
 good as the clean ones; both are seen for 450 steps, 14 epochs of the fewer, so that how many there

@@ -1,4 +1,4 @@
-"""Labels asked of the doubtful and guessed of the sure, beside asking alone and asking at random.
+"""Queries for uncertain records and pseudo-labels, against queries alone and random queries.
 
 Ten SVMs on the pixels of digits begin with one label each and are given ten more in every round;
 the accuracies are those on test digits after three rounds and after six. The pace of 1 was chosen

@@ -1,4 +1,4 @@
-"""What a domain's captions need: room, a text tower that read them before, their own vocabulary.
+"""What captions of a domain need: a long context, a pretrained text tower, its own vocabulary.
 
 Three things in a scene and a long caption in an invented language, whose words no general tokenizer
 knows: what tells scenes apart comes late in it. All models have the same towers and steps. One

@@ -1,4 +1,4 @@
-"""Five tasks of two digits each: what replay, distillation with alignment and prototypes keep.
+"""Five tasks of two digits each: replay, distillation with alignment, and prototypes.
 
 The card's order is asserted, with 100 exemplars for those that replay; beside it stand a learner
 that spends the bytes of a teacher on exemplars, and prototypes. Seen: replay alone keeps nearly

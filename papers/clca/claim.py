@@ -1,4 +1,4 @@
-"""Tiny marks named from a tenth of the tokens: with the cache and the head, and without.
+"""Tiny marks classified from a tenth of the tokens, with and without cache and head.
 
 A mark of 6 pixels, one of eight kinds, stands somewhere in scenes of 24: 36 patches. ViTs of three
 blocks train 200 steps on 2,400 scenes, three seeds. ``r = 1`` keeps all tokens; EViT leaves a tenth

@@ -1,4 +1,4 @@
-"""Captions that find their images beside captions of which the words are predicted.
+"""Contrastive training on captions, against predicting the words of captions.
 
 The method is ``Contrast`` of ``vision.objectives.contrast`` with its defaults. The baseline is what
 the paper starts from: the same image tower, steps and captions, and a yes or no for every word of

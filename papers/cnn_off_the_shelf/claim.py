@@ -1,4 +1,4 @@
-"""A linear classifier on what a network learned from six shapes, beside pixels, for six others.
+"""A linear classifier on features learned from six shapes, against pixels, for six other shapes.
 
 A small ResNet learns six shapes in 6,000 scenes of 32 pixels. From 20 images of each of six others
 support vector machines are fitted to its features, to those of the same network before training,

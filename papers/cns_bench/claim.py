@@ -1,4 +1,4 @@
-"""Three towers under six growing nuisances: who is ahead, where pictures fail, which are left out.
+"""Three towers under six continuous nuisances: ranks, failure points, and filtered images.
 
 A ResNet, a ConvNeXt and a ViT learn to read digits in ten epochs, and are asked about 359 others
 at the six scales of the paper. Two towers swap ranks where the mean accuracy over seeds of one is

@@ -1,4 +1,4 @@
-"""Galleries with look-alikes beside galleries with as many random images.
+"""Galleries with similar images, against galleries with as many random images.
 
 Two hundred scenes of one thing, each with a caption that tells all of it, less those that share
 theirs. To these come four images per target: any others; near-duplicates, which differ in colour,

@@ -1,4 +1,4 @@
-"""Digits whose middle is covered, named after training with boxes pasted, erased, or neither.
+"""Digits with a covered centre, after training with CutMix, cutout, or neither.
 
 A small CNN learns 503 of the digits that ship, 500 steps of 64; the other 1,294 are asked as they
 are and with the middle quarter of their pixels blank. The op itself is compared with timm's, given

@@ -1,4 +1,4 @@
-"""Ten images that teach networks digits: made by attention, by mean features, or real ones.
+"""Networks trained on ten images: distilled by attention, by mean features, or real ones.
 
 One image per class is distilled from the digits that ship, in 120 steps of a fresh random network
 each; then three fresh networks learn from nothing else, in 300 steps under the same augmentation,

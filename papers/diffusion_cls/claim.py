@@ -1,4 +1,4 @@
-"""Linear probes of a diffusion model's blocks on digits, beside pixels and an untrained U-Net.
+"""Linear probes of a diffusion model's blocks on digits, against pixels and an untrained U-Net.
 
 A U-Net learns in 400 steps to tell noise from digits, without their labels. Logistic regressions,
 one weight decay for all, are fitted to 2 x 2 averages of every block at four steps of noise, to the

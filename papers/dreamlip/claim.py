@@ -1,4 +1,4 @@
-"""A caption and three sentences of a longer one beside the caption alone; with and without groups.
+"""A caption with three sentences of a longer one, against the caption alone; with groups or not.
 
 Three things in a scene, patches of 6 pixels of 24. All models have the same towers and steps of as
 many images, and are asked for images by the short caption, which is all that the first is taught

@@ -1,4 +1,4 @@
-"""Late interaction beside one vector per image and text: words that point, and retrieval.
+"""Late interaction against one vector per image and text: localisation of words, and retrieval.
 
 Two things in a scene, patches of 6 pixels of 24, the same towers, captions and steps; only the
 similarity differs. A word for a colour or a shape, where one thing alone has it, points at the

@@ -1,4 +1,4 @@
-"""How often two images of a contrastive batch have one class: with a clustering, and at random.
+"""Share of same-class pairs in contrastive batches, with clusters and at random.
 
 Digits in batches of 16, the whole first epoch as training reads it. The autoencoder, its clusters
 and the contrastive run are the config's. What a ridge probe makes of the features of that run and

@@ -1,4 +1,4 @@
-"""Grad-CAM of a small CNN that names the colour of the one thing in scenes of 32 pixels.
+"""Grad-CAM of a small CNN that classifies the colour of one object in scenes of 32 pixels.
 
 The network ends in the mean of its last map and a linear head, so that CAM is defined and Grad-CAM
 must be CAM over the number of places: an identity, here of trained networks. Then the largest value

@@ -1,4 +1,4 @@
-"""Queries about how two things stand to each other beside queries about one thing.
+"""Queries about relations of two objects, against queries about one object.
 
 The gallery is 5,000 scenes of two things; the predicates are the scene's own record, so that all
 matches are known, as in INQUIRE. Queries of both kinds have 30 to 90 matches, so that AP@50 is of

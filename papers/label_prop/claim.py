@@ -1,4 +1,4 @@
-"""Masks of two things followed through clips of 8 frames by the features of a small CNN.
+"""Masks of two objects propagated through clips of 8 frames with features of a small CNN.
 
 The CNN learns to name colours in single scenes and never sees a clip. The same features are used
 twice: with the factors that the config calls tuned (5 cells within a radius of 3, of the first

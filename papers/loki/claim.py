@@ -1,4 +1,4 @@
-"""Digits that a classifier never saw, named by where they lie between those that it knows.
+"""Digits without training records, predicted by their position between the observed ones.
 
 A small ViT learns six of the ten digits, or four. Its probabilities become answers over all ten by
 the argmax and by Loki: with six, distances are those of the digits' mean features (of training

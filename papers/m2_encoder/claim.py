@@ -1,4 +1,4 @@
-"""One model for two languages beside two models, and the loss within groups.
+"""One model for two languages against two models, and the loss within groups.
 
 The second language has a foreign word for every word and turns sentences around. Equal terms: a
 language is seen in as many steps' worth of batches by the bilingual model (half of every batch,

@@ -1,4 +1,4 @@
-"""Bags of noisy digits, by attention alone and by a student from whom the telling ones are hidden.
+"""Bags of noisy digits: plain attention, and a student with masked salient instances.
 
 80 bags of 20 digits, of which every other one holds one to three nines. The plain network trains 40
 epochs and becomes the teacher; the student trains as long on the same bags. Both are asked about

@@ -1,4 +1,4 @@
-"""Soups of eight fine-tunes beside the best of them.
+"""Soups of eight fine-tuned models, against the best of them.
 
 A ViT learns the colours of things in 8,000 plain scenes of 24 pixels, eight of them. From there
 eight runs of the random search learn them in 1,000 scenes of more grounds, textures and noise. The

@@ -1,4 +1,4 @@
-"""Entities found in captions: how clean they get, and what is learned from them.
+"""Entities linked in captions: how clean the labels are, and the features learned from them.
 
 Entities are thirty pairs of a colour and a shape; three captions in ten name a wrong one. One
 contrastive model, of a seed of its own, learns from all captions, and the half of the images that

@@ -1,4 +1,4 @@
-"""Digits two at a time: nearest means of a frozen network, and the same network trained on.
+"""Digits two at a time: nearest means of a frozen network, against sequential fine-tuning.
 
 The network learned shapes in scenes. Its features' means are compared with those of the network
 before any training, and with the network itself, fine-tuned on one pair of digits after the other

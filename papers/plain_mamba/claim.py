@@ -1,4 +1,4 @@
-"""What a scan along snakes that know their direction sees, and one along rasters does not.
+"""Continuous scans with directions, against raster scans.
 
 Which way does an arrow point? Three cells of 7 x 7 noisy ones get brighter to the right, left, top
 or bottom. Nothing but the scan mixes cells here (kernel 1), and forwards and backwards share their

@@ -1,4 +1,4 @@
-"""Generators that were never met, by a classifier alone and by one that simulates others.
+"""Unknown generators, with a plain classifier and with simulated unknowns.
 
 Six generators leave each a fixed fingerprint in scenes of 24 pixels; a small ViT learns to name
 them, or that there is none. Six others are never trained on. Both classifiers see the same batches

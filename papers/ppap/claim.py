@@ -1,4 +1,4 @@
-"""Digits made to order: led by experts for ranges of noise, by one expert, by a clean classifier.
+"""Class-conditional digits guided by experts for noise ranges, by one expert, or by a classifier.
 
 A diffusion model of digits, a small classifier of clean digits, a wider one that only judges. From
 1,024 images that the diffusion model made without a class, five experts learn in one run and one

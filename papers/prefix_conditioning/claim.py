@@ -1,4 +1,4 @@
-"""A token of the source before every text beside texts that do not tell where they come from.
+"""A source token before every text, against texts without it.
 
 Captions of cluttered scenes with things of ten colours, a fifth of them with a wrong colour or
 shape, and labels of six of the colours on plain paper, by the small config of the paper. The card

@@ -1,4 +1,4 @@
-"""Three sources of digits, alone and mixed: who is robust to what, and what a mixture is worth.
+"""Three sources of digits, alone and mixed: robustness to shifts, and of mixtures.
 
 Sources show 1,438 digits each in a weather of its own, of a strength that differs from picture to
 picture: fog, noise, clutter. Reference models are trained on plain digits. All are logistic

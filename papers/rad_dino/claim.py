@@ -1,4 +1,4 @@
-"""Self-distillation on coloured scenes, then on grey films, with and without hidden patches.
+"""Self-distillation on coloured scenes, continued on grey films, with and without masked patches.
 
 A small ViT learns 2,000 scenes of 24 pixels in colour for 200 steps and goes on with films of them,
 200 steps with hidden patches and, from the same start, 200 without. Frozen, the teacher's view of a

@@ -1,4 +1,4 @@
-"""Digits that are moved at the test, after training with RandAugment of several magnitudes.
+"""Digits shifted at test, after training with RandAugment of several magnitudes.
 
 A small CNN learns digits of 8 pixels in the middle of 12, 400 steps of 64, with two operations of
 the paper's 14 per image or with none. At the test digits are moved by one or two pixels along

@@ -1,4 +1,4 @@
-"""Pictures of a frozen network's training size beside their own, by the vote of five neighbours.
+"""Images resized to the training size of a frozen network, against their own size, by 5-NN.
 
 A small ResNet learns the first five digits at 32 px. Its features of the other five, 8 px as they
 are stored, or resized, are compared by their neighbours; so are those of random convolutions, which

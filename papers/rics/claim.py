@@ -1,4 +1,4 @@
-"""RICS: 359 digits in noise, of which the classifier sees 16 of 26 pixels, moved by one pixel.
+"""RICS: 359 digits in noise, crops of 16 of 26 pixels, shifted by one pixel.
 
 A narrow ResNet is trained on random crops and then asked twice: about the crop in the middle, and
 about the one that the picture's content chooses. The classifier is the same, and so are the

@@ -1,4 +1,4 @@
-"""Relevance of a small CNN that names the colour of the one thing in scenes of 32 pixels.
+"""Relevance of a small CNN that classifies the colour of one object in scenes of 32 pixels.
 
 The map of relevance and its salience are compared with the thing's exact mask, pixel by pixel, and
 by the number of parts that they fall into at 15 % of the largest value. The same networks, their

@@ -1,4 +1,4 @@
-"""Colours in scenes of 32 pixels, from 49 bytes per picture beside 3,072 of pixels.
+"""Colours in scenes of 32 pixels, from 49 bytes per image, against 3,072 bytes of pixels.
 
 A tokenizer learns 64 entries for patches of 4 pixels from 2,000 scenes and stores them and 500
 others as ids. On those ids: a ViT of all labels; one of a tenth of the labels, from scratch; and

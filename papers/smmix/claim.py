@@ -1,4 +1,4 @@
-"""Colours learned from 30 scenes each: pasted by attention, pasted at random, or not at all.
+"""Colours learned from 30 scenes each: pasting by attention, at random, or not at all.
 
 A small ViT learns to name the colour of the thing in scenes of 24 pixels, among grounds, textures,
 noise and clutter. SMMix and its rival mix every batch, half of them by mixup; the rival cuts a

@@ -1,4 +1,4 @@
-"""Six base digits and four new ones with five records each, calibrated and not.
+"""Six base digits and four new ones with five records each, with and without calibration.
 
 A small CNN with a cosine head learns the base digits. Numbers are means over 30 draws of the five
 records and three networks. The card expects an inverted U with a small gain: a harmonic mean of

@@ -1,4 +1,4 @@
-"""16 shapes in four families, named with prompts for the families, with a coarse head, plainly.
+"""16 shapes in four families: prompts for families, a coarse head, and the plain tower.
 
 60 scenes of each kind; the same ViT, 240 steps, three seeds. ``apart`` learns the families from the
 same tokens in the same block, but the image's tokens do not attend to them. Then the trained model

@@ -1,4 +1,4 @@
-"""Tasks of ten digits of which three are asked for: learned constants beside fixed ones.
+"""Tasks of ten digits with queries of three: learned against fixed hyper-parameters.
 
 A small CNN learned the digits 0 to 4. Constants are learned on tasks of training records and all
 is measured on the same 200 tasks of test records, two shots, 20 queries of each of three digits.

@@ -1,4 +1,4 @@
-"""Sixteen scenes for a captioner that names boxes badly: rewards for its own answers, or the truth.
+"""Sixteen scenes for a weak captioner of boxes: rewards for its samples, or supervision.
 
 A captioner of one object in scenes of 24 pixels is taught for 200 steps on 1,024 of them, and stays
 weak. From there it takes 150 steps on 16 other scenes, of 8 each: by Visual-RFT, 8 answers per

@@ -1,4 +1,4 @@
-"""Which side supplies the negatives of a ranking loss, and which direction that is good for.
+"""Negatives of a ranking loss by side, and the retrieval direction that each improves.
 
 The loss is ``Ranking`` of ``vision.blocks.contrast``, for ``vision.objectives.contrast.Contrast``;
 the text tower is a bag of words. Unlike the paper's frozen CNN the image tower is trained, and

@@ -1,4 +1,4 @@
-"""A searched forget set beside a random one, for networks that never saw it.
+"""A searched forget set against a random one, for networks trained without it.
 
 A small CNN learns the digits that ship. A tenth of them is to be forgotten: the set that three
 rounds of the nested problem find, or a random one. For each, a network is trained anew on the rest.

@@ -1,4 +1,4 @@
-"""Five templates that suit the images and twenty that speak of other things, weighed by score.
+"""Five templates that suit the images and twenty that do not, weighted by score.
 
 A small dual encoder learns from captions that tell part of a scene with one thing; then it is asked
 for the colour of large things on paper. The card asks that weights by score be at least 2 points
