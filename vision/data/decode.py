@@ -10,13 +10,21 @@ decoder. PNG chunks do carry checksums, and they are verified.
 from __future__ import annotations
 
 import io
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from PIL import Image, ImageOps
 
 from vision.config.ranges import Ge, Le
 from vision.data.memory import keep_freed_memory
+from vision.data.pixel_formats import (
+    ORIENTATION,
+    PngKey,
+    SampleLayout,
+    is_key,
+    png_key,
+    tiff_layout,
+)
 from vision.data.source import DataError
 
 try:
@@ -26,6 +34,12 @@ except ImportError:  # Pillow alone decodes everything, less strictly and more s
 
 # Formats with a decoder inside Pillow; EPS and the like would start other programs.
 FORMATS = ("JPEG", "PNG", "GIF", "WEBP", "BMP", "TIFF", "PPM", "JPEG2000", "AVIF")
+EXTENSIONS = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp"),
+    *(".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".avif", ".avifs"),
+    *(".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx"),
+)
+"""Lower-case endings of the files that ``decode`` reads; all sources go by these."""
 MAX_PIXELS = 80_000_000
 _PILLOW_LIMIT = 178_956_970  # above this Pillow refuses by itself
 PixelLimit = Annotated[int, Ge(1), Le(_PILLOW_LIMIT)]
@@ -64,8 +78,8 @@ def decode(
 
     The format is told from the bytes, never from a file name. EXIF orientation is applied.
     Grey, palette and CMYK images (Adobe's inverted ones too) become RGB. Transparent pixels are
-    composited on white. Of 16-bit samples the upper byte is kept. 32-bit integer and float
-    pixels have no agreed range and are refused.
+    composited on white. Of samples of 12 and 16 bits the upper eight are kept. 32-bit integer and
+    float pixels have no agreed range and are refused.
 
     Args:
       data: the encoded file.
@@ -191,15 +205,37 @@ def _decode_pillow(data: bytes, mode: str, max_pixels: int) -> np.ndarray:
                 again.verify()  # checks every chunk's CRC, which loading does not
             if _PNG_END not in data:
                 raise DecodeError("truncated PNG: the IEND chunk at the end is incomplete")
+        key = png_key(data) if image.format == "PNG" else None
+        layout, turned = SampleLayout(), False
+        if image.format == "TIFF":
+            tags: Any = image.tag_v2  # type: ignore[attr-defined]
+            layout, turned = tiff_layout(tags), ORIENTATION in tags
         image.load()
-        return _to_uint8(ImageOps.exif_transpose(image), image.format, mode)
+        if key is not None:
+            return _keyed(image, key, data, mode)
+        # Pillow has turned a TIFF by its tag already; XMP data beside it would turn it again.
+        upright = image if turned else ImageOps.exif_transpose(image)
+        return _to_uint8(upright, image.format, mode, layout)
 
 
-def _to_uint8(image: Image.Image, container: str | None, mode: str) -> np.ndarray:
+def _keyed(image: Image.Image, key: PngKey, data: bytes, mode: str) -> np.ndarray:
+    """A PNG with one transparent colour, on white."""
+    transparent = is_key(image, key, data)
+    orientation = image.getexif().get(ORIENTATION, 1)
+    image.info.pop("transparency", None)
+    pixels = np.array(_to_uint8(image, image.format, mode, SampleLayout()))
+    pixels[transparent] = 255
+    turn = _TRANSPOSED.get(orientation)
+    return pixels if turn is None else turn(pixels)
+
+
+def _to_uint8(
+    image: Image.Image, container: str | None, mode: str, layout: SampleLayout
+) -> np.ndarray:
     wide = image.mode in _SIXTEEN_BIT or (image.mode == "I" and container in ("PNG", "PPM"))
     if wide:
-        high = np.asarray(image).astype(np.int64) >> 8
-        image = Image.fromarray(np.clip(high, 0, 255).astype(np.uint8))
+        high = np.clip(np.asarray(image).astype(np.int64) >> layout.shift, 0, 255).astype(np.uint8)
+        image = Image.fromarray(255 - high if layout.inverted else high)
     elif image.mode in ("I", "F"):
         raise DecodeError(
             f"32-bit pixels (Pillow mode {image.mode!r}) have no agreed range; "

@@ -22,7 +22,17 @@ if TYPE_CHECKING:
 _FORMAT = 2
 _HERE = Path(__file__).parent
 _PACKAGES = ("numpy", "pillow", "simplejpeg", "opencv-python-headless")
-_READING = ("cells", "columns", "decode", "descriptions", "files", "regions", "table")
+_READING = (
+    "cells",
+    "columns",
+    "decode",
+    "descriptions",
+    "files",
+    "labels",
+    "pixel_formats",
+    "regions",
+    "table",
+)
 
 
 def fingerprint(source: Source) -> str:
@@ -114,7 +124,7 @@ def hash_value(digest: Any, name: str, value: Any) -> None:
 
 def ops_identity(ops: tuple[Op, ...]) -> str:
     """Arguments and code of the ops, and versions of what they call."""
-    modules = {_HERE / "decode.py", *(_HERE / "ops").rglob("*.py")}
+    modules = {_HERE / "decode.py", _HERE / "pixel_formats.py", *(_HERE / "ops").rglob("*.py")}
     modules |= {Path(inspect.getfile(type(op))) for op in ops}
     versions = {}
     for package in _PACKAGES:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from PIL import Image
 
 from vision.config.ranges import Rule
+from vision.data import pixel_formats
 from vision.data.cells import Cell, as_number
 from vision.data.columns import Column, Row
 from vision.data.decode import FORMATS, MAX_PIXELS
@@ -94,11 +95,10 @@ def upright_size(image: bytes | None, row: Row) -> tuple[int, int]:
         return _checked(int(as_number(height)), int(as_number(width)))
     try:
         with Image.open(io.BytesIO(image), formats=FORMATS) as opened:
-            width, height = opened.size
-            turned = opened.getexif().get(0x0112, 1) in (5, 6, 7, 8)
+            height, width = pixel_formats.upright_size(opened)
     except Exception as error:  # Pillow raises nearly every built-in type on hostile bytes
         raise DataError(f"needs the image's size, but it cannot be read: {error}") from None
-    return _checked(width, height) if turned else _checked(height, width)
+    return _checked(height, width)
 
 
 def _checked(height: int, width: int) -> tuple[int, int]:
