@@ -1,15 +1,12 @@
-"""Reading a single cell of a table as text, number, list, mapping or class name."""
+"""Reading a single cell of a table as text, number, list or mapping."""
 
 from __future__ import annotations
 
 import ast
-import dataclasses
-import difflib
-import functools
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -164,87 +161,3 @@ def from_json(text: str | bytes) -> Any:
         raise DataError("is JSON nested too deeply") from None
     except ValueError as error:
         raise DataError(f"is not JSON: {error}") from None
-
-
-@dataclasses.dataclass(frozen=True)
-class Vocabulary:
-    """Class names in label order, and the index of the name in a cell.
-
-    Attributes:
-      names: each once.
-    """
-
-    names: tuple[str, ...]
-
-    @functools.cached_property
-    def _indices(self) -> dict[str, int]:
-        return {name: i for i, name in enumerate(self.names)}
-
-    @functools.cached_property
-    def _numbered(self) -> bool:
-        return any(name.isdecimal() for name in self.names)
-
-    def index(self, cell: Cell, *, numbers: bool = True) -> int:
-        """The index of the name in ``cell``; its number is accepted too where no name is a number.
-
-        Raises:
-          DataError: no such name; says which is nearest.
-        """
-        if isinstance(cell, float) and cell.is_integer():
-            cell = int(cell)  # pandas writes integers of a column with gaps as floats
-        if is_missing(cell, self.names):
-            raise DataError("is missing; give it, or set optional=True where the type has it")
-        text = as_text(cell)
-        index = self._indices.get(text)
-        if index is not None:
-            return index
-        count = len(self.names)
-        if numbers and text.isdecimal() and not self._numbered:
-            if int(text) < count:
-                return int(text)
-            raise DataError(f"class {text} of only {count}, 0..{count - 1}")
-        for name in self.names:
-            if name.strip().casefold() == text.strip().casefold():
-                raise DataError(f"{text!r} differs from {name!r} only in case or spaces; mend it")
-        near = difflib.get_close_matches(text, self.names, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else f"; names are {shown(list(self.names))}"
-        raise DataError(f"{text!r} is none of the {count} names{hint}")
-
-
-def distinct_names(cells: Iterable[tuple[str, Cell]], *, sort: bool = True) -> tuple[str, ...]:
-    """The distinct names among (location, cell); whole numbers from 0 are sorted as numbers.
-
-    Raises:
-      DataError: two names differ only in case or surrounding spaces, numbers leave a gap, or,
-        where the order matters (``sort=False``), a name occurs twice.
-    """
-    first: dict[str, str] = {}
-    folded: dict[str, str] = {}
-    for location, cell in cells:
-        if isinstance(cell, float) and cell.is_integer():
-            cell = int(cell)
-        name = as_text(cell)
-        if name in first:
-            if not sort:
-                raise DataError(f"{location}: {name!r} occurs twice, first in {first[name]}")
-            continue
-        first[name] = location
-        other = folded.setdefault(name.strip().casefold(), name)
-        if other != name:
-            raise DataError(
-                f"{location}: {name!r} differs from {other!r} ({first[other]}) only in case or "
-                "spaces; make them one name"
-            )
-    names = list(first)
-    if not sort:
-        return tuple(names)
-    if names and all(name.isdecimal() and str(int(name)) == name for name in names):
-        names.sort(key=int)
-        if int(names[-1]) != len(names) - 1:
-            gap = next(i for i, name in enumerate(names) if int(name) != i)
-            raise DataError(
-                f"{first[names[-1]]}: class numbers go up to {names[-1]}, but there is no {gap}; "
-                "give names, in order"
-            )
-        return tuple(names)
-    return tuple(sorted(names))

@@ -24,15 +24,13 @@ import numpy as np
 from vision.config.ranges import NonEmpty, checked
 from vision.data.cells import (
     Cell,
-    Vocabulary,
     as_list,
     as_mapping,
     as_number,
-    as_text,
-    distinct_names,
     is_missing,
     shown,
 )
+from vision.data.labels import Vocabulary, distinct_names, is_unlabelled
 from vision.data.source import DataError
 
 Row = Mapping[str, Cell]
@@ -104,15 +102,19 @@ class NamedColumn(SingleColumn):
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> Any:
         def all_names() -> Iterator[tuple[str, Cell]]:
             for place, cell in cells:
-                if not is_missing(cell):
-                    yield from ((place, name) for name in self.mentioned(cell))
+                if not is_unlabelled(cell):
+                    for name in self.mentioned(cell):
+                        if not is_unlabelled(name):
+                            yield place, name
 
         return dataclasses.replace(self, names=distinct_names(all_names()))  # type: ignore[type-var]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassLabel(NamedColumn):
-    """One class: int32, 0..C-1; -1 where it is missing and ``optional``.
+    """One class: int32, 0..C-1; -1 where there is none and ``optional``.
+
+    A missing cell and -1 are no label. How names are compared: ``vision.data.labels``.
 
     Attributes:
       names: in label order; empty takes the cells' distinct values in sorted order. Whole numbers
@@ -120,7 +122,7 @@ class ClassLabel(NamedColumn):
         is itself a number, cells may also hold the class's number.
       column: in the table; empty when it is called like the feature.
       ordered: the names go from low to high (ordinal regression); they must be given.
-      optional: whether a cell may be missing.
+      optional: whether a record may have no label.
     """
 
     names: tuple[str, ...] = ()
@@ -135,7 +137,7 @@ class ClassLabel(NamedColumn):
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        if self.optional and is_missing(cell, self.names):
+        if self.optional and is_unlabelled(cell, self.names):
             return {feature: np.int32(-1)}
         return {feature: np.int32(self.vocabulary.index(cell))}
 
@@ -159,13 +161,13 @@ class Group(NamedColumn):
     column: str = ""
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> Group:
-        names = {as_text(cell) for _, cell in cells if not is_missing(cell)}
-        return dataclasses.replace(self, names=tuple(sorted(names)))
+        labelled = ((place, cell) for place, cell in cells if not is_unlabelled(cell))
+        return dataclasses.replace(self, names=distinct_names(labelled, numbers=False))
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        if is_missing(cell, self.names):
-            raise DataError("is missing; every record needs a group")
+        if is_unlabelled(cell, self.names):
+            raise DataError("is missing or -1; every record needs a group")
         return {feature: np.int32(self.vocabulary.index(cell, numbers=False))}
 
     def describe(self, feature: str) -> dict[str, str]:
@@ -197,8 +199,8 @@ class MultiLabel(NamedColumn):
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
-        if is_missing(cell):
-            raise DataError(f"is missing; write {self.none} for a record of no class")
+        if is_unlabelled(cell, self.names):
+            raise DataError(f"is missing or -1; write {self.none} for a record of no class")
         hot = np.zeros(len(self.names), np.float32)
         for name in self.mentioned(cell):
             hot[self.vocabulary.index(name)] = 1

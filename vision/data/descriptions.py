@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 
 from vision.config.ranges import NonEmpty, Positive, checked
-from vision.data.cells import Cell, Vocabulary, as_list, as_mapping, as_text, as_texts, is_missing
+from vision.data.cells import Cell, as_list, as_mapping, as_text, as_texts, is_missing
 from vision.data.columns import ImageSize, Row, SingleColumn
+from vision.data.labels import Vocabulary, is_unlabelled, refuse_twins
 from vision.data.source import DataError
 
 
@@ -95,14 +96,16 @@ class HierarchyText(SingleColumn):
         return bool(self.nodes)
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> HierarchyText:
-        nodes: list[set[str]] = [set() for _ in range(self.levels)]
-        for _, cell in cells:
+        nodes: list[dict[str, str]] = [{} for _ in range(self.levels)]
+        for place, cell in cells:
             if not is_missing(cell):
                 # A path that is too long or has a gap is an error of its record, found on reading.
                 for level, node in enumerate(self._paths(cell)[: self.levels]):
-                    nodes[level].add(node)
+                    nodes[level].setdefault(node, place)
         if not nodes[0]:
             return self
+        for level in nodes:
+            refuse_twins((place, node) for node, place in level.items())
         return dataclasses.replace(self, nodes=tuple(tuple(sorted(level)) for level in nodes))
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
@@ -162,7 +165,7 @@ class Attributes(SingleColumn):
         codes = np.full(len(self.values), -1, np.int32)
         for i, (name, vocabulary) in enumerate(self._vocabularies.items()):
             value = properties.get(name)
-            if not is_missing(value, vocabulary.names):
+            if not is_unlabelled(value, vocabulary.names):
                 codes[i] = vocabulary.index(value, numbers=False)
         return {feature: codes}
 

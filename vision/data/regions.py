@@ -14,8 +14,9 @@ from typing import Any, Literal
 import numpy as np
 
 from vision.config.ranges import Positive, checked
-from vision.data.cells import Cell, Vocabulary, as_list, as_number, as_text, is_missing, shown
+from vision.data.cells import Cell, as_list, as_number, as_text, is_missing, shown
 from vision.data.columns import ImageSize, Row
+from vision.data.labels import Vocabulary
 from vision.data.source import DataError
 
 _ORDERS = {

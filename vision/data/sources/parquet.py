@@ -15,9 +15,10 @@ import numpy as np
 from vision.config.ranges import Positive, checked
 from vision.data import files
 from vision.data.cells import Cell, as_text, is_missing
-from vision.data.columns import Column
+from vision.data.columns import Column, Group, NamedColumn
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
+from vision.data.sources.hugging_face import agreed, declared_names, named_cell
 from vision.data.table import (
     Paths,
     check_columns,
@@ -38,6 +39,9 @@ class Parquet:
     thread keeps the last few; a column without a given vocabulary is scanned once, alone. So
     reading in order is fast, and shuffled reading wants small row groups (100 rows) or
     ``vision.data.sources.array_record.convert``. Columns that nobody asks for are never read.
+
+    Class names that Hugging Face's datasets library wrote beside the schema name the numbers of
+    their column; they are its classes, in that order, where no names are given.
 
     Attributes:
       path: a file, a pattern (``data/train-*.parquet``, ``part-{000..146}.parquet``), or several;
@@ -94,6 +98,7 @@ class Parquet:
         file, group, row = layout.locate(index)
         place = f"{layout.paths[file]}[{index - layout.first_of_file(file)}]"
         cells = {name: column[row].as_py() for name, column in self._group(file, group).items()}
+        cells = self._with_names(place, cells)
         image = None
         if self.image_column:
             try:
@@ -171,7 +176,42 @@ class Parquet:
             for place, row in self._rows((column,)):
                 yield place, row[column]
 
-        return learned(self.columns, scan, self._layout.paths[0])
+        columns: dict[str, Column] = dict(self.columns)
+        for feature, column in columns.items():
+            names = self._declared.get(column.reads(feature)[0], ())
+            if names and isinstance(column, NamedColumn) and not isinstance(column, Group):
+                columns[feature] = (
+                    column
+                    if column.learned
+                    else dataclasses.replace(
+                        column,
+                        names=names,  # type: ignore[type-var]
+                    )
+                )
+        return learned(columns, scan, self._layout.paths[0])
+
+    @functools.cached_property
+    def _declared(self) -> dict[str, tuple[str, ...]]:
+        """The table's columns whose numbers are read by the names that the file declares."""
+        result = {}
+        for name, declared in self._layout.declared.items():
+            readers = [c for feature, c in self.columns.items() if name in c.reads(feature)]
+            named = [column for column in readers if isinstance(column, NamedColumn)]
+            try:
+                by_name = [agreed(column.names, declared) for column in named]
+            except DataError as error:
+                raise DataError(f"{self._layout.paths[0]}: column {name!r}: {error}") from None
+            if readers and len(named) == len(readers) and all(by_name):
+                result[name] = declared
+        return result
+
+    def _with_names(self, place: str, cells: dict[str, Cell]) -> dict[str, Cell]:
+        for name in self._declared.keys() & cells.keys():
+            try:
+                cells[name] = named_cell(cells[name], self._declared[name])
+            except DataError as error:
+                raise DataError(f"{place}: column {name!r} {error}") from None
+        return cells
 
     @functools.cached_property
     def _keys(self) -> list[str]:
@@ -193,7 +233,8 @@ class Parquet:
             for group in range(self._layout.metadata[file].num_row_groups):
                 cells = _read_group(path, self._layout.metadata[file], group, names)
                 for values in zip(*(cells[name].to_pylist() for name in names), strict=True):
-                    yield f"{path}[{row}]", dict(zip(names, values, strict=True))
+                    place = f"{path}[{row}]"
+                    yield place, self._with_names(place, dict(zip(names, values, strict=True)))
                     row += 1
 
     def _group(self, file: int, group: int) -> dict[str, Any]:
@@ -228,12 +269,14 @@ class _Kept(threading.local):
 class _Layout:
     """Where the rows are: every row group of every file, in order.
 
-    ``starts`` holds the first row of each group, and the number of rows at the end.
+    ``starts`` holds the first row of each group, and the number of rows at the end. ``declared``
+    are the class names of columns by the files' metadata.
     """
 
     paths: tuple[str, ...]
     metadata: list[Any]
     names: frozenset[str]
+    declared: dict[str, tuple[str, ...]]
     image_kind: str
     starts: np.ndarray
     group_files: np.ndarray
@@ -255,6 +298,7 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
     metadata, groups, rows = [], [], []
     types: dict[str, Any] = {}
     names: frozenset[str] = frozenset()
+    declared: dict[str, tuple[str, ...]] = {}
     for file, path in enumerate(paths):
         with files.opened(path) as opened:
             try:
@@ -274,6 +318,15 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
                     f"{path}: column {name!r} is {kind}, but {types[name]} in {paths[0]}"
                 )
         names = names & present if file else present
+        file_names = declared_names(schema.metadata)
+        declared = declared if file else file_names
+        if differing := sorted(
+            name for name in needed if declared.get(name) != file_names.get(name)
+        ):
+            raise DataError(
+                f"{path}: its metadata names the classes of column {differing[0]!r} otherwise than "
+                f"{paths[0]}; write them with the same names"
+            )
         metadata.append(footer)
         for group in range(footer.num_row_groups):
             groups.append((file, group))
@@ -285,7 +338,14 @@ def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -
     groups_with_rows = np.asarray([groups[i] for i in nonempty], np.int64)
     starts = np.concatenate([[0], np.cumsum([rows[i] for i in nonempty])])
     return _Layout(
-        paths, metadata, names, kind, starts, groups_with_rows[:, 0], groups_with_rows[:, 1]
+        paths,
+        metadata,
+        names,
+        declared,
+        kind,
+        starts,
+        groups_with_rows[:, 0],
+        groups_with_rows[:, 1],
     )
 
 
