@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import hashlib
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -14,12 +15,17 @@ import numpy as np
 from absl import logging
 
 from vision.config.ranges import Rate, Rule, checked
+from vision.data.decode import EXTENSIONS
 from vision.data.fingerprint import content
+from vision.data.labels import label_form, label_text
 from vision.data.source import DataError, SourceInfo
-
-IMAGE_EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
-_PART_NAMES = {"train", "val", "valid", "validation", "test"}
-
+from vision.data.sources.folder_names import (
+    is_system_name,
+    look_like_parts,
+    mentioned_part,
+    part_of,
+    why_left_out,
+)
 
 _EXTENSION = Rule("like '.jpg', in lower case", lambda e: e.startswith(".") and e == e.lower())
 
@@ -30,16 +36,19 @@ class Folder:
     """``root/class_name/**/*.jpg``: still encoded images under ``image``, and ``label``.
 
     Classes are the sub-folders of the root in alphabetical order; files are ordered by class,
-    then path. The list is read once, on first use. Files without an image extension, and hidden
-    ones, are left out, counted, logged, and mentioned in ``info``. Everything else that is not
-    an image in a class folder is an error.
+    then path. The list is read once, on first use. Files without an image extension, hidden ones,
+    and what file servers keep beside images (``@eaDir``, ``#recycle``), are left out, counted,
+    logged with the reason, and mentioned in ``info``. Everything else that is not an image in a
+    class folder is an error, and so are folders that are parts of a data set (``Train``, ``Test``)
+    where classes are expected.
 
     Three ways to say which files are meant:
 
     * ``part="all"``: every file under ``root``.
     * ``part="train"`` or ``"val"`` with ``fraction=0``: the folder ``root/train`` or
-      ``root/val``. The classes are those of ``root/train``, so both parts number them alike;
-      ``root/val`` may lack some of them.
+      ``root/val``, or the only one of that meaning (``Train``, ``validation``, ``seg_train``). The
+      classes are those of the training folder, so both parts number them alike; ``root/val`` may
+      lack some of them.
     * ``part="train"`` or ``"val"`` with ``fraction=0.1``: of every class under ``root`` the
       tenth of the files whose relative paths have the smallest SHA-256 is ``val``, the rest is
       ``train``. A class of two or more files is in both.
@@ -52,30 +61,31 @@ class Folder:
 
     Raises:
       DataError: on first use, when the folder is missing or empty, a class has no image, images
-        lie outside class folders, two classes differ only in case, or a link leaves the root.
+        lie outside class folders, two classes differ only in case or form, or a link leaves the
+        root.
     """
 
     root: str
     part: Literal["all", "train", "val"] = "all"
     fraction: Rate = 0.0
-    extensions: tuple[Annotated[str, _EXTENSION], ...] = IMAGE_EXTENSIONS
+    extensions: tuple[Annotated[str, _EXTENSION], ...] = EXTENSIONS
 
     def __post_init__(self) -> None:
         if self.fraction and self.part == "all":
             raise ValueError("fraction is set but part='all': set part to 'train' or 'val'")
 
-    @property
+    @functools.cached_property
     def path(self) -> Path:
         """The folder whose sub-folders are the classes."""
-        by_folder = self.part != "all" and not self.fraction
-        return Path(self.root) / self.part if by_folder else Path(self.root)
+        root = Path(self.root)
+        return root if self.part == "all" or self.fraction else _part_folder(root, self.part)
 
     @property
     def info(self) -> SourceInfo:
         files = self._files
         kinds = collections.Counter(Path(p).suffix.lower() for p in files.paths)
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        left_out = f"; {len(files.left_out)} other files left out" if files.left_out else ""
+        left_out = f"; {_counted(files.left_out)}" if files.left_out else ""
         name = self.path.resolve().name
         return SourceInfo(
             name=f"{name}/{self.part}" if self.fraction else name,
@@ -90,7 +100,12 @@ class Folder:
 
     @property
     def left_out(self) -> tuple[str, ...]:
-        """Paths, relative to ``path``, of the files that are not images by their extension."""
+        """Paths, relative to ``path``, of the files that are no images of the data set."""
+        return tuple(self._files.left_out)
+
+    @property
+    def left_out_because(self) -> Mapping[str, str]:
+        """The same paths, each with the reason."""
         return self._files.left_out
 
     def __len__(self) -> int:
@@ -119,13 +134,9 @@ class Folder:
     def _files(self) -> _Files:
         names = class_folders(self.path)
         class_names = names
-        if self.path == Path(self.root) and set(names) <= _PART_NAMES:
-            raise DataError(
-                f"{self.path}: {', '.join(names)} look like parts, not classes; set part to "
-                "'train' or 'val', or root to one of them"
-            )
+        refuse_parts(self.path, names)
         if self.path != Path(self.root) and self.part != "train":
-            train = Path(self.root) / "train"
+            train = _part_folder(Path(self.root), "train")
             class_names = class_folders(train) if train.is_dir() else names
             unknown = sorted(set(names) - set(class_names))
             if unknown:
@@ -134,37 +145,39 @@ class Folder:
                     "remove the folder"
                 )
         images: dict[str, list[str]] = {name: [] for name in class_names}
-        left_out: list[str] = []
+        left_out: dict[str, str] = {}
+        inner_folders: dict[str, set[str]] = {name: set() for name in class_names}
         real_root = os.path.realpath(self.path)
         for path in walk_files(self.path):
-            top, _, inner = path.partition(os.sep)
-            suffix = os.path.splitext(path)[1].lower()
-            if suffix not in self.extensions or is_hidden(path):
-                left_out.append(path)
-            elif not inner:
+            components = path.split(os.sep)
+            if reason := why_left_out(components, self.extensions):
+                left_out[path] = reason
+            elif len(components) == 1:
                 raise DataError(
                     f"{self.path / path}: images belong into class folders; move it to "
                     f"{self.path}/CLASS_NAME/{path}"
                 )
             else:
                 _refuse_leaving_link(self.path / path, real_root)
-                images[top].append(path)
+                images[components[0]].append(path)
+                inner_folders[components[0]].update(components[1:-1][:1])
         for name in names:
             if not images[name]:
                 raise DataError(
                     f"{self.path / name}: no image ({', '.join(self.extensions)}) in this class "
                     "folder; add some or remove the folder"
                 )
+            if len(inner_folders[name]) > 1 and look_like_parts(inner_folders[name]):
+                raise DataError(
+                    f"{self.path / name}: {', '.join(sorted(inner_folders[name])[:5])} look like "
+                    f"parts below a class; put the parts above the classes: PART/{name}/*.jpg"
+                )
         if left_out:
-            logging.warning(
-                "%s: %d files left out, not images by their extension: %s%s",
-                *(self.path, len(left_out), ", ".join(left_out[:5])),
-                ", ..." if len(left_out) > 5 else "",
-            )
-        return self._select(class_names, images, tuple(left_out))
+            logging.warning("%s: %s", self.path, _counted(left_out, examples=5))
+        return self._select(class_names, images, left_out)
 
     def _select(
-        self, class_names: tuple[str, ...], images: dict[str, list[str]], left_out: tuple[str, ...]
+        self, class_names: tuple[str, ...], images: dict[str, list[str]], left_out: dict[str, str]
     ) -> _Files:
         paths: list[str] = []
         labels: list[int] = []
@@ -185,23 +198,64 @@ class _Files:
     paths: tuple[str, ...]
     labels: np.ndarray
     class_names: tuple[str, ...]
-    left_out: tuple[str, ...]
+    left_out: dict[str, str]
+
+
+def _counted(left_out: Mapping[str, str], examples: int = 0) -> str:
+    """How many files are left out, by reason, and some of them."""
+    counts = collections.Counter(left_out.values())
+    reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
+    paths = list(left_out)[:examples]
+    more = ", ..." if examples and len(left_out) > examples else ""
+    listed = f": {', '.join(paths)}{more}" if paths else ""
+    return f"{len(left_out)} other files left out ({reasons}){listed}"
+
+
+def _part_folder(root: Path, part: str) -> Path:
+    """``root/part``, or the only folder in ``root`` whose name means this part."""
+    if (root / part).is_dir() or not root.is_dir():
+        return root / part
+    names = [e.name for e in os.scandir(root) if e.is_dir() and not is_system_name(e.name)]
+    matches = sorted(name for name in names if part_of(name) == part)
+    if not matches and look_like_parts(names):
+        matches = sorted(name for name in names if mentioned_part(name) == part)
+    if len(matches) > 1:
+        raise DataError(
+            f"{root}: {', '.join(matches)} all look like part {part!r}; set root to one of them"
+        )
+    return root / (matches[0] if matches else part)
+
+
+def refuse_parts(path: Path, names: Iterable[str]) -> None:
+    """Raises DataError where the folders ``names`` in ``path`` are parts and not classes."""
+    names = tuple(names)
+    if names and look_like_parts(names):
+        raise DataError(
+            f"{path}: {', '.join(sorted(names)[:5])} look like parts, not classes; set root to the "
+            "folder that holds them and part to 'train' or 'val' with fraction=0, or root to one "
+            "of them"
+        )
 
 
 def class_folders(path: Path) -> tuple[str, ...]:
     if not path.is_dir():
         what = "is not a folder" if path.exists() else "no such folder"
         raise DataError(f"{path}: {what}; expected {path}/CLASS_NAME/*.jpg")
-    names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not is_hidden(e.name))
+    names = sorted(e.name for e in os.scandir(path) if e.is_dir() and not is_system_name(e.name))
     if not names:
         raise DataError(f"{path}: no class folders in it; expected {path}/CLASS_NAME/*.jpg")
-    folded: dict[str, str] = {}
     for name in names:
-        other = folded.setdefault(name.casefold(), name)
-        if other != name:
+        if label_text(name) == "-1" or not label_form(name):
             raise DataError(
-                f"{path / name}: differs from class folder {other!r} only in case; merge them"
+                f"{path / name}: a folder called {name!r} stands for no label; rename or remove it"
             )
+    by_form: dict[str, str] = {}
+    for name in names:
+        other = by_form.setdefault(label_form(name), name)
+        if other != name:
+            case = name.casefold() == other.casefold()
+            how = "only in case" if case else f"({name!a}, {other!a}) only in form"
+            raise DataError(f"{path / name}: differs from class folder {other!r} {how}; merge them")
     return tuple(names)
 
 
@@ -230,10 +284,6 @@ def _refuse_leaving_link(path: Path, real_root: str) -> None:
             raise DataError(
                 f"{path}: is a link to {target}, outside {real_root}; copy the file instead"
             )
-
-
-def is_hidden(path: str) -> bool:
-    return any(part.startswith(".") for part in path.split(os.sep))
 
 
 def _held_out(paths: list[str], fraction: float) -> set[str]:

@@ -13,10 +13,11 @@ import numpy as np
 
 from vision.config.ranges import Positive, checked
 from vision.data import files
-from vision.data.decode import DecodeError, decode
+from vision.data.decode import EXTENSIONS, DecodeError, decode
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
-from vision.data.sources.folder import IMAGE_EXTENSIONS, class_folders, is_hidden, walk_files
+from vision.data.sources.folder import class_folders, refuse_parts, walk_files
+from vision.data.sources.folder_names import is_system_name
 from vision.data.sources.splits import valid_index
 from vision.data.table import fields_only
 
@@ -121,16 +122,18 @@ class Frames:
     def _clips(self) -> _Clips:
         root = Path(self.root)
         class_names = class_folders(root)
+        if self.labelled:
+            refuse_parts(root, class_names)
         frames_of: dict[str, list[str]] = {}
         for path in walk_files(root):
-            if is_hidden(path):
+            if any(map(is_system_name, path.split(os.sep))):
                 continue
             folder = os.path.dirname(path)
             depth = len(Path(path).parts)
             if depth != (3 if self.labelled else 2):
                 layout = "CLASS/CLIP/FRAME" if self.labelled else "CLIP/FRAME"
                 raise DataError(f"{root / path}: files must be {root}/{layout}; see labelled")
-            if os.path.splitext(path)[1].lower() not in IMAGE_EXTENSIONS:
+            if os.path.splitext(path)[1].lower() not in EXTENSIONS:
                 raise DataError(f"{root / path}: is no image by its extension; move it elsewhere")
             frames_of.setdefault(folder, []).append(path)
         empty = [n for n in class_names if not any(f.split(os.sep)[0] == n for f in frames_of)]

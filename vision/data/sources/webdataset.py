@@ -13,6 +13,7 @@ from vision.config.ranges import checked
 from vision.data import files
 from vision.data.cells import Cell, from_json
 from vision.data.columns import Column
+from vision.data.decode import EXTENSIONS
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.tar_index import ShardIndex, load_index
@@ -58,7 +59,7 @@ class WebDataset:
 
     shards: Paths
     columns: Mapping[str, Column]
-    image: str = "jpg;jpeg;png;webp;gif;bmp;tif;tiff;avif"
+    image: str = ";".join(extension[1:] for extension in EXTENSIONS)
     raw: tuple[tuple[str, str], ...] = ()
     index_dir: str = ""
     name: str = ""
