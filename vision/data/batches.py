@@ -249,6 +249,8 @@ class BatchReader:
                 example = step(example, rng)
         except DataError:
             raise
+        except MemoryError as error:
+            raise DataError(f"{step} ran out of memory: {error}") from error
         except Exception as error:
             raise PipelineError(
                 f"{self.info_name}: record {self.source.key(index)}: {step} failed: "

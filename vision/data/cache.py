@@ -313,6 +313,8 @@ def _make(source: Source, ops: tuple[Op, ...], index: int) -> dict[str, np.ndarr
             example = step(example, _NoRandomness())  # pyright: ignore[reportArgumentType]
     except DataError:
         raise
+    except MemoryError as error:
+        raise DataError(f"{source.key(index)}: {step} ran out of memory: {error}") from error
     except Exception as error:
         raise ValueError(f"record {source.key(index)}: {step}: {error}") from error
     arrays = {k: np.asarray(v) for k, v in example.items() if not k.startswith("_")}

@@ -29,6 +29,7 @@ from vision.config.ranges import Ge, Le, checked, one_of
 from vision.data.ops.auto import pillow_of, unpillow
 from vision.data.ops.base import Example, noted
 from vision.data.ops.colour import through_jpeg
+from vision.data.source import DataError
 
 Rng = np.random.Generator
 
@@ -190,6 +191,11 @@ def _jpeg_compression(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
 def plasma(size: tuple[int, int], decay: float, rng: Rng) -> np.ndarray:
     """Fractal noise (H, W) in 0..1 by the diamond-square scheme on a torus."""
     side = 2 ** max(1, math.ceil(math.log2(max(size))))
+    if side**2 > max(16 * size[0] * size[1], 1 << 24):
+        raise DataError(
+            f"fractal noise for an image of {size[0]} x {size[1]} pixels (height x width) needs a "
+            f"square of {side} pixels a side; crop it first, or leave it out"
+        )
     grid, step, wobble = np.zeros((side, side)), side, 100.0
 
     def mean(total: np.ndarray) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from vision.config.ranges import Positive, checked
 from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_box
-from vision.data.ops.resizing import Method, resize
+from vision.data.ops.resizing import Method, check_made, resize
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +42,7 @@ class ResizeInto:
         ratios = (rows / self.size[0], columns / self.size[1])
         ratio = min(ratios) if self.cover else max(ratios)
         to = (max(1, round(rows / ratio)), max(1, round(columns / ratio)))
+        check_made((rows, columns), to, self.size, "ResizeInto")
         out = resize(image, *to, self.method)
         example = carry_box(example, self.key, (0, 0, rows, columns), to)
         return noted({**example, self.key: out}, "ResizeInto", size=(rows, columns), to=to)

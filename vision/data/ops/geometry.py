@@ -17,7 +17,7 @@ import numpy as np
 from vision.config.ranges import Fraction, NonNegative, Positive, PositiveRange, Rule, checked
 from vision.data.ops.base import Example, image_of, noted
 from vision.data.ops.carry import carry_box, carry_flip
-from vision.data.ops.resizing import Method, cv2, resize
+from vision.data.ops.resizing import Method, check_made, cv2, resize
 
 Size = Positive[int] | tuple[Positive[int], Positive[int]]
 Fill = Literal["zero", "edge", "reflect"]
@@ -62,7 +62,8 @@ def mirror(image: np.ndarray) -> np.ndarray:
 class Resize:
     """Resizes to ``size``: an int is the shorter side, a pair is (height, width).
 
-    With an int the longer side becomes ``int(size * longer / shorter)``, as in torchvision.
+    With an int the longer side becomes ``int(size * longer / shorter)``, as in torchvision. A thin
+    image that this would make enormous is a bad record (``check_made``).
 
     Attributes:
       size: in pixels.
@@ -80,6 +81,7 @@ class Resize:
         if isinstance(self.size, int):
             short = min(rows, columns)
             to = (self.size * rows // short, self.size * columns // short)
+            check_made((rows, columns), to, (self.size, self.size), "Resize")
         else:
             to = self.size
         out = resize(image, *to, self.method)

@@ -24,11 +24,15 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from vision.data.source import DataError
+
 try:
     import cv2
 except ImportError:  # Pillow and numpy resize everything, more slowly
     cv2 = None
 
+_MAX_MADE = 1 << 24
+_MAX_KEPT_WEIGHTS = 1 << 19  # 2 MiB of float32; longer tables are made anew
 Method = Literal[
     "nearest",
     "box",
@@ -59,6 +63,25 @@ _CV2 = {  # cv2.INTER_*
     "cv2_area": 3,
     "cv2_lanczos4": 4,
 }
+
+
+def check_made(size: tuple[int, int], to: tuple[int, int], frame: tuple[int, int], op: str) -> None:
+    """Raises DataError where resizing by one side makes far more pixels than came in.
+
+    A rule of 1 x 20,000 pixels whose shorter side becomes 72 is 1,440,000 pixels long: a file of
+    5 kB that takes a gigabyte. The bound is that of the image itself, four frames, or 2^24 pixels.
+
+    Args:
+      size: (height, width) of the image.
+      to: (height, width) that it would have.
+      frame: (height, width) that was asked for.
+      op: the op's name, for the message.
+    """
+    if to[0] * to[1] > max(size[0] * size[1], 4 * frame[0] * frame[1], _MAX_MADE):
+        raise DataError(
+            f"{op}: an image of {size[0]} x {size[1]} pixels (height x width) would become "
+            f"{to[0]} x {to[1]}; crop it first, or leave it out"
+        )
 
 
 def resize(image: np.ndarray, height: int, width: int, method: Method = "bilinear") -> np.ndarray:
@@ -100,7 +123,12 @@ def _resize_cv2(image: np.ndarray, height: int, width: int, method: str) -> np.n
             f"method={method!r} needs OpenCV: pip install 'opencv-python-headless>=4.10,<6'"
         )
     single_threaded_cv2()
-    out = cv2.resize(image, (width, height), interpolation=_CV2[method])
+    try:
+        out = cv2.resize(image, (width, height), interpolation=_CV2[method])
+    except cv2.error as error:
+        if error.code != cv2.Error.StsNoMem:
+            raise
+        raise MemoryError(f"cv2.resize to {height} x {width}") from error
     return out if out.ndim == 3 else out[:, :, None]  # OpenCV drops a channel axis of 1
 
 
@@ -128,9 +156,19 @@ def _resize_separable(image: np.ndarray, height: int, width: int, method: str) -
     return out
 
 
-@functools.lru_cache(maxsize=256)
 def weights(length: int, to: int, method: str) -> np.ndarray:
     """float32 (to, length): row i holds what each of ``length`` pixels gives to pixel i."""
+    if length * to <= _MAX_KEPT_WEIGHTS:
+        return _kept_weights(length, to, method)
+    return _weights(length, to, method)
+
+
+@functools.lru_cache(maxsize=256)
+def _kept_weights(length: int, to: int, method: str) -> np.ndarray:
+    return _weights(length, to, method)
+
+
+def _weights(length: int, to: int, method: str) -> np.ndarray:
     library, kind, *antialias = method.split("_")
     ratio = length / to
     stretch = max(1.0, ratio) if antialias else 1.0
