@@ -7,6 +7,7 @@ the names behind its numbers. From other sources every record is read once.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,17 @@ def feature_of(source: Source, feature: str) -> list[Any]:
             source.info.name, count, feature,
         )  # fmt: skip
     return [_feature(source[i], feature, source, i) for i in range(count)]
+
+
+def has_column(source: Any) -> bool:
+    """Whether a source, and those that it is made of, know features without reading records."""
+    if getattr(source, "column", None) is None:
+        return False
+    if not dataclasses.is_dataclass(source):
+        return True
+    values = [getattr(source, field.name) for field in dataclasses.fields(source)]
+    inner = [item for value in values for item in (value if isinstance(value, tuple) else [value])]
+    return all(has_column(item) for item in inner if isinstance(item, Source))
 
 
 def names_of(source: Source, feature: str) -> tuple[str, ...]:

@@ -44,18 +44,24 @@ def classes(survey: Survey, findings: Findings) -> Content:
             return note("There are classes, but no usable 'label' in the records.", warning=True)
         return note("The records have no 'label'.")
     counts = {c: survey.labels.get(c, 0) for c in range(survey.num_classes)}
-    outside = sorted(label for label in survey.labels if label not in counts)
+    among = survey.among(survey.labels_read)
+    outside = sorted(label for label in survey.labels if label not in counts and label != -1)
     counts |= {label: survey.labels[label] for label in outside}
     parts: list[Content] = []
+    if unlabelled := survey.labels.get(-1, 0):
+        parts.append(note(f"{some(unlabelled, 'record')}{among} without a label (-1)."))
+    if not any(counts.values()):
+        findings.append((f"{name}: no record has a class{among}", anchor))
+        return join(parts)
     if outside and survey.num_classes:
         shown = ", ".join(map(str, outside[:5]))
-        text = f"{name}: labels outside 0..{survey.num_classes - 1}: {shown}"
+        text = f"{name}: labels outside 0..{survey.num_classes - 1}{among}: {shown}"
         findings.append((text, anchor))
         parts.append(note(text, warning=True))
     never = [survey.class_name(c) for c, n in counts.items() if n == 0]
     if never:
         shown = ", ".join(never[:5]) + (", ..." if len(never) > 5 else "")
-        text = f"{name}: {some(len(never), 'class', 'classes')} without a record: {shown}"
+        text = f"{name}: {some(len(never), 'class', 'classes')} without a record{among}: {shown}"
         findings.append((text, anchor))
         parts.append(note(text, warning=True))
     seen = [n for n in counts.values() if n]
@@ -63,14 +69,14 @@ def classes(survey: Survey, findings: Findings) -> Content:
     if rare:
         shown = ", ".join(rare[:5]) + (", ..." if len(rare) > 5 else "")
         findings.append(
-            (f"{name}: {some(len(rare), 'rare class', 'rare classes')}: {shown}", anchor)
+            (f"{name}: {some(len(rare), 'rare class', 'rare classes')}{among}: {shown}", anchor)
         )
     rows = sorted(counts.items(), key=lambda item: -item[1])
     if survey.num_classes <= MOST_CLASSES:
         rows = list(counts.items())
     named, total = [(survey.class_name(c), n) for c, n in rows], sum(counts.values())
     caption = (
-        f"{some(len(seen), 'class', 'classes')} seen; the most frequent is "
+        f"{some(len(seen), 'class', 'classes')} seen{among}; the most frequent is "
         f"{number(max(seen) / min(seen), 3)} times as frequent as the least"
     )
     if len(named) <= MOST_CLASSES:
@@ -99,8 +105,10 @@ def sizes_of_pictures(survey: Survey, findings: Findings) -> Content:
     distinct, counts = np.unique(sizes, axis=0, return_counts=True)
     if len(distinct) == 1:
         height, width = distinct[0]
-        return note(f"All pictures are {width} x {height} pixels before the ops (width x height).")
-    long, short = sizes.max(1), sizes.min(1)
+        among = survey.among(len(survey.indices))
+        text = f"All pictures{among} are {width} x {height} pixels before the ops (width x height)."
+        return note(text)
+    long, short, among = sizes.max(1), sizes.min(1), survey.among(len(survey.indices))
     quantities = {
         "width, px": sizes[:, 1],
         "height, px": sizes[:, 0],
@@ -125,9 +133,11 @@ def sizes_of_pictures(survey: Survey, findings: Findings) -> Content:
         for what, i in extreme
     ]
     if 0 < (tiny := int((short < 32).sum())) < len(sizes):
-        findings.append((f"{name}: {some(tiny, 'picture')} with a side below 32 pixels", anchor))
-    if odd := int((long / short > 5).sum()):
-        findings.append((f"{name}: {some(odd, 'picture')} over five times as long as wide", anchor))
+        text = f"{name}: {some(tiny, 'picture')}{among} with a side below 32 pixels"
+        findings.append((text, anchor))
+    if elongated := int((long / short > 5).sum()):
+        text = f"{name}: {some(elongated, 'picture')}{among} over five times as long as wide"
+        findings.append((text, anchor))
     return tag(
         "div",
         table(heads, rows, numeric=range(1, 6)),
@@ -145,16 +155,17 @@ def sizes_of_pictures(survey: Survey, findings: Findings) -> Content:
 def fields_of_records(survey: Survey, findings: Findings) -> Content:
     name, anchor = survey.part.name, f"{survey.part.name}-fields"
     read = max((field.present for field in survey.fields.values()), default=0)
+    among = survey.among(len(survey.indices))
     rows: list[tuple[Content, ...]] = []
     for key, field in survey.fields.items():
         remarks = []
         missing = read - field.present + field.empty
         if missing:
-            remarks.append(f"missing or empty in {missing:,} of {read:,} records")
+            remarks.append(f"missing or empty in {missing:,} of {read:,} records{among}")
         if field.not_finite:
             remarks.append(f"some values are NaN or infinite in {some(field.not_finite, 'record')}")
         if field.constant:
-            remarks.append(f"the same in all {field.present - field.empty:,} records")
+            remarks.append(f"the same in all {field.present - field.empty:,} records{among}")
         if len({kind.partition("[")[0] for kind in field.kinds}) > 1:
             remarks.append("of different types in different records")
         findings += [(f"{name}: field {key!r}: {remark}", anchor) for remark in remarks]
@@ -165,7 +176,7 @@ def fields_of_records(survey: Survey, findings: Findings) -> Content:
         rows.append((code(key), _kinds(field), _range(field), _distinct(field), described, marked))
     for key in survey.info.features:
         if key not in survey.fields:
-            text = f"{name}: field {key!r} is described by the source, but no record has it"
+            text = f"{name}: field {key!r} is described by the source, but no record has it{among}"
             findings.append((text, anchor))
             rows.append((code(key), "-", "-", "-", survey.info.features[key], tag("strong", text)))
     parts = [
@@ -212,7 +223,8 @@ def unreadable(survey: Survey, findings: Findings) -> Content:
     if not survey.bad:
         return note(f"All {len(survey.indices):,} records that were read can be used.")
     name = survey.part.name
-    text = f"{name}: {len(survey.bad):,} of {len(survey.indices):,} records cannot be used"
+    sample = " that were read" if survey.among(len(survey.indices)) else ""
+    text = f"{name}: {len(survey.bad):,} of {len(survey.indices):,} records{sample} cannot be used"
     findings.append((text, f"{name}-unreadable"))
     rows = [(code(bad.key), bad.reason) for bad in survey.bad[:MOST_BAD]]
     left = len(survey.bad) - len(rows)

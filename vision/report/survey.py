@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.data.all_records import has_column
 from vision.data.batches import BadRecord, BatchReader, ExampleRng, SinglePass
 from vision.data.collate import PipelineError
 from vision.data.decode import decode
@@ -99,7 +100,9 @@ class Survey:
       bad: records that cannot be read, or that an op refuses.
       op_error: why the ops do not fit the records at all; empty when they do.
       after_ops: feature after the ops to its kinds; several mean that no batch can be made.
-      labels: how often every value of ``label`` was seen.
+      labels: how often every value of ``label`` was seen, in ``labels_read`` records.
+      labels_read: number of records whose labels are counted: all where the source knows its
+        labels without opening records, those of ``indices`` otherwise.
       label_of: index to label, where there is one.
       sizes: index to (height, width) of the picture before the ops.
       prints: index to the print of the picture before the ops.
@@ -114,6 +117,7 @@ class Survey:
     op_error: str
     after_ops: dict[str, collections.Counter[str]]
     labels: collections.Counter[int]
+    labels_read: int
     label_of: dict[int, int]
     sizes: dict[int, tuple[int, int]]
     prints: dict[int, Print]
@@ -122,6 +126,10 @@ class Survey:
     @property
     def num_classes(self) -> int:
         return len(self.info.class_names)
+
+    def among(self, count: int) -> str:
+        """Names the sample in a sentence about ``count`` records; "" where they are all."""
+        return "" if count >= len(self.part.source) else f" among the {count:,} read"
 
     def class_name(self, label: int) -> str:
         names = self.info.class_names
@@ -173,6 +181,11 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
         if pixels is not None:
             sizes[index] = (pixels.shape[0], pixels.shape[1])
             prints[index] = print_of(pixels)
+    labels_read = len(indices)
+    values = _all_labels(source) if labels_read < total else None
+    if values is not None:
+        labels_read = total
+        labels = collections.Counter(label for value in values for label in labels_of(value))
     spread = np.unique(
         np.linspace(0, len(readable) - 1, min(samples, len(readable))).round().astype(int)
     )
@@ -185,11 +198,22 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
         op_error=op_error,
         after_ops=after_ops,
         labels=labels,
+        labels_read=labels_read,
         label_of=label_of,
         sizes=sizes,
         prints=prints,
         samples=tuple(readable[i] for i in spread),
     )
+
+
+def _all_labels(source: Source) -> Sequence[Any] | None:
+    """The labels of all records; None where that would mean to read them, or one is bad."""
+    if not has_column(source):
+        return None
+    try:
+        return source.column("label")  # type: ignore[attr-defined]
+    except (DataError, KeyError):
+        return None
 
 
 def reader_of(part: SourcePart, seed: int = 0) -> BatchReader:
