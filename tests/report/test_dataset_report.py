@@ -17,6 +17,7 @@ from sklearn.datasets import load_sample_images
 from tests.report.browser import CONTRAST, Browser, needs_browser
 from vision.config.specs import spec
 from vision.data import ops
+from vision.data.all_records import has_column
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.source import SourceInfo
 from vision.data.sources.arrays import Arrays
@@ -409,3 +410,39 @@ def test_many_classes_are_cut_and_shares_are_of_everything(tmp_path: Path) -> No
     assert 'scope="row">class 50<' not in text
     assert 'scope="row">class 0<' in text
     assert 'scope="row">class 99<' in text
+
+
+def test_classes_are_counted_in_all_records_or_the_sample_is_named(tmp_path: Path) -> None:
+    for k in range(300):
+        (tmp_path / "images" / f"c{k:03}").mkdir(parents=True)
+        for i in range(2):
+            pixels = np.full((4, 4, 3), (k % 256, i, k // 256), np.uint8)
+            (tmp_path / "images" / f"c{k:03}" / f"{i}.png").write_bytes(encode(pixels, "PNG"))
+    source = spec(Folder, root=str(tmp_path / "images"))
+    data = spec(EvalData, source=source, batch_size=4, ops=[spec(ops.Decode)])
+    out = tmp_path / "all.html"
+    findings = write_dataset_report(data, out, limit=100)
+    assert not [text for text in findings if "without a record" in text]
+    assert "300 classes seen; " in out.read_text()
+
+    # A source that has to open its records to know their labels.
+    source = spec(Fake, num_examples=400, image_size=4, num_classes=300)
+    data = spec(EvalData, source=source, batch_size=4)
+    out = tmp_path / "sampled.html"
+    findings = write_dataset_report(data, out, limit=100)
+    (text,) = (text for text in findings if "without a record" in text)
+    assert "without a record among the 100 read: " in text
+    assert "seen among the 100 read; " in out.read_text()
+    assert "All pictures among the 100 read are 4 x 4" in out.read_text()
+    findings = write_dataset_report(data, out, limit=400)
+    assert not [text for text in findings if "without a record" in text]
+    assert "among the" not in out.read_text()
+
+
+def test_whether_a_source_knows_its_labels() -> None:
+    arrays = Arrays({"image": np.zeros((2, 4, 4, 3), np.uint8), "label": np.array([0, -1])})
+    assert has_column(Concat((arrays, arrays)))
+    assert not has_column(Concat((arrays, Fake(2, 4, 2))))
+    part = SourcePart("train", Arrays(arrays.arrays, "few", ("a", "b")))
+    assert survey(part, 1).labels == {0: 1, -1: 1}
+    assert survey(part, 1).labels_read == 2

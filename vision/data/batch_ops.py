@@ -5,8 +5,9 @@ neither shapes' first axis nor the order of rows. Run a config's list with ``app
 
 The mixing ops pair row i with row i - 1 (the first with the last), as torchvision does: over a
 sharded batch only the edges of the shards travel. Where either row of a pair is masked out
-(``_mask`` False: padding, or a bad record's placeholder), the row stays as it is: a valid row
-never takes pixels or label mass from a masked one, and masked rows stay masked.
+(``_mask`` False: padding, or a bad record's placeholder) or has no label, the row stays as it is:
+a valid row never takes pixels or label mass from such a row. Masked rows stay masked, and
+unlabelled rows unlabelled.
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from vision.config.ranges import Fraction, NonNegative, Positive, checked
 from vision.data.ops.base import DeviceOp
 
 Batch = Mapping[str, jax.Array]
+NO_LABEL = -1.0
+"""Every entry of a soft label that is none: losses give such rows weight 0."""
 
 
 def apply(ops: Sequence[DeviceOp], batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
@@ -256,34 +259,41 @@ def mix(
 ) -> dict[str, jax.Array]:
     """Every row with share ``weight`` (H, W) of its own pixels, the rest from the row before.
 
-    The label's own share is the mean of ``weight``, so it is the exact area for a box.
+    The label's own share is the mean of ``weight``, so it is the exact area for a box. A row
+    without a label is mixed with no other and has a soft label of ``NO_LABEL``.
     """
     image, label = batch[image_key], batch[label_key]
     if not jnp.issubdtype(image.dtype, jnp.floating):
         raise ValueError(f"{image_key!r} is {image.dtype}: put ValueRange before the mixing op")
-    soft = _soft(label, num_classes, label_key)
-    valid = batch.get("_mask", jnp.ones(image.shape[0], bool))
+    soft, labelled = soft_labels(label, num_classes, label_key)
+    valid = batch.get("_mask", jnp.ones(image.shape[0], bool)) & labelled
     both = valid & jnp.roll(valid, 1)
     pixels = jnp.where(both[:, None, None, None], weight[None, :, :, None], 1.0)
     pixels = pixels.astype(image.dtype)
     share = jnp.where(both, weight.mean(), 1.0)[:, None]
     mixed = pixels * image + (1 - pixels) * jnp.roll(image, 1, axis=0)
-    return {
-        **batch,
-        image_key: mixed,
-        label_key: share * soft + (1 - share) * jnp.roll(soft, 1, axis=0),
-    }
+    labels = share * soft + (1 - share) * jnp.roll(soft, 1, axis=0)
+    return {**batch, image_key: mixed, label_key: jnp.where(labelled[:, None], labels, NO_LABEL)}
 
 
 def _sometimes(weight: jax.Array, key: jax.Array, probability: float) -> jax.Array:
     return jnp.where(jax.random.bernoulli(key, probability), weight, 1.0)
 
 
-def _soft(label: jax.Array, num_classes: int, label_key: str) -> jax.Array:
+def soft_labels(
+    label: jax.Array, num_classes: int, label_key: str = "label"
+) -> tuple[jax.Array, jax.Array]:
+    """Labels as float32 (B, K), and (B,) bool: which rows have one.
+
+    Unlabelled are -1 and numbers of K or more (which readers of sources with class names refuse),
+    and rows that hold a negative number, such as ``NO_LABEL``.
+    """
     if label.ndim == 1 and jnp.issubdtype(label.dtype, jnp.integer):
-        return jax.nn.one_hot(label, num_classes, dtype=jnp.float32)
+        labelled = (label >= 0) & (label < num_classes)
+        return jax.nn.one_hot(label, num_classes, dtype=jnp.float32), labelled
     if label.ndim == 2 and label.shape[1] == num_classes:
-        return label.astype(jnp.float32)
+        soft = label.astype(jnp.float32)
+        return soft, (soft >= 0).all(axis=-1)
     raise ValueError(
         f"{label_key!r} is {label.dtype}{list(label.shape)}: expected integers (B,) or soft "
         f"labels (B, {num_classes})"

@@ -158,6 +158,8 @@ class BatchReader:
       first_row: the first row that is made here.
       rows: how many rows are made here.
       on_error: ``raise``, or ``mask``: zeros with ``_mask`` False in place of a bad record.
+      num_classes: integer labels lie in -1..num_classes - 1, -1 for none; 0 takes the number of the
+        source's class names, if it has any.
     """
 
     source: Source
@@ -168,6 +170,7 @@ class BatchReader:
     first_row: int
     rows: int
     on_error: OnError
+    num_classes: int = 0
 
     def __repr__(self) -> str:  # Grain prints it: not the source's arrays
         return f"BatchReader({self.info_name})"
@@ -198,6 +201,8 @@ class BatchReader:
         for name, values in gather(indices[valid]).items():
             if name.startswith("_"):
                 continue
+            if name == "label" and np.ndim(values) == 1:
+                self._check_labels(np.asarray(values))
             values = narrow(name, np.asarray(values), self.info_name)
             if valid.all():
                 batch[name] = values
@@ -245,6 +250,8 @@ class BatchReader:
         self.reading[threading.get_ident()] = (index, time.monotonic())
         try:
             example = self.source[index]
+            if np.ndim(label := example.get("label", 0)) == 0:
+                self._check_labels(np.asarray(label))
             for step in self.ops:
                 example = step(example, rng)
         except DataError:
@@ -257,6 +264,22 @@ class BatchReader:
                 f"{type(error).__name__}: {error}"
             ) from error
         return example
+
+    def _check_labels(self, labels: np.ndarray) -> None:
+        """Raises DataError for class numbers, () or (n,), that no class has."""
+        if not self._num_classes or labels.dtype.kind not in "iu":
+            return
+        wrong = labels[(labels < -1) | (labels >= self._num_classes)]
+        if wrong.size:
+            raise DataError(
+                f"label {wrong.flat[0]} is no class: there are {self._num_classes}, 0.."
+                f"{self._num_classes - 1}, and -1 for none"
+            )
+
+    @functools.cached_property
+    def _num_classes(self) -> int:
+        numbers = (self.num_classes, len(self.source.info.class_names))
+        return min((number for number in numbers if number), default=0)
 
     @functools.cached_property
     def info_name(self) -> str:

@@ -25,6 +25,7 @@ from vision.data.pipeline import (
     check_start,
     rows_per_process,
     source_length,
+    target_classes,
 )
 from vision.data.samplers import (
     Interleave,
@@ -189,6 +190,7 @@ class Mixture:
             first_row=first_row,
             rows=rows,
             on_error=self.on_error,
+            num_classes=target_classes(self.batch_ops),
         )
 
     @functools.cached_property

@@ -162,7 +162,14 @@ def _reader(
         first_row=process_index * rows,
         rows=rows,
         on_error=data.on_error,
+        num_classes=target_classes(data.batch_ops) if isinstance(data, TrainData) else 0,
     )
+
+
+def target_classes(batch_ops: tuple[DeviceOp, ...]) -> int:
+    """The fewest classes that one of the ops makes targets of (``num_classes``); 0 for none."""
+    counts = [getattr(op, "num_classes", 0) for op in batch_ops]
+    return min((count for count in counts if count), default=0)
 
 
 def rows_per_process(batch_size: int, process_index: int, process_count: int) -> int:

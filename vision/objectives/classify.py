@@ -54,13 +54,14 @@ class Classify(Objective):
 def to_targets(label: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array]:
     """Labels as float32 (B, K) targets, and (B,) bool: which rows have one."""
     if label.ndim == 1:
-        return jax.nn.one_hot(label, num_classes), label >= 0
+        return jax.nn.one_hot(label, num_classes), (label >= 0) & (label < num_classes)
     if label.shape[-1] != num_classes:
         raise ValueError(
             f"labels have {label.shape[-1]} classes and the model has {num_classes}: "
             "set config.model.num_classes, or the batch op's num_classes, to agree"
         )
-    return label.astype(jnp.float32), jnp.ones(label.shape[0], bool)
+    targets = label.astype(jnp.float32)
+    return jnp.maximum(targets, 0), (targets >= 0).all(-1)
 
 
 def cross_entropy(
