@@ -55,8 +55,8 @@ def tiff_layout(tags: Any) -> SampleLayout:
     Raises:
       ValueError: a kind of TIFF that Pillow is not known to decode rightly; says which.
     """
-    bits = _tuple(tags.get(_BITS, 1))
-    formats = set(_tuple(tags.get(_SAMPLE_FORMAT, 1)))
+    bits = _list(tags.get(_BITS, 1))
+    formats = set(_list(tags.get(_SAMPLE_FORMAT, 1)))
     photometric = tags.get(_PHOTOMETRIC, 0)
     if len(bits) > 1 and tags.get(_PLANAR, 1) == 2 and set(bits) != {8}:
         raise ValueError(f"a TIFF of {bits[0]}-bit samples in separate planes; {_REMEDY}")
@@ -180,5 +180,5 @@ def _unfiltered(kind: int, line: np.ndarray, above: np.ndarray) -> np.ndarray:
     return np.frombuffer(bytes(out), np.uint8)
 
 
-def _tuple(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+def _list(value: Any) -> list[int]:
+    return list(value) if isinstance(value, tuple | list) else [value]

@@ -179,15 +179,11 @@ class Parquet:
         columns: dict[str, Column] = dict(self.columns)
         for feature, column in columns.items():
             names = self._declared.get(column.reads(feature)[0], ())
-            if names and isinstance(column, NamedColumn) and not isinstance(column, Group):
-                columns[feature] = (
-                    column
-                    if column.learned
-                    else dataclasses.replace(
-                        column,
-                        names=names,  # type: ignore[type-var]
-                    )
-                )
+            if not names or column.learned or isinstance(column, Group):
+                continue
+            if isinstance(column, NamedColumn):
+                unnamed: Any = column
+                columns[feature] = dataclasses.replace(unnamed, names=names)
         return learned(columns, scan, self._layout.paths[0])
 
     @functools.cached_property
