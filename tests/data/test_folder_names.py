@@ -131,7 +131,7 @@ def test_what_file_servers_keep_is_left_out_and_said(tmp_path, caplog):
     assert set(source.left_out) == set(junk)
     assert source.left_out_because["cat/@eaDir/0.png/SYNOPHOTO_THUMB_M.png"] == "in @eaDir"
     assert source.left_out_because["dog/._0.png"] == "hidden"
-    assert "11 other files left out (4 in @eaDir, " in caplog.text
+    assert "11 files left out (4 in @eaDir, " in caplog.text
     assert "4 in @eaDir" in source.info.features["image"]
     assert not is_system_name("cat")
     assert not is_system_name("#1 fan")

@@ -167,7 +167,7 @@ class Group(NamedColumn):
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
         if is_unlabelled(cell, self.names):
-            raise DataError("is missing or -1; every record needs a group")
+            raise DataError("is missing; every record needs a group")
         return {feature: np.int32(self.vocabulary.index(cell, numbers=False))}
 
     def describe(self, feature: str) -> dict[str, str]:
@@ -200,7 +200,7 @@ class MultiLabel(NamedColumn):
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)
         if is_unlabelled(cell, self.names):
-            raise DataError(f"is missing or -1; write {self.none} for a record of no class")
+            raise DataError(f"is missing; write {self.none} for a record of no class")
         hot = np.zeros(len(self.names), np.float32)
         for name in self.mentioned(cell):
             hot[self.vocabulary.index(name)] = 1

@@ -73,14 +73,14 @@ def refuse_twins(names: Iterable[tuple[str, str]]) -> None:
         other_location, other = first.setdefault(label_form(name), (location, name))
         if other != name:
             raise DataError(
-                f"{location}: {name!r} {_difference(name, other)} from {other!r} "
-                f"({other_location}); make them one name"
+                f"{location}: {name!r} differs from {other!r} ({other_location}) "
+                f"{_difference(name, other)}; make them one name"
             )
 
 
 def _difference(name: str, other: str) -> str:
     if name.strip().casefold() == other.strip().casefold():
-        return "differs only in case or spaces"
+        return "only in case or spaces"
     return f"({name!a}) differs only in its form ({other!a})"
 
 
@@ -124,7 +124,7 @@ class Vocabulary:
             raise DataError(f"class {text} of only {count}, 0..{count - 1}")
         twin = self._forms.get(label_form(text))
         if twin is not None:
-            raise DataError(f"{text!r} {_difference(text, twin)} from {twin!r}; mend it")
+            raise DataError(f"{text!r} differs from {twin!r} {_difference(text, twin)}; mend it")
         near = difflib.get_close_matches(text, self.names, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else f"; names are {shown(list(self.names))}"
         raise DataError(f"{text!r} is none of the {count} names{hint}")

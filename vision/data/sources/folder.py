@@ -85,7 +85,9 @@ class Folder:
         files = self._files
         kinds = collections.Counter(Path(p).suffix.lower() for p in files.paths)
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        left_out = f"; {_counted(files.left_out)}" if files.left_out else ""
+        left_out = (
+            f"; {len(files.left_out)} other {_counted(files.left_out)}" if files.left_out else ""
+        )
         name = self.path.resolve().name
         return SourceInfo(
             name=f"{name}/{self.part}" if self.fraction else name,
@@ -173,7 +175,7 @@ class Folder:
                     f"parts below a class; put the parts above the classes: PART/{name}/*.jpg"
                 )
         if left_out:
-            logging.warning("%s: %s", self.path, _counted(left_out, examples=5))
+            logging.warning("%s: %d %s", self.path, len(left_out), _counted(left_out, examples=5))
         return self._select(class_names, images, left_out)
 
     def _select(
@@ -208,7 +210,7 @@ def _counted(left_out: Mapping[str, str], examples: int = 0) -> str:
     paths = list(left_out)[:examples]
     more = ", ..." if examples and len(left_out) > examples else ""
     listed = f": {', '.join(paths)}{more}" if paths else ""
-    return f"{len(left_out)} other files left out ({reasons}){listed}"
+    return f"files left out ({reasons}){listed}"
 
 
 def _part_folder(root: Path, part: str) -> Path:
