@@ -120,11 +120,11 @@ def test_names_that_differ_only_in_form_are_refused(tmp_path, pair):
         _ = Folder(str(tmp_path / "images")).info
     for kind in ("csv", "jsonl", "parquet"):
         for column in (ClassLabel(), Group()):
-            with pytest.raises(DataError, match=r"only in .*make them one name"):
+            with pytest.raises(DataError, match=r"differs from .* only in .*make them one name"):
                 _ = source(tmp_path, kind, list(pair), column).names("label")
     with pytest.raises(ValueError, match="only in"):
         ClassLabel(names=pair)
-    with pytest.raises(DataError, match=r"only in .*mend it"):
+    with pytest.raises(DataError, match=r"differs from .* only in .*mend it"):
         Vocabulary(pair[:1]).index(pair[1])
 
 

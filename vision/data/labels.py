@@ -81,7 +81,7 @@ def refuse_twins(names: Iterable[tuple[str, str]]) -> None:
 def _difference(name: str, other: str) -> str:
     if name.strip().casefold() == other.strip().casefold():
         return "only in case or spaces"
-    return f"({name!a}) differs only in its form ({other!a})"
+    return f"only in form: {name!a}, {other!a}"
 
 
 @dataclasses.dataclass(frozen=True)
