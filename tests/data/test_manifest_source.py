@@ -83,9 +83,9 @@ def test_numbered_and_given_classes(tmp_path):
     assert source(["01", "1"]).info.class_names == ("01", "1")  # not numbers: texts
     with pytest.raises(DataError, match=r"m.csv:3: class numbers go up to 5, but there is no 1"):
         len(source([0, 5]))
-    given = source(["1", "dog", "0.0"], names=("dog", "cat"))
+    given = source(["1", "dog", "0.5"], names=("dog", "cat"))
     assert [int(given[i]["label"]) for i in range(2)] == [1, 0]
-    with pytest.raises(DataError, match=r"m.csv:4: .*'0.0' is none of the 2 names"):
+    with pytest.raises(DataError, match=r"m.csv:4: .*'0.5' is none of the 2 names"):
         given.column("label")
     with pytest.raises(DataError, match="class 2 of only 2"):
         source(["2"], names=("dog", "cat")).column("label")

@@ -72,6 +72,10 @@ def test_grey_of_more_than_eight_bits(byte_order):
         "16 white is zero": (tiff(data, 16, 0, byte_order=byte_order), 255 - (sixteen >> 8)),
     }
     for name, (file, expected) in cases.items():
+        if byte_order == ">" and name != "16":  # Pillow knows no such files
+            with pytest.raises(DecodeError, match="not an image"):
+                decode(file)
+            continue
         np.testing.assert_array_equal(decode(file, mode="grey")[..., 0], expected, name)
 
 

@@ -4,7 +4,7 @@
 * -1, an empty cell and ``nan`` are no label (unless a class was explicitly given that name).
 * Names that differ only in form are one class written in two ways, and refused: case, spaces of
   any kind and width, zero-width characters, composed and decomposed accents (NFC, NFD), full-width
-  letters, leading zeros.
+  letters.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from vision.data.cells import Cell, as_text, is_missing, shown
 from vision.data.source import DataError
 
 _WHOLE_FLOAT = re.compile(r"(-?\d+)\.0*")
-_WHOLE_NUMBER = re.compile(r"0*(\d+)(\.0*)?")
+_WHOLE_NUMBER = re.compile(r"(\d+)\.0*")
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 # Characters that are not drawn and are not in category Cf: joiners, fillers, variation selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
@@ -63,7 +63,7 @@ def label_form(name: str) -> str:
     )
     text = unicodedata.normalize("NFKC", " ".join(text.split()).casefold())
     match = _WHOLE_NUMBER.fullmatch(text)
-    return str(int(match[1])) if match else text
+    return match[1] if match else text
 
 
 def refuse_twins(names: Iterable[tuple[str, str]]) -> None:
