@@ -48,7 +48,9 @@ class Captioned:
 
     seed: int
 
-    def load(self, model: Any, variables: Mapping[str, Any]) -> dict[str, Any]:
+    def load(
+        self, model: Any, variables: Mapping[str, Any], class_names: tuple[str, ...] = ()
+    ) -> dict[str, Any]:
         start = captioned(self.seed).variables
         params = jax.tree.map(jnp.copy, start.params["model"])
         return {**variables, "params": params}

@@ -124,7 +124,9 @@ class TeacherFrom:
     def __post_init__(self) -> None:
         InitFrom(self.source, head="read")
 
-    def load(self, model: Tower, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+    def load(
+        self, model: Tower, variables: Mapping[str, Tree], class_names: tuple[str, ...] = ()
+    ) -> dict[str, Tree]:
         """The variables with the teacher's weights in place.
 
         Raises:

@@ -261,6 +261,33 @@ def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     assert all(jax.tree.leaves(same))
 
 
+def test_a_head_is_read_by_the_names_of_its_classes(tmp_path, caplog):
+    """A permutation or a subset is mapped; with a name that the head lacks it starts anew."""
+    trained = ViT(width=8, depth=1, heads=1, patch=4, pool="mean", num_classes=3)
+    params, _ = initialise(trained, jax.random.key(5), jnp.zeros((1, 8, 8, 1)))
+    names = {name: np.asarray(x) for name, x in flatten({"params": params}).items()}
+    write_safetensors(tmp_path / "model.safetensors", names)
+    (tmp_path / "labels.json").write_text('["cat", "dog", "eel"]')
+    source = f"safetensors:{tmp_path}"
+
+    def head(classes: tuple[str, ...], **options: Any) -> tuple[np.ndarray, np.ndarray]:
+        model = trained.clone(num_classes=len(classes))
+        fresh_params, state = initialise(model, jax.random.key(6), jnp.zeros((1, 8, 8, 1)))
+        variables = {"params": fresh_params, "model_state": state}
+        found = InitFrom(source, **options).load(model, variables, classes)["params"]["head"]
+        return np.asarray(found["kernel"]), np.asarray(fresh_params["head"]["kernel"])
+
+    kernel = names["params.head.kernel"]
+    np.testing.assert_array_equal(head(("cat", "dog", "eel"))[0], kernel)
+    np.testing.assert_array_equal(head(("eel", "cat", "dog"))[0], kernel[:, [2, 0, 1]])
+    np.testing.assert_array_equal(head(("eel", "cat"), head="read")[0], kernel[:, [2, 0]])
+    assert "matched to this run's by name" in caplog.text
+    np.testing.assert_array_equal(*head(("eel", "cat", "fox")))
+    assert "class 'fox' is not among" in caplog.text
+    with pytest.raises(WeightsError, match="'fox' is not among"):
+        head(("eel", "cat", "fox"), head="read")
+
+
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """A cache of the hub with one repository; offline."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import itertools
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import numpy as np
 from vision.config.errors import UserError
 from vision.data.fingerprint import fingerprint
 from vision.data.source import DataError
+from vision.evaluate.class_names import class_numbers, match_classes
 from vision.evaluate.evaluator import context, evaluate
 from vision.evaluators.accuracy.classification import Classification, classification_of
 from vision.evaluators.cost import Cost
@@ -32,6 +34,7 @@ from vision.metrics.significance import (
 )
 from vision.run.restore import Run, load_run
 
+log = logging.getLogger(__name__)
 Outcome = Mapping[str, np.ndarray]
 
 
@@ -104,6 +107,7 @@ def compare(
         _answers(name, workdir, evaluator, features)
         for name, workdir in zip(names, workdirs, strict=True)
     ]
+    answers[1:] = [_in_order_of(answers[0], other) for other in answers[1:]]
     for other in answers[1:]:
         _check_same(answers[0], other)
     outcomes = [outcome(answer.logits, answer.label) for answer in answers]
@@ -150,7 +154,8 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
 
 def _answers(name: str, workdir: Path, wanted: str | None, features: Path | None) -> Answers:
     run = load_run(workdir)
-    chosen, evaluator = classification_of(run.experiment.evaluators, workdir, wanted)
+    chosen, configured = classification_of(run.experiment.evaluators, workdir, wanted)
+    evaluator = match_classes(configured, run.data_spec.class_names, chosen)
     store = FeatureStore.of(run, workdir, features) if features else None
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh, store=store)
@@ -166,8 +171,21 @@ def _answers(name: str, workdir: Path, wanted: str | None, features: Path | None
         label=np.asarray(rows[evaluator.label]),
         index=np.asarray(rows["_index"]),
         class_names=tuple(evaluator.data.source.info.class_names),
-        source=fingerprint(evaluator.data.source),
+        source=fingerprint(configured.data.source),
     )
+
+
+def _in_order_of(first: Answers, other: Answers) -> Answers:
+    """The answers of a run with its classes in the order of the first run's, by name."""
+    if set(other.class_names) != set(first.class_names):
+        return other
+    numbers = class_numbers(other.class_names, first.class_names, str(other.workdir))
+    if numbers is None or other.logits.shape[1] != len(numbers):
+        return other
+    log.warning("%s: classes are matched to those of %s by name", other.workdir, first.workdir)
+    label = np.asarray([*numbers, -1], other.label.dtype)[other.label]
+    logits = other.logits[:, np.argsort(numbers)]
+    return dataclasses.replace(other, logits=logits, label=label, class_names=first.class_names)
 
 
 def _cost(answers: Answers) -> dict[str, float]:

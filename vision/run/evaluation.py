@@ -10,6 +10,7 @@ import jax
 
 from vision.checkpoint.evaluations import StepEvaluation
 from vision.config.errors import UserError
+from vision.evaluate.class_names import match_classes
 from vision.evaluate.evaluator import Evaluator, Stopped, evaluate
 from vision.run.prepare import Prepared
 from vision.train.state import State
@@ -46,8 +47,14 @@ def evaluate_due(
     failed: dict[str, str] = {}
     for name, evaluator in evaluators.items():
         try:
+            classes = prepared.data_spec.class_names
             metrics, _ = evaluate(
-                evaluator, prepared.predict, state.averaged, step, prepared.mesh, stop=stop
+                match_classes(evaluator, classes, name),
+                prepared.predict,
+                state.averaged,
+                step,
+                prepared.mesh,
+                stop=stop,
             )
         except Stopped:
             return None

@@ -46,7 +46,9 @@ class TrainingData(Protocol):
 class InitialWeights(Protocol):
     """Where the model's variables come from before the first step, instead of chance."""
 
-    def load(self, model: Tower, variables: Mapping[str, Tree]) -> Mapping[str, Tree]:
+    def load(
+        self, model: Tower, variables: Mapping[str, Tree], class_names: tuple[str, ...] = ()
+    ) -> Mapping[str, Tree]:
         """Fills the variables of the model.
 
         Args:
@@ -54,6 +56,7 @@ class InitialWeights(Protocol):
           variables: its fresh ``params`` and ``model_state``, and as ``objective`` the parameters
             of the objective's other networks by their names: arrays on the mesh; the result has
             the same structure, shapes, dtypes and shardings.
+          class_names: of this run, in the order of its logits.
         """
         ...
 

@@ -50,7 +50,7 @@ def init_state(prepared: Prepared, abstract: State) -> State:
     state = random_state(step, prepared.batch, abstract, prepared.mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
     if (weights := experiment.init_from) is not None:
-        loaded = _load(experiment, weights, state)
+        loaded = _load(experiment, weights, state, prepared.data_spec.class_names)
 
         def fill(state: State, loaded: Mapping[str, Tree]) -> State:
             return step.init_state(_filled(state, loaded))
@@ -100,7 +100,9 @@ def _first_batch(prepared: Prepared) -> dict[str, jax.Array]:
         loader.close()
 
 
-def _load(experiment: Experiment, weights: InitialWeights, state: State) -> Mapping[str, Tree]:
+def _load(
+    experiment: Experiment, weights: InitialWeights, state: State, class_names: tuple[str, ...]
+) -> Mapping[str, Tree]:
     """See ``InitialWeights.load``."""
     model = experiment.model
     if model is None or _NETWORK not in state.params:
@@ -110,7 +112,7 @@ def _load(experiment: Experiment, weights: InitialWeights, state: State) -> Mapp
         "model_state": state.model_state.get(_NETWORK, {}),
         "objective": {k: tree for k, tree in state.params.items() if k != _NETWORK},
     }
-    loaded = load_together(lambda: weights.load(model, unfilled))
+    loaded = load_together(lambda: weights.load(model, unfilled, class_names))
     if cluster.is_main():
         for line in weights.remarks(_evaluations(experiment)):
             log.warning("init_from: %s", line)

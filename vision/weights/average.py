@@ -22,6 +22,7 @@ from vision.config.errors import UserError
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import nearest
 from vision.config.specs import differences, to_plain
+from vision.evaluate.class_names import match_classes
 from vision.evaluate.evaluator import evaluate
 from vision.parallel import cluster
 from vision.run.experiment import DataSpec
@@ -221,10 +222,11 @@ def _scorer(folder: Path, by: str) -> tuple[Callable[[Arrays], float], str]:
         raise AverageError(
             f"--average_by={by}: no evaluator {name!r}{nearest(name, [*evaluators])}"
         )
+    evaluator = match_classes(evaluators[name], run.data_spec.class_names, name)
 
     def score(arrays: Arrays) -> float:
         variables = variables_of(arrays, run.variables)
-        numbers, _ = evaluate(evaluators[name], run.predict, variables, run.step, run.mesh)
+        numbers, _ = evaluate(evaluator, run.predict, variables, run.step, run.mesh)
         if metric not in numbers:
             raise AverageError(
                 f"--average_by={by}: {name} gives no {metric!r}{nearest(metric, [*numbers])}"

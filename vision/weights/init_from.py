@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
 from collections.abc import Mapping
@@ -13,10 +14,14 @@ import numpy as np
 
 from vision.checkpoint.reading import flatten, load_state
 from vision.config.ranges import Regex, checked
+from vision.evaluate.class_names import ClassNamesError, class_numbers
 from vision.models.adapted import AdaptedTower
 from vision.models.dual import Dual
+from vision.run.experiment import DataSpec
+from vision.run.workdir import DATA_SPEC
 from vision.train.tower import Tower
 from vision.weights import cards, hub
+from vision.weights.artefact import LABELS
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
@@ -30,6 +35,8 @@ _SCHEMES = (*LIBRARIES, "workdir", "safetensors")
 _LOSS = "contrast"
 # Where a run keeps the average of its parameters, below their own names.
 _AVERAGE = "extra_state.ema."
+# The classifier of a tower.
+_HEAD = r"^params\.head\."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,7 +74,9 @@ class InitFrom:
             schemes = ", ".join(f"{name}:" for name in _SCHEMES)
             raise ValueError(f"source={self.source!r}, but it starts with one of {schemes}")
 
-    def load(self, model: Tower, variables: Mapping[str, Tree]) -> dict[str, Tree]:
+    def load(
+        self, model: Tower, variables: Mapping[str, Tree], class_names: tuple[str, ...] = ()
+    ) -> dict[str, Tree]:
         """The variables of a model, filled from the source.
 
         Args:
@@ -75,6 +84,8 @@ class InitFrom:
           variables: ``{"params": tree, "model_state": tree}`` of arrays, whose dtypes and
             shardings the result has; perhaps also ``objective``: by name, the other networks that
             an objective learns.
+          class_names: of this run. A head that is read from a run, or from a folder with
+            ``labels.json``, gives every class the logits of its name.
 
         Raises:
           WeightsError: the source cannot be read or does not fit.
@@ -91,7 +102,14 @@ class InitFrom:
         if learned and _is_dual(tower):
             target["objective"] = learned
         tensors, names, source = self._open(tower, target)
+        problem = ""
+        if self.head != "new" and any(re.search(_HEAD, name) for name in flatten(target)):
+            tensors, problem = self._matched_head(tensors, class_names)
+        if problem and self.head == "read":
+            raise WeightsError(f"{source}: {problem}; init_from.head='new' starts it anew")
         kept = self._kept(names, tensors, target)
+        if problem:
+            kept.setdefault(_HEAD, f"since {problem}")
         for pattern, why in kept.items():
             kept_names = [name for name in flatten(target) if re.search(pattern, name)]
             if not kept_names:
@@ -156,16 +174,47 @@ class InitFrom:
         kept = dict.fromkeys(self.kept, "as init_from.kept says")
         if fresh := _unfilled(names, target):
             kept[rf"^({'|'.join(map(re.escape, fresh))})$"] = "since the source has none"
-        head = r"^params\.head\."
         leaves = flatten(target)
-        if self.head == "read" or not any(re.search(head, name) for name in leaves):
+        if self.head == "read" or not any(re.search(_HEAD, name) for name in leaves):
             return kept
-        entries = [entry for entry in names.entries if re.search(head, entry.ours)]
+        entries = [entry for entry in names.entries if re.search(_HEAD, entry.ours)]
         if self.head == "new":
-            kept[head] = "since init_from.head is 'new'"
+            kept[_HEAD] = "since init_from.head is 'new'"
         elif problems := misfits(entries, tensors, leaves):
-            kept[head] = f"since {problems[0]}"
+            kept[_HEAD] = f"since {problems[0]}"
         return kept
+
+    def _matched_head(
+        self, tensors: Mapping[str, Tensor], class_names: tuple[str, ...]
+    ) -> tuple[Mapping[str, Tensor], str]:
+        """Tensors whose head has this run's classes in their order; or why it cannot have."""
+        head = [name for name in tensors if re.search(r"^params\.(model\.)?head\.", name)]
+        try:
+            numbers = class_numbers(class_names, self._class_names(), "this run")
+        except ClassNamesError as error:
+            return tensors, f"its head is of other classes: {error}"
+        if numbers is None or not head:
+            return tensors, ""
+        log.warning("%s: the head's classes are matched to this run's by name", self.source)
+        columns = {name: np.asarray(tensors[name][...])[..., list(numbers)] for name in head}
+        return {**tensors, **columns}, ""
+
+    def _class_names(self) -> tuple[str, ...]:
+        """Of the source, in the order of its logits; empty where it does not say."""
+        scheme, _, path = self.source.partition(":")
+        folder = Path(path.partition("@")[0] if scheme == "workdir" else path).expanduser()
+        if scheme == "workdir" and (folder / DATA_SPEC).exists():
+            return DataSpec.load(folder / DATA_SPEC).class_names
+        labels = (folder if folder.is_dir() else folder.parent) / LABELS
+        if scheme != "safetensors" or not labels.exists():
+            return ()
+        try:
+            names = json.loads(labels.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise WeightsError(f"{labels} cannot be read: {error}") from error
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise WeightsError(f"{labels} is not a list of class names")
+        return tuple(names)
 
 
 def _evaluated(

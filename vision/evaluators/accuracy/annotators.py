@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed, finite
@@ -36,6 +38,8 @@ class AnnotatorAgreement:
     k: NonEmpty[tuple[Positive[int], ...]] = (1, 3)
     weights: str = "weights"
     logits: str = "logits"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("weights",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
 from vision.config.ranges import Positive, checked
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
@@ -40,6 +42,8 @@ class Calibration:
     logits: str = "logits"
     label: str = "label"
     bins: Positive[int] = 15
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",), "fit_on": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and ``fit_on``.

@@ -19,6 +19,7 @@ from vision.config.ranges import NonNegative, Positive, checked
 from vision.config.schema import ConfigError, nearest
 from vision.data.source import DataError
 from vision.evaluate import metrics
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import ConfusionMatrix, Figure, Gallery, Picture
 from vision.evaluators.thumbnail import picture
@@ -66,6 +67,8 @@ class Classification:
     label: str = "label"
     image: str = "image"
     confusion_max_classes: int = 4096
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

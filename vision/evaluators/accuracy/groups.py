@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
 from vision.data.all_records import labels_of, names_of
 from vision.data.source import DataError, Source
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Gallery, Line, Picture
 from vision.evaluators.image_text.embeddings import Rows, embed
@@ -44,6 +46,8 @@ class GroupedAccuracy:
     label: str = "label"
     mistakes: int = 8
     image: str = "image"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.
@@ -116,6 +120,11 @@ class LongTail:
     tail_below: int = 20
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {
+        "data": ("label",),
+        "train": ("label",),
+    }
 
     def __post_init__(self) -> None:
         tail_split(np.zeros(1, np.int64), self.head_above, self.tail_below)

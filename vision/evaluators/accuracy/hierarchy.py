@@ -6,11 +6,13 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from vision.config.ranges import Positive, checked
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
@@ -50,6 +52,8 @@ class Hierarchical:
     at: tuple[Positive[int], ...] = (1, 5)
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and the file of ``paths``.

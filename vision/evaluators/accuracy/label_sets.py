@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from vision.config.ranges import Positive, checked
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
@@ -51,6 +52,11 @@ class LabelSets:
     logits: str = "logits"
     weights: Literal["uniform", "size"] = "uniform"
     largest: Positive[int] | None = None
+
+    trained_classes: ClassVar[TrainedClasses] = {
+        "data": ("labels", "label"),
+        "against": ("labels", "label"),
+    }
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and ``against``.

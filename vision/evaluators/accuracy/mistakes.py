@@ -7,11 +7,12 @@ import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure, Table
 from vision.evaluators.image_text.embeddings import embed
@@ -57,6 +58,8 @@ class Mistakes:
     problematic: str = "problematic"
     must_pass: str = "must_pass"
     logits: str = "logits"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label", "correct", "unclear")}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and the review.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
@@ -36,6 +38,8 @@ class MultiLabelClassification:
     labels: str = "labels"
     scores: str = "logits"
     threshold: float = 0.0
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("labels",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

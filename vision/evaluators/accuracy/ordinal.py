@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 
 from vision.config.ranges import checked
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
@@ -36,6 +37,8 @@ class Ordinal:
     data: EvaluationData
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

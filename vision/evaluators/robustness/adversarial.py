@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from vision.blocks.attack import Attack
 from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, checked
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import Rows
@@ -67,6 +68,8 @@ class Adversarial:
     logits: str = "logits"
     label: str = "label"
     seed: int = 0
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 
 from vision.config.ranges import Ge, Le, NonEmpty, Unique, checked, one_of
 from vision.data.ops.corruptions import CORRUPTIONS, Corruption
 from vision.data.pipeline import EvalData
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.robustness.perturbed import answers, last_uint8, with_op
@@ -68,6 +69,8 @@ class Corruptions:
     baseline: Literal["alexnet"] | Mapping[str, float] | None = "alexnet"
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def __post_init__(self) -> None:
         if isinstance(self.baseline, str):

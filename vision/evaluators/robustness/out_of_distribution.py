@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import numpy as np
 
 from vision.config.ranges import NonEmpty, checked, one_of
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import Rows, embed, fetched, finite
@@ -66,6 +67,8 @@ class OutOfDistribution:
     logits: str = "logits"
     features: str = "embedding"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"inside": ("label",), "fit_on": ("label",)}
 
     def __post_init__(self) -> None:
         if self.fit_on is None and set(self.scores) & set(_OF_FEATURES):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from vision.config.ranges import (
 from vision.data.ops.sliders import SLIDERS, Slider
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.robustness.perturbed import answers, last_uint8, with_op
@@ -66,6 +67,8 @@ class Severity:
     before: int | None = None
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and once for every slider and scale above 0.

@@ -15,6 +15,7 @@ import numpy as np
 from vision.config.ranges import MinLen, NonEmpty, Unique, checked
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.robustness.perturbed import Predictions, answers
@@ -69,6 +70,12 @@ class NaturalShift:
     classes: Mapping[str, Classes] = dataclasses.field(default_factory=dict)
     logits: str = "logits"
     label: str = "label"
+
+    @property
+    def trained_classes(self) -> TrainedClasses:
+        """All data whose labels are numbers of the run's classes: not the shifts of ``classes``."""
+        shifts = [f"shifted.{name}" for name in self.shifted if name not in self.classes]
+        return dict.fromkeys(("standard", *shifts), ("label",))
 
     def __post_init__(self) -> None:
         if "standard" in self.shifted:

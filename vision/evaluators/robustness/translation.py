@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from vision.config.ranges import NonEmpty, Positive, Unique, checked
 from vision.data.ops.geometry import CenterCrop
 from vision.data.ops.shift import Shift
 from vision.data.pipeline import EvalData
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.robustness.perturbed import answers, with_op
@@ -48,6 +50,8 @@ class Translation:
     cyclic: bool = False
     logits: str = "logits"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def __post_init__(self) -> None:
         if not self.cyclic and len(self._crops) != 1:
