@@ -27,6 +27,7 @@ import importlib.util
 import logging
 import re
 import sys
+import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -206,6 +207,11 @@ def load_described(modules: Mapping[str, Mapping[str, str]], workdir: Path) -> N
     for name, row in todo.items():
         file = Path(row["file"])
         check_outside(file, workdir)
+        if is_installed(file):
+            raise ModuleError(
+                f"{workdir} names {file} as a module beside its config, but it belongs to Python "
+                "or to an installed package: it is not run"
+            )
         if not file.is_file():
             raise ModuleError(
                 f"the config of {workdir} uses {name}, which was {file} and is gone; put it back "
@@ -230,6 +236,14 @@ def check_outside(file: Path, workdir: Path) -> None:
             f"{file} lies in the workdir {top}: no program is run from there; keep configs and "
             "their modules in a folder of their own"
         )
+
+
+def is_installed(file: Path) -> bool:
+    """Whether a file belongs to Python or to an installed package."""
+    folders = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    if {"site-packages", "dist-packages"} & set(file.parts):
+        return True
+    return any(file.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
 
 
 def digest(file: Path) -> str:

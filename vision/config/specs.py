@@ -278,7 +278,12 @@ def _override(node: Any, parts: list[str], text: str, where: str, source: str) -
 
 def modules_of(config: Any) -> set[str]:
     """Modules of the constructors that a config names."""
-    return {str(node[CONSTRUCTOR]).rpartition(".")[0] for _, node in _specs(config, "")}
+    return {path.rpartition(".")[0] for path in constructors_of(config)}
+
+
+def constructors_of(config: Any) -> list[str]:
+    """Import paths of the constructors that a config names."""
+    return [str(node[CONSTRUCTOR]) for _, node in _specs(config, "")]
 
 
 def with_constructors(config: Any, change: Callable[[str], str]) -> Any:

@@ -68,6 +68,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
         features=Path(features) if features else None,
         suite=_text(options, "suite"),
         overrides=None if options.config else options.overrides,
+        allow=(_text(options, "allow_modules") or "").split(",") if options.allow_modules else (),
     )
     results_by_name: Mapping[str, Mapping[str, Any]] = results["evaluators"]
     if cluster.is_main():

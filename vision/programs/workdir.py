@@ -8,7 +8,7 @@ import logging
 import math
 import platform
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import jax
 from vision.config.errors import UserError
 from vision.config.schema import ConfigError, nearest
 from vision.evaluate import figures
+from vision.evaluate.class_names import match_classes
 from vision.evaluate.evaluator import Evaluator, evaluate
 from vision.evaluators.features.store import FeatureStore
 from vision.parallel import cluster
@@ -39,6 +40,7 @@ def evaluate_workdir(
     features: Path | None = None,
     suite: str | None = None,
     overrides: Mapping[str, str] | None = None,
+    allow: Collection[str] = (),
 ) -> dict[str, Any]:
     """Runs evaluators on a checkpoint and writes ``out/evaluation.json``.
 
@@ -54,7 +56,7 @@ def evaluate_workdir(
         same weights on the same data; None keeps nothing.
       suite: name of a suite, see ``vision.programs.suite``; its members run beside those of the
         config. None for the config's alone.
-      overrides: changes of the config's evaluators, see ``vision.run.restore.load_run``.
+    run = load_run(workdir, step, overrides, allow)
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
@@ -63,7 +65,7 @@ def evaluate_workdir(
     Raises:
       UserError: no run in ``workdir``, no evaluators, or none of a name.
     """
-    run = load_run(workdir, step, overrides)
+    run = load_run(workdir, step, overrides, allow)
     evaluators: dict[str, Evaluator | Missing] = dict(run.experiment.evaluators or {})
     if suite is not None:
         evaluators |= members(suite, run, workdir)
@@ -99,6 +101,7 @@ def _result(
     try:
         if isinstance(evaluator, Missing):
             raise ConfigError(evaluator.reason)
+        evaluator = match_classes(evaluator, run.data_spec.class_names, name)
         numbers, drawn = evaluate(
             evaluator, run.predict, run.variables, run.step, run.mesh, store=store
         )

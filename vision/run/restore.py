@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,10 @@ def restore_or_init(
 
 
 def load_run(
-    workdir: Path, step: int | None = None, overrides: Mapping[str, str] | None = None
+    workdir: Path,
+    step: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+    allow: Collection[str] = (),
 ) -> Run:
     """Reads a checkpoint of a workdir: the newest valid one, or that of ``step``.
 
@@ -85,13 +88,14 @@ def load_run(
       step: of the checkpoint; None for the newest valid one.
       overrides: changes of its config, see ``vision.config.specs.override``:
         ``{"evaluators.test.data.batch_size": "64"}``.
+      allow: see ``read_config``.
 
     Raises:
       WorkdirError: not the workdir of a run.
       ConfigError: overrides that do not fit.
       CheckpointError: no valid checkpoint, or none of that step.
     """
-    config: Any = read_config(workdir)
+    config: Any = read_config(workdir, allow)
     for key, text in (overrides or {}).items():
         override(config, key, text, source=str(workdir / "config.json"))
     check(config, str(workdir / "config.json"))

@@ -6,6 +6,7 @@ import fcntl
 import json
 import logging
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -15,6 +16,7 @@ from vision.checkpoint.identity import CONFIG, remember_earlier
 from vision.config import config_files
 from vision.config.errors import UserError
 from vision.config.specs import (
+    constructors_of,
     differences,
     from_plain,
     modules_of,
@@ -23,6 +25,7 @@ from vision.config.specs import (
     with_constructors,
     with_defaults,
 )
+from vision.config.trusted import check_constructors, check_modules
 from vision.parallel import cluster
 
 DATA_SPEC = "run.json"
@@ -116,7 +119,7 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
     if path.exists() and not accept_config_change and _holds_checkpoints(workdir):
         named = modules_of(from_plain(_read(path)))
         gone = {name: row for name, row in before.items() if name in named}
-        stored = _config_of(workdir, {**gone, **now})
+        stored = _config_of(workdir, {**gone, **now}, modules_of(config))
         changed = differences(to_plain(stored), json.loads(to_json(config)))
         if changed:
             lock.close()
@@ -143,24 +146,32 @@ def _holds_checkpoints(workdir: Path) -> bool:
     return any(next(workdir.glob(name), None) is not None for name in names)
 
 
-def read_config(workdir: Path) -> ml_collections.ConfigDict:
+def read_config(workdir: Path, allow: Collection[str] = ()) -> ml_collections.ConfigDict:
     """The resolved config that a workdir was made with, in the names and defaults of today.
+
+    The workdir may come from anybody: see ``vision.config.trusted`` for what it can name.
 
     Runs the modules that lay beside its config file, from where they lay; says so when one has
     changed since.
 
+    Args:
+      workdir: folder of a run.
+      allow: packages, beside ours and the config's own, whose constructors may be called.
+
     Raises:
       WorkdirError: no workdir of a run, or a damaged file in it.
       ModuleError: a module beside the config file is gone.
+      ConfigError: a constructor that is not trusted.
     """
     if not (workdir / CONFIG).exists():
         raise WorkdirError(f"{workdir} is not the workdir of a run: it has no {CONFIG}")
-    return _config_of(workdir, _modules(workdir))
+    return _config_of(workdir, _modules(workdir), allow)
 
 
-def _config_of(workdir: Path, modules: dict[str, dict[str, str]]) -> ml_collections.ConfigDict:
+def _config_of(
+    workdir: Path, modules: dict[str, dict[str, str]], allow: Collection[str] = ()
+) -> ml_collections.ConfigDict:
     config_files.recipes_importable()
-    config_files.load_described(modules, workdir)
 
     def placed(path: str) -> str:
         parts = path.split(".")
@@ -169,7 +180,12 @@ def _config_of(workdir: Path, modules: dict[str, dict[str, str]]) -> ml_collecti
                 return config_files.own_name(path, Path(row["folder"]))
         return path
 
-    return with_defaults(with_constructors(from_plain(_read(workdir / CONFIG)), placed))
+    config = with_constructors(from_plain(_read(workdir / CONFIG)), placed)
+    constructors = constructors_of(config)
+    check_modules(constructors, workdir, allow)
+    config_files.load_described(modules, workdir)
+    check_constructors(constructors, workdir, allow)
+    return with_defaults(config)
 
 
 def _modules(workdir: Path) -> dict[str, dict[str, str]]:

@@ -1,0 +1,112 @@
+"""Which constructors a file that may come from anybody, such as ``config.json``, can name.
+
+A workdir or an exported folder is data: reading one must not run code of its maker's choice.
+Constructors in it are classes of ``vision``, ``configs``, ``papers``, of modules that the run's
+config file named (``modules.json``, see ``vision.config.config_files``) or that stand on the
+user's own import path, and functions there that are annotated to return such a class. Installed
+packages and Python's own modules are refused, ``optax`` excepted, unless the user allows them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import sys
+import typing
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from vision.config.config_files import is_installed, is_own
+from vision.config.hints import resolved
+from vision.config.old_names import current_path
+from vision.config.schema import ConfigError, locate
+
+OURS = ("vision", "configs", "papers")
+_PACKAGES = ("optax",)  # of which only what makes its own classes
+
+
+def check_modules(
+    paths: Iterable[str], workdir: Path, allow: Collection[str] = (), file: str = "config.json"
+) -> None:
+    """Checks the modules of constructors; none of them is imported.
+
+    Args:
+      paths: as ``file`` has them; modules beside a config file by their names with the place.
+      workdir: folder of ``file``.
+      allow: names of packages or modules that the user trusts.
+      file: for messages.
+
+    Raises:
+      ConfigError: a module that is not trusted; names it.
+    """
+    for path in paths:
+        module = current_path(path).rpartition(".")[0]
+        if not _is_trusted(module, workdir, allow):
+            raise ConfigError(
+                f"{workdir / file} names the constructor {path!r}, of a module that is neither "
+                "ours nor the config's own: it is not imported. If you trust this file, allow it "
+                f"by --allow_modules={module.partition('.')[0] or path}"
+            )
+
+
+def check_constructors(
+    paths: Iterable[str], workdir: Path, allow: Collection[str] = (), file: str = "config.json"
+) -> None:
+    """Checks constructors whose modules ``check_modules`` has passed; none of them is called.
+
+    Raises:
+      ConfigError: one that is no class of a trusted module, nor a function that makes one.
+    """
+    for path in paths:
+        constructor, module = locate(path), current_path(path).rpartition(".")[0]
+        if not _is_allowed(module, allow) and not _makes_objects(constructor, module):
+            raise ConfigError(
+                f"{workdir / file} names {path!r}, which is no class of ours or the config's own, "
+                "nor a function that is annotated to make one: it is not called"
+            )
+
+
+def _is_trusted(module: str, workdir: Path, allow: Collection[str]) -> bool:
+    top = module.partition(".")[0]
+    if top in (*OURS, *_PACKAGES) or is_own(module) or _is_allowed(module, allow):
+        return True
+    if not top or top in sys.stdlib_module_names or top in sys.builtin_module_names:
+        return False
+    try:
+        found = importlib.util.find_spec(top)  # does not import a module at the top
+    except (ImportError, ValueError):
+        return False
+    places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
+    files = [Path(place).resolve() for place in places if place and place != "namespace"]
+    return bool(files) and not any(
+        is_installed(file) or file.is_relative_to(workdir.resolve()) for file in files
+    )
+
+
+def _is_allowed(module: str, allow: Collection[str]) -> bool:
+    return any(module == name or module.startswith(f"{name}.") for name in allow)
+
+
+def _makes_objects(constructor: Any, module: str) -> bool:
+    """Whether it is a class, or a function that returns one, of the same package or of ours."""
+    packages = (*OURS, *_PACKAGES, module.partition(".")[0])
+    if isinstance(constructor, type):
+        return _package(constructor) in packages
+    if not inspect.isfunction(constructor) or _package(constructor) not in packages:
+        return False
+    annotation = inspect.signature(constructor).return_annotation
+    if annotation is inspect.Signature.empty:
+        return False
+    return _is_class_of(resolved(annotation, constructor), packages)
+
+
+def _is_class_of(hint: Any, packages: tuple[str, ...]) -> bool:
+    arguments = [a for a in typing.get_args(hint) if a not in (Ellipsis, type(None))]
+    if arguments:
+        return all(_is_class_of(argument, packages) for argument in arguments)
+    return isinstance(hint, type) and _package(hint) in packages
+
+
+def _package(thing: Any) -> str:
+    return str(getattr(thing, "__module__", "")).partition(".")[0]
