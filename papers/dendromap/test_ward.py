@@ -77,6 +77,21 @@ def test_the_worst_subgroup_is_the_planted_one() -> None:
     assert sorted(held.tolist()) == list(range(150, 180))
 
 
+def test_points_without_a_class_are_no_mistakes() -> None:
+    """A cluster without labels is not the worst; a share is over those that have one."""
+    centres = np.repeat(np.eye(8) * 10, 30, axis=0)
+    points = centres + np.random.default_rng(0).normal(size=centres.shape)
+    cluster = np.arange(240) // 30
+    right, labelled = (cluster != 5) & (cluster != 2), cluster != 5
+    node, share = worst_subgroup(ward(points), right, 20, labelled)
+    tree = ward(points)
+    order, start = tree.order()
+    assert set(cluster[order[start[node] : start[node] + tree.count[node]]].tolist()) == {2}
+    assert share == 0
+    with pytest.raises(UserError, match="19 of them labelled"):
+        worst_subgroup(tree, right, 20, np.arange(240) < 19)
+
+
 def test_wrong_input_is_named() -> None:
     with pytest.raises(UserError, match="row 1 are not finite"):
         ward(np.asarray([[1.0], [np.nan]]))

@@ -37,7 +37,7 @@ from vision.run.restore import load_run
 SIDE_PX = 32
 COLUMNS = 32  # thumbnails in a row of a sheet
 SAMPLE = 2048
-LEAST = 20  # images of a subgroup
+LEAST = 20  # labelled images of a subgroup
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,6 +67,13 @@ class Images:
                 raise UserError(
                     f"{name} has {len(value):,} entries for {len(self.features):,} features"
                 )
+            if name != "keys" and value is not None:
+                array = np.asarray(value)
+                if array.ndim != 1 or array.dtype.kind not in "iu":
+                    raise UserError(
+                        f"{name} is {array.dtype}{list(array.shape)}; a class number per record, "
+                        "int (N,), is needed"
+                    )
 
 
 def write_dendromap(images: Images, out: Path, *, title: str = "Images by likeness") -> Path:
@@ -105,8 +112,9 @@ def _map(images: Images, tree: Tree, order: np.ndarray, start: np.ndarray) -> Ma
         "perSheet": COLUMNS * COLUMNS,
         "worst": None,
     }
-    if correct is not None and n >= LEAST:
-        data["worst"] = worst_subgroup(tree, correct, LEAST)[0]
+    labelled = None if images.labels is None else np.asarray(images.labels) >= 0
+    if correct is not None and labelled is not None and labelled.sum() >= LEAST:
+        data["worst"] = worst_subgroup(tree, correct, LEAST, labelled)[0]
     style = "".join(
         f".sheet{i}{{background-image:url(data:image/jpeg;base64,{sheet})}}"
         for i, sheet in enumerate(sheets)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from vision.data.prompts import (
 from vision.data.source import DataError
 from vision.data.tokenizers import Prefixed
 from vision.evaluate.figures import ConfusionMatrix, Curve
-from vision.evaluators.image_text.zero_shot import MultilingualZeroShot, ZeroShot
+from vision.evaluators.image_text.zero_shot import MultilingualZeroShot, ZeroShot, classify
 
 NAMES = ("cat", "dog", "gnu", "yak", "emu", "ibis", "newt")
 TEMPLATES = ("a {}.", "two {}s on a {c}", "{}")
@@ -122,11 +123,40 @@ def test_prompts_can_have_the_prefix_of_a_source() -> None:
 
 
 def test_ties_go_to_the_earlier_class() -> None:
+    bank = bank_of(NAMES[:2], PLAIN)[[0, 1, 1]]
+    label, image = images(30, bank, noise=0)
+    best, rank = classify(np.asarray(image, np.float32), label, np.asarray(bank, np.float32))
+    np.testing.assert_array_equal(best, np.minimum(label, 1))
+    np.testing.assert_array_equal(rank, label == 2)
+
+
+def test_two_classes_of_one_name_are_refused() -> None:
+    """The second could never win, and would take the place of the first's accuracy."""
     label, image = images(30, bank_of(NAMES[:3], PLAIN), noise=0)
-    given = data(image=image, label=label)
-    got = run(ZeroShot(given, TOKENIZER, class_names=("cat", "dog", "dog")))
-    assert got["accuracy/cat"] == 1
-    assert got["top1"] == (label < 2).mean()
+    evaluator = ZeroShot(data(image=image, label=label), TOKENIZER)
+    names = ("crane", "dog", "crane ")
+    with pytest.raises(DataError, match="classes 0 and 2 are both called 'crane '"):
+        run(dataclasses.replace(evaluator, class_names=names))
+
+
+def test_a_name_is_put_in_once() -> None:
+    """Also where it has braces of its own."""
+    assert fill("a {} of {c}", "set {c} {}") == "a set {c} {} of set {c} {}"
+    assert fill("{c}", "{}") == "{}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "\ufeff# comments\na photo of a {}.\n\n{c}\n",
+        '\ufeff["a photo of a {}.", "{c}"]',
+        '\n ["a photo of a {}.",\n "{c}"]\n',
+    ],
+)
+def test_a_templates_file_with_a_byte_order_mark_a_comment_or_json(tmp_path, text) -> None:
+    file = tmp_path / "templates.txt"
+    file.write_text(text, encoding="utf-8")
+    assert load_templates(str(file)) == ("a photo of a {}.", "{c}")
 
 
 def test_broken_images_are_wrong_and_counted() -> None:

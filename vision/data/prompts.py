@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ SHORT = (
 NAME = ("{}",)
 """The class name alone."""
 
-_PLACES = ("{}", "{c}")
+_PLACES = re.compile(r"\{c?\}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,19 +48,16 @@ def check_templates(templates: Sequence[str], where: str = "templates") -> None:
     if not templates:
         raise DataError(f"{where} holds no template; give one such as {PLAIN[0]!r}")
     for template in templates:
-        if not isinstance(template, str) or not any(
-            placeholder in template for placeholder in _PLACES
-        ):
+        if not isinstance(template, str) or not _PLACES.search(template):
             raise DataError(
                 f"{where}: {template!r} has no placeholder: put {{}} where the class name belongs"
             )
 
 
 def fill(template: str, name: str) -> str:
-    """The template with ``name`` in every place ``{}`` or ``{c}``; other braces stay."""
-    for placeholder in _PLACES:
-        template = name.join(template.split(placeholder))
-    return template
+    """The template with ``name`` in every place ``{}`` or ``{c}``; other braces stay, also those
+    of the name."""
+    return _PLACES.sub(lambda _: name, template)
 
 
 def prompts(templates: Sequence[str], names: Sequence[str]) -> list[str]:
@@ -74,7 +72,10 @@ def prompts(templates: Sequence[str], names: Sequence[str]) -> list[str]:
 
 
 def check_names(names: Sequence[str], where: str = "class names") -> None:
-    """Raises DataError where there are no names, or one is no text or empty."""
+    """Raises DataError where there are no names, or one is no text, empty or there twice.
+
+    Of two classes with one name, whose prompts are equal, the second could never win.
+    """
     if not names:
         raise DataError(
             f"{where}: there are none; give class_names, or a source whose info has them"
@@ -82,17 +83,24 @@ def check_names(names: Sequence[str], where: str = "class names") -> None:
     for position, name in enumerate(names):
         if not isinstance(name, str) or not name.strip():
             raise DataError(f"{where}: name {position} is {name!r}, not a name")
+    first: dict[str, int] = {}
+    for position, name in enumerate(names):
+        if (other := first.setdefault(name.strip(), position)) != position:
+            raise DataError(
+                f"{where}: classes {other} and {position} are both called {name!r}, which prompts "
+                "cannot tell apart; give class_names such as 'crane (bird)' and 'crane (machine)'"
+            )
 
 
 def load_templates(path: str) -> tuple[str, ...]:
-    """Templates from a file: one per line, or a JSON list (``.json``).
+    """Templates from a file: one per line, or a JSON list (``.json``, or text that begins with [).
 
-    Empty lines and those that begin with ``#`` are comments.
+    Of lines, empty ones and those that begin with ``#`` are comments. A byte order mark is skipped.
 
     Raises:
       DataError: no such file, not UTF-8 or not JSON, no template, or one without a place.
     """
-    if path.endswith(".json"):
+    if path.endswith(".json") or _text(path).lstrip().startswith("["):
         templates = read_json(path)
         if not isinstance(templates, list):
             raise DataError(f"{path}: holds {type(templates).__name__}, not a list of templates")
@@ -178,7 +186,7 @@ def read_json(path: str) -> Any:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -138,7 +138,13 @@ class Classification:
                     f"Classification needs {name!r} from the objective's predict; it gives "
                     f"{', '.join(sorted(outputs)) or 'nothing'}"
                 )
-        return jax.eval_shape(measure, variables, batch), outputs["logits"].shape[-1]
+        shapes = [tuple(outputs[name].shape) for name in ("logits", "log_probabilities")]
+        if len(shapes[0]) != 2 or shapes[0] != shapes[1] or shapes[0][0] != len(batch["_mask"]):
+            raise ValueError(
+                f"Classification needs logits and log_probabilities (B, K); predict gives "
+                f"{shapes[0]} and {shapes[1]} for a batch of {len(batch['_mask'])}"
+            )
+        return jax.eval_shape(measure, variables, batch), shapes[0][1]
 
     def _check_labels(self, totals: _Totals, num_classes: int) -> None:
         if count := totals.bad_labels.compute():

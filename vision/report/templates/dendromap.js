@@ -13,12 +13,15 @@
   const parents = new Int32Array(top + 1).fill(-1);
   data.children.forEach((pair, i) => pair.forEach((child) => { parents[child] = data.leaves + i; }));
 
-  const wrong = new Int32Array(total + 1);
+  // Points without a class (-1) are neither right nor wrong, and no class of their own.
+  const wrong = new Int32Array(total + 1), labelled = new Int32Array(total + 1);
   for (let i = 0; i < total; i++) {
-    const miss = data.predictions !== null && data.predictions[i] !== data.labels[i];
-    wrong[i + 1] = wrong[i] + miss;
+    const has = data.labels !== null && data.labels[i] >= 0;
+    labelled[i + 1] = labelled[i] + has;
+    wrong[i + 1] = wrong[i] + (has && data.predictions !== null && data.predictions[i] !== data.labels[i]);
   }
   const errors = (node) => wrong[last(node)] - wrong[data.start[node]];
+  const known = (node) => labelled[last(node)] - labelled[data.start[node]];
   let root = top;
   let hits = null;  // running sum of what was found
 
@@ -77,15 +80,17 @@
   }
 
   function main(node) {
-    if (!data.labels) return null;
+    if (!data.labels || !known(node)) return null;
     const counts = new Map();
-    for (let i = data.start[node]; i < last(node); i++) counts.set(data.labels[i], (counts.get(data.labels[i]) ?? 0) + 1);
+    for (let i = data.start[node]; i < last(node); i++) {
+      if (data.labels[i] >= 0) counts.set(data.labels[i], (counts.get(data.labels[i]) ?? 0) + 1);
+    }
     return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
   }
 
   function describe(node) {
     const parts = [write(data.count[node])], most = main(node);
-    if (most) parts.push(`${name(most[0])} ${Math.round((100 * most[1]) / data.count[node])}%`);
+    if (most) parts.push(`${name(most[0])} ${Math.round((100 * most[1]) / known(node))}%`);
     if (data.predictions) parts.push(`${write(errors(node))} wrong`);
     if (hits) parts.push(`${write(hits[last(node)] - hits[data.start[node]])} found`);
     return parts.join(" · ");
@@ -93,10 +98,11 @@
 
   function colour(node) {
     const shade = at("shade").value;
-    if (shade === "error") return `rgb(var(--wrong) / ${Math.min(1, 2 * errors(node) / data.count[node]).toFixed(3)})`;
+    if (shade === "error") return `rgb(var(--wrong) / ${Math.min(1, 2 * errors(node) / Math.max(1, known(node))).toFixed(3)})`;
     if (shade !== "class") return "";
     const most = main(node);
-    return `hsl(${(most[0] * 137.508) % 360} 65% 50% / ${(0.2 + 0.7 * most[1] / data.count[node]).toFixed(3)})`;
+    if (!most) return "";
+    return `hsl(${(most[0] * 137.508) % 360} 65% 50% / ${(0.2 + 0.7 * most[1] / known(node)).toFixed(3)})`;
   }
 
   function draw() {
