@@ -13,6 +13,8 @@ import pytest
 
 from tests.evaluators.linear_dual import data
 from vision.blocks.attack_rules import APGD, PGD, CarliniWagner, fgsm
+from vision.data import ops
+from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import evaluate
 from vision.evaluate.figures import Curve
@@ -199,3 +201,31 @@ def test_bad_arguments():
         adversarial("fgsm", target="all")
     with pytest.raises(ValueError, match="examples is 0"):
         adversarial("fgsm", examples=0)
+
+
+def test_mean_and_std_that_ops_contradict_are_refused() -> None:
+    """They are known from the ops; a wrong pair would attack other images than the model sees."""
+    source = images().source
+    half = EvalData(source, 8, ops=(ops.ValueRange(-1, 1),), threads=0)
+    attacks = {"fgsm": fgsm(0.1)}
+    Adversarial(half, attacks, mean=(0.5,), std=(0.5,))
+    Adversarial(half, attacks, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    for wrong in ({}, {"mean": (0.5,)}, {"mean": (0.5,), "std": (0.25,)}):
+        with pytest.raises(ValueError, match=r"data\.ops normalise with mean=\(0\.5,\)"):
+            Adversarial(half, attacks, **wrong)
+    imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    three = EvalData(source, 8, ops=(ops.ValueRange(), ops.Normalize(*imagenet)), threads=0)
+    Adversarial(three, attacks, mean=imagenet[0], std=imagenet[1])
+    with pytest.raises(ValueError, match="set these"):
+        Adversarial(three, attacks, mean=(0.5,), std=(0.25,))
+
+
+@pytest.mark.parametrize("make", [fgsm, PGD, APGD, Square])
+def test_a_radius_on_the_scale_of_bytes_is_refused(make: Any) -> None:
+    with pytest.raises(ValueError, match=r"eps=8: pixels are in 0\.\.1.*8 / 255"):
+        make(eps=8)
+
+
+def test_an_epsilon_on_the_scale_of_bytes_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"pixels are in 0\.\.1"):
+        Adversarial(images(), {"fgsm": fgsm(0.1)}, epsilons=(8.0,))

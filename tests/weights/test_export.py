@@ -4,6 +4,7 @@ import ast
 import functools
 import io
 import json
+import math
 from pathlib import Path
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 from PIL import Image
 
 from vision.blocks.adapters import Lora
+from vision.blocks.scale import Scale
 from vision.checkpoint.reading import flatten
 from vision.checkpoint.store import Checkpoints, CheckpointStore
 from vision.config import specs as configs
@@ -32,7 +34,7 @@ from vision.train.tower import forward, initialise
 from vision.weights import cards, serve_artefact
 from vision.weights.artefact import LABELS, PROGRAM
 from vision.weights.configs import config_of
-from vision.weights.export import export, library_tensors, main
+from vision.weights.export import as_used, export, library_tensors, main
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Preprocessing
@@ -302,3 +304,15 @@ def test_bad_commands(workdir, tmp_path):
     with pytest.raises(WeightsError, match="--dtype=int8"):
         main([f"--workdir={workdir}", f"--output={tmp_path}", "--dtype=int8"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_scale_is_exported_as_the_run_used_it():
+    """The parameter may lie beyond its bound: CLIP's is ln 100."""
+    learned = {"log_scale": np.float32(4.7088), "bias": np.float32(1)}
+    clamped = as_used(Scale(), learned)
+    assert float(clamped["log_scale"]) == np.float32(math.log(100))
+    assert float(np.exp(clamped["log_scale"])) == pytest.approx(float(Scale().value(learned)))
+    assert clamped["bias"] == 1
+    assert float(as_used(Scale(), {"log_scale": np.float32(2)})["log_scale"]) == 2
+    free = as_used(Scale(10.0, None), learned)
+    assert float(free["log_scale"]) == np.float32(4.7088)

@@ -45,6 +45,9 @@ class PGD:
     uses_gradient: ClassVar[bool] = True
     settles: ClassVar[bool] = False
 
+    def __post_init__(self) -> None:
+        check_radius(self.eps, self.norm)
+
     @property
     def moves(self) -> int:
         return self.steps
@@ -122,6 +125,9 @@ class APGD:
 
     uses_gradient: ClassVar[bool] = True
     settles: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_radius(self.eps, self.norm)
 
     @property
     def moves(self) -> int:
@@ -330,3 +336,12 @@ def difference_of_logits_ratio(logits: jax.Array, label: jax.Array, targeted: bo
     top = jax.lax.top_k(logits, least)[0]
     spread = top[:, 0] - ((top[:, 2] + top[:, 3]) / 2 if targeted else top[:, 2])
     return -margins(logits, label, targeted) / (spread + 1e-12)
+
+
+def check_radius(eps: float, norm: Norm) -> None:
+    """Raises ValueError for a radius that no two images in 0..1 are apart, such as 8 of 255."""
+    if norm == "linf" and eps > 1:
+        raise ValueError(
+            f"eps={eps}: pixels are in 0..1, so no linf radius is above 1; on the scale of 0..255 "
+            f"it is eps={eps:g} / 255"
+        )

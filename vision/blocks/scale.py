@@ -19,9 +19,9 @@ class Scale:
 
     Attributes:
       initial: initial value: 1/0.07 for CLIP and FILIP, 10 for SigLIP, 1 for ALIGN.
-      maximum: the scale never exceeds it (CLIP: 100); None for no bound. Gradients that
-        would increase it further are zeroed, others pass, as if the parameter were clipped after
-        every update.
+      maximum: the scale never exceeds it (CLIP: 100); None for no bound. Gradients that would
+        increase it further are zeroed, others pass. CLIP clips the parameter after every update;
+        here it may lie beyond the bound, by an update or its momentum, and takes longer to return.
       learned: False keeps ``initial``.
       form: what is learned: ``log_scale`` a with scale = exp(a) (CLIP, SigLIP), or
         ``temperature`` sigma with scale = 1 / sigma (ALIGN), which then needs a maximum.

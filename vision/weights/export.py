@@ -15,6 +15,7 @@ The folder holds
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +25,7 @@ import jax
 import ml_dtypes
 import numpy as np
 
+from vision.blocks.scale import Scale
 from vision.checkpoint.commands import exported
 from vision.checkpoint.reading import flatten
 from vision.config.cli import UsageError, parse, run_main, whole_number
@@ -32,6 +34,7 @@ from vision.models.adapted import AdaptedTower, merged
 from vision.models.dual import Dual
 from vision.models.posemb import sincos2d
 from vision.models.vit import ViT
+from vision.objectives.contrast import Contrast
 from vision.run.restore import Run, load_run
 from vision.run.workdir import read_config, write_text
 from vision.train.state import digest
@@ -187,7 +190,21 @@ def _plain_model(run: Run) -> tuple[Any, dict[str, Tree]]:
         except ValueError as error:
             raise WeightsError(str(error)) from error
     objective = {k: tree for k, tree in variables.params.items() if k != "model"}
+    if isinstance(run.experiment.objective, Contrast) and "contrast" in objective:
+        criterion: Any = run.experiment.objective.criterion
+        objective["contrast"] = as_used(criterion.scale, objective["contrast"])
     return model, {**trees, "objective": objective}
+
+
+def as_used(scale: Scale, learned: Mapping[str, Any]) -> dict[str, Any]:
+    """The learned parameters of a loss with the bound on the scale applied, as training does.
+
+    The parameter itself may lie beyond the bound, which only this code applies when it is read.
+    """
+    if "log_scale" not in learned or scale.maximum is None:
+        return dict(learned)
+    highest = np.float32(math.log(scale.maximum))
+    return {**learned, "log_scale": np.minimum(np.asarray(learned["log_scale"]), highest)}
 
 
 def _plain_config(workdir: Path, run: Run) -> Any:

@@ -18,6 +18,7 @@ from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import Rows
 from vision.evaluators.robustness.attacks import Kept, Target, Victim, attacked, clean
 from vision.metrics.arrays import class_indices
+from vision.weights.preprocessing import normalisation
 
 _FORMAT = 1
 
@@ -74,12 +75,30 @@ class Adversarial:
     def __post_init__(self) -> None:
         if len(self.mean) != len(self.std):
             raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
+        self._check_normalisation()
         if self.epsilons and not any(map(_has_radius, self.attacks.values())):
             raise ValueError(f"epsilons: none of {', '.join(self.attacks)} has a radius eps")
         if len(set(map(_text, self.epsilons))) < len(self.epsilons):
             raise ValueError(f"epsilons={self.epsilons}: some are the same to six digits")
         if clash := {name for name in self.attacks if name in self._swept()}:
             raise ValueError(f"attacks: {clash.pop()!r} is what epsilons call one of theirs")
+
+    def _check_normalisation(self) -> None:
+        """``data.ops`` say mean and std already; other ones would attack other images."""
+        known = normalisation(getattr(self.data, "ops", ()))
+        if known is None:
+            return
+        size = max(len(x) for x in (self.mean, self.std, *known))
+        given, stated = (
+            [tuple(x) * size if len(x) == 1 else tuple(x) for x in pair]
+            for pair in ((self.mean, self.std), known)
+        )
+        same_size = all(len(x) == size for x in (*given, *stated))
+        if not same_size or not np.allclose(given, stated, atol=2e-4):
+            raise ValueError(
+                f"mean={self.mean} and std={self.std}, but data.ops normalise with "
+                f"mean={known[0]} and std={known[1]}: set these"
+            )
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

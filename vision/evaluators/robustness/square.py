@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.attack import AttackState, Memory, Norm, length, margins, project, rows
+from vision.blocks.attack_rules import check_radius
 from vision.config.ranges import Finite, Gt, Le, NonNegative, Positive, checked
 
 # After these shares of the queries the area of a square is halved.
@@ -45,6 +46,9 @@ class Square:
 
     uses_gradient: ClassVar[bool] = False
     settles: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        check_radius(self.eps, self.norm)
 
     @property
     def moves(self) -> int:
