@@ -210,6 +210,7 @@ def test_mean_and_std_that_ops_contradict_are_refused() -> None:
     attacks = {"fgsm": fgsm(0.1)}
     Adversarial(half, attacks, mean=(0.5,), std=(0.5,))
     Adversarial(half, attacks, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
+    wrong: Any
     for wrong in ({}, {"mean": (0.5,)}, {"mean": (0.5,), "std": (0.25,)}):
         with pytest.raises(ValueError, match=r"data\.ops normalise with mean=\(0\.5,\)"):
             Adversarial(half, attacks, **wrong)

@@ -15,6 +15,7 @@ import uuid
 from collections.abc import Iterator
 from typing import IO, Any
 
+from vision.config.repeated import first_repeated
 from vision.data.source import DataError
 
 _BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -107,9 +108,8 @@ def expand(paths: str | tuple[str, ...]) -> tuple[str, ...]:
             expanded += matches
     if not expanded:
         raise DataError("no files are given")
-    if len(set(expanded)) < len(expanded):
-        twice = next(path for path in expanded if expanded.count(path) > 1)
-        raise DataError(f"{twice}: is given twice; its records would be there twice")
+    if (repeated := first_repeated(expanded)) is not None:
+        raise DataError(f"{repeated}: is given twice; its records would be there twice")
     return tuple(expanded)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vision.config.repeated import first_repeated
 from vision.data.source import DataError
 
 PLAIN = ("a photo of a {}.",)
@@ -162,9 +163,8 @@ def _classes(where: str, indices: list[Any], names: list[Any], count: int) -> Cl
     for index in indices:
         if type(index) is not int or index < 0 or (count and index >= count):
             raise DataError(f"{where}: {index!r} is no class; they are 0..{count - 1}")
-    if len(set(indices)) != len(indices):
-        twice = next(index for index in indices if indices.count(index) > 1)
-        raise DataError(f"{where} names class {twice} twice")
+    if (repeated := first_repeated(indices)) is not None:
+        raise DataError(f"{where} names class {repeated} twice")
     check_names(names, where)
     return Classes(tuple(indices), tuple(names))
 

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vision.config.errors import UserError
+from vision.config.repeated import first_repeated
 from vision.config.schema import nearest
 
 log = logging.getLogger(__name__)
@@ -50,12 +51,10 @@ def class_numbers(
     if not names or not trained or names == trained:
         return None
     for owner, listed in ((source, names), ("the run", trained)):
-        if len(set(listed)) < len(listed):
-            counts = {name: listed.count(name) for name in listed}
-            repeated = next(name for name, count in counts.items() if count > 1)
+        if (repeated := first_repeated(listed)) is not None:
             raise ClassNamesError(
                 f"{source} and the run have different classes, which cannot be matched by name: "
-                f"{owner} has {counts[repeated]} classes called {repeated!r}"
+                f"{owner} has {listed.count(repeated)} classes called {repeated!r}"
             )
     number = {name: i for i, name in enumerate(trained)}
     if unknown := [name for name in names if name not in number]:

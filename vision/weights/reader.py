@@ -18,6 +18,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from vision.config.repeated import first_repeated
 from vision.weights.mapping import Tensor, WeightsError
 
 # As in the format: 100 MB is more than any list of tensors needs.
@@ -42,7 +43,10 @@ _DTYPES: Mapping[str, Any] = {
 # Of archives: zipfile on damaged ones (BadZipFile; zlib.error and EOFError within a member), on
 # encrypted ones and kinds of compression that it does not have (both RuntimeError); NumPy on what
 # is no array (ValueError).
-_UNREADABLE = (OSError, ValueError, RuntimeError, EOFError, zlib.error, zipfile.BadZipFile)
+_UNREADABLE = (
+    *(OSError, ValueError, RuntimeError, EOFError, MemoryError),
+    *(zlib.error, zipfile.BadZipFile),
+)
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _INDEX = "model.safetensors.index.json"
 # What timm, transformers and open_clip call the file in a folder, in the order of preference.
@@ -247,9 +251,7 @@ def _are_counts(values: Any) -> bool:
 
 def _json_object(text: bytes, path: Path) -> dict[str, Any]:
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        names = [name for name, _ in pairs]
-        if len(set(names)) != len(names):
-            repeated = next(name for name in names if names.count(name) > 1)
+        if (repeated := first_repeated(name for name, _ in pairs)) is not None:
             raise WeightsError(f"{path}: {repeated} is described twice")
         return dict(pairs)
 
@@ -299,6 +301,9 @@ def _open_npz(path: Path) -> Weights:
     tensors = {}
     try:
         with zipfile.ZipFile(path) as archive:
+            names = [info.filename.removesuffix(".npy") for info in archive.infolist()]
+            if (repeated := first_repeated(names)) is not None:
+                raise WeightsError(f"{path}: {repeated} is there twice")
             for info in archive.infolist():
                 tensors[info.filename.removesuffix(".npy")] = _member(path, archive, info)
     except _UNREADABLE as error:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from vision.config.ranges import NonEmpty, checked
+from vision.config.repeated import first_repeated
 from vision.data import files
 from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
@@ -194,9 +195,8 @@ class Relabel(Selected):
 
     def __post_init__(self) -> None:
         old = [name for name, _ in self.mapping]
-        twice = [name for name in old if old.count(name) > 1]
-        if twice:
-            raise ValueError(f"mapping: {twice[0]!r} occurs twice")
+        if (repeated := first_repeated(old)) is not None:
+            raise ValueError(f"mapping: {repeated!r} occurs twice")
         unknown = {name for _, name in self.mapping} - set(self._names)
         if unknown:
             raise ValueError(f"mapping: {sorted(unknown)[0]!r} is not among class_names")
@@ -219,7 +219,8 @@ class Relabel(Selected):
                 f"{info.name}: the mapping leaves out {len(left_out)} classes, first "
                 f"{left_out[0]!r}; map them, or set unmapped='drop'"
             )
-        new = [self._names.index(mapping[n]) if n in mapping else -1 for n in info.class_names]
+        number = {name: i for i, name in enumerate(self._names)}
+        new = [number[mapping[n]] if n in mapping else -1 for n in info.class_names]
         return np.asarray([*new, -1], np.int32)
 
     @functools.cached_property

@@ -11,6 +11,7 @@ import io
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from vision.config.repeated import first_repeated
 from vision.data import files
 from vision.data.cells import Cell, as_text, from_json, is_missing
 from vision.data.columns import Column
@@ -254,9 +255,8 @@ class Manifest:
             for cells in lines:
                 if header is None:
                     header = cells
-                    twice = [name for name in header if header.count(name) > 1]
-                    if twice:
-                        raise DataError(f"{self._place(line)}: two columns {twice[0]!r}")
+                    if (name := first_repeated(header)) is not None:
+                        raise DataError(f"{self._place(line)}: two columns {name!r}")
                 elif len(cells) == len(header):
                     yield line, dict(zip(header, cells, strict=True))
                 elif cells:

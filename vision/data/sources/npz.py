@@ -5,15 +5,25 @@ from __future__ import annotations
 import dataclasses
 import functools
 import zipfile
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from vision.config.repeated import first_repeated
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
 from vision.data.table import fields_only
+
+# Of archives: zipfile on damaged ones (BadZipFile; zlib.error and EOFError within a member), on
+# encrypted ones (RuntimeError) and kinds of compression that it lacks (NotImplementedError, which
+# is a RuntimeError); NumPy on what is no array (ValueError) or announces more than there is memory.
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, RuntimeError, MemoryError),
+    *(zlib.error, zipfile.BadZipFile),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,13 +51,17 @@ class Npz:
     def _records(self) -> Arrays:
         try:
             with np.load(self.path, allow_pickle=False) as file:
+                if not isinstance(file, np.lib.npyio.NpzFile):
+                    raise DataError(f"{self.path}: a single array, and no .npz of several")
+                if (repeated := first_repeated(file.files)) is not None:
+                    raise DataError(f"{self.path}: the array {repeated!r} is there twice")
                 if missing := sorted(set(self.features) - set(file.files)):
                     raise DataError(
                         f"{self.path} has no array {missing[0]!r}; it has {', '.join(file.files)}"
                     )
                 arrays = {name: file[name] for name in self.features or file.files}
             return Arrays(arrays, self.path, self.class_names)
-        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise DataError(
                 f"{self.path}: no readable .npz of equally long arrays: {error}"
             ) from error

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Annotated
 
 from vision.config.ranges import Ge, NonEmpty, checked
+from vision.config.repeated import first_repeated
 from vision.data.tokenize import TokenRows
 
 UNKNOWN = 3
@@ -36,7 +37,7 @@ class WordTokenizer(TokenRows):
             if not _WORDS.fullmatch(word) or word != word.lower():
                 raise ValueError(f"words: {word!r} is not one word in lower case")
         if len(set(self.words)) < len(self.words):
-            twice = next(word for word in self.words if self.words.count(word) > 1)
+            twice = first_repeated(self.words)
             raise ValueError(f"words: {twice!r} is given twice")
 
     def __repr__(self) -> str:
