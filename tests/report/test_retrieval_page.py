@@ -316,7 +316,7 @@ REFUSED: dict[str, tuple[str, Any, str, int, str]] = {
     "start": ("/api/gallery?start=-1", None, "", 400, "start: must be"),
     "count": ("/api/gallery?count=9999", None, "", 400, "count: must be"),
     "no image": ("/image/30", None, "", 404, "no image 30"),
-    "huge": ("/image/" + "9" * 300, None, "", 404, "no image"),
+    "huge": ("/image/" + "9" * 300, None, "", 400, "whole number"),
     "up": ("/image/../../etc/passwd", None, "", 404, "Not Found"),
     "encoded": ("/image/..%2f..%2fetc%2fpasswd", None, "", 404, "Not Found"),
     "dotfile": ("/config.json", None, "", 404, "Not Found"),

@@ -21,7 +21,7 @@ from vision.data.tokenize import Tokenizer, content, room
 from vision.evaluate.evaluator import Predict, context
 from vision.evaluators.image_text.embeddings import embed
 from vision.parallel.mesh import BATCH_AXES
-from vision.report.retrieval_pictures import Given, Prepare
+from vision.report.retrieval_pictures import MAX_UPLOAD_PIXELS, Given, Prepare
 from vision.run.restore import Run
 from vision.train.tower import forward
 
@@ -197,7 +197,7 @@ class Index:
             features = self._embed(Arrays({"text": ids[None]}, "sentence"), (), "text/")
             query = dataclasses.replace(query, text=features, ids=ids, cut=cut)
         if encoded:
-            record = self.prepare.record(encoded)
+            record = self.prepare.record(encoded, MAX_UPLOAD_PIXELS)
             features = self._embed(Given((record,)), self.data.ops, "image/")
             query = dataclasses.replace(query, image=features)
         elif image is not None:

@@ -17,6 +17,8 @@ from vision.data.source import DataError, Source, SourceInfo
 from vision.evaluators.thumbnail import thumbnail
 
 MAX_PIXELS = 40_000_000
+# Of a query from anybody, whose pixels take some 20 bytes each while they are resized.
+MAX_UPLOAD_PIXELS = 16_000_000
 SEEN_PX = 320
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -65,7 +67,7 @@ class Prepare:
                 problem = problem or error
         raise problem or DataError(f"{source.info.name}: the source has no records")
 
-    def record(self, encoded: bytes) -> dict[str, Any]:
+    def record(self, encoded: bytes, max_pixels: int = MAX_PIXELS) -> dict[str, Any]:
         """A record with the picture in ``encoded``, a JPEG or PNG.
 
         A source of files gets the file. A source of arrays gets pixels, and where its ops do not
@@ -78,7 +80,7 @@ class Prepare:
             raise DecodeError(f"neither JPEG nor PNG: it starts with {encoded[:8]!r}")
         own = self.record_of[self.feature]
         if isinstance(own, bytes | bytearray):
-            decode(encoded, max_pixels=MAX_PIXELS)
+            decode(encoded, max_pixels=max_pixels)
             return {**self.record_of, self.feature: encoded}
         own = np.asarray(own)
         if own.dtype != np.uint8 or own.ndim not in (2, 3) or own.shape[2:] not in ((), (1,), (3,)):
@@ -87,7 +89,7 @@ class Prepare:
                 "beside uint8 pictures, grey or RGB"
             )
         grey = own.shape[2:] != (3,)
-        pixels = decode(encoded, mode="grey" if grey else "rgb", max_pixels=MAX_PIXELS)
+        pixels = decode(encoded, mode="grey" if grey else "rgb", max_pixels=max_pixels)
 
         def given(pixels: np.ndarray) -> dict[str, Any]:
             pixels = pixels.reshape(*pixels.shape[:2], *own.shape[2:])

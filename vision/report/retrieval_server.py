@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
+import re
 import socket
 import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import urlsplit
 
 import jax
 import numpy as np
@@ -34,15 +34,18 @@ except ImportError as error:
 
 from vision.config.errors import UserError
 from vision.data.source import DataError
+from vision.report.connections import LimitedConnection
 from vision.report.retrieval_index import Index, Query, Ranked
-from vision.report.retrieval_pictures import MAX_PIXELS, kind_of
+from vision.report.retrieval_pictures import MAX_UPLOAD_PIXELS, kind_of
 
 MAX_SENTENCE = 1000
 MAX_JSON = 16 * 1024
 MAX_UPLOAD = 8 * 2**20
 MAX_K = 100
-LIMITS = {"sentence": MAX_SENTENCE, "upload": MAX_UPLOAD, "pixels": MAX_PIXELS, "k": MAX_K}
+LIMITS = {"sentence": MAX_SENTENCE, "upload": MAX_UPLOAD, "pixels": MAX_UPLOAD_PIXELS, "k": MAX_K}
 _BODY_S = 20.0
+# A ``Host`` header (RFC 9110): an address in brackets, or a name or address; perhaps a port.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _WAITING = 8
 _COSINES = 600_000  # in one answer
 
@@ -61,7 +64,7 @@ def application(index: Index, page: str, policy: str, host: str = "127.0.0.1") -
         routes=[
             Route("/", service.root),
             Route("/favicon.ico", service.icon),
-            Route("/image/{image:int}", service.image),
+            Route("/image/{image}", service.image),
             Route("/api/gallery", service.gallery),
             Route("/api/search", service.search, methods=["POST"]),
         ],
@@ -76,10 +79,9 @@ def allowed(name: str, host: str) -> bool:
     It does to ``host`` and ``localhost`` and to addresses: loopback ones only where it is bound to
     loopback. Other names could be pointed here by whoever owns them (DNS rebinding).
     """
-    try:
-        hostname = urlsplit(f"//{name}").hostname or ""
-    except ValueError:
+    if (parts := _HOST.fullmatch(name)) is None:
         return False
+    hostname = (parts[1] or parts[2]).lower()
     if hostname in ("localhost", host):
         return True
     try:
@@ -131,7 +133,7 @@ def server(app: Any) -> uvicorn.Server:
     config = uvicorn.Config(
         app,
         loop="asyncio",
-        http="h11",
+        http=LimitedConnection,
         ws="none",
         lifespan="off",
         log_level="warning",
@@ -161,7 +163,7 @@ class _Service:
         return Response(status_code=204)
 
     async def image(self, request: Request) -> Response:
-        image = request.path_params["image"]
+        image = _number(request.path_params["image"], "image", 0, 2**31)
         if image >= len(self._index):
             raise HTTPException(404, f"no image {image}; there are {len(self._index)}")
         png = self._pictures.get(image)
@@ -190,7 +192,7 @@ class _Service:
         elif kind in ("image/jpeg", "image/png"):
             params = dict(request.query_params)
             k = params.get("k", "24")
-            asked = _checked_query({**params, "k": int(k) if k.isascii() and k.isdecimal() else k})
+            asked = _checked_query({**params, "k": _number(k, "k", 1, MAX_K)})
             if asked["image"] is not None:
                 raise HTTPException(400, "image: a body that is a picture takes its place")
             encoded = await _body(request, MAX_UPLOAD, "a picture")
@@ -327,7 +329,7 @@ def _parsed(body: bytes) -> Any:
 async def _body(request: Request, most: int, what: str) -> bytes:
     too_large = HTTPException(413, f"{what} has at most {most} bytes")
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > most:
+    if not length.isdecimal() or len(length) > 12 or int(length) > most:
         raise too_large
     parts, size = [], 0
     try:
@@ -378,7 +380,9 @@ class _Guard:
         headers = dict(scope["headers"])
         name, origin = (headers.get(key, b"").decode("latin-1") for key in (b"host", b"origin"))
         app = self._app
-        if not allowed(name, self._host):
+        if _HOST.fullmatch(name) is None:
+            app = JSONResponse({"error": f"Host: {name[:100]!r} is no name or address"}, 400)
+        elif not allowed(name, self._host):
             app = JSONResponse({"error": f"this server does not answer to {name[:100]!r}"}, 421)
         elif origin and origin not in (f"http://{name}", f"https://{name}"):
             app = JSONResponse({"error": f"requests from {origin[:100]} are refused"}, 403)
