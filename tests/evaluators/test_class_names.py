@@ -53,7 +53,7 @@ def folder(root: Path, names: tuple[str, ...], each: int = 2) -> Folder:
 
 def data_of(source: Any) -> EvalData:
     decode = (ops.Decode(mode="grey"),)
-    return EvalData(source, batch_size=2, ops=decode, threads=0)
+    return EvalData(source, batch_size=8, ops=decode, threads=0)
 
 
 def measured(evaluator: Any) -> dict[str, Any]:
@@ -84,7 +84,7 @@ def test_fewer_classes_are_mapped(tmp_path):
 def test_tables_too(tmp_path):
     folder(tmp_path, ("2", "10"))
     rows = "".join(f"{name}/0.png,{name}\n" for name in ("10", "2"))
-    (tmp_path / "labels.csv").write_text("path,label\n" + rows)
+    (tmp_path / "labels.csv").write_text("image,label\n" + rows)
     source = Manifest(str(tmp_path / "labels.csv"), {"label": ClassLabel()})
     assert measured(match_classes(Classification(data_of(source)), TRAINED))["top1"] == 1
 

@@ -50,9 +50,10 @@ class Npz:
     @functools.cached_property
     def _records(self) -> Arrays:
         try:
-            with np.load(self.path, allow_pickle=False) as file:
-                if not isinstance(file, np.lib.npyio.NpzFile):
-                    raise DataError(f"{self.path}: a single array, and no .npz of several")
+            loaded = np.load(self.path, allow_pickle=False)
+            if not isinstance(loaded, np.lib.npyio.NpzFile):
+                raise DataError(f"{self.path}: a single array, and no .npz of several")
+            with loaded as file:
                 if (repeated := first_repeated(file.files)) is not None:
                     raise DataError(f"{self.path}: the array {repeated!r} is there twice")
                 if missing := sorted(set(self.features) - set(file.files)):
