@@ -22,8 +22,8 @@ _OTHER_NAMES = {
 
 
 def did_you_mean(specs: Iterable[tuple[str, Any]], key: str) -> str:
-    """``; did you mean config.data.batch_size?``: where a config has a value of this name, or of
-    ours for it; empty where it has none.
+    """``; did you mean config.data.batch_size?``: the places nearest to the root where a config has
+    a value of this name, or of ours for it; empty where it has none.
 
     Args:
       specs: path and node of every spec of the config.
@@ -31,8 +31,12 @@ def did_you_mean(specs: Iterable[tuple[str, Any]], key: str) -> str:
     """
     name = _OTHER_NAMES.get(key, key)
     paths = [f"{path}.{name}" if path else name for path, node in specs if name in node]
-    paths.sort(key=lambda path: (path.startswith("evaluators"), path.count(".")))
-    shown = " or ".join(f"config.{path}" for path in paths[:3])
+
+    def distance(path: str) -> tuple[bool, int]:
+        return path.startswith("evaluators"), path.count(".")
+
+    nearest = min(map(distance, paths), default=None)
+    shown = " or ".join(f"config.{path}" for path in paths if distance(path) == nearest)
     return f"; did you mean {shown}?" if shown else ""
 
 

@@ -232,7 +232,7 @@ def override(
     if not parts:
         raise ConfigError("--config. needs a key, for example --config.seed=1")
     where = f"--config.{path}={text}"
-    if parts[0] not in config and (near := did_you_mean(_specs(config, ""), parts[-1])):
+    if len(parts) == 1 and path not in config and (near := did_you_mean(_specs(config, ""), path)):
         raise ConfigError(f"{where}: {source} has no config.{path}{near}")
     config[parts[0]] = _override(config, parts, text, where, source)[parts[0]]
 
