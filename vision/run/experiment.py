@@ -11,7 +11,7 @@ import ml_collections
 
 from vision.checkpoint.store import Checkpoints
 from vision.config.hints import CONSTRUCTOR, is_spec
-from vision.config.ranges import Ge, Lt, Positive
+from vision.config.ranges import Ge, Lt, Positive, checked
 from vision.config.schema import ConfigError, locate, nearest
 from vision.config.specs import validate
 from vision.evaluate.evaluator import BatchIterator, Evaluator
@@ -70,6 +70,7 @@ class InitialWeights(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Experiment:
     """One experiment: everything ``train.py`` and ``evaluate.py`` need.
 
