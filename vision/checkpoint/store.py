@@ -281,7 +281,10 @@ class CheckpointStore:
         self._settle()
         if self._starter:
             self._starter.shutdown()
-        self._manager.close()
+        try:
+            self._manager.close()
+        except Exception as error:  # of a save under way; it must not hide why the run ends
+            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
         if self._emptying:
             self._emptying.join()
         if self._leader:
