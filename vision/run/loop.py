@@ -33,7 +33,7 @@ from vision.run.restore import restore_or_init
 from vision.run.setup import RunSetup
 from vision.run.signals import Signals, catch_signals
 from vision.run.trace import Trace
-from vision.run.workdir import DATA_SPEC, open_workdir
+from vision.run.workdir import DATA_SPEC, WorkdirError, open_workdir
 from vision.train.state import State
 
 # Steps in flight before the host waits for the oldest: enough to hide dispatch, and a bound on
@@ -183,7 +183,9 @@ class _Loop:
         )
 
     def close(self) -> None:
-        self.journal.flush(sync=False)
+        with contextlib.suppress(WorkdirError):  # then the files are another run's
+            self.lock.check()
+            self.journal.flush(sync=False)
         self.loader.close()
 
     def run(self, signals: Signals, profile_steps: int = 0) -> Outcome:
