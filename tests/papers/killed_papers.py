@@ -141,7 +141,7 @@ def main(references: list[str]) -> None:
     importlib.import_module("vision.run.loop")
     found = {}
     for reference in references:
-        importlib.import_module("configs." + reference.partition(":")[0].replace("/", "."))
+        importlib.import_module(f"papers.{reference.partition(':')[0]}.config")
         with tempfile.TemporaryDirectory() as folder:
             # The same path, since a stage's config names the folders of earlier ones.
             workdir = Path(folder) / "w"
