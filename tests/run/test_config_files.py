@@ -53,7 +53,7 @@ def in_a_new_process(workdir: Path) -> Any:
     """What ``build(read_config(workdir))`` is to a process that never saw the config file."""
     code = (
         "import sys; from pathlib import Path\n"
-        "from vision.core import config\n"
+        "from vision.config import specs as config\n"
         "from vision.run.workdir import read_config\n"
         "print(config.build(read_config(Path(sys.argv[1]))))"
     )

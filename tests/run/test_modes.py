@@ -17,27 +17,27 @@ from typing import Literal
 
 from tests.run.test_modes import imported
 from vision.config.specs import Config, spec
-from vision.train.optim import Rule
+from vision.train.optim import ParameterRule
 
 
 def get_config(folder: str = "images", decay: float = 1.0) -> Config:
-    return spec(Rule, pattern=folder, weight_decay=decay)
+    return spec(ParameterRule, pattern=folder, weight_decay=decay)
 
 
 def small(rival: Literal["", "cutmix", "plain"] = "", sizes: int | tuple[int, ...] = 8) -> Config:
-    return spec(Rule, pattern=f"small {rival} {sizes}")
+    return spec(ParameterRule, pattern=f"small {rival} {sizes}")
 
 
 def needy(count: int) -> Config:
-    return spec(Rule, pattern=str(count))
+    return spec(ParameterRule, pattern=str(count))
 
 
 def helper(x):
-    return spec(Rule, pattern="no mode")
+    return spec(ParameterRule, pattern="no mode")
 
 
 def _hidden() -> Config:
-    return spec(Rule, pattern="no mode")
+    return spec(ParameterRule, pattern="no mode")
 
 
 def broken() -> Config:
@@ -45,11 +45,11 @@ def broken() -> Config:
 """
 PLAIN = """
 from vision.config.specs import Config, spec
-from vision.train.optim import Rule
+from vision.train.optim import ParameterRule
 
 
 def get_config(width: int = 1):
-    return spec(Rule, pattern=str(width))
+    return spec(ParameterRule, pattern=str(width))
 
 
 def small() -> Config:
@@ -140,7 +140,9 @@ def test_a_first_word_that_fits_nothing(tmp_path: Path):
 
 
 def test_guesses_about_spec():
-    with pytest.raises(ConfigError, match=r"spec\(Rule, pattern=...\): arguments need names"):
+    with pytest.raises(
+        ConfigError, match=r"spec\(ParameterRule, pattern=...\): arguments need names"
+    ):
         c.spec(ParameterRule, "kernel")
     with pytest.raises(ConfigError, match=r"takes a class or function first, not str 'vision"):
         c.spec("vision.models.vit.ViT")  # pyright: ignore[reportArgumentType]

@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from papers.plain_mamba.plain_mamba import PlainMamba
 
+from papers.plain_mamba.method import PlainMamba
 from papers.teen.cosine_head import CosineHead
 from tests.models.tower_cases import abstract_variables
 from vision.checkpoint.reading import flatten

@@ -6,8 +6,7 @@ the schema: a key it does not have, a value of another type or a missing argumen
 names the key, the place and the nearest valid key, before anything is compiled.
 
 A config file defines ``get_config()``, which returns ``spec(Experiment, ...)``, and more such
-functions where it has variants: ``--config=configs/x.py:small,rival=cutmix`` calls
-``small(rival="cutmix")`` (``vision.config.modes``).
+functions for its variants: ``--config=x.py:small,n=2`` calls ``small(n=2)``, see ``config.modes``.
 """
 
 from __future__ import annotations

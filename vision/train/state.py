@@ -64,7 +64,7 @@ def digest(tree: Tree) -> str:
     return total.hexdigest()
 
 
-def seed_key(seed: int) -> jax.Array:
+def seed_key(seed: int | jax.Array) -> jax.Array:
     return jax.random.key_data(jax.random.key(seed))
 
 

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from vision.config.ranges import NonNegative, Positive, checked
+from vision.config.ranges import Positive, checked
 from vision.train.accumulate import loss_and_gradient
 from vision.train.flops import count, without_recomputation
 from vision.train.objective import Batch, Context, Objective, Variables
@@ -64,7 +64,7 @@ class Step:
       batch_ops: applied to every training batch before the loss, on the device.
       batch_shapes: draws the shape of a step's batch after ``batch_ops``; None for one shape.
       ema: keep a parameter average as ``extra_state["ema"]``.
-      seed: of all randomness in the step.
+      seed: of all randomness in the step; a traced integer where many networks are trained at once.
       accumulate: number of micro-batches that the gradient of a batch is computed in, to save
         memory: see ``vision.train.accumulate``. Batch ops run on the whole batch.
       skip_nonfinite: where the loss or the norm of its gradient is not finite, the state stays
@@ -78,7 +78,7 @@ class Step:
     batch_ops: tuple[BatchOp, ...] = ()
     batch_shapes: BatchShapes | None = None
     ema: Ema | None = None
-    seed: NonNegative[int] = 0
+    seed: int | jax.Array = 0
     accumulate: Positive[int] = 1
     skip_nonfinite: bool = False
 
