@@ -85,7 +85,8 @@ def test_tables_too(tmp_path):
     folder(tmp_path, ("2", "10"))
     rows = "".join(f"{name}/0.png,{name}\n" for name in ("10", "2"))
     (tmp_path / "labels.csv").write_text("image,label\n" + rows)
-    source = Manifest(str(tmp_path / "labels.csv"), {"label": ClassLabel()})
+    column = ClassLabel(names=("2", "10"))
+    source = Manifest(str(tmp_path / "labels.csv"), {"label": column})
     assert measured(match_classes(Classification(data_of(source)), TRAINED))["top1"] == 1
 
 

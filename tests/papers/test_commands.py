@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.papers.tree import finish, header, repository
+from tests.papers.example_tree import finish, header, repository
 from vision.config.cli import run_main
 from vision.papers import __main__ as program
 from vision.papers import discover

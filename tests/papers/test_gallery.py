@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.papers.tree import MEASURED, header, repository, result
+from tests.papers.example_tree import MEASURED, header, repository, result
 from vision.papers import chart, discover, document, gallery
 from vision.papers.discover import Entry, PaperError
 from vision.papers.ledger import ROOT

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.papers.tree import header, repository, result
+from tests.papers.example_tree import header, repository, result
 from tests.report.browser import CONTRAST, Browser, browser_in, needs_browser
 from vision.papers import discover, gallery
 from vision.papers.results import Measured, Side, write

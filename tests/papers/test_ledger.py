@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.papers.tree import CLAIM, MEASURED, finish, header, repository, result
+from tests.papers.example_tree import CLAIM, MEASURED, finish, header, repository, result
 from vision.papers.ledger import dependencies, depends, faults
 from vision.papers.results import Measured, ResultError, Side, read, write
 

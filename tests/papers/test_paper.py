@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.papers.tree import header, repository, result
+from tests.papers.example_tree import header, repository, result
 from vision.config import config_files
 from vision.config import specs as config
 from vision.config.schema import ConfigError

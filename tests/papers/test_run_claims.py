@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.papers.tree import finish, header, repository, result
+from tests.papers.example_tree import finish, header, repository, result
 from vision.papers.discover import PaperError, all_papers
 from vision.papers.ledger import ROOT, fault
 from vision.papers.results import read, write

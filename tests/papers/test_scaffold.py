@@ -14,7 +14,11 @@ from vision.papers import discover, scaffold
 from vision.papers.discover import PaperError
 from vision.papers.ledger import ROOT, dependencies
 
-TRAIN = ("--config.total=2 steps", "--config.evaluators=None")
+TRAIN = (
+    "--config.total=2 steps",
+    "--config.optimizer.schedule.warmup=0 steps",
+    "--config.evaluators=None",
+)
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:

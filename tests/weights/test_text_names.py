@@ -206,7 +206,7 @@ def test_segments():
     assert np.abs(plain - ones).max() > 1e-3
     with pytest.raises(ValueError, match="segment_ids are for a tower with segments"):
         run(BERT(segments=0), params, ids, segment_ids=ids)
-    with pytest.raises(ValueError, match="segments=-1"):
+    with pytest.raises(ValueError, match="segments is -1"):
         BERT(segments=-1)
 
 

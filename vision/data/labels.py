@@ -86,7 +86,11 @@ def _difference(name: str, other: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Vocabulary:
-    """Class names in label order, and the index of the name in a cell."""
+    """Class names in label order, and the index of the name in a cell.
+
+    Attributes:
+      names: each once.
+    """
 
     names: tuple[str, ...]
 
