@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 from tests.changed import changed_files, chosen_tests
-from tests.papers.tree import repository
+from tests.papers.example_tree import repository
 
 
 def tree(root: Path) -> Path:
