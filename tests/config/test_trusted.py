@@ -104,3 +104,7 @@ def test_the_user_can_allow_a_package(tmp_path):
     check_constructors(["numpy.float32"], tmp_path, allow=["numpy"])
     with pytest.raises(ConfigError, match="numpyx"):
         check_modules(["numpyx.float32"], tmp_path, allow=["numpy"])
+
+
+def test_a_cached_function_is_judged_by_what_it_returns(tmp_path):
+    check_constructors(["configs.parts.small_dual.pairs", "configs.parts.drawn.records"], tmp_path)

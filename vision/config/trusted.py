@@ -93,12 +93,13 @@ def _makes_objects(constructor: Any, module: str) -> bool:
     packages = (*OURS, *_PACKAGES, module.partition(".")[0])
     if isinstance(constructor, type):
         return _package(constructor) in packages
-    if not inspect.isfunction(constructor) or _package(constructor) not in packages:
+    function = inspect.unwrap(constructor)  # under functools.cache, say
+    if not inspect.isfunction(function) or _package(function) not in packages:
         return False
-    annotation = inspect.signature(constructor).return_annotation
+    annotation = inspect.signature(function).return_annotation
     if annotation is inspect.Signature.empty:
         return False
-    return _is_class_of(resolved(annotation, constructor), packages)
+    return _is_class_of(resolved(annotation, function), packages)
 
 
 def _is_class_of(hint: Any, packages: tuple[str, ...]) -> bool:
