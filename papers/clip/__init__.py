@@ -6,4 +6,7 @@ PAPER = Paper(
     card=28,
     tags=("image-text", "zero-shot"),
     headline="76.2 % zero-shot on ImageNet with ViT-L/14 at 336 px, as a supervised ResNet-50.",
+    without={
+        "method.py": "the loss is vision.objectives.contrast.Contrast",
+    },
 )

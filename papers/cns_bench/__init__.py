@@ -9,4 +9,7 @@ PAPER = Paper(
         "More than 40 classifiers under growing nuisances; their ranking changes with the "
         "shift and its scale."
     ),
+    without={
+        "method.py": "a protocol: the evaluator is vision.evaluators.robustness.severity",
+    },
 )

@@ -8,4 +8,7 @@ PAPER = Paper(
     headline=(
         "ResNet-50 on ImageNet: 21.40 % error against 23.68 %; CIFAR-100, PyramidNet-200: 14.47 %."
     ),
+    without={
+        "method.py": "the method is vision.data.batch_ops.CutMix",
+    },
 )

@@ -9,4 +9,7 @@ PAPER = Paper(
     card=157,
     tags=("exploration", "visualisation"),
     headline=("In a user study of 20 people preferred over a grid of t-SNE (number unconfirmed)."),
+    without={
+        "config.py": "nothing is trained: it draws the images of any run",
+    },
 )

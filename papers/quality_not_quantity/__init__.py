@@ -8,4 +8,8 @@ PAPER = Paper(
     card=153,
     tags=("image-text", "robustness", "data"),
     headline=("Which web source is robust depends on the shift; mixing sources dilutes the best."),
+    without={
+        "method.py": "a protocol: the metric is vision.metrics.robustness.fit_robustness_line",
+        "config.py": "the claim fits logistic regressions and trains no network",
+    },
 )

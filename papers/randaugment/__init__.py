@@ -6,4 +6,7 @@ PAPER = Paper(
     card=179,
     tags=("augmentation",),
     headline="EfficientNet-B7 85.0 % on ImageNet; ResNet-50 76.3 to 77.6 % (unconfirmed).",
+    without={
+        "method.py": "the method is vision.data.ops.RandAugment",
+    },
 )

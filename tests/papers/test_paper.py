@@ -15,6 +15,7 @@ from vision.config import specs as config
 from vision.config.schema import ConfigError
 from vision.papers import Paper, discover
 from vision.papers.discover import PaperError
+from vision.papers.ledger import ROOT
 from vision.papers.results import ResultError, write
 
 GIVEN: dict[str, Any] = {
@@ -64,6 +65,8 @@ def test_a_wrong_field_is_named(change: dict[str, Any], words: str, tmp_path: Pa
         ),
         (header().replace("card=3, ", ""), "lacks card"),
         (header().replace("card", "crad"), "no field crad; title, year, card"),
+        (header(without={"method": "a protocol"}), "without: 'method': 'a protocol' is not one of"),
+        (header(without={"method.py": ""}), "without: 'method.py': '' is not one of"),
     ],
 )
 def test_a_wrong_header_is_named(source: str, words: str, tmp_path: Path):
@@ -162,3 +165,16 @@ def test_looking_at_papers_imports_no_jax():
         "sys.exit('jax' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_part_that_is_missing_has_its_reason(tmp_path: Path):
+    folder = repository(tmp_path)
+    assert discover.read_folder(folder).unexplained == ["result.json"]
+    reasons = {"result.json": "not run yet", "config.py": "nothing is trained"}
+    (folder / "__init__.py").write_text(header(without=reasons))
+    assert discover.read_folder(folder).unexplained == ["config.py"]  # it is there
+
+
+def test_every_paper_has_its_parts_or_says_why_not():
+    wrong = {e.slug: e.unexplained for e in discover.all_papers(ROOT) if e.unexplained}
+    assert not wrong

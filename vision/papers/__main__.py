@@ -90,6 +90,7 @@ def show(arguments: list[str]) -> int:
         f"the authors report: {paper.headline}",
         "",
         *(f"{word}: {_from_here(path)}" for word, path in entry.files.items()),
+        *(f"no {part}: {reason}" for part, reason in paper.without.items()),
     ]
     if result is not None:
         lines += ["", f"claim: {result.claim}", f"outcome: {result.outcome}"]

@@ -15,7 +15,7 @@ from typing import Any
 from vision.config import config_files
 from vision.config.errors import UserError
 from vision.papers.ledger import CLAIM, RESULT
-from vision.papers.paper import Paper
+from vision.papers.paper import PARTS, Paper
 from vision.papers.results import Result, read
 
 OUTCOMES = ("held", "not held", "none")
@@ -57,6 +57,11 @@ class Entry:
         """A file of the folder; None where it is not there."""
         path = self.folder / name
         return path if path.is_file() else None
+
+    @property
+    def unexplained(self) -> list[str]:
+        """Parts that the folder lacks without a reason, and those it has against what it says."""
+        return [part for part in PARTS if (part in self.paper.without) == bool(self.file(part))]
 
     @property
     def files(self) -> dict[str, Path]:
@@ -155,7 +160,7 @@ def read_paper(path: Path) -> Paper:
             raise PaperError(f"{where}: PAPER.{keyword.arg} = {said} is no literal") from error
     if call.args:
         raise PaperError(f"{path}:{call.lineno}: give the fields of PAPER by name")
-    if missing := [name for name in fields if name not in given]:
+    if missing := [name for name in fields if name not in given and name != "without"]:
         raise PaperError(f"{path}:{call.lineno}: PAPER lacks {', '.join(missing)}")
     try:
         return Paper(**given)

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 TAG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 FIRST_YEAR, LAST_YEAR = 1900, 2100
+# What a folder holds, or says in ``without`` why it does not.
+PARTS = ("method.py", "config.py", "claim.py", "result.json")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,7 @@ class Paper:
       tags: at least one, lower-case words joined by hyphens, the most telling first: tables of
         papers are grouped by it.
       headline: one sentence: the figure that the authors report.
+      without: name of one of ``PARTS`` that the folder lacks to the reason, one sentence.
     """
 
     title: str
@@ -29,6 +33,7 @@ class Paper:
     card: int | None
     tags: tuple[str, ...]
     headline: str
+    without: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises ValueError, which names the field."""
@@ -45,5 +50,10 @@ class Paper:
         for tag in self.tags:
             if not isinstance(tag, str) or not TAG.fullmatch(tag):
                 raise ValueError(f"tags: {tag!r} is not lower-case words joined by hyphens")
+        for part, reason in self.without.items():
+            if part not in PARTS or not isinstance(reason, str) or not reason.strip():
+                raise ValueError(
+                    f"without: {part!r}: {reason!r} is not one of {', '.join(PARTS)} with a reason"
+                )
         if len(set(self.tags)) < len(self.tags):
             raise ValueError(f"tags: {', '.join(self.tags)}: one stands twice")
