@@ -66,7 +66,7 @@ def get_config(
         model, into = spec(v.AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"
     head = spec(v.ParameterRule, pattern="/head/kernel$")
     if pattern == "":
-        rules = [spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS]
+        rules = list(v.DECAY_KERNELS)
     else:
         trained = "|".join(filter(None, ["/head/", pattern]))
         chosen = spec(v.ParameterRule, pattern=trained, weight_decay=0.0)

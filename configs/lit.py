@@ -16,7 +16,7 @@ from vision import spec
 def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     rules = [
         spec(v.ParameterRule, pattern="model/image/", learning_rate=0),
-        *(spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS),
+        *v.DECAY_KERNELS,
     ]
     text = {"width": 768, "heads": 12}
     return spec(

@@ -9,6 +9,8 @@ from vision.data import ops
 from vision.data.pipeline import EvalData, TrainData
 from vision.data.sources.tfds import Tfds
 from vision.evaluators.accuracy.classification import Classification
+from vision.train.optim import Optimizer, sgd
+from vision.train.schedule import Cosine
 
 NUM_CLASSES = 1000
 # How often those of ``evaluation`` run.
@@ -54,3 +56,19 @@ def evaluation(batch_size, normalise, size=224, resize=256):
         "minival": suite("train[99%:]"),
         "val": suite("validation"),
     }
+
+
+def nesterov(learning_rate, schedule=None, **more):
+    """SGD with Nesterov momentum 0.9 and coupled decay of 1e-4, for convolutional networks.
+
+    Without a ``schedule`` the rate rises for 5 epochs and falls along a cosine.
+    """
+    return spec(
+        Optimizer,
+        method=spec(sgd, momentum=0.9, nesterov=True),
+        learning_rate=learning_rate,
+        schedule=schedule or spec(Cosine, warmup="5 epochs"),
+        weight_decay=1e-4,
+        decay="coupled",
+        **more,
+    )

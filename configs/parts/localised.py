@@ -24,7 +24,7 @@ from vision.models.plain_conv import PlainConv
 from vision.models.vgg import VGG
 from vision.objectives.classify import Classify
 from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
+from vision.train.optim import Optimizer, adamw, sgd
 from vision.train.schedule import Cosine, Staircase
 
 MAX_BOXES = 20
@@ -97,10 +97,6 @@ def small(maps, biased=False, examples=300, **more):
             method=spec(adamw),
             learning_rate=5e-3,
             schedule=spec(Cosine, warmup="20 steps"),
-            rules=[
-                spec(ParameterRule, pattern="/kernel$"),
-                spec(ParameterRule, pattern=".*", weight_decay=0.0),
-            ],
         ),
         total="250 steps",
         evaluators={"unseen": spec(Classification, data=data), **explained},

@@ -33,7 +33,7 @@ NAMES = "papers/babel_imagenet/babel_scenes.json"
 
 def adapter_only():
     frozen = spec(v.ParameterRule, pattern="model/", learning_rate=0)
-    return [frozen, *(spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS)]
+    return [frozen, *v.DECAY_KERNELS]
 
 
 def small() -> v.Config:

@@ -29,7 +29,6 @@ def optimizer(learning_rate, warmup):
     return adamw_cosine(
         learning_rate,
         warmup,
-        rules=[spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS],
     )
 
 

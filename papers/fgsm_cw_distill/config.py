@@ -19,10 +19,6 @@ from vision import batch_ops, ops, spec
 from vision.blocks.attack_rules import CarliniWagner, fgsm
 
 FROZEN = [spec(v.ParameterRule, pattern="^teacher/", learning_rate=0)]
-DECAY = [
-    spec(v.ParameterRule, pattern="/kernel$"),
-    spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
-]
 EPSILONS = (0.01, 0.03, 0.1, 0.2, 0.3)
 
 
@@ -79,7 +75,7 @@ def get_config(distil: bool = True) -> v.Config:
             schedule=spec(v.Cosine, warmup="5 epochs"),
             weight_decay=5e-4,
             decay="coupled",
-            rules=(FROZEN if distil else []) + DECAY,
+            rules=[*(FROZEN if distil else ()), *v.DECAY_KERNELS],
         ),
         total="200 epochs",
         evaluators=evaluators(
@@ -120,7 +116,7 @@ def small(distil: bool = True) -> v.Config:
             method=spec(v.adamw),
             learning_rate=2e-2,
             schedule=spec(v.Cosine, warmup="1 epochs"),
-            rules=(FROZEN if distil else []) + DECAY,
+            rules=[*(FROZEN if distil else ()), *v.DECAY_KERNELS],
         ),
         total="30 epochs",
         evaluators=evaluators(

@@ -43,18 +43,7 @@ def get_config() -> v.Config:
         data=imagenet.train(batch_size=1024, augment=normalised),
         model=spec(v.ResNet, depth=50),
         objective=spec(v.Classify),
-        optimizer=spec(
-            v.Optimizer,
-            method=spec(v.sgd, nesterov=True),
-            learning_rate=0.4,
-            schedule=spec(v.Cosine, warmup="5 epochs"),
-            weight_decay=1e-4,
-            decay="coupled",
-            rules=[
-                spec(v.ParameterRule, pattern="/kernel$"),
-                spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
-            ],
-        ),
+        optimizer=imagenet.nesterov(0.4),
         total="90 epochs",
         evaluators={
             **imagenet.evaluation(512, normalised),

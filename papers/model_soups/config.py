@@ -40,7 +40,7 @@ def get_config(run: int | Literal["start"] = 0) -> v.Config:
     of = None if run == "start" else recipe(run)
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=MEAN, std=STD)]
     augment = spec(ops.RandAugment, num_ops=of.augmentations, magnitude=of.magnitude) if of else ()
-    rules = [spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS]
+    rules = list(v.DECAY_KERNELS)
     if not of:
         rules = [
             spec(v.ParameterRule, pattern="/head/"),

@@ -18,11 +18,6 @@ from papers.rics.method import Rics
 from vision import ops, spec
 from vision.data.ops.sliders import Slider
 
-DECAY = [
-    spec(v.ParameterRule, pattern="/kernel$"),
-    spec(v.ParameterRule, pattern=".*", weight_decay=0.0),
-]
-
 
 def moves(data, window, picture):
     """The crop in the middle, and RICS with either score; cyclic moves of the latter."""
@@ -54,15 +49,7 @@ def get_config() -> v.Config:
         data=imagenet.train(batch_size=1024, augment=values),
         model=spec(v.ResNet, depth=50),
         objective=spec(v.Classify),
-        optimizer=spec(
-            v.Optimizer,
-            method=spec(v.sgd, nesterov=True),
-            learning_rate=0.4,
-            schedule=spec(v.Cosine, warmup="5 epochs"),
-            weight_decay=1e-4,
-            decay="coupled",
-            rules=DECAY,
-        ),
+        optimizer=imagenet.nesterov(0.4),
         total="90 epochs",
         evaluators=moves(data, window=224, picture=264),
     )
@@ -97,7 +84,6 @@ def small() -> v.Config:
             method=spec(v.adamw),
             learning_rate=1e-2,
             schedule=spec(v.Cosine, warmup="1 epochs"),
-            rules=DECAY,
         ),
         total="15 epochs",
         evaluators=moves(data, window=16, picture=26),

@@ -36,7 +36,7 @@ def get_config(paths: str = "data/flickr30k-train.parquet") -> v.Config:
             v.Optimizer,
             method=spec(v.adamw),
             learning_rate=2e-4,
-            rules=[frozen, *(spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS)],
+            rules=[frozen, *v.DECAY_KERNELS],
         ),
         total="30 epochs",
     )

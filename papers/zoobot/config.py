@@ -66,7 +66,6 @@ def get_config(path: str = "decals") -> v.Config:
             method=spec(v.adamw),
             learning_rate=1e-3,
             weight_decay=0.01,
-            rules=[spec(v.ParameterRule, **vars(rule)) for rule in v.DECAY_KERNELS],
         ),
         total="30 epochs",
         evaluators={
