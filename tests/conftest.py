@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ import pytest
 from tests.fast_compilation import with_devices
 
 if TYPE_CHECKING:
-    from vision.run.restore import Run
+    pass
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = with_devices(8)
@@ -28,17 +27,6 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 
 @pytest.fixture(autouse=True)
-def absl_logs() -> Iterator[None]:
-    """Command lines called in this process quieten absl; the tests after them want its lines."""
-    logger = logging.getLogger("absl")
-    level = logger.level
-    yield
-    logger.setLevel(level)
-
-
-@pytest.fixture(scope="session")
-def toyclip() -> Run:
-    """A small dual encoder after a short training; see ``tests/toyclip.py``."""
-    from tests.toyclip import toyclip as trained_once
-
-    return trained_once()
+def absl_logs() -> None:
+    """Command lines called in this process, by fixtures too, quieten absl; tests want its lines."""
+    logging.getLogger("absl").setLevel(logging.WARNING)

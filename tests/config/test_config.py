@@ -17,6 +17,11 @@ from vision.config.schema import ConfigError, public_path
 
 
 @dataclasses.dataclass(frozen=True)
+class Either:
+    value: str | Mapping[str, str]
+
+
+@dataclasses.dataclass(frozen=True)
 class Leaf:
     size: int
     rate: float = 0.5
@@ -212,3 +217,11 @@ def test_fits():
     assert fits(None, int | None)
     assert not fits(3, Leaf)
     assert fits(c.spec(Leaf, size=1), Leaf)
+
+
+def test_a_field_of_several_types_changes_its_type():
+    config = c.spec(Either, value="1 epochs")
+    c.override(config, "value", "{'val': '2 epochs'}")
+    assert c.to_plain(config.value) == {"val": "2 epochs"}
+    c.override(config, "value", "3 epochs")
+    assert config.value == "3 epochs"

@@ -15,6 +15,7 @@ from vision.config.errors import UserError
 from vision.config.schema import ConfigError
 from vision.config.trusted import check_constructors, check_modules
 from vision.run.workdir import read_config
+from vision.scenario.stages import run_folders
 
 
 def workdir(folder: Path, node: dict[str, Any], modules: dict[str, Any] | None = None) -> Path:
@@ -43,13 +44,18 @@ def workdir(folder: Path, node: dict[str, Any], modules: dict[str, Any] | None =
         ("vision.run.workdir.Path", "not called"),
         ("vision.run.workdir.os", "not called"),
         ("optax.linear_schedule", "not called"),
+        ("vision.programs.launch.Launch", "not called"),
+        ("vision.programs.launch._Set", "not called"),
+        ("vision.run.log.RowFile", "not called"),
+        ("vision.checkpoint.store.CheckpointStore", "not called"),
+        ("antigravity.fly__at_00000000.cat", "no name that a config can have"),
     ],
 )
 def test_other_constructors_are_neither_imported_nor_called(tmp_path, constructor, message):
     touched = tmp_path / "touched"
     node = {"_constructor": constructor, "command": f"touch {touched}", "path": str(touched)}
     before = set(sys.modules)
-    with pytest.raises(ConfigError, match=message) as error:
+    with pytest.raises(UserError, match=message) as error:
         read_config(workdir(tmp_path / "run", node))
     assert constructor in str(error.value)
     assert str(tmp_path / "run" / "config.json") in str(error.value)
@@ -64,6 +70,32 @@ def test_a_module_in_the_workdir_is_not_found_by_its_name(tmp_path, monkeypatch)
     monkeypatch.syspath_prepend(str(folder))
     with pytest.raises(ConfigError, match="allow_modules=planted"):
         read_config(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_above_the_workdir_gives_it_no_names(tmp_path, monkeypatch):
+    """From a checkout ``workdirs/x/evil.py`` could be imported as ``workdirs.x.evil``."""
+    (tmp_path / "workdirs").mkdir()
+    folder = workdir(tmp_path / "workdirs" / "x", {"_constructor": "workdirs.x.evil.Net"})
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nclass Net: ...\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ConfigError, match="allow_modules=workdirs"):
+        read_config(folder)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_modules_json_says_one_place(tmp_path):
+    """What is run is the file that was checked, and not a package of that name elsewhere."""
+    harmless = tmp_path / "evil.py"
+    harmless.write_text("class Net: ...\n")
+    package = tmp_path / "run" / "evil"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\n")
+    for file, place in ((harmless, package.parent), (Path("evil.py"), Path("."))):
+        row = {"folder": str(place), "file": str(file), "sha256": "0"}
+        folder = workdir(tmp_path / "run", {"_constructor": "evil.Net"}, {"evil": row})
+        with pytest.raises(ModuleError, match=r"modules\.json of"):
+            read_config(folder)
     assert not (tmp_path / "ran").exists()
 
 
@@ -108,3 +140,10 @@ def test_the_user_can_allow_a_package(tmp_path):
 
 def test_a_cached_function_is_judged_by_what_it_returns(tmp_path):
     check_constructors(["configs.parts.small_dual.pairs", "configs.parts.drawn.records"], tmp_path)
+
+
+def test_every_reader_of_a_workdir_passes_on_what_is_allowed(tmp_path):
+    folder = workdir(tmp_path / "run", {"_constructor": "numpy.float32"})
+    with pytest.raises(ConfigError, match="allow_modules=numpy"):
+        run_folders(folder)
+    assert run_folders(folder, ["numpy"]) == []

@@ -172,9 +172,9 @@ def test_a_dual_encoder_loads_the_pretrained_text_tower(tmp_path: Path):
 
 def test_errors():
     for make, message in (
-        (lambda: MaskedLanguage(TEXT, TOKENIZER, rate=0.0), "rate=0.0"),
+        (lambda: MaskedLanguage(TEXT, TOKENIZER, rate=0.0), "rate is 0.0"),
         (lambda: MaskedLanguage(TEXT, TOKENIZER, mask=0.8, random=0.3), "mask=0.8, random=0.3"),
-        (lambda: MaskedLanguage(TEXT, TOKENIZER, mask_id=-1), "mask_id=-1"),
+        (lambda: MaskedLanguage(TEXT, TOKENIZER, mask_id=-1), "mask_id is -1"),
     ):
         with pytest.raises(ValueError, match=message):
             make()

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from absl import flags
 
-from vision.config import config_files
+from vision.config import config_files, own_modules
 from vision.config import specs as config
 from vision.config.schema import ConfigError, public_path
 from vision.run.workdir import MODULES, WorkdirError, open_workdir, read_config
@@ -84,7 +84,7 @@ def test_a_class_in_the_config_file_itself(tmp_path: Path):
     )
     row = json.loads((tmp_path / "w" / MODULES).read_text())["one_file"]
     assert row["file"] == str(file)
-    assert row["sha256"] == config_files.digest(file)
+    assert row["sha256"] == own_modules.digest(file)
     assert config.build(read_config(tmp_path / "w")) == built
     assert in_a_new_process(tmp_path / "w") == "Net(width=3, name='own')"
 
@@ -173,7 +173,7 @@ def test_nothing_in_a_workdir_is_run(tmp_path: Path):
     make(tmp_path / "v", config.load(str(write(tmp_path / "exp"))))
     evil = tmp_path / "v" / "mynet.py"
     evil.write_text("raise SystemExit('run')\n")
-    row = {"folder": str(evil.parent), "file": str(evil), "sha256": config_files.digest(evil)}
+    row = {"folder": str(evil.parent), "file": str(evil), "sha256": own_modules.digest(evil)}
     (tmp_path / "v" / MODULES).write_text(json.dumps({"mynet": row}))
     with pytest.raises(config_files.ModuleError, match="no program is run from there"):
         read_config(tmp_path / "v")

@@ -126,3 +126,11 @@ def test_meter_measures_between_readings():
 )
 def test_duration(seconds: float, text: str):
     assert duration(seconds) == text
+
+
+def test_a_row_that_is_flushed_twice_does_not_take_the_next_one(tmp_path: Path):
+    log = MetricLog(tmp_path, 0)
+    for step, values in ((5, {"a": 1.0}), (5, {"a": 1.0}), (6, {"b": 2.0})):
+        log.write(step, values)
+        log.flush()
+    assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 5, "a": 1.0}, {"step": 6, "b": 2.0}]

@@ -19,27 +19,31 @@ from __future__ import annotations
 
 import ast
 import contextlib
-import hashlib
 import importlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import logging
-import re
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import Any
-
-import cloudpickle
 
 from vision.config.errors import UserError
+from vision.config.own_modules import (
+    DIGEST,
+    PLACE,
+    digest,
+    is_own,
+    load,
+    neighbours,
+    own_name,
+    package_of,
+    portable,
+)
 
 log = logging.getLogger(__name__)
-_PLACE = re.compile(r"__at_[0-9a-f]{8}(?=\.|$)")
-_DIGEST = "__sha256__"
 
 
 class ModuleError(UserError):
@@ -103,54 +107,13 @@ def reading(path: Path) -> Iterator[ModuleType]:
     """
     recipes_importable()
     file = path.resolve()
-    folder, name = _package_of(file)
+    folder, name = package_of(file)
     if _is_importable(folder, name, file):
         yield importlib.import_module(name)
         return
     folders = list(dict.fromkeys([file.parent, folder]))
-    with _neighbours(folders):
+    with neighbours(folders):
         yield load(folder, name, file)
-
-
-def load(folder: Path, name: str, file: Path | None = None) -> ModuleType:
-    """The module ``name`` of ``folder``, under its name with the place; run at most once.
-
-    Args:
-      folder: absolute, without links.
-      name: as an import statement in a file of this folder has it, such as ``nets.small``.
-      file: of a module at the top, where it is not called ``name``.
-    """
-    top, _, rest = name.partition(".")
-    own = own_name(top, folder)
-    if own not in sys.modules:
-        module_spec = _spec_of(own, folder / top, file if not rest else None)
-        module = importlib.util.module_from_spec(module_spec)
-        sys.modules[own] = module
-        try:
-            if module_spec.loader is not None:
-                module_spec.loader.exec_module(module)
-        except BaseException:
-            sys.modules.pop(own, None)
-            raise
-    # Worker processes cannot import it by this name: they are sent the classes themselves.
-    cloudpickle.register_pickle_by_value(sys.modules[own])
-    return importlib.import_module(f"{own}.{rest}") if rest else sys.modules[own]
-
-
-def own_name(name: str, folder: Path) -> str:
-    """``nets.small`` of a folder as ``nets__at_3fa9c1d2.small``."""
-    top, dot, rest = name.partition(".")
-    return f"{top}__at_{hashlib.sha256(str(folder).encode()).hexdigest()[:8]}{dot}{rest}"
-
-
-def is_own(name: str) -> bool:
-    """Whether a module, or what is in one, was found beside a config file."""
-    return _PLACE.search(name) is not None
-
-
-def portable(name: str) -> str:
-    """A name without its place, as it is stored."""
-    return _PLACE.sub("", name, count=1)
 
 
 def describe(names: Iterable[str]) -> dict[str, dict[str, str]]:
@@ -181,7 +144,7 @@ def describe(names: Iterable[str]) -> dict[str, dict[str, str]]:
         file = Path(str(module.__file__))
         place = file.parent if file.name == "__init__.py" else file
         row = {"folder": str(place.parents[name.count(".")]), "file": str(file)}
-        row["sha256"] = getattr(module, _DIGEST, None) or digest(file)
+        row["sha256"] = getattr(module, DIGEST, None) or digest(file)
         other = found.setdefault(portable(name), row)
         if other is not row:
             raise ModuleError(
@@ -205,7 +168,10 @@ def load_described(modules: Mapping[str, Mapping[str, str]], workdir: Path) -> N
     """
     todo = {k: x for k, x in modules.items() if own_name(k, Path(x["folder"])) not in sys.modules}
     for name, row in todo.items():
-        file = Path(row["file"])
+        file, folder = Path(row["file"]), Path(row["folder"])
+        place = file.parent if file.name == "__init__.py" else file
+        if not file.is_absolute() or folder != place.parents[min(name.count("."), 9)]:
+            raise ModuleError(f"modules.json of {workdir}: {name} is not {file} of {folder}")
         check_outside(file, workdir)
         if is_installed(file):
             raise ModuleError(
@@ -222,7 +188,7 @@ def load_described(modules: Mapping[str, Mapping[str, str]], workdir: Path) -> N
     for name, row in todo.items():
         folder = Path(row["folder"])
         beside = Path(row["file"]).parent
-        with _neighbours([beside, folder]):
+        with neighbours([beside, folder]):
             load(folder, name, Path(row["file"]))
 
 
@@ -246,20 +212,6 @@ def is_installed(file: Path) -> bool:
     return any(file.is_relative_to(Path(folder).resolve()) for folder in folders if folder)
 
 
-def digest(file: Path) -> str:
-    """SHA-256 of a file, in hexadecimal."""
-    return hashlib.sha256(file.read_bytes()).hexdigest()
-
-
-def _package_of(file: Path) -> tuple[Path, str]:
-    """The folder above the packages that a file lies in, and its dotted name from there."""
-    folder, parts = file.parent, [re.sub(r"\W", "_", file.stem)]
-    while (folder / "__init__.py").is_file():
-        parts.insert(0, folder.name)
-        folder = folder.parent
-    return folder, ".".join(parts)
-
-
 def _is_importable(folder: Path, name: str, file: Path) -> bool:
     """Whether an import statement finds this very file, as a part of a package."""
     if "." not in name or folder not in [Path(entry).resolve() for entry in sys.path]:
@@ -271,119 +223,10 @@ def _is_importable(folder: Path, name: str, file: Path) -> bool:
     return found is not None and found.origin is not None and Path(found.origin) == file
 
 
-def _spec_of(own: str, place: Path, file: Path | None) -> importlib.machinery.ModuleSpec:
-    package = place / "__init__.py"
-    found: importlib.machinery.ModuleSpec | None
-    if package.is_file():
-        found = importlib.util.spec_from_file_location(
-            own, package, submodule_search_locations=[str(place)]
-        )
-    elif file is None and place.is_dir():
-        found = importlib.machinery.ModuleSpec(own, None, is_package=True)
-        found.submodule_search_locations = [str(place)]
-    else:
-        found = importlib.util.spec_from_file_location(own, file or place.with_suffix(".py"))
-    assert found is not None
-    return found
-
-
-@contextlib.contextmanager
-def _neighbours(folders: Sequence[Path]) -> Iterator[None]:
-    """Import statements look into ``folders`` first; aliases of other folders are put aside."""
-    nested = any(isinstance(finder, _Neighbours) for finder in sys.meta_path)
-    aside = {name: sys.modules.pop(name) for name in _aliases()}
-    endings = tuple(own_name("", folder) for folder in folders)
-    mine = [name for name in sys.modules if _belongs(name, endings)]
-    if any(_has_changed(sys.modules[name]) for name in mine):
-        for name in mine:
-            if hasattr(sys.modules[name], _DIGEST):  # others are being run just now
-                del sys.modules[name]
-    finder = _Neighbours(folders)
-    sys.meta_path.insert(0, finder)
-    try:
-        yield
-    finally:
-        sys.meta_path.remove(finder)
-        for name, module in list(sys.modules.items()):
-            file = getattr(module, "__file__", None) if _belongs(name, endings) else None
-            if file is not None and not hasattr(module, _DIGEST):
-                setattr(module, _DIGEST, digest(Path(file)))
-        if nested:
-            for name in _aliases():
-                del sys.modules[name]
-            sys.modules.update(aside)
-
-
-class _Neighbours(importlib.abc.MetaPathFinder):
-    """Finds ``mynet`` in the folders of a config file, as an alias of its name with the place."""
-
-    def __init__(self, folders: Sequence[Path]):
-        self.folders = folders
-
-    def find_spec(
-        self, fullname: str, path: Any = None, target: Any = None
-    ) -> importlib.machinery.ModuleSpec | None:
-        top = fullname.partition(".")[0]
-        if is_own(top) or top in sys.stdlib_module_names:
-            return None
-        for folder in self.folders:
-            place = folder / top
-            if not place.with_suffix(".py").is_file() and not _holds_modules(place):
-                continue
-            package, name = _package_of(place)
-            name += fullname[len(top) :]
-            if _exists(package, name):
-                return importlib.machinery.ModuleSpec(fullname, _Alias(package, name))
-        return None
-
-
-class _Alias(importlib.abc.Loader):
-    """Gives an import statement the module with the place in its name."""
-
-    def __init__(self, folder: Path, name: str):
-        self.folder, self.name = folder, name
-
-    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
-        module = load(self.folder, self.name)
-        self.real = module.__spec__  # the import system is about to replace it
-        return module
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__spec__ = self.real
-
-
-def _holds_modules(place: Path) -> bool:
-    return place.is_dir() and any(place.glob("*.py"))
-
-
-def _exists(folder: Path, name: str) -> bool:
-    place = folder.joinpath(*name.split("."))
-    return place.with_suffix(".py").is_file() or place.is_dir()
-
-
-def _aliases() -> list[str]:
-    return [
-        name
-        for name, module in list(sys.modules.items())
-        if not is_own(name) and is_own(str(getattr(module, "__name__", "")))
-    ]
-
-
-def _belongs(name: str, endings: tuple[str, ...]) -> bool:
-    return name.partition(".")[0].endswith(endings)
-
-
-def _has_changed(module: ModuleType) -> bool:
-    file, known = getattr(module, "__file__", None), getattr(module, _DIGEST, None)
-    if file is None or known is None:
-        return False
-    return not Path(file).is_file() or digest(Path(file)) != known
-
-
 def _imported(module: ModuleType) -> list[str]:
     """Names that the import statements of a module's file may mean, in its folder or package."""
     name, package = module.__name__, str(module.__package__ or "")
-    place = _PLACE.search(name)
+    place = PLACE.search(name)
     written: list[str] = []
     for node in ast.walk(ast.parse(Path(str(module.__file__)).read_bytes())):
         if isinstance(node, ast.Import):

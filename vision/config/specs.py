@@ -22,7 +22,7 @@ from typing import Any
 
 import ml_collections
 
-from vision.config import config_files, modes
+from vision.config import config_files, modes, own_modules
 from vision.config.guesses import cannot_replace, did_you_mean
 from vision.config.hints import CONSTRUCTOR, is_spec, misfit
 from vision.config.modes import Config
@@ -224,16 +224,16 @@ def override(
 ) -> None:
     """Sets ``config.<path>`` from a command-line text, in place.
 
-    The path may go through lists (``data.ops[1].size`` or ``data.ops.1.size``); the text is read
-    as the type that the constructor declares there.
+    The path may go through lists (``data.ops[1].size``, ``data.ops.1.size``); the text is read as
+    the declared type.
     """
-    parts = re.findall(r"[^.\[\]]+", path)
+    where, parts = f"--config.{path}={text}", re.findall(r"[^.\[\]]+", path)
     if not parts:
         raise ConfigError("--config. needs a key, for example --config.seed=1")
-    where = f"--config.{path}={text}"
     if len(parts) == 1 and path not in config and (near := did_you_mean(_specs(config, ""), path)):
         raise ConfigError(f"{where}: {source} has no config.{path}{near}")
-    config[parts[0]] = _override(config, parts, text, where, source)[parts[0]]
+    with config.unlocked(), config.ignore_type():
+        config[parts[0]] = _override(config, parts, text, where, source)[parts[0]]
 
 
 def _override(node: Any, parts: list[str], text: str, where: str, source: str) -> Any:
@@ -304,7 +304,7 @@ def to_plain(config: Any) -> Any:
     """
     if isinstance(config, ml_collections.ConfigDict):
         return {
-            key: config_files.portable(str(value)) if key == CONSTRUCTOR else to_plain(value)
+            key: own_modules.portable(str(value)) if key == CONSTRUCTOR else to_plain(value)
             for key, value in config.items()
         }
     if isinstance(config, (list, tuple)):

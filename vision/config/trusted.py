@@ -1,15 +1,16 @@
 """Which constructors a file that may come from anybody, such as ``config.json``, can name.
 
 A workdir or an exported folder is data: reading one must not run code of its maker's choice.
-Constructors in it are classes of ``vision``, ``configs``, ``papers``, of modules that the run's
-config file named (``modules.json``, see ``vision.config.config_files``) or that stand on the
-user's own import path, and functions there that are annotated to return such a class. Installed
-packages and Python's own modules are refused, ``optax`` excepted, unless the user allows them.
+Constructors in it are classes of ``configs``, ``papers`` and those rooms of ``vision`` that hold
+parts of configs, of modules that the run's config file named (``modules.json``, see
+``vision.config.config_files``) or that this process has imported from the user's own files
+already, and functions there that are annotated to return such a class. Names with an underscore,
+installed packages and Python's own modules are refused, ``optax`` excepted, unless the user allows
+them.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import sys
 import typing
@@ -17,13 +18,21 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any
 
-from vision.config.config_files import is_installed, is_own
+from vision.config.config_files import is_installed
 from vision.config.hints import resolved
 from vision.config.old_names import current_path
+from vision.config.own_modules import is_own
 from vision.config.schema import ConfigError, locate
 
 OURS = ("vision", "configs", "papers")
 _PACKAGES = ("optax",)  # of which only what makes its own classes
+# Parts of configs; the others (the loop, command lines, files, pages) start programs and write.
+_ROOMS = (
+    *("vision.data", "vision.models", "vision.blocks", "vision.objectives", "vision.evaluators"),
+    *("vision.probes", "vision.scenario", "vision.train", "vision.parallel.mesh"),
+    *("vision.checkpoint.store.Checkpoints", "vision.weights.init_from"),
+    *("vision.run.experiment", "vision.run.nonfinite"),
+)
 
 
 def check_modules(
@@ -69,19 +78,16 @@ def check_constructors(
 
 def _is_trusted(module: str, workdir: Path, allow: Collection[str]) -> bool:
     top = module.partition(".")[0]
+    # ``read_config`` gives a place to the names of ``modules.json`` only.
     if top in (*OURS, *_PACKAGES) or is_own(module) or _is_allowed(module, allow):
         return True
-    if not top or top in sys.stdlib_module_names or top in sys.builtin_module_names:
+    if top in sys.stdlib_module_names or top in sys.builtin_module_names:
         return False
-    try:
-        found = importlib.util.find_spec(top)  # does not import a module at the top
-    except (ImportError, ValueError):
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
         return False
-    places = [] if found is None else [found.origin, *(found.submodule_search_locations or ())]
-    files = [Path(place).resolve() for place in places if place and place != "namespace"]
-    return bool(files) and not any(
-        is_installed(file) or file.is_relative_to(workdir.resolve()) for file in files
-    )
+    path = Path(file).resolve()
+    return not is_installed(path) and not path.is_relative_to(workdir.resolve())
 
 
 def _is_allowed(module: str, allow: Collection[str]) -> bool:
@@ -91,6 +97,10 @@ def _is_allowed(module: str, allow: Collection[str]) -> bool:
 def _makes_objects(constructor: Any, module: str) -> bool:
     """Whether it is a class, or a function that returns one, of the same package or of ours."""
     packages = (*OURS, *_PACKAGES, module.partition(".")[0])
+    name = str(getattr(constructor, "__qualname__", ""))
+    home = f"{getattr(constructor, '__module__', '')}.{name}"
+    if name.startswith("_") or (home.startswith("vision.") and not _is_allowed(home, _ROOMS)):
+        return False
     if isinstance(constructor, type):
         return _package(constructor) in packages
     function = inspect.unwrap(constructor)  # under functools.cache, say

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vision.config.ranges import Rate, checked
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Classify(Objective):
     """Cross-entropy between a tower's logits and labels.
 
@@ -30,11 +32,7 @@ class Classify(Objective):
     """
 
     loss_type: Literal["softmax", "sigmoid"] = "softmax"
-    label_smoothing: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
+    label_smoothing: Rate = 0.0
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         out, state = apply(self.model, variables, batch["image"], ctx)

@@ -14,6 +14,7 @@ from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.grouping import Grouping
 from vision.blocks.sharded_contrast import Modality, compare, fingerprint
 from vision.blocks.similarity import ContrastError, Dot, Features, Similarity
+from vision.config.ranges import Positive, checked
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply
 from vision.train.tower import initialise
 
@@ -83,6 +84,7 @@ class SoftLabels:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Contrast(BatchCoupled):
     """Contrastive loss of image-text pairs.
 
@@ -115,14 +117,8 @@ class Contrast(BatchCoupled):
     similarity: Similarity = Dot()  # noqa: RUF009 - frozen
     targets: Targets = OwnPair()
     duplicates: Literal["negative", "ignore"] = "negative"
-    groups: int = 1
+    groups: Positive[int] = 1
     grouping: Grouping | None = None
-
-    def __post_init__(self) -> None:
-        if self.duplicates not in ("negative", "ignore"):
-            raise ValueError(f"duplicates={self.duplicates!r}, but it is 'negative' or 'ignore'")
-        if self.groups < 1:
-            raise ValueError(f"groups={self.groups}, but it is at least 1")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         params, model_state = initialise(self.model, key, inputs(batch, INPUTS))

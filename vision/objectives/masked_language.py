@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ import numpy as np
 import optax
 
 from vision.config.errors import UserError
+from vision.config.ranges import Gt, Lt, NonNegative, checked
 from vision.data.tokenize import Tokenizer
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import initialise
@@ -24,6 +25,7 @@ class MaskedLanguageError(UserError):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MaskedLanguage(Objective):
     r"""BERT's masked language model (Devlin et al., 2019), without its sentence pairs.
 
@@ -52,20 +54,16 @@ class MaskedLanguage(Objective):
     tokenizer: Tokenizer
     dual: bool = False
     field: str = "text"
-    rate: float = 0.15
+    rate: Annotated[float, Gt(0), Lt(1)] = 0.15
     mask: float = 0.8
     random: float = 0.1
-    mask_id: int | None = None
+    mask_id: NonNegative[int] | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.rate < 1:
-            raise ValueError(f"rate={self.rate}: it lies between 0 and 1")
         if self.mask < 0 or self.random < 0 or self.mask + self.random > 1:
             raise ValueError(
                 f"mask={self.mask}, random={self.random}: shares, at least 0 and at most 1 together"
             )
-        if self.mask_id is not None and self.mask_id < 0:
-            raise ValueError(f"mask_id={self.mask_id}: an id, or None for the first free one")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         ids = self._ids(batch)

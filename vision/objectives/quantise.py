@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, checked
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, masked_mean
 from vision.train.tower import forward
 
@@ -15,6 +16,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Quantise(Objective):
     """``|x - decoded|^2 + |sg(z) - e|^2 + commitment |z - sg(e)|^2``, sg is stop_gradient.
 
@@ -31,11 +33,7 @@ class Quantise(Objective):
       commitment: weight of the last term.
     """
 
-    commitment: float = 0.25
-
-    def __post_init__(self) -> None:
-        if self.commitment < 0:
-            raise ValueError(f"commitment={self.commitment}, but it is 0 or positive")
+    commitment: NonNegative[float] = 0.25
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         params = variables.params["model"]

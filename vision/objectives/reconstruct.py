@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import NonNegative, checked
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Reconstruct(Objective):
     """Mean squared error of ``out["reconstruction"]`` against ``batch["image"]``, in 0..1.
 
@@ -24,11 +26,7 @@ class Reconstruct(Objective):
         2008); 0 for none.
     """
 
-    noise: float = 0.0
-
-    def __post_init__(self) -> None:
-        if self.noise < 0:
-            raise ValueError(f"noise={self.noise}, but it is 0 or positive")
+    noise: NonNegative[float] = 0.0
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         inputs = image = batch["image"]

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.ema import cosine, ema_update
+from vision.config.ranges import Fraction, Ge, NonEmpty, NonNegative, checked
 from vision.models.projector import Projector
 from vision.objectives.prototypes import cosines, koleo, sinkhorn
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, masked_mean
@@ -33,6 +34,7 @@ GLOBAL, LOCAL = "image/global", "image/local"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SelfDistill(BatchCoupled):
     """DINOv2's loss, see the module.
 
@@ -58,25 +60,20 @@ class SelfDistill(BatchCoupled):
       iterations: of Sinkhorn.
     """
 
-    widths: tuple[int, ...] = (2048, 2048, 256)
-    prototypes: int = 65536
+    widths: NonEmpty[tuple[int, ...]] = (2048, 2048, 256)
+    prototypes: Annotated[int, Ge(2)] = 65536
     patch_weight: float = 1.0
     koleo_weight: float = 0.1
-    most_hidden: float = 0.5
+    most_hidden: Fraction = 0.5
     student_temperature: float = 0.1
     teacher_temperature: tuple[float, float] = (0.04, 0.07)
-    warmup: float = 0.3
-    momentum: float = 0.994
-    iterations: int = 3
+    warmup: Fraction = 0.3
+    momentum: Fraction = 0.994
+    iterations: NonNegative[int] = 3
 
     def __post_init__(self) -> None:
-        if not self.widths or self.prototypes < 2 or self.iterations < 0:
-            raise ValueError("widths: at least one; prototypes: 2 or more; iterations: 0 or more")
         if min(self.student_temperature, *self.teacher_temperature) <= 0:
             raise ValueError("student_temperature and teacher_temperature: positive")
-        for name in ("most_hidden", "warmup", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}, but it lies in [0, 1]")
 
     @property
     def head(self) -> Projector:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Positive, checked
 from vision.models.projector import Projector
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, averaged
 from vision.train.tower import forward, initialise
@@ -19,6 +20,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class TwoViews(BatchCoupled):
     """NT-Xent between projections of two views: see ``nt_xent``.
 
@@ -32,11 +34,7 @@ class TwoViews(BatchCoupled):
     """
 
     projection: tuple[int, ...] = (256, 128, 50)
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"temperature={self.temperature}, but it is positive")
+    temperature: Positive[float] = 0.1
 
     @property
     def projector(self) -> Projector:

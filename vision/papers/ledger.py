@@ -27,7 +27,7 @@ CLAIM, RESULT = "claim.py", "result.json"
 OURS: tuple[str, ...] = ("vision", "configs", "papers")  # packages in the root
 ROOMS = (
     *("configs", "papers", "vision.objectives", "vision.blocks"),
-    *("vision.probes", "vision.scenario", "vision.curate"),
+    *("vision.probes", "vision.scenario"),
 )
 HOUSE = (
     *("vision.config", "vision.parallel", "vision.train", "vision.checkpoint", "vision.evaluate"),

@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import itertools
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,7 @@ def compare(
     features: Path | None = None,
     resamples: int = 10_000,
     shown: int = 12,
+    allow: Collection[str] = (),
 ) -> dict[str, Any]:
     """Compares classifiers on the examples that they share; see ``vision.report.compare``.
 
@@ -96,6 +97,7 @@ def compare(
       resamples: of the bootstrap, the same for every pair.
       shown: how many changed examples of each pair are pictured, evenly over what was gained and
         what was lost.
+      allow: see ``read_config``.
 
     Raises:
       CompareError: fewer than two runs, no such evaluator, other records, labels or classes.
@@ -104,7 +106,7 @@ def compare(
         raise CompareError("--compare takes two or more different workdirs, separated by commas")
     names = distinct_names(workdirs)
     answers = [
-        _answers(name, workdir, evaluator, features)
+        _answers(name, workdir, evaluator, features, allow)
         for name, workdir in zip(names, workdirs, strict=True)
     ]
     answers[1:] = [_in_order_of(answers[0], other) for other in answers[1:]]
@@ -152,8 +154,10 @@ def outcome(logits: np.ndarray, labels: np.ndarray) -> dict[str, np.ndarray]:
     }
 
 
-def _answers(name: str, workdir: Path, wanted: str | None, features: Path | None) -> Answers:
-    run = load_run(workdir)
+def _answers(
+    name: str, workdir: Path, wanted: str | None, features: Path | None, allow: Collection[str]
+) -> Answers:
+    run = load_run(workdir, allow=allow)
     chosen, configured = classification_of(run.experiment.evaluators, workdir, wanted)
     evaluator = match_classes(configured, run.data_spec.class_names, chosen)
     store = FeatureStore.of(run, workdir, features) if features else None

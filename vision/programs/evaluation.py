@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +41,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
     if not isinstance(options.workdir, str):
         raise UsageError("--workdir=... is required (see --help)")
     workdir = Path(options.workdir)
+    allow = _allowed(options)
     out = Path(_text(options, "out") or workdir)
     cache_compilations(workdir / "compilation_cache")
     if options.average and options.config:
@@ -55,7 +56,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
         loaded = config.load(str(options.config), options.overrides)
         experiment.check(loaded, str(options.config))
         init_run(loaded, workdir)
-    elif inside := run_folders(workdir):
+    elif inside := run_folders(workdir, allow):
         stages = ", ".join(str(folder) for folder in inside)
         raise UsageError(f"{workdir} holds several runs; take one as --workdir: {stages}")
     names, features = _text(options, "evaluators"), _text(options, "features")
@@ -63,12 +64,12 @@ def run(options: SimpleNamespace, command: str) -> bool:
         workdir,
         out,
         names=names.split(",") if names else None,
-        step=_step(options, workdir),
+        step=_step(options, workdir, allow),
         command=command,
         features=Path(features) if features else None,
         suite=_text(options, "suite"),
         overrides=None if options.config else options.overrides,
-        allow=(_text(options, "allow_modules") or "").split(",") if options.allow_modules else (),
+        allow=allow,
     )
     results_by_name: Mapping[str, Mapping[str, Any]] = results["evaluators"]
     if cluster.is_main():
@@ -77,12 +78,18 @@ def run(options: SimpleNamespace, command: str) -> bool:
     return any("error" in result for result in results_by_name.values())
 
 
-def _step(options: SimpleNamespace, workdir: Path) -> int | None:
+def _allowed(options: SimpleNamespace) -> tuple[str, ...]:
+    """Packages that ``--allow_modules`` names."""
+    text = _text(options, "allow_modules")
+    return tuple(text.split(",")) if text else ()
+
+
+def _step(options: SimpleNamespace, workdir: Path, allow: Collection[str]) -> int | None:
     """The checkpoint that ``--step`` means; None for the newest valid one."""
     text = _text(options, "step")
     if text is None or not text.startswith("best"):
         return whole_number("step", options.step) if text else None
-    checkpoints: Any = read_config(workdir).checkpoints
+    checkpoints: Any = read_config(workdir, allow).checkpoints
     word, _, metric = text.partition(":")
     metric = metric or checkpoints.best
     if word != "best" or metric is None:
@@ -123,9 +130,11 @@ def _first(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _compare(options: SimpleNamespace) -> bool:
-    for other in ("workdir", "config", "suite", "average", "step"):
+    for other in ("workdir", "config", "suite", "average", "average_mode", "average_by", "step"):
         if getattr(options, other):
             raise UsageError(f"--compare and --{other} do not go together")
+    if options.overrides:
+        raise UsageError("--compare and --config.evaluators... do not go together")
     if not isinstance(options.out, str):
         raise UsageError("--compare needs --out=FOLDER for compare.json and compare.html")
     out, features = Path(options.out), _text(options, "features")
@@ -134,6 +143,7 @@ def _compare(options: SimpleNamespace) -> bool:
         [Path(folder) for folder in str(options.compare).split(",")],
         evaluator=_text(options, "evaluators"),
         features=Path(features) if features else None,
+        allow=_allowed(options),
     )
     if cluster.is_main():
         out.mkdir(parents=True, exist_ok=True)

@@ -191,6 +191,7 @@ def main(arguments: list[str]) -> int:
     options = parse(
         arguments,
         __doc__ or "",
+        required=("config",),
         config="config file, optionally followed by :mode",
         devices="simulate so many CPU devices; without it, the devices here",
         leaves="print so many of the largest arrays only; all by default",

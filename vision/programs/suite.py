@@ -34,7 +34,6 @@ from vision.evaluators.robustness.perturbed import last_uint8, with_op
 from vision.evaluators.robustness.severity import Severity
 from vision.evaluators.robustness.translation import Translation
 from vision.run.restore import Run
-from vision.run.workdir import read_config
 
 _OF_LOGITS = ("msp", "max_logit", "energy")
 _OF_FEATURES = ("mahalanobis", "knn")
@@ -172,7 +171,7 @@ def _material(run: Run, workdir: Path) -> Material:
             f"the config in {workdir} has no Classification, whose data a suite measures"
         )
     train, why = None, "there is none: training data of several parts is not read"
-    data: Any = read_config(workdir).data
+    data: Any = run.config.data
     if "source" in data:
         try:
             train = dataclasses.replace(first.data, source=build(data.source))

@@ -56,7 +56,8 @@ def evaluate_workdir(
         same weights on the same data; None keeps nothing.
       suite: name of a suite, see ``vision.programs.suite``; its members run beside those of the
         config. None for the config's alone.
-    run = load_run(workdir, step, overrides, allow)
+      overrides: key path of the config, below ``evaluators``, to the text that replaces its value.
+      allow: packages whose constructors the workdir may name; see ``read_config``.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for

@@ -145,10 +145,5 @@ def load_together(load: Callable[[], Mapping[str, Tree]]) -> Mapping[str, Tree]:
         loaded = load()
     except UserError as error:
         problem = error
-    problems = cluster.gather(None if problem is None else str(problem))
-    if problem is not None:
-        raise problem
-    for process, text in enumerate(problems):
-        if text is not None:
-            raise UserError(f"process {process} cannot start from config.init_from: {text}")
+    cluster.raise_together(problem)
     return loaded

@@ -151,6 +151,7 @@ class MetricLog:
 
     def _write_row(self) -> None:
         if not self._row or self._row == self._written:
+            self._row = {}
             return
         if self._row["step"] == self._written.get("step"):
             self._rows.replace_last(self._row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import ml_collections
 
 from vision.checkpoint.reading import compare, flatten, load_state
 from vision.checkpoint.store import CheckpointStore
@@ -29,6 +30,7 @@ class Run:
     """What evaluation, export and fine-tuning need of a run.
 
     Attributes:
+      config: the resolved config, overrides included.
       experiment: its parts; ``data`` is None.
       data_spec: what it learned from its training data.
       step: training step of the variables.
@@ -37,6 +39,7 @@ class Run:
       mesh: the devices here, in the shape of ``config.mesh``.
     """
 
+    config: ml_collections.ConfigDict
     experiment: Experiment
     data_spec: DataSpec
     step: int
@@ -109,6 +112,7 @@ def load_run(
     state = jax.tree.unflatten(jax.tree.structure(abstract), [stored[name] for name in names])
     shardings = state_shardings(state.averaged, prepared.mesh, prepared.experiment.sharding)
     return Run(
+        config=config,
         experiment=prepared.experiment,
         data_spec=prepared.data_spec,
         step=step,

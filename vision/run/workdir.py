@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import ml_collections
 
 from vision.checkpoint.identity import CONFIG, remember_earlier
-from vision.config import config_files
+from vision.config import config_files, own_modules
 from vision.config.errors import UserError
 from vision.config.specs import (
     constructors_of,
@@ -89,7 +89,7 @@ def open_workdir(
     if cluster.is_main():
         try:
             lock = WorkdirLock(workdir, _lock(workdir, config, accept_config_change))
-        except (WorkdirError, config_files.ModuleError) as error:
+        except UserError as error:
             problem = str(error)
     problem = cluster.agree(problem)
     if problem is not None:
@@ -174,10 +174,12 @@ def _config_of(
     config_files.recipes_importable()
 
     def placed(path: str) -> str:
+        if own_modules.is_own(path):  # stored without its place, which would be trusted
+            raise WorkdirError(f"{workdir / CONFIG}: {path!r} is no name that a config can have")
         parts = path.split(".")
         for end in range(len(parts) - 1, 0, -1):
             if row := modules.get(".".join(parts[:end])):
-                return config_files.own_name(path, Path(row["folder"]))
+                return own_modules.own_name(path, Path(row["folder"]))
         return path
 
     config = with_constructors(from_plain(_read(workdir / CONFIG)), placed)

@@ -32,7 +32,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -221,9 +221,12 @@ def train(
         return _outcome(rows, None, True)
 
 
-def run_folders(workdir: Path) -> list[Path]:
-    """Folders of the runs of a scenario's workdir that have begun; empty for a single run's."""
-    config = read_config(workdir)
+def run_folders(workdir: Path, allow: Collection[str] = ()) -> list[Path]:
+    """Folders of the runs of a scenario's workdir that have begun; empty for a single run's.
+
+    ``allow`` is that of ``read_config``.
+    """
+    config = read_config(workdir, allow)
     if not is_scenario(config):
         return []
     return [workdir / name for name in runs(config) if (workdir / name).is_dir()]
