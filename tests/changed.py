@@ -29,7 +29,7 @@ def changed_files(since: str, root: Path = ROOT) -> set[Path]:
     base = _git(root, "merge-base", since, "HEAD")
     if base == _git(root, "rev-parse", "HEAD"):
         base = "HEAD~1"
-    lines = _git(root, "diff", "--name-only", base).splitlines()
+    lines = _git(root, "diff", "--name-only", "--no-renames", base).splitlines()
     lines += _git(root, "ls-files", "--others", "--exclude-standard").splitlines()
     return {root / line for line in lines}
 
@@ -37,8 +37,8 @@ def changed_files(since: str, root: Path = ROOT) -> set[Path]:
 def chosen_tests(changed: Collection[Path], root: Path = ROOT) -> list[Path]:
     """The test files under ``tests`` and ``papers`` that these files can break, by name.
 
-    What a module only passes on counts as used where it is defined. Data beside a test, and the
-    files of a paper's folder, count as the tests there.
+    What a module only passes on counts as used where it is defined. The files of a paper's
+    folder count as the tests there; goldens and conftest.py under ``tests`` choose nothing.
     """
     found = []
     folders = {path.parent for path in changed}

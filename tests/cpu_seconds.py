@@ -33,6 +33,9 @@ class CpuSeconds:
         self.tests: dict[str, float] = defaultdict(float)
         self._before = cpu_seconds()
 
+    def pytest_collection_finish(self) -> None:
+        self._before = cpu_seconds()  # collecting and importing is no test's
+
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Iterator[None]:
         report = yield

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from papers.datadam.siamese import STRATEGIES, siamese_augment
 from vision.config.ranges import Positive, checked
 from vision.data.pipeline import EvalData
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.robustness.perturbed import answers
@@ -69,6 +70,8 @@ class TrainedOnSynthetic:
     strategies: tuple[str, ...] = STRATEGIES
     images: str = "images"
     label: str = "label"
+
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once per network.

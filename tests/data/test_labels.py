@@ -12,7 +12,15 @@ import pyarrow.parquet as pq
 import pytest
 from table_files import png
 
-from vision.data.columns import ClassLabel, Group, MultiLabel, Number
+from vision.data.columns import (
+    ClassLabel,
+    Group,
+    MultiLabel,
+    Number,
+    PartialLabels,
+    SoftLabel,
+)
+from vision.data.descriptions import HierarchyText
 from vision.data.labels import Vocabulary, is_unlabelled, label_form, label_text
 from vision.data.source import DataError
 from vision.data.sources.folder import Folder
@@ -85,6 +93,9 @@ def test_a_class_that_is_called_so_keeps_its_name(tmp_path):
     assert [int(label) for label in table.column("label")] == [0, 1, 0]
     table = source(tmp_path, "csv", ["1.0", "2.5"], ClassLabel(names=("1.0", "2.5")))
     assert [int(label) for label in table.column("label")] == [0, 1]
+    for names in (("1.0", "1.5", "2.0"), ("+1", "-1")):  # 1 is a name, and not the second class
+        with pytest.raises(DataError, match="'1' differs from"):
+            Vocabulary(names).index(1)
 
 
 def test_negative_numbers_are_no_classes(tmp_path):
@@ -186,6 +197,9 @@ def test_given_names_in_another_order_are_matched_by_name(tmp_path):
     assert labels("dog", "cat", "monkey") == [0, 1, 2]
     with pytest.raises(DataError, match="agree in part and in another order"):
         labels("cat", "dog", "monkey")
+    assert labels("Dog", "Cat", "Ape") == [0, 1, 2]
+    with pytest.raises(DataError, match=r"'dog' differs from 'Dog'|'cat' differs from 'Cat'"):
+        labels("Cat", "Dog", "Ape")
 
 
 def test_names_that_are_numbers_stay_in_the_files_order(tmp_path):
@@ -222,3 +236,18 @@ def test_faults_of_hugging_face_metadata(tmp_path):
     pq.write_table(broken, tmp_path / "c.parquet")
     plain = Parquet(str(tmp_path / "c.parquet"), {"label": ClassLabel()}, image_column="")
     assert plain.info.class_names == ("0", "1")
+
+
+def test_a_class_that_is_given_twice_is_an_error(tmp_path):
+    partial = PartialLabels(names=("cat", "dog"))
+    soft = SoftLabel(names=("cat", "dog"))
+    for column, cell in ((partial, {"cat": 1, "0": 0}), (soft, {"cat": 0.5, "0": 0.5})):
+        with pytest.raises(DataError, match="'cat' is given twice"):
+            source(tmp_path, "jsonl", [cell], column)[0]
+
+
+def test_paths_of_a_hierarchy_end_in_padding_and_hold_whole_numbers(tmp_path):
+    table = source(tmp_path, "jsonl", [[3, 7, -1], [3.0, 8], ["3", "7", "2"]], HierarchyText(3))
+    assert [table[i]["label"].tolist() for i in range(3)] == [[0, 0, -1], [0, 1, -1], [0, 0, 0]]
+    with pytest.raises(DataError, match="is missing"):
+        source(tmp_path, "csv", ["a/b", "-1"], HierarchyText(2))[1]

@@ -194,7 +194,7 @@ def test_metrics_of_a_run_that_was_finished_before_its_row_are_kept(
         ({"stages[1].name": "first"}, "'first' stands twice"),
         ({"stages[1].name": "a/b"}, "not a name for a folder"),
         ({"stages[1].do.run_of": "stage:frist"}, "not a stage before it; did you mean 'first'"),
-        ({"stages[0].do.objective.label_smoothing": "x"}, "expected float"),
+        ({"stages[0].do.objective.label_smoothing": "x"}, "expected a number"),
         ({"stages[0].do.modle": "x"}, "did you mean 'model'"),
         (
             {"stages[2].do.accumulate": "0"},

@@ -1,7 +1,8 @@
 """Adversarial attacks on classifiers: the loop that runs them, and its state.
 
 An attack is a frozen dataclass with an update rule of images, see ``Attack``; the rules are in
-``attack_rules`` (PGD and FGSM, APGD, Carlini-Wagner) and ``square``. Images are float32 (B, H, W,
+``attack_rules`` (PGD and FGSM, APGD, Carlini-Wagner) and in
+``vision.evaluators.robustness.square``. Images are float32 (B, H, W,
 C) in 0..1, ``logits_fn`` maps them to logits (B, K), each image independently of the others.
 Everything is traceable::
 

@@ -278,8 +278,12 @@ class BatchReader:
 
     @functools.cached_property
     def _num_classes(self) -> int:
-        numbers = (self.num_classes, len(self.source.info.class_names))
-        return min((number for number in numbers if number), default=0)
+        known = len(self.source.info.class_names)
+        if 0 < self.num_classes < known:
+            raise ValueError(
+                f"an op makes targets of {self.num_classes} classes, but the source has {known}"
+            )
+        return known or self.num_classes
 
     @functools.cached_property
     def info_name(self) -> str:

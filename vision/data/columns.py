@@ -251,6 +251,8 @@ class PartialLabels(NamedColumn):
             if number not in (-1.0, 0.0, 1.0):
                 raise DataError(f"{name!r} is {shown(mark)}; it is 1, 0, or -1 for unknown")
             index = self.vocabulary.index(name)
+            if known[index] and value[index] != number:
+                raise DataError(f"{self.names[index]!r} is given twice, as 0 and as 1")
             known[index], value[index] = number >= 0, number == 1
         return {feature: value, f"{feature}_known": known}
 
@@ -292,7 +294,10 @@ class SoftLabel(SingleColumn):
         chances = np.zeros(count, np.float64)
         if isinstance(cell, Mapping) or (isinstance(cell, str) and cell.lstrip().startswith("{")):
             for name, chance in as_mapping(cell).items():
-                chances[self.vocabulary.index(name)] = as_number(chance)
+                index = self.vocabulary.index(name)
+                if chances[index]:
+                    raise DataError(f"{self.names[index]!r} is given twice")
+                chances[index] = as_number(chance)
         else:
             numbers = [as_number(x) for x in as_list(cell, self.separator)]
             if len(numbers) != count:

@@ -12,7 +12,7 @@ import numpy as np
 from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.cells import Cell, as_list, as_mapping, as_text, as_texts, is_missing
 from vision.data.columns import ImageSize, Row, SingleColumn
-from vision.data.labels import Vocabulary, is_unlabelled, refuse_twins
+from vision.data.labels import Vocabulary, is_unlabelled, label_text, refuse_twins
 from vision.data.source import DataError
 
 
@@ -116,6 +116,8 @@ class HierarchyText(SingleColumn):
         if len(paths) > self.levels:
             raise DataError(f"{paths[-1]!r} is deeper than levels={self.levels}")
         codes = np.full(self.levels, -1, np.int32)
+        if not paths:
+            raise DataError("is missing")
         for level, node in enumerate(paths):
             if node.endswith(self.separator) or node.startswith(self.separator):
                 raise DataError(f"{paths[-1]!r} has an empty name in it")
@@ -124,7 +126,9 @@ class HierarchyText(SingleColumn):
 
     def _paths(self, cell: Cell) -> list[str]:
         names = cell.split(self.separator) if isinstance(cell, str) else as_list(cell, "")
-        texts = [as_text(name).strip() for name in names]
+        texts = [label_text(name).strip() for name in names]
+        while texts and texts[-1] == "-1":  # the padding that this type gives, or no label
+            texts.pop()
         return [self.separator.join(texts[: i + 1]) for i in range(len(texts))]
 
     @functools.cached_property

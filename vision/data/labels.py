@@ -22,7 +22,8 @@ from vision.data.cells import Cell, as_text, is_missing, shown
 from vision.data.source import DataError
 
 _WHOLE_FLOAT = re.compile(r"(-?\d+)\.0*")
-_WHOLE_NUMBER = re.compile(r"(\d+)\.0*")
+_WHOLE_NUMBER = re.compile(r"\+?(\d+)(\.0*)?")
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)")
 _QUOTES = str.maketrans({"\u2018": "'", "\u2019": "'", "\u201c": '"', "\u201d": '"'})
 # Characters that are not drawn and are not in category Cf: joiners, fillers, variation selectors.
 _INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u3164\uffa0") | {
@@ -104,7 +105,7 @@ class Vocabulary:
 
     @functools.cached_property
     def _numbered(self) -> bool:
-        return any(name.isdecimal() for name in self.names)
+        return any(_NUMBER.fullmatch(name.strip()) for name in self.names)
 
     def index(self, cell: Cell, *, numbers: bool = True) -> int:
         """The index of the name in ``cell``; its number is accepted too where no name is a number.

@@ -178,7 +178,8 @@ def match_classes(evaluator: E, trained: Sequence[str], name: str = "") -> E:
 
     Data of other order, or with some of the classes, is mapped, and a line of the log says so.
     Only data that the evaluator declares in ``trained_classes`` is touched: probes, retrieval and
-    zero-shot have classes of their own.
+    zero-shot have classes of their own. An evaluator that is a field of another one is matched
+    like it.
 
     Args:
       evaluator: a frozen dataclass.
@@ -198,6 +199,12 @@ def match_classes(evaluator: E, trained: Sequence[str], name: str = "") -> E:
         matched = _matched(value[key] if key else value, tuple(trained), features, where)
         if matched is not (value[key] if key else value):
             changes[field] = {**value, key: matched} if key else matched
+    for field in dataclasses.fields(evaluator):  # pyright: ignore[reportArgumentType]
+        inner = getattr(evaluator, field.name)
+        if hasattr(inner, "trained_classes"):
+            matched = match_classes(inner, trained, f"{name}.{field.name}" if name else field.name)
+            if matched is not inner:
+                changes[field.name] = matched
     return dataclasses.replace(evaluator, **changes) if changes else evaluator  # type: ignore[type-var]
 
 

@@ -58,13 +58,15 @@ def write(folder: Path, root: Path, title: str = "", year: int | None = None) ->
     """
     slug = folder.name
     inside = folder.parent == root / "papers"
+    sources = {name: (EXAMPLE / name).read_text(encoding="utf-8") for name in FILES}
+    if any(re.search(rf"\bimport\b.*\b{class_name(slug)}\b", text) for text in sources.values()):
+        raise PaperError(f"{slug}: the class {class_name(slug)} would hide one that it imports")
     try:
         folder.mkdir(parents=True)
     except OSError as error:
         raise PaperError(f"{folder} cannot be made: {error.strerror}") from error
     texts = {"__init__.py": _header(title or slug.replace("_", " ").title(), year or FIRST_YEAR)}
-    for name in FILES:
-        text = (EXAMPLE / name).read_text(encoding="utf-8")
+    for name, text in sources.items():
         texts[name] = _renamed(_sorted_imports(text), slug, inside, folder)
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -74,9 +76,9 @@ def write(folder: Path, root: Path, title: str = "", year: int | None = None) ->
 def _renamed(text: str, slug: str, inside: bool, folder: Path) -> str:
     config = f"papers/{slug}/config.py" if inside else str(folder / "config.py")
     text = text.replace(PACKAGE, f"papers.{slug}" if inside else slug)
-    text = text.replace(f"An {CLASS}", CLASS).replace(f"={CONFIG}", f"={config}")
-    text = re.sub(rf"\b{CLASS}\b", class_name(slug), text)
-    return re.sub(rf"\b{SLUG}(?=\b|_small)", slug, text)
+    text = re.sub(rf"\b{CLASS}\b", class_name(slug), text.replace(f"An {CLASS}", CLASS))
+    pieces = text.split(f"={CONFIG}")  # the path may hold any of these words
+    return f"={config}".join(re.sub(rf"\b{SLUG}(?=\b|_small)", slug, piece) for piece in pieces)
 
 
 def class_name(slug: str) -> str:
@@ -118,4 +120,10 @@ def next_steps(folder: Path, root: Path) -> str:
         f"\n  python -m pytest {folder if not inside else f'papers/{name}'}\n"
         f"  python train.py --config={config}:small --workdir=workdirs/{folder.name}\n"
         f"  python -m vision.papers claim {name} --record\n"
+        + (
+            "  UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py -k golden\n"
+            "  python -m vision.papers gallery\n"
+            if inside
+            else ""
+        )
     )

@@ -116,7 +116,7 @@ def attention_is_heads_first(params: Mapping[str, Any]) -> bool:
 
 
 def is_variable(atom: Any) -> bool:
-    """Whether an equation's input or output is a variable: neither a constant nor dropped."""
+    """Whether an equation's input or output is a variable and no constant."""
     return isinstance(atom, Var)
 
 

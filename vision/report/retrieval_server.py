@@ -82,7 +82,7 @@ def allowed(name: str, host: str) -> bool:
     if (parts := _HOST.fullmatch(name)) is None:
         return False
     hostname = (parts[1] or parts[2]).lower()
-    if hostname in ("localhost", host):
+    if hostname in ("localhost", host.lower()):
         return True
     try:
         address = ipaddress.ip_address(hostname)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vision.data.cells import Cell
+from vision.data.labels import label_form, refuse_twins
 from vision.data.source import DataError
 
 
@@ -69,6 +70,9 @@ def agreed(given: tuple[str, ...], declared: tuple[str, ...]) -> bool:
     """
     if not given or set(given) <= set(declared) or set(declared) <= set(given):
         return True
+    if [label_form(name) for name in given] == [label_form(name) for name in declared]:
+        return False
+    refuse_twins([*(("names", name) for name in given), *(("the file", x) for x in declared)])
     common = set(given) & set(declared)
     if all(given.index(name) == declared.index(name) for name in common):
         return False

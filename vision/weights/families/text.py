@@ -74,11 +74,6 @@ def transformers_clip_text(tower: TextTransformer) -> Names:
     return _names(tower, naming, POSITION_IDS)
 
 
-def transformers_siglip_text(tower: TextTransformer) -> Names:
-    """transformers' text transformers of SigLIP and SigLIP2."""
-    return transformers_clip_text(tower)
-
-
 def transformers_bert(tower: TextTransformer, keys: Iterable[str] = ()) -> Names:
     """transformers' ``BertModel``, and ``BertForMaskedLM`` and ``BertForPreTraining``.
 

@@ -80,11 +80,6 @@ def transformers_clip_vit(tower: ViT) -> Names:
     return vit_names(tower, _CLIP, POSITION_IDS)
 
 
-def transformers_siglip_vit(tower: ViT) -> Names:
-    """transformers' ``SiglipVisionTransformer``, of SigLIP and of SigLIP2 at a fixed size."""
-    return transformers_clip_vit(tower)
-
-
 def transformers_siglip2_vit(tower: ViT) -> Names:
     """transformers' ``Siglip2VisionTransformer``, which takes images of any shape (NaFlex).
 
