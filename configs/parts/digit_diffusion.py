@@ -1,14 +1,13 @@
 """A diffusion model of the digits that ship: a U-Net of 180,000 parameters, 400 steps."""
 
-from configs.parts.small import eval_data, train_data
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.blocks.diffusion import Diffusion
 from vision.config.specs import spec
 from vision.data.sources.digits import Digits
 from vision.models.unet import UNet
 from vision.objectives.denoise import Denoise
 from vision.run.experiment import Experiment
-from vision.train.optim import Ema, Optimizer, adamw
-from vision.train.schedule import Cosine
+from vision.train.optim import Ema
 
 STEPS = 1000
 
@@ -33,13 +32,7 @@ def denoise(evaluators=None):
         data=train(64),
         model=spec(UNet, width=32, multipliers=(1,), depth=1, patch=2, attention=(), groups=8),
         objective=spec(Denoise, diffusion=diffusion()),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=4e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-            clip_norm=1.0,
-        ),
+        optimizer=adamw_cosine(4e-3, weight_decay=0.0),
         ema=spec(Ema, decay=0.98),
         total="400 steps",
         evaluators=evaluators,

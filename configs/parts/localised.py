@@ -10,7 +10,7 @@ background later.
 """
 
 from configs.parts import imagenet
-from configs.parts.small import eval_data, train_data
+from configs.parts.small import adamw_cosine, eval_data, train_data
 from vision.config.specs import spec
 from vision.data import ops
 from vision.data.columns import ClassLabel
@@ -24,11 +24,19 @@ from vision.models.plain_conv import PlainConv
 from vision.models.vgg import VGG
 from vision.objectives.classify import Classify
 from vision.run.experiment import Experiment
-from vision.train.optim import Optimizer, adamw, sgd
-from vision.train.schedule import Cosine, Staircase
+from vision.train.optim import Optimizer, sgd
+from vision.train.schedule import Staircase
 
 MAX_BOXES = 20
 NORMALISED = [spec(ops.ValueRange), spec(ops.Normalize)]
+# Plain things in four colours on four plain backgrounds.
+WORLD = {
+    "image_size": 32,
+    "colours": ("red", "yellow", "green", "blue"),
+    "backgrounds": ("paper", "stone", "night", "brick"),
+    "variants": ("solid",),
+    "textures": ("plain",),
+}
 
 
 def large(root, maps):
@@ -69,15 +77,11 @@ def large(root, maps):
 
 def scenes(split, examples, features=("image", "label"), **more):
     world = {
+        **WORLD,
         "num_objects": (1, 1),
-        "image_size": 32,
         "label": "colour",
         "shapes": ("circle", "triangle", "square", "star"),
-        "colours": ("red", "yellow", "green", "blue"),
         "sizes": ("small", "medium"),
-        "backgrounds": ("paper", "stone", "night", "brick"),
-        "variants": ("solid",),
-        "textures": ("plain",),
     }
     return spec(Scenes, split=split, num_examples=examples, features=features, **(world | more))
 
@@ -92,12 +96,7 @@ def small(maps, biased=False, examples=300, **more):
         data=train_data(scenes("train", 2000, spurious=1.0 if biased else 0.0), 64),
         model=spec(PlainConv, width=16, depth=3, norm="none", pool="mean"),
         objective=spec(Classify),
-        optimizer=spec(
-            Optimizer,
-            method=spec(adamw),
-            learning_rate=5e-3,
-            schedule=spec(Cosine, warmup="20 steps"),
-        ),
+        optimizer=adamw_cosine(5e-3, weight_decay=0.0, clip_norm=None),
         total="250 steps",
         evaluators={"unseen": spec(Classification, data=data), **explained},
         log_every="50 steps",

@@ -39,6 +39,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import IMAGE, check_sizes, embed, embed_texts
 from vision.evaluators.image_text.zero_shot import per_class
+from vision.metrics.arrays import softmax_parts
 from vision.train.schedule import TrainLength
 
 
@@ -82,8 +83,8 @@ def mean_probability(
       scale: factor of the cosine similarities.
     """
     logits = scale * (images @ texts.T).astype(np.float64)
-    probabilities = np.exp(logits - logits.max(1, keepdims=True))
-    probabilities /= probabilities.sum(1, keepdims=True)
+    top, normaliser = softmax_parts(logits)
+    probabilities = np.exp(logits - top[:, None] - normaliser[:, None])
     counts = np.bincount(owner)
     return probabilities @ (np.eye(len(counts)) / counts)[owner]
 

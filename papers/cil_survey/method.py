@@ -32,7 +32,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.objectives.classify import cross_entropy, to_targets
+from vision.train.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Variables,
+    apply,
+    averaged,
+    classified,
+)
 from vision.train.tower import forward
 
 Tree = Any
@@ -42,7 +52,9 @@ TEMPERATURE = 2.0
 
 @dataclasses.dataclass(frozen=True)
 class Incremental(Objective):
-    """One stage. ``batch["label"]`` int (B,), classes of the tasks so far only.
+    """One stage. ``batch["label"]`` int (B,), classes of the tasks so far only, or -1 for none.
+
+    An image without a label counts in neither term.
 
     Attributes:
       model: a tower whose head has the classes of all tasks.
@@ -95,8 +107,9 @@ class Incremental(Objective):
         out, state = apply(self.model, variables, batch["image"], ctx)
         old, new = self.classes(self.stage)
         logits = out["logits"].astype(jnp.float32)
-        log = jax.nn.log_softmax(masked_to(logits, (*old, *new)))
-        losses = -jnp.take_along_axis(log, batch["label"][:, None], 1)[:, 0]
+        allowed = masked_to(logits, (*old, *new))
+        targets, labelled = to_targets(batch["label"], logits.shape[-1])
+        losses = cross_entropy(allowed, targets, "softmax", 0.0)
         if "teacher" in variables.extra_state:
             distillation = self._distillation(
                 logits, variables.extra_state["teacher"], batch["image"]
@@ -104,8 +117,8 @@ class Incremental(Objective):
             share = len(old) / len((*old, *new))
             mixed = (1 - share) * losses + share * distillation
             losses = losses + distillation if self.distil == "added" else mixed
-        correct = jnp.argmax(log, -1) == batch["label"]
-        return averaged(losses, batch["_mask"], state, top1=correct)
+        correct = jnp.argmax(allowed, -1) == batch["label"]
+        return averaged(losses, labelled & batch["_mask"], state, top1=correct)
 
     def _distillation(self, logits: jax.Array, teacher: Tree, image: jax.Array) -> jax.Array:
         """(B,) cross-entropy with the teacher over old classes, both at ``TEMPERATURE``."""
@@ -124,8 +137,7 @@ class Incremental(Objective):
             variables = variables.merge(params={"model": model})
         predictions = super().predict(variables, batch, ctx)
         logits = masked_to(predictions["logits"], (*old, *new))
-        log = jax.nn.log_softmax(logits)
-        return {**predictions, "logits": logits, "log_probabilities": log}
+        return classified(logits, predictions["embedding"])
 
 
 def masked_to(logits: jax.Array, classes: tuple[int, ...]) -> jax.Array:

@@ -50,6 +50,19 @@ def test_one_task_of_all_classes_is_classification():
     assert aux.metrics == expected.metrics
 
 
+def test_an_image_without_a_label_counts_in_no_term():
+    """In the batch of four the loss is that of the two labelled images, whatever the others are."""
+    partly = {**BATCH, "label": jnp.array([3, -1, 2, -1])}
+    labelled = {**BATCH, "_mask": jnp.array([True, False, True, False])}
+    for distil in ("none", "added", "shared"):
+        objective, variables = begun(stage=1, distil=distil)
+        loss, aux = objective.loss(variables, partly, CTX)
+        expected, expected_aux = objective.loss(variables, labelled, CTX)
+        assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+        assert aux.metrics["top1"] == expected_aux.metrics["top1"]
+        assert aux.weight == 2
+
+
 def test_classes_to_come_have_no_share():
     objective, variables = begun(stage=0)
     predictions = objective.predict(variables, BATCH, CTX)

@@ -32,7 +32,16 @@ from papers.clca.depth_head import DepthHead
 from papers.clca.token_reduction import Attended, ReductionRule, number_kept
 from vision.models.vit import ViT
 from vision.objectives.classify import cross_entropy, to_targets
-from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
+from vision.train.objective import (
+    Aux,
+    Batch,
+    Context,
+    Objective,
+    Variables,
+    apply,
+    averaged,
+    classified,
+)
 from vision.train.tower import Tap, initialise
 
 Tree = Any
@@ -195,6 +204,4 @@ class CLCA(Objective):
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         logits, out, _ = self.forward(variables, batch["image"], ctx)
-        log = jax.nn.log_softmax(logits)
-        embedding = out["embedding"].astype(jnp.float32)
-        return {"logits": logits, "log_probabilities": log, "embedding": embedding}
+        return classified(logits, out["embedding"])

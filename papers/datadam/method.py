@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from papers.datadam.siamese import STRATEGIES, siamese_augment
+from vision.blocks.similarity import unit
 from vision.train.objective import Aux, Batch, Context, Objective, Variables
 from vision.train.tower import forward, initialise
 
@@ -132,4 +133,4 @@ def attention_map(x: jax.Array, power: float) -> jax.Array:
     # Powers of small maps underflow; a common factor per image does not change the direction.
     largest = jax.lax.stop_gradient(jnp.max(jnp.abs(x), axis=(1, 2, 3), keepdims=True))
     summed = jnp.sum(jnp.abs(x / jnp.maximum(largest, 1e-12)) ** power, -1).reshape(len(x), -1)
-    return summed / jnp.maximum(jnp.linalg.norm(summed, axis=-1, keepdims=True), 1e-12)
+    return unit(summed)

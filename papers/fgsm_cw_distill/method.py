@@ -36,9 +36,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
-from vision.objectives.classify import to_targets
+from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import Tower, forward, initialise
 from vision.weights.init_from import InitFrom
@@ -91,10 +90,10 @@ class DefensiveDistillation(Objective):
             teacher_logits = self._teacher_logits(variables.params, batch["image"])
             targets, valid = jax.nn.softmax(teacher_logits / self.temperature), jnp.ones_like(valid)
         valid = valid & batch["_mask"]
-        losses = optax.safe_softmax_cross_entropy(logits / self.temperature, targets)
+        losses = cross_entropy(logits / self.temperature, targets, "softmax", 0.0)
         correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
         metrics = {"agreement" if self.distil else "top1": correct}
-        return averaged(jnp.where(valid, losses, 0), valid, state, **metrics)
+        return averaged(losses, valid, state, **metrics)
 
     def _teacher_logits(self, params: Mapping[str, Tree], image: jax.Array) -> jax.Array:
         variables = jax.lax.stop_gradient(dict(params[TEACHER]))

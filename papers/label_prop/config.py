@@ -59,13 +59,9 @@ def small() -> v.Config:
         24,
         8,
         num_frames=8,
-        image_size=32,
         num_objects=(2, 2),
-        colours=("red", "yellow", "green", "blue"),
         sizes=("medium", "large"),
-        backgrounds=("paper", "stone", "night", "brick"),
-        variants=("solid",),
-        textures=("plain",),
+        **localised.WORLD,
     )
     given = {"objects": 2, "sites": ("block01",), "mean": (0.5,), "std": (0.5,), "boxes": "boxes"}
     tuned = spec(Propagation, top_k=5, radius=3.0, context=4, temperature=0.05)

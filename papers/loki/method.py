@@ -28,6 +28,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
 from vision.metrics.arrays import blocks, class_indices, matrix, softmax_parts
+from vision.probes.class_means import empty_means, update
 
 
 def squared_distances(positions: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -133,12 +134,11 @@ class GeometricAnswers:
         if self.means is None:
             return np.asarray(self.positions, np.float64)
         rows = embed(predict, ctx, self.means, (self.features,), (self.label,))
-        labels, x = rows[self.label], rows[self.features].astype(np.float64)
-        count = np.bincount(labels[labels >= 0])
-        if not count.all():
+        labels, x = rows[self.label], rows[self.features]
+        means = update(empty_means(int(labels.max()) + 1, x.shape[1]), x, labels)
+        present = np.asarray(means.present)
+        if not present.all():
             raise DataError(
-                f"{self.means.source.info.name}: label {int(count.argmin())} has no record"
+                f"{self.means.source.info.name}: label {int(present.argmin())} has no record"
             )
-        sums = np.zeros((len(count), x.shape[1]))
-        np.add.at(sums, labels[labels >= 0], x[labels >= 0])
-        return sums / count[:, None]
+        return np.asarray(means.mean, np.float64)

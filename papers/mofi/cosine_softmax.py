@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from vision.blocks.contrast import NEVER
 from vision.blocks.similarity import inner, unit
+from vision.train.objective import masked_mean
 
 
 def cosine_softmax(
@@ -46,6 +47,5 @@ def cosine_softmax(
     cosines = inner("bd,cd->bc", features, unit(classes[candidates].astype(jnp.float32)))
     logits = jnp.where(unique, scale * (cosines - margin * positive), NEVER)
     true = jnp.sum(jnp.where(positive, logits, 0.0), 1)
-    weight = valid / jnp.maximum(jnp.sum(valid), 1)
     losses = jax.nn.logsumexp(logits, 1) - true
-    return jnp.sum(losses * weight), jnp.sum((true >= jnp.max(logits, 1)) * weight)
+    return masked_mean(losses, valid), masked_mean(true >= jnp.max(logits, 1), valid)

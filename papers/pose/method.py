@@ -33,6 +33,7 @@ import jax.numpy as jnp
 
 from papers.pose.augmenters import augment, augmenter_at
 from papers.pose.triplet import batch_hard_triplet
+from vision.blocks.similarity import unit
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
     Aux,
@@ -167,11 +168,9 @@ class Pose(Objective):
     ) -> tuple[list[jax.Array], jax.Array, dict[str, Tree]]:
         """Unit features (B, D) of each image batch, logits of the first, the model's new state."""
         out, state = apply(self.model, variables, jnp.concatenate(images), ctx, train=train)
-        embedding = out["embedding"].astype(jnp.float32)
-        length = jnp.maximum(jnp.sqrt(jnp.sum(embedding**2, -1, keepdims=True)), 1e-6)
         rows = len(images[0])
         return (
-            jnp.split(embedding / length, len(images)),
+            jnp.split(unit(out["embedding"]), len(images)),
             out["logits"][:rows].astype(jnp.float32),
             state,
         )

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.blocks.similarity import unit
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -39,8 +40,7 @@ def calibrated(new: jax.Array, base: jax.Array, alpha: float, tau: float = 16.0)
     """
     cosines = jnp.dot(new, base.T, precision=jax.lax.Precision.HIGHEST)
     estimate = jnp.dot(jax.nn.softmax(tau * cosines), base, precision=jax.lax.Precision.HIGHEST)
-    estimate = estimate / jnp.maximum(jnp.linalg.norm(estimate, axis=-1, keepdims=True), 1e-12)
-    return (1 - alpha) * new + alpha * estimate
+    return (1 - alpha) * new + alpha * unit(estimate)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -36,6 +36,7 @@ from vision.train.objective import (
     Variables,
     apply,
     averaged,
+    classified,
     output_shapes,
 )
 from vision.train.tower import Tap
@@ -155,9 +156,5 @@ class TransHP(Objective):
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """The outputs of ``Classify``, and ``logits/level0``.. (B, n), all float32."""
         logits, coarse, embedding, _ = self.forward(variables, batch["image"], ctx)
-        return {
-            "logits": logits,
-            "log_probabilities": jax.nn.log_softmax(logits),
-            "embedding": embedding,
-            **{f"logits/level{i}": scores for i, scores in enumerate(coarse)},
-        }
+        levels = {f"logits/level{i}": scores for i, scores in enumerate(coarse)}
+        return {**classified(logits, embedding), **levels}

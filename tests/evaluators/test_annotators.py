@@ -1,4 +1,4 @@
-"""Labels of several graders: the rule that makes them, and what answers are worth beside them."""
+"""Agreement of predictions with the labels of several annotators."""
 
 from __future__ import annotations
 
@@ -11,24 +11,10 @@ import pytest
 from tests.evaluators.linear_dual import data, run
 from vision.data.source import DataError
 from vision.evaluators.accuracy.annotators import AnnotatorAgreement
-from vision.metrics.annotators import annotator_scores, annotator_weights
+from vision.metrics.annotators import annotator_scores
 from vision.metrics.arrays import MetricError
 
 NAMES = ("eczema", "acne", "hives")
-
-
-def test_weights_fall_with_the_rank_and_add_up_over_graders():
-    one = annotator_weights([{"eczema": 5, "acne": 3, "hives": 1}], NAMES)
-    np.testing.assert_allclose(one, np.array([1, 1 / 2, 1 / 3]) / (11 / 6))
-    two = annotator_weights([{"eczema": 5, "acne": 3}, {"acne": 4}], NAMES)
-    np.testing.assert_allclose(two, [1 / 2.5, 1.5 / 2.5, 0])
-    tie = annotator_weights([{"acne": 4, "hives": 4, "eczema": 1}], NAMES)
-    np.testing.assert_allclose(tie, np.array([1 / 2, 1, 1]) / 2.5)
-    other = annotator_weights([{"burn": 5, "acne": 4}], NAMES)
-    np.testing.assert_allclose(other, [0, 1, 0])
-    assert not annotator_weights([{"burn": 5}, {}], NAMES).any()
-    with pytest.raises(MetricError, match="annotator 1 has a confidence"):
-        annotator_weights([{"acne": 1}, {"acne": float("nan")}], NAMES)
 
 
 def test_one_sure_grader_is_top_k_and_the_true_probability():

@@ -18,12 +18,10 @@ from vision.evaluate.figures import Curve
 from vision.evaluators.robustness.severity import Severity
 from vision.metrics.arrays import MetricError
 from vision.metrics.severity import (
-    complete_trajectories,
     failure_points,
     fit_thresholds,
     on_class,
     rank_correlations,
-    swapped_pairs,
 )
 
 GREY = np.asarray([40, 120, 200])
@@ -92,10 +90,8 @@ def test_ranks_along_scales():
     assert np.diag(found) == pytest.approx(1)
     assert found[0, 2] == found[2, 0] == pytest.approx(spearmanr(*accuracy.T[[0, 2]])[0])
     assert found[0, 1] == pytest.approx(spearmanr(*accuracy.T[[0, 1]])[0])
-    assert swapped_pairs(accuracy) == 2  # the first two, and the last two
-    assert swapped_pairs(accuracy[:, :1]) == 0
     with pytest.raises(MetricError):
-        swapped_pairs(np.asarray([[0.1, np.nan], [0.2, 0.3]]))
+        rank_correlations(np.asarray([[0.1, np.nan], [0.2, 0.3]]))
 
 
 def test_pictures_that_lost_their_class():
@@ -121,8 +117,6 @@ def test_pictures_that_lost_their_class():
         fit_thresholds(scores, np.ones(400, bool))
     with pytest.raises(ValueError, match="least=5"):
         on_class(scores, np.zeros(4), 5)
-    kept = np.asarray([[1, 1], [1, 0]])
-    assert complete_trajectories(kept).tolist() == [True, False]
 
 
 def test_arguments_of_sweeps():

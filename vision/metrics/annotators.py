@@ -1,13 +1,13 @@
-"""Labels of several annotators with confidences, as one distribution per example; their metrics.
+"""Agreement with several annotators, whose labels are one distribution per example.
 
 Ward et al., Creating an Empirical Dermatology Dataset Through Crowdsourcing With Web Search
-Advertisements (SCIN), 2024, which combines its labels in this way.
+Advertisements (SCIN), 2024, ranks every annotator's conditions by confidence, gives rank r the
+weight 1 / r, adds the weights up over annotators and normalises them.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -15,35 +15,6 @@ import numpy as np
 from vision.metrics.arrays import MetricError, matrix, mean, softmax_parts, undefined_rows
 
 _SLACK = 1e-4  # tolerance of sums of weights stored as float32 or printed to four digits
-
-
-def annotator_weights(
-    annotators: Sequence[Mapping[str, float]], names: Sequence[str]
-) -> np.ndarray:
-    """The distribution over ``names``, float64 (K,), from the answers of several annotators.
-
-    An annotator's conditions are ranked by confidence, and rank r has weight 1 / r; conditions of
-    equal confidence share a rank. Weights are summed over annotators and normalised to sum to 1.
-    All zeros if no annotator names any of ``names``.
-
-    Args:
-      annotators: per annotator, condition -> confidence; larger is more confident.
-      names: the classes; other conditions only take up ranks.
-
-    Raises:
-      MetricError: a confidence that is not finite.
-    """
-    column_of = {name: i for i, name in enumerate(names)}
-    weights = np.zeros(len(names))
-    for number, confidences in enumerate(annotators):
-        if not all(math.isfinite(value) for value in confidences.values()):
-            raise MetricError(f"annotator {number} has a confidence that is not finite")
-        order = sorted(set(confidences.values()), reverse=True)
-        for name, value in confidences.items():
-            if name in column_of:
-                weights[column_of[name]] += 1 / (1 + order.index(value))
-    total = weights.sum()
-    return weights / total if total else weights
 
 
 @dataclasses.dataclass(frozen=True)

@@ -64,20 +64,6 @@ def rank_correlations(accuracy: np.ndarray) -> np.ndarray:
     return np.asarray([[spearman(a, b) for b in columns] for a in columns])
 
 
-def swapped_pairs(accuracy: np.ndarray) -> int:
-    """Number of pairs of models whose order by accuracy (M, S) differs between two scales.
-
-    Equal accuracies count as neither order.
-
-    Raises:
-      MetricError: NaN among the accuracies.
-    """
-    accuracies = defined("accuracy", matrix("accuracy", accuracy))
-    first, second = np.triu_indices(len(accuracies), 1)
-    order = np.sign(accuracies[first] - accuracies[second])
-    return int(((order > 0).any(1) & (order < 0).any(1)).sum())
-
-
 def on_class(scores: np.ndarray, thresholds: np.ndarray, least: int = 2) -> np.ndarray:
     """Which images still show their class, bool (N,): at least ``least`` scores exceed theirs.
 
@@ -130,11 +116,3 @@ def fit_thresholds(
         else:
             low = middle + 1
     return candidates[low]
-
-
-def complete_trajectories(usable: np.ndarray) -> np.ndarray:
-    """bool (N,): trajectories, of bool (N, S), that are usable at every scale.
-
-    Without the others all scales have the same examples.
-    """
-    return np.asarray(booleans("usable", usable, (None, None)).all(1))

@@ -195,12 +195,7 @@ class Objective(abc.ABC):
         """What evaluators read: of a classifier ``logits``, ``log_probabilities`` (B, K) and
         ``embedding`` (B, D), float32."""
         out, _ = apply(self.model, variables, batch["image"], ctx)
-        logits = out["logits"].astype(jnp.float32)
-        return {
-            "logits": logits,
-            "log_probabilities": jax.nn.log_softmax(logits),
-            "embedding": out["embedding"],
-        }
+        return classified(out["logits"], out["embedding"])
 
 
 class BatchCoupled(Objective):
@@ -276,6 +271,16 @@ def apply(
     )
     states = {network: dict(state)} if network in variables.model_state else {}
     return {"embedding": embedding, **out}, states
+
+
+def classified(logits: jax.Array, embedding: jax.Array) -> dict[str, jax.Array]:
+    """What ``predict`` of a classifier returns, float32, from logits (B, K), embedding (B, D)."""
+    logits = logits.astype(jnp.float32)
+    return {
+        "logits": logits,
+        "log_probabilities": jax.nn.log_softmax(logits),
+        "embedding": embedding.astype(jnp.float32),
+    }
 
 
 def output_shapes(
