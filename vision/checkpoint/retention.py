@@ -5,28 +5,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-from orbax.checkpoint import checkpoint_managers as managers
+from typing import Any
 
 from vision.checkpoint.evaluations import read_evaluations
 from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, DamagedError
 from vision.checkpoint.reading import complete, folder_of
-
-if TYPE_CHECKING:
-    from vision.checkpoint.store import Checkpoints
-
-
-def preservation_policy(folder: Path, options: Checkpoints) -> managers.PreservationPolicy:
-    """What Orbax asks which checkpoints in ``folder`` to keep."""
-    policies: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
-    if options.keep_every:
-        policies.append(managers.EveryNSteps(options.keep_every))
-    if options.keep_every_s:
-        policies.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
-    if options.best:
-        policies.append(BestCheckpoints(folder, options.best, options.best_mode, options.keep_best))
-    return managers.AnyPreservationPolicy(policies)
 
 
 def best_checkpoint(workdir: Path, metric: str, mode: str) -> int:

@@ -26,6 +26,7 @@ from typing import Any, Literal, TypeVar
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.checksum import checksum
 from vision.checkpoint.evaluations import StepEvaluation, read_evaluations, write_evaluations
@@ -47,7 +48,7 @@ from vision.checkpoint.reading import (
     read,
     refused_by_file_system,
 )
-from vision.checkpoint.retention import preservation_policy
+from vision.checkpoint.retention import BestCheckpoints
 from vision.config.ranges import Positive, checked
 from vision.parallel.cluster import agree, barrier, gather, is_main, raise_together
 
@@ -117,7 +118,7 @@ class CheckpointStore:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=preservation_policy(self.folder, options),
+                preservation_policy=_preservation_policy(self.folder, options),
                 todelete_subdir=_TRASH,
                 cleanup_tmp_directories=True,
                 enable_async_checkpointing=True,
@@ -366,6 +367,18 @@ _copy = jax.jit(jnp.copy)
 @functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
 def _copy_over(room: jax.Array, x: jax.Array) -> jax.Array:
     return jnp.copy(x)
+
+
+def _preservation_policy(folder: Path, options: Checkpoints) -> managers.PreservationPolicy:
+    """What Orbax asks which checkpoints in ``folder`` to keep."""
+    policies: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
+    if options.keep_every:
+        policies.append(managers.EveryNSteps(options.keep_every))
+    if options.keep_every_s:
+        policies.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
+    if options.best:
+        policies.append(BestCheckpoints(folder, options.best, options.best_mode, options.keep_best))
+    return managers.AnyPreservationPolicy(policies)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,18 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.captions import caption
 from vision.data.sources.scenes.graph import RELATIONS, relations
+from vision.data.sources.scenes.labelled import LabelledScenes
 from vision.data.sources.scenes.pen import MAX_POINTS
 from vision.data.sources.scenes.record import Object, Scene
 from vision.data.sources.scenes.renderer import Rendering, render
 from vision.data.sources.scenes.styles import artefact_mask
-
-if TYPE_CHECKING:
-    from vision.data.sources.scenes.source import Scenes
 
 ATTRIBUTES = ("family", "shape", "variant", "colour", "texture", "size", "position")
 """Columns of the ``attributes`` feature."""
@@ -49,7 +47,7 @@ class Example:
       index: number of the scene.
     """
 
-    source: Scenes
+    source: LabelledScenes
     index: int
 
     @functools.cached_property
@@ -96,7 +94,7 @@ class Feature:
       read: the feature of an example.
     """
 
-    describe: Callable[[Scenes], str]
+    describe: Callable[[LabelledScenes], str]
     read: Callable[[Example], Any]
 
 
@@ -148,14 +146,14 @@ def _valid(example: Example) -> np.ndarray:
     return np.arange(example.source.max_objects) < len(example.scene.objects)
 
 
-def _hw(source: Scenes) -> str:
+def _hw(source: LabelledScenes) -> str:
     if not source.one_shape:
         return "h,w"
     height, width = source.image_shape
     return f"{height},{width}"
 
 
-def _fixed(text: str) -> Callable[[Scenes], str]:
+def _fixed(text: str) -> Callable[[LabelledScenes], str]:
     return lambda source: text.replace("{K}", str(source.max_objects)).replace("{HW}", _hw(source))
 
 
