@@ -128,12 +128,13 @@ def test_pickles_are_refused_and_never_loaded(tmp_path):
     }.items():
         file = tmp_path / name
         file.write_bytes(content)
-        with pytest.raises(WeightsError, match=r"a pickle.*torch\.load.*weights_only=True") as e:
+        with pytest.raises(WeightsError) as caught:
             open_weights(file)
-        assert str(file) in str(e.value)
+        assert str(file) in str(caught.value)
+        assert "torch" in str(caught.value)
         file.unlink()
     (tmp_path / "pytorch_model.bin").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is a pickle"):
+    with pytest.raises(WeightsError, match=r"pytorch_model\.bin is empty"):
         open_weights(tmp_path)
 
 
@@ -200,10 +201,10 @@ def test_links_that_leave_the_folder(tmp_path):
 def test_nothing_there(tmp_path):
     with pytest.raises(WeightsError, match="no weights at"):
         open_weights(tmp_path / "none.safetensors")
-    with pytest.raises(WeightsError, match=r"holds no \.safetensors"):
+    with pytest.raises(WeightsError, match=r"holds no file of weights \(\.safetensors"):
         open_weights(tmp_path)
     (tmp_path / "x.h5").write_bytes(b"")
-    with pytest.raises(WeightsError, match=r"neither \.safetensors nor \.npz"):
+    with pytest.raises(WeightsError, match=r"x\.h5 is none of \.safetensors"):
         open_weights(tmp_path / "x.h5")
 
 

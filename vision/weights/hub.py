@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from vision.weights.mapping import WeightsError
-from vision.weights.reader import inside
+from vision.weights.reader import FILES, inside
 
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
-_SHARDED = "model.safetensors.index.json"
-_SINGLE_FILES = ("model.safetensors", "open_clip_model.safetensors")
 
 
 def fetch(reference: str) -> Path:
@@ -30,14 +28,13 @@ def fetch(reference: str) -> Path:
     repository, file, revision = _parsed(reference)
     if file:
         return _download_required(repository, file, revision)
-    if (index := _download(repository, _SHARDED, revision)) is not None:
-        _download_shards(repository, index, revision)
-        return index.parent
-    for name in _SINGLE_FILES:
+    for name in FILES:
         if (path := _download(repository, name, revision)) is not None:
+            if name.endswith(".index.json"):
+                _download_shards(repository, path, revision)
             return path
     raise WeightsError(
-        f"{repository} at {revision} has no {' or '.join(_SINGLE_FILES)}"
+        f"{repository} at {revision} has no {' or '.join(FILES)}"
         f"{_offline_hint()}; name another file of it as {repository}:file"
     )
 

@@ -27,6 +27,7 @@ from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
+from vision.weights.torch_files import TORCH_SUFFIXES
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
@@ -244,7 +245,7 @@ def _find(scheme: str, text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    a_file = path.suffix in (".safetensors", ".npz", ".bin", ".pt", ".pth") and ":" not in text
+    a_file = path.suffix in (".safetensors", ".npz", *TORCH_SUFFIXES) and ":" not in text
     # torchvision has nothing on the hub.
     if a_file or scheme == "torchvision":
         raise WeightsError(f"there are no weights at {path}")

@@ -1,6 +1,6 @@
-"""Tensors in files, read one by one: safetensors, in one file or shards, and NumPy's npz.
+"""Tensors in files, read one by one: safetensors, in one file or shards, NumPy's npz, torch's.
 
-Headers are checked in full before anything is read; no pickle is ever opened.
+Headers are checked in full before anything is read; no pickle is ever run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ import ml_dtypes
 import numpy as np
 
 from vision.config.repeated import first_repeated
-from vision.weights.mapping import Tensor, WeightsError
+from vision.weights.mapping import WeightsError
+from vision.weights.stored import Stored, Weights
+from vision.weights.torch_files import TORCH_SUFFIXES, open_torch
 
 # As in the format: 100 MB is more than any list of tensors needs.
 _MAX_HEADER = 100_000_000
@@ -47,45 +49,24 @@ _UNREADABLE = (
     *(OSError, ValueError, RuntimeError, EOFError, MemoryError),
     *(zlib.error, zipfile.BadZipFile),
 )
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
-_INDEX = "model.safetensors.index.json"
 # What timm, transformers and open_clip call the file in a folder, in the order of preference.
-_FILES = (_INDEX, "model.safetensors", "open_clip_model.safetensors")
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights(Mapping[str, Tensor]):
-    """Tensors of a file or a folder by name; data is read when a tensor is indexed.
-
-    Attributes:
-      source: the file or folder, for messages.
-      tensors: name to tensor.
-      metadata: texts that the file carries about itself.
-    """
-
-    source: str
-    tensors: Mapping[str, Tensor]
-    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> Tensor:
-        return self.tensors[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self.tensors)
-
-    def __len__(self) -> int:
-        return len(self.tensors)
+FILES = (
+    *("model.safetensors.index.json", "model.safetensors", "open_clip_model.safetensors"),
+    *("pytorch_model.bin.index.json", "pytorch_model.bin", "open_clip_pytorch_model.bin"),
+)
 
 
 def open_weights(path: Path | str) -> Weights:
-    """The tensors of a ``.safetensors`` or ``.npz`` file, or of a folder with safetensors.
+    """The tensors of a file, or of a folder that holds one, or shards and their index.
 
-    A folder holds ``model.safetensors``, ``open_clip_model.safetensors``, one other safetensors
-    file, or shards with their ``model.safetensors.index.json``.
+    Args:
+      path: a ``.safetensors`` or ``.npz`` file; one of torch (``.pth``, ``.pt``, ``.bin``,
+        ``.ckpt``; see ``torch_files``); or a folder with a file of ``FILES``, or with one file of
+        these kinds, safetensors before those of torch.
 
     Raises:
-      WeightsError: there is no such file; it is damaged, lies about itself or is a pickle; or a
-        link or the index leads out of the folder.
+      WeightsError: there is no such file; it is damaged, lies about itself or holds more than
+        tensors; or a link or the index leads out of the folder.
     """
     path = Path(path)
     if path.is_dir():
@@ -96,25 +77,27 @@ def open_weights(path: Path | str) -> Weights:
         return _open_shards(path)
     if path.suffix == ".npz":
         return _open_npz(path)
-    _refuse_pickles(path)
+    if path.suffix in TORCH_SUFFIXES:
+        return open_torch(path)
     if path.suffix == ".safetensors":
         return _open_safetensors(path)
-    raise WeightsError(f"{path} is neither .safetensors nor .npz")
+    known = ", ".join((".safetensors", ".npz", *TORCH_SUFFIXES))
+    raise WeightsError(f"{path} is none of {known}")
 
 
 def _open_folder(folder: Path) -> Weights:
-    for name in _FILES:
+    for name in FILES:
         if (folder / name).exists():
             return open_weights(inside(folder, name))
-    others = sorted(folder.glob("*.safetensors"))
-    if len(others) == 1:
-        return open_weights(inside(folder, others[0].name))
-    if others:
-        listed = ", ".join(file.name for file in others)
-        raise WeightsError(f"{folder} holds {listed}; name the one to read")
-    for file in sorted(folder.iterdir()):
-        _refuse_pickles(file)
-    raise WeightsError(f"{folder} holds no .safetensors file")
+    for suffixes in ((".safetensors",), TORCH_SUFFIXES):
+        others = sorted(file for file in folder.iterdir() if file.suffix in suffixes)
+        if len(others) == 1:
+            return open_weights(inside(folder, others[0].name))
+        if others:
+            listed = ", ".join(file.name for file in others)
+            raise WeightsError(f"{folder} holds {listed}; name the one to read")
+    known = ", ".join((".safetensors", *TORCH_SUFFIXES))
+    raise WeightsError(f"{folder} holds no file of weights ({known})")
 
 
 def inside(folder: Path, name: str) -> Path:
@@ -139,59 +122,18 @@ def inside(folder: Path, name: str) -> Path:
     return file
 
 
-def _refuse_pickles(path: Path) -> None:
-    start = b""
-    if path.suffix == ".safetensors" and path.is_file():
-        with path.open("rb") as file:
-            start = file.read(9)
-    # A safetensors file starts with eight bytes of length, which may be like these, and a brace.
-    disguised = start.startswith((b"PK\x03\x04", b"\x80")) and start[8:] != b"{"
-    if path.suffix in _PICKLES or disguised:
-        new = path.with_suffix("").name + ".converted.safetensors"
-        what = "a pickle with the name of a safetensors file" if disguised else "a pickle"
-        raise WeightsError(
-            f"{path} is {what}, which can run any code when it is loaded; convert it where torch "
-            'is installed: python -c "import torch; from safetensors.torch import save_file; '
-            f"save_file({{k: v.contiguous().clone() for k, v in torch.load('{path.name}', "
-            f"map_location='cpu', weights_only=True).items()}}, '{new}')\""
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Stored:
-    """A tensor in a file, by the offset of its bytes."""
-
-    path: Path
-    name: str
-    dtype: np.dtype
-    shape: tuple[int, ...]
-    start: int
-
-    def __getitem__(self, index: Any) -> np.ndarray:
-        """Reads the rows that the first of the slices asks for, and cuts the others out."""
-        first, *rest = index if isinstance(index, tuple) and index else (index,)
-        if not self.shape or not isinstance(first, slice) or first.step not in (None, 1):
-            return self._rows(0, self.shape[0] if self.shape else 1).reshape(self.shape)[index]
-        begin, end, _ = first.indices(self.shape[0])
-        return self._rows(begin, max(begin, end))[(slice(None), *rest)]
-
-    def _rows(self, begin: int, end: int) -> np.ndarray:
-        row = math.prod(self.shape[1:])
-        count = (end - begin) * row
-        offset = self.start + begin * row * self.dtype.itemsize
-        try:
-            flat = np.fromfile(self.path, np.uint8, count * self.dtype.itemsize, offset=offset)
-        except OSError as error:
-            raise WeightsError(f"{self.path} cannot be read: {error}") from error
-        if flat.size != count * self.dtype.itemsize:
-            raise WeightsError(f"{self.path} ends inside tensor {self.name}: it has been changed")
-        return flat.view(self.dtype).reshape(end - begin, *self.shape[1:])
-
-
 def _open_safetensors(path: Path) -> Weights:
     size = path.stat().st_size
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
+        start = file.read(8)
+        # Its first eight bytes are a length, which may be like those of others, and a brace.
+        if start.startswith((b"PK\x03\x04", b"\x80")) and file.read(1) != b"{":
+            raise WeightsError(
+                f"{path} is a file of torch with the name of a safetensors file; it is read under "
+                "a name that ends in .pth"
+            )
+        file.seek(8)
+        length = int.from_bytes(start, "little")
         if size < 8 or length > min(size - 8, _MAX_HEADER):
             raise WeightsError(
                 f"{path} is truncated or not safetensors: its {size} bytes cannot hold the header "
@@ -224,7 +166,7 @@ def _open_safetensors(path: Path) -> Weights:
     return Weights(str(path), tensors, metadata)
 
 
-def _parse_entry(path: Path, name: str, entry: Any, base: int) -> tuple[_Stored, int]:
+def _parse_entry(path: Path, name: str, entry: Any, base: int) -> tuple[Stored, int]:
     """A tensor as the header describes it, and where it ends in the file."""
     where = f"{path}: tensor {name}"
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
@@ -242,7 +184,7 @@ def _parse_entry(path: Path, name: str, entry: Any, base: int) -> tuple[_Stored,
             f"{where} of shape {tuple(shape)} and dtype {dtype.name} takes {needed} bytes, but its "
             f"data_offsets {start} to {end} hold {end - start}"
         )
-    return _Stored(path, name, dtype, tuple(shape), base + start), base + end
+    return Stored(path, name, dtype, tuple(shape), base + start), base + end
 
 
 def _are_counts(values: Any) -> bool:
