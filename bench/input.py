@@ -40,7 +40,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 
 import numpy as np
 import simplejpeg
-from absl import flags
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -190,7 +189,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, default=8, help="of 32 images, per turn")
     parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python with torch")
     arguments = parser.parse_args()
-    flags.FLAGS(sys.argv[:1])  # worker processes want them parsed
     count, pairs = arguments.batches, arguments.pairs
     files = photographs(64)
     cpu = time.process_time

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import multiprocessing
-import sys
+import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
 
 from bench.common import record
 from bench.input import photographs
@@ -45,7 +43,8 @@ class Patchy(Arrays):
 
 def resident_mib() -> float:
     """Of this process and its worker processes."""
-    pids = ["self", *(str(p.pid) for p in multiprocessing.active_children())]
+    children = Path(f"/proc/self/task/{os.getpid()}/children").read_text()  # of this thread
+    pids = ["self", *children.split()]
     total = 0
     for pid in pids:
         try:
@@ -62,7 +61,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--workers", type=int, default=0)
     arguments = parser.parse_args()
-    flags.FLAGS(sys.argv[:1])
 
     encoded = np.empty(64, object)
     encoded[:] = photographs(64)

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from absl import flags
 
 from vision.data.batches import ExampleRng
 from vision.data.ops.geometry import RandomCrop, RandomFlip
@@ -144,8 +143,6 @@ def test_global_order_for_any_number_of_processes_and_threads(ops):
 @pytest.mark.slow
 def test_global_order_for_worker_processes():
     """Of two processes one has a worker, of four one has three; the others read in threads."""
-    if not flags.FLAGS.is_parsed():
-        flags.FLAGS(["test"])
     data = TrainData(numbered(), 8, (*RANDOM_OPS, NoteDraws()), threads=0)
     reference = global_batches([data], 5)
     one, three = (dataclasses.replace(data, workers=workers) for workers in (1, 3))

@@ -195,7 +195,7 @@ def test_second_signal_ends_processes_that_do_not_listen(tmp_path: Path):
     assert all(map(gone, children))
 
 
-# Like a data worker, which outlives a parent that is killed.
+# Whatever a process starts, which outlives a parent that is killed.
 WORKER = """
 import subprocess
 worker = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])

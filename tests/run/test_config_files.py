@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from absl import flags
 
 from vision.config import config_files, own_modules
 from vision.config import specs as config
@@ -232,7 +231,6 @@ def test_worker_processes_run_ops_of_a_config_file(tmp_path: Path):
         "    return spec(v.TrainData, source=source, batch_size=4, ops=[spec(Half)],\n"
         "                workers=workers, threads=1)\n"
     )
-    flags.FLAGS(sys.argv[:1])  # as every program of ours does: Grain's workers read them
     images = []
     for reference in (str(file), f"{file}:workers=1"):
         data = config.build(config.load(reference))

@@ -105,9 +105,6 @@ def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     logging.getLogger("absl").setLevel(logging.ERROR)
-    from absl import flags
-
-    flags.FLAGS(sys.argv[:1])  # Grain's worker processes read absl's flags
     status = 1
     try:
         status = main(arguments)

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
-import re
-import signal
 import threading
 import time
 import weakref
@@ -13,15 +10,13 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import grain
-import numpy as np
-from absl import flags, logging
+from absl import logging
 
 from vision.data.batches import BAD, BadRecord, Batch
-from vision.data.source import DataError
+from vision.data.workers import Worker, WorkerBatches, WorkerDiedError
 
 # More batches than any run has, few enough that stream positions fit 64 bits.
 MAX_BATCHES = 2**40
-_WORKER_DIED = re.compile(r"Worker process was terminated unexpectedly with exit code (-?\d+)")
 
 
 class Reader(Protocol):
@@ -47,22 +42,17 @@ class Reading:
     prefetch_batches: int
     stall_s: float
 
-    def batches(self, reader: Reader, first: int, count: int) -> Any:
-        """A closable iterator over batches ``first``, ..., ``first + count - 1``."""
-        if not (self.threads or self.workers):
-            return (reader(number) for number in range(first, first + count))
-        ahead = max(self.prefetch_batches, self.threads) if self.threads else 0
-        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=ahead)
-        numbers = grain.MapDataset.range(first, first + count)
-        stream = numbers.map(reader).to_iter_dataset(options)
+    def batches(self, reader: Reader, numbers: range) -> Any:
+        """A closable iterator over the batches with these numbers."""
         if self.workers:
-            if not flags.FLAGS.is_parsed():
-                raise ValueError(
-                    f"workers={self.workers}: worker processes need parsed absl flags; start with "
-                    "absl.app.run, or call absl.flags.FLAGS(sys.argv) first"
-                )
-            stream = stream.mp_prefetch(grain.MultiprocessingOptions(num_workers=self.workers))
-        return iter(stream)
+            alone = dataclasses.replace(self, workers=0)
+            return WorkerBatches(alone, reader, numbers, self.workers)
+        if not self.threads:
+            return (reader(number) for number in numbers)
+        ahead = max(self.prefetch_batches, self.threads)
+        options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=ahead)
+        stream = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(reader)
+        return iter(stream.to_iter_dataset(options))
 
 
 class Loader:
@@ -71,17 +61,22 @@ class Loader:
     Made from a reader, the name of the data, the first batch, how many, and how to read.
 
     Raises, from ``next``:
-      DataError: what the reader raises, or that a worker process died, with its number.
+      DataError: what the reader raises.
+      WorkerDiedError: a worker process died: which, and its signal or exit code.
     """
 
     def __init__(self, reader: Reader, name: str, first: int, count: int, reading: Reading) -> None:
-        self._others = set(multiprocessing.active_children())
-        self._batches: Any = reading.batches(reader, first, count)
-        self._watch = _Watch(reader, name, first, reading)
+        self._batches: Any = reading.batches(reader, range(first, first + count))
+        self._watch = _Watch(reader, name, first, reading.stall_s, self.workers)
         self._bad: list[BadRecord] = []
         self._exhausted = False
         # Also when the loader is forgotten, and before the interpreter takes modules apart.
         self._close = weakref.finalize(self, _close, self._watch, self._batches)
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The worker processes, in their order; none where threads or this one make batches."""
+        return list(self._batches.workers) if isinstance(self._batches, WorkerBatches) else []
 
     def __iter__(self) -> Iterator[Batch]:
         return self
@@ -97,23 +92,17 @@ class Loader:
             batch = next(self._batches)
         except BaseException as error:
             self._exhausted = isinstance(error, StopIteration)
-            died = _WORKER_DIED.match(str(error)) if isinstance(error, RuntimeError) else None
-            dead = watch.dead()
             self.close()
-            if died is not None:
-                raise DataError(
-                    f"{watch.name}: {dead or 'a worker process ' + exit_reason(int(died[1]))} "
-                    "while it made batches; start again with fewer workers or prefetch_batches if "
-                    "memory ran out"
+            if isinstance(error, WorkerDiedError):
+                raise WorkerDiedError(
+                    f"{watch.name}: {error} while it made batches; start again, with fewer workers "
+                    "or prefetch_batches if memory ran out"
                 ) from error
             raise
         watch.since = None
         watch.number += 1
-        if len(watch.workers) < watch.expected:
-            watch.workers = [p for p in multiprocessing.active_children() if p not in self._others]
         self._bad.extend(batch.get(BAD, ()))
-        # Worker processes send a subclass that lives in shared memory; its views are ndarrays.
-        return {name: np.asarray(values) for name, values in batch.items() if name != BAD}
+        return {name: values for name, values in batch.items() if name != BAD}
 
     def take_bad(self) -> list[BadRecord]:
         """The bad records in the batches returned since the last call, once per occurrence."""
@@ -135,25 +124,21 @@ class Loader:
 class _Watch:
     """Says so when a batch takes long. Knows nothing of the loader, which may be forgotten."""
 
-    def __init__(self, reader: Reader, name: str, first: int, reading: Reading) -> None:
+    def __init__(
+        self, reader: Reader, name: str, first: int, stall_s: float, workers: list[Worker]
+    ) -> None:
         self.reader = reader
         self.name = name
         self.number = first
         self.since: float | None = None
-        self.expected = reading.workers
-        self.workers: list[Any] = []
-        self._stall_s = reading.stall_s
+        self._workers = workers
+        self._stall_s = stall_s
         self._stop = threading.Event()
         if self._stall_s:
             threading.Thread(target=self._look, daemon=True, name="loader-watch").start()
 
     def stop(self) -> None:
         self._stop.set()
-
-    def dead(self) -> str:
-        """The worker processes that died, in words; empty when none is known to have."""
-        dead = [p for p in self.workers if p.exitcode is not None]
-        return ", ".join(f"worker process {p.pid} {exit_reason(p.exitcode)}" for p in dead)
 
     def _look(self) -> None:
         warned = 0.0
@@ -162,25 +147,12 @@ class _Watch:
             if since is None or time.monotonic() - max(since, warned) < self._stall_s:
                 continue
             warned = time.monotonic()
-            alive = [str(p.pid) for p in self.workers if p.exitcode is None]
-            what = self.reader.busy()
-            what += [f"worker process {', '.join(alive)}"] if alive else []
-            what += [self.dead()] if self.dead() else []
+            what = self.reader.busy() + [str(worker) for worker in self._workers]
             logging.warning(
                 "%s: waiting for batch %d for %.0f s; %s",
                 self.name, self.number, warned - since,
                 "; ".join(what) or "no thread is reading a record",
             )  # fmt: skip
-
-
-def exit_reason(exit_code: int) -> str:
-    """How a process ended, in words."""
-    if exit_code >= 0:
-        return f"ended with exit code {exit_code}"
-    try:
-        return f"was killed by {signal.Signals(-exit_code).name}"
-    except ValueError:
-        return f"was killed by signal {-exit_code}"
 
 
 def _close(watch: _Watch, batches: Any) -> None:

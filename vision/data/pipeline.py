@@ -44,8 +44,8 @@ class TrainData:
       on_error: ``raise`` stops at a bad record with its name; ``mask`` puts zeros with ``_mask``
         False in its place and reports it through ``Loader.take_bad``.
       threads: making batches side by side, per worker; 0 makes them when asked.
-      workers: processes beside this one, for ops that hold Python's lock. They are spawned: the
-        program needs an ``if __name__ == "__main__"`` guard and parsed absl flags.
+      workers: processes beside this one, for ops that hold Python's lock. They end with this
+        one, however it ends; one that dies ends the run with its number and signal.
       prefetch_batches: made ahead, per worker; at least ``threads``, so that none idles.
       stall_s: a warning after this many seconds without a batch, and again after as many; it
         says what is being read. 0 for none.

@@ -94,8 +94,8 @@ class _Guard:
     """A process that outlives the launcher, if only to end what a killed one has left behind.
 
     It reads the numbers of the groups that are alive from a pipe, whose end it sees when the
-    launcher is gone, by whatever means. Data workers, which do not notice that their parent is
-    dead, end with their group.
+    launcher is gone, by whatever means. What the processes had started, and does not notice
+    that its parent is dead, ends with their group.
     """
 
     def __init__(self):
