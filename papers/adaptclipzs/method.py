@@ -25,13 +25,14 @@ every epoch; s is one number, theirs CLIP's scale over a temperature.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import Finite, Ge, checked
 from vision.data.ops.classes import LabelToCaption
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer
@@ -44,6 +45,7 @@ from vision.train.schedule import TrainLength
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class WarmRestarts:
     """Repeated half cosines from 1 to 0 (SGDR, Loshchilov and Hutter, 2017).
 
@@ -53,11 +55,7 @@ class WarmRestarts:
     """
 
     first: str = "10 epochs"
-    factor: float = 2.0
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.factor < math.inf:
-            raise ValueError(f"factor={self.factor}: at least 1")
+    factor: Annotated[Finite, Ge(1)] = 2.0
 
     def __call__(self, step: jax.Array, train_length: TrainLength) -> jax.Array:
         length = max(train_length.steps(self.first, "optimizer.schedule.first"), 1)

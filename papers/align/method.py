@@ -24,12 +24,16 @@ import collections
 import dataclasses
 import itertools
 from collections.abc import Collection, Hashable, Iterable, Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 import optax
 
+from vision.config.ranges import Gt, NonNegative, Positive, checked
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class AltTextRules:
     """Marks the pairs of an image and an alt-text that should be removed from a corpus.
 
@@ -46,18 +50,16 @@ class AltTextRules:
         ones; of equally frequent ones those that occur first.
     """
 
-    side_px: int = 200
-    aspect: float = 3.0
-    texts_per_image: int = 1000
-    images_per_text: int = 10
-    words: tuple[int, int] = (3, 20)
-    grams: int = 100_000_000
+    side_px: NonNegative[int] = 200
+    aspect: Annotated[float, Gt(1)] = 3.0
+    texts_per_image: Positive[int] = 1000
+    images_per_text: Positive[int] = 10
+    words: tuple[Positive[int], Positive[int]] = (3, 20)
+    grams: Positive[int] = 100_000_000
 
     def __post_init__(self) -> None:
-        if not 1 <= self.words[0] <= self.words[1]:
-            raise ValueError(f"words={self.words}: fewest and most, at least 1")
-        if min(self.texts_per_image, self.images_per_text, self.grams) < 1 or self.aspect <= 1:
-            raise ValueError("counts are at least 1, and aspect is above 1")
+        if self.words[0] > self.words[1]:
+            raise ValueError(f"words={self.words}: fewest and most")
 
     def __call__(
         self,

@@ -29,7 +29,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from vision.metrics.arrays import check_choice
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.probes.linear import LinearClassifier
 from vision.probes.svm import fit_svm
 
@@ -88,6 +88,7 @@ class Labels:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SelfPaced:
     """Active self-paced learning on frozen features.
 
@@ -100,17 +101,12 @@ class SelfPaced:
       seed: of random choices.
     """
 
-    queries: int = 10
-    pace: float = 1.0
-    growth: float = 0.2
-    c: float = 10.0
+    queries: NonNegative[int] = 10
+    pace: NonNegative[float] = 1.0
+    growth: NonNegative[float] = 0.2
+    c: Positive[float] = 10.0
     choose: Literal["doubtful", "random"] = "doubtful"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_choice("choose", self.choose, ("doubtful", "random"))
-        if self.queries < 0 or min(self.pace, self.growth) < 0 or not self.c > 0:
-            raise ValueError("queries, pace, growth: 0 or more; c: positive")
 
     def begin(self, oracle: Oracle, first: np.ndarray, count: int, num_classes: int) -> Labels:
         """Labels before the first round: oracle labels of records ``first`` (n,) of ``count``."""

@@ -110,5 +110,5 @@ def test_an_oracle_that_errs_repeats_itself():
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="doubtful"):
         SelfPaced(choose="all")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="0 or more"):
+    with pytest.raises(ValueError, match="queries is -1"):
         SelfPaced(queries=-1)

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import Positive, Regex, checked
 from vision.data.ops.base import Example
 from vision.data.source import DataError
 from vision.data.sources.scenes import translate
@@ -48,24 +49,21 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Translated:
     """Adds a scene's caption in another language.
 
     A caption with a word outside the grammar raises DataError.
 
     Attributes:
-      language: number of the language, as in ``scenes.translate``.
+      language: number of the language, as in ``scenes.translate``, where 0 is English.
       feature: name of the English caption, one text.
       output: name of the translation.
     """
 
-    language: int
+    language: Positive[int]
     feature: str = "caption"
     output: str = "caption_translated"
-
-    def __post_init__(self) -> None:
-        if self.language < 1:
-            raise ValueError(f"language={self.language}: a number from 1 on; 0 is English")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.feature not in example:
@@ -78,6 +76,7 @@ class Translated:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class AdaptText(Objective):
     """An adapter in a frozen text tower, trained on translations; see the module.
 
@@ -94,12 +93,8 @@ class AdaptText(Objective):
       sites: regular expression of the text tower's sites that get an adapter.
     """
 
-    width: int = 16
-    sites: str = r"text/(stem|block\d+)"
-
-    def __post_init__(self) -> None:
-        if self.width < 1:
-            raise ValueError(f"width={self.width}: must be at least 1")
+    width: Positive[int] = 16
+    sites: Regex = r"text/(stem|block\d+)"
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         inputs: Any = {"image": batch["image"], "text": batch["text"]}

@@ -32,6 +32,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import NonEmpty, NonNegative, checked
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
     Aux,
@@ -51,6 +52,7 @@ TEMPERATURE = 2.0
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Incremental(Objective):
     """One stage. ``batch["label"]`` int (B,), classes of the tasks so far only, or -1 for none.
 
@@ -67,19 +69,17 @@ class Incremental(Objective):
         stage.
     """
 
-    tasks: tuple[tuple[int, ...], ...]
-    stage: int = 0
+    tasks: NonEmpty[tuple[NonEmpty[tuple[int, ...]], ...]]
+    stage: NonNegative[int] = 0
     distil: Literal["none", "added", "shared"] = "none"
     align: bool = False
 
     def __post_init__(self) -> None:
         classes = [c for task in self.tasks for c in task]
-        if not all(self.tasks) or len(set(classes)) < len(classes):
-            raise ValueError(f"tasks={self.tasks}: at least a class each, and none twice")
-        if not 0 <= self.stage < len(self.tasks):
+        if len(set(classes)) < len(classes):
+            raise ValueError(f"tasks={self.tasks}: a class occurs twice")
+        if self.stage >= len(self.tasks):
             raise ValueError(f"stage={self.stage} of {len(self.tasks)} tasks, counted from 0")
-        if self.distil not in ("none", "added", "shared"):
-            raise ValueError(f"distil={self.distil!r}: 'none', 'added' or 'shared'")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         return self._with_teacher(super().init(key, batch))

@@ -114,7 +114,7 @@ def test_the_next_stage_begins_with_what_the_last_one_answered_with():
 
 
 def test_a_stage_refuses_tasks_that_share_a_class():
-    with pytest.raises(ValueError, match="none twice"):
+    with pytest.raises(ValueError, match="a class occurs twice"):
         Incremental(TOWER, ((1,), (1, 2)))
     with pytest.raises(ValueError, match="stage=2 of 2"):
         Incremental(TOWER, TASKS, stage=2)

@@ -23,13 +23,14 @@ CLCA, are left out.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from papers.clca.depth_head import DepthHead
 from papers.clca.token_reduction import Attended, ReductionRule, number_kept
+from vision.config.ranges import Gt, Le, NonEmpty, NonNegative, Rate, Rule, checked
 from vision.models.vit import ViT
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
@@ -45,9 +46,14 @@ from vision.train.objective import (
 from vision.train.tower import Tap, initialise
 
 Tree = Any
+Rising = Annotated[
+    tuple[NonNegative[int], ...],
+    Rule("rising", lambda blocks: list(blocks) == sorted(set(blocks))),
+]
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class CLCA(Objective):
     """See the module. ``batch["image"]``, ``batch["label"]`` as ``Classify`` has them.
 
@@ -63,26 +69,20 @@ class CLCA(Objective):
 
     model: ViT
     rule: ReductionRule = Attended()  # noqa: RUF009 - frozen
-    blocks: tuple[int, ...] = (3, 6, 9)
-    keep: float = 0.1
+    blocks: NonEmpty[Rising] = (3, 6, 9)
+    keep: Annotated[float, Gt(0), Le(1)] = 0.1
     cache: bool = True
     aggregate: bool = True
-    label_smoothing: float = 0.0
+    label_smoothing: Rate = 0.0
 
     def __post_init__(self) -> None:
-        depth, blocks = self.model.resolved().depth, self.blocks
-        if not blocks or list(blocks) != sorted(set(blocks)) or not blocks[0] >= 0:
-            raise ValueError(f"blocks={blocks}: at least one, rising")
-        if blocks[-1] >= depth:
-            raise ValueError(f"blocks={blocks}, but the model has {depth}, from 0")
-        if not 0 < self.keep <= 1:
-            raise ValueError(f"keep={self.keep}, but it is above 0 and at most 1")
+        depth = self.model.resolved().depth
+        if self.blocks[-1] >= depth:
+            raise ValueError(f"blocks={self.blocks}, but the model has {depth}, from 0")
         if self.model.pool != "cls" or self.model.remat != "none":
             raise ValueError("the model needs pool='cls' and remat='none'")
         if self.cache and not self.model.registers:
             raise ValueError("cache=True needs a CLR token: set registers=1 in the model")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
 
     @property
     def prefix(self) -> int:

@@ -143,7 +143,7 @@ def test_wrong_arguments_are_named():
     for changes, message in (
         ({"blocks": (2, 1)}, "rising"),
         ({"blocks": (4,)}, "has 4"),
-        ({"keep": 0.0}, "keep=0.0"),
+        ({"keep": 0.0}, "keep is 0.0"),
         ({"model": dataclasses.replace(MODEL, registers=0)}, "registers=1"),
         ({"model": dataclasses.replace(MODEL, remat="full")}, "remat='none'"),
     ):

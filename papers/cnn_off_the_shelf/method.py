@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.ndimage import map_coordinates
 
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import normalised
@@ -93,6 +94,7 @@ class Viewed:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class OffTheShelf:
     """A linear support vector machine fitted on the features of ``train``, evaluated on ``test``.
 
@@ -114,16 +116,10 @@ class OffTheShelf:
     train: EvaluationData
     test: EvaluationData
     augment: bool = False
-    c: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0)
-    power: float = 1.0
+    c: NonEmpty[tuple[Positive[float], ...]] = (0.01, 0.1, 1.0, 10.0)
+    power: Positive[float] = 1.0
     output: str = "embedding"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.c or min(self.c) <= 0:
-            raise ValueError(f"c={self.c}: at least one, all positive")
-        if not self.power > 0:
-            raise ValueError(f"power={self.power}: must be positive")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as of ``LinearProbe``."""

@@ -62,7 +62,7 @@ def test_views_add_their_scores():
     got = run(OffTheShelf(data(**train), data(**test), augment=True, c=(1.0,), power=0.5), 8)
     assert got["top1"] > 0.5
     assert got["examples"] == 40
-    for arguments, name in (({"c": ()}, "c="), ({"power": 0.0}, "power")):
+    for arguments, name in (({"c": ()}, "c is"), ({"power": 0.0}, "power")):
         bad: Any = arguments
         with pytest.raises(ValueError, match=name):
             OffTheShelf(data(**train), data(**test), **bad)

@@ -26,6 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.diffusion import Diffusion, row_noise
+from vision.config.ranges import NonEmpty, NonNegative, Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.features.probe import LinearProbe, RidgeProbe
@@ -77,6 +78,7 @@ def pooled(x: jax.Array, size: int) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class DiffusionProbe:
     """A linear probe of every (t, b) of a sweep; the objective is ``Denoise``.
 
@@ -95,16 +97,14 @@ class DiffusionProbe:
 
     probe: LinearProbe | RidgeProbe
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
-    times: tuple[int, ...] = (10, 30, 90, 150, 300)
-    blocks: tuple[str, ...] = ("block00",)
-    pool: int = 2
+    times: NonEmpty[tuple[NonNegative[int], ...]] = (10, 30, 90, 150, 300)
+    blocks: NonEmpty[tuple[str, ...]] = ("block00",)
+    pool: Positive[int] = 2
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not self.times or not all(0 <= t < self.diffusion.steps for t in self.times):
+        if max(self.times) >= self.diffusion.steps:
             raise ValueError(f"times={self.times}: steps from 0 to {self.diffusion.steps - 1}")
-        if not self.blocks or self.pool < 1:
-            raise ValueError("blocks: at least one; pool: at least 1")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads the data once for every t; errors as in ``LinearProbe.run``."""

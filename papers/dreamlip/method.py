@@ -23,9 +23,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import MinLen, NonNegative, checked
 from vision.data.ops.base import Example
 from vision.data.source import DataError
 from vision.data.sources.scenes import ATTRIBUTES
@@ -72,6 +74,7 @@ def _class_of(names: tuple[str, ...], name: str, first: int) -> int:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class PatchSegmentation:
     """Zero-shot segmentation: pixels get the class whose text is most similar to their patch.
 
@@ -91,15 +94,9 @@ class PatchSegmentation:
 
     data: EvaluationData
     tokenizer: Tokenizer
-    texts: tuple[str, ...]
+    texts: Annotated[tuple[str, ...], MinLen(2)]
     label: str = "segmentation"
-    prefix: int = 0
-
-    def __post_init__(self) -> None:
-        if len(self.texts) < 2:
-            raise ValueError(f"texts={self.texts}: at least two classes")
-        if self.prefix < 0:
-            raise ValueError(f"prefix={self.prefix}: a number of tokens, at least 0")
+    prefix: NonNegative[int] = 0
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -37,6 +37,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Positive, checked
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import Tower, forward, initialise
@@ -48,6 +49,7 @@ TEACHER = "teacher"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class DefensiveDistillation(Objective):
     """Cross-entropy at a temperature with labels, or with a frozen teacher at the same temperature.
 
@@ -63,13 +65,11 @@ class DefensiveDistillation(Objective):
         the model's.
     """
 
-    temperature: float = 20.0
+    temperature: Positive[float] = 20.0
     distil: bool = False
     teacher: Tower | None = None
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature}: more than 0")
         if self.teacher is not None and not self.distil:
             raise ValueError("teacher is set, but distil is not: set distil=True")
 

@@ -103,7 +103,7 @@ def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
 
 
 def test_bad_arguments():
-    with pytest.raises(ValueError, match="temperature=0"):
+    with pytest.raises(ValueError, match="temperature is 0"):
         DefensiveDistillation(TOWER, temperature=0)
     with pytest.raises(ValueError, match="set distil=True"):
         DefensiveDistillation(TOWER, teacher=TOWER)

@@ -28,6 +28,7 @@ import jax
 import numpy as np
 
 from vision.blocks.similarity import LateInteraction
+from vision.config.ranges import Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
@@ -37,6 +38,7 @@ KS = (1, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LateRetrieval:
     """Image-text retrieval in both directions by late interaction.
 
@@ -52,11 +54,7 @@ class LateRetrieval:
     """
 
     data: EvaluationData
-    block: int = 64
-
-    def __post_init__(self) -> None:
-        if self.block < 1:
-            raise ValueError(f"block={self.block}: must be at least 1")
+    block: Positive[int] = 64
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once.

@@ -40,6 +40,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import Fraction, Positive, checked
 from vision.models.nasnet import NasNet
 from vision.parallel.mesh import path_of
 from vision.train.tower import forward, initialise
@@ -84,6 +85,7 @@ Answer = Literal["miss", "partial", "hit"]
 
 
 @dataclasses.dataclass
+@checked
 class Cache(Generic[Candidate]):
     """Calls ``evaluate`` only for functions that are not in the cache; see the module.
 
@@ -99,8 +101,8 @@ class Cache(Generic[Candidate]):
 
     evaluate: Callable[[Candidate], float]
     name: Callable[[Candidate], int]
-    max_evals: int = 1
-    remove_probability: float = 0.0
+    max_evals: Positive[int] = 1
+    remove_probability: Fraction = 0.0
     rng: np.random.Generator | None = None
     known: dict[int, CacheEntry] = dataclasses.field(default_factory=dict)
     answers: dict[Answer, int] = dataclasses.field(
@@ -108,11 +110,6 @@ class Cache(Generic[Candidate]):
     )
 
     def __post_init__(self) -> None:
-        if self.max_evals < 1 or not 0 <= self.remove_probability <= 1:
-            raise ValueError(
-                f"max_evals={self.max_evals}, remove_probability={self.remove_probability}: at "
-                "least one evaluation, and a probability"
-            )
         if self.remove_probability and self.rng is None:
             raise ValueError("remove_probability above 0 needs rng")
 

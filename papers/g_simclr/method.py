@@ -26,6 +26,7 @@ import heapq
 
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.data.all_records import labels_of
 from vision.data.class_samplers import Groups
 from vision.data.samplers import Sampler, mixed, permute_each, stream_key
@@ -33,6 +34,7 @@ from vision.data.source import DataError, Source
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class OnePerCluster:
     """A sampler whose groups of ``clusters`` consecutive positions have a record of every cluster.
 
@@ -44,12 +46,8 @@ class OnePerCluster:
       feature: name of the cluster of a record, an integer.
     """
 
-    clusters: int
+    clusters: Positive[int]
     feature: str = "cluster"
-
-    def __post_init__(self) -> None:
-        if self.clusters < 1:
-            raise ValueError(f"clusters={self.clusters}: must be at least 1")
 
     @property
     def group(self) -> int:

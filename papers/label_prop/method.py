@@ -32,6 +32,7 @@ from papers.label_prop.points import heat_maps, peaks
 from papers.label_prop.propagation import Propagation, cells_of
 from papers.label_prop.video import boundary, correct_points, decay, recall, region
 from vision.blocks.sites import activations
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, Predict
@@ -40,6 +41,7 @@ from vision.train.objective import Batch, Variables
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class LabelPropagation:
     """An evaluator: J and F of propagated masks, and PCK of the centres of boxes.
 
@@ -60,21 +62,21 @@ class LabelPropagation:
     """
 
     clips: EvalData
-    objects: int = 10
-    sites: tuple[str, ...] = ("map",)
+    objects: Positive[int] = 10
+    sites: NonEmpty[tuple[str, ...]] = ("map",)
     weights: tuple[float, ...] = ()
     propagation: Propagation = Propagation()  # noqa: RUF009 - frozen
     boxes: str = ""
     mean: tuple[float, ...] = (0.0,)
-    std: tuple[float, ...] = (1.0,)
+    std: tuple[Positive[float], ...] = (1.0,)
 
     def __post_init__(self) -> None:
-        if self.objects < 1:
-            raise ValueError(f"objects={self.objects}: 1 or more")
-        if not self.sites or len(self.weights) not in (0, len(self.sites)):
-            raise ValueError("sites: at least one; weights: one for each, or none")
-        if len(self.mean) != len(self.std) or not all(s > 0 for s in self.std):
-            raise ValueError("mean, std: one mean and one positive std per channel")
+        if len(self.weights) not in (0, len(self.sites)):
+            raise ValueError(
+                f"weights={self.weights}: one for each of {len(self.sites)} sites, or none"
+            )
+        if len(self.mean) != len(self.std):
+            raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``clips`` once.

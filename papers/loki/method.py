@@ -23,6 +23,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -58,6 +59,7 @@ def frechet(probabilities: np.ndarray, squared: np.ndarray) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class GeometricAnswers:
     """A classifier trained on some labels, evaluated on all of them, by argmax and by Loki.
 
@@ -77,10 +79,10 @@ class GeometricAnswers:
     """
 
     data: EvaluationData
-    observed: tuple[int, ...]
+    observed: NonEmpty[tuple[int, ...]]
     positions: tuple[tuple[float, ...], ...] = ()
     means: EvaluationData | None = None
-    temperature: float = 1.0
+    temperature: Positive[float] = 1.0
     logits: str = "logits"
     features: str = "embedding"
     label: str = "label"
@@ -88,8 +90,6 @@ class GeometricAnswers:
     def __post_init__(self) -> None:
         if bool(self.positions) == (self.means is not None):
             raise ValueError("give positions or means: where labels lie")
-        if not self.temperature > 0 or not self.observed:
-            raise ValueError("temperature: positive; observed: at least one label")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` once, and ``means``.

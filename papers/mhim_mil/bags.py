@@ -36,15 +36,15 @@ class Bags:
 
     source: Source
     num_bags: Positive[int]
-    size: int = 20
+    size: Positive[int] = 20
     positive: int = 1
-    present: tuple[int, int] = (1, 3)
+    present: tuple[Positive[int], Positive[int]] = (1, 3)
     noise: NonNegative[float] = 0.0
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.present[0] <= self.present[1] <= self.size:
-            raise ValueError(f"present={self.present}: 1 <= fewest <= most <= size={self.size}")
+        if not self.present[0] <= self.present[1] <= self.size:
+            raise ValueError(f"present={self.present}: fewest <= most <= size={self.size}")
 
     def __getstate__(self) -> dict[str, Any]:
         return fields_only(self)

@@ -23,12 +23,13 @@ masked.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.ema import cosine, ema_update
+from vision.config.ranges import Fraction, Gt, Le, NonNegative, Positive, checked
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import initialise
@@ -37,6 +38,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MhimMil(Objective):
     """See the module. ``batch["image"]`` (B, N, ...) float, ``batch["label"]`` int (B,).
 
@@ -55,21 +57,14 @@ class MhimMil(Objective):
         copy of the teacher.
     """
 
-    high: float = 0.01
-    high_share: float = 0.5
-    random: float = 0.5
-    low: float = 0.0
-    alpha: float = 0.1
-    temperature: float = 0.1
-    momentum: float = 0.9999
+    high: Fraction = 0.01
+    high_share: Annotated[float, Gt(0), Le(1)] = 0.5
+    random: Fraction = 0.5
+    low: Fraction = 0.0
+    alpha: NonNegative[float] = 0.1
+    temperature: Positive[float] = 0.1
+    momentum: Fraction = 0.9999
     fresh: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("high", "random", "low", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name}={getattr(self, name)}, but it lies in [0, 1]")
-        if not (0 < self.high_share <= 1 and self.temperature > 0 and self.alpha >= 0):
-            raise ValueError("high_share: in (0, 1]; temperature: positive; alpha: not negative")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = super().init(key, batch)

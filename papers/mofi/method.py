@@ -36,6 +36,7 @@ from papers.mofi.cosine_softmax import cosine_softmax
 from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.scale import Scale
 from vision.blocks.similarity import Dot, unit
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.objectives.contrast import Contrast, entry
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables
 
@@ -52,6 +53,7 @@ class _Pooled(Dot):
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class EntityTasks(BatchCoupled):
     """Entity classification and image-text contrast on one image tower; see the module.
 
@@ -70,23 +72,20 @@ class EntityTasks(BatchCoupled):
       criterion: of the contrast, in which rows with the same text are not negatives.
     """
 
-    num_entities: int
-    width: int = 512
-    entity_weight: float = 1.0
-    contrast_weight: float = 1.0
-    sampled: int | None = None
+    num_entities: Positive[int]
+    width: Positive[int] = 512
+    entity_weight: NonNegative[float] = 1.0
+    contrast_weight: NonNegative[float] = 1.0
+    sampled: Positive[int] | None = None
     scale: Scale = Scale(20.0, 100.0)  # noqa: RUF009 - frozen
     margin: float = 0.0
     criterion: Loss = Softmax()  # noqa: RUF009 - frozen
 
     def __post_init__(self) -> None:
-        if self.num_entities < 1 or self.width < 1:
-            raise ValueError(f"num_entities={self.num_entities}, width={self.width}: at least 1")
-        weights = self.entity_weight, self.contrast_weight
-        if min(weights) < 0 or not any(weights):
-            raise ValueError(f"entity_weight, contrast_weight = {weights}: at least 0, not both 0")
-        if self.sampled is not None and not 1 <= self.sampled <= self.num_entities:
-            raise ValueError(f"sampled={self.sampled}: None, or 1..{self.num_entities}")
+        if not self.entity_weight and not self.contrast_weight:
+            raise ValueError("entity_weight and contrast_weight are both 0")
+        if self.sampled is not None and self.sampled > self.num_entities:
+            raise ValueError(f"sampled={self.sampled} of num_entities={self.num_entities}")
 
     @functools.cached_property
     def contrast(self) -> Contrast:

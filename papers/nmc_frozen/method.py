@@ -22,16 +22,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import NonEmpty, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.labelled import Labelled, labelled
-from vision.metrics.arrays import check_choice
 from vision.metrics.continual import continual
 from vision.probes.class_means import ClassMeans, Metric, closeness, empty_means, update
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class NearestMeanStream:
     """Nearest-mean accuracy on the classes so far after every part of a stream.
 
@@ -50,16 +51,11 @@ class NearestMeanStream:
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
-    stream: tuple[EvaluationData, ...]
+    stream: NonEmpty[tuple[EvaluationData, ...]]
     test: EvaluationData
     metric: Metric = "euclidean"
     output: str = "embedding"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        if not self.stream:
-            raise ValueError("stream: at least one part")
-        check_choice("metric", self.metric, ("euclidean", "cosine"))
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``test`` and every part once.

@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from papers.pose.augmenters import augment, augmenter_at
 from papers.pose.triplet import batch_hard_triplet
 from vision.blocks.similarity import unit
+from vision.config.ranges import NonNegative, Positive, checked
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
     Aux,
@@ -52,6 +53,7 @@ EXPAND, ATTRIBUTE = "expand", "attribute"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Pose(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, ``batch["label"]`` int (B,).
 
@@ -67,16 +69,12 @@ class Pose(Objective):
 
     batch_coupled: ClassVar[bool] = True
 
-    augmenters: int = 30
-    width: int = 32
-    temperature: float = 0.1
+    augmenters: NonNegative[int] = 30
+    width: Positive[int] = 32
+    temperature: Positive[float] = 0.1
     margin: float = 0.3
     similarity: float = 0.95
     weights: tuple[float, float, float] = (1.0, 1e-2, 1e-4)
-
-    def __post_init__(self) -> None:
-        if self.augmenters < 0 or self.width < 1 or self.temperature <= 0:
-            raise ValueError("augmenters: 0 or more; width: 1 or more; temperature: positive")
 
     @property
     def phases(self) -> tuple[Phase, ...]:

@@ -36,6 +36,7 @@ import jax.numpy as jnp
 
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
 from vision.blocks.diffusion import Diffusion
+from vision.config.ranges import Positive, checked
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
@@ -44,6 +45,7 @@ CONVOLUTIONS = Lora(pattern=r"conv[^/]*/kernel$", rank=16, alpha=8.0)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class NoiseExperts(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, -1..1; B is a multiple of N.
 
@@ -60,15 +62,14 @@ class NoiseExperts(Objective):
     """
 
     diffusion: Diffusion = Diffusion()  # noqa: RUF009 - frozen
-    experts: int = 5
+    experts: Positive[int] = 5
     adapters: tuple[Lora, ...] = (CONVOLUTIONS,)
-    temperature: float = 0.25
+    temperature: Positive[float] = 0.25
 
     def __post_init__(self) -> None:
-        if not 1 <= self.experts <= self.diffusion.steps or self.temperature <= 0:
+        if self.experts > self.diffusion.steps:
             raise ValueError(
-                f"experts={self.experts}, temperature={self.temperature}: 1 to "
-                f"{self.diffusion.steps} experts, and a positive temperature"
+                f"experts={self.experts}, but there are {self.diffusion.steps} noise levels"
             )
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:

@@ -19,9 +19,11 @@ procedural scenes into synthetic radiographs.
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import numpy as np
 
+from vision.config.ranges import Gt, Le, NonNegative, checked
 from vision.data.ops.base import Example, Op, image_of
 from vision.data.ops.colour import ColorJitter, GaussianBlur
 from vision.data.ops.geometry import RandomFlip, RandomResizedCrop
@@ -63,6 +65,7 @@ def film_views(
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Film:
     """An image as a synthetic radiograph: grey, low contrast, with noise; uint8 [H, W, 3] to same.
 
@@ -72,13 +75,9 @@ class Film:
       key: name of the image.
     """
 
-    contrast: float = 0.3
-    grain: float = 8.0
+    contrast: Annotated[float, Gt(0), Le(1)] = 0.3
+    grain: NonNegative[float] = 8.0
     key: str = "image"
-
-    def __post_init__(self) -> None:
-        if not (0 < self.contrast <= 1 and self.grain >= 0):
-            raise ValueError("contrast: in (0, 1]; grain: not negative")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         image = image_of(example, self.key, "Film").astype(np.float32)

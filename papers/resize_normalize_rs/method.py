@@ -25,13 +25,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Literal
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from papers.resize_normalize_rs.encoders import Mosaiks, image_stats, patches
+from vision.config.ranges import Ge, NonEmpty, NonNegative, Positive, checked, one_of
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import spread
@@ -97,6 +98,7 @@ def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: 
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ResizeNormalize:
     """``top1`` of a k-nearest-neighbour vote for every encoder, size and normalisation.
 
@@ -122,28 +124,19 @@ class ResizeNormalize:
 
     train: EvaluationData
     test: EvaluationData
-    sizes: tuple[int, ...] = (0, 224)
-    normalisations: tuple[str, ...] = ("divide", "standardise")
-    encoders: tuple[str, ...] = ENCODERS
-    divisor: float = 255.0
-    k: int = 5
-    filters: int = 512
+    sizes: NonEmpty[tuple[NonNegative[int], ...]] = (0, 224)
+    normalisations: NonEmpty[tuple[Annotated[str, one_of(NORMALISATIONS)], ...]] = (
+        "divide",
+        "standardise",
+    )
+    encoders: NonEmpty[tuple[Annotated[str, one_of(ENCODERS)], ...]] = ENCODERS
+    divisor: Positive[float] = 255.0
+    k: Positive[int] = 5
+    filters: Annotated[int, Ge(2)] = 512
     gaussian: bool = False
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
-
-    def __post_init__(self) -> None:
-        for name, valid in (("normalisations", NORMALISATIONS), ("encoders", ENCODERS)):
-            values = getattr(self, name)
-            if not values or set(values) - set(valid):
-                raise ValueError(f"{name}={values}: at least one of {', '.join(valid)}")
-        if not self.sizes or min(self.sizes) < 0:
-            raise ValueError(f"sizes={self.sizes}: at least one, 0 (as they are) or positive")
-        if self.k < 1 or self.filters < 2 or not self.divisor > 0:
-            raise ValueError(
-                f"k={self.k}, filters={self.filters}, divisor={self.divisor}: 1, 2, above 0"
-            )
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once for every cell of the grid, and ``train`` once more.

@@ -26,12 +26,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import Positive, checked
 from vision.evaluate.evaluator import EvalContext, Evaluator, Predict
 from vision.evaluate.figures import Figure
 from vision.train.objective import Batch, Variables
@@ -41,6 +42,7 @@ _LEVELS = 256  # steps of a whole number in the range of the pixels
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Rics:
     """An evaluator whose classifier gets the crop that is selected by the image's content.
 
@@ -57,19 +59,16 @@ class Rics:
     """
 
     evaluator: Evaluator
-    window_px: int
+    window_px: Positive[int]
     score: Score = "filter"
-    filter_px: int = 5
+    filter_px: Positive[int] = 5
     cyclic: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.score not in get_args(Score):
-            raise ValueError(f"score={self.score!r}: 'filter' or 'hash'")
-        if not 1 <= self.filter_px <= self.window_px:
+        if self.filter_px > self.window_px:
             raise ValueError(
-                f"filter_px={self.filter_px}, window_px={self.window_px}: the filter has 1 pixel "
-                "or more and fits into the window"
+                f"filter_px={self.filter_px} does not fit into window_px={self.window_px}"
             )
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:

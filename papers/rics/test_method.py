@@ -100,9 +100,9 @@ def test_tied_crops_are_told_apart_by_their_pixels():
 
 def test_arguments_of_rics():
     still = Translation(pictures(PICTURE))
-    with pytest.raises(ValueError, match="'filter' or 'hash'"):
+    with pytest.raises(ValueError, match="one of 'filter', 'hash'"):
         Rics(still, 8, "edges")  # pyright: ignore[reportArgumentType]
-    with pytest.raises(ValueError, match="fits into the window"):
+    with pytest.raises(ValueError, match="does not fit into window_px=4"):
         Rics(still, 4)
     with pytest.raises(ValueError, match=r"window_px=8 needs \(B, H, W, C\)"):
         jax.eval_shape(rics("hash").crops, floats(PICTURES[:, :7, :8]))

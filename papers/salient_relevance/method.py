@@ -24,12 +24,14 @@ S itself cannot reach 0.8: with d in 0..1 it is at most 1 - 1/e.
 from __future__ import annotations
 
 import dataclasses
+from typing import Annotated
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from papers.salient_relevance.relevance import Lrp, relevance
+from vision.config.ranges import Ge, Gt, Le, Lt, NonEmpty, Odd, Positive, checked
 from vision.evaluators.attribution import Asked
 
 
@@ -56,6 +58,7 @@ class Relevance:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SalientRelevance:
     """Context-aware saliency of a relevance map.
 
@@ -69,19 +72,11 @@ class SalientRelevance:
     """
 
     relevance: Relevance = Relevance()
-    side_px: int = 48
-    patch_px: int = 7
-    scales: tuple[float, ...] = (1.0, 0.8, 0.5, 0.3)
-    nearest: int = 64
-    foci: float = 0.8
-
-    def __post_init__(self) -> None:
-        if self.side_px < 4 or self.patch_px < 1 or self.patch_px % 2 == 0 or self.nearest < 1:
-            raise ValueError("side_px: 4 or more; patch_px: odd; nearest: 1 or more")
-        if not self.scales or not all(0 < scale <= 1 for scale in self.scales):
-            raise ValueError(f"scales={self.scales}: at least one, above 0 and at most 1")
-        if not 0 < self.foci < 1:
-            raise ValueError(f"foci={self.foci}: between 0 and 1")
+    side_px: Annotated[int, Ge(4)] = 48
+    patch_px: Odd = 7
+    scales: NonEmpty[tuple[Annotated[float, Gt(0), Le(1)], ...]] = (1.0, 0.8, 0.5, 0.3)
+    nearest: Positive[int] = 64
+    foci: Annotated[float, Gt(0), Lt(1)] = 0.8
 
     def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
         heat = self.relevance.heat(asked, images)

@@ -8,8 +8,11 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from vision.config.ranges import Fraction, checked
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class ColorAdapt:
     """Batch op: images take the statistics of the previous row, unless either row is invalid.
 
@@ -17,11 +20,7 @@ class ColorAdapt:
       probability: of changing a row.
     """
 
-    probability: float = 0.5
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"probability={self.probability}: it lies in 0..1")
+    probability: Fraction = 0.5
 
     def __call__(self, batch: Mapping[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
         image, mask = batch["image"], batch["_mask"]

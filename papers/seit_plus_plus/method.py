@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -36,6 +36,7 @@ import numpy as np
 import optax
 
 from papers.seit_plus_plus.codes import read_codebook
+from vision.config.ranges import Gt, Lt, Positive, checked
 from vision.models.unet import folded
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import Tap, Tower, initialise
@@ -45,6 +46,7 @@ MASKING, DECODER = "masking", "decoder"
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class MaskedTokens(Objective):
     """See the module. ``batch``: ``ids`` int (B, h, w) and ``image`` (B, h, w, d), their vectors.
 
@@ -59,12 +61,8 @@ class MaskedTokens(Objective):
     decoder: Tower
     codebook: str
     mean: float = 0.45
-    deviation: float = 0.25
-    dropped: float = 0.4
-
-    def __post_init__(self) -> None:
-        if not 0 < self.dropped < 1 or self.deviation <= 0:
-            raise ValueError("dropped lies between 0 and 1, and deviation is positive")
+    deviation: Positive[float] = 0.25
+    dropped: Annotated[float, Gt(0), Lt(1)] = 0.4
 
     @functools.cached_property
     def vectors(self) -> np.ndarray:

@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 
 from papers.smmix.regions import paste, regions
+from vision.config.ranges import Fraction, Rate, checked
 from vision.data.batch_ops import Mixup
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
@@ -48,6 +49,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class SMMix(Objective):
     """See the module. ``batch["image"]`` (B, H, W, C) float, B even; ``batch["label"]`` int (B,).
 
@@ -62,16 +64,14 @@ class SMMix(Objective):
     """
 
     attention: str | None = None
-    sides: tuple[float, float] = (0.25, 0.75)
-    probability: float = 0.5
+    sides: tuple[Rate, Rate] = (0.25, 0.75)
+    probability: Fraction = 0.5
     mixup_alpha: float = 0.8
-    label_smoothing: float = 0.1
+    label_smoothing: Rate = 0.1
 
     def __post_init__(self) -> None:
-        if not 0 <= self.sides[0] <= self.sides[1] < 1:
-            raise ValueError(f"sides={self.sides}: two shares in [0, 1), the least first")
-        if not (0 <= self.probability <= 1 and 0 <= self.label_smoothing < 1):
-            raise ValueError("probability and label_smoothing: in [0, 1] and [0, 1)")
+        if self.sides[0] > self.sides[1]:
+            raise ValueError(f"sides={self.sides}: the least share first")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_head = jax.random.split(key)

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.blocks.similarity import unit
+from vision.config.ranges import Fraction, NonEmpty, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
@@ -44,6 +45,7 @@ def calibrated(new: jax.Array, base: jax.Array, alpha: float, tau: float = 16.0)
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class FewShotSessions:
     """Few-shot class-incremental evaluation: a base session, then sessions of few-shot classes.
 
@@ -71,24 +73,20 @@ class FewShotSessions:
 
     train: EvaluationData
     test: EvaluationData
-    base: tuple[int, ...]
-    sessions: tuple[tuple[int, ...], ...]
-    shots: int = 5
-    alpha: float = 0.5
-    tau: float = 16.0
-    draws: int = 1
+    base: NonEmpty[tuple[int, ...]]
+    sessions: tuple[NonEmpty[tuple[int, ...]], ...]
+    shots: Positive[int] = 5
+    alpha: Fraction = 0.5
+    tau: Positive[float] = 16.0
+    draws: Positive[int] = 1
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
 
     def __post_init__(self) -> None:
         classes = [*self.base, *(c for session in self.sessions for c in session)]
-        if not self.base or not all(self.sessions) or len(set(classes)) < len(classes):
-            raise ValueError("base and sessions: at least a class each, and none twice")
-        if self.shots < 1 or self.draws < 1:
-            raise ValueError(f"shots={self.shots}, draws={self.draws}: at least 1")
-        if not 0 <= self.alpha <= 1 or not self.tau > 0:
-            raise ValueError(f"alpha={self.alpha}: 0..1; tau={self.tau}: positive")
+        if len(set(classes)) < len(classes):
+            raise ValueError("base and sessions: a class occurs twice")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``train`` and ``test`` once.

@@ -83,7 +83,7 @@ def test_draws_are_averaged_and_new_classes_taken_for_base_ones_counted():
     assert got["new_as_base"] > kept["new_as_base"]
     with pytest.raises(DataError, match=r"9 records of class 0, not 10"):
         run(FewShotSessions(**{**rows, "shots": 10}), 1, predict)
-    with pytest.raises(ValueError, match="none twice"):
+    with pytest.raises(ValueError, match="a class occurs twice"):
         FewShotSessions(**{**rows, "base": (0, 3)})
 
 

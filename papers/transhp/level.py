@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 
+from vision.config.ranges import NonNegative, checked
+
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Level:
     """A prompting block.
 
@@ -16,13 +19,11 @@ class Level:
       weight: lambda.
     """
 
-    block: int
+    block: NonNegative[int]
     ancestors: tuple[int, ...]
-    weight: float = 1.0
+    weight: NonNegative[float] = 1.0
 
     def __post_init__(self) -> None:
-        if self.block < 0 or self.weight < 0:
-            raise ValueError(f"block={self.block}, weight={self.weight}: neither is negative")
         if set(self.ancestors) != set(range(self.classes)):
             raise ValueError(f"ancestors={self.ancestors}: numbers 0.. without a gap")
 

@@ -27,6 +27,7 @@ import jax
 import jax.numpy as jnp
 
 from papers.transhp.level import Level
+from vision.config.ranges import NonEmpty, Rate, checked
 from vision.objectives.classify import cross_entropy, to_targets
 from vision.train.objective import (
     Aux,
@@ -45,6 +46,7 @@ Tree = Any
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class TransHP(Objective):
     """See the module. ``batch["image"]``, ``batch["label"]`` as ``Classify`` has them.
 
@@ -57,16 +59,14 @@ class TransHP(Objective):
       absorb: whether the image's tokens attend to the prompts.
     """
 
-    levels: tuple[Level, ...]
-    label_smoothing: float = 0.0
+    levels: NonEmpty[tuple[Level, ...]]
+    label_smoothing: Rate = 0.0
     absorb: bool = True
 
     def __post_init__(self) -> None:
         blocks = [level.block for level in self.levels]
-        if not blocks or blocks != sorted(set(blocks)):
-            raise ValueError(f"levels: at least one, blocks rising, not {blocks}")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing is {self.label_smoothing}; it lies in [0, 1)")
+        if blocks != sorted(set(blocks)):
+            raise ValueError(f"levels: blocks rising, not {blocks}")
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_prompts = jax.random.split(key)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Annotated
 
 import jax
 import numpy as np
 
 from papers.unem.method import Form, accuracies, constants, learn, tasks
+from vision.config.ranges import Ge, Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.labelled import labelled
-from vision.metrics.arrays import check_choice
 from vision.metrics.significance import normal_interval
 from vision.probes.episodes import draw_episodes
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class UnrolledEM:
     """Transductive few-shot tasks by UNEM, by EM with fixed hyper-parameters, and inductively.
 
@@ -50,32 +52,26 @@ class UnrolledEM:
     fit: EvaluationData
     data: EvaluationData
     form: Form = "gaussian"
-    ways: int = 20
-    present: int = 5
-    shots: int = 5
-    queries: int = 15
-    fit_tasks: int = 1000
-    tasks: int = 1000
-    layers: int = 10
-    balance: float = 1.0
-    scale: float = 1.0
-    steps: int = 100
+    ways: Annotated[int, Ge(2)] = 20
+    present: Positive[int] = 5
+    shots: Positive[int] = 5
+    queries: Positive[int] = 15
+    fit_tasks: Positive[int] = 1000
+    tasks: Annotated[int, Ge(2)] = 1000
+    layers: Positive[int] = 10
+    balance: Positive[float] = 1.0
+    scale: Positive[float] = 1.0
+    steps: Positive[int] = 100
     rate: float = 0.1
-    batch_size: int = 10
-    grid: tuple[float, ...] = ()
+    batch_size: Positive[int] = 10
+    grid: tuple[Positive[float], ...] = ()
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
 
     def __post_init__(self) -> None:
-        check_choice("form", self.form, ("gaussian", "dirichlet"))
-        if not 1 <= self.present <= self.ways or self.ways < 2:
-            raise ValueError(f"present={self.present}: 1..ways, ways={self.ways}: at least 2")
-        for name in ("shots", "queries", "fit_tasks", "layers", "steps", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: at least 1")
-        if self.tasks < 2 or min(self.balance, self.scale, *self.grid, 1) <= 0:
-            raise ValueError("tasks: at least 2; balance, scale and grid: positive")
+        if self.present > self.ways:
+            raise ValueError(f"present={self.present} of ways={self.ways}")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``fit`` and ``data`` once.

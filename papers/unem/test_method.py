@@ -157,9 +157,9 @@ def test_zero_shot_answers_are_mended_by_what_queries_have_in_common():
 
 def test_what_does_not_fit_is_named():
     image = data(image=X, label=LABEL)
-    with pytest.raises(ValueError, match=r"1\.\.ways"):
+    with pytest.raises(ValueError, match="present=4 of ways=3"):
         UnrolledEM(image, image, ways=3, present=4)
-    with pytest.raises(ValueError, match="layers=0"):
+    with pytest.raises(ValueError, match="layers is 0"):
         UnrolledEM(image, image, layers=0)
-    with pytest.raises(ValueError, match="positive"):
+    with pytest.raises(ValueError, match="grid"):
         UnrolledEM(image, image, grid=(0.0,))

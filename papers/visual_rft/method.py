@@ -22,12 +22,13 @@ one update per sample, so the ratio is 1 and clipping would have no effect.
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 
 from papers.visual_rft.box_answers import BOS, EOS, PAD, BoxAnswers
+from vision.config.ranges import Ge, NonNegative, Positive, checked, one_of
 from vision.models.captioner import Captioner, sample
 from vision.objectives.caption import Caption
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
@@ -43,6 +44,7 @@ def advantages(rewards: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class VisualRft(Objective):
     """See the module. The batch is that of ``BoxAnswers``.
 
@@ -62,19 +64,10 @@ class VisualRft(Objective):
 
     model: Captioner
     language: BoxAnswers
-    rewards: tuple[str, ...] = ("format", "iou", "confidence")
-    group: int = 8
-    beta: float = 0.04
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if unknown := sorted(set(self.rewards) - set(REWARDS)):
-            raise ValueError(f"rewards={unknown}: of {', '.join(REWARDS)}")
-        if self.group < 2 or self.temperature <= 0 or self.beta < 0:
-            raise ValueError(
-                f"group={self.group}, temperature={self.temperature}, beta={self.beta}: at least "
-                "2, above 0 and at least 0"
-            )
+    rewards: tuple[Annotated[str, one_of(REWARDS)], ...] = ("format", "iou", "confidence")
+    group: Annotated[int, Ge(2)] = 8
+    beta: NonNegative[float] = 0.04
+    temperature: Positive[float] = 1.0
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         return self._with_reference(Caption(self.model).init(key, batch))

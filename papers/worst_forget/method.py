@@ -30,12 +30,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.ranges import Gt, Lt, NonNegative, Positive, checked
 from vision.data.pipeline import EvalData
 from vision.run.restore import Run, load_run
 from vision.scenario.features import features_of
@@ -86,6 +87,7 @@ def relearn(
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class WorstForget:
     """A job: writes ``forget.txt`` and ``retain.txt``, keys of records, and ``w.npy`` (N,).
 
@@ -107,10 +109,10 @@ class WorstForget:
 
     run_of: str
     data: EvalData
-    share: float = 0.1
-    rounds: int = 3
-    steps: int = 40
-    batch_size: int = 64
+    share: Annotated[float, Gt(0), Lt(1)] = 0.1
+    rounds: NonNegative[int] = 3
+    steps: Positive[int] = 40
+    batch_size: Positive[int] = 64
     learning_rate: float = 1e-3
     w_learning_rate: float = 10.0
     gamma: float = 0.0
@@ -118,13 +120,6 @@ class WorstForget:
     by_class: bool = False
     label: str = "label"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share < 1 or self.rounds < 0 or min(self.steps, self.batch_size) < 1:
-            raise ValueError(
-                f"share={self.share}, rounds={self.rounds}, steps={self.steps}, batch_size="
-                f"{self.batch_size}: a share between 0 and 1, at least 0 rounds and 1 of the others"
-            )
 
     def run(self, folder: Path) -> dict[str, float]:
         """Metrics: ``size`` and, after the last lower problem, mean losses of both sets."""

@@ -24,12 +24,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jax.scipy.special import gammaln
 
+from vision.config.ranges import Ge, NonEmpty, Positive, checked
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 Tree = Any
@@ -60,6 +61,7 @@ def multinomial(counts: jax.Array, log_p: jax.Array) -> jax.Array:
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Votes(Objective):
     """Predicts vote counts. A batch has ``votes`` (B, sum of ``questions``), counts of 0 or more.
 
@@ -71,17 +73,9 @@ class Votes(Objective):
       ceiling: concentrations lie between 1 and 1 + ``ceiling``.
     """
 
-    questions: tuple[int, ...]
+    questions: NonEmpty[tuple[Annotated[int, Ge(2)], ...]]
     likelihood: Likelihood = "dirichlet"
-    ceiling: float = 100.0
-
-    def __post_init__(self) -> None:
-        if not self.questions or min(self.questions) < 2:
-            raise ValueError(f"questions={self.questions}: each has two answers at least")
-        if self.likelihood not in get_args(Likelihood):
-            raise ValueError(f"likelihood={self.likelihood!r}: {', '.join(get_args(Likelihood))}")
-        if not self.ceiling > 0:
-            raise ValueError(f"ceiling={self.ceiling}: must be positive")
+    ceiling: Positive[float] = 100.0
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         out, state = apply(self.model, variables, batch["image"], ctx)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from vision.config.ranges import NonNegative, checked
 from vision.data.ops.base import Example
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
@@ -14,6 +15,7 @@ from vision.evaluators.image_text.embeddings import embed, finite
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Tally:
     """An op: answers of raters (R,), or columns of counts, as ``votes`` int32 (answers,).
 
@@ -27,8 +29,8 @@ class Tally:
       columns: features with the count of each answer, in order.
     """
 
-    answers: int = 0
-    fewest: int = 5
+    answers: NonNegative[int] = 0
+    fewest: NonNegative[int] = 5
     most: int = 40
     raters: str = "votes"
     columns: tuple[str, ...] = ()
@@ -36,8 +38,8 @@ class Tally:
     def __post_init__(self) -> None:
         if bool(self.columns) == bool(self.answers):
             raise ValueError("give columns, or answers of raters, and not both")
-        if not 0 <= self.fewest <= self.most:
-            raise ValueError(f"fewest={self.fewest}, most={self.most}: 0 <= fewest <= most")
+        if self.fewest > self.most:
+            raise ValueError(f"fewest={self.fewest}, most={self.most}: fewest <= most")
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         if self.columns:

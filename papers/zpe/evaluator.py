@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from papers.zpe.method import selected, template_scores, weights
+from vision.config.ranges import Positive, checked
 from vision.data.prompts import check_names, check_templates, load_templates, prompts
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer
@@ -26,6 +27,7 @@ from vision.evaluators.labelled import labelled
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class WeightedZeroShot:
     """Zero-shot classification with templates weighted by their scores on the test images.
 
@@ -57,15 +59,13 @@ class WeightedZeroShot:
     templates_file: str = ""
     class_names: tuple[str, ...] = ()
     threshold: float = 0.5
-    scale: float = 100.0
+    scale: Positive[float] = 100.0
     unit: bool = False
-    text_batch: int = 256
+    text_batch: Positive[int] = 256
     label: str = "label"
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
-        if self.text_batch < 1 or not self.scale > 0:
-            raise ValueError("text_batch: at least 1; scale: positive")
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``data`` and ``neutral`` once.

@@ -100,5 +100,5 @@ def test_one_template_is_all_there_is():
     unlabelled = np.where(np.arange(60) < 5, -1, LABEL).astype(np.int32)
     got = run(asked(data=data(image=X, label=unlabelled, class_names=NAMES)))
     assert (got["examples"], got["unlabelled"]) == (55, 5)
-    with pytest.raises(ValueError, match="scale: positive"):
+    with pytest.raises(ValueError, match="scale is 0"):
         asked(scale=0.0)
