@@ -18,7 +18,7 @@ def get_config(paths: str = "pairs/*.parquet") -> v.Config:
     return spec(
         v.Experiment,
         data=pairs.train(paths, pairs.clip_tokenizer(), batch_size=32_768),
-        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
+        model=pairs.towers("cls", width=512, text={"pool": "argmax", "activation": "quick_gelu"}),
         objective=spec(v.Contrast),
         optimizer=spec(
             v.Optimizer,

@@ -11,7 +11,9 @@ Narrow models with random weights go to tests/golden/weights/text/*.safetensors,
     logits                    (3, 3) of image i and text j, with temperature and bias
 
 and of BERT ids, segment_ids, mask, block<i>, pooled and token_logits. The weights of big_vision
-are an npz, which open_clip's reader of such files puts into its own model.
+are an npz, which open_clip's reader of such files puts into its own model. In literal.safetensors
+are ids (4, 8) of texts that hold the special tokens as text, and as <case>/embedding what the CLIP
+models above make of them.
 """
 
 from __future__ import annotations
@@ -112,11 +114,15 @@ def open_clip_model(name, model, ids, image_blocks, text_blocks, weights=None) -
     write(f"{name}.safetensors", model.state_dict() if weights is None else weights, tensors)
 
 
-def open_clip_clip() -> None:
+def narrow_clip() -> torch.nn.Module:
     vision = open_clip.CLIPVisionCfg(
         layers=DEPTH, width=WIDTH, head_width=8, mlp_ratio=2, patch_size=PATCH, image_size=SIDE
     )
-    model = randomised(open_clip.CLIP(JOINT, vision, text_config(), quick_gelu=True)).eval()
+    return open_clip.CLIP(JOINT, vision, text_config(), quick_gelu=True)
+
+
+def open_clip_clip() -> None:
+    model = randomised(narrow_clip()).eval()
     blocks = model.visual.transformer.resblocks, model.transformer.resblocks
     open_clip_model("open_clip_clip", model, clip_ids(), *blocks)
 
@@ -252,14 +258,49 @@ def transformers_model(name, model, ids, **given) -> None:
     write(f"{name}.safetensors", saved(model), tensors)
 
 
-def transformers_clip() -> None:
-    text = {"max_position_embeddings": CONTEXT, "bos_token_id": START, "eos_token_id": END}
+def narrow_hf_clip(eos: int = END) -> torch.nn.Module:
+    text = {"max_position_embeddings": CONTEXT, "bos_token_id": START, "eos_token_id": eos}
     config = transformers.CLIPConfig(
         text_config={**text_sizes(), **text, "pad_token_id": 0},
         vision_config={**HF, "intermediate_size": MLP},
         projection_dim=JOINT,
     )
-    transformers_model("transformers_clip", transformers.CLIPModel(config), clip_ids())
+    return transformers.CLIPModel(config)
+
+
+def transformers_clip() -> None:
+    transformers_model("transformers_clip", narrow_hf_clip(), clip_ids())
+
+
+def literal() -> None:
+    """Special tokens inside of texts, read by the CLIP models of the files that stand there."""
+    ids = torch.tensor(
+        [
+            [START, 5, END, 7, 8, END, 0, 0],
+            [START, END, 3, END, 0, 0, 0, 0],
+            [START, 9, 10, 11, END, 12, 13, END],
+            [START, 4, START, 6, END, 0, 0, 0],
+        ]
+    )
+    tensors = {"ids": ids.int()}
+    with tempfile.TemporaryDirectory() as folder:
+        for case in ("open_clip_clip", "transformers_clip"):
+            stored = load_file(FOLDER / f"{case}.safetensors")
+            prefix = "weights/"
+            weights = {k[len(prefix) :]: v for k, v in stored.items() if k.startswith(prefix)}
+            save_file(weights, Path(folder) / "model.safetensors", {"format": "pt"})
+            with torch.no_grad():
+                if case == "open_clip_clip":
+                    model = narrow_clip().eval()
+                    model.load_state_dict(weights)
+                    tensors[f"{case}/embedding"] = model.encode_text(ids, normalize=True)
+                    continue
+                for eos, name in ((END, case), (2, f"{case}_older")):
+                    narrow_hf_clip(eos).config.save_pretrained(folder)
+                    model = transformers.CLIPModel.from_pretrained(folder).eval()
+                    found = model.get_text_features(input_ids=ids).pooler_output
+                    tensors[f"{name}/embedding"] = normalize(found, dim=-1)
+    write("literal.safetensors", {}, tensors)
 
 
 def transformers_siglip() -> None:
@@ -322,6 +363,7 @@ def main() -> None:
     transformers_siglip()
     transformers_siglip2()
     transformers_bert()
+    literal()
 
 
 if __name__ == "__main__":

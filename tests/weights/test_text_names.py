@@ -45,7 +45,7 @@ CLIP_IMAGE = functools.partial(Image, class_position=True, pre_norm=True, norm_e
 BERT = functools.partial(Text, causal=False, post_norm=True, segments=2, norm_epsilon=1e-12)
 CLIP = Dual(
     CLIP_IMAGE(activation="quick_gelu"),
-    Text(norm_epsilon=1e-5, activation="quick_gelu"),
+    Text(pool="argmax", norm_epsilon=1e-5, activation="quick_gelu"),
     width=12,
 )
 SIGLIP = Dual(
@@ -130,6 +130,23 @@ def assert_back(names: Any, tree: Any, weights: dict[str, np.ndarray]) -> None:
     for name, array in back.items():
         assert array.dtype == weights[name].dtype
         np.testing.assert_array_equal(array, weights[name], err_msg=name)
+
+
+@pytest.mark.parametrize("case", ["open_clip_clip", "transformers_clip"])
+def test_special_tokens_as_text_are_read_where_theirs_are(case):
+    """At the first end of text, whatever transformers calls the end in its config."""
+    library, dual, _ = CASES[case]
+    names = names_of(library, dual, golden(case)[0])
+    params = load(names, golden(case)[0], fresh(dual), source=case)["params"]
+    ids, expected = golden("literal")[1]["ids"], golden("literal")[1]
+    found = run(dual, params, {"text": ids})["text/embedding"]
+    for name in expected.keys() & {f"{case}/embedding", f"{case}_older/embedding"}:
+        assert_near(found, expected[name], name)
+    last = Dual(dual.image, dual.text.clone(pool="last"), width=12)
+    elsewhere = run(last, params, {"text": ids})["text/embedding"]
+    cosines = (elsewhere * found).sum(-1)
+    assert cosines[3] > 0.9999  # its only end is the last token
+    assert (cosines[:3] < 0.99).all(), cosines
 
 
 @pytest.mark.parametrize("case", CASES)

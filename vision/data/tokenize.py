@@ -103,6 +103,47 @@ class TokenRows:
         return {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}  # type: ignore
 
 
+@dataclasses.dataclass(frozen=True)
+class WrappedTokenizer(TokenRows):
+    """Another tokenizer's rows; subclasses change what they say.
+
+    Attributes:
+      tokenizer: the other one.
+    """
+
+    tokenizer: Tokenizer
+
+    @property
+    def length(self) -> int:
+        return self.tokenizer.length
+
+    @property
+    def vocab_size(self) -> int:
+        return self.tokenizer.vocab_size
+
+    @property
+    def pad_id(self) -> int:
+        return self.tokenizer.pad_id
+
+    @property
+    def bos_id(self) -> int | None:
+        return self.tokenizer.bos_id
+
+    @property
+    def eos_id(self) -> int | None:
+        return self.tokenizer.eos_id
+
+    def cleaned(self, text: str) -> str:
+        """The text that the other tokenizer splits."""
+        return text
+
+    def split(self, text: str) -> list[int]:
+        return self.tokenizer.split(self.cleaned(text))
+
+    def join(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.join(ids)
+
+
 def room(tokenizer: Tokenizer) -> int:
     """How many ids a row has space for beside bos and eos."""
     return tokenizer.length - (tokenizer.bos_id is not None) - (tokenizer.eos_id is not None)

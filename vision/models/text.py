@@ -34,7 +34,7 @@ from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
 
-TextPool = Literal["last", "first", "mean", "map"]
+TextPool = Literal["last", "argmax", "first", "mean", "map"]
 
 Out = dict[str, jax.Array]
 
@@ -55,9 +55,10 @@ class TextTransformer(nn.Module):
     token vectors, and a bias per token.
 
     With its defaults it is the text tower of CLIP ViT-B (Radford et al., 2021) but for the
-    activation and the epsilon; their feature at the end-of-text token is ``pool="last"``. BERT
-    (Devlin et al., 2019) is ``causal=False, post_norm=True, segments=2, pool="first",
-    pooler=True, norm_epsilon=1e-12``.
+    activation, the epsilon and ``pool="argmax"``: their feature is at the first token with the
+    largest id, which is the end of text in CLIP's vocabulary. The last token is the same one, but
+    in captions that spell the special token. BERT (Devlin et al., 2019) is ``causal=False,
+    post_norm=True, segments=2, pool="first", pooler=True, norm_epsilon=1e-12``.
 
     Attributes:
       vocab_size: ids are 0..vocab_size - 1; an id beyond gives NaN.
@@ -65,8 +66,8 @@ class TextTransformer(nn.Module):
       mlp_dim: hidden width of the MLPs; None for four times the width.
       context: maximum number of tokens of a row; rows may be shorter.
       causal: whether a token attends only to itself and earlier ones.
-      pool: the ``last`` real token, the ``first``, the ``mean`` of the real ones, or attention
-        pooling over them (``map``).
+      pool: the ``last`` real token, the first with the largest id (``argmax``), the ``first`` of
+        all, the ``mean`` of the real ones, or attention pooling over them (``map``).
       pad_id: id of padding; None if there is none: all tokens are real.
       initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
       activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
@@ -192,9 +193,10 @@ class TextTransformer(nn.Module):
             )
         if self.pool == "first":
             pooled = x[:, 0]
-        elif self.pool == "last":
+        elif self.pool in ("last", "argmax"):
             last = jnp.maximum(jnp.sum(mask, 1) - 1, 0)
-            pooled = jnp.take_along_axis(x, last[:, None, None], 1)[:, 0]
+            at = last if self.pool == "last" else jnp.argmax(ids, 1)
+            pooled = jnp.take_along_axis(x, at[:, None, None], 1)[:, 0]
         elif self.pool == "mean":
             pooled = mean_over(x, mask)
         else:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from absl import logging
+
+from vision.data.tokenizers.clip import ClipTokenizer
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
@@ -107,7 +110,16 @@ def _check_clip(library: str, dual: Dual) -> tuple[ViT, TextTransformer]:
     _check(library, dual, image_projection=True, bias=False)
     _check(library, image, pre_norm=True, pool="cls", class_position=True, registers=0)
     _check(library, image, norm_epsilon=1e-5, layer_scale=None, norm_pooled=False)
-    _check(library, text, causal=True, pool="last", post_norm=False, norm_epsilon=1e-5, segments=0)
+    _check(library, text, causal=True, post_norm=False, norm_epsilon=1e-5, segments=0)
+    if text.pool != "argmax":
+        _check(library, text, pool="last")
+        if text.vocab_size != ClipTokenizer().vocab_size:
+            logging.warning(
+                "%s reads a text at the first token with the largest id, and this tower at its "
+                "last token (pool='last'): the same only where the token that ends a text has the "
+                "largest id of all, %d",
+                *(library, text.vocab_size - 1),
+            )
     _check(library, text, activation=image.activation, layer_scale=None)
     return image, text
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from vision.data.tokenize import Tokenizer
-from vision.data.tokenizers.canonical import Canonical
+from vision.data.tokenizers.canonical import Canonical, Lower, SiglipCanonical
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
 from vision.weights import hub
@@ -32,8 +32,8 @@ _SWITCHES = ("GemmaTokenizer", "Siglip2Tokenizer")
 def read_tokenizer(source: str) -> Tokenizer | None:
     """The tokenizer of a source of ``InitFrom``; None where the weights read no text.
 
-    Texts beyond printable ASCII may be mended (ftfy, HTML entities) by the libraries before they
-    are split, and only are here by ``ClipTokenizer``.
+    Its rows are those of the library, of any caption (tests/data/test_captions_of_originals.py):
+    open_clip mends and cleans texts before every tokenizer, transformers never does.
 
     Raises:
       WeightsError: a file is missing, or a kind of tokenizer is not known here.
@@ -64,14 +64,18 @@ def _open_clip(text: str) -> Tokenizer | None:
     if name is None or name == "":
         if clean == "whitespace":
             raise options.error("clean", "keeps capitals, which CLIP's own tokenizer has none of")
-        clip = ClipTokenizer(length=length)
-        return Canonical(clip) if clean == "canonicalize" else clip
+        return ClipTokenizer(
+            length=length, clean="canonicalize" if clean == "canonicalize" else "lower"
+        )
     local = Path(text).expanduser().exists()
     # In a local folder the tokenizer is beside the weights, whatever its name.
     tokenizer = _hugging_face("open_clip", text if local else str(name), length)
-    if clean == "whitespace":
-        return tokenizer
-    return Canonical(tokenizer, punctuation=clean == "lower")
+    return Canonical(
+        tokenizer,
+        punctuation=clean != "canonicalize",
+        lower=clean != "whitespace",
+        mend=True,
+    )
 
 
 def _transformers(text: str) -> Tokenizer | None:
@@ -88,9 +92,9 @@ def _transformers(text: str) -> Tokenizer | None:
     tokenizer = _hugging_face("transformers", text, length)
     kind = _kind(config)
     if kind == "SiglipTokenizer":
-        return Canonical(tokenizer)
+        return SiglipCanonical(tokenizer)
     lower = kind in _SWITCHES and config.values.get("do_lower_case", kind == "Siglip2Tokenizer")
-    return Canonical(tokenizer, punctuation=True) if lower else tokenizer
+    return Lower(tokenizer) if lower else tokenizer
 
 
 def _hugging_face(scheme: str, text: str, length: int) -> Tokenizer:

@@ -7,7 +7,7 @@ from vision.data.tokenizers.byte_pair import (
     train_byte_pair,
     train_on_source,
 )
-from vision.data.tokenizers.canonical import Canonical
+from vision.data.tokenizers.canonical import Canonical, Lower, SiglipCanonical
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
 from vision.data.tokenizers.prefixed import Prefixed
@@ -19,8 +19,10 @@ __all__ = [
     "Canonical",
     "ClipTokenizer",
     "HuggingFaceTokenizer",
+    "Lower",
     "Prefixed",
     "SentencePieceTokenizer",
+    "SiglipCanonical",
     "WordTokenizer",
     "load_byte_pair",
     "save_byte_pair",

@@ -5,30 +5,32 @@ from __future__ import annotations
 import dataclasses
 import functools
 import gzip
-import html
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from vision.config.ranges import Ge, checked
 from vision.data.source import DataError
 from vision.data.tokenize import TokenRows
+from vision.data.tokenizers.cleaning import mend, one_line, without_punctuation
 from vision.data.tokenizers.merges import merge
 
 VOCABULARY = Path(__file__).parent / "bpe_simple_vocab_16e6.txt.gz"
 NUM_MERGES = 49152 - 256 - 2
-_BOS, _EOS = "<start_of_text>", "<end_of_text>"
+# The texts that stand for bos and eos.
+_SPECIAL = {
+    "open_clip": ("<start_of_text>", "<end_of_text>"),
+    "openai": ("<|startoftext|>", "<|endoftext|>"),
+}
 _END = "</w>"
 _CACHED_WORDS = 2**16
-# What ftfy leaves alone: printable ASCII that spells no HTML entity.
-_PLAIN = re.compile(r"[\t\n\r -%'-~]*\Z")
 # Letters are written L and digits N, as the classes of a shadow of the text: Python's own
 # patterns have no Unicode categories. Everything else stands for itself.
 _SHADOW = re.compile(r"L+|N|[^ LN]+")
 # Ignoring case as the original does makes a difference for one letter, the long s.
-_SPECIAL = re.compile(rf"{_BOS}|{_EOS}|'(?:s|t|re|ve|m|ll|d)", re.IGNORECASE)
+_CONTRACTION = "'(?:s|t|re|ve|m|ll|d)"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,10 +38,11 @@ _SPECIAL = re.compile(rf"{_BOS}|{_EOS}|'(?:s|t|re|ve|m|ll|d)", re.IGNORECASE)
 class ClipTokenizer(TokenRows):
     """CLIP's tokenizer: lower case, 49,408 ids, padded with 0.
 
-    Text is mended with ftfy, HTML entities are resolved, whitespace is collapsed, case is lost.
-    The texts ``<start_of_text>`` and ``<end_of_text>`` in a caption become those tokens, as in
-    the original. ftfy is only needed for texts beyond plain ASCII. What is a letter is up to
-    Python's Unicode tables, which may be a few years behind those of the package ``regex``.
+    Text is mended with ftfy, HTML entities are resolved twice, whitespace is collapsed, case is
+    lost. The texts ``<start_of_text>`` and ``<end_of_text>`` in a caption become those tokens, as
+    in open_clip; for OpenAI's code they are ``<|startoftext|>`` and ``<|endoftext|>``. ftfy is only
+    needed for texts beyond plain ASCII. What is a letter is up to Python's Unicode tables, which
+    may be a few years behind those of the package ``regex``.
 
     Source: Radford et al., Learning Transferable Visual Models From Natural Language
     Supervision, 2021, and its code.
@@ -47,6 +50,9 @@ class ClipTokenizer(TokenRows):
     Attributes:
       path: the published ``bpe_simple_vocab_16e6.txt.gz``; None for the copy that is shipped.
       length: 77 for the published models, 248 for those stretched to long captions.
+      clean: ``canonicalize`` takes ASCII punctuation out of the mended text, and makes underscores
+        spaces, as open_clip does for CLIPA.
+      special: whose texts for the two special tokens a caption may hold.
 
     Raises:
       DataError: on first use, when the file is missing or is not that vocabulary.
@@ -54,6 +60,8 @@ class ClipTokenizer(TokenRows):
 
     path: str | None = None
     length: Annotated[int, Ge(3)] = 77
+    clean: Literal["lower", "canonicalize"] = "lower"
+    special: Literal["open_clip", "openai"] = "open_clip"
 
     @property
     def vocab_size(self) -> int:
@@ -72,10 +80,14 @@ class ClipTokenizer(TokenRows):
         return 512 + NUM_MERGES + 1
 
     def split(self, text: str) -> list[int]:
-        return [token for word in words(clean(text)) for token in self._word(word)]
+        text = mend(text)
+        if self.clean == "canonicalize":
+            text = without_punctuation(text.replace("_", " "))
+        pieces = words(one_line(text).lower(), self._pattern)
+        return [token for piece in pieces for token in self._word(piece)]
 
     def join(self, ids: Sequence[int]) -> str:
-        symbols = [*self._symbols, _BOS, _EOS]
+        symbols = [*self._symbols, *_SPECIAL[self.special]]
         unprintable = {c: byte for byte, c in byte_characters().items()}
         text = "".join(symbols[i] for i in ids)
         data = bytes(unprintable[c] for c in text)
@@ -105,13 +117,18 @@ class ClipTokenizer(TokenRows):
         return [(left, right) for left, right in pairs]
 
     @functools.cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return special_pattern(_SPECIAL[self.special])
+
+    @functools.cached_property
     def _word(self) -> Callable[[str], tuple[int, ...]]:
         ids = {symbol: i for i, symbol in enumerate(self._symbols)}
         try:
             merges = {(ids[a], ids[b]): ids[a + b] for a, b in self._pairs}
         except KeyError as error:
             raise DataError(f"{self.path}: symbol {error} is used before it is made") from error
-        special = {_BOS: (self.bos_id,), _EOS: (self.eos_id,)}
+        bos, eos = _SPECIAL[self.special]
+        special = {bos: (self.bos_id,), eos: (self.eos_id,)}
         first = {byte: i for i, byte in enumerate(byte_characters())}
 
         @functools.lru_cache(_CACHED_WORDS)
@@ -125,19 +142,16 @@ class ClipTokenizer(TokenRows):
         return word
 
 
-def clean(text: str) -> str:
-    """``text`` as CLIP sees it: mended, unescaped, on one line, in lower case."""
-    if not _PLAIN.match(text):
-        text = _ftfy()(text)
-        text = html.unescape(html.unescape(text))
-    return " ".join(text.split()).lower()
+def special_pattern(names: Sequence[str]) -> re.Pattern[str]:
+    """What ends the run of characters before it: special tokens, and English contractions."""
+    return re.compile("|".join([*map(re.escape, names), _CONTRACTION]), re.IGNORECASE)
 
 
-def words(text: str) -> list[str]:
+def words(text: str, special: re.Pattern[str]) -> list[str]:
     """Clean text in pieces: runs of letters, single digits, runs of other characters.
 
-    English contractions (``'s``, ``'ll``) and the two special tokens are pieces of their own
-    where a piece begins.
+    What matches ``special`` where a piece begins is a piece of its own: contractions (``'s``,
+    ``'ll``) and the two special tokens.
     """
     shadow = text.translate(_ASCII) if text.isascii() else "".join(map(_shadow, text))
     pieces, at = [], 0
@@ -145,7 +159,7 @@ def words(text: str) -> list[str]:
         if text[at] == " ":
             at += 1
             continue
-        match = _SPECIAL.match(text, at) or _SHADOW.match(shadow, at)
+        match = special.match(text, at) or _SHADOW.match(shadow, at)
         assert match is not None
         pieces.append(text[at : match.end()])
         at = match.end()
@@ -170,13 +184,3 @@ def byte_characters() -> dict[int, str]:
     others = [byte for byte in range(256) if byte not in set(printable)]
     pairs = [(byte, chr(byte)) for byte in printable]
     return dict(pairs + [(byte, chr(256 + i)) for i, byte in enumerate(others)])
-
-
-def _ftfy() -> Callable[[str], str]:
-    try:
-        import ftfy
-    except ImportError as error:
-        raise ImportError(
-            "CLIP's tokenizer mends texts beyond plain ASCII with ftfy: pip install 'ftfy>=6.3,<7'"
-        ) from error
-    return ftfy.fix_text

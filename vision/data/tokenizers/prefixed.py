@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
 
-from vision.data.tokenize import Tokenizer, TokenRows
+from vision.data.tokenize import WrappedTokenizer
 
 
 @dataclasses.dataclass(frozen=True)
-class Prefixed(TokenRows):
+class Prefixed(WrappedTokenizer):
     """Another tokenizer's rows, beginning with a token of the text's source: ``[source] ids ...``.
 
     The token stands in place of ``bos``, beyond the other tokenizer's ids, so its vector is learned
@@ -24,7 +23,6 @@ class Prefixed(TokenRows):
       sources: how many there are.
     """
 
-    tokenizer: Tokenizer
     source: int = 0
     sources: int = 2
 
@@ -35,27 +33,9 @@ class Prefixed(TokenRows):
             )
 
     @property
-    def length(self) -> int:
-        return self.tokenizer.length
-
-    @property
     def vocab_size(self) -> int:
         return self.tokenizer.vocab_size + self.sources
 
     @property
-    def pad_id(self) -> int:
-        return self.tokenizer.pad_id
-
-    @property
     def bos_id(self) -> int:
         return self.tokenizer.vocab_size + self.source
-
-    @property
-    def eos_id(self) -> int | None:
-        return self.tokenizer.eos_id
-
-    def split(self, text: str) -> list[int]:
-        return self.tokenizer.split(text)
-
-    def join(self, ids: Sequence[int]) -> str:
-        return self.tokenizer.join(ids)

@@ -2,15 +2,17 @@
 
 Which fields a ``TextTransformer`` needs so that its numbers are theirs, beside its sizes:
 
-    CLIP, anywhere               norm_epsilon=1e-5, and activation="quick_gelu" for OpenAI's weights
+    CLIP, anywhere               pool="argmax", norm_epsilon=1e-5, and activation="quick_gelu" for
+                                 OpenAI's weights
     SigLIP of open_clip          causal=False, pad_id=None; activation="gelu_tanh" for SigLIP2
     SigLIP, SigLIP2 elsewhere    causal=False, pad_id=None, activation="gelu_tanh"
     BERT                         causal=False, post_norm=True, segments=2, pool="first",
                                  norm_epsilon=1e-12, pooler=True where its pooler is wanted, and
                                  masked_head=True where tokens are asked for
 
-``pool="last"`` is CLIP's end-of-text token where texts are padded with ``pad_id``, as
-``ops.Tokenize`` does. SigLIP reads the last place of a row, padding or not, and looks at padding;
+``pool="argmax"`` is the first end-of-text token of CLIP's vocabulary, in open_clip and OpenAI's
+code by the same rule, in transformers by its id; ``pool="last"`` differs where a caption spells
+that token. SigLIP reads the last place of a row, padding or not, and looks at padding;
 ``pad_id=None`` does so.
 """
 
