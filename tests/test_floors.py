@@ -26,6 +26,7 @@ FLOORS = {
     "metrics": tuple(CORE),
     **dict.fromkeys(UPPER, (*LOWER, *UPPER)),
     "papers": (*LOWER, *UPPER),
+    "predict": (*LOWER, *UPPER),
     "programs": (*LOWER, *UPPER, "papers"),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))

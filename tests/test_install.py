@@ -10,7 +10,9 @@ import sys
 import sysconfig
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("vision", "configs", "papers", "pyproject.toml", "setup.py", "requirements.txt")
@@ -77,6 +79,10 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     assert "top1" in shown
     assert json.loads((tmp_path / "o" / "evaluation.json").read_text())["step"] == 5
     assert (tmp_path / "o" / "report.html").stat().st_size > 10_000
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
+    predict = [str(programs / "vision-predict"), "--workdir=w", "black.png", "--out=p.csv"]
+    assert "1 images" in checked(predict, tmp_path)
+    assert (tmp_path / "p.csv").read_text().count("\n") == 2
 
 
 def test_what_is_installed(environment: Path, tmp_path: Path):

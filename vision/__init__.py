@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         sgd as sgd,
     )
     from vision.train.precision import Precision as Precision
-    from vision.run.restore import load_run as load
+    from vision.predict.load import load as load
     from vision.train.schedule import (
         Constant as Constant,
         Cosine as Cosine,
@@ -214,7 +214,7 @@ _NAMES = {
         "sgd",
     ),
     "vision.train.precision": ("Precision",),
-    "vision.run.restore": ("load_run as load",),
+    "vision.predict.load": ("load",),
     "vision.train.schedule": (
         "Constant",
         "Cosine",

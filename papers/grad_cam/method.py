@@ -25,11 +25,11 @@ input of the last block after its norm.) The layer is chosen by the user, as in 
 from __future__ import annotations
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 
+from vision.blocks.activation_maps import as_maps, relative, spread, weighted
 from vision.blocks.sites import at_site
 from vision.blocks.tape import Cotangents, Operation, record, vjp
 from vision.evaluators.attribution import Asked
@@ -65,31 +65,10 @@ class GradCam:
             for x in (activation, gradient)
         )
         cam = weighted(maps, -gradients if self.counterfactual else gradients)
-        heat = jax.image.resize(jnp.maximum(cam, 0), images.shape[:3], "bilinear")
+        heat = spread(cam, images.shape[:3])
         if self.guided:
             heat = heat * jnp.abs(guided_gradient(asked, images)).max(-1)
-        peak = heat.max((1, 2), keepdims=True)
-        return heat / jnp.where(peak > 0, peak, 1)
-
-
-def weighted(maps: jax.Array, gradients: jax.Array) -> jax.Array:
-    """Sum over k of alpha_k A_k of maps and gradients, both (B, h, w, K): float32 (B, h, w)."""
-    alpha = gradients.astype(jnp.float32).mean((1, 2))
-    return jnp.einsum("bhwk,bk->bhw", maps.astype(jnp.float32), alpha)
-
-
-def as_maps(tokens: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Tokens (B, h w, K) of images of ``size`` as (B, h, w, K); maps as they are."""
-    if tokens.ndim == 4:
-        return tokens
-    count = tokens.shape[1]
-    height = max(1, round(math.sqrt(count * size[0] / size[1])))
-    if count % height:
-        raise ValueError(
-            f"{count} tokens are no grid over images of {size[0]} x {size[1]}: set prefix to the "
-            "number of tokens before the patches"
-        )
-    return tokens.reshape(len(tokens), height, count // height, -1)
+        return relative(heat)
 
 
 def guided_gradient(asked: Asked, images: jax.Array) -> jax.Array:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.grad_cam.method import GradCam, as_maps, weighted
+from papers.grad_cam.method import GradCam
 from tests import captum_cases as captum
+from vision.blocks.activation_maps import as_maps, weighted
 from vision.blocks.sites import SiteError, at_site
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify

@@ -31,7 +31,7 @@ def activations(call: Callable[[Tap], object], sites: tuple[str, ...]) -> list[j
     call(Tap(capture, "|".join(map(re.escape, sites))))
     for site in sites:
         if site not in captured:
-            raise SiteError(_absent(site, _shapes(call)))
+            raise SiteError(_absent(site, shapes(call)))
     return [captured[site] for site in sites]
 
 
@@ -44,9 +44,9 @@ def at_site(call: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax
     Raises:
       SiteError: no such site; the message lists the existing ones.
     """
-    shapes = _shapes(call)
-    if site not in shapes:
-        raise SiteError(_absent(site, shapes))
+    known = shapes(call)
+    if site not in known:
+        raise SiteError(_absent(site, known))
 
     def shifted(zero: jax.Array) -> tuple[jax.Array, jax.Array]:
         captured: list[jax.Array] = []
@@ -58,23 +58,25 @@ def at_site(call: Callable[[Tap], jax.Array], site: str) -> tuple[jax.Array, jax
         return call(Tap(add, re.escape(site))).sum(), captured[0]
 
     gradient, activation = jax.grad(shifted, has_aux=True)(
-        jnp.zeros(shapes[site].shape, shapes[site].dtype)
+        jnp.zeros(known[site].shape, known[site].dtype)
     )
     return activation, gradient
 
 
-def _shapes(call: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
-    shapes: dict[str, jax.ShapeDtypeStruct] = {}
+def shapes(call: Callable[[Tap], object]) -> dict[str, jax.ShapeDtypeStruct]:
+    """Name to shape and dtype of every site that ``call`` passes with a tap, in order. Computes
+    nothing."""
+    found: dict[str, jax.ShapeDtypeStruct] = {}
 
     def record(name: str, x: jax.Array) -> jax.Array:
-        shapes[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
+        found[name] = jax.ShapeDtypeStruct(x.shape, x.dtype)
         return x
 
     jax.eval_shape(lambda: call(Tap(record)))
-    return shapes
+    return found
 
 
-def _absent(site: str, shapes: Mapping[str, object]) -> str:
-    if shapes:
-        return f"site={site!r}, but the tower has {', '.join(shapes)}"
+def _absent(site: str, known: Mapping[str, object]) -> str:
+    if known:
+        return f"site={site!r}, but the tower has {', '.join(known)}"
     return f"site={site!r}: no tower with sites is called"

@@ -112,6 +112,26 @@ def decode(
     return pixels.copy(order="C")
 
 
+def from_pillow(image: Image.Image, mode: Literal["rgb", "grey"] = "rgb") -> np.ndarray:
+    """Pixels of an open Pillow image by the rules of ``decode``: turned by its EXIF orientation,
+    transparent pixels on white, the upper eight bits of sixteen.
+
+    Returns:
+      uint8 [H, W, 3] or [H, W, 1], 0..255.
+
+    Raises:
+      DecodeError: pixels without an agreed range, a damaged file, or too many pixels.
+    """
+    _check_arguments(mode, MAX_PIXELS)
+    try:
+        _check_size(*image.size, MAX_PIXELS)
+        return _to_uint8(ImageOps.exif_transpose(image), image.format, mode, SampleLayout())
+    except DecodeError:
+        raise
+    except Exception as error:  # a file that is opened lazily fails here, in any way
+        raise DecodeError(f"damaged or unsupported image: {_brief(error)}") from error
+
+
 def plain_jpeg_size(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[int, int] | None:
     """(height, width) of a JPEG that ``decode_plain_jpeg`` takes; None for others.
 

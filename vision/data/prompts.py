@@ -101,15 +101,31 @@ def load_templates(path: str) -> tuple[str, ...]:
     Raises:
       DataError: no such file, not UTF-8 or not JSON, no template, or one without a place.
     """
-    if path.endswith(".json") or _text(path).lstrip().startswith("["):
-        templates = read_json(path)
-        if not isinstance(templates, list):
-            raise DataError(f"{path}: holds {type(templates).__name__}, not a list of templates")
-    else:
-        lines = [line.strip() for line in _text(path).splitlines()]
-        templates = [line for line in lines if line and not line.startswith("#")]
+    templates = _listed(path, "templates")
     check_templates(templates, path)
-    return tuple(templates)
+    return templates
+
+
+def load_names(path: str) -> tuple[str, ...]:
+    """Class names from a file of the form of ``load_templates``.
+
+    Raises:
+      DataError: no such file, not UTF-8 or not JSON, no name, or one that is empty or there twice.
+    """
+    names = _listed(path, "names")
+    check_names(names, path)
+    return names
+
+
+def _listed(path: str, what: str) -> tuple[Any, ...]:
+    """The lines of a file, or the entries of its JSON list."""
+    if path.endswith(".json") or _text(path).lstrip().startswith("["):
+        listed = read_json(path)
+        if not isinstance(listed, list):
+            raise DataError(f"{path}: holds {type(listed).__name__}, not a list of {what}")
+        return tuple(listed)
+    lines = (line.strip() for line in _text(path).splitlines())
+    return tuple(line for line in lines if line and not line.startswith("#"))
 
 
 def load_language_templates(path: str) -> dict[str, tuple[str, ...]]:

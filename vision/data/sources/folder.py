@@ -85,9 +85,9 @@ class Folder:
         files = self._files
         kinds = collections.Counter(Path(p).suffix.lower() for p in files.paths)
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
-        left_out = (
-            f"; {len(files.left_out)} other {_counted(files.left_out)}" if files.left_out else ""
-        )
+        left_out = ""
+        if files.left_out:
+            left_out = f"; {len(files.left_out)} other {left_out_text(files.left_out)}"
         name = self.path.resolve().name
         return SourceInfo(
             name=f"{name}/{self.part}" if self.fraction else name,
@@ -175,7 +175,8 @@ class Folder:
                     f"parts below a class; put the parts above the classes: PART/{name}/*.jpg"
                 )
         if left_out:
-            logging.warning("%s: %d %s", self.path, len(left_out), _counted(left_out, examples=5))
+            told = left_out_text(left_out, examples=5)
+            logging.warning("%s: %d %s", self.path, len(left_out), told)
         return self._select(class_names, images, left_out)
 
     def _select(
@@ -203,8 +204,8 @@ class _Files:
     left_out: dict[str, str]
 
 
-def _counted(left_out: Mapping[str, str], examples: int = 0) -> str:
-    """How many files are left out, by reason, and some of them."""
+def left_out_text(left_out: Mapping[str, str], examples: int = 0) -> str:
+    """How many files are left out, by reason, and some of them: paths with their reasons."""
     counts = collections.Counter(left_out.values())
     reasons = ", ".join(f"{count} {reason}" for reason, count in counts.most_common())
     paths = list(left_out)[:examples]

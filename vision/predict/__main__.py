@@ -1,0 +1,208 @@
+"""Says what a trained run sees in images: a row per image, with the likeliest classes.
+
+    python -m vision.predict --workdir=workdirs/mine images/ more.jpg --out=predictions.csv
+    python -m vision.predict --workdir=workdirs/mine images/ --out=all.jsonl --top=all
+    python -m vision.predict --workdir=workdirs/mine images/ --embeddings=embeddings.npz
+    python -m vision.predict --workdir=workdirs/clip images/ --out=p.csv --classes="a cat,a dog"
+
+Images are files and folders, which are walked. An image that cannot be read is named and has a row
+with its error. --out is written beside itself and gets its name when it is complete; nothing else
+is written. docs/predict.md has the columns and the same in Python. Exit status: 0, 1 with
+--fail_on_error when an image could not be read, 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from vision.config.cli import UsageError, parse, run_main, whole_number
+
+if TYPE_CHECKING:
+    from vision.predict.predictor import Predictor
+
+# Seconds between lines of progress, on a terminal and elsewhere.
+_TERMINAL_S, _ELSEWHERE_S = 0.5, 30.0
+
+
+def main(arguments: list[str]) -> int:
+    """Runs the command; returns its exit status."""
+    flags = [each for each in arguments if each.startswith("-")]
+    images = [each for each in arguments if not each.startswith("-")]
+    options = parse(
+        flags,
+        __doc__ or "",
+        workdir="folder of the run",
+        out="file for the predictions: .csv, .jsonl or .parquet",
+        embeddings=".npz for embeddings, files and errors",
+        top="how many of the likeliest classes, 5 by default; all: every class, in their order",
+        step="of the checkpoint; the newest valid one by default",
+        preprocessing="evaluator of the config whose ops are taken, or weights with a card, "
+        "timm:NAME; by default the first Classification, else the first that reads images",
+        classes="names for a dual encoder, separated by commas",
+        classes_file="the same from a file: one per line, or a JSON list",
+        templates_file="sentences with {} for the name: one per line, or a JSON list",
+        batch_size="images at a time, 32 by default",
+        threads="that read and decode, 4 by default",
+        workers="processes that read and decode; none by default",
+        fail_on_error="exit with 1 when an image could not be read",
+        allow_modules="packages whose constructors the workdir may name, separated by commas",
+    )
+    return _predict(options, images)
+
+
+def _predict(options: SimpleNamespace, given: list[str]) -> int:
+    workdir = _text(options, "workdir")
+    out, vectors = _text(options, "out"), _text(options, "embeddings")
+    if workdir is None:
+        raise UsageError("--workdir=... is required (see --help)")
+    if out is None and vectors is None:
+        raise UsageError("--out=FILE.csv is required, or --embeddings=FILE.npz (see --help)")
+    if not given:
+        raise UsageError("there are no images: name files, or folders with images (see --help)")
+    if options.fail_on_error not in (True, False):
+        raise UsageError("--fail_on_error takes no value")
+    top = _top(_text(options, "top") or "5")
+    from vision.predict.images import gather
+    from vision.predict.write import check, shown
+
+    # What needs no model comes first: reading one takes seconds.
+    check(out, vectors)
+    images, left_out = gather(given)
+    predictor = _loaded(options, workdir)
+    images = dataclasses.replace(images, mode=predictor.preprocessing.mode)
+    print(f"{predictor.source}; preprocessing: {predictor.preprocessing}")
+    if left_out:
+        print(shown(left_out))
+    bad = _write(predictor, images, out, vectors, top)
+    return 1 if bad and options.fail_on_error else 0
+
+
+def _loaded(options: SimpleNamespace, workdir: str) -> Predictor:
+    from vision.data.prompts import PLAIN, check_names, load_names, load_templates
+    from vision.predict.load import load
+
+    allowed, step = _text(options, "allow_modules"), _text(options, "step")
+    sizes = {"batch_size": 32, "threads": 4, "workers": 0}
+    given = {name: text for name in sizes if (text := _text(options, name)) is not None}
+    listed, file = _text(options, "classes"), _text(options, "classes_file")
+    templates = _text(options, "templates_file")
+    if listed is not None and file is not None:
+        raise UsageError("--classes and --classes_file do not go together")
+    names = None if listed is None else tuple(name.strip() for name in listed.split(","))
+    names = load_names(file) if file is not None else names
+    if names is not None:
+        check_names(names, "--classes")
+    elif templates is not None:
+        raise UsageError("--templates_file needs --classes or --classes_file")
+    sentences = load_templates(templates) if templates else PLAIN
+    predictor = load(
+        workdir,
+        step=None if step is None else whole_number("step", step),
+        preprocessing=_text(options, "preprocessing") or "",
+        allow_modules=tuple(allowed.split(",")) if allowed else (),
+        **{name: whole_number(name, given.get(name, str(n))) for name, n in sizes.items()},
+    )
+    if names is None:
+        return predictor
+    return predictor.zero_shot(names, sentences)
+
+
+def _write(
+    predictor: Predictor, images: Any, out: str | None, vectors: str | None, top: int | None
+) -> int:
+    """Writes the files; returns how many images have an error."""
+    from vision.predict.write import embeddings_writer, writer
+
+    started = time.perf_counter()
+    done, bad = 0, 0
+    progress = _Progress(len(images))
+    with contextlib.ExitStack() as stack:
+        writers = []
+        if out is not None:
+            writers.append(stack.enter_context(writer(Path(out), predictor.classes, top)))
+        if vectors is not None:
+            writers.append(stack.enter_context(embeddings_writer(Path(vectors), len(images))))
+        rows = predictor.stream(
+            images, probabilities=bool(out), embeddings=bool(vectors), on_error="keep"
+        )
+        for part in rows:
+            for write in writers:
+                write(part)
+            for file, error in zip(part.files, part.errors, strict=True):
+                if error is not None:
+                    bad += 1
+                    progress.say(f"{file}: {error}")
+            done += len(part)
+            progress.show(done, bad)
+    progress.end()
+    took = time.perf_counter() - started
+    counted = f", {bad} with an error" if bad else ""
+    written = " and ".join(name for name in (out, vectors) if name)
+    print(f"{done:,} images{counted} in {took:.1f} s ({done / took:,.0f}/s): {written}")
+    return bad
+
+
+class _Progress:
+    """A line on stderr that says how far it is: rewritten on a terminal, now and then elsewhere."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._terminal = sys.stderr.isatty()
+        self._started = self._last = time.perf_counter()
+
+    def show(self, done: int, bad: int) -> None:
+        now = time.perf_counter()
+        if now - self._last < (_TERMINAL_S if self._terminal else _ELSEWHERE_S):
+            return
+        self._last = now
+        rate = done / (now - self._started)
+        left = (self._total - done) / rate
+        errors = f", {bad} with an error" if bad else ""
+        line = f"{done:,} of {self._total:,} images{errors}, {rate:,.0f}/s, {left:,.0f} s left"
+        print(f"\r{line}\033[K" if self._terminal else line, file=sys.stderr, end=self._end)
+
+    def say(self, line: str) -> None:
+        """A line of its own, above the line of progress."""
+        self.end()
+        from vision.predict.write import shown
+
+        print(shown(line), file=sys.stderr)
+
+    def end(self) -> None:
+        if self._terminal:
+            print("\r\033[K", file=sys.stderr, end="", flush=True)
+
+    @property
+    def _end(self) -> str:
+        return "" if self._terminal else "\n"
+
+
+def _top(text: str) -> int | None:
+    if text == "all":
+        return None
+    count = whole_number("top", text)
+    if count < 1:
+        raise UsageError(f"--top={text}: at least 1, or all")
+    return count
+
+
+def _text(options: SimpleNamespace, name: str) -> str | None:
+    value = getattr(options, name)
+    if value is True:
+        raise UsageError(f"--{name} needs a value: --{name}=... (see --help)")
+    return value or None
+
+
+def console() -> None:
+    """The command that an installation puts on the path."""
+    sys.exit(run_main(main, sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    console()
