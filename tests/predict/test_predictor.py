@@ -231,3 +231,12 @@ def test_load_is_the_public_name(workdir: Path):
         vision.load(workdir, allow_modules="numpy")
     with pytest.raises(PredictError, match="batch_size=0"):
         vision.load(workdir, batch_size=0)
+
+
+@pytest.mark.slow
+def test_worker_processes_read_the_same(run: Predictor, data: Path, photos: Path):
+    given = [data, photos, noise(1), Image.fromarray(noise(2))]
+    alone = dataclasses.replace(run, batch_size=8).predict(given, on_error="keep")
+    said = dataclasses.replace(run, batch_size=8, workers=2).predict(given, on_error="keep")
+    np.testing.assert_array_equal(said.probabilities, alone.probabilities)
+    assert (said.files, said.errors) == (alone.files, alone.errors)

@@ -62,8 +62,7 @@ class Predictor:
       batch_size: most images at a time. A batch that is not full is filled up, so that a whole
         call runs one compiled program.
       threads: that read and decode batches; 0 does it in between.
-      workers: processes beside this one that do, for decoding that holds Python's lock; they need
-        a main module that may be imported again, and parsed absl flags.
+      workers: processes beside this one that do, for ops that hold Python's lock.
     """
 
     source: str
