@@ -8,11 +8,19 @@ and what became of them to preprocessing.safetensors:
     images/<i>        uint8 (H, W, 3), neither square
     <case>/<i>        float32 (h, w, 3), for transformers by its processors on Pillow
     <case>/<i>/torch  the same by its processors on torchvision
+
+and to preprocessing_files.safetensors files of every kind, and what became of them, opened with
+Pillow as each library does:
+
+    files/<kind>       uint8, the bytes
+    timm/<kind>        float32 (16, 16, 3); so for open_clip and transformers
 """
 
 from __future__ import annotations
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -92,6 +100,59 @@ def pictures() -> list[np.ndarray]:
     return made
 
 
+def files() -> dict[str, bytes]:
+    """A picture in every kind of file: grey, indexed, transparent, turned, of 16 bits."""
+    rgb = Image.fromarray(pictures()[0])
+    height, width = rgb.height, rgb.width
+    grey = rgb.convert("L")
+    ramp = (np.linspace(0, 1, width) * 255).astype(np.uint8)
+    alpha = Image.fromarray(np.broadcast_to(ramp, (height, width)).copy())
+    indexed = rgb.quantize(32)
+    wide = np.asarray(grey).astype(np.uint16) * 257
+    turned = Image.Exif()
+    turned[0x0112] = 6
+
+    def encoded(image: Image.Image, kind: str, **more: object) -> bytes:
+        stream = io.BytesIO()
+        image.save(stream, kind, **more)
+        return stream.getvalue()
+
+    return {
+        "rgb": encoded(rgb, "PNG"),
+        "rgb_jpeg": encoded(rgb, "JPEG", quality=95),
+        "grey": encoded(grey, "PNG"),
+        "grey_jpeg": encoded(grey, "JPEG", quality=95),
+        "two_levels": encoded(grey.convert("1"), "PNG"),
+        "palette": encoded(indexed, "PNG"),
+        "cmyk_jpeg": encoded(rgb.convert("CMYK"), "JPEG", quality=95),
+        "cmyk_tiff": encoded(rgb.convert("CMYK"), "TIFF"),
+        "palette_transparent": encoded(indexed, "PNG", transparency=3),
+        "rgba": encoded(Image.merge("RGBA", (*rgb.split(), alpha)), "PNG"),
+        "grey_alpha": encoded(Image.merge("LA", (grey, alpha)), "PNG"),
+        "grey_16_bit": encoded(Image.fromarray(wide), "PNG"),
+        "turned_by_exif": encoded(rgb, "JPEG", quality=95, exif=turned),
+    }
+
+
+def write_files() -> None:
+    card = {"input_size": [3, SIDE, SIDE], "crop_pct": 0.9}
+    timm = create_transform(**resolve_data_config({}, pretrained_cfg=card))
+    open_clip = image_transform_v2(PreprocessCfg(size=SIDE), is_train=False)
+    processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": SIDE}, crop_size=SQUARE)
+    libraries: dict[str, Callable[[Image.Image], object]] = {
+        "timm": lambda image: timm(image.convert("RGB")),  # as its datasets and readers do
+        "open_clip": open_clip,
+        "transformers": lambda image: processor(image, return_tensors="np")["pixel_values"][0],
+    }
+    found = {}
+    for kind, content in files().items():
+        found[f"files/{kind}"] = np.frombuffer(content, np.uint8).copy()
+        for library, transform in libraries.items():
+            found[f"{library}/{kind}"] = channels_last(transform(Image.open(io.BytesIO(content))))
+    save_file(found, FOLDER / "preprocessing_files.safetensors")
+    (FOLDER / "preprocessing_files.safetensors").chmod(0o644)
+
+
 def channels_last(tensor) -> np.ndarray:
     return np.ascontiguousarray(np.asarray(tensor, np.float32).transpose(1, 2, 0))
 
@@ -123,6 +184,7 @@ def main() -> None:
     save_file(found, FOLDER / "preprocessing.safetensors")
     (FOLDER / "preprocessing.safetensors").chmod(0o644)
     (FOLDER / "preprocessing.json").write_text(json.dumps(cards, indent=1) + "\n")
+    write_files()
     for name, array in found.items():
         print(name, array.shape)
 

@@ -60,6 +60,36 @@ def test_pixels_are_theirs(case, tmp_path):
             assert np.abs(seen - theirs).mean() < 0.1 * level
 
 
+# What their code does to files that are neither RGB nor grey, and ours does not: docs/weights.md.
+FILES = open_weights(GOLDENS / "preprocessing_files.safetensors")
+KINDS = sorted(name[6:] for name in FILES if name.startswith("files/"))
+ALPHA = {"palette_transparent", "rgba", "grey_alpha"}
+NEVER = {"turned_by_exif", "grey_16_bit"}
+DIFFERENT = {
+    "timm": NEVER | ALPHA,
+    "open_clip": NEVER | ALPHA | {"palette", "two_levels", "cmyk_tiff"},
+    "transformers": NEVER,
+}
+
+
+@pytest.mark.parametrize("library", DIFFERENT)
+def test_files_of_every_kind(library):
+    clip = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+    card = Preprocessing(size=(16, 16), mean=clip[0], std=clip[1])
+    if library == "timm":
+        card = Preprocessing(size=(16, 16), resized=(17, 17))
+    levels = {}
+    for kind in KINDS:
+        pixels = run(card.evaluation(), FILES[f"files/{kind}"][...].tobytes())
+        apart = np.abs(pixels - FILES[f"{library}/{kind}"][...]) * card.std * 255
+        levels[kind] = apart.max()
+    assert len(levels) == 13
+    assert {kind for kind, apart in levels.items() if apart > 1e-3} == DIFFERENT[library]
+    if library == "open_clip":
+        assert levels.pop("cmyk_tiff") < 1.01
+    assert all(levels[kind] > 50 for kind in levels.keys() & DIFFERENT[library])
+
+
 def _surplus(card, i):
     """Rows or columns that the crop takes away; picture 1 is the higher one."""
     height, width = PIXELS[f"images/{i}"].shape[:2]
