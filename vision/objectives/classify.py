@@ -23,6 +23,10 @@ class Classify(Objective):
     ``batch["label"]`` is int (B,), with -1 for "no label" (masked out), or float (B, K): soft
     labels, or multiple labels with ``loss_type="sigmoid"``.
 
+    Logged are ``top1``, which of soft labels takes the largest, or with ``sigmoid`` and (B, K)
+    ``label_accuracy``, the share of the K yes-or-no answers that are right at probability 0.5, and
+    ``precision_at_1``, how often the likeliest class is one of the image's: 0 for one without any.
+
     Attributes:
       model: a tower with a classifier head; filled in from ``config.model``.
       loss_type: ``softmax`` for one class per image; ``sigmoid`` for independent classes, summed
@@ -39,8 +43,9 @@ class Classify(Objective):
         logits = out["logits"].astype(jnp.float32)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing)
-        correct = jnp.argmax(logits, -1) == jnp.argmax(targets, -1)
-        return averaged(losses, labelled & batch["_mask"], state, top1=correct)
+        multiple = self.loss_type == "sigmoid" and batch["label"].ndim == 2
+        metrics = multiple_labels(logits, targets) if multiple else top1(logits, targets)
+        return averaged(losses, labelled & batch["_mask"], state, **metrics)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         predictions = super().predict(variables, batch, ctx)
@@ -60,6 +65,22 @@ def to_targets(label: jax.Array, num_classes: int) -> tuple[jax.Array, jax.Array
         )
     targets = label.astype(jnp.float32)
     return jnp.maximum(targets, 0), (targets >= 0).all(-1)
+
+
+def top1(logits: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
+    """Whether the likeliest class (B, K) is the target's largest: ``top1`` (B,)."""
+    return {"top1": jnp.argmax(logits, -1) == jnp.argmax(targets, -1)}
+
+
+def multiple_labels(logits: jax.Array, targets: jax.Array) -> dict[str, jax.Array]:
+    """``label_accuracy`` and ``precision_at_1`` (B,) of logits and targets in 0..1, both (B, K)."""
+    right = (logits > 0) == (targets > 0.5)
+    hit = jnp.take_along_axis(targets, jnp.argmax(logits, -1, keepdims=True), -1)[:, 0]
+    largest = targets.max(-1)
+    return {
+        "label_accuracy": right.mean(-1),
+        "precision_at_1": (hit == largest) & (largest > 0),
+    }
 
 
 def cross_entropy(
