@@ -11,23 +11,23 @@ from vision.models.conv_layers import batch_norm
 from vision.models.layers import activate, as_output, dense
 from vision.train.precision import Precision
 
+SUMS = 2  # over depths, per channel
+
 
 @checked
 class DepthHead(nn.Module):
     """(B, S, D) tokens of S depths to (B, num_classes) logits.
 
-    BatchNorm; for every channel ``multiplier`` weighted sums over depths, which is a depthwise
+    BatchNorm; for every channel ``SUMS`` weighted sums over depths, which is a depthwise
     convolution of kernel S; BatchNorm; GELU; linear. From Rios et al., Cross-Layer Cache
     Aggregation, 2024.
 
     Attributes:
       num_classes: of the logits.
-      multiplier: weighted sums per channel.
       precision: number formats.
     """
 
     num_classes: Positive[int]
-    multiplier: Positive[int] = 2
     precision: Precision = Precision()
 
     @nn.compact
@@ -36,7 +36,7 @@ class DepthHead(nn.Module):
         precision = as_output(self.precision)
         x = batch_norm(x.astype(precision.compute), train, precision, "norm1")
         init = nn.initializers.normal(depths**-0.5)
-        shape = (depths, width, self.multiplier)
+        shape = (depths, width, SUMS)
         kernel = self.param("depths", init, shape, precision.params)
         bias = self.param("bias", nn.initializers.zeros, shape[1:], precision.params)
         x = jnp.einsum("bsd,sdm->bdm", x, kernel.astype(x.dtype)) + bias.astype(x.dtype)

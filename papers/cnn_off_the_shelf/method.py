@@ -75,22 +75,20 @@ def _turned(image: jax.Array, angle: float) -> jax.Array:
 
 @dataclasses.dataclass(frozen=True)
 class Viewed:
-    """``predict`` with the features of all views concatenated, (B, 16 D).
+    """``predict`` with the ``embedding`` of all views concatenated, (B, 16 D).
 
     Attributes:
       predict: of the run.
-      output: name of the features (B, D).
     """
 
     predict: Predict
-    output: str
 
     def __call__(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
         def features_of(image: jax.Array) -> jax.Array:
-            return self.predict(variables, {**batch, "image": image})[self.output]
+            return self.predict(variables, {**batch, "image": image})["embedding"]
 
         features = jax.lax.map(features_of, jnp.moveaxis(views(batch["image"]), 1, 0))
-        return {self.output: jnp.moveaxis(features, 0, 1).reshape(features.shape[1], -1)}
+        return {"embedding": jnp.moveaxis(features, 0, 1).reshape(features.shape[1], -1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,12 +103,10 @@ class OffTheShelf:
 
     Attributes:
       train: data to fit.
-      test: data to evaluate.
+      test: data to evaluate. Both need ``label`` int (B,), -1 being none.
       augment: whether the 16 views are used.
       c: candidates, selected on every tenth record of ``train``; the smallest of equally good ones.
       power: of the signed power transform after scaling to length 1; 1 for none.
-      output: name of the features (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     train: EvaluationData
@@ -118,14 +114,12 @@ class OffTheShelf:
     augment: bool = False
     c: NonEmpty[tuple[Positive[float], ...]] = (0.01, 0.1, 1.0, 10.0)
     power: Positive[float] = 1.0
-    output: str = "embedding"
-    label: str = "label"
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once; errors as of ``LinearProbe``."""
-        encode = Viewed(predict, self.output) if self.augment else predict
-        train = labelled(encode, ctx, self.train, self.output, self.label)
-        test = labelled(encode, ctx, self.test, self.output, self.label)
+        encode = Viewed(predict) if self.augment else predict
+        train = labelled(encode, ctx, self.train, "embedding", "label")
+        test = labelled(encode, ctx, self.test, "embedding", "label")
         classes = number_of_classes(self.train, train, test)
         fit, held_out = split(train)
         x, labels = self._prepared(train), train.labels

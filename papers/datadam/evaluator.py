@@ -50,15 +50,13 @@ class TrainedOnSynthetic:
     ``networks`` and ``examples``, and, only where there are any, ``nonfinite``.
 
     Attributes:
-      data: real test images.
+      data: real test images with ``label``.
       model: a tower with a head of as many classes as there are synthetic ones.
       networks: number of networks, with seeds 0, 1, ...
       steps: training steps of each.
       learning_rate: peak.
       weight_decay: coupled.
       strategies: of the augmentation during training; empty for none.
-      images: network of the objective whose ``pixels`` (K, n, H, W, C) are the images.
-      label: name of the labels of ``data``.
     """
 
     data: EvalData
@@ -68,8 +66,6 @@ class TrainedOnSynthetic:
     learning_rate: float = 0.01
     weight_decay: float = 5e-4
     strategies: tuple[str, ...] = STRATEGIES
-    images: str = "images"
-    label: str = "label"
 
     trained_classes: ClassVar[TrainedClasses] = {"data": ("label",)}
 
@@ -79,12 +75,12 @@ class TrainedOnSynthetic:
         Raises:
           ValueError: the run has no such images.
         """
-        if self.images not in ctx.variables.params:
+        if "images" not in ctx.variables.params:
             raise ValueError(
-                f"TrainedOnSynthetic needs a network {self.images!r} in the run's parameters; it "
+                f"TrainedOnSynthetic needs a network 'images' in the run's parameters; it "
                 f"has {', '.join(ctx.variables.params)}"
             )
-        batch = synthetic_batch(ctx.variables.params[self.images]["pixels"])
+        batch = synthetic_batch(ctx.variables.params["images"]["pixels"])
         step = self._step(len(batch["label"]))
         train = jax.jit(lambda seed, batch: self._trained(step, seed, batch))
         predict_network = functools.partial(step.predict)
@@ -92,7 +88,7 @@ class TrainedOnSynthetic:
         for seed in range(self.networks):
             state = train(jnp.asarray(seed), batch)
             trained = dataclasses.replace(ctx, variables=state.variables, store=None)
-            result = answers(predict_network, trained, self.data, "logits", self.label)
+            result = answers(predict_network, trained, self.data, "logits", "label")
             scores.append(float(result.right.mean()))
         yield "top1", float(np.mean(scores))
         if len(scores) > 1:

@@ -85,17 +85,16 @@ class PatchSegmentation:
     ``text/embedding`` of texts.
 
     Attributes:
-      data: what is read; batches have ``image`` and ``label``.
+      data: what is read; batches have ``image``, and ``segmentation`` int (B, H, W): the true
+        classes, -1 for pixels to ignore.
       tokenizer: of the texts.
       texts: one text per class, in label order, such as "a red thing".
-      label: name of the true classes in a batch, int (B, H, W), -1 for pixels to ignore.
       prefix: tokens of the image tower before its patches: 1 for a class token.
     """
 
     data: EvaluationData
     tokenizer: Tokenizer
     texts: Annotated[tuple[str, ...], MinLen(2)]
-    label: str = "segmentation"
     prefix: NonNegative[int] = 0
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
@@ -105,13 +104,13 @@ class PatchSegmentation:
           DataError: no records, or labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed, or sizes do not fit.
         """
-        rows = embed(predict, ctx, self.data, (PATCHES,), (self.label,))
+        rows = embed(predict, ctx, self.data, (PATCHES,), ("segmentation",))
         text_embeddings = text_bank(
             predict, ctx, self.tokenizer, ("{}",), self.texts, len(self.texts)
         )
-        true = rows[self.label]
+        true = rows["segmentation"]
         if true.ndim != 3 or true.dtype.kind not in "iu":
-            raise ValueError(f"{self.label!r} is {true.dtype}{list(true.shape)}, not int (B, H, W)")
+            raise ValueError(f"'segmentation' is {true.dtype}{list(true.shape)}, not int (B, H, W)")
         predicted = segment(
             rows[PATCHES][:, self.prefix :], text_embeddings, (true.shape[1], true.shape[2])
         )

@@ -69,13 +69,11 @@ class GeometricAnswers:
     (wrong, and left out of the distances).
 
     Attributes:
-      data: records of all labels, 0..N - 1.
+      data: records of all labels, ``label`` int (B,) in 0..N - 1, or -1 for none.
       observed: label of each of the K columns of the logits.
       positions: of all N labels; empty where ``means`` is given.
-      means: records of all labels; the positions are the means of their features.
+      means: records of all labels; the positions are the means of their ``embedding``.
       temperature: divisor of the logits.
-      logits, features: names of (B, K) and (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     data: EvaluationData
@@ -83,9 +81,6 @@ class GeometricAnswers:
     positions: tuple[tuple[float, ...], ...] = ()
     means: EvaluationData | None = None
     temperature: Positive[float] = 1.0
-    logits: str = "logits"
-    features: str = "embedding"
-    label: str = "label"
 
     def __post_init__(self) -> None:
         if bool(self.positions) == (self.means is not None):
@@ -99,17 +94,18 @@ class GeometricAnswers:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         positions = self._positions(predict, ctx)
-        rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
-        if rows[self.logits].shape[1] != len(self.observed) or max(self.observed) >= len(positions):
+        rows = embed(predict, ctx, self.data, ("logits",), ("label",))
+        logits = rows["logits"]
+        if logits.shape[1] != len(self.observed) or max(self.observed) >= len(positions):
             raise DataError(
-                f"observed={self.observed}: {rows[self.logits].shape[1]} logits, and labels "
+                f"observed={self.observed}: {logits.shape[1]} logits, and labels "
                 f"0..{len(positions) - 1}"
             )
-        labels = class_indices(self.label, rows[self.label], None, len(positions))
+        labels = class_indices("label", rows["label"], None, len(positions))
         labelled = labels >= 0
         if not labelled.any():
-            raise DataError(f"{self.data.source.info.name}: no record has {self.label!r}")
-        logits, labels = rows[self.logits][labelled], labels[labelled]
+            raise DataError(f"{self.data.source.info.name}: no record has 'label'")
+        logits, labels = logits[labelled], labels[labelled]
         largest, log_sums = softmax_parts(logits, self.temperature)
         logs = (logits.astype(np.float64) - largest[:, None]) / self.temperature - log_sums[:, None]
         columns, observed = np.array(self.observed), np.isin(labels, self.observed)
@@ -133,8 +129,8 @@ class GeometricAnswers:
     def _positions(self, predict: Predict, ctx: EvalContext) -> np.ndarray:
         if self.means is None:
             return np.asarray(self.positions, np.float64)
-        rows = embed(predict, ctx, self.means, (self.features,), (self.label,))
-        labels, x = rows[self.label], rows[self.features]
+        rows = embed(predict, ctx, self.means, ("embedding",), ("label",))
+        labels, x = rows["label"], rows["embedding"]
         means = update(empty_means(int(labels.max()) + 1, x.shape[1]), x, labels)
         present = np.asarray(means.present)
         if not present.all():

@@ -21,8 +21,7 @@ from vision.train.tower import Tap, apply_tap
 class AttentionMIL(nn.Module):
     """Attention-based multiple instance learning (ABMIL): Ilse et al., 2018.
 
-    h_i = relu(fc(x_i)), a = softmax_i(w tanh(V h_i)), z = sum_i a_i h_i; ``gated`` multiplies the
-    tanh by sigmoid(U h_i).
+    h_i = relu(fc(x_i)), a = softmax_i(w tanh(V h_i)), z = sum_i a_i h_i.
 
     Called with bags (B, N, ...), whatever is behind N flattened, it returns ``(embedding, out)``:
     ``tokens`` (B, N, width) the h; ``attention`` (B, N) float32, which sums to one; ``pooled`` and
@@ -34,7 +33,6 @@ class AttentionMIL(nn.Module):
       width: of the h.
       hidden: rows of V.
       num_classes: of the head; None for none.
-      gated: see above.
       dropout: of the h.
       head_zero_init: head's kernel starts at zero.
       precision: number formats.
@@ -43,7 +41,6 @@ class AttentionMIL(nn.Module):
     width: Positive[int] = 512
     hidden: Positive[int] = 128
     num_classes: NonNegative[int] | None = None
-    gated: bool = False
     dropout: Rate = 0.25
     head_zero_init: bool = False
     precision: Precision = Precision()
@@ -67,8 +64,6 @@ class AttentionMIL(nn.Module):
         out = {"tokens": apply_tap(tap, "tokens", x)}
         x = out["tokens"]
         hidden = nn.tanh(dense(x, self.hidden, precision, "attend", xavier))
-        if self.gated:
-            hidden = hidden * nn.sigmoid(dense(x, self.hidden, precision, "gate", xavier))
         scores = dense(hidden, 1, precision, "score", xavier)[..., 0].astype(jnp.float32)
         if mask is not None:
             scores = jnp.where(mask, scores, -jnp.inf)

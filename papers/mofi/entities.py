@@ -50,22 +50,18 @@ class Gazetteer:
 
 @dataclasses.dataclass(frozen=True)
 class Link:
-    """Labels a record with a random one of the entities in its text; -1 without any.
+    """Sets ``label`` to a random one of the entities in ``caption``, int32; -1 without any.
 
     Attributes:
       linker: finds the entities.
-      feature: name of the text, which is kept.
-      output: name of the label, int32.
     """
 
     linker: EntityLinker
-    feature: str = "caption"
-    output: str = "label"
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        entities = self.linker.link(str(example[self.feature]))
+        entities = self.linker.link(str(example["caption"]))
         entity = entities[int(rng.integers(len(entities)))] if entities else -1
-        return noted({**example, self.output: np.int32(entity)}, "Link", entities=entities)
+        return noted({**example, "label": np.int32(entity)}, "Link", entities=entities)
 
 
 def linked(texts: Sequence[str], linker: EntityLinker) -> np.ndarray:

@@ -45,17 +45,13 @@ class NearestMeanStream:
 
     Attributes:
       stream: the parts, in order.
-      test: test data of all classes.
+      test: test data of all classes. Batches need ``label`` int (B,), -1 being none.
       metric: ``euclidean`` or ``cosine``.
-      output: name of the features (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     stream: NonEmpty[tuple[EvaluationData, ...]]
     test: EvaluationData
     metric: Metric = "euclidean"
-    output: str = "embedding"
-    label: str = "label"
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads ``test`` and every part once.
@@ -66,7 +62,7 @@ class NearestMeanStream:
         """
 
         def read(data: EvaluationData) -> Labelled:
-            return labelled(predict, ctx, data, self.output, self.label)
+            return labelled(predict, ctx, data, "embedding", "label")
 
         parts, test = [read(data) for data in self.stream], read(self.test)
         classes = 1 + int(max(rows.labels.max() for rows in (*parts, test)))

@@ -56,13 +56,7 @@ def prefixed(tokenizer: Tokenizer, source: Literal["captions", "labels"] = "capt
 
 @dataclasses.dataclass(frozen=True)
 class Unlabelled:
-    """Sets the label to -1, no class, which ``SameKey`` matches with its own pair only.
-
-    Attributes:
-      feature: name of the label, added or replaced.
-    """
-
-    feature: str = "label"
+    """Sets ``label`` to -1, no class, which ``SameKey`` matches with its own pair only."""
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
-        return {**example, self.feature: np.int32(-1)}
+        return {**example, "label": np.int32(-1)}

@@ -52,14 +52,12 @@ class PreprocessedEncoder:
 
     Attributes:
       predict: of the run.
-      output: name of the features.
       size: side in px, or 0.
       shift, scale: float32 (C,) or (1,).
-      encoder: None for the output of ``predict``, ``"patches"``, or a function of images.
+      encoder: None for the ``embedding`` of ``predict``, ``"patches"``, or a function of images.
     """
 
     predict: Predict
-    output: str
     size: int
     shift: np.ndarray
     scale: np.ndarray
@@ -72,11 +70,11 @@ class PreprocessedEncoder:
             image = jax.image.resize(image, to, "bilinear", antialias=False)
         image = (image - jnp.asarray(self.shift)) / jnp.asarray(self.scale)
         if self.encoder is None:
-            return {self.output: self.predict(variables, {**batch, "image": image})[self.output]}
+            return {"embedding": self.predict(variables, {**batch, "image": image})["embedding"]}
         if self.encoder == "patches":
-            return {self.output: patches(image, batch["_index"])}
+            return {"embedding": patches(image, batch["_index"])}
         assert callable(self.encoder)
-        return {self.output: self.encoder(image)}  # pyright: ignore[reportReturnType]
+        return {"embedding": self.encoder(image)}  # pyright: ignore[reportReturnType]
 
 
 def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
@@ -108,18 +106,16 @@ class ResizeNormalize:
 
     Attributes:
       train: the neighbours; images as stored, of any range, all of one size.
-      test: data to evaluate.
+      test: data to evaluate. Both have ``label`` int (B,), -1 being none.
       sizes: in px; 0 for the stored size.
       normalisations: ``divide`` (by ``divisor``), ``standardise`` (each channel, by ``train``),
         ``min_max`` (each channel's minimum and maximum in ``train`` become 0 and 1).
-      encoders: ``tower`` (the output of ``predict``), ``image_stats``, ``mosaiks``.
+      encoders: ``tower`` (the ``embedding`` of ``predict``), ``image_stats``, ``mosaiks``.
       divisor: 255 for 8 bits, 10,000 for reflectances.
       k: number of neighbours.
       filters: number of filters of ``mosaiks``.
       gaussian: whether the filters are Gaussian, rather than patches of ``train``.
       seed: of Gaussian filters.
-      output: name of the features (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     train: EvaluationData
@@ -135,8 +131,6 @@ class ResizeNormalize:
     filters: Annotated[int, Ge(2)] = 512
     gaussian: bool = False
     seed: int = 0
-    output: str = "embedding"
-    label: str = "label"
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         """Reads both once for every cell of the grid, and ``train`` once more.
@@ -147,7 +141,7 @@ class ResizeNormalize:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         one = np.ones(1, np.float32)
-        stats = PreprocessedEncoder(predict, self.output, 0, 0 * one, one, image_stats)
+        stats = PreprocessedEncoder(predict, 0, 0 * one, one, image_stats)
         native_stats = self._read(stats, ctx, self.train), self._read(stats, ctx, self.test)
         mean, deviation, minimum, maximum = np.split(
             native_stats[0].x.astype(np.float64), 4, axis=1
@@ -164,7 +158,7 @@ class ResizeNormalize:
             shift, scale = (each.astype(np.float32) for each in normalisers[normalisation])
             accuracies: dict[int, float] = {}
             for size in self.sizes:
-                plain = PreprocessedEncoder(predict, self.output, size, shift, scale)
+                plain = PreprocessedEncoder(predict, size, shift, scale)
                 encoder_of = self._encoded(encoder, plain, ctx, len(centre))
                 train, test = (
                     self._read(encoder_of, ctx, each) for each in (self.train, self.test)
@@ -186,7 +180,7 @@ class ResizeNormalize:
     def _read(
         self, encoder: PreprocessedEncoder, ctx: EvalContext, data: EvaluationData
     ) -> Labelled:
-        return labelled(encoder, ctx, data, self.output, self.label)
+        return labelled(encoder, ctx, data, "embedding", "label")
 
     def _encoded(
         self, encoder: str, preprocessed: PreprocessedEncoder, ctx: EvalContext, channels: int

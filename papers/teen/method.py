@@ -59,7 +59,7 @@ class FewShotSessions:
 
     Attributes:
       train: records of all classes; the shots of new classes are drawn from these.
-      test: records of all classes.
+      test: records of all classes. Batches need ``label`` int (B,), -1 being none.
       base: base classes.
       sessions: new classes of each session.
       shots: training records of a new class.
@@ -67,8 +67,6 @@ class FewShotSessions:
       tau: inverse temperature of their weights.
       draws: number of draws of the shots.
       seed: of the draws.
-      output: name of the features (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     train: EvaluationData
@@ -80,8 +78,6 @@ class FewShotSessions:
     tau: Positive[float] = 16.0
     draws: Positive[int] = 1
     seed: int = 0
-    output: str = "embedding"
-    label: str = "label"
 
     def __post_init__(self) -> None:
         classes = [*self.base, *(c for session in self.sessions for c in session)]
@@ -96,8 +92,7 @@ class FewShotSessions:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         train, test = (
-            labelled(predict, ctx, data, self.output, self.label)
-            for data in (self.train, self.test)
+            labelled(predict, ctx, data, "embedding", "label") for data in (self.train, self.test)
         )
         order = np.array([*self.base, *(c for session in self.sessions for c in session)])
         for data, rows, minimum in ((self.train, train, self.shots), (self.test, test, 1)):

@@ -33,7 +33,7 @@ class UnrolledEM:
 
     Attributes:
       fit: records to learn the hyper-parameters on, of other classes or other records.
-      data: records to evaluate.
+      data: records to evaluate. Batches of both have ``label`` int (B,), -1 being none.
       form: ``gaussian`` on features or ``dirichlet`` on zero-shot logits (N, classes).
       ways: classes of the support.
       present: number of classes with queries.
@@ -46,7 +46,6 @@ class UnrolledEM:
       grid: fixed values of g to evaluate.
       seed: of the tasks.
       output: name of the features (B, D) that ``predict`` gives.
-      label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
 
     fit: EvaluationData
@@ -67,7 +66,6 @@ class UnrolledEM:
     grid: tuple[Positive[float], ...] = ()
     seed: int = 0
     output: str = "embedding"
-    label: str = "label"
 
     def __post_init__(self) -> None:
         if self.present > self.ways:
@@ -81,7 +79,7 @@ class UnrolledEM:
           FitError: too few classes with enough examples.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        rows = [labelled(predict, ctx, d, self.output, self.label) for d in (self.fit, self.data)]
+        rows = [labelled(predict, ctx, d, self.output, "label") for d in (self.fit, self.data)]
         fit_tasks, test_tasks = (
             tasks(
                 part.x,

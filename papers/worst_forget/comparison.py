@@ -26,9 +26,8 @@ class CompareUnlearning:
       forget: file of the keys of the forget set.
       retrained: folder of the run that was trained without the forget set.
       runs: name to folder of the unlearned runs.
-      data: all training records.
+      data: all training records, with ``label``.
       test: test records.
-      label: name of the labels.
     """
 
     forget: str
@@ -36,7 +35,6 @@ class CompareUnlearning:
     runs: Mapping[str, str]
     data: EvalData
     test: EvalData
-    label: str = "label"
 
     def run(self, folder: Path) -> dict[str, float]:
         """Raises CheckpointError or WorkdirError where a run cannot be read."""
@@ -45,16 +43,16 @@ class CompareUnlearning:
         for name, path in {"retrained": self.retrained, **self.runs}.items():
             run = load_run(Path(path))
             train, test = (
-                features_of(run, data, ("log_probabilities",), (self.label,))
+                features_of(run, data, ("log_probabilities",), ("label",))
                 for data in (self.data, self.test)
             )
             keys = [self.data.source.key(int(i)) for i in train["_index"]]
             metrics[name] = unlearning(
                 train["log_probabilities"],
-                train[self.label],
+                train["label"],
                 np.asarray([key in names for key in keys]),
                 test["log_probabilities"],
-                test[self.label],
+                test["label"],
             )
         for name in self.runs:
             metrics[name]["gap"] = average_gap(metrics[name], metrics["retrained"])

@@ -93,7 +93,7 @@ class WorstForget:
 
     Attributes:
       run_of: folder of the run of theta_0; its ``predict`` gives ``log_probabilities``.
-      data: its training records, with the preprocessing of the run, in order.
+      data: its training records with ``label``, with the preprocessing of the run, in order.
       share: m / N, above 0 and below 1.
       rounds: alternations of lower and upper problem; 0 gives a random set.
       steps: of the lower problem.
@@ -103,7 +103,6 @@ class WorstForget:
       gamma: of the upper problem.
       easiest: the easiest set to forget instead: the upper problem is maximised.
       by_class: all records of a class have one w, and ``share`` of the classes is forgotten.
-      label: name of the labels.
       seed: of batches, and of a random set.
     """
 
@@ -118,15 +117,14 @@ class WorstForget:
     gamma: float = 0.0
     easiest: bool = False
     by_class: bool = False
-    label: str = "label"
     seed: int = 0
 
     def run(self, folder: Path) -> dict[str, float]:
         """Metrics: ``size`` and, after the last lower problem, mean losses of both sets."""
         run, data = load_run(Path(self.run_of)), self.data
-        rows = features_of(run, data, (), ("image", self.label))
-        images, labels = jnp.asarray(rows["image"]), jnp.asarray(rows[self.label])
-        group = rows[self.label] if self.by_class else np.arange(len(labels))
+        rows = features_of(run, data, (), ("image", "label"))
+        images, labels = jnp.asarray(rows["image"]), jnp.asarray(rows["label"])
+        group = rows["label"] if self.by_class else np.arange(len(labels))
         w, losses = self.searched(losses_of(run), run.variables.params, images, labels, group)
         forget = np.zeros(len(w), bool)
         ties = np.random.default_rng(self.seed).permutation(len(w))

@@ -23,16 +23,14 @@ class Tally:
     answers, so that an example always has the same votes.
 
     Attributes:
-      answers: number of possible answers of raters.
+      answers: number of possible answers of raters, which are ``votes`` int (R,) of an example.
       fewest, most: range of the number of counted raters.
-      raters: name of the answers of raters; ignored where ``columns`` are given.
       columns: features with the count of each answer, in order.
     """
 
     answers: NonNegative[int] = 0
     fewest: NonNegative[int] = 5
     most: int = 40
-    raters: str = "votes"
     columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -46,7 +44,7 @@ class Tally:
             counts = np.asarray([example[name] for name in self.columns])
             others = {name: x for name, x in example.items() if name not in self.columns}
             return {**others, "votes": counts.astype(np.int32)}
-        answers = np.asarray(example[self.raters])
+        answers = np.asarray(example["votes"])
         hashed = int(answers.astype(np.int64) @ (np.arange(len(answers)) * 7919 + 1))
         n = self.fewest + hashed % (min(self.most, len(answers)) - self.fewest + 1)
         counts = np.bincount(answers[:n], minlength=self.answers)

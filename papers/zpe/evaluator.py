@@ -38,7 +38,7 @@ class WeightedZeroShot:
     ``image/embedding`` and ``text/embedding``, unit vectors.
 
     Attributes:
-      data: labelled images; the scores do not use the labels.
+      data: images with ``label``; the scores do not use the labels.
       neutral: images of any kind, such as the model was trained on.
       tokenizer: of the prompts: the one that the text tower was trained with.
       templates: sentences with ``{}`` where the class name belongs.
@@ -49,7 +49,6 @@ class WeightedZeroShot:
       unit: whether the weighted mean of a class is made a unit vector, as ``ZeroShot`` does;
         False averages logits, as the paper does.
       text_batch: prompts that are embedded at a time; a multiple of the devices.
-      label: name of the labels in a batch.
     """
 
     data: EvaluationData
@@ -62,7 +61,6 @@ class WeightedZeroShot:
     scale: Positive[float] = 100.0
     unit: bool = False
     text_batch: Positive[int] = 256
-    label: str = "label"
 
     def __post_init__(self) -> None:
         check_templates(self.templates)
@@ -83,7 +81,7 @@ class WeightedZeroShot:
         text_embeddings = texts.reshape(len(names), len(templates), -1).swapaxes(0, 1)
         if not finite(texts).all():
             raise DataError("an embedding of the prompts is not finite: the text tower gives NaN")
-        test = labelled(predict, ctx, self.data, IMAGE, self.label)
+        test = labelled(predict, ctx, self.data, IMAGE, "label")
         neutral = embed(predict, ctx, self.neutral, (IMAGE,))[IMAGE]
         check_sizes(test.x, texts)
 

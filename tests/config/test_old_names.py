@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from vision.config import old_names
+from vision.config.schema import ConfigError
 from vision.config.specs import build, spec, to_json
 from vision.run.workdir import open_workdir, read_config
 
@@ -68,3 +70,25 @@ def test_a_workdir_with_old_names_is_read_and_goes_on(
     with open_workdir(tmp_path, today):
         pass
     assert (tmp_path / "config.json").read_text() == to_json(today)
+
+
+def test_a_parameter_that_is_gone_is_read_at_the_value_that_today_still_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(old_names, "DROPPED", ((f"{HERE}.Kept", "gated", False),))
+    path = tmp_path / "config.json"
+    stored = {"_constructor": f"{HERE}.Kept", "width": 8, "gated": False}
+    path.write_text(json.dumps(stored))
+    assert build(read_config(tmp_path)) == Kept(width=8)
+    path.write_text(json.dumps({**stored, "gated": True}))
+    with pytest.raises(ConfigError, match=r"Kept had gated=True .* use the version of the code"):
+        read_config(tmp_path)
+
+
+def test_every_dropped_parameter_is_gone():
+    for place, name, _ in old_names.DROPPED:
+        assert imports(place), place
+        module, _, attribute = place.rpartition(".")
+        constructor = getattr(importlib.import_module(module), attribute)
+        if inspect.isclass(constructor):
+            assert name not in inspect.signature(constructor).parameters, (place, name)

@@ -102,9 +102,6 @@ def test_alexnets_errors_and_a_model_that_says_nothing():
 def test_the_place_of_the_op():
     data = greys()
     assert last_uint8(data) == 1
-    assert last_uint8(data, 0) == 0
-    with pytest.raises(ValueError, match=r"before=3: places in data\.ops are 0\.\.2"):
-        last_uint8(data, 3)
     image = np.zeros((2, 8, 8, 3), np.float32)
     floats = EvalData(Arrays({"image": image}), 2, (ops.CenterCrop(4),), threads=0)
     with pytest.raises(ValueError, match=r"float32\[8, 8, 3\] as read; 1: .* after CenterCrop"):

@@ -70,7 +70,6 @@ class Checkpoints:
       every_s: save as well when this many seconds have passed since the last save.
       keep: number of newest checkpoints kept.
       keep_every: keep every state at a multiple of this many steps for good; None for none.
-      keep_every_s: keep one state for good every so many seconds; None for none.
       best: a metric of an evaluator such as ``test/top1``; the ``keep_best`` checkpoints best by
         it are kept as well, of those that were saved at a step at which it was measured.
       best_mode: whether the largest or the smallest value is best.
@@ -81,7 +80,6 @@ class Checkpoints:
     every_s: Positive[float] = 600.0
     keep: Positive[int] = 2
     keep_every: Positive[int] | None = None
-    keep_every_s: Positive[float] | None = None
     best: str | None = None
     best_mode: Literal["max", "min"] = "max"
     keep_best: Positive[int] = 1
@@ -374,8 +372,6 @@ def _preservation_policy(folder: Path, options: Checkpoints) -> managers.Preserv
     policies: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
     if options.keep_every:
         policies.append(managers.EveryNSteps(options.keep_every))
-    if options.keep_every_s:
-        policies.append(managers.EveryNSeconds(max(1, round(options.keep_every_s))))
     if options.best:
         policies.append(BestCheckpoints(folder, options.best, options.best_mode, options.keep_best))
     return managers.AnyPreservationPolicy(policies)

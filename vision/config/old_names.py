@@ -205,6 +205,45 @@ PARAMETERS: tuple[tuple[str, str, str | None], ...] = (
     ("papers", "every", None),
 )
 
+# (constructors, parameter, value): a parameter that is gone, and what today's code does in its
+# place. A stored config with this value is read; one with another value is refused.
+DROPPED: tuple[tuple[str, str, str | float | bool | None], ...] = (
+    ("papers.cnn_off_the_shelf.method.OffTheShelf", "label", "label"),
+    ("papers.cnn_off_the_shelf.method.OffTheShelf", "output", "embedding"),
+    ("papers.datadam.evaluator.TrainedOnSynthetic", "images", "images"),
+    ("papers.datadam.evaluator.TrainedOnSynthetic", "label", "label"),
+    ("papers.dreamlip.method.PatchSegmentation", "label", "segmentation"),
+    ("papers.loki.method.GeometricAnswers", "features", "embedding"),
+    ("papers.loki.method.GeometricAnswers", "label", "label"),
+    ("papers.loki.method.GeometricAnswers", "logits", "logits"),
+    ("papers.mhim_mil.attention_mil.AttentionMIL", "gated", False),
+    ("papers.mofi.entities.Link", "feature", "caption"),
+    ("papers.mofi.entities.Link", "output", "label"),
+    ("papers.nmc_frozen.method.NearestMeanStream", "label", "label"),
+    ("papers.nmc_frozen.method.NearestMeanStream", "output", "embedding"),
+    ("papers.prefix_conditioning.method.Unlabelled", "feature", "label"),
+    ("papers.resize_normalize_rs.method.ResizeNormalize", "label", "label"),
+    ("papers.resize_normalize_rs.method.ResizeNormalize", "output", "embedding"),
+    ("papers.teen.method.FewShotSessions", "label", "label"),
+    ("papers.teen.method.FewShotSessions", "output", "embedding"),
+    ("papers.unem.evaluator.UnrolledEM", "label", "label"),
+    ("papers.worst_forget.comparison.CompareUnlearning", "label", "label"),
+    ("papers.worst_forget.method.WorstForget", "label", "label"),
+    ("papers.zoobot.votes.Tally", "raters", "votes"),
+    ("papers.zpe.evaluator.WeightedZeroShot", "label", "label"),
+    ("vision.checkpoint.store.Checkpoints", "keep_every_s", None),
+    ("vision.data.batch_views.TokenMask", "like", "image"),
+    ("vision.data.ops.DecodeCrop", "scaled", True),
+    ("vision.data.sources.scenes", "artefact_region", "everywhere"),
+    ("vision.data.sources.scenes", "stroke_drop", 0.0),
+    ("vision.data.sources.scenes", "stroke_jitter", 0.0),
+    ("vision.evaluators.attribution.Gradient", "times_input", False),
+    ("vision.evaluators.features.few_shot.FewShot", "normalise", True),
+    ("vision.evaluators.robustness.corruptions.Corruptions", "before", None),
+    ("vision.evaluators.robustness.severity.Severity", "before", None),
+    ("vision.models.mobilenet.MobileNetV2", "fixed_ends", False),
+)
+
 # (old, new): an array of a checkpoint, or the beginning of the names of several, up to a dot.
 ARRAYS: tuple[tuple[str, str], ...] = (("slots", "extra_state"),)
 
@@ -223,6 +262,14 @@ def current_parameter(constructor: str, name: str) -> str | None:
         if old == name and _below(constructor, place):
             return new
     return name
+
+
+def dropped(constructor: str, name: str) -> tuple[bool, str | float | bool | None]:
+    """Whether a parameter of a constructor (its path of today) is in ``DROPPED``, and its value."""
+    for place, old, value in DROPPED:
+        if old == name and _below(constructor, place):
+            return True, value
+    return False, None
 
 
 def current_array(name: str) -> str:

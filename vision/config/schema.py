@@ -15,7 +15,7 @@ from typing import Any
 
 from vision.config.errors import UserError
 from vision.config.hints import CONSTRUCTOR, field_hints, fits, resolved, show
-from vision.config.old_names import current_path
+from vision.config.old_names import current_parameter, current_path, dropped
 
 # Linen adds these two to every module's constructor; configs have no use for them.
 _LINEN_FIELDS = frozenset({"parent", "name"})
@@ -94,6 +94,22 @@ def locate(path: Any) -> Callable[..., Any]:
         return getattr(importlib.import_module(module_path), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"cannot import constructor {path!r}: {error}") from error
+
+
+def current_name(constructor: str, key: str, value: Any) -> str | None:
+    """Today's name of a parameter that a stored config sets to ``value``; None where it is gone.
+
+    Raises:
+      ConfigError: it is gone, and ``value`` is something else than today's code does.
+    """
+    gone, kept = dropped(constructor, key)
+    if gone and value != kept:
+        raise ConfigError(
+            f"{constructor} had {key}={value!r} when this config was written; the parameter is "
+            f"gone, and today's code does what {key}={kept!r} did: use the version of the code "
+            "that wrote it"
+        )
+    return None if gone else current_parameter(constructor, key)
 
 
 def definition(constructor: Callable[..., Any]) -> str:

@@ -26,10 +26,10 @@ from vision.config import config_files, modes, own_modules
 from vision.config.guesses import cannot_replace, did_you_mean
 from vision.config.hints import CONSTRUCTOR, is_spec, misfit
 from vision.config.modes import Config
-from vision.config.old_names import current_parameter
 from vision.config.schema import (
     ConfigError,
     Parameter,
+    current_name,
     definition,
     kind,
     locate,
@@ -73,8 +73,8 @@ def spec(constructor: Callable[..., Any], /, *positional: Any, **kwargs: Any) ->
 def with_defaults(config: Any) -> Any:
     """A config as it would be written today.
 
-    Constructors and parameters have their names of today (``vision.config.old_names``), and
-    parameters that came after it was written have their defaults.
+    Constructors and parameters have their names of today (``vision.config.old_names``; ConfigError
+    where one is gone with what it did), and parameters that came later have their defaults.
     """
     if isinstance(config, (list, tuple)):
         return tuple(with_defaults(item) for item in config)
@@ -84,7 +84,7 @@ def with_defaults(config: Any) -> Any:
     constructor = locate(config[CONSTRUCTOR]) if is_spec(config) else None
     path = public_path(constructor) if constructor is not None else ""
     for key, value in config.items():
-        name = current_parameter(path, key)
+        name = current_name(path, key, value)
         if name is not None:
             node[name] = with_defaults(value)
     if constructor is not None:

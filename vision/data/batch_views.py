@@ -149,17 +149,15 @@ class TokenMask:
       tokens: number of tokens or patches, in raster order.
       share: of hidden ones; their number is tokens - int(tokens (1 - share)), as in MAE.
       out: the feature that is made.
-      like: a feature that tells the number of rows.
     """
 
     tokens: Positive[int]
     share: Fraction = 0.75
     out: str = "mask"
-    like: str = "image"
 
     def __call__(self, batch: Batch, key: jax.Array) -> dict[str, jax.Array]:
         hidden = self.tokens - int(self.tokens * (1 - self.share))
-        noise = jax.random.uniform(key, (batch[self.like].shape[0], self.tokens))
+        noise = jax.random.uniform(key, (batch["image"].shape[0], self.tokens))
         rank = jnp.argsort(jnp.argsort(noise, axis=1), axis=1)
         return {**batch, self.out: rank < hidden}
 

@@ -44,17 +44,11 @@ class Explain(Protocol):
 @dataclasses.dataclass(frozen=True)
 class Gradient:
     """The largest absolute gradient over channels (Simonyan et al., Deep Inside Convolutional
-    Networks, 2014).
-
-    Attributes:
-      times_input: whether the gradient is multiplied by the input.
-    """
-
-    times_input: bool = False
+    Networks, 2014)."""
 
     def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
         slope = jax.grad(lambda x: asked(x).sum())(images)
-        return jnp.abs(slope * images if self.times_input else slope).max(-1)
+        return jnp.abs(slope).max(-1)
 
 
 @dataclasses.dataclass(frozen=True)

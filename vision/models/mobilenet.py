@@ -74,10 +74,7 @@ class MobileNetV2(nn.Module):
     Attributes:
       width_multiplier: of the channels of every layer, which are rounded to multiples of 8.
       depth_multiplier: of the blocks of every stage, rounded up.
-      fixed_ends: stem, last convolution, and the depths of first and last stage stay as they are
-        at multipliers of 1.
-      head_width: channels of the last convolution; None: 1280, times a width multiplier above 1
-        unless ``fixed_ends``.
+      head_width: channels of the last convolution; None: 1280, times a width multiplier above 1.
       num_classes: classes of the head; None and 0 both mean no head.
       dropout: of the embedding.
       drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
@@ -91,7 +88,6 @@ class MobileNetV2(nn.Module):
 
     width_multiplier: Positive[float] = 1.0
     depth_multiplier: Positive[float] = 1.0
-    fixed_ends: bool = False
     head_width: Positive[int] | None = None
     num_classes: NonNegative[int] | None = None
     dropout: Rate = 0.0
@@ -105,13 +101,9 @@ class MobileNetV2(nn.Module):
     @nn.nowrap
     def resolved(self) -> MobilePlan:
         """The sizes that the fields amount to."""
-        width, depth, head = self.width_multiplier, self.depth_multiplier, 1280
-        depths = [depth] * len(V2_STAGES)
-        stem = divisible(32 * width)
-        if self.fixed_ends:
-            stem, depths[0], depths[-1] = 32, 1, 1
-        else:
-            head = max(1280, divisible(1280 * width))
+        width = self.width_multiplier
+        depths = [self.depth_multiplier] * len(V2_STAGES)
+        stem, head = divisible(32 * width), max(1280, divisible(1280 * width))
         blocks = plan_blocks(V2_STAGES, stem, width, depths, lambda hidden, expansion: 0)
         return MobilePlan(stem, blocks, self.head_width or head, "relu6")
 

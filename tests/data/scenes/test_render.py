@@ -22,7 +22,6 @@ from vision.data.sources.scenes import (
     render,
 )
 from vision.data.sources.scenes import vocabulary as words
-from vision.data.sources.scenes.styles import artefact_mask
 
 PAIR = Scene(
     (
@@ -201,7 +200,7 @@ def test_the_glyph_is_where_its_mask_is():
 
 
 @pytest.mark.parametrize("kind", words.ARTEFACTS)
-def test_artefacts_stay_in_their_region_and_vanish_at_strength_zero(kind):
+def test_artefacts_grow_with_their_strength_and_vanish_at_zero(kind):
     plain = render(PAIR, 64)
     none = render(dataclasses.replace(PAIR, artefact=Artefact(kind, 0.0)), 64)
     assert (none.image == plain.image).all()
@@ -213,13 +212,8 @@ def test_artefacts_stay_in_their_region_and_vanish_at_strength_zero(kind):
         for s in (0.2, 1.0)
     )
     assert 0 < weak < strong
-    for region in words.REGIONS:
-        trace = Artefact(kind, 1.0, region)
-        spoiled = render(dataclasses.replace(PAIR, artefact=trace), 64)
-        changed = (spoiled.image != plain.image).any(2)
-        allowed = artefact_mask(plain.instances, trace)
-        assert not (changed & ~allowed).any()
-        assert changed.sum() > 0.2 * allowed.sum()
+    spoiled = render(dataclasses.replace(PAIR, artefact=Artefact(kind, 1.0)), 64)
+    assert (spoiled.image != plain.image).any(2).mean() > 0.2
 
 
 def test_styles_change_the_picture_but_not_the_masks():

@@ -7,7 +7,7 @@ An op on the feature ``image`` changes these too, where an example has them:
     ``masks``      [N, H, W] of any dtype
     ``keypoints``  [..., 2] y, x in pixels, or [..., 3] with a third column that is 0 where the
                    point cannot be seen; float32 afterwards
-    ``segmentation``, ``instances``, ``glyph_mask``, ``artefact_mask``   [H, W] of any dtype
+    ``segmentation``, ``instances``, ``glyph_mask``   [H, W] of any dtype
 
 Pixel i covers i to i + 1, so a box of the whole image is (0, 0, H, W). Boxes are clipped to the
 image; one without area left, and one that was not valid, becomes zeros with ``valid`` False. Key
@@ -25,7 +25,7 @@ import numpy as np
 from vision.data.ops.base import Example
 from vision.data.ops.resizing import resize_labels
 
-LABEL_MAPS = ("segmentation", "instances", "glyph_mask", "artefact_mask")
+LABEL_MAPS = ("segmentation", "instances", "glyph_mask")
 _CARRIED = frozenset(("boxes", "masks", "keypoints", *LABEL_MAPS))
 Points = Callable[[np.ndarray], np.ndarray]
 

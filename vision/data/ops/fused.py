@@ -30,9 +30,8 @@ class DecodeCrop:
     and wide as what is asked for, the JPEG is decoded to that fraction of its size (libjpeg's
     scaled DCT, an average over blocks) and the box, to the nearest decoded pixel (at most half
     a pixel of the result), resized from there; on one side at least less than a factor of 2 is
-    left, where even methods without antialiasing do little harm. Everything else, and every
-    file when ``scaled`` is False, gives exactly the pixels of the two ops. The whole file is
-    still read, strictly.
+    left, where even methods without antialiasing do little harm. Everything else gives exactly
+    the pixels of the two ops. The whole file is still read, strictly.
 
     The fastest of all is ``DecodeCrop(RandomResizedCrop(224, method="cv2_linear"))``.
 
@@ -40,21 +39,19 @@ class DecodeCrop:
       crop: what to cut out; its ``key`` is the feature to decode.
       mode: ``rgb`` or ``grey``.
       max_pixels: larger images are refused by their header.
-      strict: refuse JPEGs that decode only with warnings.
-      scaled: allow decoding at a fraction of the size; needs ``strict`` and simplejpeg.
+      strict: refuse JPEGs that decode only with warnings; without it none is decoded scaled.
     """
 
     crop: RandomResizedCrop
     mode: Literal["rgb", "grey"] = "rgb"
     max_pixels: PixelLimit = MAX_PIXELS
     strict: bool = True
-    scaled: bool = True
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         key = self.crop.key
         data = example.get(key)
         size = None
-        if self.strict and self.scaled and isinstance(data, bytes):
+        if self.strict and isinstance(data, bytes):
             size = plain_jpeg_size(data, self.max_pixels)
         if size is None:
             decode = Decode(key, self.mode, self.max_pixels, self.strict)

@@ -45,7 +45,6 @@ class FewShot:
       heads: of ``centroid``, ``ridge``, ``logistic``.
       decay: penalty of ``ridge``.
       c: inverse penalty of ``logistic``.
-      normalise: whether features are scaled to length 1 first.
       seed: of the episodes.
       output: name of the features (B, D) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
@@ -59,7 +58,6 @@ class FewShot:
     heads: NonEmpty[tuple[Annotated[str, one_of(HEADS)], ...]] = HEADS
     decay: Positive[Finite] = 0.1
     c: Positive[Finite] = 1.0
-    normalise: bool = True
     seed: int = 0
     output: str = "embedding"
     label: str = "label"
@@ -74,10 +72,9 @@ class FewShot:
         """
         features = labelled(predict, ctx, self.data, self.output, self.label)
         x, labels, nonfinite = features.x, features.labels, features.nonfinite
-        if self.normalise:
-            x = normalised(x)
-            finite = np.isfinite(x).all(1)
-            x, labels, nonfinite = x[finite], labels[finite], nonfinite + int((~finite).sum())
+        x = normalised(x)
+        finite = np.isfinite(x).all(1)
+        x, labels, nonfinite = x[finite], labels[finite], nonfinite + int((~finite).sum())
         heads: Mapping[str, Head] = {
             "centroid": centroids,
             "ridge": functools.partial(ridge, decay=self.decay),

@@ -54,8 +54,6 @@ class Corruptions:
       data: what is corrupted; batches need labels.
       names: corruptions, or groups of them: noise, blur, weather, digital.
       severities: of 1..5.
-      before: the place in ``data.ops`` that a corruption is put before; None for the last at which
-        the image is uint8: after resizing and cropping, before it is normalised.
       baseline: ``alexnet``; or top-1 errors of another model, its mean over ``severities`` by
         corruption and ``clean``; None for no mCE.
       logits: name of the logits (B, K) that ``predict`` gives.
@@ -65,7 +63,6 @@ class Corruptions:
     data: EvalData
     names: NonEmpty[tuple[_Name, ...]] = tuple(CORRUPTIONS)
     severities: Unique[NonEmpty[tuple[Annotated[int, Ge(1), Le(5)], ...]]] = _ALL
-    before: int | None = None
     baseline: Literal["alexnet"] | Mapping[str, float] | None = "alexnet"
     logits: str = "logits"
     label: str = "label"
@@ -98,7 +95,7 @@ class Corruptions:
           MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed, or no place for the op.
         """
-        place, levels = last_uint8(self.data, self.before), sorted(self.severities)
+        place, levels = last_uint8(self.data), sorted(self.severities)
         clean = answers(predict, ctx, self.data, self.logits, self.label)
         yield "clean", clean.accuracy
         top1, nonfinite = np.zeros((len(self.chosen), len(levels))), clean.nonfinite

@@ -97,30 +97,23 @@ def with_op(data: EvalData, op: Op, place: int) -> EvalData:
     return dataclasses.replace(data, ops=(*data.ops[:place], op, *data.ops[place:]))
 
 
-def last_uint8(data: EvalData, before: int | None = None) -> int:
+def last_uint8(data: EvalData) -> int:
     """The last index in ``data.ops`` at which the image is uint8, for an op on pixels.
 
     There the image is decoded, resized and cropped, and not yet normalised. One record is read to
     find it.
 
-    Args:
-      before: an index in ``data.ops`` that is used instead.
-
     Raises:
       DataError: no record can be read.
-      ValueError: ``before`` is no place, or the image is uint8 [H, W, 1 or 3] at none.
+      ValueError: the image is uint8 [H, W, 1 or 3] at no place.
     """
-    if before is not None:
-        if not 0 <= before <= len(data.ops):
-            raise ValueError(f"before={before}: places in data.ops are 0..{len(data.ops)}")
-        return before
     stages = _stages(data)
     places = [place for place, (uint8, _) in enumerate(stages) if uint8]
     if not places:
         ops = [f"{place}: {what}" for place, (_, what) in enumerate(stages)]
         raise ValueError(
             f"{data.source.info.name}: the image is uint8 [H, W, 1 or 3] at no place in data.ops "
-            f"({'; '.join(ops)}); decode first, or name the place by before="
+            f"({'; '.join(ops)}); decode it, and normalise it last"
         )
     return places[-1]
 

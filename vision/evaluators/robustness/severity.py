@@ -55,8 +55,6 @@ class Severity:
       data: what the sliders change; batches need labels.
       sliders: names from ``vision.data.ops.sliders``.
       scales: rising, 0 or more.
-      before: the place in ``data.ops`` that a slider is put before; None for the last at which the
-        image is uint8.
       logits: name of the logits (B, K) that ``predict`` gives.
       label: name of an int (B,) entry of the batches; -1 is unlabelled.
     """
@@ -64,7 +62,6 @@ class Severity:
     data: EvalData
     sliders: Unique[NonEmpty[tuple[Annotated[str, one_of(SLIDERS)], ...]]] = tuple(SLIDERS)
     scales: Scales = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
-    before: int | None = None
     logits: str = "logits"
     label: str = "label"
 
@@ -78,7 +75,7 @@ class Severity:
           MetricError: labels that are no class.
           ValueError: ``predict`` or the batches lack what is needed, or no place for the op.
         """
-        place, scales = last_uint8(self.data, self.before), np.asarray(self.scales)
+        place, scales = last_uint8(self.data), np.asarray(self.scales)
         base = answers(predict, ctx, self.data, self.logits, self.label)
         nonfinite = base.nonfinite
         top1: dict[str, np.ndarray] = {}

@@ -187,12 +187,8 @@ def rows() -> list[tuple[str, list[Tile]]]:
         (
             "generator artefacts, strength 0.7",
             [
-                _drawn(
-                    dataclasses.replace(scene, artefact=Artefact(kind, 0.7, region)),
-                    f"{kind}, {region}",
-                )
+                _drawn(dataclasses.replace(scene, artefact=Artefact(kind, 0.7)), kind)
                 for kind in words.ARTEFACTS
-                for region in words.REGIONS[:2]
             ],
         )
     )
@@ -221,11 +217,8 @@ def rows() -> list[tuple[str, list[Tile]]]:
         sheet.append((f"clips: {' and '.join(motions)}", tiles))
     tiles = []
     for i in range(4):
-        each = plain.scene(i)
-        u = plain.uniforms(i, "sheet", 2000)
-        for jitter, drop in ((0.0, 0.0), (0.06, 0.0), (0.06, 0.3)):
-            ink = draw_strokes(strokes(each, jitter, drop, u), TILE)
-            tiles.append((np.stack([ink] * 3, 2), f"jitter {jitter}, drop {drop}"))
+        ink = draw_strokes(strokes(plain.scene(i)), TILE)
+        tiles.append((np.stack([ink] * 3, 2), f"scene {i}"))
     sheet.append(("vector strokes", tiles))
     return sheet
 

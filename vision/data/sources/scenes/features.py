@@ -22,7 +22,6 @@ from vision.data.sources.scenes.labelled import LabelledScenes
 from vision.data.sources.scenes.pen import MAX_POINTS
 from vision.data.sources.scenes.record import Object, Scene
 from vision.data.sources.scenes.renderer import Rendering, render
-from vision.data.sources.scenes.styles import artefact_mask
 
 ATTRIBUTES = ("family", "shape", "variant", "colour", "texture", "size", "position")
 """Columns of the ``attributes`` feature."""
@@ -194,7 +193,7 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
                 f"float32[{source.max_objects * MAX_POINTS},4]: y, x (shares of the image), pen "
                 "stays down, object; -1 padded"
             ),
-            lambda e: e.source.strokes(e.index, e.scene),
+            lambda e: e.source.strokes(e.scene),
         ),
         "metadata": Feature(
             _fixed("float32[4], -1..1: latitude, longitude, sine and cosine of the season"),
@@ -247,10 +246,6 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
             _fixed(f"bool[{{K}},{{K}},{len(RELATIONS)}]: {', '.join(RELATIONS)}"), _relations
         ),
         "glyph_mask": Feature(_fixed("bool[{HW}], the mark"), _glyph_mask),
-        "artefact_mask": Feature(
-            _fixed("bool[{HW}], pixels the artefact may change"),
-            lambda e: artefact_mask(e.rendering.instances, e.scene.artefact),
-        ),
         "caption_is_clean": Feature(
             _fixed("bool, captions are as they should be"),
             lambda e: np.bool_(e.captioned is e.scene),

@@ -38,8 +38,6 @@ class LabelledScenes(SceneReader):
       num_views: pictures of the same scene in ``views``, by cameras within ``view_zoom``,
         ``view_shift``, ``view_angle_deg`` and ``view_brightness``.
       view_backgrounds: whether every view has a ground of its own.
-      stroke_jitter: points of ``strokes`` are off by at most this share of the radius.
-      stroke_drop: share of ``strokes`` that are missing.
       metadata_strength: share of examples whose ``metadata`` (place and season) goes with the
         class; the others have any.
       scale_range: pictures have the sides of ``image_size`` times a number between these.
@@ -62,8 +60,6 @@ class LabelledScenes(SceneReader):
     rater_spread: Fraction = 0.1
     num_views: Positive[int] = 2
     view_backgrounds: bool = False
-    stroke_jitter: Fraction = 0.0
-    stroke_drop: Fraction = 0.0
     metadata_strength: Fraction = 0.0
     scale_range: PositiveRange = (1.0, 1.0)
     aspect_range: PositiveRange = (1.0, 1.0)
@@ -179,12 +175,10 @@ class LabelledScenes(SceneReader):
             scenes.append(dataclasses.replace(scene, background=ground, view=view))
         return tuple(scenes)
 
-    def strokes(self, index: int, scene: Scene) -> np.ndarray:
+    def strokes(self, scene: Scene) -> np.ndarray:
         """``scene`` as a line drawing; see ``pen.stroke_array`` for the columns."""
         most = self.max_objects * pen.MAX_POINTS
-        u = self.uniforms(index, "strokes", 3 * most)
-        things = pen.strokes(scene, self.stroke_jitter, self.stroke_drop, u)
-        return pen.stroke_array(things, most)
+        return pen.stroke_array(pen.strokes(scene), most)
 
     def metadata(self, index: int, clean: int) -> np.ndarray:
         """Where and when example ``index`` was seen, float32[4]: latitude and longitude in

@@ -115,47 +115,31 @@ MAX_POINTS = max(sum(len(stroke) for stroke in OUTLINES[shape]) for shape in SHA
 """Most points of any outline."""
 
 
-def strokes(
-    scene: Scene, jitter: float = 0.0, drop: float = 0.0, u: Sequence[float] = ()
-) -> list[list[np.ndarray]]:
+def strokes(scene: Scene) -> list[list[np.ndarray]]:
     """The outlines of a scene's objects as the camera sees them.
-
-    Args:
-      jitter: every point moves by at most this share of the object's radius, in y and x.
-      drop: share of strokes left out.
-      u: uniform numbers, three for every point (not needed without jitter and drop).
 
     Returns:
       For every object a list of strokes, float32[P, 2]: y and x as shares of the image.
-
-    Raises:
-      ValueError: too few numbers in ``u``.
     """
-    things = []
-    numbers = iter(u)
+    drawn = []
     for thing in scene.placed():
         cosine, sine = cos_sin(thing.rotation_deg)
-        drawn = []
-        for stroke in OUTLINES[thing.shape]:
-            points, left_out = [], False
-            for k, (y, x) in enumerate(stroke):
-                if jitter or drop:
-                    try:
-                        a, b, c = next(numbers), next(numbers), next(numbers)
-                    except StopIteration:
-                        raise ValueError(f"u has only {len(u)} numbers; give 3 a point") from None
-                    left_out = left_out or (k == 0 and c < drop)
-                    y, x = y + jitter * (2 * a - 1), x + jitter * (2 * b - 1)
-                points.append(
-                    (
-                        thing.y + thing.size * (cosine * y + sine * x),
-                        thing.x + thing.size * (cosine * x - sine * y),
-                    )
+        drawn.append(
+            [
+                np.array(
+                    [
+                        (
+                            thing.y + thing.size * (cosine * y + sine * x),
+                            thing.x + thing.size * (cosine * x - sine * y),
+                        )
+                        for y, x in stroke
+                    ],
+                    np.float32,
                 )
-            if not left_out:
-                drawn.append(np.array(points, np.float32))
-        things.append(drawn)
-    return things
+                for stroke in OUTLINES[thing.shape]
+            ]
+        )
+    return drawn
 
 
 def stroke_array(things: list[list[np.ndarray]], max_points: int) -> np.ndarray:

@@ -138,19 +138,17 @@ class Glyph:
 class Artefact:
     """A trace that an image generator or a bad codec leaves in the pixels.
 
-    ``strength`` 0 changes nothing and 1 is plainly visible; ``region`` says which pixels are
-    touched; ``seed`` chooses the phase or, for ``fingerprint``, the generator.
+    ``strength`` 0 changes nothing and 1 is plainly visible; ``seed`` chooses the phase or, for
+    ``fingerprint``, the generator.
 
     Attributes:
       kind: of trace.
       strength: 0..1.
-      region: the pixels that are changed.
       seed: of the phase, or of the generator for ``fingerprint``.
     """
 
     kind: words.ArtefactKind
     strength: Fraction = 0.5
-    region: words.Region = "everywhere"
     seed: int = 0
 
 

@@ -95,7 +95,7 @@ def render(scene: Scene, size: int | tuple[int, int] = 64) -> Rendering:
         canvas *= np.float32(scene.view.brightness)
     canvas = apply_style(canvas, scene)
     if scene.artefact is not None:
-        canvas = apply_artefact(canvas, instances, scene.artefact)
+        canvas = apply_artefact(canvas, scene.artefact)
     if _may_leave_range(scene):
         np.minimum(canvas, 255.0, out=canvas)
         np.maximum(canvas, 0.0, out=canvas)

@@ -69,30 +69,10 @@ def _painterly(canvas: np.ndarray, seed: int) -> np.ndarray:
     return chosen * ((np.floor(tone / step) + np.float32(0.5)) * step / tone)
 
 
-def apply_artefact(canvas: np.ndarray, instances: np.ndarray, artefact: Artefact) -> np.ndarray:
-    """``canvas`` with the trace of ``artefact``, in its region only.
-
-    ``instances`` is uint8[H, W], 0 on the background.
-    """
+def apply_artefact(canvas: np.ndarray, artefact: Artefact) -> np.ndarray:
+    """``canvas`` float32[3, H, W] with the trace of ``artefact``."""
     if artefact.strength == 0:
         return canvas
-    spoiled = _spoil(canvas, artefact)
-    if artefact.region == "everywhere":
-        return spoiled
-    touched = artefact_mask(instances, artefact)
-    return np.where(touched, spoiled, canvas)
-
-
-def artefact_mask(instances: np.ndarray, artefact: Artefact | None) -> np.ndarray:
-    """Pixels that ``artefact`` may change, bool[H, W]; all false without one."""
-    if artefact is None or artefact.strength == 0:
-        return np.zeros(instances.shape, bool)
-    if artefact.region == "everywhere":
-        return np.ones(instances.shape, bool)
-    return (instances == 0) == (artefact.region == "background")
-
-
-def _spoil(canvas: np.ndarray, artefact: Artefact) -> np.ndarray:
     _, height, width = canvas.shape
     strength = np.float32(artefact.strength)
     y, x = np.arange(height)[:, None], np.arange(width)[None, :]

@@ -54,7 +54,6 @@ BACKGROUNDS = (
 )
 STYLES = ("clean", "sketch", "noisy", "swapped", "greyscale", "painterly")
 ARTEFACTS = ("checkerboard", "spectral", "blur", "resample", "blocks", "fingerprint")
-REGIONS = ("everywhere", "background", "objects")
 QUADRANTS = ("top left", "top right", "bottom left", "bottom right")
 POSITIONS = (
     *("top left", "top", "top right"),
@@ -82,7 +81,6 @@ Size = Annotated[str, one_of(SIZES)]
 BackgroundKind = Annotated[str, one_of(BACKGROUNDS)]
 Style = Annotated[str, one_of(STYLES)]
 ArtefactKind = Annotated[str, one_of(ARTEFACTS)]
-Region = Annotated[str, one_of(REGIONS)]
 
 
 def check_one_of(argument: str, value: object, valid: tuple[str, ...]) -> None:

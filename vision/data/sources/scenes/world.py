@@ -106,7 +106,6 @@ class World:
         spectral peaks depend on it.
       artefact_rate: share of scenes with a trace, where the label does not decide it.
       artefact_strength: 0 to 1.
-      artefact_region: ``everywhere``, ``background`` or ``objects``.
 
     Raises:
       ValueError: an argument outside its range; the message names it and the valid values.
@@ -146,7 +145,6 @@ class World:
     artefact_seeds: NonEmpty[tuple[int, ...]] = (0,)
     artefact_rate: Fraction = 0.5
     artefact_strength: Fraction = 0.5
-    artefact_region: words.Region = "everywhere"
 
     def __post_init__(self) -> None:
         if self.imbalance == "exponential" and self.skew < 1:
@@ -327,7 +325,7 @@ class World:
         artefact = None
         if aim.artefacts and (self.label in ("artefact", "generator") or u[9] < self.artefact_rate):
             kind, seed = choice(aim.artefacts, u[10])
-            artefact = Artefact(kind, self.artefact_strength, self.artefact_region, seed)
+            artefact = Artefact(kind, self.artefact_strength, seed)
         return Scene(
             objects,
             background,
