@@ -26,6 +26,8 @@ class Module:
         self.tree: ast.Module = _Unexpected().visit(ast.parse(source))
         self.defined: dict[str, list[ast.stmt]] = {}
         self.imported = _imports(self.tree, nested=False)
+        self._uses: dict[str, tuple[set[str], set[str]]] = {}
+        self._texts: dict[frozenset[str], str] = {}
         for name, statement in _definitions(self.tree):
             self.defined.setdefault(name, []).append(statement)
 
@@ -35,6 +37,11 @@ class Module:
         Attributes are part of them: ``vision.blocks.ranking.ndcg``. An empty ``name`` stands for
         the whole file, its unused imports included.
         """
+        if name not in self._uses:  # claims share much of what they depend on
+            self._uses[name] = self._used_by(name)
+        return self._uses[name]
+
+    def _used_by(self, name: str) -> tuple[set[str], set[str]]:
         parts = self.defined.get(name, []) if name else [self.tree]
         used = {each for part in parts for each in global_names(part)}
         targets = {target for part in parts for target in _imports(part, nested=True).values()}
@@ -52,11 +59,17 @@ class Module:
 
     def text(self, names: Collection[str]) -> str:
         """``syntax.canonical`` of some definitions, or of all where a name is empty."""
+        key = frozenset(names)
+        if key not in self._texts:
+            self._texts[key] = canonical(self._part(key))
+        return self._texts[key]
+
+    def _part(self, names: Collection[str]) -> ast.Module:
         tree = self.tree
         if "" not in names:
             chosen = {id(part) for name in names for part in self.defined.get(name, [])}
             tree = ast.Module([part for part in tree.body if id(part) in chosen], [])
-        return canonical(tree)
+        return tree
 
 
 def module_of(path: Path) -> Module:
