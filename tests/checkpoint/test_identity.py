@@ -15,10 +15,11 @@ import pytest
 
 from tests.checkpoint.states import saved, shapes, tree
 from vision.checkpoint.commands import main
-from vision.checkpoint.identity import remember_earlier
+from vision.checkpoint.identity import CONFIG, remember_earlier
 from vision.checkpoint.manifest import CheckpointManifest
 from vision.checkpoint.reading import CheckpointError, load_state
 from vision.checkpoint.store import Checkpoints, CheckpointStore
+from vision.report.files import read_run
 
 
 def run(workdir: Path, seed: int = 0, **config: int) -> Path:
@@ -73,7 +74,7 @@ def test_a_step_of_another_seed_or_config_is_refused_by_name(
         shutil.copytree(source / "checkpoints" / "2", ours / "checkpoints" / "2")
 
     put(seed)
-    refused(ours, "another run: its seed is 1, that of this workdir 0", {"1", "2"})
+    refused(ours, r"another run: its seed is 1, that in .*config.json 0", {"1", "2"})
     put(config)
     with pytest.raises(CheckpointError, match=r"2 was saved with another config than .*config"):
         restored_step(ours)
@@ -162,3 +163,16 @@ def test_junk_names_neither_move_nor_hide_a_step(tmp_path: Path):
     assert folders(workdir) == {"3", *junk}
     assert [path.name for path in (workdir / "quarantine").iterdir()] == ["٢-0"]
     assert main(["verify", str(workdir)]) == 0
+
+
+def test_a_damaged_config_is_what_is_named(tmp_path: Path):
+    """And not the checkpoints beside it, which need no moving."""
+    workdir = run(tmp_path / "w")
+    files = read_run(workdir)
+    assert CONFIG not in files.problems
+    path = workdir / CONFIG
+    path.write_text(path.read_text().replace(":", ";", 1))
+    refused(workdir, r"config.json is damaged, so whose .*2 is cannot be told", {"1", "2"})
+    path.write_text(path.read_text().replace(";", ":", 1).replace("0", "1", 1))
+    problem = read_run(workdir).problems[CONFIG]
+    assert problem.startswith("config.json is not what checkpoints/2 was saved with")

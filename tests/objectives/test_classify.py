@@ -30,6 +30,7 @@ def metrics(label, loss_type):
     objective = Classify(Given(), loss_type=loss_type)
     loss, aux = objective.loss(Variables({"model": {}}, {"model": {}}, {}), batch, ctx)
     assert np.isfinite(loss)
+    assert aux.weight is not None
     assert float(aux.weight) == 3
     return {name: float(value) for name, value in aux.metrics.items()}
 

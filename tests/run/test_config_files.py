@@ -88,6 +88,20 @@ def test_a_class_in_the_config_file_itself(tmp_path: Path):
     assert in_a_new_process(tmp_path / "w") == "Net(width=3, name='own')"
 
 
+def test_a_changed_bit_of_modules_json_is_named(tmp_path: Path):
+    make(tmp_path / "w", config.load(str(write(tmp_path / "a"))))
+    path = tmp_path / "w" / MODULES
+    for changed in (
+        path.read_text().replace('"sha256": "', '"sha256": "0'),
+        path.read_text().replace('"folder"', '"fnlder"'),
+        json.dumps({"one_file": {"folder": "a"}}),  # of before it had a checksum
+        "{",
+    ):
+        path.write_text(changed)
+        with pytest.raises(WorkdirError, match=r"modules.json is damaged .* delete it and run"):
+            read_config(tmp_path / "w")
+
+
 def test_two_folders_with_modules_of_one_name(tmp_path: Path):
     a, b = (config.load(str(write(tmp_path / x, width=i))) for i, x in enumerate("ab"))
     made = [config.build(node) for node in (a, b)]
@@ -115,6 +129,7 @@ def test_a_package_beside_the_config_and_imports_inside_it(tmp_path: Path):
         "nets.small",
         "nets.sizes",
         "scale",
+        "_crc32",
     }
     assert in_a_new_process(tmp_path / "w") == "Net(width=7, name='nets')"
 

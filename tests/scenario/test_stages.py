@@ -152,9 +152,12 @@ def test_a_scenario_that_was_broken_off_ends_as_the_undisturbed_one(
     assert (tmp_path / "calls").read_text() == "xx"  # once broken off, once to its end
     for name in ("first", "second"):
         assert state_digest(tmp_path / "w" / name) == state_digest(undisturbed[0] / name)
-    cursor.write_text("{")
-    with pytest.raises(WorkdirError, match=r"stages\.json cannot be read"):
-        go(scenario(tmp_path / "calls"), tmp_path / "w")
+    whole = cursor.read_text()
+    for damaged in ("{", whole.replace("finished", "finishfd"), whole.replace(": 3", ": 2", 1)):
+        assert damaged != whole
+        cursor.write_text(damaged)
+        with pytest.raises(WorkdirError, match=r"stages\.json cannot be read"):
+            go(scenario(tmp_path / "calls"), tmp_path / "w")
 
 
 def test_a_changed_config_names_the_finished_stages_that_it_keeps(

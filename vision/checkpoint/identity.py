@@ -68,6 +68,14 @@ def remember_earlier(workdir: Path, text: str | bytes) -> None:
     os.replace(temporary, path)
 
 
+def _is_json(path: Path) -> bool:
+    try:
+        json.loads(path.read_bytes())
+    except ValueError:
+        return False
+    return True
+
+
 def check_identity(
     manifest: CheckpointManifest, step_folder: Path, workdir: Path, *, strict: bool = True
 ) -> None:
@@ -81,7 +89,8 @@ def check_identity(
         by hand for an evaluation is one.
 
     Raises:
-      CheckpointError: another step, another run's seed, or (``strict``) another run's config.
+      CheckpointError: another step, another run's seed, or (``strict``) another run's config; or
+        the config that lies there is damaged.
     """
     if manifest.step is not None and str(manifest.step) != step_folder.name:
         raise CheckpointError(
@@ -92,11 +101,16 @@ def check_identity(
     if manifest.run is None or present is None:
         return
     known = [present, *earlier_identities(workdir)]
+    if manifest.run.config != present.config and not _is_json(workdir / CONFIG):
+        raise CheckpointError(
+            f"{workdir / CONFIG} is damaged, so whose {step_folder} is cannot be told: put the "
+            "config back that it was saved with"
+        )
     way_out = f"move it out of {step_folder.parent}, where it does not belong"
     if manifest.run.seed not in [run.seed for run in known]:
         raise CheckpointError(
             f"{step_folder} is a checkpoint of another run: its seed is {manifest.run.seed}, that "
-            f"of this workdir {present.seed}; {way_out}"
+            f"in {workdir / CONFIG} {present.seed}; {way_out}"
         )
     if manifest.run.config not in [run.config for run in known]:
         problem = f"{step_folder} was saved with another config than {workdir / CONFIG}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime
-import json
 import logging
 import math
 import platform
@@ -24,6 +23,7 @@ from vision.evaluators.features.store import FeatureStore
 from vision.parallel import cluster
 from vision.programs.suite import Missing, members
 from vision.run.restore import Run, load_run
+from vision.run.sealed import seal
 from vision.run.workdir import write_text
 
 log = logging.getLogger(__name__)
@@ -90,7 +90,7 @@ def evaluate_workdir(
     }
     if cluster.is_main():
         out.mkdir(parents=True, exist_ok=True)
-        write_text(out / "evaluation.json", json.dumps(report, allow_nan=False) + "\n")
+        write_text(out / "evaluation.json", seal(report, allow_nan=False) + "\n")
     return report
 
 

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from vision.checkpoint.identity import earlier_identities, identity_of_run
+from vision.checkpoint.manifest import CheckpointManifest, DamagedError
+from vision.checkpoint.reading import CheckpointError, folder_of, step_numbers
 from vision.config.errors import UserError
 from vision.run.sealed import unseal
 
@@ -44,7 +47,8 @@ class RunFiles:
       config: the resolved config; None when missing or broken.
       series: name to values of ``metrics.jsonl``.
       evaluation: ``evaluation.json``; None when missing or broken.
-      problems: file name to what is missing or wrong with it.
+      problems: file name to what is missing or wrong with it; of a config that no checkpoint was
+        saved with, too.
     """
 
     workdir: Path
@@ -91,9 +95,12 @@ def read_run(workdir: Path, evaluation: Path | None = None) -> RunFiles:
         series, remark = read_metrics(text)
         if remark:
             problems[METRICS] = f"{METRICS}: {remark}."
+    config = _read_object(workdir / CONFIG, CONFIG, problems)
+    if config is not None and (problem := _another_config(workdir)):
+        problems[CONFIG] = problem
     return RunFiles(
         workdir=workdir,
-        config=_read_object(workdir / CONFIG, CONFIG, problems),
+        config=config,
         series=series,
         evaluation=_read_object(evaluation or workdir / EVALUATION, EVALUATION, problems),
         problems=problems,
@@ -103,6 +110,8 @@ def read_run(workdir: Path, evaluation: Path | None = None) -> RunFiles:
 def _read_object(path: Path, name: str, problems: dict[str, str]) -> dict[str, Any] | None:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
+        if name == EVALUATION and isinstance(value, dict):
+            value, _ = unseal(path.read_text(encoding="utf-8"))
     except OSError as error:
         hint = "evaluate.py writes it." if name == EVALUATION else "train.py writes it."
         problems[name] = _unreadable(name, error) + hint
@@ -114,6 +123,28 @@ def _read_object(path: Path, name: str, problems: dict[str, str]) -> dict[str, A
         problems[name] = f"{name} is broken: it holds no object."
         return None
     return value
+
+
+def _another_config(workdir: Path) -> str:
+    """What is wrong with a config that the newest checkpoint was not saved with; "" if nothing."""
+    known = [identity_of_run(workdir), *earlier_identities(workdir)]
+    folder = folder_of(workdir)
+    try:
+        steps = step_numbers(folder)
+    except CheckpointError:
+        return ""
+    for step in reversed(steps):
+        try:
+            saved_by = CheckpointManifest.read(folder / str(step)).run
+        except (CheckpointError, DamagedError):
+            continue
+        if saved_by is None or saved_by.config in [run.config for run in known if run]:
+            return ""
+        return (
+            f"{CONFIG} is not what checkpoints/{step} was saved with: it was changed, or a bit of "
+            "it was."
+        )
+    return ""
 
 
 def _unreadable(name: str, error: OSError) -> str:

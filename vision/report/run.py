@@ -307,9 +307,10 @@ def _config(files: RunFiles) -> Content:
     if files.config is None:
         return note(files.problems[CONFIG], warning=True)
     text = json.dumps(files.config, indent=2, ensure_ascii=False)
-    return tag(
-        "div", config_tree(files.config), disclosure("As JSON", tag("pre", text)), class_="stack"
-    )
+    parts = [config_tree(files.config), disclosure("As JSON", tag("pre", text))]
+    if CONFIG in files.problems:
+        parts.insert(0, note(files.problems[CONFIG], warning=True))
+    return tag("div", *parts, class_="stack")
 
 
 def _made_with(evaluation: Mapping[str, Any]) -> Content:

@@ -22,9 +22,9 @@ class NotAsWrittenError(ValueError):
     """A text is not what was written; the message says how one knows."""
 
 
-def seal(row: Mapping[str, Any], indent: int | None = None) -> str:
-    """The row as JSON with its checksum."""
-    text = json.dumps({**row, _KEY: ""}, indent=indent)
+def seal(row: Mapping[str, Any], indent: int | None = None, allow_nan: bool = True) -> str:
+    """The row as JSON with its checksum; options are those of ``json.dumps``."""
+    text = json.dumps({**row, _KEY: ""}, indent=indent, allow_nan=allow_nan)
     head = text[: text.rindex(",")]
     return text.replace(f'"{_KEY}": ""', f'"{_KEY}": "{zlib.crc32(head.encode()):08x}"')
 

@@ -15,6 +15,7 @@ import ml_collections
 from vision.checkpoint.identity import CONFIG, remember_earlier
 from vision.config import config_files, own_modules
 from vision.config.errors import UserError
+from vision.config.schema import ConfigError
 from vision.config.specs import (
     constructors_of,
     differences,
@@ -27,6 +28,7 @@ from vision.config.specs import (
 )
 from vision.config.trusted import check_constructors, check_modules
 from vision.parallel import cluster
+from vision.run.sealed import NotAsWrittenError, seal, unseal
 
 DATA_SPEC = "run.json"
 # Where the modules beside the config file lie that the config's constructors come from.
@@ -125,11 +127,12 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
             lock.close()
             shown = "\n  ".join(changed[:8]) + ("\n  ..." if len(changed) > 8 else "")
             raise WorkdirError(
-                f"workdir {workdir} holds the run of another config; what differs:\n  {shown}\n"
+                f"workdir {workdir} holds the run of another config; what differs from its "
+                f"{CONFIG}:\n  {shown}\n"
                 "take another --workdir, or pass --accept_config_change to go on with the new one"
             )
     if now or before:
-        write_text(workdir / MODULES, json.dumps(now, indent=2) + "\n")
+        write_text(workdir / MODULES, seal(now, indent=2) + "\n")
     text = to_json(config)
     if path.exists() and (earlier := path.read_bytes()) != text.encode():
         try:
@@ -182,17 +185,32 @@ def _config_of(
                 return own_modules.own_name(path, Path(row["folder"]))
         return path
 
-    config = with_constructors(from_plain(_read(workdir / CONFIG)), placed)
-    constructors = constructors_of(config)
-    check_modules(constructors, workdir, allow)
-    config_files.load_described(modules, workdir)
-    check_constructors(constructors, workdir, allow)
-    return with_defaults(config)
+    try:
+        config = with_constructors(from_plain(_read(workdir / CONFIG)), placed)
+        constructors = constructors_of(config)
+        check_modules(constructors, workdir, allow)
+        config_files.load_described(modules, workdir)
+        check_constructors(constructors, workdir, allow)
+        return with_defaults(config)
+    except ConfigError as error:
+        if str(workdir) in str(error):
+            raise
+        raise ConfigError(f"{workdir / CONFIG}: {error}") from error
 
 
 def _modules(workdir: Path) -> dict[str, dict[str, str]]:
     path = workdir / MODULES
-    return _read(path) if path.exists() else {}
+    try:
+        rows, _ = unseal(path.read_bytes().decode("utf-8", "backslashreplace"))
+        keys = ("folder", "file", "sha256")
+        return {name: {key: str(row[key]) for key in keys} for name, row in rows.items()}
+    except FileNotFoundError:
+        return {}
+    except (NotAsWrittenError, KeyError, TypeError) as error:
+        raise WorkdirError(
+            f"{path} is damaged ({error}): delete it and run the train.py command again, which "
+            "writes it anew and trains nothing twice"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-import json
 import logging
 import math
 import os
@@ -47,6 +46,7 @@ from vision.run.experiment import Experiment
 from vision.run.log import duration
 from vision.run.loop import Outcome
 from vision.run.loop import train as train_run
+from vision.run.sealed import NotAsWrittenError, seal, unseal
 from vision.run.workdir import WorkdirError, open_workdir, read_config, write_text
 
 CURSOR = "stages.json"
@@ -279,8 +279,9 @@ def _cursor(workdir: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return {row["name"]: row for row in json.loads(path.read_text())["finished"]}
-    except (json.JSONDecodeError, UnicodeDecodeError, TypeError, KeyError) as error:
+        content, _ = unseal(path.read_bytes().decode("utf-8", "backslashreplace"))
+        return {row["name"]: row for row in content["finished"]}
+    except (NotAsWrittenError, TypeError, KeyError) as error:
         raise WorkdirError(
             f"{path} cannot be read ({error}); delete it: finished runs are found again by their "
             "checkpoints, the rest is computed again"
@@ -291,7 +292,7 @@ def _write_cursor(workdir: Path, rows: Mapping[str, Any]) -> None:
     finished = [{**row, "name": name} for name, row in rows.items()]
     for row in finished:
         row["metrics"] = {k: x if math.isfinite(x) else None for k, x in row["metrics"].items()}
-    write_text(workdir / CURSOR, json.dumps({"finished": finished}, indent=2) + "\n")
+    write_text(workdir / CURSOR, seal({"finished": finished}, indent=2) + "\n")
 
 
 def _outcome(rows: Mapping[str, Any], signal: int | None, saved: bool) -> Outcome:

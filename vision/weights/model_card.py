@@ -14,7 +14,9 @@ import vision
 from vision.config.hints import CONSTRUCTOR
 from vision.config.specs import to_plain
 from vision.run.restore import Run
+from vision.run.sealed import NotAsWrittenError, unseal
 from vision.run.workdir import read_config
+from vision.weights.mapping import WeightsError
 
 _USE = {
     "ours": 'init_from = spec(InitFrom, source="safetensors:<this folder>")  # in a config',
@@ -91,7 +93,12 @@ def _metrics(workdir: Path, step: int) -> list[str]:
     path = workdir / "evaluation.json"
     if not path.exists():
         return ["Not evaluated: `python evaluate.py --workdir=...` had not been run."]
-    report = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        report, _ = unseal(path.read_bytes().decode("utf-8", "backslashreplace"))
+    except NotAsWrittenError as error:
+        raise WeightsError(
+            f"{path} is damaged ({error}): run python evaluate.py --workdir={workdir} again"
+        ) from error
     if report["step"] != step:
         return [f"The evaluation in the workdir is of step {report['step']}, not of this one."]
     rows = [
