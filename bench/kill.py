@@ -23,6 +23,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,20 @@ class Kill:
     steps: int
 
 
-def start(workdir: Path, cache: Path) -> int:
-    """Forks a training run; returns its process id. It ends with status 0 when it is done."""
+def train(workdir: Path) -> bool:
+    """Trains the small config; returns whether the last state was saved."""
+    from vision.config import specs as config
+    from vision.run import experiment, loop
+
+    path = str(_ROOT / "configs" / "digits_vit.py")
+    loaded = config.load(path, _OVERRIDES)
+    experiment.check(loaded, path)
+    return loop.train(loaded, workdir).saved
+
+
+def start(workdir: Path, cache: Path, run: Callable[[Path], bool] = train) -> int:
+    """Forks a process that calls ``run`` with the workdir; returns its process id. It ends with
+    status 0 when that returns True."""
     child = os.fork()
     if child:
         return child
@@ -68,13 +81,7 @@ def start(workdir: Path, cache: Path) -> int:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-        from vision.config import specs as config
-        from vision.run import experiment, loop
-
-        path = str(_ROOT / "configs" / "digits_vit.py")
-        loaded = config.load(path, _OVERRIDES)
-        experiment.check(loaded, path)
-        status = 0 if loop.train(loaded, workdir).saved else 1
+        status = 0 if run(workdir) else 1
     except BaseException:
         traceback.print_exc()
     finally:
