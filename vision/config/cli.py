@@ -99,7 +99,10 @@ def whole_number(flag: str, value: str | bool) -> int:
 
 
 def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
-    """Runs a command; errors that concern its user become one line on stderr and status 2.
+    """Runs a command; errors that concern its user become one line on stderr and their ``status``.
+
+    That is 2 for what the user gave, 1 for a run or a file that failed (docs/launch.md has the
+    table); any other error prints its traceback and is 1.
 
     With several processes a failed one ends at once, so that the others and their launcher notice.
     """

@@ -10,7 +10,9 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
+from vision.config.errors import UserError
 from vision.evaluate.figures import Figure
+from vision.parallel import cluster
 from vision.parallel.mesh import batch_share, to_device
 from vision.train.objective import Batch, Variables
 
@@ -110,13 +112,18 @@ def context(
     stop: Callable[[], bool] = lambda: False,
     store: Store | None = None,
 ) -> EvalContext:
-    """The context on a mesh; before every batch it asks ``stop``, and at yes raises ``Stopped``."""
+    """The context on a mesh; before every batch it asks ``stop``, and at yes raises ``Stopped``.
+
+    Several processes meet at every batch, after it was read and before anything waits for their
+    devices, so that a record that one of them cannot read holds no other up (``together``).
+    """
 
     def batches(data: EvaluationData) -> Iterator[Mapping[str, jax.Array]]:
         part, parts = batch_share(mesh)
         loader = data.loader(process_index=part, process_count=parts)
         try:
             for batch in loader:
+                cluster.meet()
                 if stop():
                     raise Stopped
                 yield to_device(batch, mesh)
@@ -134,18 +141,32 @@ def evaluate(
     mesh: jax.sharding.Mesh,
     stop: Callable[[], bool] = lambda: False,
     store: Store | None = None,
+    prepare: Callable[[Evaluator], Evaluator] = lambda evaluator: evaluator,
 ) -> tuple[dict[str, float], dict[str, Figure]]:
     """Runs one evaluator; returns its numbers and its figures by name.
 
     ``stop`` is asked before every batch; when it says yes, ``Stopped`` is raised. ``store`` is
-    that of ``EvalContext``.
+    that of ``EvalContext``; ``prepare`` changes the evaluator, and may fail like it. With several
+    processes an error of one is raised on all of them, as a ``FailedTogetherError``: see
+    ``cluster.together``.
     """
     numbers: dict[str, float] = {}
     figures: dict[str, Figure] = {}
-    with jax.set_mesh(mesh):
-        for name, value in evaluator.run(predict, context(variables, step, mesh, stop, store)):
+
+    def run() -> None:
+        ctx = context(variables, step, mesh, stop, store)
+        for name, value in prepare(evaluator).run(predict, ctx):
             if isinstance(value, (int, float)):
                 numbers[name] = float(value)
             else:
                 figures[name] = value
+
+    with jax.set_mesh(mesh):
+        cluster.together(run, agreed=(Stopped,), text=error_text)
     return numbers, figures
+
+
+def error_text(error: Exception) -> str:
+    """The first line of what an evaluator's error says, with its kind where it is no user's."""
+    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+    return (text.splitlines() or [type(error).__name__])[0]

@@ -15,6 +15,7 @@ import os
 import socket
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, NoReturn, TypeVar
 
 import jax
@@ -28,6 +29,10 @@ _VARIABLES = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 # Waiting for another process may include its evaluation, its figures or its slow disk. A process
 # that is dead rather than slow is noticed by the heartbeat.
 _PATIENCE_S = 1800
+# A process that failed waits so long for the others: as long as they may be busy between two
+# meetings, with a batch on their devices or with what follows the last one.
+_PATIENCE_OF_FAILED_S = 300
+_LONGEST_TEXT = 1000
 # All processes have passed a barrier when they shut down: it takes milliseconds.
 _SHUTDOWN_S = 30
 
@@ -36,7 +41,32 @@ _exchanges = itertools.count()
 
 
 class ClusterError(UserError):
-    """The processes of a run cannot work together."""
+    """The processes of a run cannot work together: what was said of them is wrong."""
+
+
+class LostProcessError(ClusterError):
+    """A process did not come, or its port is not free yet; starting again may help."""
+
+    status = 1
+
+
+class FailedTogetherError(UserError):
+    """Work that all processes do together failed on some of them, and all know it.
+
+    Attributes:
+      failures: process to what it said.
+    """
+
+    status = 1
+
+    def __init__(self, failures: dict[int, str]):
+        self.failures = failures
+        texts = set(failures.values())
+        if len(failures) == jax.process_count() and len(texts) == 1:
+            text = texts.pop()
+        else:
+            text = "; ".join(f"process {i}: {failures[i]}" for i in sorted(failures))
+        super().__init__(text)
 
 
 def join(*, detect: bool = True, heartbeat_s: int = 30, connect_s: int = 300) -> None:
@@ -57,9 +87,9 @@ def join(*, detect: bool = True, heartbeat_s: int = 30, connect_s: int = 300) ->
       connect_s: seconds to wait until all processes are there.
 
     Raises:
-      ClusterError: variables incomplete or wrong, port in use, no cluster found. When others are
-        missing at the end of ``connect_s``, the program says so and ends with status 1, since a
-        restart may help.
+      ClusterError: variables incomplete or wrong, no cluster found.
+      LostProcessError: the port is in use. When others are missing at the end of
+        ``connect_s``, the program says so and ends with status 1, since a restart may help.
     """
     variables = {name: os.environ.get(name, "") for name in _VARIABLES}
     options: dict[str, Any] = {}
@@ -142,7 +172,7 @@ def _check_port(address: str) -> None:
             probe.bind((host if family == socket.AF_INET else "::", int(port)))
         except OSError as error:
             if error.errno == errno.EADDRINUSE:
-                raise ClusterError(
+                raise LostProcessError(
                     f"port {port} of JAX_COORDINATOR_ADDRESS={address} is in use: a process of an "
                     "earlier run, or another program; take another port"
                 ) from error
@@ -186,7 +216,7 @@ def barrier(name: str) -> None:
     """Waits until all processes have come here.
 
     Raises:
-      ClusterError: some process did not come within half an hour; names it.
+      LostProcessError: some process did not come within half an hour; names it.
     """
     connection = client()
     if connection is not None:
@@ -219,14 +249,68 @@ def raise_together(error: UserError | None) -> None:
       error: of this process; None for none.
 
     Raises:
-      UserError: ``error``; without one, that of the first process that has one, which is named.
+      UserError: ``error``; without one, that of the first process that has one, which is named,
+        with its exit status.
     """
-    texts = gather("" if error is None else str(error))
+    found = gather(None if error is None else (str(error), error.status))
     if error is not None:
         raise error
-    for process, text in enumerate(texts):
-        if text:
-            raise UserError(f"process {process}: {text}")
+    for process, other in enumerate(found):
+        if other is not None:
+            problem = UserError(f"process {process}: {other[0]}")
+            problem.status = other[1]
+            raise problem
+
+
+def together(
+    work: Callable[[], T],
+    *,
+    agreed: tuple[type[Exception], ...] = (),
+    text: Callable[[Exception], str] = str,
+) -> T:
+    """Calls ``work`` on all processes; what goes wrong on one of them goes wrong on all.
+
+    A process whose work fails says so in the place of its next ``agree`` or ``gather``. The others
+    learn it in theirs: inside the work, wherever they talk to each other, or at its end. A piece
+    of work that waits for devices should therefore meet before it: ``meet``.
+
+    Args:
+      work: makes the same calls of ``agree`` and ``gather`` on all processes, and no ``barrier``.
+      agreed: exceptions that all processes raise at the same place, passed on as they are.
+      text: of an exception, for the other processes.
+
+    Raises:
+      FailedTogetherError: on every process, with the same text.
+      LostProcessError: it failed here, and the others did not come within five minutes: they wait
+        inside the work for what this process should have done, and only its end frees them.
+    """
+    if client() is None:
+        return work()
+    try:
+        result = work()
+        meet()
+        return result
+    except (*agreed, FailedTogetherError):
+        raise
+    except Exception as error:
+        said = text(error)[:_LONGEST_TEXT]
+        try:
+            _exchange(None, said)
+        except (LostProcessError, jax.errors.JaxRuntimeError) as lost:
+            raise LostProcessError(
+                f"process {jax.process_index()}: {said}; the others wait for it in the middle of "
+                "that, so the run ends here; the same command goes on from its last checkpoint"
+            ) from lost
+        raise AssertionError("a failure was told and not heard") from error
+
+
+def meet() -> None:
+    """Waits until all processes are here; one that failed meanwhile makes all fail.
+
+    Raises:
+      FailedTogetherError: see ``together``.
+    """
+    _exchange(None)
 
 
 def collect(name: str, value: T) -> list[T] | None:
@@ -252,25 +336,29 @@ def collect(name: str, value: T) -> list[T] | None:
     return [json.loads(encoded) for encoded in (text, *others)]
 
 
-def _exchange(value: Any) -> list[Any]:
-    text = json.dumps(value)
+def _exchange(value: Any, failed: str | None = None) -> list[Any]:
+    """The values of all processes; raises FailedTogetherError where one gives ``failed``."""
+    text = json.dumps({"value": value} if failed is None else {"failed": failed})
     connection = client()
     if connection is None:
-        return [json.loads(text)]
+        return [json.loads(text)["value"]]
     number = next(_exchanges)
     folder = f"vision/exchange/{number}/"
     connection.key_value_set(f"{folder}{jax.process_index():06d}", text)
-    _wait(connection, f"vision/exchange/{number}")
-    values = [json.loads(encoded) for _, encoded in sorted(connection.key_value_dir_get(folder))]
-    assert len(values) == jax.process_count(), values
+    patience_s = _PATIENCE_S if failed is None else _PATIENCE_OF_FAILED_S
+    _wait(connection, f"vision/exchange/{number}", patience_s)
+    said = [json.loads(encoded) for _, encoded in sorted(connection.key_value_dir_get(folder))]
+    assert len(said) == jax.process_count(), said
     # No process reaches this barrier before it has read the values of the exchange before.
     if is_main():
         connection.key_value_delete(f"vision/exchange/{number - 1}")
-    return values
+    if failures := {i: each["failed"] for i, each in enumerate(said) if "failed" in each}:
+        raise FailedTogetherError(failures)
+    return [each["value"] for each in said]
 
 
-def _wait(connection: Any, name: str) -> None:
+def _wait(connection: Any, name: str, patience_s: int = _PATIENCE_S) -> None:
     try:
-        connection.wait_at_barrier(name, _PATIENCE_S * 1000)
+        connection.wait_at_barrier(name, patience_s * 1000)
     except jax.errors.JaxRuntimeError as error:
-        raise ClusterError(f"the processes did not meet at {name}: {error}") from error
+        raise LostProcessError(f"the processes did not meet at {name}: {error}") from error

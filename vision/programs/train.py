@@ -13,7 +13,7 @@ GKE, Open MPI or on TPU VMs; on one machine by python -m vision.programs.launch.
 
 Exit status: 0 finished, 1 failed, not saved or an evaluator failed (the run went on without it),
 2 wrong arguments or config, 143 stopped by SIGTERM and 130 by SIGINT (state saved; run the same
-command to go on).
+command to go on); docs/launch.md has the table.
 """
 
 from __future__ import annotations

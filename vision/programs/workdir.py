@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import math
 import platform
@@ -102,14 +103,16 @@ def _result(
     try:
         if isinstance(evaluator, Missing):
             raise ConfigError(evaluator.reason)
-        evaluator = match_classes(evaluator, run.data_spec.class_names, name)
+        matched = functools.partial(match_classes, trained=run.data_spec.class_names, name=name)
         numbers, drawn = evaluate(
-            evaluator, run.predict, run.variables, run.step, run.mesh, store=store
+            evaluator, run.predict, run.variables, run.step, run.mesh, store=store, prepare=matched
         )
         result = {
             "metrics": {key: x if math.isfinite(x) else None for key, x in numbers.items()},
             "figures": {key: figures.to_json(figure) for key, figure in drawn.items()},
         }
+    except cluster.ClusterError:  # the other processes are not there any more
+        raise
     except Exception as error:
         # A mistake in the data or in an evaluator: the others are still worth having.
         if not isinstance(error, UserError | ValueError):

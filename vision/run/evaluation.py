@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
 from collections.abc import Callable, Mapping
 
-import jax
-
 from vision.checkpoint.evaluations import StepEvaluation
 from vision.config.errors import UserError
 from vision.evaluate.class_names import match_classes
-from vision.evaluate.evaluator import Evaluator, Stopped, evaluate
+from vision.evaluate.evaluator import Evaluator, Stopped, error_text, evaluate
+from vision.parallel.cluster import ClusterError
 from vision.run.prepare import Prepared
 from vision.train.state import State
 
@@ -28,8 +28,8 @@ def evaluate_due(
 ) -> StepEvaluation | None:
     """Runs evaluators on a state, on its parameter average where the run keeps one.
 
-    An evaluator that raises is logged, and the others run. With several processes its error is
-    raised: the others may wait for this process in the middle of theirs.
+    An evaluator that raises is logged, and the others run. With several processes it has failed
+    on all where it raised on one, and all go on together.
 
     Args:
       evaluators: name to evaluator, in the order in which they run.
@@ -49,19 +49,20 @@ def evaluate_due(
         try:
             classes = prepared.data_spec.class_names
             metrics, _ = evaluate(
-                match_classes(evaluator, classes, name),
+                evaluator,
                 prepared.predict,
                 state.averaged,
                 step,
                 prepared.mesh,
                 stop=stop,
+                prepare=functools.partial(match_classes, trained=classes, name=name),
             )
         except Stopped:
             return None
         except Exception as error:
-            if jax.process_count() > 1:
+            if isinstance(error, ClusterError):  # the other processes are not there any more
                 raise
-            failed[name] = _text(error)
+            failed[name] = error_text(error)
             if isinstance(error, UserError):
                 log.error("evaluator %s failed at step %d: %s", name, step, failed[name])
             else:
@@ -70,8 +71,3 @@ def evaluate_due(
         report(name, metrics)
         measured |= {f"{name}/{key}": x for key, x in metrics.items() if math.isfinite(x)}
     return StepEvaluation(measured, failed)
-
-
-def _text(error: Exception) -> str:
-    text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-    return (text.splitlines() or [type(error).__name__])[0]
