@@ -309,7 +309,7 @@ def test_verify_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert first.startswith("1  ")
     assert "params.model.kernel unreadable" in first
     assert second == "2  params.model.kernel not what was saved"
-    assert main(["verify", str(tmp_path), "--step=3"]) == 1
+    assert main(["verify", str(tmp_path), "--step=3"]) == 2
     assert main(["verify"]) == 2
     assert not (tmp_path / "quarantine").exists()
 
@@ -344,7 +344,7 @@ def test_export_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         {f"params.{name}": x for name, x in flatten(state["params"]).items()}
     )
     for wrong in ("--extra_state=teacher", "--params=nothing", "--step=5", "--out=/nowhere/x"):
-        assert main(["export", str(tmp_path), f"--out={out}", wrong]) == 1
+        assert main(["export", str(tmp_path), f"--out={out}", wrong]) == 2
     assert main(["export", str(tmp_path)]) == 2
     assert [path.name for path in tmp_path.iterdir() if path.suffix == ".tmp"] == []
 
@@ -359,5 +359,5 @@ def test_list_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         "1  complete",
         "5  _CHECKPOINT_METADATA, state, manifest missing",
     ]
-    assert main(["list", str(tmp_path / "nowhere")]) == 1
+    assert main(["list", str(tmp_path / "nowhere")]) == 2
     assert main(["frobnicate"]) == 2

@@ -172,9 +172,32 @@ def test_a_changed_config_names_the_finished_stages_that_it_keeps(
         caplog.clear()
         outcome = stages.train(changed, workdir, accept_config_change=True, progress_s=math.inf)
         assert outcome.step == 10
-        assert "stage first is kept as another config made it" in caplog.text
+        assert "stage first is kept as another config made it (do.optimizer.learning_rate: " in (
+            caplog.text
+        )
         assert "stage second" not in caplog.text
     assert state_digest(workdir / "first") == before
+
+
+def test_new_names_and_new_defaults_do_not_change_a_finished_stage(tmp_path: Path):
+    do = scenario(tmp_path / "calls").stages[2].do
+    row = json.loads(json.dumps({"do": stages._written(do)}))
+    assert stages._changed(row, do) == ""
+    assert "log_every" in row["do"]
+    assert "checkpoints" not in row["do"]  # all at their defaults, and one that comes later too
+    # As an earlier version wrote it: an old path, and a parameter's old name.
+    written = json.dumps(row)
+    for now, old in (
+        ("vision.run.experiment.Experiment", "vision.core.experiment.Experiment"),
+        ("WeightedSampler", "Weighted"),
+    ):
+        assert now in written
+        written = written.replace(now, old)
+    assert stages._changed(json.loads(written), do) == ""
+    override(do, "seed", "3")
+    assert stages._changed(row, do) == 'do.seed: "absent" -> 3'
+    assert stages._changed({"config": "0123"}, do).startswith("or its constructors have new names")
+    assert stages._changed({}, do) == ""  # older still: nothing is known
 
 
 def test_metrics_of_a_run_that_was_finished_before_its_row_are_kept(

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +18,9 @@ from vision.checkpoint.reading import (
     read_verified,
     step_numbers,
 )
-from vision.config.cli import UsageError, parse, whole_number
+from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.config.errors import caused_by
+from vision.config.files import replace_file
 from vision.train.state import digest
 
 _USAGE = """
@@ -42,33 +41,28 @@ _COMMANDS = ("verify", "list", "digest", "export")
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; returns its exit status."""
-    # Orbax warns that a bare item has no metadata of its own, which is as it should be.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    """Runs one command; returns its exit status, also of what goes wrong."""
+    return run_main(_run, arguments)
+
+
+def _run(arguments: list[str]) -> int:
     names = [x for x in arguments if not x.startswith("-")]
-    try:
-        flags = parse([x for x in arguments if x.startswith("-")], _USAGE, (), **_FLAGS)
-        if len(names) != 2 or names[0] not in _COMMANDS:
-            raise UsageError(f"give one of {', '.join(_COMMANDS)} and a workdir (see --help)")
-        step = whole_number("step", flags.step) if flags.step is not False else None
-        command, workdir = names[0], Path(names[1])
-        if command in ("verify", "list"):
-            return verify(workdir, step, read=command == "verify")
-        if command == "digest":
-            loaded_step, state = load_state(workdir, step)
-            print(f"{digest(state)}  step {loaded_step}")
-            return 0
-        if not isinstance(flags.out, str):
-            raise UsageError("export needs --out=FILE.safetensors")
-        entry = flags.extra_state or None
-        export(workdir, Path(flags.out), step, pattern=flags.params or "", entry=entry)
+    flags = parse([x for x in arguments if x.startswith("-")], _USAGE, (), **_FLAGS)
+    if len(names) != 2 or names[0] not in _COMMANDS:
+        raise UsageError(f"give one of {', '.join(_COMMANDS)} and a workdir (see --help)")
+    step = whole_number("step", flags.step) if flags.step is not False else None
+    command, workdir = names[0], Path(names[1])
+    if command in ("verify", "list"):
+        return verify(workdir, step, read=command == "verify")
+    if command == "digest":
+        loaded_step, state = load_state(workdir, step)
+        print(f"{digest(state)}  step {loaded_step}")
         return 0
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except CheckpointError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not isinstance(flags.out, str):
+        raise UsageError("export needs --out=FILE.safetensors")
+    entry = flags.extra_state or None
+    export(workdir, Path(flags.out), step, pattern=flags.params or "", entry=entry)
+    return 0
 
 
 def verify(workdir: Path, step: int | None = None, *, read: bool = True) -> int:
@@ -130,12 +124,12 @@ def export(
     from safetensors.numpy import save
 
     arrays, metadata = exported(workdir, step, pattern=pattern, entry=entry)
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        temporary.write_bytes(save(arrays, metadata))
-        os.replace(temporary, out)
+        with replace_file(out) as temporary:
+            temporary.write_bytes(save(arrays, metadata))
     except OSError as error:
-        raise CheckpointError(f"{out} cannot be written: {error.strerror}") from error
+        problem = CheckpointError(f"{out} cannot be written: {error.strerror}")
+        raise caused_by(problem, error) from error
     elements, size = sum(x.size for x in arrays.values()), sum(x.nbytes for x in arrays.values())
     print(
         f"{out}: {len(arrays)} arrays, {elements:,} elements, {size:,} bytes; "

@@ -10,9 +10,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
+
+from vision.config.files import replace_file
 
 _FILE = "evaluations.json"
 log = logging.getLogger(__name__)
@@ -51,9 +52,8 @@ def write_evaluations(folder: Path, evaluations: Mapping[int, StepEvaluation]) -
     plain = {str(step): dataclasses.asdict(row) for step, row in sorted(evaluations.items())}
     body = json.dumps(plain).encode()
     path = folder / _FILE
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n")
-        os.replace(temporary, path)
+        with replace_file(path) as temporary:
+            temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + b"\n" + body + b"\n")
     except OSError as error:
         log.error("%s cannot be written: %s", path, error.strerror)

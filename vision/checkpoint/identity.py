@@ -12,10 +12,10 @@ import dataclasses
 import hashlib
 import json
 import logging
-import os
 from pathlib import Path
 
 from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, RunIdentity
+from vision.config.files import replace_file
 
 CONFIG, EARLIER_CONFIGS = "config.json", "earlier_configs.json"
 log = logging.getLogger(__name__)
@@ -62,10 +62,9 @@ def remember_earlier(workdir: Path, text: str | bytes) -> None:
     if (identity := identity_of(text)) not in rows:
         rows.append(identity)
     path = workdir / EARLIER_CONFIGS
-    temporary = path.with_name(path.name + ".tmp")
     plain = [dataclasses.asdict(row) for row in rows]
-    temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    with replace_file(path) as temporary:
+        temporary.write_text(json.dumps(plain, indent=2) + "\n", encoding="utf-8")
 
 
 def _is_json(path: Path) -> bool:

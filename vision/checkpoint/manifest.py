@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import future
 
 from vision.checkpoint.checksum import Sums, as_text, checksum, total
-from vision.config.errors import UserError
+from vision.config.errors import UserError, caused_by
 from vision.config.old_names import current_array
 from vision.parallel import cluster
 
@@ -28,7 +28,7 @@ class CheckpointError(UserError):
 
 
 class NoValidCheckpointError(CheckpointError):
-    """A reader finds a checkpoint damaged, or none that is not."""
+    """A checkpoint is damaged, or there is none that is not."""
 
     status = 1
 
@@ -39,10 +39,11 @@ class DamagedError(Exception):
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
     """The error for what the file system refuses: it proves no damage, so nothing is moved."""
-    return CheckpointError(
+    problem = CheckpointError(
         f"{error.filename or path} cannot be read ({error.strerror}): mend that and start again; "
         "nothing was moved"
     )
+    return caused_by(problem, error)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,6 +24,7 @@ from vision.checkpoint.manifest import (
     NoValidCheckpointError,
     unreadable,
 )
+from vision.checkpoint.orbax_internals import stop_leaks
 from vision.parallel.mesh import path_of
 
 Tree = Any
@@ -131,6 +132,7 @@ def read(
     """
     if not target:
         return {}
+    stop_leaks()
     stored = {name: (stored_names or {}).get(name, name) for name in target}
     arguments = {
         stored[name]: ocp.RestoreArgs(restore_type=np.ndarray)

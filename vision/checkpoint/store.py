@@ -37,7 +37,9 @@ from vision.checkpoint.manifest import (
     CheckpointManifest,
     DamagedError,
     ManifestSave,
+    NoValidCheckpointError,
 )
+from vision.checkpoint.orbax_internals import stop_leaks
 from vision.checkpoint.quarantine import Quarantine
 from vision.checkpoint.reading import (
     STATE,
@@ -110,6 +112,7 @@ class CheckpointStore:
             self._empty_trash()
             self._quarantine.set_aside_unusable()
         barrier("checkpoints: looked through")
+        stop_leaks()
         self._manager = self._open(options)
 
     def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
@@ -191,8 +194,8 @@ class CheckpointStore:
 
         Raises:
           CheckpointError: the newest checkpoint holds other arrays than ``abstract``: it belongs
-            to another config; the file system refuses to give it out; or there were checkpoints
-            and none is valid.
+            to another config; or the file system refuses to give it out.
+          NoValidCheckpointError: there were checkpoints and none is valid.
         """
         self._finish_save()
         target = flatten(abstract)
@@ -224,7 +227,7 @@ class CheckpointStore:
             barrier(f"checkpoints: {step} set aside")
             self._manager.reload()
         if lost := agree(self._quarantine.checkpoints()):
-            raise CheckpointError(
+            raise NoValidCheckpointError(
                 f"{self.folder} holds no valid checkpoint, but had some: {', '.join(lost)} in "
                 f"{self._quarantine.folder}. Put a good copy into {self.folder} to go on from it; "
                 f"to begin at step 0, delete {self._quarantine.folder} or take another --workdir"
@@ -270,10 +273,6 @@ class CheckpointStore:
         """Steps of the checkpoints that are complete or being written, oldest first."""
         self._settle()
         return sorted(self._manager.all_steps())
-
-    def wait(self) -> None:
-        """Returns when no save is under way."""
-        self._finish_save()
 
     def close(self) -> None:
         """Waits for saves under way."""

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from absl import logging
 
+from vision.config.files import replace_file
 from vision.config.ranges import Positive, checked
 from vision.data.fingerprint import fingerprint, ops_identity
 from vision.data.ops.base import Example, Op
@@ -354,9 +355,8 @@ def _write(descriptor: int, data: bytes, offset: int) -> None:
 
 def _publish(path: Path, content: dict[str, Any]) -> None:
     """Writes a file so that it is there in full or not at all."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}")
-    draft.write_text(json.dumps(content, indent=2) + "\n")
-    os.replace(draft, path)
+    with replace_file(path, unique=True) as draft:
+        draft.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def _slug(name: str) -> str:

@@ -11,10 +11,11 @@ import glob
 import os
 import posixpath
 import re
-import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import IO, Any
 
+from vision.config.files import replace_file
 from vision.config.repeated import first_repeated
 from vision.data.source import DataError
 
@@ -119,17 +120,8 @@ def write_whole(path: str, data: bytes) -> None:
     Raises:
       OSError: the folder cannot be written.
     """
-    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
-    try:
-        with open(temporary, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(temporary)
-        raise
+    with replace_file(Path(path), unique=True) as temporary:
+        temporary.write_bytes(data)
 
 
 @contextlib.contextmanager

@@ -13,13 +13,14 @@ Nothing is trained. Values of the config can be set as for train.py: --config.<k
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from vision.config.cli import UsageError, parse, run_main
+from vision.config.errors import caused_by
+from vision.config.files import replace_file
 from vision.config.hints import CONSTRUCTOR, is_spec
 from vision.config.schema import ConfigError
 from vision.config.specs import build, load, to_plain, validate
@@ -97,12 +98,12 @@ def write_dataset_report(
     parts, plain = parts_of(config)
     surveys = [survey(part, limit) for part in parts]
     text, findings = render(surveys, title=title, card=card or {}, config=plain, command=command)
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, out)
+        with replace_file(out) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise ReportError(f"{out} cannot be written: {error.strerror}") from error
+        problem = ReportError(f"{out} cannot be written: {error.strerror}")
+        raise caused_by(problem, error) from error
     return findings
 
 

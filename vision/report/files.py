@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import numpy as np
 from vision.checkpoint.identity import earlier_identities, identity_of_run
 from vision.checkpoint.manifest import CheckpointManifest, DamagedError
 from vision.checkpoint.reading import CheckpointError, folder_of, step_numbers
-from vision.config.errors import UserError
+from vision.config.errors import UserError, caused_by
+from vision.config.files import replace_file
 from vision.run.sealed import unseal
 
 CONFIG, METRICS, EVALUATION = "config.json", "metrics.jsonl", "evaluation.json"
@@ -64,12 +64,12 @@ def write_page(out: Path, text: str) -> Path:
     Raises:
       ReportError: it cannot be written there.
     """
-    temporary = out.with_name(out.name + ".tmp")
     try:
-        temporary.write_text(text, encoding="utf-8", errors="replace")
-        os.replace(temporary, out)
+        with replace_file(out) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="replace")
     except OSError as error:
-        raise ReportError(f"{out} cannot be written: {error.strerror}") from error
+        problem = ReportError(f"{out} cannot be written: {error.strerror}")
+        raise caused_by(problem, error) from error
     return out
 
 

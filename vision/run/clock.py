@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from vision.config.files import replace_file
 from vision.parallel import cluster
 from vision.run.cursor import RunCursor
 from vision.run.log import Meter
@@ -163,11 +164,9 @@ class Heartbeat:
             return
         self._last_s = time.monotonic()
         text = seal({"step": step, "activity": activity, "time": time.time()})
-        temporary = self._path.with_suffix(".tmp")
-        # On a full disk the run matters more than its sign of life.
-        with contextlib.suppress(OSError):
+        # On a full disk the run matters more than its sign of life; nor does it wait for the disk.
+        with contextlib.suppress(OSError), replace_file(self._path, sync=False) as temporary:
             temporary.write_text(text + "\n")
-            os.replace(temporary, self._path)
 
 
 def last_heartbeat(workdir: Path) -> dict[str, Any] | None:

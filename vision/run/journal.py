@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from vision.config.errors import caused_by
 from vision.run.clock import Heartbeat
 from vision.run.log import MetricLog, RowFile
 from vision.run.workdir import WorkdirError
@@ -44,7 +45,8 @@ class Journal:
             self._failed = RowFile(workdir / FAILED_EVALUATIONS, step)
             self._heartbeat = Heartbeat(workdir)
         except OSError as error:
-            raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+            problem = WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}")
+            raise caused_by(problem, error) from error
 
     def metrics(self, step: int, values: Mapping[str, float]) -> None:
         if self._main:

@@ -14,7 +14,8 @@ import ml_collections
 
 from vision.checkpoint.identity import CONFIG, remember_earlier
 from vision.config import config_files, own_modules
-from vision.config.errors import UserError
+from vision.config.errors import UserError, caused_by
+from vision.config.files import replace_file
 from vision.config.schema import ConfigError
 from vision.config.specs import (
     constructors_of,
@@ -87,15 +88,17 @@ def open_workdir(
       WorkdirError: not a writable folder, in use, or the run of another config.
     """
     lock = WorkdirLock(workdir, None)
-    problem = None
+    found = None
     if cluster.is_main():
         try:
             lock = WorkdirLock(workdir, _lock(workdir, config, accept_config_change))
         except UserError as error:
-            problem = str(error)
-    problem = cluster.agree(problem)
-    if problem is not None:
-        raise WorkdirError(problem)
+            found = str(error), error.status
+    found = cluster.agree(found)
+    if found is not None:
+        problem = WorkdirError(found[0])
+        problem.status = found[1]
+        raise problem
     return lock
 
 
@@ -104,7 +107,8 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
         workdir.mkdir(parents=True, exist_ok=True)
         lock = (workdir / _LOCK).open("w")
     except OSError as error:
-        raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+        problem = WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}")
+        raise caused_by(problem, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -138,7 +142,8 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
         try:
             remember_earlier(workdir, earlier)
         except OSError as error:
-            raise WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}") from error
+            problem = WorkdirError(f"workdir {workdir} cannot be written: {error.strerror}")
+            raise caused_by(problem, error) from error
     write_text(path, text)
     return lock
 
@@ -214,13 +219,13 @@ def _modules(workdir: Path) -> dict[str, dict[str, str]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file in one step, so that a reader never sees half of it."""
-    temporary = path.with_name(path.name + ".tmp")
+    """``replace_file`` with a text; WorkdirError where it cannot be written."""
     try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
+        with replace_file(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise WorkdirError(f"{path} cannot be written: {error.strerror}") from error
+        problem = WorkdirError(f"{path} cannot be written: {error.strerror}")
+        raise caused_by(problem, error) from error
 
 
 def _read(path: Path) -> Any:

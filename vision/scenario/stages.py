@@ -6,8 +6,8 @@ A config whose root is a ``Scenario`` says what happens one after another in one
         Scenario,
         stages=[
             spec(Stage, name="autoencoder", do=spec(Experiment, ...)),
-            spec(Stage, name="clusters", do=spec(Clusters, run="stage:autoencoder", ...)),
-            spec(Stage, name="contrast", do=spec(Experiment, ... "stage:clusters/labels.npy" ...)),
+            spec(Stage, name="clusters", do=spec(Clusters, run_of="stage:autoencoder", ...)),
+            spec(Stage, name="contrast", do=spec(..., "stage:clusters/clusters.npy", ...)),
         ],
     )
 
@@ -39,8 +39,17 @@ import jax
 import ml_collections
 
 from vision.config.hints import CONSTRUCTOR, is_spec
+from vision.config.old_names import current_parameter, current_path
 from vision.config.schema import ConfigError, locate, nearest
-from vision.config.specs import build, to_json, validate
+from vision.config.specs import (
+    build,
+    differences,
+    from_plain,
+    to_json,
+    to_plain,
+    validate,
+    without_defaults,
+)
 from vision.run import experiment
 from vision.run.experiment import Experiment
 from vision.run.log import duration
@@ -192,14 +201,14 @@ def train(
         for number, stage in enumerate(config.stages):
             title = f"stage {number + 1} of {len(config.stages)}, {stage.name}"
             folder, do = workdir / stage.name, _resolved(stage.do, workdir)
-            made_by = _digest(stage.do)
             if stage.name in rows:
                 say(f"{title}: finished before")
-                if rows[stage.name].get("config", made_by) != made_by:
+                if changed := _changed(rows[stage.name], stage.do):
                     log.warning(
-                        "stage %s is kept as another config made it: delete %s and its row in %s "
-                        "to run it, and those after it, again",
+                        "stage %s is kept as another config made it (%s): delete %s and its row "
+                        "in %s to run it, and those after it, again",
                         stage.name,
+                        changed,
                         folder,
                         workdir / CURSOR,
                     )
@@ -207,12 +216,12 @@ def train(
             say(title)
             if not _is_run(stage):
                 metrics = _compute(build(do), folder, say)
-                rows[stage.name] = {"step": 0, "metrics": metrics, "config": made_by}
+                rows[stage.name] = {"step": 0, "metrics": metrics, "do": _written(stage.do)}
             else:
                 outcome = train_run(do, folder, **options, spent_s=spent_s)
                 spent_s = 0.0
                 row: dict[str, Any] = {"step": outcome.step, "metrics": dict(outcome.metrics)}
-                row["config"] = made_by
+                row["do"] = _written(stage.do)
                 row |= {"failed": dict(outcome.failed)} if outcome.failed else {}
                 if outcome.signal is not None or not outcome.saved:
                     return _outcome({**rows, stage.name: row}, outcome.signal, outcome.saved)
@@ -250,9 +259,37 @@ def _compute(job: Job, folder: Path, say: Callable[[str], None]) -> dict[str, fl
     return metrics
 
 
-def _digest(do: Any) -> str:
-    """Of what a stage does, wherever the workdir lies: SHA-256 of its config."""
-    return hashlib.sha256(to_json(do).encode()).hexdigest()
+def _written(do: Any) -> Any:
+    """What a stage does, as JSON: without defaults, wherever the workdir lies."""
+    return to_plain(from_plain(without_defaults(do)))
+
+
+def _changed(row: Mapping[str, Any], do: Any) -> str:
+    """How a stage differs from that of a finished row; empty where it does not.
+
+    Constructors and parameters that have other names today are the same, and so is a parameter
+    that came later, at its default. Rows of earlier versions have a SHA-256 of the whole config,
+    defaults included, instead: of one that differs nobody can say how.
+    """
+    if "do" in row:
+        lines = differences(_today(row["do"]), _written(do), "do")
+        return "; ".join(lines[:4] + ["..."] * (len(lines) > 4))
+    old = hashlib.sha256(to_json(do).encode()).hexdigest()
+    if row.get("config", old) == old:
+        return ""
+    return "or its constructors have new names or parameters: its row has a checksum only"
+
+
+def _today(written: Any) -> Any:
+    """A written config in the names of today."""
+    if isinstance(written, list):
+        return [_today(item) for item in written]
+    if not isinstance(written, dict):
+        return written
+    path = current_path(str(written.get(CONSTRUCTOR, "")))
+    names = {key: current_parameter(path, key) for key in written if key != CONSTRUCTOR}
+    plain = {name: _today(written[key]) for key, name in names.items() if name is not None}
+    return {CONSTRUCTOR: path, **plain} if CONSTRUCTOR in written else plain
 
 
 def _resolved(do: Any, workdir: Path) -> Any:

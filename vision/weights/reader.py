@@ -8,7 +8,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from vision.config.files import replace_file
 from vision.config.repeated import first_repeated
 from vision.weights.mapping import WeightsError
 from vision.weights.stored import Stored, Weights
@@ -282,13 +282,12 @@ def write_safetensors(
     from safetensors.numpy import save_file
 
     path = Path(path)
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(
-            {name: np.asarray(array, order="C") for name, array in tensors.items()},
-            temporary,
-            dict(metadata) if metadata else None,
-        )
-        os.replace(temporary, path)
+        with replace_file(path) as temporary:
+            save_file(
+                {name: np.asarray(array, order="C") for name, array in tensors.items()},
+                temporary,
+                dict(metadata) if metadata else None,
+            )
     except OSError as error:
         raise WeightsError(f"{path} cannot be written: {error}") from error

@@ -15,10 +15,12 @@ import importlib
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from vision.config.files import replace_file
 from vision.data import files
 from vision.data.cells import from_json
 from vision.data.fingerprint import content
@@ -188,7 +190,7 @@ def convert(source: Source, folder: str, *, shards: int = 1) -> None:
     keys: list[str] = []
     for name, end in zip(names, ends, strict=True):
         path = os.path.join(folder, name)
-        with _writer(f"{path}.tmp") as write:
+        with replace_file(Path(path)) as temporary, _writer(str(temporary)) as write:
             for index in range(len(keys), end):
                 key = source.key(index)
                 try:
@@ -197,7 +199,6 @@ def convert(source: Source, folder: str, *, shards: int = 1) -> None:
                     message = str(error) if key in str(error) else f"{key}: {error}"
                     raise DataError(f"{message}. Leave it out (Subset), or mend it") from error
                 keys.append(key)
-        os.replace(f"{path}.tmp", path)
     lines = "".join(f"{json.dumps(key)}\n" for key in keys)
     files.write_whole(os.path.join(folder, KEYS), lines.encode())
     info = dataclasses.asdict(source.info)

@@ -6,8 +6,6 @@ import dataclasses
 import hashlib
 import inspect
 import json
-import os
-import tempfile
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -20,6 +18,7 @@ from absl import logging
 
 from vision.checkpoint.checksum import checksum, total
 from vision.checkpoint.reading import flatten
+from vision.config.files import replace_file
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import locate
 from vision.data.fingerprint import fingerprint, ops_identity
@@ -202,23 +201,12 @@ def _save(folder: Path, arrays: Rows, absent: set[str]) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, x in arrays.items():
-            replace(_file(folder, name), lambda file, x=x: np.save(file, x, allow_pickle=False))
-        text = json.dumps(sorted(absent)).encode()
-        replace(folder / "absent.json", lambda file: file.write(text))
+            with replace_file(_file(folder, name), unique=True) as part, part.open("wb") as file:
+                np.save(file, x, allow_pickle=False)
+        with replace_file(folder / "absent.json", unique=True) as part:
+            part.write_text(json.dumps(sorted(absent)), encoding="utf-8")
     except OSError as error:
         raise WorkdirError(
             f"features cannot be stored in {folder}: {error.strerror}; free some space, or leave "
             "--features out"
         ) from error
-
-
-def replace(path: Path, write: Callable[[Any], Any]) -> None:
-    """Writes a file atomically: no reader sees a part of it, also after a kill."""
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".new-", delete=False) as file:
-        try:
-            write(file)
-            file.flush()
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise

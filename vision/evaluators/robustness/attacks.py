@@ -20,8 +20,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 from vision.blocks.attack import Attack, AttackState, LogitsFn, ended, init, run, updates
 from vision.blocks.attack_rules import cross_entropy
 from vision.checkpoint.reading import flatten
+from vision.config.files import replace_file
 from vision.evaluate.evaluator import Predict
-from vision.evaluators.features.store import replace
 from vision.evaluators.image_text.embeddings import Rows
 from vision.parallel import cluster
 from vision.run.workdir import WorkdirError
@@ -271,7 +271,8 @@ class Kept:
             return
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            replace(path, lambda file: np.savez(file, **arrays))  # pyright: ignore[reportArgumentType]
+            with replace_file(path, unique=True) as part, part.open("wb") as file:
+                np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
         except OSError as error:
             raise WorkdirError(
                 f"attacks cannot be stored in {self.folder}: {error.strerror}; free some space, or "
