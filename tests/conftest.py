@@ -5,17 +5,14 @@ XLA_FLAGS and VISION_TEST_ISA of the caller count too: see ``tests/fast_compilat
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fast_compilation import with_devices
-
-if TYPE_CHECKING:
-    pass
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = with_devices(8)
@@ -24,6 +21,14 @@ os.environ.setdefault(
 )
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+def pytest_collection_finish() -> None:
+    """Tracing makes millions of small objects that live; looking for garbage among them after
+    every seven hundred took a tenth of the tests' time."""
+    gc.collect()
+    gc.freeze()  # what was imported stays
+    gc.set_threshold(20_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,21 +53,26 @@ def test_rare_words_and_pairs_of_words():
 def test_the_loss_is_two_smoothed_cross_entropies():
     scores = np.random.default_rng(0).uniform(-1, 1, (4, 4))
     criterion = Softmax(Scale(1.0, 100.0, form="temperature"), 0.1, (1.0, 1.0))
-    params = {name: jnp.float32(x) for name, x in criterion.parameters().items()}
-    eye = jnp.eye(4)
-    pairs = Pairs(jnp.asarray(scores), jnp.asarray(scores), eye, jnp.ones((4, 4), bool))
+    params = {name: np.float32(x) for name, x in criterion.parameters().items()}
+
+    @jax.jit
+    def loss(params: Any, scores: jax.Array) -> jax.Array:
+        pairs = Pairs(scores, scores, jnp.eye(4), jnp.ones((4, 4), bool))
+        return contrast(criterion, params, pairs).loss
+
     target = 0.9 * np.eye(4) + 0.1 / 4
     total = 0.0
     for s in (scores, scores.T):
         total -= np.mean((target * (s - np.log(np.exp(s).sum(1, keepdims=True)))).sum(1))
-    assert float(contrast(criterion, params, pairs).loss) == pytest.approx(total, rel=1e-5)
+    assert float(loss(params, scores)) == pytest.approx(total, rel=1e-5)
 
 
 def test_an_update_is_as_long_as_the_parameter():
-    params = {"a": jnp.array([3.0, 4.0]), "b": jnp.array([[0.1], [-0.2]])}
+    params = {"a": np.array([3, 4], np.float32), "b": np.array([[0.1], [-0.2]], np.float32)}
     gradient = jax.tree.map(lambda x: 1e3 * x + 1, params)
     method = lamb()
-    updates, _ = method.update(gradient, method.init(params), params)
+    update = jax.jit(lambda gradient, params: method.update(gradient, method.init(params), params))
+    updates, _ = update(gradient, params)
     for name, x in params.items():
         length = np.linalg.norm(np.asarray(updates[name]))  # pyright: ignore
         np.testing.assert_allclose(length, np.linalg.norm(x), rtol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
@@ -10,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import softmax
 
 from papers.cil_survey.config import LEARNERS, SMALL_FLOATS, Name, small
 from papers.cil_survey.method import Incremental, aligned
+from tests.tiny import drawn
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.data.sources.splits import OfClasses
@@ -22,30 +25,43 @@ from vision.models.plain_conv import PlainConv
 from vision.objectives.classify import Classify
 from vision.probes.herding import herd
 from vision.scenario import stages
-from vision.train.objective import Context
+from vision.train.objective import Context, Objective, Variables
 from vision.train.tower import count_params
 
 TASKS = ((3, 1), (0, 2))
 TOWER = PlainConv(width=4, depth=1, num_classes=5)
-IMAGE = jax.random.uniform(jax.random.key(0), (4, 4, 4, 1))
-LABEL = jnp.array([3, 1, 2, 0])
-BATCH = {"image": IMAGE, "label": LABEL, "_mask": jnp.ones(4, bool)}
+IMAGE = np.random.default_rng(0).random((4, 4, 4, 1)).astype(np.float32)
+LABEL = np.array([3, 1, 2, 0], np.int32)
+BATCH: Any = {"image": IMAGE, "label": LABEL, "_mask": np.ones(4, bool)}
 
 
-CTX = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+def loss(objective: Objective, variables: Variables) -> Any:
+    def of(variables: Variables) -> Any:
+        ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+        return objective.loss(variables, BATCH, ctx)
+
+    return jax.device_get(jax.jit(of)(variables))
+
+
+def predict(objective: Objective, variables: Variables) -> Any:
+    ctx = Context.evaluation()
+    return jax.device_get(jax.jit(lambda v: objective.predict(v, BATCH, ctx))(variables))
+
+
+def first_batch(objective: Incremental, variables: Variables) -> Variables:
+    return jax.jit(objective.init_from_batch)(variables, BATCH, jax.random.key(3))
 
 
 def begun(**options: Any) -> tuple[Incremental, Any]:
     objective = Incremental(TOWER, TASKS, **options)
-    variables = objective.init(jax.random.key(1), BATCH)
-    return objective, objective.init_from_batch(variables, BATCH, jax.random.key(3))
+    return objective, first_batch(objective, drawn(objective.init, BATCH))
 
 
 def test_one_task_of_all_classes_is_classification():
     all_at_once = Incremental(TOWER, ((0, 1, 2, 3, 4),))
-    variables = all_at_once.init(jax.random.key(1), BATCH)
-    ours, aux = all_at_once.loss(variables, BATCH, CTX)
-    plain, expected = Classify(TOWER).loss(variables, BATCH, CTX)
+    variables = drawn(all_at_once.init, BATCH)
+    ours, aux = loss(all_at_once, variables)
+    plain, expected = loss(Classify(TOWER), variables)
     assert float(ours) == pytest.approx(float(plain), rel=1e-6)
     assert aux.metrics == expected.metrics
 
@@ -65,7 +81,7 @@ def test_an_image_without_a_label_counts_in_no_term():
 
 def test_classes_to_come_have_no_share():
     objective, variables = begun(stage=0)
-    predictions = objective.predict(variables, BATCH, CTX)
+    predictions = predict(objective, variables)
     probabilities = np.exp(predictions["log_probabilities"])
     np.testing.assert_allclose(probabilities[:, [1, 3]].sum(1), 1, rtol=1e-6)
     assert (probabilities[:, [0, 2, 4]] == 0).all()
@@ -75,28 +91,30 @@ def test_a_student_that_is_its_teacher_has_the_teachers_entropy_to_pay():
     """And no gradient from it; ``shared`` weights both by the share of the classes."""
     plain, variables = begun(stage=1)
     assert not variables.extra_state
-    alone, _ = plain.loss(variables, BATCH, CTX)
+    alone, _ = loss(plain, variables)
+    logits = predict(Classify(TOWER), variables)["logits"][:, (3, 1)]
+    softened = softmax(logits / 2, -1)
+    entropy = float(-np.mean(np.sum(softened * np.log(softened), -1)))
     for distil, own, kept in (("added", 1.0, 1.0), ("shared", 0.5, 0.5)):
         objective, with_teacher = begun(stage=1, distil=distil)
-        logits = Classify(TOWER).predict(variables, BATCH, CTX)["logits"][:, (3, 1)]
-        softened = jax.nn.softmax(logits / 2)
-        entropy = float(-jnp.mean(jnp.sum(softened * jnp.log(softened), -1)))
-        loss, _ = objective.loss(with_teacher, BATCH, CTX)
-        assert float(loss) == pytest.approx(own * float(alone) + kept * entropy, rel=1e-5)
+        value, _ = loss(objective, with_teacher)
+        assert float(value) == pytest.approx(own * float(alone) + kept * entropy, rel=1e-5)
         teacher = with_teacher.extra_state["teacher"]["params"]
-        assert jax.tree.all(jax.tree.map(jnp.array_equal, teacher, with_teacher.params["model"]))
+        jax.tree.map(np.testing.assert_array_equal, teacher, with_teacher.params["model"])
     _, variables = begun(stage=0, distil="added")
     assert not variables.extra_state
 
 
 def test_aligned_rows_are_as_long_as_the_old_ones():
-    params = {"head": {"kernel": jnp.arange(1.0, 16).reshape(3, 5), "bias": jnp.ones(5)}}
-    after = aligned(params, (0, 1), (2, 4))["head"]
+    kernel = np.arange(1, 16, dtype=np.float32).reshape(3, 5)
+    params = {"head": {"kernel": kernel, "bias": np.ones(5, np.float32)}}
+    align = jax.jit(aligned, static_argnums=(1, 2))
+    after = jax.device_get(align(params, (0, 1), (2, 4))["head"])
     lengths = np.linalg.norm(after["kernel"], axis=0)
     assert lengths[[2, 4]].mean() == pytest.approx(lengths[[0, 1]].mean(), rel=1e-6)
     assert (after["kernel"][:, [0, 1, 3]] == params["head"]["kernel"][:, [0, 1, 3]]).all()
     assert (after["bias"] == 1).all()
-    again = aligned({"head": after}, (0, 1), (2, 4))["head"]["kernel"]
+    again = align({"head": after}, (0, 1), (2, 4))["head"]["kernel"]
     np.testing.assert_allclose(again, after["kernel"], rtol=1e-6)
     assert aligned(params, (), (2, 4)) is params
 
@@ -106,11 +124,11 @@ def test_the_next_stage_begins_with_what_the_last_one_answered_with():
     tasks = ((3,), (1,), (0,))
     make = {"align": True, "distil": "added"}
     second, third = (Incremental(TOWER, tasks, stage=n, **make) for n in (1, 2))
-    variables = second.init(jax.random.key(1), BATCH)
-    after = third.init_from_batch(third.init(jax.random.key(1), BATCH), BATCH, jax.random.key(0))
-    answered = aligned(variables.params["model"], (3,), (1,))
+    variables = drawn(second.init, BATCH)
+    after = first_batch(third, drawn(third.init, BATCH).merge(params=variables.params))
+    answered = jax.jit(aligned, static_argnums=(1, 2))(variables.params["model"], (3,), (1,))
     for place in (after.params["model"], after.extra_state["teacher"]["params"]):
-        assert jax.tree.all(jax.tree.map(jnp.array_equal, place, answered))
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-6), place, answered)
 
 
 def test_a_stage_refuses_tasks_that_share_a_class():

@@ -41,24 +41,34 @@ def digits(count: int, seed: int) -> EvalData:
 
 
 def test_pooling_is_the_mean_of_boxes():
-    x = jnp.asarray(RNG.normal(size=(2, 4, 6, 3)), jnp.float32)
-    found = np.asarray(pooled(x, 2)).reshape(2, 2, 2, 3)
+    x = RNG.normal(size=(2, 4, 6, 3)).astype(np.float32)
+    every = jax.jit(lambda x: [pooled(x, size) for size in (2, 1, 8, 4)])
+    two, one, eight, four = map(np.asarray, every(x))
+    found = two.reshape(2, 2, 2, 3)
     np.testing.assert_allclose(found[0, 1, 0], x[0, 2:, :3].mean((0, 1)), atol=1e-6)
-    np.testing.assert_allclose(pooled(x, 1), x.mean((1, 2)), atol=1e-6)
-    np.testing.assert_array_equal(pooled(x, 8), x.reshape(2, -1))
-    assert pooled(x, 4).shape == (2, 4 * 4 * 3)
+    np.testing.assert_allclose(one, x.mean((1, 2)), atol=1e-6)
+    np.testing.assert_array_equal(eight, x.reshape(2, -1))
+    assert four.shape == (2, 4 * 4 * 3)
 
 
 def test_the_noise_is_the_records_own():
-    image = jnp.asarray(RNG.normal(size=(3, 4, 4, 1)), jnp.float32)
-    index = jnp.array([5, 1, 8])
-    found = features(predict, NOTHING, {"image": image, "_index": index}, DIFFUSION, 40, pool=4)
-    noise = row_noise(jax.random.key(0), index, (4, 4, 1))
-    seen = DIFFUSION.noised(image, jnp.int32(40), noise).reshape(3, -1)
+    image = RNG.normal(size=(3, 4, 4, 1)).astype(np.float32)
+    index = np.array([5, 1, 8], np.int32)
+
+    @jax.jit
+    def of(batch: Any) -> Any:
+        return features(predict, NOTHING, batch, DIFFUSION, 40, pool=4)
+
+    @jax.jit
+    def noised(image: jax.Array, index: jax.Array) -> jax.Array:
+        noise = row_noise(jax.random.key(0), index, (4, 4, 1))
+        return DIFFUSION.noised(image, jnp.int32(40), noise).reshape(3, -1)
+
+    found, seen = jax.device_get((of({"image": image, "_index": index}), noised(image, index)))
     np.testing.assert_allclose(found["block00"], seen, atol=1e-6)
     assert set(found) == {"block00", "block01"}
     alone = {"image": image[1:2], "_index": index[1:2]}
-    other = features(predict, NOTHING, alone, DIFFUSION, 40, pool=4)
+    other = of(alone)
     np.testing.assert_allclose(other["block00"], found["block00"][1:2], atol=1e-6)
 
 

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 
 from papers.fgsm_cw_distill.method import DefensiveDistillation, TeacherFrom
-from vision.models.vit import ViT
+from tests.patch_tower import PatchTower
+from tests.tiny import drawn
 from vision.objectives.classify import Classify
 from vision.train.objective import Context, Variables
 from vision.weights.mapping import WeightsError
 from vision.weights.reader import write_safetensors
 
-SIZES: Any = {"depth": 1, "heads": 2, "patch": 2, "pool": "mean"}
-TOWER = ViT(width=8, num_classes=4, **SIZES)
+TOWER = PatchTower(width=8, num_classes=4)
 RNG = np.random.default_rng(0)
 BATCH = {
-    "image": jnp.asarray(RNG.normal(size=(6, 4, 4, 1)), jnp.float32),
-    "label": jnp.asarray([0, 1, 2, 3, -1, 2]),
-    "_mask": jnp.asarray([True] * 5 + [False]),
+    "image": RNG.normal(size=(6, 4, 8, 1)).astype(np.float32),
+    "label": np.asarray([0, 1, 2, 3, -1, 2], np.int32),
+    "_mask": np.asarray([True] * 5 + [False]),
 }
 
 
@@ -33,15 +33,16 @@ def value(objective: Any, of: Variables) -> tuple[float, Any]:
     def loss(params: Any) -> Any:
         return objective.loss(of.merge(params=params), BATCH, ctx)[0]
 
-    found, slope = jax.jit(jax.value_and_grad(loss))(of.params)
+    found, slope = jax.device_get(jax.jit(jax.value_and_grad(loss))(of.params))
     return float(found), slope
 
 
 def begun(objective: Any, seed: int) -> Variables:
-    """Fresh variables, the head's too, which would start at zero."""
-    found = jax.jit(lambda: objective.init(jax.random.key(seed), BATCH))()
-    head = found.params["model"]["head"]
-    head["kernel"] = jnp.asarray(RNG.normal(size=head["kernel"].shape), jnp.float32)
+    """Random variables; those of a teacher as ``init`` leaves them."""
+    found = drawn(objective.init, BATCH, seed)
+    if objective.distil:
+        init = jax.jit(lambda: objective.init(jax.random.key(seed), BATCH).params["teacher"])
+        found = found.merge(params={"teacher": init()})
     return found
 
 
@@ -55,14 +56,14 @@ def test_at_temperature_one_labels_give_cross_entropy():
     params["head"] = jax.tree.map(lambda x: 8 * x, params["head"])
     scaled = Variables({"model": params}, start.model_state, {})
     assert value(hot, scaled)[0] == pytest.approx(value(cold, start)[0], rel=1e-5)
-    ctx = Context(jnp.zeros([], jnp.int32), 1, train=False)
-    predictions = hot.predict(scaled, BATCH, ctx)
+    ctx = Context.evaluation()
+    predictions = jax.jit(lambda batch: hot.predict(scaled, batch, ctx))(BATCH)
     assert np.allclose(predictions["tempered_logits"] * 8, predictions["logits"])
 
 
 def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
     # Another, wider tower, whose head takes its classes from the model.
-    wider = ViT(width=16, **SIZES)
+    wider = PatchTower(width=16)
     distil = DefensiveDistillation(TOWER, temperature=5.0, distil=True, teacher=wider)
     start = begun(distil, 1)
     assert np.isnan(value(distil, start)[0])  # nobody has filled it
@@ -97,7 +98,7 @@ def test_the_teacher_is_read_and_does_not_learn(tmp_path: Path):
     )
     least, still = value(same, copied)
     assert least < loss
-    assert max(float(jnp.abs(x).max()) for x in jax.tree.leaves(still["model"])) < 1e-6
+    assert max(np.abs(x).max() for x in jax.tree.leaves(still["model"])) < 1e-6
     with pytest.raises(WeightsError, match="the objective has none"):
         source.load(TOWER, {**fresh, "objective": {}})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from papers.g_simclr.method import OnePerCluster, deal, same_class_rate
+from tests.tiny import drawn
 from vision.data.pipeline import TrainData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
@@ -103,7 +105,7 @@ def test_a_computed_column_is_read_and_checked(tmp_path: Path):
 def test_k_means_goes_where_scikit_learn_goes():
     """From the same centres; and its own seeds lead to as good a clustering."""
     cluster: Any = pytest.importorskip("sklearn.cluster")
-    x = Digits(split="all").column("image")[:400].reshape(400, -1) / np.float32(16)
+    x = Digits(split="all").column("image")[:200].reshape(200, -1) / np.float32(16)
     start = np.asarray(seeds(jnp.asarray(x), 10, jax.random.key(0)))
     ours = lloyd(jnp.asarray(x), jnp.asarray(start))
     theirs = cluster.KMeans(10, init=start, n_init=1, algorithm="lloyd", tol=0, max_iter=100).fit(x)
@@ -111,10 +113,10 @@ def test_k_means_goes_where_scikit_learn_goes():
     np.testing.assert_allclose(ours.centres, theirs.cluster_centers_, rtol=1e-5, atol=1e-4)
     assert float(ours.inertia) == pytest.approx(theirs.inertia_, rel=1e-5)
     best = kmeans(jnp.asarray(x), 10, jax.random.key(1))
-    many = cluster.KMeans(10, n_init=10, random_state=0).fit(x)
+    many = cluster.KMeans(10, n_init=3, random_state=0).fit(x)
     assert float(best.inertia) < 1.05 * many.inertia_
-    with pytest.raises(ValueError, match="clusters=401"):
-        kmeans(jnp.asarray(x), 401, jax.random.key(0))
+    with pytest.raises(ValueError, match="clusters=201"):
+        kmeans(jnp.asarray(x), 201, jax.random.key(0))
 
 
 def test_k_means_of_few_points():
@@ -127,7 +129,8 @@ def test_k_means_of_few_points():
 def test_nt_xent_is_cross_entropy_over_the_other_views():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(3, 2, 4)).astype(np.float32)
-    losses, right = nt_xent(jnp.asarray(x), jnp.ones(3, bool), 0.5)
+    of = jax.jit(functools.partial(nt_xent, temperature=0.5))
+    losses, right = of(x, np.ones(3, bool))
     z = x / np.linalg.norm(x, axis=-1, keepdims=True)
     flat = z.reshape(6, 4)  # i * 2 + v
     expected = np.zeros((3, 2))
@@ -138,24 +141,31 @@ def test_nt_xent_is_cross_entropy_over_the_other_views():
             expected[i, v] = np.log(np.exp(others).sum()) - s[2 * i + 1 - v]
     np.testing.assert_allclose(losses, expected.mean(1), rtol=1e-5)
     assert ((np.asarray(right) >= 0) & (np.asarray(right) <= 1)).all()
-    masked, _ = nt_xent(jnp.asarray(x), jnp.array([True, True, False]), 0.5)
-    two, _ = nt_xent(jnp.asarray(x[:2]), jnp.ones(2, bool), 0.5)
-    np.testing.assert_allclose(masked[:2], two, rtol=1e-5)
+    masked, _ = of(x, np.array([True, True, False]))
+    two, _ = of(x[:2], np.ones(2, bool))
+    np.testing.assert_allclose(np.asarray(masked)[:2], two, rtol=1e-5)
 
 
 def test_views_of_a_batch_meet_in_the_objective():
     objective = TwoViews(PlainConv(width=4, depth=1), projection=(6, 3))
-    image = jax.random.uniform(jax.random.key(0), (4, 2, 4, 4, 1))
-    batch = {"image": image, "_mask": jnp.ones(4, bool)}
-    variables = objective.init(jax.random.key(1), batch)
-    ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
-    loss, aux = objective.loss(variables, batch, ctx)
+    image = np.random.default_rng(0).random((4, 2, 4, 4, 1)).astype(np.float32)
+    batch = {"image": image, "_mask": np.ones(4, bool)}
+    variables = drawn(objective.init, batch)
+
+    @jax.jit
+    def loss_of(batch: Any) -> Any:
+        ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+        return objective.loss(variables, batch, ctx)
+
+    loss, aux = loss_of(batch)
     same = {**batch, "image": image[:, :1].repeat(2, 1)}
-    easier, found = objective.loss(variables, same, ctx)
+    easier, found = loss_of(same)
     assert float(easier) < float(loss)
     assert float(found.metrics["top1"]) == 1
     assert set(aux.metrics) == {"top1"}
-    predictions = objective.predict(variables, {**batch, "image": image[:, 0]}, ctx)
+    ctx = Context.evaluation()
+    single = {**batch, "image": image[:, 0]}
+    predictions = jax.eval_shape(lambda batch: objective.predict(variables, batch, ctx), single)
     assert {name: x.shape for name, x in predictions.items()} == {
         "embedding": (4, 16),
         "projector/block00": (4, 6),
@@ -165,17 +175,21 @@ def test_views_of_a_batch_meet_in_the_objective():
 
 def test_an_autoencoder_gives_the_image_back_at_its_size():
     tower = ConvAutoencoder(widths=(4, 6))
-    image = jax.random.uniform(jax.random.key(0), (2, 8, 12, 3))
-    params, state = initialise(tower, jax.random.key(1), image)
-    embedding, out, _ = forward(tower, params, state, image, train=False)
+    image = np.random.default_rng(0).random((2, 8, 12, 3)).astype(np.float32)
+    init = functools.partial(initialise, tower)
+    params, state = drawn(init, image)
+    with pytest.raises(ValueError, match="multiples of 4"):
+        drawn(init, image[:, :6])
+    objective = Reconstruct(tower, noise=0.5)
+
+    @jax.jit
+    def both(batch: Any) -> Any:
+        variables = Variables({"model": params}, {"model": state}, {})
+        loss, _ = objective.loss(variables, batch, Context.evaluation())
+        return loss, *forward(tower, params, state, batch["image"], train=False)[:2]
+
+    loss, embedding, out = jax.device_get(both({"image": image, "_mask": np.array([True, False])}))
     assert embedding.shape == (2, 2 * 3 * 6)
     assert out["reconstruction"].shape == image.shape
-    with pytest.raises(ValueError, match="multiples of 4"):
-        initialise(tower, jax.random.key(1), image[:, :6])
-    objective = Reconstruct(tower, noise=0.5)
-    batch = {"image": image, "_mask": jnp.array([True, False])}
-    ctx = Context(jnp.int32(0), 1, train=False)
-    variables = Variables({"model": params}, {"model": state}, {})
-    loss, _ = objective.loss(variables, batch, ctx)
-    expected = float(jnp.mean((out["reconstruction"][0] - image[0]) ** 2))
+    expected = float(np.mean((out["reconstruction"][0] - image[0]) ** 2))
     assert float(loss) == pytest.approx(expected, rel=1e-5)

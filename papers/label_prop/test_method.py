@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -32,7 +33,7 @@ def predict(_: Any, batch: Mapping[str, Any], tap: Any = None) -> dict[str, Any]
 
 def clips(motion: str) -> EvalData:
     source = Clips(
-        num_examples=3, num_frames=5, image_size=24, motions=(motion,), num_objects=(1, 1),
+        num_examples=3, num_frames=5, image_size=16, motions=(motion,), num_objects=(1, 1),
         sizes=("large",), variants=("solid",), textures=("plain",), backgrounds=("paper",),
     )  # fmt: skip
     return EvalData(source, batch_size=2, threads=0)
@@ -62,11 +63,12 @@ def test_colours_follow_what_moves_and_places_do_not():
 
 
 def test_parts():
-    maps = [jnp.asarray(np.random.default_rng(i).normal(size=(2, 3, 3, 4))) for i in (0, 1)]
-    joined = np.asarray(fused(maps, (1.0, 3.0)))
+    maps = [np.random.default_rng(i).normal(size=(2, 3, 3, 4)) for i in (0, 1)]
+    joined = np.asarray(jax.jit(lambda maps: fused(maps, (1.0, 3.0)))(maps))
     np.testing.assert_allclose((joined**2).sum(-1), 4, rtol=1e-5)
-    points = jnp.asarray([[1.25, 3.0], [0.0, 0.0]])
-    np.testing.assert_allclose(peaks(heat_maps(points, (5, 6))[None])[0], points, atol=0.15)
+    points = np.asarray([[1.25, 3.0], [0.0, 0.0]], np.float32)
+    again = jax.jit(lambda points: peaks(heat_maps(points, (5, 6))[None])[0])(points)
+    np.testing.assert_allclose(again, points, atol=0.15)
 
 
 def test_what_is_missing_is_said():

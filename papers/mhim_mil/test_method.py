@@ -7,13 +7,13 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from papers.mhim_mil.attention_mil import AttentionMIL
 from papers.mhim_mil.bags import Bags
 from papers.mhim_mil.method import MhimMil
+from tests.tiny import drawn
 from vision.data.sources.digits import Digits
 from vision.objectives.classify import Classify
 from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
@@ -40,25 +40,31 @@ def step(objective: Any, method: Any = adamw) -> Step:
     return Step(objective, optimizer, TrainLength(8, 4, total_steps=4))
 
 
-def test_attention_sums_to_one_over_what_is_there_and_follows_it():
-    image = jnp.asarray(batch()["image"])
-    params = jax.jit(Classify(MODEL).init)(jax.random.key(0), batch()).params["model"]
-    mask = np.arange(N) % 3 != 0
-    there = jnp.broadcast_to(mask, (4, N))
+def begun(made: Step) -> Any:
+    return jax.jit(made.init_state)(drawn(made.objective.init, batch()))
 
-    def seen(image: jax.Array, mask: jax.Array | None) -> Any:
+
+def test_attention_sums_to_one_over_what_is_there_and_follows_it():
+    image = batch()["image"]
+    params = drawn(Classify(MODEL).init, batch()).params["model"]
+    mask = np.arange(N) % 3 != 0
+    there = np.broadcast_to(mask, (4, N))
+
+    @jax.jit
+    def of(image: jax.Array, mask: jax.Array | None) -> Any:
         return forward(MODEL, params, {}, image, train=False, mask=mask)[1]
 
-    some, every = jax.jit(seen)(image, there), jax.jit(seen)(image, None)
-    alone = jax.jit(seen)(image[:, mask], None)
+    def seen(image: np.ndarray, mask: np.ndarray | None) -> Any:
+        return jax.device_get(of(image, mask))
+
+    some, every = seen(image, there), seen(image, None)
+    alone = seen(image[:, mask], None)
     assert not np.any(some["attention"][:, ~mask])
     np.testing.assert_allclose(every["attention"].sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(some["attention"][:, mask], alone["attention"], atol=1e-6)
     np.testing.assert_allclose(some["logits"], alone["logits"], atol=1e-6)
     order = np.random.default_rng(1).permutation(N)
-    np.testing.assert_allclose(
-        jax.jit(seen)(image[:, order], None)["logits"], every["logits"], atol=1e-6
-    )
+    np.testing.assert_allclose(seen(image[:, order], None)["logits"], every["logits"], atol=1e-6)
 
 
 def test_with_nothing_hidden_it_is_the_plain_network():
@@ -68,7 +74,7 @@ def test_with_nothing_hidden_it_is_the_plain_network():
     rounding where the gradient is zero, as that of a bias in front of a softmax.
     """
     made, classifier = step(MhimMil(MODEL, **PLAIN), sgd), step(Classify(MODEL), sgd)
-    state = made.init(batch())
+    state = begun(made)
     other = dataclasses.replace(state, extra_state={})
     ours, theirs = jax.jit(made.update), jax.jit(classifier.update)
     for _ in range(2):
@@ -81,49 +87,57 @@ def test_with_nothing_hidden_it_is_the_plain_network():
 
 
 def test_as_many_are_hidden_as_it_says_by_the_teachers_attention():
-    attention = jnp.asarray(np.random.default_rng(2).dirichlet(np.ones(N), 4), jnp.float32)
-    there = jnp.ones((4, N), bool).at[3, 12:].set(False)
+    attention = np.random.default_rng(2).dirichlet(np.ones(N), 4).astype(np.float32)
+    there = np.ones((4, N), bool)
+    there[3, 12:] = False
     rank = np.argsort(np.argsort(np.where(there, -attention, np.inf), 1), 1)
     key = jax.random.key(0)
 
-    def hidden(**ratios: float) -> np.ndarray:
-        made = MhimMil(MODEL, **{**PLAIN, **ratios})
-        return np.asarray(jax.jit(made.hidden)(attention, there, made.high, key))
+    @jax.jit
+    def hidden(attention: jax.Array, there: jax.Array) -> list[jax.Array]:
+        ratios: list[dict[str, Any]] = [
+            {},
+            {"high": 0.1, "high_share": 1.0},
+            {"high": 0.1, "high_share": 0.5},
+            {"low": 0.25},
+            {"random": 0.5},
+            {"high": 0.1, "high_share": 1.0, "random": 0.5},
+            {"random": 1.0},
+        ]
+        every = [MhimMil(MODEL, **{**PLAIN, **each}) for each in ratios]
+        return [made.hidden(attention, there, made.high, key) for made in every]
 
-    assert not hidden().any()
-    top = hidden(high=0.1, high_share=1.0)
+    none, top, half, low, chance, both, most = map(np.asarray, hidden(attention, there))
+    assert not none.any()
     np.testing.assert_array_equal(top, (rank < 2) & there)
-    half = hidden(high=0.1, high_share=0.5)
     np.testing.assert_array_equal(half.sum(1), [2, 2, 2, 2])  # of ceil(12 x 0.2) = 3 the half
     assert np.all(rank[half] < 4)
-    low = hidden(low=0.25)
     np.testing.assert_array_equal(low, (rank >= np.array([15, 15, 15, 9])[:, None]) & there)
-    chance = hidden(random=0.5)
     np.testing.assert_array_equal(chance.sum(1), [10, 10, 10, 6])
     assert 0 < (chance & top).sum() < top.sum()
-    both = hidden(high=0.1, high_share=1.0, random=0.5)
     np.testing.assert_array_equal(both, top | chance)
-    assert not hidden(random=1.0)[3, 12:].any()
+    assert not most[3, 12:].any()
 
 
 def test_the_student_takes_one_layer_and_the_teacher_follows_slowly():
-    made = step(MhimMil(MODEL, momentum=0.75, random=0.9))
-    begun = jax.jit(made.init_from_batch)(made.init(batch()), batch())
-    given = made.init(batch()).params["model"]
-    jax.tree.map(np.testing.assert_array_equal, begun.extra_state["teacher"], given)
-    student = begun.params["model"]
+    made = step(MhimMil(MODEL, momentum=0.75, **{**PLAIN, "random": 0.9}))
+    fresh = begun(made)
+    given = fresh.params["model"]
+    start = jax.jit(made.init_from_batch)(fresh, batch())
+    jax.tree.map(np.testing.assert_array_equal, start.extra_state["teacher"], given)
+    student = start.params["model"]
     np.testing.assert_array_equal(student["fc"]["kernel"], given["fc"]["kernel"])
     assert not np.allclose(student["head"]["kernel"], given["head"]["kernel"])
-    after, metrics = jax.jit(made.update)(begun, batch())
+    after, metrics = jax.device_get(jax.jit(made.update)(start, batch()))
     assert float(metrics["shown"]) == pytest.approx(0.1, abs=0.01)
     jax.tree.map(
         lambda old, new, now: np.testing.assert_allclose(now, 0.75 * old + 0.25 * new, atol=1e-6),
-        given,
+        jax.device_get(given),
         after.params["model"],
         after.extra_state["teacher"],
     )
     same = step(MhimMil(MODEL, fresh=False))
-    again = jax.jit(same.init_from_batch)(made.init(batch()), batch())
+    again = jax.jit(same.init_from_batch)(fresh, batch())
     jax.tree.map(np.testing.assert_array_equal, again.params["model"], given)
 
 

@@ -13,6 +13,7 @@ import pytest
 from papers.mofi.cosine_softmax import cosine_softmax
 from papers.mofi.entities import Gazetteer, Link, depicted, frequent, linked
 from papers.mofi.method import EntityTasks
+from tests.tiny import drawn
 from vision.blocks.similarity import unit
 from vision.train.objective import Context
 
@@ -21,19 +22,23 @@ LABELS = np.array([3, 0, 3, 7, -1, 11], np.int32)
 TEXTS = ("a red star on a star", "The Red Star, a blue star!", "nothing")
 
 
-def vectors() -> tuple[jax.Array, jax.Array]:
-    keys = jax.random.split(jax.random.key(0))
-    return unit(jax.random.normal(keys[0], (ROWS, WIDTH))), jax.random.normal(
-        keys[1], (CLASSES, WIDTH)
-    )
+def vectors() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    x, classes = (rng.normal(size=(rows, WIDTH)).astype(np.float32) for rows in (ROWS, CLASSES))
+    return x / np.linalg.norm(x, axis=1, keepdims=True), classes
 
 
-def loss(sample: np.ndarray, classes: jax.Array | None = None, margin: float = 0.1) -> jax.Array:
-    features, own = vectors()
-    classes = own if classes is None else classes
+@jax.jit
+def loss_and_slope(sample: np.ndarray) -> Any:
+    """The second with respect to the vectors of the classes."""
+    features, own = map(jnp.asarray, vectors())
     label = jnp.asarray(LABELS)
-    given = features, classes, label, label >= 0, jnp.asarray(sample), jnp.float32(8)
-    return jax.jit(cosine_softmax)(*given, margin)[0]
+
+    def loss(classes: jax.Array) -> jax.Array:
+        given = features, classes, label, label >= 0, jnp.asarray(sample), jnp.float32(8)
+        return cosine_softmax(*given, 0.1)[0]
+
+    return jax.value_and_grad(loss)(own)
 
 
 def by_hand(competing: list[int], margin: float = 0.1) -> float:
@@ -53,14 +58,14 @@ def test_sampled_with_all_classes_is_the_full_softmax():
     full = by_hand(list(range(CLASSES)))
     shuffled = np.random.default_rng(0).permutation(CLASSES)
     for sample in (np.arange(CLASSES), shuffled):
-        np.testing.assert_allclose(loss(sample), full, rtol=1e-5)
+        np.testing.assert_allclose(loss_and_slope(sample)[0], full, rtol=1e-5)
 
 
 def test_only_the_classes_of_the_batch_and_of_the_sample_compete():
     sample = np.array([7, 5, 5])
     competing = [0, 3, 5, 7, 11]
-    np.testing.assert_allclose(loss(sample), by_hand(competing), rtol=1e-5)
-    gradient = jax.grad(lambda classes: loss(sample, classes))(vectors()[1])
+    loss, gradient = loss_and_slope(sample)
+    np.testing.assert_allclose(loss, by_hand(competing), rtol=1e-5)
     moved = np.flatnonzero(np.abs(np.asarray(gradient)).sum(1)).tolist()
     assert moved == competing
 
@@ -99,20 +104,24 @@ class Tiny(nn.Module):
 def test_the_tasks_add_up_and_the_batch_may_have_rows_without_an_entity():
     rng = np.random.default_rng(0)
     batch = {
-        "image": jnp.asarray(rng.normal(size=(ROWS, 7)), jnp.float32),
-        "text": jnp.asarray(rng.integers(1, 16, (ROWS, 3)), jnp.int32),
-        "label": jnp.asarray(LABELS),
-        "_mask": jnp.arange(ROWS) != 1,
+        "image": rng.normal(size=(ROWS, 7)).astype(np.float32),
+        "text": rng.integers(1, 16, (ROWS, 3)).astype(np.int32),
+        "label": LABELS,
+        "_mask": np.arange(ROWS) != 1,
     }
     found = {}
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 0.5)):
         objective = EntityTasks(Tiny(), CLASSES, 4, *weights, sampled=3)
-        variables = objective.init(jax.random.key(0), batch)
-        ctx = Context(jnp.int32(0), 10, True, jax.random.key(3))
-        value, aux = jax.jit(lambda v, o=objective, c=ctx: o.loss(v, batch, c))(variables)
+        variables = drawn(objective.init, batch)  # the same for all weights
+
+        @jax.jit
+        def both(batch: Any, o: EntityTasks = objective, v: Any = variables) -> Any:
+            ctx = Context(jnp.int32(0), 10, True, jax.random.key(3))
+            return o.loss(v, batch, ctx), o.predict(v, {"image": batch["image"]}, ctx)
+
+        (value, aux), predicted = both(batch)
         found[weights] = float(value)
         assert ("entity_loss" in aux.metrics) == (weights[0] > 0)
-        predicted = objective.predict(variables, {"image": batch["image"]}, ctx)
         main = "entity/embedding" if weights[0] else "image/embedding"
         np.testing.assert_array_equal(predicted["embedding"], predicted[main])
     assert found[2.0, 0.5] == pytest.approx(2 * found[1.0, 0.0] + 0.5 * found[0.0, 1.0], rel=1e-5)

@@ -21,10 +21,10 @@ from tests.models.tower_cases import (
 )
 from vision.train.tower import Tap, count_params, forward
 
-SMALL = PlainMamba(
-    width=8, depth=2, patch=2, stem="patches", states=3, kernel=3, num_classes=5, drop_path=0.1
-)
-SHAPE = (2, 6, 8, 1)
+SIZES: dict[str, Any] = {"width": 8, "depth": 2, "patch": 2, "states": 3, "kernel": 3}
+# Steps one by one are compiled sooner; all at once, they give the same.
+SMALL = PlainMamba(**SIZES, stem="patches", num_classes=5, drop_path=0.1, sequential=True)
+SHAPE = (2, 4, 6, 1)
 
 
 def loop(u: Any, delta: Any, a: Any, b: Any, c: Any, skip: Any) -> np.ndarray:
@@ -38,7 +38,7 @@ def loop(u: Any, delta: Any, a: Any, b: Any, c: Any, skip: Any) -> np.ndarray:
 
 def test_all_steps_at_once_are_the_steps_one_by_one_with_their_gradients():
     rng = np.random.default_rng(0)
-    length, channels, states = 37, 5, 3
+    length, channels, states = 13, 5, 3
     given = (
         rng.normal(size=(2, length, channels)),
         np.exp(rng.normal(size=(2, length, channels)) - 1),
@@ -64,12 +64,12 @@ def test_all_steps_at_once_are_the_steps_one_by_one_with_their_gradients():
 
         return run(False), run(True)
 
-    found = both(*(np.asarray(x, np.float32) for x in given))
+    found = jax.device_get(both(*(np.asarray(x, np.float32) for x in given)))
     for (_, y), _ in found:
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
     (_, gradients), (_, one_by_one) = found
     for mine, wanted in zip(gradients, one_by_one, strict=True):
-        scale = float(jnp.abs(wanted).max())
+        scale = float(np.abs(wanted).max())
         assert scale > 0.1
         np.testing.assert_allclose(mine / scale, wanted / scale, rtol=0, atol=1e-5)
 
@@ -98,7 +98,8 @@ def test_rasters_jump_at_the_ends_of_lines():
 
 @pytest.mark.parametrize(("variant", "millions"), [("L1", 7.3), ("L2", 25.7), ("L3", 50.5)])
 def test_variants_have_the_parameters_of_the_paper(variant: str, millions: float):
-    params, state = abstract_variables(PlainMamba(variant=variant), (1, 224, 224, 3))
+    model = PlainMamba(variant=variant, sequential=True)  # pyright: ignore[reportArgumentType]
+    params, state = abstract_variables(model, (1, 224, 224, 3))
     # Counted without the head, as the paper's.
     assert count_params(params) / 1e6 == pytest.approx(millions, abs=0.07)
     assert "stem_norm0" in state["batch_stats"]
@@ -117,15 +118,17 @@ def test_sites_and_taps_of_a_scanned_tower(variables: Any):
     out = run(SMALL, variables, image())
     shapes = {name: x.shape for name, x in out.items()}
     assert shapes == {
-        **dict.fromkeys(("stem", "block00", "block01", "tokens"), (2, 12, 8)),
-        "map": (2, 3, 4, 8),
+        **dict.fromkeys(("stem", "block00", "block01", "tokens"), (2, 6, 8)),
+        "map": (2, 2, 3, 8),
         "pooled": (2, 8),
         "embedding": (2, 8),
         "logits": (2, 5),
     }
-    assert_same(run(SMALL, variables, image(), tap=Tap(identity)), out, atol=5e-6)
+    at_once = SMALL.clone(sequential=False)
+    assert_same(run(at_once, variables, image(), tap=Tap(identity)), out, atol=5e-6)
     cut = run(SMALL, variables, image(), tap=Tap(lambda _, x: 0 * x, sites="block01"))
-    assert float(jnp.abs(cut["block01"]).max()) == 0
+    cut = jax.device_get(cut)
+    assert np.abs(cut["block01"]).max() == 0
     np.testing.assert_array_equal(cut["logits"][0], cut["logits"][1])
 
 
@@ -141,9 +144,9 @@ def test_every_parameter_has_a_gradient_and_a_cell_hears_of_all(variables: Any):
 
         return jax.grad(loss, (0, 1))(params, x)
 
-    of_params, of_image = gradients(image())
+    of_params, of_image = jax.device_get(gradients(image()))
     for path, leaf in jax.tree_util.tree_leaves_with_path(of_params):
-        assert float(jnp.abs(leaf).max()) > 0, path
+        assert np.abs(leaf).max() > 0, path
     assert np.all(np.asarray(of_image) != 0)
 
 

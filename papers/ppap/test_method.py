@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from papers.ppap import sampled
 from papers.ppap.method import NoiseExperts, non_kernels, replaced
 from papers.ppap.sampled import Sampled
+from tests.tiny import drawn, untrained
 from vision.blocks.adapters import Lora
 from vision.blocks.diffusion import Diffusion
 from vision.config.specs import spec
@@ -41,18 +42,20 @@ RNG = np.random.default_rng(0)
 
 def batch() -> dict[str, Any]:
     image = RNG.normal(size=(6, 4, 4, 1)).astype(np.float32)
-    return {"image": jnp.asarray(image), "_mask": jnp.array([True] * 5 + [False])}
+    return {"image": image, "_mask": np.array([True] * 5 + [False])}
 
 
 @pytest.fixture(scope="module")
 def begun() -> Any:
     """Variables whose classifier is no fresh one."""
-    variables = jax.jit(PPAP.init)(jax.random.key(0), batch())
-    model = jax.tree.map(
-        lambda x: x + 0.3 * RNG.normal(size=x.shape).astype(np.float32), variables.params["model"]
-    )
-    given = variables.merge(params={"model": model})
-    return PPAP.init_from_batch(given, batch(), jax.random.key(1))
+    variables = drawn(PPAP.init, batch())
+    experts = variables.params["experts"]
+    adapters = {
+        name: {**each, "lora_b": jax.tree.map(np.zeros_like, each["lora_b"])}
+        for name, each in experts["adapters"].items()
+    }
+    variables = variables.merge(params={"experts": {**experts, "adapters": adapters}})
+    return jax.jit(PPAP.init_from_batch)(variables, batch(), jax.random.key(1))
 
 
 @functools.cache
@@ -61,8 +64,13 @@ def context() -> Context:
 
 
 @jax.jit
-def loss(params: Any, data: Any) -> Any:
-    return PPAP.loss(Variables(params, {"model": {}}, {}), data, context())[0]
+def learned(params: Any, data: Any) -> Any:
+    """Loss and gradient."""
+
+    def loss(params: Any) -> Any:
+        return PPAP.loss(Variables(params, {"model": {}}, {}), data, context())[0]
+
+    return jax.value_and_grad(loss)(params)
 
 
 def test_every_expert_is_the_classifier_at_the_start(begun: Any):
@@ -72,11 +80,13 @@ def test_every_expert_is_the_classifier_at_the_start(begun: Any):
     def said(model: Any) -> jax.Array:
         return Classify(NET).predict(begun.merge(params={"model": model}), data, ctx)["logits"]
 
-    teacher = said(begun.params["model"])
+    teacher = np.asarray(said(begun.params["model"]))
     assert np.std(teacher) > 0.1
+    begun = jax.device_get(begun)
+    weights_of = jax.jit(PPAP.weights)
     for n in range(3):
         learned = jax.tree.map(lambda x, n=n: x[n], begun.params["experts"])
-        weights = PPAP.weights(begun.params, learned)
+        weights = weights_of(begun.params, learned)
         jax.tree.map(np.testing.assert_array_equal, weights, begun.params["model"])
         np.testing.assert_array_equal(said(weights), teacher)
 
@@ -84,42 +94,43 @@ def test_every_expert_is_the_classifier_at_the_start(begun: Any):
 def test_the_step_decides_which_expert_answers(begun: Any):
     data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
     own = begun.params["experts"]["own"]
-    own = {**own, "head": {"bias": jnp.arange(9.0).reshape(3, 3)}}
+    own = {**own, "head": {"bias": jnp.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))}}
     changed = begun.merge(params={"experts": {**begun.params["experts"], "own": own}})
 
     @jax.jit
-    def logits(time: jax.Array) -> jax.Array:
+    def of(time: jax.Array) -> jax.Array:
         return PPAP.predict(changed, {**data, "time": time}, ctx)["logits"]
 
-    first = logits(jnp.int32(0))
+    def logits(time: int) -> np.ndarray:
+        return np.asarray(of(np.int32(time)))
+
+    first = logits(0)
     for time, expert in ((33, 0), (34, 1), (66, 1), (67, 2), (99, 2)):
-        np.testing.assert_allclose(logits(jnp.int32(time)) - first, 3.0 * expert, atol=1e-5)
+        np.testing.assert_allclose(logits(time) - first, 3.0 * expert, atol=1e-5)
     with pytest.raises(ValueError, match="one step at a time"):
         PPAP.predict(changed, {**data, "time": jnp.zeros(6, jnp.int32)}, ctx)
 
 
 def test_only_experts_learn_and_masked_rows_teach_nothing(begun: Any):
     data = batch()
-    slopes = jax.grad(loss)(begun.params, data)
+    value, slopes = jax.device_get(learned(begun.params, data))
     assert not any(np.any(x) for x in jax.tree.leaves(slopes["model"]))
     for n in range(3):
         added = jax.tree.map(lambda x, n=n: x[n], slopes["experts"]["adapters"])
         assert np.any(added["conv0"]["lora_b"])
         assert not np.any(added["conv0"]["lora_a"])  # B is zero
         assert np.any(slopes["experts"]["own"]["head"]["bias"][n])
-    other = {**data, "image": data["image"].at[5].set(3.0)}
-    np.testing.assert_allclose(loss(begun.params, data), loss(begun.params, other), rtol=1e-6)
-    assert loss(begun.params, data) > 0
+    data["image"][5] = 3.0
+    np.testing.assert_allclose(value, learned(begun.params, data)[0], rtol=1e-6)
+    assert value > 0
     with pytest.raises(ValueError, match="batch_size=5"):
         PPAP.loss(begun, {k: x[:5] for k, x in data.items()}, context())
 
 
 def test_each_expert_sees_noise_of_its_range_only():
     edges = [-(-n * NOISE.steps // 3) for n in range(4)]
-    ranges = [np.arange(low, high) for low, high in itertools.pairwise(edges)]
-    for n, times in enumerate(ranges):
-        assert set(np.asarray(PPAP.range_of(jnp.asarray(times))).tolist()) == {n}
-    assert np.concatenate(ranges).tolist() == list(range(100))
+    found = np.asarray(jax.jit(PPAP.range_of)(np.arange(100))).tolist()
+    assert found == [n for n in range(3) for _ in range(edges[n], edges[n + 1])]
 
 
 def test_norms_and_biases_are_apart_from_kernels():
@@ -208,8 +219,35 @@ def gone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, floa
     return workdir, dict(stages.train(config, workdir, progress_s=math.inf).metrics)
 
 
-def test_a_scale_of_zero_gives_the_free_images_bit_for_bit(gone: tuple[Path, dict[str, float]]):
-    workdir, metrics = gone
+def test_a_scale_of_zero_gives_the_free_images_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    batch = {"image": np.zeros((8, 8, 8, 1), np.float32)}
+    classifier = Classify(PlainConv(width=4, depth=1, num_classes=10))
+    runs = {"classifier": untrained(classifier, batch)}
+    runs["diffusion"] = untrained(Denoise(Line(), NOISE), batch)
+    monkeypatch.setattr(sampled, "load_run", lambda folder: runs[str(folder)])
+    made: Any = {"run_of": "diffusion", "count": 12, "diffusion": NOISE, "steps": 3}
+    led: Any = {**made, "guide": "classifier", "judge": "classifier"}
+    jobs = {
+        "free": Sampled(**made, batch_size=8),
+        "led": Sampled(**led, batch_size=8, scale=50.0),
+        "not_led": Sampled(**led, batch_size=8, scale=0.0),
+    }
+    metrics = {}
+    for name, job in jobs.items():
+        (tmp_path / name).mkdir()
+        found = job.run(tmp_path / name)
+        metrics |= {f"{name}/{key}": value for key, value in found.items()}
+    assert_free_and_led(tmp_path, metrics)
+
+
+@pytest.mark.slow
+def test_trained_runs_lead_as_a_scenario(gone: tuple[Path, dict[str, float]]):
+    assert_free_and_led(*gone)
+
+
+def assert_free_and_led(workdir: Path, metrics: dict[str, float]) -> None:
     free, led, not_led = (
         dict(np.load(workdir / name / "images.npz")) for name in ("free", "led", "not_led")
     )

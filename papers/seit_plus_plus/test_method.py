@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from papers.seit_plus_plus import tokenize_images
 from papers.seit_plus_plus.codes import FromCodes, bits_of, pack_ids, read_codebook, unpack_ids
 from papers.seit_plus_plus.color_adapt import ColorAdapt, color_adapt
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
 from papers.seit_plus_plus.method import MaskedTokens
 from papers.seit_plus_plus.tokenize_images import Tokenised
+from tests.tiny import drawn, untrained
 from vision.config.specs import spec
 from vision.data import ops
 from vision.data.batch_ops import BatchValueRange
@@ -28,7 +31,7 @@ from vision.models.vit import ViT
 from vision.models.vq import VqAutoencoder
 from vision.objectives.quantise import Quantise
 from vision.run.experiment import Experiment
-from vision.run.restore import load_run
+from vision.run.restore import Run, load_run
 from vision.scenario import stages
 from vision.scenario.features import features_of
 from vision.scenario.stages import Scenario, Stage
@@ -37,6 +40,7 @@ from vision.train.optim import Optimizer, ParameterRule, adamw
 
 RNG = np.random.default_rng(0)
 BOOK = RNG.normal(size=(11, 4)).astype(np.float32)
+DATA = EvalData(Digits("test"), 120, ops=(ops.ValueRange(low=-1, high=1),), threads=0)
 
 
 @pytest.mark.parametrize("codes", [2, 16, 64, 391, 65_000])
@@ -69,19 +73,23 @@ def test_what_cannot_be_stored_or_read_is_named(tmp_path: Path):
 
 
 def test_colours_of_its_own_leave_every_bit_and_another_ones_are_taken_over():
-    x = jnp.asarray(RNG.normal(size=(3, 4, 4, 2)), jnp.float32)
-    np.testing.assert_array_equal(color_adapt(x, x), x)
+    x = RNG.normal(size=(3, 4, 4, 2)).astype(np.float32)
+    adapt = jax.jit(color_adapt)
+    np.testing.assert_array_equal(adapt(x, x), x)
     other = 3 * x[::-1] + 1
-    found = color_adapt(x, other)
+    found = np.asarray(adapt(x, other))
     np.testing.assert_allclose(found.mean((1, 2)), other.mean((1, 2)), atol=1e-5)
     np.testing.assert_allclose(found.std((1, 2)), other.std((1, 2)), rtol=1e-4)
-    mask = jnp.array([True, True, False])
-    batch, key = {"image": x, "_mask": mask}, jax.random.key(0)
-    every = ColorAdapt(1.0)(batch, key)["image"]
-    np.testing.assert_allclose(every[1], color_adapt(x[1:2], x[:1])[0], atol=1e-5)
+    batch, key = {"image": x, "_mask": np.array([True, True, False])}, jax.random.key(0)
+
+    def adapted(probability: float) -> np.ndarray:
+        return np.asarray(jax.jit(ColorAdapt(probability).__call__)(batch, key)["image"])
+
+    every = adapted(1.0)
+    np.testing.assert_allclose(every[1], np.asarray(adapt(x, np.roll(x, 1, 0)))[1], atol=1e-5)
     for row in (0, 2):  # what stands before the first is masked, and so is the last
         np.testing.assert_array_equal(every[row], x[row])
-    np.testing.assert_array_equal(ColorAdapt(0.0)(batch, key)["image"], x)
+    np.testing.assert_array_equal(adapted(0.0), x)
 
 
 def objective(codebook: str) -> MaskedTokens:
@@ -98,15 +106,9 @@ def mtm(tmp_path_factory: pytest.TempPathFactory) -> Any:
     path = tmp_path_factory.mktemp("book") / "codebook.npy"
     np.save(path, BOOK)
     ids = RNG.integers(0, 11, (4, 6, 6))
-    batch = {"ids": jnp.asarray(ids), "image": jnp.asarray(BOOK[ids])}
-    batch["_mask"] = jnp.array([True, True, True, False])
+    batch = {"ids": ids, "image": BOOK[ids], "_mask": np.array([True, True, True, False])}
     learn = objective(str(path))
-    shapes = jax.eval_shape(learn.init, jax.random.key(0), batch)
-    return (
-        learn,
-        jax.tree.map(lambda x: jnp.asarray(RNG.normal(0, 0.4, x.shape), x.dtype), shapes),
-        batch,
-    )
+    return learn, drawn(learn.init, batch), batch
 
 
 def context(key: jax.Array) -> Context:
@@ -115,35 +117,43 @@ def context(key: jax.Array) -> Context:
 
 def test_what_is_masked_is_not_seen_and_the_loss_is_of_masked_places(mtm: Any):
     learn, variables, batch = mtm
-    ctx = context(jax.random.key(3))
-    k_order, k_share = ctx.rng("order"), ctx.rng("share")
-    order = jnp.argsort(jax.random.uniform(k_order, (4, 9)))
-    masked = jnp.argsort(order) < learn.count(k_share, 9)
 
     @jax.jit
-    def both(batch: Any) -> Any:
+    def of(variables: Any, batch: Any) -> Any:
+        ctx = context(jax.random.key(3))
+        order = jnp.argsort(jax.random.uniform(ctx.rng("order"), (4, 9)))
+        masked = jnp.argsort(order) < learn.count(ctx.rng("share"), 9)
         logits = learn.id_logits(variables, batch["image"], order, masked, ctx)[0]
-        return logits, learn.loss(variables, batch, ctx)
+        return jax.nn.log_softmax(logits), masked, learn.loss(variables, batch, ctx)
 
-    logits, (value, aux) = both(batch)
+    def both(batch: Any) -> Any:
+        return jax.device_get(of(variables, batch))
+
+    logits, masked, (value, aux) = both(batch)
     assert logits.shape == (4, 9, 4, 11)
     hidden = np.repeat(np.repeat(masked.reshape(4, 3, 3), 2, 1), 2, 2)[..., None]
-    noise = jnp.asarray(RNG.normal(size=batch["image"].shape), jnp.float32)
+    noise = RNG.normal(size=batch["image"].shape).astype(np.float32)
     other = both({**batch, "image": batch["image"] + noise * hidden})
     np.testing.assert_allclose(other[0], logits, atol=1e-5)
     other = both({**batch, "image": batch["image"] + noise * ~hidden})
     assert np.abs(other[0] - logits).max() > 1e-2
 
-    truth = np.asarray(folded(batch["ids"][..., None], 2)).reshape(4, 9, 4, 1)
-    nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(logits)), truth, -1)
-    picked = nll[..., 0].mean(-1)[np.asarray(masked & batch["_mask"][:, None])]
+    fold = jax.jit(folded, static_argnums=1)
+    truth = np.asarray(fold(batch["ids"][..., None], 2)).reshape(4, 9, 4, 1)
+    nll = -np.take_along_axis(logits, truth, -1)
+    picked = nll[..., 0].mean(-1)[masked & batch["_mask"][:, None]]
     np.testing.assert_allclose(value, picked.mean(), rtol=1e-4)
     np.testing.assert_allclose(aux.metrics["masked_share"], masked.mean(), rtol=1e-6)
 
 
 def test_four_tenths_of_the_places_at_least_are_masked():
     learn = objective("unread")
-    counts = jax.vmap(lambda key: learn.count(key, 100))(jax.random.split(jax.random.key(0), 500))
+
+    @jax.jit
+    def of(key: jax.Array) -> jax.Array:
+        return jax.vmap(lambda key: learn.count(key, 100))(jax.random.split(key, 500))
+
+    counts = np.asarray(of(jax.random.key(0)))
     assert counts.min() >= 40
     assert counts.max() <= 100
     # Of a normal of mean 45 and deviation 25, cut off to 40..100.
@@ -151,9 +161,9 @@ def test_four_tenths_of_the_places_at_least_are_masked():
     assert learn.hidden(100) == 40
 
 
-@pytest.fixture(scope="module")
-def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, float], EvalData]:
-    workdir = tmp_path_factory.mktemp("seit") / "w"
+def tokenised(tmp_path: Path) -> tuple[Path, dict[str, float]]:
+    """A workdir of a trained tokenizer and of its tokens, and the metrics of both."""
+    workdir = tmp_path / "w"
     read: Any = {
         "source": spec(Digits, split="test"),
         "batch_size": 120,
@@ -188,17 +198,34 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, fl
         ],
     )
     stages.check(config)
-    metrics = dict(stages.train(config, workdir, progress_s=math.inf).metrics)
-    data = EvalData(Digits("test"), 120, ops=(ops.ValueRange(low=-1, high=1),), threads=0)
-    return workdir, metrics, data
+    return workdir, dict(stages.train(config, workdir, progress_s=math.inf).metrics)
 
 
-def test_tokens_are_encoded_stored_and_loaded_bit_for_bit(stored: Any):
-    workdir, metrics, data = stored
-    run = load_run(workdir / "tokenizer")
-    rows = features_of(run, data, ("ids", "codes", "latent"), ("label",))
-    op = FromCodes(str(workdir / "tokens" / "codebook.npy"), 4, 4)
-    source = Npz(str(workdir / "tokens" / "tokens.npz"))
+def test_tokens_are_encoded_stored_and_loaded_bit_for_bit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tower = VqAutoencoder(patch=2, width=8, codes=12, code_dim=4)
+    run = untrained(Quantise(tower), {"image": np.zeros((1, 8, 8, 1), np.float32)})
+    monkeypatch.setattr(tokenize_images, "load_run", lambda folder: run)
+    metrics = Tokenised("tokenizer", DATA).run(tmp_path)
+    assert_stored(run, tmp_path, metrics)
+
+
+@pytest.mark.slow
+def test_a_trained_tokenizer_gives_the_image_back(tmp_path: Path):
+    workdir, metrics = tokenised(tmp_path)
+    found = {name.removeprefix("tokens/"): value for name, value in metrics.items()}
+    assert_stored(load_run(workdir / "tokenizer"), workdir / "tokens", found)
+    images = [batch["image"] for batch in DATA.loader(process_index=0, process_count=1)]
+    assert metrics["tokens/error"] < 0.9 * np.var(np.stack(images))
+
+
+def assert_stored(run: Run, folder: Path, metrics: Mapping[str, float]) -> None:
+    data = DATA
+    asked = ("ids", "codes", "latent", "reconstruction")
+    rows = features_of(run, data, asked, ("label",))
+    op = FromCodes(str(folder / "codebook.npy"), 4, 4)
+    source = Npz(str(folder / "tokens.npz"))
     assert len(source) == len(rows["ids"])
     read = [op(source[i], RNG) for i in range(len(source))]
     np.testing.assert_array_equal([each["ids"] for each in read], rows["ids"])
@@ -206,23 +233,18 @@ def test_tokens_are_encoded_stored_and_loaded_bit_for_bit(stored: Any):
     image = np.stack([each["image"] for each in read])
     np.testing.assert_allclose(image, rows["codes"], atol=1e-6)
     # 16 ids of 4 bits and a label of a byte, where pixels are 64 bytes.
-    size = (workdir / "tokens" / "tokens.npz").stat().st_size
-    assert metrics["tokens/bytes"] == size / len(source)
-    np.testing.assert_allclose(metrics["tokens/share"], size / len(source) / 64)
+    size = (folder / "tokens.npz").stat().st_size
+    assert metrics["bytes"] == size / len(source)
+    np.testing.assert_allclose(metrics["share"], size / len(source) / 64)
     assert 9 * len(source) < size < 9 * len(source) + 1000
-    assert 1 < metrics["tokens/entries"] <= 12
+    assert 1 < metrics["entries"] <= 12
     # The nearest entry, and what decoding ids alone gives.
     book = read_codebook(op.codebook)
     distances = np.linalg.norm(rows["latent"][..., None, :] - book, axis=-1)
     np.testing.assert_array_equal(distances.argmin(-1), rows["ids"])
-    whole = features_of(run, data, ("reconstruction",))["reconstruction"]
+    whole = rows["reconstruction"]
     decode: Any = run.experiment.model
     params = {"params": run.variables.params["model"]}
     ids = jnp.asarray(rows["ids"], jnp.int32)
     alone = jax.jit(lambda ids: decode.apply(params, ids, channels=1)[1]["reconstruction"])(ids)
     np.testing.assert_allclose(alone, whole, atol=1e-4)
-    assert metrics["tokens/error"] < 0.9 * np.var(np.stack([b["image"] for b in batches(data)]))
-
-
-def batches(data: EvalData) -> list[dict[str, np.ndarray]]:
-    return list(data.loader(process_index=0, process_count=1))

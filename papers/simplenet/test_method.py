@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from papers.simplenet.config import SLIM
 from papers.simplenet.method import LAYERS, SimpleNet, early_pooling
+from tests.tiny import drawn
 from vision.train.tower import count_params
 
 TINY = SimpleNet(layers=((4, 3), (6, 3), (8, 1)), pools=(2,), num_classes=5)
@@ -16,13 +18,14 @@ IMAGES = np.random.default_rng(0).normal(size=(3, 8, 8, 2)).astype(np.float32)
 
 
 def parameters(model: SimpleNet, shape: tuple[int, ...]) -> int:
-    made = jax.eval_shape(model.init, jax.random.key(0), jnp.zeros((1, *shape)))
+    image = jax.ShapeDtypeStruct((1, *shape), np.float32)
+    made: Any = jax.eval_shape(lambda image: model.init(jax.random.key(0), image), image)
     return count_params(made["params"])
 
 
 @pytest.fixture(scope="module")
 def variables():
-    return jax.jit(TINY.init)(jax.random.key(1), IMAGES)
+    return drawn(TINY.init, IMAGES)
 
 
 @pytest.mark.parametrize(("variant", "published"), [("5m", 5.48e6), ("310k", 310e3)])
@@ -46,27 +49,24 @@ def test_the_layers_follow_the_authors_rules():
 
 
 def test_maps_are_halved_where_the_config_says_so(variables):
-    _, out = jax.jit(TINY.apply)(variables, IMAGES)
+    _, out = jax.device_get(jax.jit(TINY.apply)(variables, IMAGES))
     shapes = [out[f"block{i:02d}"].shape for i in range(3)]
     assert shapes == [(3, 8, 8, 4), (3, 8, 8, 6), (3, 4, 4, 8)]
     np.testing.assert_array_equal(out["pooled"], out["map"].max((1, 2)))
     with pytest.raises(ValueError, match="cannot be halved 4 times: give fewer pools"):
-        SimpleNet().init(jax.random.key(0), IMAGES)
+        drawn(SimpleNet().init, IMAGES)
 
 
 def test_dropout_is_drawn_in_training_only(variables):
-    first, second = (np.asarray(TINY.apply(variables, IMAGES)[0]) for _ in range(2))
+
+    @jax.jit
+    def embeddings(seed: jax.Array) -> Any:
+        """In evaluation and in training."""
+        rngs = {"dropout": jax.random.key(seed)}
+        still = TINY.apply(variables, IMAGES, rngs=rngs)[0]
+        given: Any = {"train": True, "rngs": rngs, "mutable": ["batch_stats"]}
+        return still, TINY.apply(variables, IMAGES, **given)[0][0]
+
+    (first, dropped), (second, again) = (jax.device_get(embeddings(seed)) for seed in (0, 1))
     np.testing.assert_array_equal(first, second)
-    dropped = [
-        np.asarray(
-            TINY.apply(
-                variables,
-                IMAGES,
-                train=True,
-                rngs={"dropout": jax.random.key(seed)},
-                mutable=["batch_stats"],
-            )[0][0]
-        )
-        for seed in range(2)
-    ]
-    assert np.any(dropped[0] != dropped[1])
+    assert np.any(dropped != again)

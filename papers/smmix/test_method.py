@@ -13,6 +13,7 @@ import pytest
 from papers.smmix.method import SMMix
 from papers.smmix.regions import paste, regions
 from tests.patch_tower import PatchTower
+from tests.tiny import drawn
 from vision.objectives.classify import Classify, cross_entropy
 from vision.train.accumulate import loss_and_gradient
 from vision.train.objective import Context
@@ -45,7 +46,16 @@ def answer(params: Any, image: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def variables() -> Any:
-    return jax.jit(smmix().init)(jax.random.key(0), batch())
+    return drawn(smmix().init, batch())
+
+
+@jax.jit
+def learned(variables: Any, batch: Any, step: jax.Array) -> Any:
+    """Loss, whether it pasted, and whether its gradient moves the second head, half the time."""
+    objective = smmix(probability=0.5)
+    given = (variables.params, variables, batch, context(step))
+    loss, aux, grads = loss_and_gradient(objective, *given)
+    return loss, aux.metrics["pasting"], jnp.any(grads["token_head"]["bias"] != 0)
 
 
 def test_regions_are_those_of_brute_force():
@@ -124,28 +134,20 @@ def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
 
 
 def test_masked_rows_say_nothing_and_are_not_pasted(variables: Any):
-    objective, ctx = smmix(), context()
-    loss = jax.jit(lambda b: objective.loss(variables, b, ctx)[0])
+    step = next(step for step in range(24) if learned(variables, batch(), step)[1])
     masked = {**batch(), "_mask": np.arange(8) != 2}
     poisoned = {**masked, "image": masked["image"].copy()}
     poisoned["image"][2] = 1e3
-    found = loss(masked)
-    np.testing.assert_allclose(loss(poisoned), found, rtol=1e-6)
-    assert abs(float(found) - float(loss(batch()))) > 1e-4
+    found, other, every = (learned(variables, b, step)[0] for b in (masked, poisoned, batch()))
+    np.testing.assert_allclose(other, found, rtol=1e-6)
+    assert abs(float(found) - float(every)) > 1e-4
     with pytest.raises(ValueError, match="even batch_size"):
-        objective.loss(variables, batch(7), ctx)
+        jax.eval_shape(lambda b: smmix().loss(variables, b, context()), batch(7))
 
 
 def test_a_coin_chooses_and_the_side_is_drawn(variables: Any):
-    objective = smmix(probability=0.5)
-
-    @jax.jit
-    def found(step: jax.Array) -> Any:
-        params, ctx = variables.params, context(step)
-        loss, aux, grads = loss_and_gradient(objective, params, variables, batch(), ctx)
-        return loss, aux.metrics["pasting"], jnp.any(grads["token_head"]["bias"] != 0)
-
-    losses, pasting, moved = map(np.array, zip(*map(found, range(24)), strict=True))
+    found = (learned(variables, batch(), step) for step in range(24))
+    losses, pasting, moved = map(np.array, zip(*found, strict=True))
     assert 5 < pasting.sum() < 19
     assert len(np.unique(losses[pasting == 1])) == 3  # sides of 1, 2 and 3 patches
     assert len(np.unique(losses[pasting == 0])) == np.sum(pasting == 0)

@@ -15,7 +15,8 @@ from papers.zoobot.method import Votes, dirichlet_multinomial, multinomial
 from papers.zoobot.search import most_similar, rank_by_interest
 from papers.zoobot.votes import Tally, VoteLikelihood
 from tests.evaluators.linear_dual import data, run
-from vision.models.vit import ViT
+from tests.patch_tower import PatchTower
+from tests.tiny import drawn
 from vision.train.objective import Context
 
 RNG = np.random.default_rng(0)
@@ -24,31 +25,35 @@ COUNTS = np.asarray([[3, 0, 7], [0, 0, 0], [1, 1, 1], [40, 0, 0]], np.float32)
 
 def test_likelihoods_are_those_of_scipy_and_nobody_costs_nothing():
     a = RNG.uniform(1, 50, (4, 3)).astype(np.float32)
-    found = np.asarray(dirichlet_multinomial(jnp.asarray(COUNTS), jnp.asarray(a)))
     p = np.asarray([0.2, 0.3, 0.5], np.float32)
-    simple = np.asarray(multinomial(jnp.asarray(COUNTS), jnp.log(p)))
+
+    @jax.jit
+    def all_of(a: jax.Array) -> tuple[jax.Array, ...]:
+        counts = jnp.asarray(COUNTS)
+        slope = jax.grad(lambda a: dirichlet_multinomial(counts, a).sum())(a)
+        return dirichlet_multinomial(counts, a), multinomial(counts, jnp.log(p)), slope
+
+    found, simple, slope = map(np.asarray, all_of(a))
     for i in (0, 2, 3):
         exact = -peer.logpmf(COUNTS[i].astype(int), a[i].astype(float), int(COUNTS[i].sum()))
         assert found[i] == pytest.approx(exact, abs=1e-3)
         exact = -plain.logpmf(COUNTS[i].astype(int), int(COUNTS[i].sum()), [0.2, 0.3, 0.5])
         assert simple[i] == pytest.approx(exact, abs=1e-4)
     assert found[1] == simple[1] == 0
-    slope = jax.grad(lambda a: dirichlet_multinomial(jnp.asarray(COUNTS), a).sum())(jnp.asarray(a))
-    assert (np.asarray(slope)[1] == 0).all()
+    assert (slope[1] == 0).all()
     assert np.isfinite(slope).all()
 
 
 def test_large_concentrations_are_the_multinomial():
     p = np.asarray([0.2, 0.3, 0.5])
     with jax.enable_x64(True):
-        simple = np.asarray(multinomial(jnp.asarray(COUNTS, float), jnp.log(p)))
-        apart = [
-            np.abs(
-                np.asarray(dirichlet_multinomial(jnp.asarray(COUNTS, float), jnp.asarray(s * p)))
-                - simple
-            )
-            for s in (1e3, 1e5, 1e7)
-        ]
+        counts = jnp.asarray(COUNTS, float)
+
+        @jax.jit
+        def gap(s: Any) -> jax.Array:
+            return jnp.abs(dirichlet_multinomial(counts, s * p) - multinomial(counts, jnp.log(p)))
+
+        apart = [np.asarray(gap(s)) for s in (1e3, 1e5, 1e7)]
     some = [0, 2, 3]
     assert apart[0][some].min() > 1e-3
     assert apart[2].max() < 1e-3
@@ -57,23 +62,35 @@ def test_large_concentrations_are_the_multinomial():
     np.testing.assert_allclose(100 * apart[2][some], apart[1][some], rtol=0.1)
 
 
+def predicted(objective: Votes, variables: Any, batch: Any) -> Any:
+    """Shapes of predictions."""
+    ctx = Context.evaluation()
+    return jax.eval_shape(lambda batch: objective.predict(variables, batch, ctx), batch)
+
+
 def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
-    tower = ViT(width=8, depth=1, heads=1, patch=4, pool="mean", num_classes=5)
+    tower = PatchTower(width=8, num_classes=5)
     votes = RNG.integers(0, 9, (3, 5)).astype(np.int32)
     votes[2, :3] = 0
     batch = {
-        "image": jnp.asarray(RNG.normal(size=(3, 8, 8, 1)), jnp.float32),
-        "votes": jnp.asarray(votes),
-        "_mask": jnp.asarray([True, False, True]),
+        "image": RNG.normal(size=(3, 8, 8, 1)).astype(np.float32),
+        "votes": votes,
+        "_mask": np.asarray([True, False, True]),
     }
     for kind in ("dirichlet", "multinomial"):
         objective = Votes(tower, (3, 2), kind)
-        variables = objective.init(jax.random.key(0), batch)
-        ctx = Context(jnp.zeros([], int), 1, True, key=jax.random.key(1))
-        loss, aux = objective.loss(variables, batch, ctx)
-        predictions = objective.predict(variables, batch, ctx)
+        variables = drawn(objective.init, batch)
+        # A head of zeros: all answers have equal probability.
+        params = variables.params["model"]
+        params["head"] = jax.tree.map(np.zeros_like, params["head"])
+
+        @jax.jit
+        def both(batch: Any, objective: Votes = objective, variables: Any = variables) -> Any:
+            ctx = Context(jnp.zeros([], int), 1, True, key=jax.random.key(1))
+            return objective.loss(variables, batch, ctx), objective.predict(variables, batch, ctx)
+
+        (loss, aux), predictions = both(batch)
         np.testing.assert_allclose(np.asarray(predictions["shares"][:, :3].sum(1)), 1, atol=1e-5)
-        # The head starts at zero: all answers have equal probability.
         if kind == "dirichlet":
             alpha = np.full(3, 51.0)
             first = peer.logpmf(votes[0, :3], alpha, votes[0, :3].sum())
@@ -87,9 +104,9 @@ def test_the_objective_sums_over_questions_and_leaves_masked_rows_out():
             assert loss == pytest.approx(np.dot(asked, sizes) / 2, abs=1e-4)
         assert aux.weight == 2
         without = {name: x for name, x in batch.items() if name != "votes"}
-        assert "vote_nll" not in objective.predict(variables, without, ctx)
+        assert "vote_nll" not in predicted(objective, variables, without)
     with pytest.raises(ValueError, match=r"config\.model\.num_classes=6"):
-        Votes(tower, (3, 3)).predict(variables, batch, ctx)
+        predicted(Votes(tower, (3, 3)), variables, batch)
     bad: Any = {"questions": (1,)}, {"likelihood": "poisson"}, {"ceiling": 0.0}
     for arguments in bad:
         with pytest.raises(ValueError, match=next(iter(arguments))):

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.parallel.mesh import path_of
+from tests.tiny import filled
 from vision.train.tower import Tap, forward, initialise
 
 
@@ -30,22 +30,7 @@ def random_variables(tower: Any, shape: tuple[int, ...], seed: int = 0) -> Any:
 
     No zero head, zero bias or unit scale hides that a parameter is not used.
     """
-    rng = np.random.default_rng(seed)
-
-    def draw(key_path: tuple[Any, ...], leaf: Any) -> jax.Array:
-        name = path_of(key_path).rpartition("/")[2]
-        values = rng.standard_normal(leaf.shape)
-        if name == "kernel" and leaf.ndim >= 4:
-            values /= np.sqrt(np.prod(leaf.shape[:-1]))
-        elif name == "kernel":
-            values /= np.sqrt(leaf.shape[-2])
-        elif name in ("scale", "var", "gamma"):
-            values = np.exp(0.2 * values)
-        elif name != "pos_embed":
-            values *= 0.3
-        return jnp.asarray(values, leaf.dtype)
-
-    return jax.tree_util.tree_map_with_path(draw, abstract_variables(tower, shape))
+    return filled(abstract_variables(tower, shape), seed)
 
 
 @functools.cache
