@@ -35,12 +35,16 @@ LABEL = np.array([3, 1, 2, 0], np.int32)
 BATCH: Any = {"image": IMAGE, "label": LABEL, "_mask": np.ones(4, bool)}
 
 
-def loss(objective: Objective, variables: Variables) -> Any:
-    def of(variables: Variables) -> Any:
-        ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
-        return objective.loss(variables, BATCH, ctx)
+def loss(objective: Objective, variables: Variables, *batches: Any) -> Any:
+    """Of the batch; of several, a list."""
 
-    return jax.device_get(jax.jit(of)(variables))
+    @jax.jit
+    def of(variables: Variables, batch: Any) -> Any:
+        ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
+        return objective.loss(variables, batch, ctx)
+
+    found = [jax.device_get(of(variables, batch)) for batch in batches or (BATCH,)]
+    return found if batches else found[0]
 
 
 def predict(objective: Objective, variables: Variables) -> Any:
@@ -68,13 +72,12 @@ def test_one_task_of_all_classes_is_classification():
 
 def test_an_image_without_a_label_counts_in_no_term():
     """In the batch of four the loss is that of the two labelled images, whatever the others are."""
-    partly = {**BATCH, "label": jnp.array([3, -1, 2, -1])}
-    labelled = {**BATCH, "_mask": jnp.array([True, False, True, False])}
+    partly = {**BATCH, "label": np.array([3, -1, 2, -1], np.int32)}
+    labelled = {**BATCH, "_mask": np.array([True, False, True, False])}
     for distil in ("none", "added", "shared"):
         objective, variables = begun(stage=1, distil=distil)
-        loss, aux = objective.loss(variables, partly, CTX)
-        expected, expected_aux = objective.loss(variables, labelled, CTX)
-        assert float(loss) == pytest.approx(float(expected), rel=1e-6)
+        (value, aux), (expected, expected_aux) = loss(objective, variables, partly, labelled)
+        assert float(value) == pytest.approx(float(expected), rel=1e-6)
         assert aux.metrics["top1"] == expected_aux.metrics["top1"]
         assert aux.weight == 2
 
