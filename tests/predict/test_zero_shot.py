@@ -23,7 +23,7 @@ from vision.data.sources.arrays import Arrays
 from vision.evaluate.evaluator import context
 from vision.evaluators.image_text.zero_shot import ZeroShot, classify, text_bank
 from vision.predict.predictor import PredictError, Predictor
-from vision.predict.zero_shot import TextClassifier, text_classifier
+from vision.predict.zero_shot import TextClassifier
 
 NAMES = ("red circle", "blue star", "green cross")
 
@@ -82,31 +82,24 @@ def evaluator_top1(clip: Predictor, pixels: np.ndarray, labels: np.ndarray) -> f
 
 
 def test_a_sigmoid_loss_gives_independent_probabilities(clip: Predictor):
-    run = clip.run
-    assert run is not None
-    params = {
-        **run.variables.params,
-        "contrast": {"log_scale": jnp.log(9.0), "bias": jnp.float32(-3)},
-    }
-    criterion = Sigmoid()
-    objective = dataclasses.replace(run.experiment.objective, criterion=criterion)  # pyright: ignore
-    changed = dataclasses.replace(
-        run,
-        experiment=dataclasses.replace(run.experiment, objective=objective),
-        variables=run.variables.merge(params=params),
-    )
-    texts = text_classifier(changed, NAMES, PLAIN, "w")
-    assert (texts.independent, texts.bias) == (True, -3)
-    assert texts.scale == pytest.approx(9)
-    scores = texts.probabilities(texts.bank)
-    expected = 1 / (1 + np.exp(-(texts.scale * texts.bank @ texts.bank.T - 3)))
+    assert clip.text_side is not None
+    params = {"log_scale": jnp.log(9.0), "bias": jnp.float32(-3)}
+    variables = clip.variables.merge(params={"contrast": params})
+
+    def texts(criterion: Any) -> TextClassifier:
+        assert clip.text_side is not None
+        objective = dataclasses.replace(clip.text_side.objective, criterion=criterion)
+        side = dataclasses.replace(clip.text_side, objective=objective)
+        return side.classifier(clip.forward, variables, clip.mesh, NAMES, PLAIN)
+
+    learned = texts(Sigmoid())
+    assert (learned.independent, learned.bias) == (True, -3)
+    assert learned.scale == pytest.approx(9)
+    scores = learned.probabilities(learned.bank)
+    expected = 1 / (1 + np.exp(-(learned.scale * learned.bank @ learned.bank.T - 3)))
     np.testing.assert_allclose(scores, expected, rtol=1e-5)
-    ranked = dataclasses.replace(run.experiment.objective, criterion=Ranking())  # pyright: ignore
-    changed = dataclasses.replace(
-        run, experiment=dataclasses.replace(run.experiment, objective=ranked)
-    )
     with pytest.raises(UserError, match="Ranking, learned no temperature"):
-        text_classifier(changed, NAMES, PLAIN, "w")
+        texts(Ranking())
 
 
 def test_the_softmax_does_not_overflow():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import logging
 import os
 from collections.abc import Collection
@@ -13,6 +14,7 @@ from vision.parallel.mesh import MeshError
 from vision.predict.predictor import Predictor
 from vision.predict.preprocessing import of_run
 from vision.predict.results import unique_names
+from vision.predict.zero_shot import TextSide, tokenizer_of
 from vision.run.restore import Run, load_run
 from vision.run.workdir import WorkdirError
 from vision.scenario.stages import run_folders
@@ -71,6 +73,11 @@ def load(
         variables=run.variables,
         mesh=run.mesh,
         run=run,
+        text_side=TextSide(
+            run.experiment.objective,
+            functools.partial(tokenizer_of, run, str(folder)),
+            str(folder),
+        ),
         batch_size=batch_size,
         threads=threads,
         workers=workers,

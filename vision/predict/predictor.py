@@ -15,7 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from vision.config.errors import UserError
-from vision.data.batches import BatchReader, SinglePass
+from vision.data.batches import SinglePass
 from vision.data.collate import Batch
 from vision.data.loader import Loader, Reading
 from vision.data.ops.base import Example
@@ -26,8 +26,9 @@ from vision.parallel.mesh import BATCH_AXES, replicated, to_device
 from vision.predict.explain import Explanation, explained
 from vision.predict.images import Images, Input, gather
 from vision.predict.preprocessing import Prepared
+from vision.predict.reading import PredictionReader, fitting
 from vision.predict.results import Predictions, joined
-from vision.predict.zero_shot import TextClassifier, text_classifier
+from vision.predict.zero_shot import TextClassifier, TextSide
 from vision.run.restore import Run
 from vision.train.objective import Variables
 
@@ -58,7 +59,9 @@ class Predictor:
       variables: of the model, on ``mesh``.
       mesh: devices that share every batch.
       run: the run, for its config, variables and objective; None for weights of other libraries.
-      texts: embeddings of class names, of a dual encoder; None otherwise.
+      text_side: what a dual encoder has beside its image tower; None where classes cannot be
+        taken by their names.
+      texts: embeddings of such names, once ``zero_shot`` was asked for them.
       batch_size: most images at a time. A batch that is not full is filled up, so that a whole
         call runs one compiled program.
       threads: that read and decode batches; 0 does it in between.
@@ -72,6 +75,7 @@ class Predictor:
     variables: Variables
     mesh: Mesh
     run: Run | None = None
+    text_side: TextSide | None = None
     texts: TextClassifier | None = None
     batch_size: int = 32
     threads: int = 4
@@ -154,12 +158,14 @@ class Predictor:
           PredictError: the model has no text tower, or its loss gives no probabilities.
           DataError: names or templates that cannot be used.
         """
-        if self.run is None or EMBEDDINGS[1] not in self._outputs:
+        if self.text_side is None or EMBEDDINGS[1] not in self._outputs:
             raise PredictError(
                 f"{self.source} is no dual encoder of images and texts: it cannot take classes by "
                 "their names" + (", and has its own: see .classes" if self.classes else "")
             )
-        texts = text_classifier(self.run, classes, templates, self.source)
+        texts = self.text_side.classifier(
+            self.forward, self.variables, self.mesh, classes, templates
+        )
         return dataclasses.replace(self, classes=tuple(classes), texts=texts)
 
     def gather(self, images: Input | Iterable[Input]) -> tuple[Images, str]:
@@ -190,7 +196,7 @@ class Predictor:
             self._need_classes()
         outputs = self._asked(probabilities, embeddings)
         rows = self._rows(len(source))
-        reader = _Reader(
+        reader = PredictionReader(
             source=source,
             ops=self.preprocessing.ops,
             order=SinglePass(len(source)),
@@ -346,40 +352,6 @@ class Predictor:
         names = [EMBEDDINGS[1] if self.texts is not None else LOG_PROBABILITIES]
         names = names if probabilities else []
         return tuple(dict.fromkeys([*names, *([self._embedding] if embeddings else [])]))
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class _Reader(BatchReader):
-    """Batches of which every image may be unreadable, and none stops the others."""
-
-    prepared: Prepared | None = None
-
-    def example(self, index: int, rng: np.random.Generator) -> Example:
-        example = super().example(index, rng)
-        assert self.prepared is not None
-        fitting(example["image"], self.prepared)
-        return example
-
-    @functools.cached_property
-    def placeholder(self) -> Batch:
-        assert self.prepared is not None
-        return {"image": np.zeros(self.prepared.shape, self.prepared.dtype)}
-
-
-def fitting(image: np.ndarray, prepared: Prepared) -> np.ndarray:
-    """``image`` where it is of the shape that the model reads.
-
-    Raises:
-      DataError: it is not.
-    """
-    if image.shape != prepared.shape:
-        height, width, channels = prepared.shape
-        raise DataError(
-            f"is {image.shape[0]} x {image.shape[1]} pixels (height x width) with "
-            f"{image.shape[2]} channel(s) for a model of {height} x {width} with {channels}, whose "
-            f"preprocessing ({prepared.where}) does not resize: resize the image"
-        )
-    return image
 
 
 def _inputs(batch: Batch) -> Batch:

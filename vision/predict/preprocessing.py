@@ -25,6 +25,7 @@ from vision.evaluators.accuracy.classification import Classification
 from vision.predict.images import Mode
 from vision.run.restore import Run
 from vision.weights import cards
+from vision.weights.preprocessing import Preprocessing
 
 # Of an image that is tried where the run does not say its own.
 _TRIED = (64, 64, 3)
@@ -114,7 +115,17 @@ def of_card(source: str) -> Prepared:
             f"begin with {', '.join(f'{scheme}:' for scheme in cards.FILES)}"
         )
     card, path = found
-    return _prepared(card.evaluation(), f"card {path}", (*card.size, len(card.mean)), None)
+    return of_preprocessing(card, f"card {path}")
+
+
+def of_preprocessing(card: Preprocessing, where: str) -> Prepared:
+    """What a card says.
+
+    Args:
+      card: of weights.
+      where: where it comes from, in words.
+    """
+    return _prepared(card.evaluation(), where, (*card.size, len(card.mean)), None)
 
 
 def _data(evaluator: Any) -> EvalData | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -15,10 +15,11 @@ from vision.config.specs import build
 from vision.data.ops.text import Tokenize
 from vision.data.prompts import check_names
 from vision.data.tokenize import Tokenizer
-from vision.evaluate.evaluator import context
+from vision.evaluate.evaluator import Predict, context
 from vision.evaluators.image_text.embeddings import check_sizes
 from vision.evaluators.image_text.zero_shot import text_bank
 from vision.run.restore import Run
+from vision.train.objective import Variables
 
 # Prompts that are embedded at a time.
 _TEXTS = 256
@@ -53,34 +54,54 @@ class TextClassifier:
         return (odds / odds.sum(1, keepdims=True)).astype(np.float32)
 
 
-def text_classifier(
-    run: Run, names: Sequence[str], templates: Sequence[str], folder: str
-) -> TextClassifier:
-    """The classifier of these names, by the run's text tower, tokenizer and loss.
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextSide:
+    """What a dual encoder has beside its image tower.
 
-    Args:
-      run: of a dual encoder.
-      names: of the classes.
-      templates: sentences with ``{}`` where the name belongs.
-      folder: of the run, for messages.
-
-    Raises:
-      DataError: names or templates that cannot be used.
-      ConfigError: no tokenizer in the config, or a loss that gives no probabilities.
+    Attributes:
+      objective: what it was trained with, whose ``criterion`` has the temperature.
+      tokenizer: gives that of its text tower.
+      source: of the weights, for messages.
     """
-    check_names(names, "classes")
-    objective = run.experiment.objective
-    criterion = getattr(objective, "criterion", None)
-    if not isinstance(criterion, Softmax | Sigmoid):
-        raise ConfigError(
-            f"{folder}: its loss, {type(criterion or objective).__name__}, learned no temperature, "
-            "so scores of image and text are no probabilities: ask for embeddings only"
-        )
-    scale, bias = criterion.coefficients(run.variables.params.get(_LOSS, {}))
-    ctx = context(run.variables, run.step, run.mesh)
-    with jax.set_mesh(run.mesh):
-        bank = text_bank(run.predict, ctx, tokenizer_of(run, folder), templates, names, _TEXTS)
-    return TextClassifier(bank, float(scale), float(bias), isinstance(criterion, Sigmoid))
+
+    objective: Any
+    tokenizer: Callable[[], Tokenizer]
+    source: str
+
+    def classifier(
+        self,
+        forward: Predict,
+        variables: Variables,
+        mesh: jax.sharding.Mesh,
+        names: Sequence[str],
+        templates: Sequence[str],
+    ) -> TextClassifier:
+        """The classifier of these names, by text tower, tokenizer and loss.
+
+        Args:
+          forward: gives ``text/embedding`` of batches of tokens.
+          variables: of the model.
+          mesh: that they are on.
+          names: of the classes.
+          templates: sentences with ``{}`` where the name belongs.
+
+        Raises:
+          DataError: names or templates that cannot be used.
+          ConfigError: no tokenizer, or a loss that gives no probabilities.
+        """
+        check_names(names, "classes")
+        criterion = getattr(self.objective, "criterion", None)
+        if not isinstance(criterion, Softmax | Sigmoid):
+            raise ConfigError(
+                f"{self.source}: its loss, {type(criterion or self.objective).__name__}, learned "
+                "no temperature, so scores of image and text are no probabilities: ask for "
+                "embeddings only"
+            )
+        scale, bias = criterion.coefficients(variables.params.get(_LOSS, {}))
+        ctx = context(variables, 0, mesh)
+        with jax.set_mesh(mesh):
+            bank = text_bank(forward, ctx, self.tokenizer(), templates, names, _TEXTS)
+        return TextClassifier(bank, float(scale), float(bias), isinstance(criterion, Sigmoid))
 
 
 def tokenizer_of(run: Run, folder: str) -> Tokenizer:
