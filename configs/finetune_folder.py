@@ -1,12 +1,14 @@
 """Fine-tunes a trained tower on your own images, one sub-folder per class.
 
-    python train.py --config=configs/finetune_folder.py:images,tower=vit_b16 \\
-        --config.init_from.source=timm:vit_base_patch16_224.augreg_in21k --workdir=workdirs/mine
+    python train.py --workdir=workdirs/mine --config=\\
+        configs/finetune_folder.py:images,weights=timm:vit_base_patch16_224.augreg_in21k
 
-After the folder come, in any order, ``tower``, ``tune`` (what is trained) and ``size`` (px;
-positions of a ViT are resampled; several, ``'size=(160,192,224)'``, take turns from step to step
-and the largest is evaluated). Without them it goes on with the model of configs/folder_vit.py,
-whole: `--config=configs/finetune_folder.py:images` and
+After the folder come, in any order, ``weights`` (whose tower and preprocessing are read from the
+file beside them; or ``tower``, by a name of the table below, with ``--config.init_from.source``),
+``variant`` (of that tower), ``tune`` (what is trained) and ``size`` (px; positions of a ViT are
+resampled; several, ``'size=(160,192,224)'``, take turns from step to step and the largest is
+evaluated). Without them it goes on with the model of configs/folder_vit.py, whole:
+`--config=configs/finetune_folder.py:images` and
 `--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
 """
 
@@ -15,6 +17,7 @@ from typing import Any, Literal
 import vision as v
 from configs.parts.own_images import held_out
 from vision import batch_views, ops, spec
+from vision.weights.pretrained import preprocessing
 
 Tower = Literal[
     "folder", "vit_s16", "vit_b16", "siglip_b16", "dinov2_s14", "resnet50", "convnext_t", "swin_t",
@@ -56,12 +59,25 @@ def get_config(
     tower: Tower = "folder",
     tune: Tune = "all",
     size: int | tuple[int, ...] | None = None,
+    weights: str = "",
+    variant: str | None = None,
 ) -> v.Config:
     constructor, fields, trained_px, (mean, std) = TOWERS[tower]
+    model, source = spec(constructor, **fields), "workdir:workdirs/pretrained"
+    values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
+    resize: dict[str, Any] = {}
+    card = None
+    if weights:
+        model, source, card = v.Pretrained(weights).expanded(), weights, preprocessing(weights)
+        values, resize, trained_px = [*card.values()], {"method": card.method}, max(card.size)
+    if variant is not None:
+        if weights or "variant" not in model:
+            raise ValueError(f"variant={variant!r}, but {weights or tower} has no other variants")
+        model.variant = variant
     sizes = size if isinstance(size, tuple) else (size or trained_px,)
     largest = max(sizes)
     pattern, rate, added = TUNED[tune]
-    model, into = spec(constructor, **fields), ""
+    into = ""
     if added is not None:
         model, into = spec(v.AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"
     head = spec(v.ParameterRule, pattern="/head/kernel$")
@@ -71,8 +87,9 @@ def get_config(
         trained = "|".join(filter(None, ["/head/", pattern]))
         chosen = spec(v.ParameterRule, pattern=trained, weight_decay=0.0)
         rules = [head, chosen, spec(v.ParameterRule, pattern=".*", learning_rate=0.0)]
-    decay = 0.75 if constructor is v.ViT else 0.9  # the others have more, smaller blocks
-    values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
+    is_vit = "patch" in (model.tower if into else model)
+    decay = 0.75 if is_vit else 0.9  # the others have more, smaller blocks
+    prepared = None if card is None else [*card.at(largest).evaluation()]
     return spec(
         v.Experiment,
         data=spec(
@@ -81,14 +98,14 @@ def get_config(
             batch_size=64,
             ops=[
                 spec(ops.Decode),
-                spec(ops.RandomResizedCrop, size=largest, scale=(0.35, 1.0)),
+                spec(ops.RandomResizedCrop, size=largest, scale=(0.35, 1.0), **resize),
                 spec(ops.RandomFlip),
                 *values,
             ],
             on_error="mask",
         ),
         model=model,
-        init_from=spec(v.InitFrom, source="workdir:workdirs/pretrained", into=into),
+        init_from=spec(v.InitFrom, source=source, into=into),
         objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
             v.Optimizer,
@@ -102,7 +119,8 @@ def get_config(
         ),
         total="20 epochs",
         batch_shapes=spec(batch_views.MixedResolution, sizes=sizes) if len(sizes) > 1 else None,
-        evaluators={"val": held_out(folder, largest, [*values])},
+        evaluators={"val": held_out(folder, largest, [*values], prepared)},
         evaluate_every="5 epochs",
+        checkpoints=spec(v.Checkpoints, every="1 epochs"),
         log_every="10 steps",
     )

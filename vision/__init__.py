@@ -182,6 +182,7 @@ if TYPE_CHECKING:
     from vision.objectives.two_views import TwoViews as TwoViews
     from vision.scenario.stages import Scenario as Scenario, Stage as Stage
     from vision.weights.init_from import InitFrom as InitFrom
+    from vision.weights.pretrained import Pretrained as Pretrained, PretrainedOps as PretrainedOps
 
 # Modules that stand for their contents: ops.Decode, batch_ops.Mixup.
 _MODULES = {
@@ -316,6 +317,7 @@ _NAMES = {
     "vision.objectives.two_views": ("TwoViews",),
     "vision.scenario.stages": ("Scenario", "Stage"),
     "vision.weights.init_from": ("InitFrom",),
+    "vision.weights.pretrained": ("Pretrained", "PretrainedOps"),
 }
 
 _HOMES = {

@@ -11,15 +11,16 @@ from vision.data.sources.folder import Folder
 from vision.evaluators.accuracy.classification import Classification
 
 
-def held_out(root: str, size: int, values: list[Any]) -> Any:
+def held_out(root: str, size: int, values: list[Any], prepared: list[Any] | None = None) -> Any:
     """Accuracy on a tenth of every class.
 
     Args:
       root: folder with a folder per class.
       size: of the central crop in px; the shorter side is an eighth longer.
       values: specs of the ops that bring pixels into the tower's range.
+      prepared: all of the ops, in place of these.
     """
-    prepared = [
+    prepared = prepared or [
         spec(ops.Decode),
         spec(ops.Resize, size=size + size // 8),
         spec(ops.CenterCrop, size=size),

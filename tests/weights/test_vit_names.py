@@ -7,12 +7,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import scipy.ndimage
 
 from vision.models.vit import ViT
 from vision.train.tower import forward, initialise
 from vision.weights.families import vit
-from vision.weights.fit import fit_patches, fit_positions
-from vision.weights.mapping import WeightsError, load, save
+from vision.weights.fit import fit_patches, fit_positions, fit_positions_by_corners
+from vision.weights.mapping import WeightsError, load, misfits, save
 from vision.weights.names import names_of
 from vision.weights.reader import open_weights
 
@@ -72,6 +73,18 @@ def outputs(tower, tree, images):
     return jax.jit(apply, compiler_options=options)(tree["params"], images)
 
 
+def test_positions_of_big_vision_are_zoomed_as_scipy_does():
+    pos = np.random.default_rng(0).standard_normal((4, 4, 3)).astype(np.float32)
+    for grid in ((6, 6), (6, 3), (4, 4), (3, 7)):
+        factors = (grid[0] / 4, grid[1] / 4, 1)
+        wanted = scipy.ndimage.zoom(pos, factors, order=1)
+        found = fit_positions_by_corners(pos, (*grid, 3))
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
+    names = vit.big_vision_vit(Tiny()).entries
+    (entry,) = [entry for entry in names if entry.ours == "params.pos_embed"]
+    assert entry.fit is fit_positions_by_corners
+
+
 def target_of(tower, shape=(2, 16, 16, 3)):
     params, state = jax.eval_shape(
         functools.partial(initialise, tower),
@@ -103,6 +116,21 @@ def test_the_same_numbers(case):
     for name, array in back.items():
         assert array.dtype == weights[name].dtype
         np.testing.assert_array_equal(array, weights[name], err_msg=name)
+
+
+def test_a_classifier_of_two_vectors_is_told_apart():
+    tower = Tiny(class_position=True, layer_scale=1.0, registers=3, num_classes=5)
+    tensors = {"classifier.weight": np.zeros((5, 32), np.float32), "x.lambda1": np.zeros(1)}
+    (entry,) = [
+        entry
+        for entry in names_of("transformers", tower, tensors).entries
+        if entry.ours == "params.head.kernel"
+    ]
+    leaves = {entry.ours: np.zeros((16, 5), np.float32)}
+    (problem,) = misfits([entry], tensors, leaves)
+    assert "ForImageClassification reads the mean of the patches" in problem
+    assert "init_from.head='new'" in problem
+    assert misfits([entry], {"classifier.weight": np.zeros((5, 16), np.float32)}, leaves) == []
 
 
 def test_every_field_matters():

@@ -214,9 +214,9 @@ def load(reference: str, overrides: Mapping[str, str] | None = None) -> ml_colle
     except Exception as error:
         line = _line_in(error, path)
         raise ConfigError(f"{file}{line}: {type(error).__name__}: {error}") from error
-    for key, text in (overrides or {}).items():
-        override(config, key, text, source=file)
-    return config
+    from vision.config.expand import overridden  # which builds specs
+
+    return overridden(config, overrides or {}, file)
 
 
 def override(

@@ -20,7 +20,7 @@ from vision.models.dual import Dual
 from vision.run.experiment import DataSpec
 from vision.run.workdir import DATA_SPEC
 from vision.train.tower import Tower
-from vision.weights import cards, hub
+from vision.weights import agreement, cards, hub
 from vision.weights.artefact import LABELS
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
@@ -28,10 +28,12 @@ from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
 from vision.weights.torch_files import TORCH_SUFFIXES
+from vision.weights.tower_cards import TowerCard, UnknownArchitecture, read_tower
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
 _SCHEMES = (*LIBRARIES, "workdir", "safetensors")
+_HUBS = ("timm", "open_clip", "transformers", "big_vision")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
 # Where a run keeps the average of its parameters, below their own names.
@@ -62,12 +64,15 @@ class InitFrom:
         that keep their initial values.
       into: name of the tower inside the model that alone is filled, such as ``image`` of a
         ``Dual``; empty for the model itself.
+      compare: whether the tower has to be the one that the card beside the weights states, where
+        there is one; see ``vision.weights.agreement``.
     """
 
     source: str
     head: Head = "auto"
     kept: tuple[Regex, ...] = ()
     into: str = ""
+    compare: bool = True
 
     def __post_init__(self) -> None:
         scheme, colon, path = self.source.partition(":")
@@ -103,6 +108,7 @@ class InitFrom:
         if learned and _is_dual(tower):
             target["objective"] = learned
         tensors, names, source = self._open(tower, target)
+        card = self._compare(tower)
         problem = ""
         if self.head != "new" and any(re.search(_HEAD, name) for name in flatten(target)):
             tensors, problem = self._matched_head(tensors, class_names)
@@ -116,7 +122,14 @@ class InitFrom:
             if not kept_names:
                 raise WeightsError(f"init_from.kept={pattern!r} is in the name of no parameter")
             log.warning("%s: not read, %s: %s", source, why, ", ".join(kept_names))
-        filled = load(names, tensors, target, kept=kept, source=source)
+        try:
+            filled = load(names, tensors, target, kept=kept, source=source)
+        except WeightsError as error:
+            if card is None:
+                raise
+            raise WeightsError(
+                f"{error}: the tower is the one that {card.path} states; get both from one place"
+            ) from error
         log.info("%s: %d tensors read", source, len(tensors))
         if "objective" in filled:
             filled["objective"] = {**variables["objective"], **filled["objective"]}
@@ -136,6 +149,22 @@ class InitFrom:
         except WeightsError as error:
             return [f"the evaluations are not compared with what the weights expect: {error}"]
         return [] if card_and_path is None else disagreements(*card_and_path, evaluations)
+
+    def _compare(self, tower: Tower) -> TowerCard | None:
+        """The card, if there is one; raises unless the tower is its."""
+        if not self.compare:
+            return None
+        try:
+            card = read_tower(self.source)
+        except UnknownArchitecture as error:
+            log.warning("the tower is not compared with what the weights are of: %s", error)
+            return None
+        if card is None:
+            if self.source.partition(":")[0] in LIBRARIES:
+                log.info("no card beside %s says which tower it is of; not compared", self.source)
+            return None
+        agreement.check(card, tower)
+        return card
 
     def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
         scheme, _, path = self.source.partition(":")
@@ -246,10 +275,17 @@ def _find(scheme: str, text: str) -> Path:
     if path.exists():
         return path
     a_file = path.suffix in (".safetensors", ".npz", *TORCH_SUFFIXES) and ":" not in text
-    # torchvision has nothing on the hub.
-    if a_file or scheme == "torchvision":
-        raise WeightsError(f"there are no weights at {path}")
-    return hub.fetch(hub.qualified(scheme, text))
+    a_folder = text.startswith(("/", "~", ".")) and ":" not in text
+    # Neither torchvision nor our own names have anything on the hub.
+    if a_file or a_folder or scheme not in _HUBS:
+        raise WeightsError(
+            f"there are no weights at {path}: they are moved or deleted; --config.init_from.source="
+            f"{scheme}:PATH says where they are now"
+        )
+    try:
+        return hub.fetch(hub.qualified(scheme, text))
+    except WeightsError as error:
+        raise WeightsError(f"there is nothing at {path}, and {error}") from error
 
 
 def _subtree(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:

@@ -9,11 +9,12 @@ from typing import Any, Literal, NamedTuple
 
 from vision.checkpoint.reading import flatten
 from vision.config.schema import locate
+from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.train.tower import Tower
-from vision.weights.families import text, vit
+from vision.weights.families import convnext, text, vit
 from vision.weights.families.dual import joint_names
 from vision.weights.fit import fit_patches, fit_positions
 from vision.weights.mapping import MapEntry, Names, Tensor, WeightsError
@@ -155,6 +156,9 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
     match library, tower:
         case "timm", ViT():
             return vit.timm_vit(tower)
+        case "timm", ConvNeXt() if tensors:
+            dense = [t for name, t in tensors.items() if name.endswith(".mlp.fc1.weight")]
+            return convnext.timm_convnext(tower, any(len(t.shape) == 4 for t in dense))
         case "open_clip", ViT():
             return vit.open_clip_vit(tower)
         case "transformers", ViT():

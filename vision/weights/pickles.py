@@ -95,6 +95,7 @@ class View:
     """A tensor: numbers of a storage.
 
     Attributes:
+      storage: where they lie.
       dtype: of its elements.
       offset: of the first, in elements.
       shape, strides: of its axes, strides in elements.

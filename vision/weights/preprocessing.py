@@ -55,6 +55,15 @@ class Preprocessing:
         """``resized``, or ``size`` where it is not given."""
         return self.resized or self.size
 
+    def at(self, side: int) -> Preprocessing:
+        """The same for square images of another size, of which the crop leaves the same share."""
+        if self.size == (side, side):
+            return self
+        resized = None
+        if self.resized is not None:
+            resized = (round(side * self.resized[0] / self.size[0]),) * 2
+        return dataclasses.replace(self, size=(side, side), resized=resized)
+
     def evaluation(self, decode: bool = True) -> tuple[Op, ...]:
         """Ops for ``EvalData.ops``: decoding, resizing, the crop in the middle, and values."""
         mode = "grey" if len(self.mean) == 1 else "rgb"

@@ -39,7 +39,14 @@ class Weights(Mapping[str, Tensor]):
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-    """A tensor in a file, by the offset of its bytes."""
+    """A tensor in a file, row by row.
+
+    Attributes:
+      path: the file.
+      name: of the tensor, for messages.
+      dtype, shape: of the tensor.
+      start: offset of its bytes in the file.
+    """
 
     path: Path
     name: str
@@ -73,6 +80,7 @@ class Strided:
     """A tensor whose elements do not lie row by row: a transposed, sliced or expanded view.
 
     Attributes:
+      path, name, dtype, shape: as of ``Stored``.
       strides: elements of the file from one index of an axis to the next; none is negative.
       start: offset in the file of the first element.
     """

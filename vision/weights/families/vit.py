@@ -23,7 +23,9 @@ A tower without ``class_position`` cannot be read from files that have one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
 
 from vision.models.vit import ViT
 from vision.weights.families.blocks import (
@@ -33,7 +35,13 @@ from vision.weights.families.blocks import (
     TRANSFORMERS_CLIP,
 )
 from vision.weights.families.vit_layers import Naming, vit_names
-from vision.weights.mapping import Names, Tensor
+from vision.weights.fit import (
+    fit_positions,
+    fit_positions_by_corners,
+    fit_positions_linearly,
+    fit_positions_plainly,
+)
+from vision.weights.mapping import LINEAR, Form, Names, Tensor
 
 _SELF_ATTENTION = tuple(f"attention.attention.{name}." for name in ("query", "key", "value"))
 _CLIP = Naming(
@@ -52,6 +60,7 @@ _CLIP = Naming(
     pool_fc1="head.mlp.fc1.",
     pool_fc2="head.mlp.fc2.",
     joined=True,
+    fit=fit_positions_plainly,
 )
 
 
@@ -81,12 +90,9 @@ def transformers_clip_vit(tower: ViT) -> Names:
 
 
 def transformers_siglip2_vit(tower: ViT) -> Names:
-    """transformers' ``Siglip2VisionTransformer``, which takes images of any shape (NaFlex).
-
-    Its positions for other grids than the square one that it has are resampled bilinearly there,
-    bicubically here.
-    """
-    return vit_names(tower, dataclasses.replace(_CLIP, flat_patches=True), POSITION_IDS)
+    """transformers' ``Siglip2VisionTransformer``, which takes images of any shape (NaFlex)."""
+    naming = dataclasses.replace(_CLIP, flat_patches=True, fit=fit_positions_linearly)
+    return vit_names(tower, naming, POSITION_IDS)
 
 
 def transformers_vit(tower: ViT) -> Names:
@@ -105,6 +111,7 @@ def transformers_vit(tower: ViT) -> Names:
         norm="layernorm.",
         fc_norm="layernorm.",
         head="classifier.",
+        fit=fit_positions_plainly,
     )
     ignored = {
         r"pooler\..*": "a layer after the class token, which is not part of ViT",
@@ -130,9 +137,35 @@ def transformers_dinov2(tower: ViT) -> Names:
         norm="layernorm.",
         fc_norm="layernorm.",
         head="classifier.",
+        # The class with registers antialiases, the other does not.
+        fit=fit_positions if tower.registers else fit_positions_plainly,
     )
     ignored = {r"embeddings\.mask_token": "only for masked pretraining"}
-    return vit_names(tower, naming, ignored)
+    names = vit_names(tower, naming, ignored)
+    entries = (
+        dataclasses.replace(entry, form=_class_head(tower))
+        if entry.ours == "params.head.kernel"
+        else entry
+        for entry in names.entries
+    )
+    return dataclasses.replace(names, entries=tuple(entries))
+
+
+def _class_head(tower: ViT) -> Form:
+    """A classifier (classes, D), which is not the one of twice the width."""
+    width = tower.resolved().width
+
+    def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
+        kernel = LINEAR.read(tensors)
+        if kernel.shape[0] == 2 * width:
+            raise ValueError("the classifier of class token and patches")
+        return kernel
+
+    name = (
+        "a classifier of the class token (DINOv2's ForImageClassification reads the mean of the "
+        "patches beside it, which no tower here does; init_from.head='new' starts another)"
+    )
+    return dataclasses.replace(LINEAR, name=name, read=read)
 
 
 def big_vision_vit(tower: ViT, keys: Iterable[str] = ()) -> Names:
@@ -160,6 +193,7 @@ def big_vision_vit(tower: ViT, keys: Iterable[str] = ()) -> Names:
         pool_fc1=f"{pool}MlpBlock_0/Dense_0/",
         pool_fc2=f"{pool}MlpBlock_0/Dense_1/",
         head="head/",
+        fit=fit_positions_by_corners,
     )
     if any("posembed_input" in key for key in keys):
         attention = "MultiHeadDotProductAttention_1/"

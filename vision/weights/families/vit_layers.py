@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from vision.weights.families.blocks import Layers, block, dense, map_pool, norm
 from vision.weights.fit import fit_patches, fit_positions
 from vision.weights.mapping import CONV, SAME, Form, MapEntry, Names, part, reshaped
 
+Fit = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 _VECTOR = reshaped("a vector", (1, 1, -1), (-1,))
 
 
@@ -27,6 +28,7 @@ class Naming(Layers):
       head: of the classifier.
       joined: positions of class token and patches, (1 + N, D) without a leading axis.
       flat_patches: the patch embedding is a dense layer on patches (h, w, C) laid flat.
+      fit: makes positions those of another grid, as this library does.
     """
 
     patch: str = "patch_embed.proj."
@@ -38,6 +40,7 @@ class Naming(Layers):
     head: str = "head."
     joined: bool = False
     flat_patches: bool = False
+    fit: Fit = fit_positions
 
 
 def vit_names(tower: ViT, naming: Naming, ignored: Mapping[str, str] | None = None) -> Names:
@@ -109,7 +112,7 @@ def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
 
     grid = Form(f"positions of a square grid, and for a class token {classed}", read, write)
     if not tower.class_position:
-        return [MapEntry("params.pos_embed", (naming.pos,), grid, fit=fit_positions)]
+        return [MapEntry("params.pos_embed", (naming.pos,), grid, fit=naming.fit)]
     vector = reshaped("a position", (1, 1, -1), (*lead, 1, -1))
     return [
         MapEntry("params.cls_pos_embed", (naming.pos,), part("class", axis, 0, 1, vector)),
@@ -117,6 +120,6 @@ def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
             "params.pos_embed",
             (naming.pos,),
             part(grid.name, axis, 1, None, grid),
-            fit=fit_positions,
+            fit=naming.fit,
         ),
     ]

@@ -1,0 +1,290 @@
+"""What timm's names of architectures mean here: vision/weights/timm_architectures.json.
+
+    .venv-peers/bin/python bench/goldens/timm_architectures.py  # or ...py resnet deit, some modules
+
+A name maps to the class of ours and its fields, or to a text: why no tower here computes the same.
+Fields are read off the model that timm builds. They are believed only if timm's plain class, built
+with them, prints the same layers (``repr``), which shows activations, norms, epsilons, pooling in
+the stem, anti-aliasing, squeeze-and-excitation; flags of the forward pass are compared by name.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from functools import partial
+from pathlib import Path
+
+import torch
+
+LIBRARY = torch.library.Library("torchvision", "DEF")
+for operator in ("nms", "qnms"):
+    LIBRARY.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+import timm  # noqa: E402
+from timm.layers import SwiGLUPacked  # noqa: E402
+from timm.models import convnext, resnet, vision_transformer  # noqa: E402
+
+OUT = Path(__file__).resolve().parents[2] / "vision" / "weights" / "timm_architectures.json"
+STAGES = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
+BOTTLENECKS = {(1, 1, 1, 1): 14, (2, 2, 2, 2): 26, (3, 4, 6, 3): 50}
+BOTTLENECKS |= {(3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
+ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
+POOLS = {"token": "cls", "avg": "mean", "map": "map"}
+
+
+class Differs(Exception):
+    """No tower here computes the same; the text says why."""
+
+
+def create(name: str) -> torch.nn.Module:
+    with torch.device("meta"):
+        return timm.create_model(name).eval()
+
+
+def layers(model: torch.nn.Module) -> list[str]:
+    """What a model prints, without what only training needs."""
+    text = re.sub(r"DropPath\([^)]*\)|Dropout\([^)]*\)", "Identity()", repr(model))
+    text = text.replace("GELU(approximate='none')", "GELU()")
+    return text.splitlines()
+
+
+def compare(model: torch.nn.Module, plain: torch.nn.Module, flags: tuple[str, ...] = ()) -> None:
+    theirs, ours = layers(model), layers(plain)
+    for a, b in zip(theirs, ours, strict=False):
+        if a != b:
+            raise Differs(f"it has {a.strip()} where the tower here has {b.strip()}")
+    if len(theirs) != len(ours):
+        raise Differs("it has more or fewer layers than the tower here")
+    for flag in flags:
+        if getattr(model, flag) != getattr(plain, flag):
+            values = getattr(model, flag), getattr(plain, flag)
+            raise Differs(
+                "it has {2}={0!r} where the tower here has {2}={1!r}".format(*values, flag)
+            )
+
+
+def vit(model: vision_transformer.VisionTransformer) -> dict:
+    if type(model) is not vision_transformer.VisionTransformer:
+        raise Differs(f"it is a {type(model).__name__}, not timm's VisionTransformer")
+    if model.pos_embed is None:
+        raise Differs("it has no learned positions (pos_embed)")
+    if model.num_reg_tokens and not model.no_embed_class:
+        raise Differs(
+            "its registers have positions (no_embed_class=False), which no tower here has"
+        )
+    if model.global_pool not in POOLS:
+        raise Differs(f"it pools by global_pool={model.global_pool!r}, which no tower here does")
+    block = model.blocks[0]
+    if type(block).__name__ != "Block" or type(block.mlp).__name__ not in ("Mlp", "GluMlp"):
+        kinds = f"{type(block).__name__} with {type(getattr(block, 'mlp', None)).__name__}"
+        raise Differs(f"its blocks are {kinds}, which no tower here has")
+    gated = type(block.mlp).__name__ == "GluMlp"
+    hidden = block.mlp.fc1.out_features // (2 if gated else 1)
+    activation = type(block.mlp.act).__name__
+    if not gated and activation not in ACTIVATIONS:
+        raise Differs(f"its activation is {activation}, which no tower here has")
+    width, patch = model.embed_dim, model.patch_embed.patch_size
+    scale = getattr(block.ls1, "gamma", None)
+    fields = {
+        "width": width,
+        "depth": len(model.blocks),
+        "mlp_dim": hidden,
+        "heads": block.attn.num_heads,
+        "patch": patch[0],
+        "pool": POOLS[model.global_pool],
+        "class_token": model.has_class_token,
+        "class_position": model.has_class_token and not model.no_embed_class,
+        "registers": model.num_reg_tokens,
+        "layer_scale": None if scale is None else block.ls1.init_values,
+        "qkv_bias": block.attn.qkv.bias is not None,
+        "activation": "swiglu" if gated else ACTIVATIONS[activation],
+        "pre_norm": not isinstance(model.norm_pre, torch.nn.Identity),
+        "norm_pooled": not isinstance(model.fc_norm, torch.nn.Identity),
+        "norm_epsilon": getattr(block.norm1, "eps", 0.0),
+    }
+    with torch.device("meta"):
+        plain = vision_transformer.VisionTransformer(
+            img_size=model.patch_embed.img_size,
+            patch_size=patch[0],
+            embed_dim=width,
+            depth=fields["depth"],
+            num_heads=fields["heads"],
+            mlp_ratio=(hidden * (2 if gated else 1) + 0.5) / width,
+            qkv_bias=fields["qkv_bias"],
+            init_values=fields["layer_scale"],
+            class_token=fields["class_token"],
+            global_pool=model.global_pool,
+            no_embed_class=not fields["class_position"],
+            reg_tokens=fields["registers"],
+            pre_norm=fields["pre_norm"],
+            fc_norm=fields["norm_pooled"],
+            num_classes=model.num_classes,
+            norm_layer=partial(torch.nn.LayerNorm, eps=fields["norm_epsilon"]),
+            act_layer=torch.nn.SiLU if gated else type(block.mlp.act),
+            **({"mlp_layer": SwiGLUPacked} if gated else {}),
+        ).eval()
+    flags = ("num_prefix_tokens", "pool_include_prefix", "has_class_token", "num_reg_tokens")
+    compare(model, plain, flags)
+    return {"tower": "ViT", **fields, "size": list(model.patch_embed.img_size)}
+
+
+def res_net(model: resnet.ResNet) -> dict:
+    kind = type(model.layer1[0]).__name__
+    blocks = tuple(len(getattr(model, f"layer{i}")) for i in range(1, 5))
+    depth = {"BasicBlock": STAGES, "Bottleneck": BOTTLENECKS}.get(kind, {}).get(blocks)
+    if type(model) is not resnet.ResNet or depth is None:
+        raise Differs(f"it has {kind}s, {blocks} of them, which no ResNet here has")
+    deep = isinstance(model.conv1, torch.nn.Sequential)
+    down = model.layer2[0].downsample
+    average = isinstance(down[0], (torch.nn.AvgPool2d, torch.nn.Identity))
+    first = model.layer1[0]
+    groups = first.conv2.groups if kind == "Bottleneck" else 1
+    inner = first.conv2.out_channels if kind == "Bottleneck" else 64
+    with torch.device("meta"):
+        plain = resnet.ResNet(
+            getattr(resnet, kind),
+            blocks,
+            cardinality=groups,
+            base_width=inner // groups,
+            stem_width=32 if deep else 64,
+            stem_type="deep" if deep else "",
+            avg_down=average,
+        ).eval()
+    compare(model, plain)
+    return {
+        "tower": "ResNet",
+        "depth": depth,
+        "stem": "deep" if deep else "imagenet",
+        "downsample": "average" if average else "strided",
+        "groups": groups,
+        "group_width": inner // groups,
+    }
+
+
+def conv_next(model: convnext.ConvNeXt) -> dict:
+    stages = [stage.blocks for stage in model.stages]
+    block = stages[0][0]
+    grn = not isinstance(getattr(block.mlp, "grn", torch.nn.Identity()), torch.nn.Identity)
+    if not isinstance(model.stem[0], torch.nn.Conv2d):
+        raise Differs("its stem is not one convolution")
+    with torch.device("meta"):
+        plain = convnext.ConvNeXt(
+            depths=[len(blocks) for blocks in stages],
+            dims=[blocks[0].conv_dw.out_channels for blocks in stages],
+            patch_size=model.stem[0].stride[0],
+            ls_init_value=None if block.gamma is None else 1e-6,
+            conv_mlp=isinstance(block.mlp.fc1, torch.nn.Conv2d),
+            use_grn=grn,
+            num_classes=model.num_classes,
+        ).eval()
+    compare(model, plain)
+    return {
+        "tower": "ConvNeXt",
+        "depths": [len(blocks) for blocks in stages],
+        "dims": [blocks[0].conv_dw.out_channels for blocks in stages],
+        "stem_stride": model.stem[0].stride[0],
+        "layer_scale": None if block.gamma is None else 1e-6,
+        "grn": grn,
+    }
+
+
+def swin(model: torch.nn.Module) -> dict:
+    found = {"width": model.embed_dim, "depths": [], "heads": [], "windows": []}
+    for stage in model.layers:
+        found["depths"].append(len(stage.blocks))
+        found["heads"].append(stage.blocks[0].attn.num_heads)
+        found["windows"].append(stage.blocks[0].window_size[0])
+    ratio = model.layers[0].blocks[0].mlp.fc1.out_features / model.embed_dim
+    return {"tower": "Swin", **found, "mlp_ratio": ratio, "size": list(model.patch_embed.img_size)}
+
+
+READERS = {
+    "vision_transformer": vit,
+    "deit": vit,
+    "resnet": res_net,
+    "convnext": conv_next,
+    "swin_transformer": swin,
+}
+TENSORFLOW = {"padding": "same", "norm_epsilon": 1e-3}
+
+
+def by_name() -> dict[str, dict]:
+    """Families that are tables of their own here, each member of which is known by its name."""
+    found = {}
+    for i in range(8):
+        fields = {"tower": "EfficientNet", "variant": f"B{i}"}
+        found[f"efficientnet_b{i}"] = fields
+        found[f"tf_efficientnet_b{i}"] = fields | TENSORFLOW
+    for percent in (35, 50, 75, 100, 140):
+        found[f"mobilenetv2_{percent:03d}"] = {
+            "tower": "MobileNetV2",
+            "width_multiplier": percent / 100,
+        }
+    for percent, depth in ((110, 1.2), (120, 1.4)):
+        found[f"mobilenetv2_{percent}d"] = {
+            "tower": "MobileNetV2",
+            "width_multiplier": percent / 100,
+            "depth_multiplier": depth,
+            "fixed_ends": True,
+        }
+    for size, percents in (("large", (75, 100)), ("small", (50, 75, 100))):
+        for percent in percents:
+            fields = {"tower": "MobileNetV3", "size": size, "width_multiplier": percent / 100}
+            found[f"mobilenetv3_{size}_{percent:03d}"] = fields
+            if percent > 50:
+                found[f"tf_mobilenetv3_{size}_{percent:03d}"] = fields | TENSORFLOW
+    for depth in (121, 161, 169, 201):
+        found[f"densenet{depth}"] = {"tower": "DenseNet", "variant": str(depth)}
+    for depth in (11, 13, 16, 19):
+        for bn in (False, True):
+            name = f"vgg{depth}{'_bn' if bn else ''}"
+            found[name] = {"tower": "VGG", "depth": depth, "batch_norm": bn}
+    for depth, width in ((50, 1), (50, 3), (101, 1), (101, 3), (152, 2), (152, 4)):
+        found[f"resnetv2_{depth}x{width}_bit"] = {
+            "tower": "BiT",
+            "depth": depth,
+            "width_multiplier": float(width),
+        }
+    found["inception_v4"] = {"tower": "InceptionV4"}
+    found["inception_resnet_v2"] = {"tower": "InceptionResNetV2"}
+    return found
+
+
+def refusal(name: str, module: str) -> str | None:
+    if module == "resnetv2":
+        return "it is a pre-activation ResNet with BatchNorm; BiT here has GroupNorm"
+    if module in ("efficientnet", "mobilenetv3", "densenet", "vgg"):
+        return f"no tower here is this member of timm's {module}"
+    return None
+
+
+def main():
+    from timm.models._registry import _model_entrypoints
+
+    known = by_name()
+    chosen = sys.argv[1:]
+    found: dict[str, dict | str] = json.loads(OUT.read_text()) if chosen else {}
+    for name in sorted(timm.list_models()):
+        module = _model_entrypoints[name].__module__.rpartition(".")[2]
+        if chosen and module not in chosen:
+            known.pop(name, None)
+        elif name in known:
+            found[name] = known.pop(name)
+        elif module in READERS:
+            try:
+                found[name] = READERS[module](create(name))
+            except Differs as error:
+                found[name] = str(error)
+        elif reason := refusal(name, module):
+            found[name] = reason
+    assert not known, f"timm has no {', '.join(known)}"
+    lines = ",\n".join(f"{json.dumps(k)}: {json.dumps(v)}" for k, v in sorted(found.items()))
+    OUT.write_text(f"{{\n{lines}\n}}\n")
+    OUT.chmod(0o644)
+    print(len(found), "names,", sum(isinstance(v, dict) for v in found.values()), "read")
+
+
+if __name__ == "__main__":
+    main()
