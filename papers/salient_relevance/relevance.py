@@ -9,9 +9,11 @@ to their contributions. For a layer with z_ij = x_i w_ij and y_j = sum_i z_ij + 
                  beta = alpha - 1 and biases without a share; alpha 1 is the z+ rule
 
 and activations pass relevance unchanged. A BatchNorm after a product, and a layer scale, count as
-folded into the product's weights and bias. Written as R = a c, with one number c per activation a,
-this is a backward pass: at sums, reshapes, pooling and biases c is propagated like the gradient; at
-an activation f it is multiplied by f(a) / a instead of f'(a); only products have special rules.
+folded into the product's weights and bias: the mean and the shift of the norm are then part of b_j,
+which absorbs its share with epsilon and has none with alpha-beta. Written as R = a c, with one
+number c per activation a, this is a backward pass: at sums, reshapes, pooling and biases c is
+propagated like the gradient; at an activation f it is multiplied by f(a) / a instead of f'(a); only
+products have special rules.
 With epsilon 0 and ReLU f(a) / a is f'(a), and R is the gradient times the input.
 
 Products of two activations occur in norms, gates and attention. If one factor is a gate (the output
