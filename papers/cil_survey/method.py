@@ -26,6 +26,7 @@ that grow (DER, FOSTER, MEMO), EWC and generative replay are not here.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import jax
@@ -33,7 +34,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.config.ranges import NonEmpty, NonNegative, checked
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import (
     Aux,
     Batch,
@@ -80,6 +82,10 @@ class Incremental(Objective):
             raise ValueError(f"tasks={self.tasks}: a class occurs twice")
         if self.stage >= len(self.tasks):
             raise ValueError(f"stage={self.stage} of {len(self.tasks)} tasks, counted from 0")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         return self._with_teacher(super().init(key, batch))

@@ -23,6 +23,7 @@ CLCA, are left out.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax
@@ -32,7 +33,8 @@ from papers.clca.depth_head import DepthHead
 from papers.clca.token_reduction import Attended, ReductionRule, number_kept
 from vision.config.ranges import Gt, Le, NonEmpty, NonNegative, Rate, Rule, checked
 from vision.models.vit import ViT
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import (
     Aux,
     Batch,
@@ -83,6 +85,10 @@ class CLCA(Objective):
             raise ValueError("the model needs pool='cls' and remat='none'")
         if self.cache and not self.model.registers:
             raise ValueError("cache=True needs a CLR token: set registers=1 in the model")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     @property
     def prefix(self) -> int:

@@ -38,7 +38,8 @@ import jax
 import jax.numpy as jnp
 
 from vision.config.ranges import Positive, checked
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import Tower, forward, initialise
 from vision.weights.init_from import InitFrom
@@ -72,6 +73,10 @@ class DefensiveDistillation(Objective):
     def __post_init__(self) -> None:
         if self.teacher is not None and not self.distil:
             raise ValueError("teacher is set, but distil is not: set distil=True")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return {} if self.distil else class_labels(self.model)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = super().init(key, batch)

@@ -23,6 +23,7 @@ masked.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax
@@ -30,7 +31,8 @@ import jax.numpy as jnp
 
 from vision.blocks.ema import cosine, ema_update
 from vision.config.ranges import Fraction, Gt, Le, NonNegative, Positive, checked
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import initialise
 
@@ -65,6 +67,10 @@ class MhimMil(Objective):
     temperature: Positive[float] = 0.1
     momentum: Fraction = 0.9999
     fresh: bool = True
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         variables = super().init(key, batch)

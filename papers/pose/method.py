@@ -26,6 +26,7 @@ and share Adam's step count; features are normalised in the triplet loss too.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import jax
@@ -35,7 +36,8 @@ from papers.pose.augmenters import augment, augmenter_at
 from papers.pose.triplet import batch_hard_triplet
 from vision.blocks.similarity import unit
 from vision.config.ranges import NonNegative, Positive, checked
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import (
     Aux,
     Batch,
@@ -75,6 +77,10 @@ class Pose(Objective):
     margin: float = 0.3
     similarity: float = 0.95
     weights: tuple[float, float, float] = (1.0, 1e-2, 1e-4)
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     @property
     def phases(self) -> tuple[Phase, ...]:

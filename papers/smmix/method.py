@@ -24,6 +24,7 @@ batch.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -32,7 +33,8 @@ import jax.numpy as jnp
 from papers.smmix.regions import paste, regions
 from vision.config.ranges import Fraction, Rate, checked
 from vision.data.batch_ops import Mixup
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import (
     Aux,
     Batch,
@@ -72,6 +74,10 @@ class SMMix(Objective):
     def __post_init__(self) -> None:
         if self.sides[0] > self.sides[1]:
             raise ValueError(f"sides={self.sides}: the least share first")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_head = jax.random.split(key)

@@ -21,6 +21,7 @@ the multi-task baseline: prompts attend to the image, but the image does not att
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,7 +29,8 @@ import jax.numpy as jnp
 
 from papers.transhp.level import Level
 from vision.config.ranges import NonEmpty, Rate, checked
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import (
     Aux,
     Batch,
@@ -67,6 +69,10 @@ class TransHP(Objective):
         blocks = [level.block for level in self.levels]
         if blocks != sorted(set(blocks)):
             raise ValueError(f"levels: blocks rising, not {blocks}")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_prompts = jax.random.split(key)

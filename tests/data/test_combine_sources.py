@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from table_files import png
 
 from vision.config.specs import build, spec
-from vision.data.all_records import feature_of
+from vision.data.all_records import feature_of, names_of
 from vision.data.columns import ClassLabel, Group, Metadata, Number
 from vision.data.ops.values import Decode
 from vision.data.pipeline import TrainData
@@ -254,3 +255,16 @@ def test_split_arguments_and_features_are_checked(tmp_path):
         feature_of(source, "y")
     with pytest.raises(DataError, match="no record falls into part 'val'"):
         len(Split(source, "val"))
+
+
+def test_a_folder_and_a_table_of_the_same_classes_have_its_names(tmp_path):
+    """A folder names no features: its classes are those of ``label``."""
+    for name in ("cat", "dog"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / name / "0.png")
+    (tmp_path / "t.csv").write_text("image,label\nimages/cat/0.png,cat\nimages/dog/0.png,dog\n")
+    folder = Folder(str(tmp_path / "images"))
+    table = Manifest(str(tmp_path / "t.csv"), {"label": ClassLabel()})
+    assert Concat((folder, table)).names("label") == ("cat", "dog")
+    assert names_of(folder, "label") == ("cat", "dog")
+    assert names_of(folder, "group") == ()

@@ -117,7 +117,7 @@ def test_bad_folders_say_what_is_wrong(tmp_path):
     with pytest.raises(DataError, match=r"b: no image .* in this class folder"):
         len(Folder(str(tmp_path)))
     put(tmp_path, "b/1.jpg", "A/1.jpg")
-    with pytest.raises(DataError, match="a: differs from class folder 'A' only in case"):
+    with pytest.raises(DataError, match=r"a: 'a' differs from 'A' .* only in case"):
         len(Folder(str(tmp_path)))
     (tmp_path / "A/1.jpg").unlink()
     (tmp_path / "A").rmdir()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import logging
 import os
 import pickle
+import time
 from typing import Any
 
 import numpy as np
@@ -135,3 +137,24 @@ def test_bad_folders_say_what_is_wrong(root, tmp_path_factory):
         make: Any = Frames
         with pytest.raises(ValueError, match=message):
             make(str(root), **options)
+
+
+def test_what_is_left_out_is_counted_and_logged(root, caplog):
+    for name in ("run/a/._f0.png", "run/@eaDir/a/f0.png", "walk/c/.DS_Store"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png())
+    source = Frames(str(root), frames=3)
+    with caplog.at_level(logging.WARNING, "absl"):
+        assert len(source) == 3
+    assert "3 files left out (2 hidden, 1 in @eaDir): run/" in caplog.text
+    assert "; 3 other files left out (2 hidden, 1 in @eaDir)" in source.info.features["frames"]
+
+
+def test_many_clips_of_many_classes_are_listed_in_no_time(tmp_path):
+    """Every class was looked for among all clips."""
+    for i in range(600):
+        (tmp_path / f"class{i}" / "clip").mkdir(parents=True)
+        (tmp_path / f"class{i}" / "clip" / "0.png").write_bytes(b"")
+    start = time.process_time()
+    assert len(Frames(str(tmp_path), frames=1)) == 600
+    assert time.process_time() - start < 2

@@ -15,6 +15,7 @@ from table_files import png
 from vision.data.columns import (
     ClassLabel,
     Group,
+    Metadata,
     MultiLabel,
     Number,
     PartialLabels,
@@ -127,12 +128,14 @@ def test_names_that_differ_only_in_form_are_refused(tmp_path, pair):
         folder = tmp_path / "images" / name
         folder.mkdir(parents=True)
         (folder / "0.png").write_bytes(png())
-    with pytest.raises(DataError, match=r"differs from class folder .* only in"):
+    with pytest.raises(DataError, match=r"differs from .* only in"):
         _ = Folder(str(tmp_path / "images")).info
     for kind in ("csv", "jsonl", "parquet"):
-        for column in (ClassLabel(), Group()):
-            with pytest.raises(DataError, match=r"differs from .* only in .*make them one name"):
-                _ = source(tmp_path, kind, list(pair), column).names("label")
+        with pytest.raises(DataError, match=r"differs from .* only in .*make them one name"):
+            _ = source(tmp_path, kind, list(pair), ClassLabel()).names("label")
+        groups = source(tmp_path, kind, list(pair), Group())  # identifiers, not names
+        assert set(groups.names("label")) == set(pair)
+        assert sorted(int(x) for x in groups.column("label")) == [0, 1]
     with pytest.raises(ValueError, match="only in"):
         ClassLabel(names=pair)
     with pytest.raises(DataError, match=r"differs from .* only in .*mend it"):
@@ -236,6 +239,57 @@ def test_faults_of_hugging_face_metadata(tmp_path):
     pq.write_table(broken, tmp_path / "c.parquet")
     plain = Parquet(str(tmp_path / "c.parquet"), {"label": ClassLabel()}, image_column="")
     assert plain.info.class_names == ("0", "1")
+
+
+def test_declared_names_that_are_no_names_of_classes_are_named(tmp_path):
+    twins = {"names": ["A", "a"], "_type": "ClassLabel"}
+    path = hugging_face(tmp_path / "a.parquet", [0, 1], twins)
+    with pytest.raises(DataError, match=r"a.parquet: column 'label': .*declares.*only in case"):
+        len(Parquet(path, {"label": ClassLabel()}, image_column="").info.class_names)
+    # Identifiers may differ in case only, and be any numbers.
+    for cells in (["7k", "7K", "7k"], [4, 9, 4]):
+        table = pa.table({"owner": cells, "label": [0, 1, 0]})
+        pq.write_table(table, tmp_path / "b.parquet")
+        groups = Parquet(str(tmp_path / "b.parquet"), {"owner": Group()}, image_column="")
+        assert len(groups.names("owner")) == 2
+        numbers = [int(x) for x in groups.column("owner")]
+        assert numbers[0] == numbers[2] != numbers[1]
+
+
+def test_declared_names_hold_for_each_column_that_takes_names(tmp_path):
+    """A second reader of the column, which takes no names, dropped them for the first."""
+    path = hugging_face(tmp_path / "a.parquet", [2, 0, -1], ANIMALS)
+    columns = {
+        "label": ClassLabel(optional=True),
+        "number": Number(column="label"),
+        "_raw": Metadata(column="label"),
+        "german": ClassLabel(names=("Hund", "Katze", "Affe"), column="label", optional=True),
+    }
+    table = Parquet(path, columns, image_column="")
+    assert table.info.class_names == ("dog", "cat", "ape")
+    for feature, expected in (
+        ("label", [2, 0, -1]),
+        ("number", [2, 0, -1]),
+        ("_raw", [2, 0, -1]),
+        ("german", [2, 0, -1]),
+    ):
+        assert [int(x) for x in table.column(feature)] == expected, feature
+        assert [int(table[i][feature]) for i in range(3)] == expected, feature
+
+
+@pytest.mark.parametrize("names", [("0", "1", "2"), ("cat", "dog"), ("5", "x"), ("-1", "nan")])
+def test_whole_numbers_and_texts_take_a_short_way_to_the_same_index(names):
+    vocabulary = Vocabulary(names)
+
+    def index(cell):
+        try:
+            return vocabulary.index(cell)
+        except DataError:
+            return None
+
+    for number in (-1, 0, 1, 2, 5, 7):
+        assert index(number) == index(np.int64(number)) == index(float(number))
+    assert [index(name) for name in names] == list(range(len(names)))
 
 
 def test_a_class_that_is_given_twice_is_an_error(tmp_path):

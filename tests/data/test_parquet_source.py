@@ -69,13 +69,13 @@ def test_rows_of_several_files_in_any_order(two_files):
 
 def test_each_thread_keeps_its_last_row_groups_and_no_other_columns(two_files, monkeypatch):
     reads: list[tuple] = []
-    real = parquet._read_group
+    real = parquet.read_group
 
     def counted(path, metadata, group, names):
         reads.append((path[-11:], group, names))
         return real(path, metadata, group, names)
 
-    monkeypatch.setattr(parquet, "_read_group", counted)
+    monkeypatch.setattr(parquet, "read_group", counted)
     source = Parquet(str(two_files / "a-*.parquet"), {"label": ClassLabel(("cat", "dog"))})
     assert len(source) == 13
     assert reads == []

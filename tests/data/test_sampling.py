@@ -199,7 +199,7 @@ def test_weighted(tmp_path):
         (weights - 1, "-1.0 for record labelled/0"),
         (weights * np.nan, "nan for record labelled/0"),
         (weights * 0, "all are 0"),
-        (str(tmp_path / "none.npy"), r"none.npy: no readable \.npy"),
+        (str(tmp_path / "none.npy"), r"none.npy: cannot be read: No such file"),
         (str(tmp_path / "odd.npy"), r"odd.npy: no readable \.npy"),
     ):
         with pytest.raises(DataError, match=message):

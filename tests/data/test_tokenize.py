@@ -102,7 +102,9 @@ def test_clip_words_are_whole() -> None:
 
 
 def test_clip_vocabulary_file_is_checked(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"nowhere.gz: No such file.*bpe_simple_vocab_16e6"):
+    with pytest.raises(
+        DataError, match=r"nowhere.gz: cannot be read: No such file.*bpe_simple_vocab_16e6"
+    ):
         ClipTokenizer(path=str(tmp_path / "nowhere.gz")).split("a")
     whole = gzip.decompress(VOCABULARY.read_bytes())
     for name, data in {

@@ -15,7 +15,7 @@ from PIL import Image
 import vision.evaluators
 from vision.data import ops
 from vision.data.all_records import feature_of, names_of
-from vision.data.columns import ClassLabel
+from vision.data.columns import ClassLabel, PartialLabels
 from vision.data.fingerprint import fingerprint
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
@@ -140,6 +140,24 @@ def test_vectors_of_labels_are_permuted():
     np.testing.assert_array_equal(matched[1]["labels"], [1, 0, 0])
     with pytest.raises(ClassNamesError, match="give the source all classes"):
         _ = match_classes(evaluator, ("a", "b", "c", "d")).data.source[0]
+
+
+def test_labels_known_in_part_and_columns_with_names_of_their_own(tmp_path):
+    """Which classes are known is permuted with them, by the names of their own column."""
+    folder(tmp_path, ("1", "2"), each=1)
+    (tmp_path / "table.jsonl").write_text(
+        '{"image": "1/0.png", "label": "x", "tags": {"2": 1, "10": 0}}\n'
+        '{"image": "2/0.png", "label": "y", "tags": {"1": 1}}\n'
+    )
+    columns = {"label": ClassLabel(), "tags": PartialLabels(names=("10", "2", "1"))}
+    source = Manifest(str(tmp_path / "table.jsonl"), columns)
+    evaluator = MultiLabelClassification(data_of(source), labels="tags")
+    matched: Any = match_classes(evaluator, TRAINED).data.source
+    np.testing.assert_array_equal(matched[0]["tags"], [0, 1, 0])
+    np.testing.assert_array_equal(matched[0]["tags_known"], [False, True, True])
+    np.testing.assert_array_equal(matched[1]["tags"], [1, 0, 0])
+    assert [int(matched[i]["label"]) for i in range(2)] == [0, 1]
+    assert names_of(matched, "tags") == TRAINED
 
 
 def test_shifts_with_classes_of_their_own_are_left_alone():

@@ -62,9 +62,11 @@ def has_column(source: Any) -> bool:
 
 
 def names_of(source: Source, feature: str) -> tuple[str, ...]:
-    """The names behind a feature's numbers, where the source has them."""
+    """The names behind a feature's numbers, where the source has them; ``label`` has the classes of
+    the source."""
     names = getattr(source, "names", None)
-    return () if names is None else names(feature)
+    found = () if names is None else tuple(names(feature))
+    return found or (source.info.class_names if feature == "label" else ())
 
 
 def labels_of(source: Source, feature: str = "label") -> np.ndarray:

@@ -10,7 +10,7 @@ import dataclasses
 import functools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -19,6 +19,7 @@ from vision.data.collate import Batch, BatchRows, PipelineError, narrow
 from vision.data.ops.base import Example, Op
 from vision.data.samplers import Sampler
 from vision.data.source import DataError, Source
+from vision.train.labels import LabelKind
 
 OnError = Literal["raise", "mask"]
 
@@ -158,8 +159,9 @@ class BatchReader:
       first_row: the first row that is made here.
       rows: how many rows are made here.
       on_error: ``raise``, or ``mask``: zeros with ``_mask`` False in place of a bad record.
-      num_classes: integer labels lie in -1..num_classes - 1, -1 for none; 0 takes the number of the
-        source's class names, if it has any.
+      num_classes: integers under ``label`` lie in -1..num_classes - 1, -1 for none; 0 takes the
+        number of the source's class names, if it has any.
+      labels: what the loss takes as labels, by feature; checked after the ops.
     """
 
     source: Source
@@ -171,6 +173,7 @@ class BatchReader:
     rows: int
     on_error: OnError
     num_classes: int = 0
+    labels: Mapping[str, LabelKind] = dataclasses.field(default_factory=dict)
 
     def __repr__(self) -> str:  # Grain prints it: not the source's arrays
         return f"BatchReader({self.info_name})"
@@ -198,7 +201,9 @@ class BatchReader:
     def _gather(self, gather: Callable[[np.ndarray], Batch], indices: np.ndarray) -> Batch:
         valid = indices >= 0
         batch: Batch = {}
-        for name, values in gather(indices[valid]).items():
+        rows = gather(indices[valid])
+        self._check_kinds(rows, stacked=True)
+        for name, values in rows.items():
             if name.startswith("_"):
                 continue
             if name == "label" and np.ndim(values) == 1:
@@ -254,6 +259,7 @@ class BatchReader:
                 self._check_labels(np.asarray(label))
             for step in self.ops:
                 example = step(example, rng)
+            self._check_kinds(example)
         except DataError:
             raise
         except MemoryError as error:
@@ -276,14 +282,32 @@ class BatchReader:
                 f"{self._num_classes - 1}, and -1 for none"
             )
 
+    def _check_kinds(self, example: Mapping[str, Any], stacked: bool = False) -> None:
+        """Raises DataError for labels that the loss does not take, of a record or of several."""
+        for feature, kind in self.labels.items():
+            if feature in example:
+                values = np.asarray(example[feature])
+                known = f"{feature}_known" in example
+                if problem := kind.problem(values if stacked else values[None], known):
+                    raise DataError(f"{feature} {problem}")
+
+    def check(self) -> None:
+        """Raises DataError where the source has more classes than an op or the model."""
+        known = len(self.source.info.class_names)
+        kind = self.labels.get("label")
+        for who, count in (
+            ("an op of batch_ops makes targets of", self.num_classes),
+            ("the model has", kind.classes if kind else 0),
+        ):
+            if 0 < count < known:
+                raise DataError(
+                    f"{self.info_name} has {known} classes, but {who} {count}: set its num_classes "
+                    f"to {known}, or leave classes out of the data"
+                )
+
     @functools.cached_property
     def _num_classes(self) -> int:
-        known = len(self.source.info.class_names)
-        if 0 < self.num_classes < known:
-            raise ValueError(
-                f"an op makes targets of {self.num_classes} classes, but the source has {known}"
-            )
-        return known or self.num_classes
+        return len(self.source.info.class_names) or self.num_classes
 
     @functools.cached_property
     def info_name(self) -> str:

@@ -8,6 +8,7 @@ functions of (seed, epoch, positions) like any other sampler.
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Literal
 
 import numpy as np
@@ -157,8 +158,9 @@ class PxK:
     """Groups of ``classes`` different classes with ``instances`` different records of each.
 
     For losses on pairs and triplets within a batch. ``classes * instances`` neighbouring rows
-    form a group, class by class. All classes are used once before one comes again (up to the few
-    that do not fill a group), and so are the records of a class.
+    form a group, class by class. Within an epoch all classes are used once before one comes again,
+    and so are the records of a class, also where they do not fill whole groups: a group that two
+    rounds share has no class, and no record, twice.
 
     Source: Hermans et al., In defense of the triplet loss, 2017.
 
@@ -202,21 +204,62 @@ class _PxK:
     def __call__(
         self, seed: int, epoch: int, positions: np.ndarray, num_examples: int
     ) -> np.ndarray:
-        group, row = np.divmod(positions, self.classes * self.instances)
-        slot, instance = np.divmod(row, self.instances)
-        # A round deals the shuffled classes into groups; the few left over wait for the next.
-        rounds, place = np.divmod(group, len(self.groups) // self.classes)
-        key = stream_key(seed, epoch, 4)
-        count = np.full_like(rounds, len(self.groups))
-        chosen = permute_each(place * self.classes + slot, count, mixed(rounds, key))
-        # K fresh records per visit; the rest of a class that does not fill a visit is skipped, so
-        # that no group has a record twice.
+        visit, instance = np.divmod(positions, self.instances)
+        rounds, chosen = _rounds_of_classes(
+            visit, len(self.groups), self.classes, stream_key(seed, epoch, 4)
+        )
+        # A class is visited once in every round.
         sizes = self.groups.sizes[chosen]
-        visits = np.maximum(sizes // self.instances, 1)
-        cycle, visit = np.divmod(rounds, visits)
-        keys = mixed(cycle, mixed(chosen, stream_key(seed, epoch, 5)))
-        number = (visit * self.instances + instance) % sizes
-        return self.groups.draw(chosen, number, keys)
+        keys = mixed(chosen, stream_key(seed, epoch, 5))
+        number = rounds * self.instances + instance
+        again, at = np.divmod(number, np.lcm(sizes, self.instances))
+        record = permute_each(at % sizes, sizes, mixed(again, keys))
+        return self.groups.records[self.groups.starts[chosen] + record].astype(np.int64)
+
+
+def _rounds_of_classes(
+    visits: np.ndarray, count: int, group: int, key: np.uint64
+) -> tuple[np.ndarray, np.ndarray]:
+    """Round and class, int64 (n,) each, of ``visits`` (n,) to ``count`` classes in rounds.
+
+    Every round is a permutation of the classes; visits are dealt into groups of ``group``, at most
+    ``count``. Where a group takes the last classes of a round and the first of the next, these are
+    different ones. Any visit is computed by itself.
+    """
+    rounds, at = np.divmod(visits, count)
+    shared = math.gcd(count, group)
+    if count < 2 * group - shared:
+        # A round that repeats has a group's worth of different classes from any place on; after
+        # group / shared rounds the groups begin with a round again, and the order is a new one.
+        keys = mixed(rounds // (group // shared), key)
+        return rounds, permute_each(at, np.full_like(at, count), keys)
+    chosen = np.empty_like(at)
+    for number in np.unique(rounds).tolist():
+        inside = rounds == number
+        chosen[inside] = _round(number, count, group, key)[at[inside]]
+    return rounds, chosen
+
+
+def _round(number: int, count: int, group: int, key: np.uint64) -> np.ndarray:
+    """The order of the classes in a round, int64 (count,).
+
+    Which classes are last, in a group that goes on in the next round, is drawn for itself: so the
+    round before need not be known to leave its last ones out of the beginning of this one.
+    """
+
+    def order(purpose: int, number: int) -> np.ndarray:
+        of_round = mixed(np.asarray([2 * number + purpose]), key)
+        return np.argsort(mixed(np.arange(count), of_round))
+
+    left_before = number * count % group
+    last = order(1, number)[: (number + 1) * count % group]
+    kept_out = order(1, number - 1)[:left_before] if left_before else last[:0]
+    shuffled = order(0, number)
+    first = shuffled[~np.isin(shuffled, last) & ~np.isin(shuffled, kept_out)]
+    first = first[: (group - left_before) % group]
+    middle = shuffled[~np.isin(shuffled, last) & ~np.isin(shuffled, first)]
+    # Within the group that is begun, no class stands out by its place.
+    return np.concatenate([first, middle, shuffled[np.isin(shuffled, last)]])
 
 
 @dataclasses.dataclass(frozen=True)

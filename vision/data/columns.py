@@ -150,7 +150,8 @@ class ClassLabel(NamedColumn):
 
 @dataclasses.dataclass(frozen=True)
 class Group(NamedColumn):
-    """What several records share (patient, video, photographer): int32, index in ``names``.
+    """What several records share (patient, video, photographer): int32, index in ``names``, which
+    are identifiers: ``7k`` and ``7K`` are two, and numbers need not go from 0.
 
     Attributes:
       names: empty takes the cells' distinct values in sorted order.
@@ -162,7 +163,7 @@ class Group(NamedColumn):
 
     def learn(self, cells: Iterable[tuple[str, Cell]]) -> Group:
         labelled = ((place, cell) for place, cell in cells if not is_unlabelled(cell))
-        return dataclasses.replace(self, names=distinct_names(labelled, numbers=False))
+        return dataclasses.replace(self, names=distinct_names(labelled, ids=True))
 
     def read(self, feature: str, row: Row, size: ImageSize) -> dict[str, Any]:
         cell = self.cell(feature, row)

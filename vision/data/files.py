@@ -11,6 +11,7 @@ import glob
 import os
 import posixpath
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -77,10 +78,16 @@ def read_range(path: str, offset: int, size: int) -> bytes:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[IO[bytes]]:
-    """A seekable binary file to read from."""
+    """A seekable binary file to read from. A pipe, socket or device is refused and never waited
+    for."""
     with _named(path):
-        file = _system(path).open(path, "rb") if is_remote(path) else open(path, "rb")  # noqa: SIM115
+        if is_remote(path):
+            file = _system(path).open(path, "rb")
+        else:
+            file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
     with file, _named(path):
+        if not is_remote(path) and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise DataError(f"{path}: is a pipe, socket or device, and no regular file; remove it")
         yield file
 
 
@@ -122,6 +129,11 @@ def write_whole(path: str, data: bytes) -> None:
     """
     with replace_file(Path(path), unique=True) as temporary:
         temporary.write_bytes(data)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Opening a pipe would wait for a writer."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 @contextlib.contextmanager

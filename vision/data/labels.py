@@ -2,6 +2,8 @@
 
 * Whole numbers stay whole: ``2.0``, as pandas writes a column with gaps, is class 2.
 * -1, an empty cell and ``nan`` are no label (unless a class was explicitly given that name).
+* Names are sorted as text, as ``ls`` and torchvision sort folders; the whole numbers of a table are
+  sorted as numbers. Where the two orders differ, data of a run are matched to it by name.
 * Names that differ only in form are one class written in two ways, and refused: case, spaces of
   any kind and width, zero-width characters, composed and decomposed accents (NFC, NFD), full-width
   letters.
@@ -113,8 +115,10 @@ class Vocabulary:
         Raises:
           DataError: no such name; says which is nearest.
         """
-        if isinstance(cell, str) and (index := self._indices.get(cell)) is not None:
-            return index
+        if type(cell) is str or type(cell) is int:  # what most cells are, at once
+            index = self._indices.get(cell if type(cell) is str else str(cell))
+            if index is not None:
+                return index
         if is_unlabelled(cell, self.names):
             what = "is missing" if is_missing(cell, self.names) else f"is {shown(cell)}, no label"
             raise DataError(f"{what}; give it, or set optional=True where the type has it")
@@ -136,14 +140,15 @@ class Vocabulary:
 
 
 def distinct_names(
-    cells: Iterable[tuple[str, Cell]], *, sort: bool = True, numbers: bool = True
+    cells: Iterable[tuple[str, Cell]], *, sort: bool = True, ids: bool = False
 ) -> tuple[str, ...]:
     """The distinct names among (location, cell).
 
     Args:
       cells: of labels; none is unlabelled.
       sort: sort them, whole numbers from 0 as numbers; otherwise the order matters.
-      numbers: whole numbers are the classes' numbers; otherwise they are names like others.
+      ids: identifiers of groups and not names of classes: whole numbers are like others, and those
+        that differ only in form stay apart.
 
     Raises:
       DataError: two names differ only in form, numbers leave a gap or are negative, or, with
@@ -157,11 +162,12 @@ def distinct_names(
                 raise DataError(f"{location}: {name!r} occurs twice, first in {first[name]}")
             continue
         first[name] = location
-    refuse_twins((location, name) for name, location in first.items())
+    if not ids:
+        refuse_twins((location, name) for name, location in first.items())
     names = list(first)
     if not sort:
         return tuple(names)
-    if numbers and names and all(re.fullmatch(r"0|-?[1-9]\d*", name) for name in names):
+    if not ids and names and all(re.fullmatch(r"0|-?[1-9]\d*", name) for name in names):
         names.sort(key=int)
         if int(names[0]) < 0:
             raise DataError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ from vision.data.samplers import (
 )
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.sources.combine import Concat
+from vision.train.labels import LabelKind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +80,7 @@ class Mixture:
       batch_ops: on whole batches, on the device, inside the compiled step.
       pure: every batch is of one part; the weights then deal out batches. Parts whose sampler
         makes groups of rows (P x K, episodes) need it.
-      on_error, threads, workers, prefetch_batches, stall_s: as in ``TrainData``.
+      on_error, threads, workers, prefetch_batches, stall_s, labels: as in ``TrainData``.
     """
 
     parts: NonEmpty[tuple[MixturePart, ...]]
@@ -90,6 +92,7 @@ class Mixture:
     workers: NonNegative[int] = 0
     prefetch_batches: NonNegative[int] = 4
     stall_s: NonNegative[float] = 60.0
+    labels: Mapping[str, LabelKind] | None = None
 
     def __post_init__(self) -> None:
         for part in self.parts:
@@ -181,7 +184,7 @@ class Mixture:
     ) -> BatchReader:
         part = self.parts[number]
         sampler = self._samplers[number]
-        return BatchReader(
+        reader = BatchReader(
             source=part.source,
             ops=part.ops,
             order=Epochs(sampler, order_seed, len(part.source)),
@@ -191,7 +194,10 @@ class Mixture:
             rows=rows,
             on_error=self.on_error,
             num_classes=target_classes(self.batch_ops),
+            labels=self.labels or {},
         )
+        reader.check()
+        return reader
 
     @functools.cached_property
     def _samplers(self) -> tuple[Sampler, ...]:

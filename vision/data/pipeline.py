@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 
 from vision.config.ranges import NonNegative, Positive, checked
 from vision.data.batches import BatchReader, Epochs, OnError, Order, SinglePass
@@ -22,6 +23,7 @@ from vision.data.loader import MAX_BATCHES, Loader, Reading
 from vision.data.ops.base import DeviceOp, Op
 from vision.data.samplers import Sampler, SourceSampler, bound, group_of
 from vision.data.source import DataError, Source, SourceInfo
+from vision.train.labels import LabelKind
 
 __all__ = ["EvalData", "Loader", "TrainData"]
 
@@ -49,6 +51,8 @@ class TrainData:
       prefetch_batches: made ahead, per worker; at least ``threads``, so that none idles.
       stall_s: a warning after this many seconds without a batch, and again after as many; it
         says what is being read. 0 for none.
+      labels: what the loss takes as labels, by feature: other values are errors of their record.
+        Filled in from the objective.
     """
 
     source: Source
@@ -61,6 +65,7 @@ class TrainData:
     workers: NonNegative[int] = 0
     prefetch_batches: NonNegative[int] = 4
     stall_s: NonNegative[float] = 60.0
+    labels: Mapping[str, LabelKind] | None = None
 
     def __post_init__(self) -> None:
         check_ops(self.ops)
@@ -153,7 +158,8 @@ def _reader(
     data: TrainData | EvalData, order: Order, seed: int, process_index: int, process_count: int
 ) -> BatchReader:
     rows = rows_per_process(data.batch_size, process_index, process_count)
-    return BatchReader(
+    training = isinstance(data, TrainData)
+    reader = BatchReader(
         source=data.source,
         ops=data.ops,
         order=order,
@@ -162,8 +168,11 @@ def _reader(
         first_row=process_index * rows,
         rows=rows,
         on_error=data.on_error,
-        num_classes=target_classes(data.batch_ops) if isinstance(data, TrainData) else 0,
+        num_classes=target_classes(data.batch_ops) if training else 0,
+        labels=(data.labels or {}) if training else {},
     )
+    reader.check()
+    return reader
 
 
 def target_classes(batch_ops: tuple[DeviceOp, ...]) -> int:

@@ -6,10 +6,10 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from vision.config.repeated import first_repeated
+from vision.data import files
 from vision.data.source import DataError
 
 PLAIN = ("a photo of a {}.",)
@@ -202,8 +202,6 @@ def read_json(path: str) -> Any:
 
 def _text(path: str) -> str:
     try:
-        return Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        return files.read_bytes(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}: not UTF-8: {error}") from error

@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
-from pathlib import Path
 from typing import Annotated, Protocol
 
 import numpy as np
 
 from vision.config.ranges import NonEmpty, Positive, Rule, checked
+from vision.data import files
 from vision.data.source import DataError, Source
 
 Keys = np.ndarray | np.uint64
+_SORTED = 16  # so many and fewer are permuted by sorting random keys
 
 
 class Sampler(Protocol):
@@ -93,6 +94,10 @@ class Shuffle:
     The permutation is computed, not stored: an alternating unbalanced Feistel network over
     a x b >= n with a, b near the square root of n, walked again for the few values that fall
     outside. Any position of a set of billions costs the same few microseconds, without memory.
+    Such a network cannot reach all permutations alike (where a and b are odd, it makes even ones
+    only), which shows where n is small: up to 16 records are sorted by random keys instead, so
+    that every order is equally likely. Beyond, every record, and every pair, is equally likely in
+    any place.
 
     Source: Black and Rogaway, Ciphers with Arbitrary Finite Domains, 2002.
     """
@@ -170,7 +175,8 @@ class WeightedSampler:
         if isinstance(self.weights, str):
             where = f"weights in {self.weights}"
             try:
-                weights = np.load(Path(self.weights), allow_pickle=False)
+                with files.opened(self.weights) as file:
+                    weights = np.load(file, allow_pickle=False)
             except (OSError, ValueError, EOFError) as error:
                 raise DataError(f"{self.weights}: no readable .npy array: {error}") from error
         else:
@@ -285,6 +291,8 @@ def integer_weights(weights: tuple[float, ...]) -> tuple[int, ...]:
 
 def permute(positions: np.ndarray, n: int, round_keys: np.ndarray) -> np.ndarray:
     """``positions`` under the permutation of 0..n-1 that ``round_keys`` (uint64) choose."""
+    if n <= _SORTED:
+        return np.argsort(_hash(np.arange(n, dtype=np.uint64), round_keys[0]))[positions]
     side = math.isqrt(n - 1) + 1
     rows, columns = np.uint64(side), np.uint64(-(-n // side))
     values = _rounds(np.asarray(positions, np.uint64), rows, columns, round_keys)
@@ -303,6 +311,14 @@ def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> 
       sizes: int64 (n,), below 2^52.
       keys: uint64 (n,).
     """
+    few = np.asarray(sizes) <= _SORTED
+    if few.all():
+        return _sorted_each(positions, sizes, keys)
+    if few.any():
+        result = np.empty(len(positions), np.int64)
+        for part, permuted in ((few, _sorted_each), (~few, permute_each)):
+            result[part] = permuted(positions[part], sizes[part], keys[part])
+        return result
     sizes = np.asarray(sizes, np.uint64)
     rows = np.ceil(np.sqrt(sizes)).astype(np.uint64)
     columns = (sizes + rows - np.uint64(1)) // rows
@@ -315,6 +331,16 @@ def permute_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> 
         )
         outside = outside[values[outside] >= sizes[outside]]
     return values.astype(np.int64)
+
+
+def _sorted_each(positions: np.ndarray, sizes: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """As ``permute_each``, by sorting random keys: for small sizes."""
+    if not len(positions):
+        return np.zeros(0, np.int64)
+    numbers = np.arange(int(np.max(sizes)), dtype=np.uint64)
+    order = _hash(numbers[None], _hash(keys, np.uint64(1))[:, None])
+    order[numbers[None] >= np.asarray(sizes, np.uint64)[:, None]] = np.iinfo(np.uint64).max
+    return np.argsort(order, axis=1)[np.arange(len(positions)), positions]
 
 
 def stream_key(seed: int, *purpose: int) -> np.uint64:

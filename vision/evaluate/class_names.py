@@ -74,14 +74,13 @@ class MatchedSource:
     Attributes:
       source: the source.
       class_names: of the run.
-      numbers: the run's number of every class of the source, see ``class_numbers``.
-      features: names of its label features: class numbers, or vectors with an entry per class.
+      numbers: the run's number of every class of the source, see ``class_numbers``, by the name of
+        a label feature: class numbers, or vectors with an entry per class.
     """
 
     source: Any
     class_names: tuple[str, ...]
-    numbers: tuple[int, ...]
-    features: tuple[str, ...]
+    numbers: Mapping[str, tuple[int, ...]]
 
     @property
     def info(self) -> Any:
@@ -96,7 +95,7 @@ class MatchedSource:
     def __getitem__(self, index: int) -> dict[str, Any]:
         example = self.source[index]
         self._check(example)
-        return {k: self._mapped(k, x) if k in self.features else x for k, x in example.items()}
+        return {k: self._mapped(k, x) if k in self.numbers else x for k, x in example.items()}
 
     @property
     def __getitems__(self) -> Callable[[Any], dict[str, Any]] | None:
@@ -109,7 +108,7 @@ class MatchedSource:
             rows = gather(indices)
             self._check(rows)
             return {
-                k: np.stack([self._mapped(k, x) for x in v]) if k in self.features else v
+                k: np.stack([self._mapped(k, x) for x in v]) if k in self.numbers else v
                 for k, v in rows.items()
             }
 
@@ -124,9 +123,7 @@ class MatchedSource:
 
         def mapped(feature: str) -> list[Any]:
             values = column(feature)
-            return (
-                [self._mapped(feature, x) for x in values] if feature in self.features else values
-            )
+            return [self._mapped(feature, x) for x in values] if feature in self.numbers else values
 
         return mapped
 
@@ -136,7 +133,7 @@ class MatchedSource:
         names = getattr(self.source, "names", None)
         if names is None:
             return None
-        return lambda feature: self.class_names if feature in self.features else names(feature)
+        return lambda feature: self.class_names if feature in self.numbers else names(feature)
 
     @property
     def fingerprint(self) -> Callable[[], str] | None:
@@ -144,23 +141,23 @@ class MatchedSource:
         fingerprint = getattr(self.source, "fingerprint", None)
         if fingerprint is None:
             return None
-        return lambda: f"{fingerprint()}/{self.numbers}/{self.features}"
+        return lambda: f"{fingerprint()}/{sorted(self.numbers.items())}"
 
     def _check(self, example: Mapping[str, Any]) -> None:
-        if not any(name in example for name in self.features):
+        if not any(name in example for name in self.numbers):
             raise ClassNamesError(
                 f"{self.source.info.name}: its classes are in another order than the run's, and "
-                f"its records have no {' or '.join(map(repr, self.features))} to be matched; it "
+                f"its records have no {' or '.join(map(repr, self.numbers))} to be matched; it "
                 f"has {', '.join(example)}. Wrap the source in Relabel"
             )
 
     def _mapped(self, feature: str, value: Any) -> Any:
-        value = np.asarray(value)
-        count, total = len(self.numbers), len(self.class_names)
+        value, numbers = np.asarray(value), self.numbers[feature]
+        count, total = len(numbers), len(self.class_names)
         if value.ndim == 0:
             # What is no class of the source stays none: -1, or beyond the run's classes.
             label = int(value)
-            number = self.numbers[label] if 0 <= label < count else label
+            number = numbers[label] if 0 <= label < count else label
             return np.int32(number if label < count else total + label)
         if value.shape != (count,) or count != total:
             raise ClassNamesError(
@@ -169,7 +166,7 @@ class MatchedSource:
                 "give the source all classes of the run"
             )
         matched = np.empty_like(value)
-        matched[list(self.numbers)] = value
+        matched[list(numbers)] = value
         return matched
 
 
@@ -214,17 +211,30 @@ def _matched(value: Any, trained: tuple[str, ...], features: tuple[str, ...], wh
     if hasattr(value, "source") and hasattr(value, "loader"):
         source = _matched(value.source, trained, features, where)
         return value if source is value.source else dataclasses.replace(value, source=source)
-    info = value.info
-    numbers = class_numbers(info.class_names, trained, f"{info.name} ({where})")
-    if numbers is None:
-        return value
-    log.warning(
-        "%s: the classes of %s are matched to the run's by name: %d of %d, %s is number %d and "
-        "not %d",
-        where, info.name, len(numbers), len(trained),
-        *next(
-            ((repr(info.class_names[i]), n, i) for i, n in enumerate(numbers) if n != i),
-            (repr(info.class_names[0]), numbers[0], 0),
-        ),
-    )  # fmt: skip
-    return MatchedSource(value, trained, numbers, features)
+    info, numbers = value.info, {}
+    for feature in features:
+        names = _names_of(value, feature)
+        order = class_numbers(names, trained, f"{info.name} ({where})")
+        if order is not None:
+            # ``PartialLabels`` says beside a vector of labels which of them are known.
+            numbers |= {feature: order, f"{feature}_known": order}
+            log.warning(
+                "%s: the classes of %s are matched to the run's by name: %d of %d, %s is number "
+                "%d and not %d",
+                where, info.name, len(order), len(trained),
+                *next(
+                    ((repr(names[i]), n, i) for i, n in enumerate(order) if n != i),
+                    (repr(names[0]), order[0], 0),
+                ),
+            )  # fmt: skip
+    return MatchedSource(value, trained, numbers) if numbers else value
+
+
+def _names_of(source: Any, feature: str) -> tuple[str, ...]:
+    """The classes of a label feature: its own, as tables have them for every column, or else those
+    of the source."""
+    try:
+        names = tuple(source.names(feature))
+    except (AttributeError, KeyError, TypeError):
+        names = ()
+    return names or tuple(source.info.class_names)

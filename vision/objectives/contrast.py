@@ -80,6 +80,11 @@ class SoftLabels:
                 f"batch[{self.field!r}] is {key.dtype} {key.shape}, and targets=SoftLabels "
                 "compares rows of (B, K) floats; class numbers: targets=SameKey"
             )
+        if f"{self.field}_known" in batch:
+            raise ContrastError(
+                f"batch[{self.field!r}] is known in part, by {self.field}_known, and "
+                "targets=SoftLabels would take unknown classes for 0: complete the labels"
+            )
         return key
 
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vision.train.labels import LabelKind
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables, apply, masked_mean
 
 Tree = Any
@@ -35,6 +36,10 @@ class MultiTask(BatchCoupled):
     def __post_init__(self) -> None:
         if not self.tasks or min(self.tasks.values()) < 2:
             raise ValueError(f"tasks={dict(self.tasks)}: at least one, of two classes or more each")
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return {task: LabelKind(classes) for task, classes in self.tasks.items()}
 
     def encode(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         """Logits of all tasks, float32 (B, sum of classes)."""

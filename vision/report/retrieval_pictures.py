@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
+from vision.data import files
 from vision.data.batches import ExampleRng
 from vision.data.decode import DecodeError, decode
 from vision.data.ops.base import Op
@@ -189,9 +190,7 @@ class ImageFolder:
     def __getitem__(self, index: int) -> dict[str, Any]:
         path = self.root / self.paths[index]
         try:
-            return self.prepare.record(path.read_bytes())
-        except OSError as error:
-            raise DataError(f"{path}: {error.strerror}") from error
+            return self.prepare.record(files.read_bytes(str(path)))
         except DecodeError as error:
             raise DecodeError(f"{path}: {error}") from error
 

@@ -79,7 +79,10 @@ def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None
         data = build(config.data)
         data_spec = observe(data)
     model = build(config.model, num_classes=len(data_spec.class_names) or None)
-    built = {"model": model, "data": data, "objective": build(config.objective, model=model)}
+    objective = build(config.objective, model=model)
+    if "labels" in getattr(data, "__dataclass_fields__", ()):
+        data = dataclasses.replace(data, labels=objective.label_kinds)
+    built = {"model": model, "data": data, "objective": objective}
     fields = {field.name for field in dataclasses.fields(Experiment)} - set(built)
     built |= {key: build(value) for key, value in config.items() if key in fields}
     experiment = Experiment(**built)

@@ -21,6 +21,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
+from vision.train.labels import LabelKind
 from vision.train.tower import Tap, Tower, forward, initialise
 
 Tree = Any
@@ -162,6 +163,12 @@ class Objective(abc.ABC):
     def phases(self) -> tuple[Phase, ...]:
         """The updates of a step, in order; none for one update of all networks."""
         return ()
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        """Features of the batch that are labels, and what is valid for them: the data refuse other
+        values by the record's name. None are checked where this is empty."""
+        return _NOTHING
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         """Fresh variables; ``batch`` has the shapes and dtypes of a training batch."""

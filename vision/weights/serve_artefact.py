@@ -17,6 +17,7 @@ import jax.export
 import numpy as np
 
 from vision.config.errors import UserError
+from vision.data import files
 from vision.data.decode import DecodeError, decode
 from vision.weights.artefact import LABELS, PROGRAM
 from vision.weights.cards import read
@@ -39,7 +40,7 @@ def main(arguments: list[str]) -> int:
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         for image in images:
             mode = "grey" if len(card_and_path[0].mean) == 1 else "rgb"
-            example = {"image": decode(Path(image).read_bytes(), mode=mode)}
+            example = {"image": decode(files.read_bytes(image), mode=mode)}
             for op in card_and_path[0].geometry():
                 example = op(example, np.random.default_rng(0))
             log_probabilities = np.asarray(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.data import files
 from vision.data.all_records import feature_of, names_of
 from vision.data.fingerprint import content
 from vision.data.source import DataError, Source, SourceInfo
@@ -38,7 +39,8 @@ class Computed:
     def values(self) -> np.ndarray:
         """The file's array (N, ...)."""
         try:
-            values = np.load(self.file, allow_pickle=False)
+            with files.opened(self.file) as file:
+                values = np.load(file, allow_pickle=False)
         except (OSError, ValueError, EOFError) as error:
             raise DataError(f"{self.file}: no readable .npy array: {error}") from error
         if values.ndim < 1 or len(values) != len(self.source):

@@ -15,9 +15,10 @@ import numpy as np
 from absl import logging
 
 from vision.config.ranges import Rate, Rule, checked
+from vision.data import files
 from vision.data.decode import EXTENSIONS
 from vision.data.fingerprint import content
-from vision.data.labels import label_form, label_text
+from vision.data.labels import label_form, label_text, refuse_twins
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.folder_names import (
     is_system_name,
@@ -35,7 +36,8 @@ _EXTENSION = Rule("like '.jpg', in lower case", lambda e: e.startswith(".") and 
 class Folder:
     """``root/class_name/**/*.jpg``: still encoded images under ``image``, and ``label``.
 
-    Classes are the sub-folders of the root in alphabetical order; files are ordered by class,
+    Classes are the sub-folders of the root, sorted as text (``10`` before ``2``, as torchvision's
+    ImageFolder has them); files are ordered by class,
     then path. The list is read once, on first use. Files without an image extension, hidden ones,
     and what file servers keep beside images (``@eaDir``, ``#recycle``), are left out, counted,
     logged with the reason, and mentioned in ``info``. Everything else that is not an image in a
@@ -82,20 +84,20 @@ class Folder:
 
     @property
     def info(self) -> SourceInfo:
-        files = self._files
-        kinds = collections.Counter(Path(p).suffix.lower() for p in files.paths)
+        listed = self._files
+        kinds = collections.Counter(Path(p).suffix.lower() for p in listed.paths)
         counts = ", ".join(f"{n} {kind}" for kind, n in sorted(kinds.items()))
         left_out = ""
-        if files.left_out:
-            left_out = f"; {len(files.left_out)} other {left_out_text(files.left_out)}"
+        if listed.left_out:
+            left_out = f"; {len(listed.left_out)} other {left_out_text(listed.left_out)}"
         name = self.path.resolve().name
         return SourceInfo(
             name=f"{name}/{self.part}" if self.fraction else name,
-            num_examples=len(files.paths),
-            class_names=files.class_names,
+            num_examples=len(listed.paths),
+            class_names=listed.class_names,
             features={
                 "image": f"encoded bytes ({counts}{left_out})",
-                "label": f"int32, 0..{len(files.class_names) - 1}",
+                "label": f"int32, 0..{len(listed.class_names) - 1}",
             },
             homepage=str(self.path),
         )
@@ -105,20 +107,11 @@ class Folder:
         """Paths, relative to ``path``, of the files that are no images of the data set."""
         return tuple(self._files.left_out)
 
-    @property
-    def left_out_because(self) -> Mapping[str, str]:
-        """The same paths, each with the reason."""
-        return self._files.left_out
-
     def __len__(self) -> int:
         return len(self._files.paths)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        path = self.path / self._files.paths[index]
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise DataError(f"{path}: cannot be read: {error.strerror}") from error
+        data = files.read_bytes(self.key(index))
         return {"image": data, "label": np.int32(self._files.labels[index])}
 
     def column(self, feature: str) -> np.ndarray:
@@ -252,13 +245,7 @@ def class_folders(path: Path) -> tuple[str, ...]:
             raise DataError(
                 f"{path / name}: a folder called {name!r} stands for no label; rename or remove it"
             )
-    by_form: dict[str, str] = {}
-    for name in names:
-        other = by_form.setdefault(label_form(name), name)
-        if other != name:
-            case = name.casefold() == other.casefold()
-            how = "only in case" if case else f"({name!a}, {other!a}) only in form"
-            raise DataError(f"{path / name}: differs from class folder {other!r} {how}; merge them")
+    refuse_twins((str(path / name), name) for name in names)
     return tuple(names)
 
 
@@ -269,14 +256,14 @@ def walk_files(root: Path) -> list[str]:
         raise DataError(f"{error.filename}: cannot be listed: {error.strerror}") from error
 
     paths: list[str] = []
-    for folder, folders, files in os.walk(root, onerror=refuse):
+    for folder, folders, names in os.walk(root, onerror=refuse):
         for name in folders:
             if os.path.islink(os.path.join(folder, name)):
                 raise DataError(
                     f"{os.path.join(folder, name)}: is a link to a folder; such links are not "
                     "followed: put the files there, or set root to the folder itself"
                 )
-        paths += [os.path.relpath(os.path.join(folder, name), root) for name in files]
+        paths += [os.path.relpath(os.path.join(folder, name), root) for name in names]
     return sorted(paths, key=lambda p: p.split(os.sep))
 
 

@@ -18,7 +18,10 @@ _PARTS = {
 }
 _PART_OF = {word: part for part, words in _PARTS.items() for word in words}
 _FILLERS = frozenset(
-    ("set", "sets", "split", "splits", "data", "dataset", "image", "images", "img", "imgs", "part")
+    (
+        *("set", "sets", "subset", "split", "splits", "part", "final"),
+        *("data", "dataset", "image", "images", "img", "imgs"),
+    )
 )
 _SUFFIXES = ("set", "sets", "data", "split", "images", "imgs", "img")
 _SYSTEM_FOLDERS = frozenset(
@@ -65,9 +68,9 @@ def look_like_parts(names: Collection[str]) -> bool:
     """Whether folders are parts of a data set and not its classes.
 
     They are when two of them are different parts by their whole names (a class may be called
-    "train", but hardly beside another called "test"), or when all of them name a part beside at
-    most one other word: ``seg_train`` and ``seg_test``, but not ``bullet train`` and
-    ``freight train``.
+    "train", but hardly beside another called "test"), when all of them are the same part, or when
+    they name different parts beside the same other word: ``seg_train`` and ``seg_test``, but not
+    ``bullet train`` and ``freight train``, nor ``train`` and ``crash test``.
     """
     named_only = {part_of(name) for name in names} - {""}
     if len(named_only) > 1:
@@ -79,7 +82,7 @@ def look_like_parts(names: Collection[str]) -> bool:
         for name in names
     }
     several = len({mentioned_part(name) for name in names}) > 1
-    return others == {()} or (several and len(others - {()}) == 1)
+    return others == {()} or (several and len(others) == 1)
 
 
 def mentioned_part(name: str) -> str:

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from absl import logging
 
 from vision.config.ranges import Positive, checked
 from vision.data import files
 from vision.data.decode import EXTENSIONS, DecodeError, decode
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
-from vision.data.sources.folder import class_folders, refuse_parts, walk_files
-from vision.data.sources.folder_names import is_system_name
+from vision.data.sources.folder import class_folders, left_out_text, refuse_parts, walk_files
+from vision.data.sources.folder_names import is_system_name, why_left_out
 from vision.data.sources.splits import valid_index
 from vision.data.table import fields_only
 
@@ -30,7 +31,8 @@ class Frames:
     Features: ``frames``, a tuple of T encoded images, or ``video`` uint8[T, H, W, 3], 0..255, RGB
     when ``decoded``; ``frames_valid`` bool[T]; ``start`` int32, the first frame's number; and
     ``label``. Frames are in natural order (``f2.jpg`` before ``f10.jpg``). A clip's frames are
-    listed once, on first use.
+    listed once, on first use; hidden files, and what file servers keep beside images, are left out,
+    left_out_text and logged as in ``Folder``.
 
     Attributes:
       root: the folder, a local one.
@@ -38,7 +40,7 @@ class Frames:
       stride: distance of the frames taken, at least 1.
       windows: which frames of a clip: those from the ``first`` on, the ``middle`` ones, or ``all``
         windows side by side, each a record of its own (what is left at the end is not used, and
-        counted in ``info``).
+        left_out_text in ``info``).
       short: a clip of fewer than (T - 1) * stride + 1 frames is an ``error``, or its last frame is
         repeated, with ``frames_valid`` False there: ``repeat``.
       labelled: whether clips lie in class folders; else ``root/clip_name/0001.jpg``, no label.
@@ -64,7 +66,10 @@ class Frames:
     def info(self) -> SourceInfo:
         clips, t = self._clips, self.frames
         unused = f"; {clips.unused} frames at the ends unused" if clips.unused else ""
-        what = f"{t} frames, stride {self.stride}, of {len(clips.frames)} clips{unused}"
+        left_out = ""
+        if clips.left_out:
+            left_out = f"; {len(clips.left_out)} other {left_out_text(clips.left_out)}"
+        what = f"{t} frames, stride {self.stride}, of {len(clips.frames)} clips{unused}{left_out}"
         features = (
             {"video": f"uint8[{t},H,W,3], 0..255, RGB: {what}"}
             if self.decoded
@@ -125,8 +130,10 @@ class Frames:
         if self.labelled:
             refuse_parts(root, class_names)
         frames_of: dict[str, list[str]] = {}
+        left_out: dict[str, str] = {}
         for path in walk_files(root):
             if any(map(is_system_name, path.split(os.sep))):
+                left_out[path] = why_left_out(path.split(os.sep), EXTENSIONS)
                 continue
             folder = os.path.dirname(path)
             depth = len(Path(path).parts)
@@ -136,9 +143,11 @@ class Frames:
             if os.path.splitext(path)[1].lower() not in EXTENSIONS:
                 raise DataError(f"{root / path}: is no image by its extension; move it elsewhere")
             frames_of.setdefault(folder, []).append(path)
-        empty = [n for n in class_names if not any(f.split(os.sep)[0] == n for f in frames_of)]
-        if empty:
+        with_frames = {folder.split(os.sep)[0] for folder in frames_of}
+        if empty := [name for name in class_names if name not in with_frames]:
             raise DataError(f"{root / empty[0]}: no frames in it; add some or remove the folder")
+        if left_out:
+            logging.warning("%s: %d %s", root, len(left_out), left_out_text(left_out, examples=5))
         clips = [sorted(paths, key=_natural) for paths in frames_of.values()]
         span = (self.frames - 1) * self.stride + 1
         windows: list[tuple[int, int]] = []
@@ -161,8 +170,10 @@ class Frames:
             windows += [(clip, start) for start in starts]
         labels = [0] * len(clips)
         if self.labelled:
-            labels = [class_names.index(paths[0].split(os.sep)[0]) for paths in clips]
-        return _Clips(clips, labels, windows, class_names if self.labelled else (), unused)
+            number = {name: i for i, name in enumerate(class_names)}
+            labels = [number[paths[0].split(os.sep)[0]] for paths in clips]
+        names = class_names if self.labelled else ()
+        return _Clips(clips, labels, windows, names, unused, left_out)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -172,6 +183,7 @@ class _Clips:
     windows: list[tuple[int, int]]
     class_names: tuple[str, ...]
     unused: int
+    left_out: dict[str, str]
 
 
 def _decoded(path: str, data: bytes) -> np.ndarray:

@@ -7,11 +7,12 @@ import functools
 import zipfile
 import zlib
 from collections.abc import Sequence
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
 from vision.config.repeated import first_repeated
+from vision.data import files
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
 from vision.data.sources.arrays import Arrays
@@ -50,10 +51,7 @@ class Npz:
     @functools.cached_property
     def _records(self) -> Arrays:
         try:
-            loaded = np.load(self.path, allow_pickle=False)
-            if not isinstance(loaded, np.lib.npyio.NpzFile):
-                raise DataError(f"{self.path}: a single array, and no .npz of several")
-            with loaded as file:
+            with files.opened(self.path) as opened, self._loaded(opened) as file:
                 if (repeated := first_repeated(file.files)) is not None:
                     raise DataError(f"{self.path}: the array {repeated!r} is there twice")
                 if missing := sorted(set(self.features) - set(file.files)):
@@ -66,6 +64,12 @@ class Npz:
             raise DataError(
                 f"{self.path}: no readable .npz of equally long arrays: {error}"
             ) from error
+
+    def _loaded(self, opened: IO[bytes]) -> np.lib.npyio.NpzFile:
+        loaded = np.load(opened, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise DataError(f"{self.path}: a single array, and no .npz of several")
+        return loaded
 
     @property
     def info(self) -> SourceInfo:

@@ -10,15 +10,14 @@ import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from vision.config.ranges import Positive, checked
 from vision.data import files
 from vision.data.cells import Cell, as_text, is_missing
 from vision.data.columns import Column, Group, NamedColumn
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
-from vision.data.sources.hugging_face import agreed, declared_names, named_cell
+from vision.data.sources.hugging_face import agreed, named_cell
+from vision.data.sources.parquet_layout import Layout, read_group, read_layout
 from vision.data.table import (
     Paths,
     check_columns,
@@ -98,14 +97,13 @@ class Parquet:
         file, group, row = layout.locate(index)
         place = f"{layout.paths[file]}[{index - layout.first_of_file(file)}]"
         cells = {name: column[row].as_py() for name, column in self._group(file, group).items()}
-        cells = self._with_names(place, cells)
         image = None
         if self.image_column:
             try:
                 image = self._image(cells.pop(self.image_column), layout.paths[file])
             except DataError as error:
                 raise DataError(f"{place}: {error}") from None
-        example = read_row(self._columns, cells, place, image)
+        example = self._example(self._columns, cells, place, image)
         return example if image is None else {"image": image, **example}
 
     def column(self, feature: str) -> list[Any]:
@@ -116,7 +114,7 @@ class Parquet:
         """
         column = self._columns[feature]
         return [
-            read_row({feature: column}, row, place)[feature]
+            self._example({feature: column}, row, place)[feature]
             for place, row in self._rows(column.reads(feature))
         ]
 
@@ -150,7 +148,7 @@ class Parquet:
         for path, metadata in zip(self._layout.paths, self._layout.metadata, strict=True):
             root = self.root or files.parent(path)
             for group in range(metadata.num_row_groups):
-                (cells,) = _read_group(path, metadata, group, (name,)).values()
+                (cells,) = read_group(path, metadata, group, (name,)).values()
                 for cell in cells.to_pylist():
                     relative = cell.get("path") if isinstance(cell, Mapping) else cell
                     with contextlib.suppress(DataError):  # a bad record, whatever the files
@@ -165,49 +163,66 @@ class Parquet:
         return tuple(sorted(wanted | sizes))
 
     @functools.cached_property
-    def _layout(self) -> _Layout:
+    def _layout(self) -> Layout:
         needed = {name for f, column in self.columns.items() for name in column.reads(f)}
         needed |= {self.image_column, self.key_column} - {""}
-        return _read_layout(files.expand(self.path), sorted(needed), self.image_column)
+        return read_layout(files.expand(self.path), sorted(needed), self.image_column)
 
     @functools.cached_property
     def _columns(self) -> dict[str, Column]:
         def scan(column: str) -> Iterator[tuple[str, Cell]]:
+            # Only of groups are there names to be learned where the file declares some.
+            names = next((n for c, n in self._declared.values() if c == column), ())
             for place, row in self._rows((column,)):
-                yield place, row[column]
+                yield place, _named_cell(place, column, row[column], names)
 
         columns: dict[str, Column] = dict(self.columns)
         for feature, column in columns.items():
-            names = self._declared.get(column.reads(feature)[0], ())
+            name, names = self._declared.get(feature, ("", ()))
             if not names or column.learned or isinstance(column, Group):
                 continue
-            if isinstance(column, NamedColumn):
-                unnamed: Any = column
+            unnamed: Any = column
+            try:
                 columns[feature] = dataclasses.replace(unnamed, names=names)
+            except ValueError as error:
+                raise DataError(
+                    f"{self._layout.paths[0]}: column {name!r}: the class names that the file "
+                    f"declares are no names of classes: {error}"
+                ) from None
         return learned(columns, scan, self._layout.paths[0])
 
     @functools.cached_property
-    def _declared(self) -> dict[str, tuple[str, ...]]:
-        """The table's columns whose numbers are read by the names that the file declares."""
+    def _declared(self) -> dict[str, tuple[str, tuple[str, ...]]]:
+        """Features whose numbers are read by the names that the file declares of their column: the
+        column and these names."""
         result = {}
-        for name, declared in self._layout.declared.items():
-            readers = [c for feature, c in self.columns.items() if name in c.reads(feature)]
-            named = [column for column in readers if isinstance(column, NamedColumn)]
+        for feature, column in self.columns.items():
+            name = column.reads(feature)[0]
+            declared = self._layout.declared.get(name, ())
+            if not declared or not isinstance(column, NamedColumn):
+                continue
             try:
-                by_name = [agreed(column.names, declared) for column in named]
+                by_name = agreed(column.names, declared)
             except DataError as error:
                 raise DataError(f"{self._layout.paths[0]}: column {name!r}: {error}") from None
-            if readers and len(named) == len(readers) and all(by_name):
-                result[name] = declared
+            if by_name:
+                result[feature] = (name, declared)
         return result
 
-    def _with_names(self, place: str, cells: dict[str, Cell]) -> dict[str, Cell]:
-        for name in self._declared.keys() & cells.keys():
-            try:
-                cells[name] = named_cell(cells[name], self._declared[name])
-            except DataError as error:
-                raise DataError(f"{place}: column {name!r} {error}") from None
-        return cells
+    def _example(
+        self,
+        columns: Mapping[str, Column],
+        cells: dict[str, Cell],
+        place: str,
+        image: bytes | None = None,
+    ) -> dict[str, Any]:
+        """The features of a row; several columns may read a cell, some of them by its name."""
+        example: dict[str, Any] = {}
+        for feature, column in columns.items():
+            name, names = self._declared.get(feature, ("", ()))
+            row = cells | {name: _named_cell(place, name, cells[name], names)} if names else cells
+            example |= read_row({feature: column}, row, place, image)
+        return example
 
     @functools.cached_property
     def _keys(self) -> list[str]:
@@ -227,10 +242,10 @@ class Parquet:
         for file, path in enumerate(self._layout.paths):
             row = 0
             for group in range(self._layout.metadata[file].num_row_groups):
-                cells = _read_group(path, self._layout.metadata[file], group, names)
+                cells = read_group(path, self._layout.metadata[file], group, names)
                 for values in zip(*(cells[name].to_pylist() for name in names), strict=True):
                     place = f"{path}[{row}]"
-                    yield place, self._with_names(place, dict(zip(names, values, strict=True)))
+                    yield place, dict(zip(names, values, strict=True))
                     row += 1
 
     def _group(self, file: int, group: int) -> dict[str, Any]:
@@ -241,7 +256,7 @@ class Parquet:
             layout = self._layout
             if self.key_column:
                 _ = self._keys  # once, before the first record: duplicates are an error
-            cells = _read_group(layout.paths[file], layout.metadata[file], group, self._wanted)
+            cells = read_group(layout.paths[file], layout.metadata[file], group, self._wanted)
             while len(cached) >= self.row_groups_kept:
                 cached.popitem(last=False)
         cached[file, group] = cells
@@ -252,6 +267,14 @@ class Parquet:
         return _Kept()
 
 
+def _named_cell(place: str, column: str, cell: Cell, names: tuple[str, ...]) -> Cell:
+    """A cell of class numbers by the file's names of them; as it is where there are none."""
+    try:
+        return named_cell(cell, names) if names else cell
+    except DataError as error:
+        raise DataError(f"{place}: column {column!r} {error}") from None
+
+
 class _Kept(threading.local):
     """Row groups read last, of each thread, oldest first."""
 
@@ -259,139 +282,3 @@ class _Kept(threading.local):
         self.groups: collections.OrderedDict[tuple[int, int], dict[str, Any]] = (
             collections.OrderedDict()
         )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Layout:
-    """Where the rows are: every row group of every file, in order.
-
-    ``starts`` holds the first row of each group, and the number of rows at the end. ``declared``
-    are the class names of columns by the files' metadata.
-    """
-
-    paths: tuple[str, ...]
-    metadata: list[Any]
-    names: frozenset[str]
-    declared: dict[str, tuple[str, ...]]
-    image_kind: str
-    starts: np.ndarray
-    group_files: np.ndarray
-    group_numbers: np.ndarray
-
-    def locate(self, index: int) -> tuple[int, int, int]:
-        """File, row group in it, and row in that."""
-        if not 0 <= index < self.starts[-1]:
-            raise IndexError(f"record {index} of {self.starts[-1]}")
-        at = int(np.searchsorted(self.starts, index, side="right")) - 1
-        return int(self.group_files[at]), int(self.group_numbers[at]), int(index - self.starts[at])
-
-    def first_of_file(self, file: int) -> int:
-        return int(self.starts[np.searchsorted(self.group_files, file)])
-
-
-def _read_layout(paths: tuple[str, ...], needed: list[str], image_column: str) -> _Layout:
-    parquet = _pyarrow()
-    metadata, groups, rows = [], [], []
-    types: dict[str, Any] = {}
-    names: frozenset[str] = frozenset()
-    declared: dict[str, tuple[str, ...]] = {}
-    for file, path in enumerate(paths):
-        with files.opened(path) as opened:
-            try:
-                footer = parquet.read_metadata(opened)
-                schema = footer.schema.to_arrow_schema()
-            except _errors() as error:
-                raise DataError(f"{path}: is not a sound parquet file: {_brief(error)}") from None
-        present = frozenset(schema.names)
-        for name in needed:
-            if name not in present:
-                raise DataError(
-                    f"{path}: no column {name!r}; it has {', '.join(map(repr, schema.names))}"
-                )
-            kind = schema.field(name).type
-            if types.setdefault(name, kind) != kind:
-                raise DataError(
-                    f"{path}: column {name!r} is {kind}, but {types[name]} in {paths[0]}"
-                )
-        names = names & present if file else present
-        file_names = declared_names(schema.metadata)
-        declared = declared if file else file_names
-        if differing := sorted(
-            name for name in needed if declared.get(name) != file_names.get(name)
-        ):
-            raise DataError(
-                f"{path}: its metadata names the classes of column {differing[0]!r} otherwise than "
-                f"{paths[0]}; write them with the same names"
-            )
-        metadata.append(footer)
-        for group in range(footer.num_row_groups):
-            groups.append((file, group))
-            rows.append(footer.row_group(group).num_rows)
-    nonempty = [i for i, count in enumerate(rows) if count]
-    if not nonempty:
-        raise DataError(f"{paths[0]}: the table has no rows")
-    kind = _image_kind(types[image_column], paths[0], image_column) if image_column else ""
-    groups_with_rows = np.asarray([groups[i] for i in nonempty], np.int64)
-    starts = np.concatenate([[0], np.cumsum([rows[i] for i in nonempty])])
-    return _Layout(
-        paths,
-        metadata,
-        names,
-        declared,
-        kind,
-        starts,
-        groups_with_rows[:, 0],
-        groups_with_rows[:, 1],
-    )
-
-
-def _image_kind(kind: Any, path: str, column: str) -> str:
-    import pyarrow.types as is_type
-
-    if is_type.is_struct(kind):
-        inner = {kind.field(i).name for i in range(kind.num_fields)}
-        if inner & {"bytes", "path"}:
-            return "bytes or paths" if "path" in inner else "bytes"
-    elif is_type.is_binary(kind) or is_type.is_large_binary(kind):
-        return "bytes"
-    elif is_type.is_string(kind) or is_type.is_large_string(kind):
-        return "paths"
-    raise DataError(
-        f"{path}: column {column!r} is {kind}; images are binary, paths are strings, or a struct "
-        "of bytes and path"
-    )
-
-
-def _read_group(path: str, metadata: Any, group: int, names: tuple[str, ...]) -> dict[str, Any]:
-    parquet = _pyarrow()
-    with files.opened(path) as opened:
-        try:
-            file = parquet.ParquetFile(
-                opened, metadata=metadata, page_checksum_verification=True, pre_buffer=False
-            )
-            # One thread: the pipeline reads several records side by side already.
-            table = file.read_row_group(group, columns=list(names), use_threads=False)
-        except _errors() as error:
-            raise DataError(f"{path}: row group {group} is damaged: {_brief(error)}") from None
-    if table.num_rows != metadata.row_group(group).num_rows:
-        raise DataError(f"{path}: row group {group} has {table.num_rows} rows, not as its footer")
-    return {name: table.column(name) for name in table.column_names}
-
-
-def _pyarrow() -> Any:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise DataError("parquet files need pyarrow: pip install 'pyarrow>=18'") from None
-    return parquet
-
-
-def _errors() -> tuple[type[Exception], ...]:
-    import pyarrow
-
-    # A damaged footer or page surfaces as any of these.
-    return (pyarrow.ArrowException, OSError, ValueError, KeyError, MemoryError)
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).splitlines()[0][:200]

@@ -17,6 +17,7 @@ from typing import Annotated
 import numpy as np
 
 from vision.config.ranges import Ge, checked
+from vision.data import files
 from vision.data.source import DataError, Source
 from vision.data.tokenize import TokenRows, captions_of
 from vision.data.tokenizers.merges import merge
@@ -178,9 +179,9 @@ def load_byte_pair(path: str, length: int = 32) -> BytePairTokenizer:
       DataError: the file is missing, or is none of ours.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}; save_byte_pair writes such a file") from error
+        content = json.loads(files.read_bytes(path).decode("utf-8"))
+    except DataError as error:
+        raise DataError(f"{error}; save_byte_pair writes such a file") from error
     except ValueError as error:
         raise DataError(f"{path}: no JSON: {error}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from vision.config.ranges import Ge, checked
+from vision.data import files
 from vision.data.source import DataError
 from vision.data.tokenize import TokenRows
 from vision.data.tokenizers.cleaning import mend, one_line, without_punctuation
@@ -104,9 +105,11 @@ class ClipTokenizer(TokenRows):
         path = VOCABULARY if self.path is None else Path(self.path)
         hint = "give the path of bpe_simple_vocab_16e6.txt.gz as published with CLIP"
         try:
-            lines = gzip.decompress(path.read_bytes()).decode("utf-8").split("\n")
+            lines = gzip.decompress(files.read_bytes(str(path))).decode("utf-8").split("\n")
+        except DataError as error:
+            raise DataError(f"{error}; {hint}") from error
         except OSError as error:
-            raise DataError(f"{path}: {error.strerror or error}; {hint}") from error
+            raise DataError(f"{path}: {error}; {hint}") from error
         except (EOFError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: {error}; {hint}") from error
         pairs = [tuple(line.split(" ")) for line in lines[1 : 1 + NUM_MERGES]]

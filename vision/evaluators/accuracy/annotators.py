@@ -12,7 +12,9 @@ from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed, finite
+from vision.evaluators.several_labels import known
 from vision.metrics.annotators import annotator_scores
+from vision.metrics.arrays import MetricError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +32,8 @@ class AnnotatorAgreement:
     Attributes:
       data: batches need the weights.
       k: numbers of best classes among which an annotator's answer may be.
-      weights: name of a float (B, K) entry of the batches: a distribution, or all zeros.
+      weights: name of a float (B, K) entry of the batches: a distribution, or all zeros. As the
+        column ``SoftLabel`` gives it.
       logits: name of the logits (B, K) that ``predict`` gives.
     """
 
@@ -45,12 +48,27 @@ class AnnotatorAgreement:
         """Reads ``data`` once.
 
         Raises:
-          DataError: no example with a label.
-          MetricError: weights that are no distributions.
+          DataError: no example with a label, or weights that are no distributions.
           ValueError: ``predict`` or the batches lack what is needed, or other shapes.
         """
-        rows = embed(predict, ctx, self.data, (self.logits,), (self.weights,))
-        agreement = annotator_scores(rows[self.logits], rows[self.weights], self.k)
+        in_part = (known(self.weights),)
+        rows = embed(predict, ctx, self.data, (self.logits,), (self.weights,), in_part)
+        if in_part[0] in rows:
+            raise DataError(
+                f"{self.data.source.info.name}: {self.weights!r} is known in part, by "
+                f"{in_part[0]!r}, and no distribution; MultiLabelClassification takes such labels"
+            )
+        scores, weights, name = rows[self.logits], rows[self.weights], self.data.source.info.name
+        if weights.shape != scores.shape or weights.dtype.kind != "f":
+            raise DataError(
+                f"{name}: {self.weights!r} is {weights.dtype}{list(weights.shape)}; each "
+                f"record needs a distribution over the {scores.shape[1]} classes of "
+                f"{self.logits!r}, as the column SoftLabel gives it"
+            )
+        try:
+            agreement = annotator_scores(scores, weights, self.k)
+        except MetricError as error:
+            raise DataError(f"{name}: {self.weights!r}: {error}") from error
         if not agreement.examples:
             raise DataError(f"{self.data.source.info.name}: no example has {self.weights!r}")
         for k, share in agreement.any_of.items():

@@ -22,6 +22,7 @@ from vision.evaluate import metrics
 from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import ConfusionMatrix, Figure, Gallery, Picture
+from vision.evaluators.several_labels import known
 from vision.evaluators.thumbnail import picture
 from vision.train.objective import Batch, Variables
 
@@ -45,7 +46,8 @@ class Classification:
         order of the records.
       bins: of the calibration error and the reliability diagram.
       label: name of the labels in a batch: int (B,), or weights (B, K) that count as their
-        largest class.
+        largest class. Several classes of one image (``MultiLabel``, ``PartialLabels``) are refused:
+        ``MultiLabelClassification`` and ``LabelSets`` measure them.
       image: name of the image in the records of ``data.source``, for the pictures.
       confusion_max_classes: with more classes than this there is no confusion matrix (on the
         device it takes 4 K^2 bytes).
@@ -131,6 +133,11 @@ class Classification:
                 f"Classification needs {self.label!r} in a batch of "
                 f"{self.data.source.info.name}; it has {', '.join(sorted(batch))}"
             )
+        if known(self.label) in batch:
+            raise DataError(
+                f"{self.data.source.info.name}: {self.label!r} is known in part, by "
+                f"{known(self.label)!r}; MultiLabelClassification takes such labels"
+            )
         outputs = jax.eval_shape(_jitted(predict), variables, batch)
         for name in ("logits", "log_probabilities"):
             if name not in outputs:
@@ -151,7 +158,8 @@ class Classification:
             source = self.data.source
             raise DataError(
                 f"{source.info.name}: {count} label(s) are no class: outside 0..{num_classes - 1} "
-                "(and not -1, unlabelled), or weights with NaN; one belongs to record "
+                "(and not -1, unlabelled), weights with NaN, or several classes at once (which "
+                "MultiLabelClassification measures); one belongs to record "
                 f"{source.key(int(totals.bad_record) - 1)!r}. Mend the labels, or use a head with "
                 "as many classes as the data"
             )
@@ -238,6 +246,8 @@ def _measure(outputs: Mapping[str, jax.Array], batch: Batch, options: _Options) 
     logits, log_probabilities = outputs["logits"], outputs["log_probabilities"]
     num_classes = logits.shape[-1]
     labels = metrics.hard_labels(batch[options.label], num_classes)
+    if batch[options.label].ndim == 2:  # two classes of weight 1 are a set, without a largest one
+        labels = jnp.where((batch[options.label] == 1).sum(-1) > 1, -2, labels)
     mask, index = batch["_mask"].astype(bool), batch["_index"].astype(jnp.int32)
     counted = metrics.counted(labels, mask)
     undefined = metrics.undefined_rows(logits, log_probabilities)

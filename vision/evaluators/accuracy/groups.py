@@ -15,7 +15,7 @@ from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Gallery, Line, Picture
 from vision.evaluators.image_text.embeddings import Rows, embed
 from vision.evaluators.thumbnail import picture
-from vision.metrics.arrays import predictions, softmax_parts
+from vision.metrics.arrays import MetricError, class_indices, predictions, softmax_parts
 from vision.metrics.groups import TAIL_NAMES, GroupAccuracy, group_accuracy, tail_split
 
 
@@ -58,8 +58,9 @@ class GroupedAccuracy:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label, self.group))
-        labels, groups = rows[self.label], np.where(rows[self.label] >= 0, rows[self.group], -1)
         source: Source = self.data.source
+        labels = _labels(rows, self.label, self.logits, source)
+        groups = np.where(labels >= 0, class_indices(self.group, rows[self.group], None, None), -1)
         names = self.names or names_of(source, self.group)
         if not names:
             names = tuple(str(i) for i in range(int(groups.max(initial=0)) + 1))
@@ -137,7 +138,8 @@ class LongTail:
           ValueError: ``predict`` or the batches lack what is needed.
         """
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label,))
-        labels, classes = rows[self.label].astype(np.int64), rows[self.logits].shape[1]
+        labels = _labels(rows, self.label, self.logits, self.data.source)
+        classes = rows[self.logits].shape[1]
         train_labels = np.asarray(labels_of(self.train, self.label), np.int64)
         if train_labels.max(initial=0) >= classes or not (labels >= 0).any():
             raise DataError(
@@ -158,6 +160,15 @@ class LongTail:
         yield "examples", int(accuracy.count.sum())
         if accuracy.left_out:
             yield "unlabelled", accuracy.left_out
+
+
+def _labels(rows: Rows, label: str, logits: str, source: Source) -> np.ndarray:
+    """Labels int64 (N,), -1 for none, that are classes of the logits."""
+    scores = rows[logits]
+    try:
+        return class_indices(label, rows[label], len(scores), scores.shape[1])
+    except MetricError as error:
+        raise DataError(f"{source.info.name}: {error}") from error
 
 
 def _summary(accuracy: GroupAccuracy) -> Iterator[tuple[str, float]]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from vision.config.ranges import Positive, checked
+from vision.data import files
 from vision.data.source import DataError
 from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
@@ -116,8 +116,8 @@ def read_paths(file: str) -> dict[str, Sequence[str]]:
       DataError: no such file, no JSON, or another shape; names the file and the class.
     """
     try:
-        paths = json.loads(Path(file).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        paths = json.loads(files.read_bytes(file).decode("utf-8"))
+    except (DataError, ValueError) as error:
         raise DataError(f"paths={file!r} cannot be read: {error}") from error
     if not isinstance(paths, dict):
         raise DataError(f"{file}: an object of class names is needed, not {type(paths).__name__}")

@@ -14,7 +14,8 @@ from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import embed
-from vision.metrics.arrays import MetricError, class_indices, mean, predictions
+from vision.evaluators.several_labels import known, label_sets
+from vision.metrics.arrays import MetricError, class_indices, matrix, mean, predictions
 from vision.metrics.label_sets import BySize, by_size, mix_and_rate, variable_k
 from vision.metrics.multilabel import real_accuracy
 
@@ -38,7 +39,8 @@ class LabelSets:
     Attributes:
       data: what is measured; batches need the labels.
       against: a second set of the same classes, such as a new test set; None for none.
-      labels: name of an int (B, K) entry of the batches, 0 and 1: the set of every image.
+      labels: name of a (B, K) entry of the batches, 0 and 1: the set of every image, as the column
+        ``MultiLabel`` gives it.
       label: name of the one label, int (B,), -1 where there is none.
       logits: name of the logits (B, K) that ``predict`` gives.
       weights: of ``asma``: ``uniform`` or by ``size`` of the groups.
@@ -84,14 +86,10 @@ class LabelSets:
     def _measure(
         self, predict: Predict, ctx: EvalContext, data: EvaluationData
     ) -> tuple[dict[str, float], BySize]:
-        rows = embed(predict, ctx, data, (self.logits,), (self.labels,), (self.label,))
-        name, scores, sets = data.source.info.name, rows[self.logits], rows[self.labels]
-        if sets.shape != scores.shape or sets.dtype.kind not in "biu" or (sets & ~1).any():
-            raise DataError(
-                f"{name}: {self.labels!r} is {sets.dtype}{list(sets.shape)}; it must be 0 and 1 "
-                f"for each of the {scores.shape[1]} classes of {self.logits!r}"
-            )
-        sets = sets.astype(bool)
+        optional = (self.label, known(self.labels))
+        rows = embed(predict, ctx, data, (self.logits,), (self.labels,), optional)
+        name, scores = data.source.info.name, matrix(self.logits, rows[self.logits])
+        sets = label_sets(rows, self.labels, scores.shape[1], name).astype(bool)
         count, best = sets.sum(1), predictions(scores)
         largest = self.largest or scores.shape[1]
         counted = (count >= 1) & (count <= largest)

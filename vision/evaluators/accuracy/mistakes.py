@@ -5,17 +5,18 @@ from __future__ import annotations
 import collections
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
+from vision.data import files
 from vision.data.source import DataError
 from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure, Table
 from vision.evaluators.image_text.embeddings import embed
+from vision.evaluators.several_labels import known, label_sets
 from vision.metrics.arrays import MetricError, class_indices, predictions
 from vision.metrics.groups import group_accuracy
 
@@ -44,7 +45,8 @@ class Mistakes:
         "prediction": class name or number, "category": one of CATEGORIES, "severity": one of
         SEVERITIES}``; other keys are ignored. None for no review.
       label: name of the original label, int (B,), -1 where there is none.
-      correct: name of an int (B, K) entry, 0 and 1: labels that are right.
+      correct: name of a (B, K) entry, 0 and 1: labels that are right, as the column ``MultiLabel``
+        gives them.
       unclear: the same of labels that may be right; used where the batches have it.
       problematic, must_pass: names of bool (B,) entries, used where the batches have them.
       logits: name of the logits (B, K) that ``predict`` gives.
@@ -72,16 +74,18 @@ class Mistakes:
         source = self.data.source
         name, classes = source.info.name, tuple(source.info.class_names)
         reviewed = None if self.review is None else read_review(self.review, classes)
-        optional = (self.unclear, self.problematic, self.must_pass)
+        optional = (
+            *(self.unclear, self.problematic, self.must_pass),
+            *(known(self.correct), known(self.unclear)),
+        )
         rows = embed(predict, ctx, self.data, (self.logits,), (self.label, self.correct), optional)
         scores = rows[self.logits]
         try:
             labels = class_indices(self.label, rows[self.label], len(scores), scores.shape[1])
         except MetricError as error:
             raise DataError(f"{name}: {error}") from error
-        allowed = self._sets(rows, self.correct)
-        if self.unclear in rows:
-            allowed = allowed | self._sets(rows, self.unclear)
+        sets = (self.correct, *((self.unclear,) if self.unclear in rows else ()))
+        allowed = np.any([label_sets(rows, x, scores.shape[1], name) == 1 for x in sets], axis=0)
         problematic = (
             rows[self.problematic].astype(bool) if self.problematic in rows else labels < -1
         )
@@ -115,15 +119,6 @@ class Mistakes:
             answers = [(source.key(int(rows["_index"][i])), int(best[i])) for i in wrong]
             yield from _categories([reviewed.get(answer) for answer in answers])
 
-    def _sets(self, rows: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        sets, shape = rows[name], rows[self.logits].shape
-        if sets.shape != shape or sets.dtype.kind not in "biu" or (sets & ~1).any():
-            raise DataError(
-                f"{self.data.source.info.name}: {name!r} is {sets.dtype}{list(sets.shape)}; it "
-                f"must be 0 and 1 for each of the {shape[1]} classes of {self.logits!r}"
-            )
-        return sets.astype(bool)
-
 
 def _categories(
     reviews: Sequence[tuple[str, str] | None],
@@ -153,8 +148,8 @@ def read_review(
       DataError: no such file, or an invalid or repeated line; names the line.
     """
     try:
-        lines = Path(file).read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = files.read_bytes(file).decode("utf-8").splitlines()
+    except (DataError, UnicodeDecodeError) as error:
         raise DataError(f"review={file!r} cannot be read: {error}") from error
     reviews: dict[tuple[str, int], tuple[str, str]] = {}
     for number, line in enumerate(lines, 1):

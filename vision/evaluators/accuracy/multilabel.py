@@ -12,7 +12,9 @@ from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import embed
+from vision.evaluators.several_labels import known, label_sets
 from vision.metrics import multilabel as metrics
+from vision.metrics.arrays import matrix
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,9 @@ class MultiLabelClassification:
 
     Attributes:
       data: batches need the labels.
-      labels: name of an int (B, K) entry of the batches: 1, 0, or -1 where it is not known.
+      labels: name of a (B, K) entry of the batches: 1, 0, or -1 where it is not known; or 1 and 0
+        with ``<labels>_known`` bool (B, K) beside it. As ``MultiLabel`` and ``PartialLabels`` give
+        them.
       scores: name of the scores (B, K) that ``predict`` gives; a label is predicted at or above
         ``threshold``.
       threshold: of F1; 0 suits logits of independent classes.
@@ -45,11 +49,14 @@ class MultiLabelClassification:
         """Reads ``data`` once.
 
         Raises:
-          MetricError: NaN scores of known labels, or labels other than 1, 0 and -1.
+          DataError: labels other than 1, 0 and -1, or of other classes than the scores.
+          MetricError: NaN scores of known labels.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        rows = embed(predict, ctx, self.data, (self.scores,), (self.labels,))
-        scores, targets = rows[self.scores], rows[self.labels]
+        rows = embed(predict, ctx, self.data, (self.scores,), (self.labels,), (known(self.labels),))
+        scores = matrix(self.scores, rows[self.scores])
+        name = self.data.source.info.name
+        targets = label_sets(rows, self.labels, scores.shape[1], name, in_part=True)
         macro = metrics.mean_average_precision(scores, targets, "macro")
         yield "map", macro.value
         yield "map_micro", metrics.mean_average_precision(scores, targets, "micro").value

@@ -74,15 +74,17 @@ class Regression:
 
     Yields ``mae``, ``rmse`` (in the targets' unit), ``r2``, ``plcc`` (Pearson), ``srcc``
     (Spearman), ``krcc`` (Kendall's tau-b), ``examples``, and, only where there are any,
-    ``unlabelled`` (a target of NaN) and ``nonfinite`` (no finite prediction for a target: left out
-    of everything). With ``mapping="logistic"`` also ``mapped_rmse`` and ``mapped_plcc``, after the
-    least-squares logistic of four parameters, fitted on these very examples as is the custom in
-    image quality. Then the figure ``errors``: the share of examples within an error.
+    ``unlabelled`` (a target that is not known) and ``nonfinite`` (no finite prediction for a
+    target: left out of everything). With ``mapping="logistic"`` also ``mapped_rmse`` and
+    ``mapped_plcc``, after the least-squares logistic of four parameters, fitted on these very
+    examples as is the custom in image quality. Then the figure ``errors``: the share of examples
+    within an error.
 
     Attributes:
       data: what is measured.
       prediction: name of a real (B,) or (B, 1) entry that ``predict`` gives.
-      target: name of a real (B,) entry of the batches; NaN is not known.
+      target: name of a real (B,) entry of the batches; what is NaN is not known, nor what
+        ``<target>_known`` bool (B,), where the batches have it, says (``Number(optional=True)``).
       mapping: ``logistic`` for the two mapped numbers too; ``none`` without.
     """
 
@@ -99,17 +101,21 @@ class Regression:
           MetricError: a logistic map of too few examples or of one prediction for all.
           ValueError: ``predict`` or the batches lack what is needed, or give other shapes.
         """
-        rows = embed(predict, ctx, self.data, (self.prediction,), (self.target,))
+        known_name = f"{self.target}_known"
+        rows = embed(predict, ctx, self.data, (self.prediction,), (self.target,), (known_name,))
         name, y = self.data.source.info.name, rows[self.target]
         p = rows[self.prediction]
         if p.ndim == 2 and p.shape[1] == 1:
             p = p[:, 0]
-        if p.ndim != 1 or y.ndim != 1:
+        if p.ndim != 1 or y.ndim != 1 or y.dtype.kind != "f":
             raise ValueError(
-                f"Regression needs one number per image; {self.prediction} is {list(p.shape)} and "
-                f"{self.target} {list(y.shape)} for {name}"
+                "Regression needs one number per image, real (integers are classes): "
+                f"{self.prediction} is {list(p.shape)} and {self.target} {y.dtype}{list(y.shape)} "
+                f"for {name}"
             )
         p, y = p.astype(np.float64), y.astype(np.float64)
+        if known_name in rows:
+            y = np.where(rows[known_name], y, np.nan)
         if infinite := int(np.isinf(y).sum()):
             raise DataError(f"{name}: {infinite} of {len(y)} are infinite in {self.target!r}")
         known, finite = ~np.isnan(y), np.isfinite(p)

@@ -16,6 +16,7 @@ from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
 from vision.evaluators.image_text.embeddings import Rows, embed
+from vision.evaluators.several_labels import known, label_sets
 from vision.metrics.detection import average_precision
 from vision.probes.linear import FitError, fit_logistic
 
@@ -27,13 +28,15 @@ class FindingsProbe:
     Findings are independent binary labels. Yields ``auprc``, the mean average precision of
     the findings, and ``auprc_0`` and so on of each; ``prevalence``, the mean AUPRC of chance;
     ``examples`` (of ``test``) and, only where there are any, ``undefined`` (findings that all or
-    none of ``train`` have, or none of ``test``: they are left out).
+    none of ``train`` have, or none of ``test``: they are left out), and ``unknown`` (labels of both
+    that are not known: a finding is fitted and measured on the images of which it is known).
 
     Attributes:
       train: what is fitted.
       test: what is measured.
       output: name of the features (B, D) that ``predict`` gives.
-      label: name of a (B, K) entry of the batches, 0 or 1.
+      label: name of a (B, K) entry of the batches: 1, 0, or -1 where it is not known; or 1 and 0
+        with ``<label>_known`` beside it. As ``MultiLabel`` and ``PartialLabels`` give them.
       decay: of mean NLL + decay / 2 |w|^2, for features whose mean square is one.
     """
 
@@ -47,29 +50,30 @@ class FindingsProbe:
         """Reads both once.
 
         Raises:
-          DataError: no finding has positives in both, and negatives in ``train``.
+          DataError: no finding has positives in both, and negatives in ``train``; or labels other
+            than 1, 0 and -1.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        train = embed(predict, ctx, self.train, (self.output,), (self.label,))
-        test = embed(predict, ctx, self.test, (self.output,), (self.label,))
-        train_targets, test_targets = (np.asarray(rows[self.label]) > 0.5 for rows in (train, test))
-        if train_targets.ndim != 2 or train_targets.shape[1] != test_targets.shape[1]:
-            raise ValueError(
-                f"{self.label!r} is {list(train_targets.shape)}, expected (N, findings)"
-            )
+        sources = [data.source.info.name for data in (self.train, self.test)]
+        train, test = (
+            embed(predict, ctx, data, (self.output,), (self.label,), (known(self.label),))
+            for data in (self.train, self.test)
+        )
+        train_targets = label_sets(train, self.label, None, sources[0], in_part=True)
+        findings = train_targets.shape[1]
+        test_targets = label_sets(test, self.label, findings, sources[1], in_part=True)
         x, scale = _scaled(train, self.output)
         precision, prevalence = {}, []
-        for k in range(train_targets.shape[1]):
-            if (
-                not (train_targets[:, k].any() and test_targets[:, k].any())
-                or train_targets[:, k].all()
-            ):
+        for k in range(findings):
+            fitted, tested = train_targets[:, k] >= 0, test_targets[:, k] >= 0
+            y, truth = train_targets[fitted, k], test_targets[tested, k] == 1
+            if not ((y == 1).any() and truth.any() and (y == 0).any()):
                 continue
-            model = fit_logistic(x, train_targets[:, k].astype(np.int64), 2, self.decay)
-            logits = model.logits(test[self.output] * scale)
+            model = fit_logistic(x[fitted], y.astype(np.int64), 2, self.decay)
+            logits = model.logits(test[self.output][tested] * scale)
             score = logits[:, 1] - logits[:, 0]
-            precision[k] = average_precision(score[test_targets[:, k]], score[~test_targets[:, k]])
-            prevalence.append(test_targets[:, k].mean())
+            precision[k] = average_precision(score[truth], score[~truth])
+            prevalence.append(truth.mean())
         if not precision:
             raise DataError(f"{self.train.source.info.name}: no finding that some records have")
         yield "auprc", float(np.mean(list(precision.values())))
@@ -77,8 +81,10 @@ class FindingsProbe:
             yield f"auprc_{k}", value
         yield "prevalence", float(np.mean(prevalence))
         yield "examples", len(test_targets)
-        if undefined := train_targets.shape[1] - len(precision):
+        if undefined := findings - len(precision):
             yield "undefined", undefined
+        if unknown := int((train_targets < 0).sum() + (test_targets < 0).sum()):
+            yield "unknown", unknown
 
 
 @dataclasses.dataclass(frozen=True)

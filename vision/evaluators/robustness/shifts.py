@@ -7,12 +7,12 @@ import dataclasses
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 
 from vision.config.ranges import MinLen, NonEmpty, Unique, checked
+from vision.data import files
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.evaluate.class_names import TrainedClasses
@@ -184,15 +184,13 @@ def read_references(path: str) -> dict[str, list[float]]:
       DataError: the file cannot be read, or is no table.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = files.read_bytes(path).decode("utf-8")
         if path.endswith(".csv"):
             rows = list(csv.DictReader(text.splitlines()))
         elif path.endswith(".json"):
             rows = json.loads(text)
         else:
             raise DataError(f"{path}: references are a .csv with a header or a .json list")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}") from error
     except ValueError as error:
         raise DataError(f"{path}: {error}") from error
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows) or not rows:

@@ -9,11 +9,13 @@ code: say every one, or that there is none.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
 
-from vision.objectives.classify import cross_entropy, to_targets
+from vision.objectives.classify import class_labels, cross_entropy, to_targets
+from vision.train.labels import LabelKind
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
 
@@ -27,6 +29,10 @@ class Example(Objective):
     """
 
     weight: float = 0.1
+
+    @property
+    def label_kinds(self) -> Mapping[str, LabelKind]:
+        return class_labels(self.model)
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         out, state = apply(self.model, variables, batch["image"], ctx)
