@@ -40,11 +40,13 @@ def by_loop(p: np.ndarray, hit: np.ndarray, groups: list[np.ndarray]) -> float:
 
 @pytest.mark.parametrize("number", CASES)
 def test_equal_to_torchmetrics(number: str) -> None:
-    logits, labels, bins, l1 = (
-        GOLDEN[f"calibration/{number}/{k}"] for k in ("logits", "labels", "bins", "l1")
+    logits, labels, bins, l1, worst = (
+        GOLDEN[f"calibration/{number}/{k}"] for k in ("logits", "labels", "bins", "l1", "max")
     )
     actual = calibration.expected_calibration_error(logits, labels, int(bins))
     assert actual == pytest.approx(float(l1), rel=1e-6)
+    actual = calibration.maximum_calibration_error(logits, labels, int(bins))
+    assert actual == pytest.approx(float(worst), rel=1e-6)
 
 
 def test_equal_to_the_streaming_metric_on_edges_ties_and_unlabelled_rows() -> None:
@@ -130,6 +132,7 @@ def test_no_examples_and_nan_give_nan() -> None:
     broken[2, 3] = np.nan
     functions = (
         calibration.expected_calibration_error,
+        calibration.maximum_calibration_error,
         calibration.static_calibration_error,
         calibration.adaptive_calibration_error,
         calibration.negative_log_likelihood,

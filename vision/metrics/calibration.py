@@ -102,6 +102,15 @@ def reliability(
     return binned(confidence[defined_rows], correct[defined_rows], bins, binning)
 
 
+def _gaps(
+    logits: np.ndarray, labels: np.ndarray, bins: int, binning: Binning
+) -> Reliability | None:
+    """The bins, or None if the calibration errors are NaN."""
+    logits, labels = labelled(logits, labels)
+    bins_of_rows = reliability(logits, labels, bins, binning)
+    return bins_of_rows if len(labels) and bins_of_rows.count.sum() == len(labels) else None
+
+
 def _average(bins: Reliability) -> float:
     gap = np.nan_to_num(np.abs(bins.accuracy - bins.confidence))
     return float((bins.count * gap).sum() / bins.count.sum())
@@ -117,10 +126,21 @@ def expected_calibration_error(
     natural language processing models", 2015. Ties predict the lowest class. See ``binned`` for
     the bins.
     """
-    logits, labels = labelled(logits, labels)
-    bins_of_rows = reliability(logits, labels, bins, binning)
-    complete = len(labels) and bins_of_rows.count.sum() == len(labels)
-    return _average(bins_of_rows) if complete else math.nan
+    gaps = _gaps(logits, labels, bins, binning)
+    return math.nan if gaps is None else _average(gaps)
+
+
+def maximum_calibration_error(
+    logits: np.ndarray, labels: np.ndarray, bins: int = 15, binning: Binning = "width"
+) -> float:
+    """``max_b |accuracy_b - confidence_b|`` over bins that hold examples, 0..1.
+
+    Source: Naeini et al., "Obtaining Well Calibrated Probabilities Using Bayesian Binning", 2015.
+    """
+    gaps = _gaps(logits, labels, bins, binning)
+    if gaps is None:
+        return math.nan
+    return float(np.nanmax(np.abs(gaps.accuracy - gaps.confidence)))
 
 
 def classwise_calibration_errors(

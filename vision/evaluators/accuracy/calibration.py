@@ -84,6 +84,9 @@ class Calibration:
             f"{prefix}ece_equal_mass",
             metrics.expected_calibration_error(logits, labels, bins, "mass"),
         )
-        for name in ("maximum", "static", "adaptive"):
-            error = getattr(metrics, f"{name}_calibration_error")(logits, labels, bins)
-            yield f"{prefix}{name.replace('maximum', 'max')}_calibration_error", error
+        for name, error_of in (
+            ("max", metrics.maximum_calibration_error),
+            ("static", metrics.static_calibration_error),
+            ("adaptive", metrics.adaptive_calibration_error),
+        ):
+            yield f"{prefix}{name}_calibration_error", error_of(logits, labels, bins)
