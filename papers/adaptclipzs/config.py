@@ -68,8 +68,8 @@ def scenes(split, num_examples, classes):
 
 def say(described=True):
     """What is said of the classes; names alone where they are not described."""
-    told = {"descriptions": DESCRIPTIONS} if described else {}
-    return spec(ops.LabelToCaption, names=NAMES, templates=("{}",), **told)
+    texts = {"descriptions": DESCRIPTIONS} if described else {}
+    return spec(ops.LabelToCaption, names=NAMES, templates=("{}",), **texts)
 
 
 def novel(source):
@@ -105,7 +105,7 @@ def small(described: bool = True) -> v.Config:
 
 def get_config(paths: str = "data/cub") -> v.Config:
     tokenizer = pairs.clip_tokenizer()
-    said = spec(ops.LabelToCaption, file=f"{paths}.json", templates=("a photo of a {} bird.",))
+    captions = spec(ops.LabelToCaption, file=f"{paths}.json", templates=("a photo of a {} bird.",))
     labels = {"label": spec(v.ClassLabel)}
     read = [spec(ops.Decode), spec(ops.ToRgb)]
     scaled = spec(ops.ValueRange, low=-1, high=1)
@@ -121,7 +121,7 @@ def get_config(paths: str = "data/cub") -> v.Config:
                 spec(ops.RandomFlip),
                 spec(ops.ColorJitter, brightness=0.4, contrast=0.4, saturation=0.4, hue=0.0),
                 scaled,
-                said,
+                captions,
                 spec(ops.Tokenize, tokenizer=tokenizer),
             ],
             threads=8,
@@ -158,7 +158,7 @@ def get_config(paths: str = "data/cub") -> v.Config:
                     ops=[*read, spec(ops.Resize, size=224), spec(ops.CenterCrop, size=224), scaled],
                 ),
                 tokenizer=tokenizer,
-                say=said,
+                say=captions,
                 among=tuple(range(100, 200)),
             )
         },

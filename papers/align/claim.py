@@ -50,14 +50,14 @@ def composed(run: Run) -> tuple[float, float]:
     )
     image, label = source.arrays["image"], source.arrays["label"]
     colour = label % len(COLOURS)
-    other = (colour + 1 + np.arange(len(label)) % (len(COLOURS) - 1)) % len(COLOURS)
+    new_colour = (colour + 1 + np.arange(len(label)) % (len(COLOURS) - 1)) % len(COLOURS)
     words = build(tokenizer())
-    told = words.encode([f"a {name} thing" for name in COLOURS])
+    ids = words.encode([f"a {name} thing" for name in COLOURS])
     queries = {
         "image": image,
-        "text": told[other],
-        "text_minus": told[colour],
-        "target": (label - colour + other).astype(np.int32),
+        "text": ids[new_colour],
+        "text_minus": ids[colour],
+        "target": (label - colour + new_colour).astype(np.int32),
         "own": label,
     }
 
@@ -94,9 +94,9 @@ def test_scale_makes_up_for_noise(record: Recorder):
         )
     }
     twice, clean = (Side(name, tuple(map(recall, each))) for name, each in runs.items())
-    found = [composed(run) for run in runs[twice.name]]
+    accuracies = [composed(run) for run in runs[twice.name]]
     both, alone = (
-        Side(name, tuple(row[i] for row in found))
+        Side(name, tuple(row[i] for row in accuracies))
         for i, name in enumerate(("image and words", "image alone"))
     )
     boilerplate, unique = cleaned()

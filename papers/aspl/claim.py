@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 
 from papers.aspl.config import small
-from papers.aspl.method import HeldBack, SelfPaced
+from papers.aspl.method import SelfPaced
+from papers.aspl.oracle import HeldBack
 from papers.aspl.rounds import initial_records, scaled
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
@@ -41,16 +42,16 @@ def accuracies(loop: SelfPaced, seed: int) -> dict[int, float]:
     train, test = (
         Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")
     )
-    x, y = scaled(*(one["image"].reshape(len(one["image"]), -1) for one in (train, test)))
+    x, y = scaled(*(part["image"].reshape(len(part["image"]), -1) for part in (train, test)))
     oracle = HeldBack(train["label"], 10)
     labels = loop.begin(oracle, initial_records(train["label"], 1, seed), len(x), 10)
-    found = {}
+    results = {}
     for number in range(1, max(ROUNDS) + 1):
         labels = loop.round(x, labels, oracle)
         if number in ROUNDS:
             predicted = loop.fit(x, labels).logits(y).argmax(1)
-            found[number] = float(np.mean(predicted == test["label"]))
-    return found
+            results[number] = float(np.mean(predicted == test["label"]))
+    return results
 
 
 def network(pace: float) -> float:

@@ -20,7 +20,7 @@ from vision import batch_ops, ops, spec
 
 def get_config(folder: str = "data/faces") -> v.Config:
     values = [spec(ops.Decode), spec(ops.ToRgb), spec(ops.Resize, size=160)]
-    whole = [*values, spec(ops.CenterCrop, size=144), spec(ops.ValueRange), spec(ops.Normalize)]
+    centred = [*values, spec(ops.CenterCrop, size=144), spec(ops.ValueRange), spec(ops.Normalize)]
     train, test = (
         spec(v.Folder, root=folder, part=part, fraction=0.2) for part in ("train", "val")
     )
@@ -61,7 +61,7 @@ def get_config(folder: str = "data/faces") -> v.Config:
     return stages(
         start=start,
         train=train,
-        read=lambda source: spec(v.EvalData, source=source, batch_size=256, ops=whole),
+        read=lambda source: spec(v.EvalData, source=source, batch_size=256, ops=centred),
         test=test,
         tune=lambda source, before, evaluators: run(
             {"source": source, **labelled},
@@ -117,7 +117,7 @@ def small(pace: float = 1.0) -> v.Config:
 
 def stages(*, start, train, read, test, tune, loop, networks):
     """The first network, and by turns three rounds of labels and a network that learns them."""
-    found = [spec(v.Stage, name="start", do=start)]
+    listed = [spec(v.Stage, name="start", do=start)]
     for number in range(networks):
         before = f"network{number - 1}" if number else ""
         rounds = spec(
@@ -132,6 +132,6 @@ def stages(*, start, train, read, test, tune, loop, networks):
         labelled = spec(v.Computed, source=train, file=f"{folder}/label.npy", feature="label")
         known = spec(v.Subset, source=labelled, keys_file=f"{folder}/keys.txt")
         network = tune(known, before, {"test": spec(v.Classification, data=read(test))})
-        found.append(spec(v.Stage, name=f"labels{number}", do=rounds))
-        found.append(spec(v.Stage, name=f"network{number}", do=network))
-    return spec(v.Scenario, stages=found)
+        listed.append(spec(v.Stage, name=f"labels{number}", do=rounds))
+        listed.append(spec(v.Stage, name=f"network{number}", do=network))
+    return spec(v.Scenario, stages=listed)

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from papers.aspl.method import HeldBack, Labels, SelfPaced
+from papers.aspl.method import Labels, SelfPaced
+from papers.aspl.oracle import HeldBack
 from vision.data.pipeline import EvalData
 from vision.run.restore import load_run
 from vision.scenario.features import features_of

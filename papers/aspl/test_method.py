@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from papers.aspl.method import HeldBack, Labels, SelfPaced
+from papers.aspl.method import Labels, SelfPaced
+from papers.aspl.oracle import HeldBack
 from papers.aspl.rounds import initial_records, scaled
 from vision.probes.svm import fit_svm
 

@@ -59,8 +59,8 @@ def test_shares_decide_and_an_adapter_helps(record: Recorder, tmp_path: Path):
     for seed in SEEDS:
         folder = tmp_path / str(seed)
         base = trained(drawn(small()), seed, folder / "base")
-        found = measure(base, built["languages"])
-        row = {name: found[f"accuracy/{name}"] for name in LANGUAGES}
+        metrics = measure(base, built["languages"])
+        row = {name: metrics[f"accuracy/{name}"] for name in LANGUAGES}
         for name in LANGUAGES:
             both = measure(base, built[f"retrieval_{name}"])
             row[f"r1 {name}"] = (both["image_to_text_r1"] + both["text_to_image_r1"]) / 2
@@ -70,16 +70,16 @@ def test_shares_decide_and_an_adapter_helps(record: Recorder, tmp_path: Path):
         mended.append(measure(run, built["languages"])[f"accuracy/{RAREST}"])
 
     accuracy = [
-        Side(said, tuple(row[name] for row in rows))
-        for name, said in zip(LANGUAGES, SHARES, strict=True)
+        Side(title, tuple(row[name] for row in rows))
+        for name, title in zip(LANGUAGES, SHARES, strict=True)
     ]
     recall = [
-        Side(said, tuple(row[f"r1 {name}"] for row in rows))
-        for name, said in zip(LANGUAGES, SHARES, strict=True)
+        Side(title, tuple(row[f"r1 {name}"] for row in rows))
+        for name, title in zip(LANGUAGES, SHARES, strict=True)
     ]
     means, recalls = ([side.mean for side in sides] for sides in (accuracy, recall))
-    found: Any = spearmanr(means, recalls)
-    agreement = float(found.statistic)
+    correlation: Any = spearmanr(means, recalls)
+    agreement = float(correlation.statistic)
     adapter = Side("with an adapter", tuple(mended))
     record(
         claim="Zero-shot accuracy in a language follows its share of the captions and goes with "

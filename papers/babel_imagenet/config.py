@@ -21,7 +21,8 @@ from typing import Any
 import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
-from papers.babel_imagenet.method import AdaptText, Translated
+from papers.babel_imagenet.method import AdaptText
+from papers.babel_imagenet.translated import Translated
 from vision import ops, spec
 from vision.data.sources.scenes.translate_caption import TranslateCaption
 
@@ -38,17 +39,17 @@ def adapter_only():
 
 def small() -> v.Config:
     tokens = small_pairs.tokenizer(languages=tuple(LANGUAGES.values()))
-    told = spec(TranslateCaption, feature=CAPTION, languages=SHARES)
+    translated = spec(TranslateCaption, feature=CAPTION, languages=SHARES)
     tests = {
         name: small_pairs.unseen(
             tokens, say=[spec(TranslateCaption, feature=CAPTION, languages=(n,))]
         )
         for name, n in LANGUAGES.items()
     }
-    one = {"num_objects": (1, 1), "label": "colour"}
-    things = eval_data(small_pairs.scenes("test", 512, ("image", "label"), **one), 256)
+    world = {"num_objects": (1, 1), "label": "colour"}
+    things = eval_data(small_pairs.scenes("test", 512, ("image", "label"), **world), 256)
     return small_pairs.experiment(
-        small_pairs.train(tokens, CAPTION, least_told=0.5, say=[told]),
+        small_pairs.train(tokens, CAPTION, least_told=0.5, say=[translated]),
         small_pairs.transformer(tokens),
         steps=400,
         evaluators={

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.babel_imagenet.method import AdaptText, Translated
+from papers.babel_imagenet.method import AdaptText
+from papers.babel_imagenet.translated import Translated
 from vision.blocks.similarity import unit
 from vision.data.source import DataError
 from vision.data.sources.scenes import translate

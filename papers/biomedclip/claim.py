@@ -50,36 +50,36 @@ def tokens_per_caption() -> tuple[float, float]:
     """Of captions that the domain's tokenizer did not learn from: by its own, by CLIP's."""
     config: Any = small()
     source = build(config.data.source)
-    said = [translate(str(source[i]["caption_long"]), DOMAIN) for i in range(2500)]
-    own = train_byte_pair(said[:2000])
+    texts = [translate(str(source[i]["caption_long"]), DOMAIN) for i in range(2500)]
+    domain_tokenizer = train_byte_pair(texts[:2000])
     return tuple(  # pyright: ignore[reportReturnType]
-        float(np.mean([len(tokenizer.split(text)) for text in said[2000:]]))
-        for tokenizer in (own, ClipTokenizer())
+        float(np.mean([len(tokenizer.split(text)) for text in texts[2000:]]))
+        for tokenizer in (domain_tokenizer, ClipTokenizer())
     )
 
 
 def test_room_and_reading_before_find_more(record: Recorder, tmp_path: Path):
     arms = {"long": drawn(small()), "short": drawn(small(context=16))}
-    found = {
-        name: Side(said, tuple(recall(train(arms[name], seed), arms[name]) for seed in SEEDS))
-        for name, said in (("long", "64 tokens"), ("short", "16 tokens"))
+    by_length = {
+        name: Side(title, tuple(recall(train(arms[name], seed), arms[name]) for seed in SEEDS))
+        for name, title in (("long", "64 tokens"), ("short", "16 tokens"))
     }
     read = (recall(pretrained(seed, tmp_path / str(seed)), arms["long"]) for seed in SEEDS)
     before = Side("hidden words before", tuple(read))
-    own, general = tokens_per_caption()
+    domain, general = tokens_per_caption()
     record(
         claim="Room for 64 tokens adds at least 10 points of R@1 to 16, a text tower that was "
         "taught hidden words finds more than a fresh one, and captions are shorter in the domain's "
         "own tokens.",
         expected=False,
-        holds=found["long"].mean >= found["short"].mean + 0.1
-        and before.mean > found["long"].mean
-        and own < general,
+        holds=by_length["long"].mean >= by_length["short"].mean + 0.1
+        and before.mean > by_length["long"].mean
+        and domain < general,
         measured=[
-            Measured("R@1 of 256, both ways", found["long"], found["short"]),
+            Measured("R@1 of 256, both ways", by_length["long"], by_length["short"]),
             Measured(
-                "R@1 of 256, both ways", before, Side("fresh text tower", found["long"].values)
+                "R@1 of 256, both ways", before, Side("fresh text tower", by_length["long"].values)
             ),
-            Measured("tokens of a caption", Side("domain", (own,)), Side("CLIP", (general,))),
+            Measured("tokens of a caption", Side("domain", (domain,)), Side("CLIP", (general,))),
         ],
     )

@@ -28,15 +28,15 @@ SHOWN = {
 
 
 def test_joint_training_beats_aligned_replay_beats_replay_beats_fine_tuning(record: Recorder):
-    found: dict[Any, list[dict[str, float]]] = {name: [] for name in SHOWN}
+    results: dict[Any, list[dict[str, float]]] = {name: [] for name in SHOWN}
     for seed in SEEDS:
-        for name, rows in found.items():
+        for name, rows in results.items():
             with run_scenario(small(name), seed) as folder:
                 last = json.loads((folder / CURSOR).read_text())["finished"][-1]
                 rows.append(last["metrics"])
 
     def side(name: str, key: str = "last") -> Side:
-        return Side(SHOWN[name], tuple(row[key] for row in found[name]))
+        return Side(SHOWN[name], tuple(row[key] for row in results[name]))
 
     def mean(name: str) -> float:
         return float(np.mean(side(name).values))

@@ -125,14 +125,14 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
     stages, means = [], []
     for number, task in enumerate(tasks):
         if name == "prototypes":
-            so_far = [label for one in tasks[: number + 1] for label in one]
+            so_far = [label for labels in tasks[: number + 1] for label in labels]
             means.append(read(spec(v.OfClasses, source=train, classes=so_far)))
             if number:
                 continue
-        own = spec(v.OfClasses, source=train, classes=task)
-        source = own
+        task_data = spec(v.OfClasses, source=train, classes=task)
+        source = task_data
         if learner.replays and number:
-            source = spec(v.Concat, sources=[own, memory(number - 1)])
+            source = spec(v.Concat, sources=[task_data, memory(number - 1)])
         before = spec(v.InitFrom, source=f"workdir:stage:task{number - 1}")
         experiment = spec(
             v.Experiment,
@@ -158,7 +158,7 @@ def stream(name, train, test, tasks, exemplars, floats, example_bytes, run, batc
             kept = spec(
                 Exemplars,
                 run_of=f"stage:task{number}",
-                data=read(own),
+                data=read(task_data),
                 total=exemplars,
                 earlier=f"stage:memory{number - 1}" if number else "",
             )

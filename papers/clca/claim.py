@@ -52,17 +52,17 @@ def test_a_cache_and_a_deep_head_bring_back_what_reduction_loses(record: Recorde
         evaluator = build(config.evaluators)["test"]
         rows = [measure(train(config, seed), evaluator)["top1"] for seed in SEEDS]
         top1[name] = Side(name, tuple(rows))
-    own, evit, full = top1["CLCA"], top1["EViT"], top1["r = 1"]
+    clca, evit, full = top1["CLCA"], top1["EViT"], top1["r = 1"]
     share = share_of_flops()
     lost = full.mean - evit.mean
     record(
         claim="With a tenth of the tokens EViT loses accuracy on tiny marks, and CLCA brings back "
         "at least half of it, at less than 45 % of the FLOPs (ViT-S/16 at 448 pixels).",
         expected=False,
-        holds=lost > 0 and own.mean - evit.mean >= lost / 2 and share < 0.45,
+        holds=lost > 0 and clca.mean - evit.mean >= lost / 2 and share < 0.45,
         measured=[
-            Measured("top-1 of 8 marks", own, evit),
-            Measured("top-1 of 8 marks", own, full),
+            Measured("top-1 of 8 marks", clca, evit),
+            Measured("top-1 of 8 marks", clca, full),
             Measured("share of FLOPs at r = 0.1", Side("CLCA", (share,))),
         ],
     )

@@ -54,8 +54,8 @@ class Words:
 
 def bags(ids: Any, vocab_size: int, special: int = 4) -> jax.Array:
     words = jnp.arange(vocab_size)
-    there = jnp.any(jnp.asarray(ids)[:, :, None] == words, 1)
-    return (there & (words >= special)).astype(jnp.float32)
+    present = jnp.any(jnp.asarray(ids)[:, :, None] == words, 1)
+    return (present & (words >= special)).astype(jnp.float32)
 
 
 def predicting_words(config: ml_collections.ConfigDict, vocab_size: int) -> Any:
@@ -72,20 +72,20 @@ def predicting_words(config: ml_collections.ConfigDict, vocab_size: int) -> Any:
 def by_words(run: Run, evaluators: Mapping[str, Any], tokenizer: WordTokenizer) -> dict[str, float]:
     """R@1 of captions, and zero-shot accuracies, of a model that predicts words."""
     size = tokenizer.vocab_size
-    found: dict[str, float] = {}
+    shares: dict[str, float] = {}
     with jax.set_mesh(run.mesh):
         ctx = context(run.variables, run.step, run.mesh)
         for name, evaluator in evaluators.items():
             if name == "retrieval":
                 rows = embed(run.predict, ctx, evaluator.data, (LOGITS,), ("text",))
-                said = np.asarray(bags(rows["text"], size))
-                found[name] = mean(hit(rank(rows[LOGITS], said, lambda i: np.array([i])), 1))
+                truth = np.asarray(bags(rows["text"], size))
+                shares[name] = mean(hit(rank(rows[LOGITS], truth, lambda i: np.array([i])), 1))
             else:
                 rows = embed(run.predict, ctx, evaluator.data, (LOGITS,), ("label",))
                 names = evaluator.data.source.class_names
-                said = np.asarray(bags(tokenizer.encode(names), size))
-                found[name] = float(np.mean(classify(rows[LOGITS], rows["label"], said)[1] < 1))
-    return found
+                truth = np.asarray(bags(tokenizer.encode(names), size))
+                shares[name] = float(np.mean(classify(rows[LOGITS], rows["label"], truth)[1] < 1))
+    return shares
 
 
 def test_captions_find_images_and_names_classify(record: Recorder):
@@ -102,7 +102,9 @@ def test_captions_find_images_and_names_classify(record: Recorder):
 
     def sides(name: str) -> tuple[Side, Side]:
         rows = (("contrast", pairs), ("words predicted", words))
-        first, second = (Side(said, tuple(row[name] for row in found)) for said, found in rows)
+        first, second = (
+            Side(title, tuple(row[name] for row in accuracies)) for title, accuracies in rows
+        )
         return first, second
 
     classes = {n: len(evaluators[n].data.source.class_names) for n in ("shape", "unseen")}

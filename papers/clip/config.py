@@ -43,9 +43,9 @@ def get_config(paths: str = "pairs/*.parquet") -> v.Config:
 def small() -> v.Config:
     long = {"caption": "caption_long"}
     tokens = small_pairs.tokenizer(length=44)
-    seen = {**WORLD, "label": "shape_colour", "pairs": "seen"}
+    known_pairs = {**WORLD, "label": "shape_colour", "pairs": "seen"}
     return small_pairs.experiment(
-        small_pairs.train(tokens, least_told=0.5, world=seen, **long),
+        small_pairs.train(tokens, least_told=0.5, world=known_pairs, **long),
         small_pairs.transformer(tokens),
         steps=400,
         evaluators={

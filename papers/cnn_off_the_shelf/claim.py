@@ -93,8 +93,8 @@ def test_features_of_other_shapes_beat_pixels(record: Recorder):
         ).all()
         x = normalised(fitted["embedding"])
         peer = LinearSVC(C=1.0, dual=False, tol=1e-8, max_iter=10_000).fit(x, fitted["label"])  # pyright: ignore
-        mine = fit_svm(x, fitted["label"], 6, 1.0, tolerance=1e-9)
-        apart = mine.logits(unit) - peer.decision_function(unit)
+        svm = fit_svm(x, fitted["label"], 6, 1.0, tolerance=1e-9)
+        apart = svm.logits(unit) - peer.decision_function(unit)
         away = max(away, float(np.abs(apart).max()))
 
     def side(name: str, key: str) -> Side:

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from sklearn.svm import LinearSVC
 
-from papers.cnn_off_the_shelf.method import VIEWS, OffTheShelf, views
+from papers.cnn_off_the_shelf.method import OffTheShelf
 from papers.cnn_off_the_shelf.retrieval import Descriptor, patch_distances
+from papers.cnn_off_the_shelf.views import VIEWS, views
 from tests.evaluators.linear_dual import data, run
 
 RNG = np.random.default_rng(0)

@@ -47,8 +47,8 @@ def read(data: EvalData) -> tuple[np.ndarray, np.ndarray]:
 
 def said(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities, and embeddings of unit length."""
-    found = jax.jit(run.predict)(run.variables, {"image": images})
-    log, x = (np.asarray(found[name]) for name in ("log_probabilities", "embedding"))
+    outputs = jax.jit(run.predict)(run.variables, {"image": images})
+    log, x = (np.asarray(outputs[name]) for name in ("log_probabilities", "embedding"))
     return log, x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
@@ -73,9 +73,9 @@ def filtered(runs: list[Run], data: EvalData, references: EvalData, seed: int) -
     good = rng.random(len(labels)) >= 0.25
     classes = labels.max() + 1
     planted = np.where(good, labels, (labels + rng.integers(1, classes, len(labels))) % classes)
-    found = scores(runs, data, references, planted)
+    class_scores = scores(runs, data, references, planted)
     fit = np.tile(np.arange(len(labels) // len(SLIDERS)) % 2 == 0, len(SLIDERS))
-    kept = on_class(found, fit_thresholds(found[fit], good[fit]))
+    kept = on_class(class_scores, fit_thresholds(class_scores[fit], good[fit]))
     return {
         "removed": float((~kept)[~fit & ~good].mean()),
         "kept": float(kept[~fit & good].mean()),
@@ -93,13 +93,13 @@ def test_ranks_change_along_a_slider(record: Recorder):
         for j, tower in enumerate(TOWERS):
             config: Any = small(tower)
             run = runs[-1][tower] = train(config, seed)
-            found = measure(run, build(config.evaluators.sliders))
+            values = measure(run, build(config.evaluators.sliders))
             for k, slider in enumerate(SLIDERS):
-                accuracy[i, j, k] = [found[f"top1_{slider}_{scale:g}"] for scale in SCALES]
-                counts = [found[f"failures_{slider}_{scale:g}"] for scale in SCALES]
-                sums.append(sum(counts) + found[f"failures_{slider}_never"] == found["examples"])
-            rows[-1] |= {f"clean {tower}": accuracy[i, j, 0, 0], f"drop {tower}": found["drop"]}
-            rows[-1][f"failure {tower}"] = found["failure"]
+                accuracy[i, j, k] = [values[f"top1_{slider}_{scale:g}"] for scale in SCALES]
+                counts = [values[f"failures_{slider}_{scale:g}"] for scale in SCALES]
+                sums.append(sum(counts) + values[f"failures_{slider}_never"] == values["examples"])
+            rows[-1] |= {f"clean {tower}": accuracy[i, j, 0, 0], f"drop {tower}": values["drop"]}
+            rows[-1][f"failure {tower}"] = values["failure"]
         along = [rank_correlations(accuracy[i, :, k])[1, -1] for k in range(len(SLIDERS))]
         rows[-1]["ranks"] = float(np.nanmean(along))
     config: Any = small("resnet")

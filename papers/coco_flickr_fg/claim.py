@@ -74,14 +74,14 @@ def found_share(texts: np.ndarray, targets: np.ndarray, *more: np.ndarray) -> fl
 def test_look_alikes_are_what_makes_retrieval_hard(record: Recorder):
     tests = world("test", TARGETS, **ONE)
     targets = [tests.scene(i) for i in range(TARGETS)]
-    told = [describe(scene, "long") for scene in targets]
-    true_once = [i for i in range(TARGETS) if sum(agrees(told[i], s) for s in targets) == 1]
-    targets, told = [targets[i] for i in true_once], [told[i] for i in true_once]
+    captions = [describe(scene, "long") for scene in targets]
+    true_once = [i for i in range(TARGETS) if sum(agrees(captions[i], s) for s in targets) == 1]
+    targets, captions = [targets[i] for i in true_once], [captions[i] for i in true_once]
     source = world("pool", 4000, **ONE)
     pool = [
         scene
         for scene in map(source.scene, range(len(source)))
-        if not any(agrees(meaning, scene) for meaning in told)
+        if not any(agrees(meaning, scene) for meaning in captions)
     ]
     changed = {kind: [near_duplicate(tests, i, kind) for i in true_once] for kind in KINDS}
     fine, coarse = (
@@ -93,23 +93,23 @@ def test_look_alikes_are_what_makes_retrieval_hard(record: Recorder):
     more = count * len(KINDS)
     runs = [trained(seed) for seed in SEEDS]
     pictures = images(targets), images(pool)
-    seen = [[embed(run, "image", each) for each in pictures] for run in runs]
+    embeddings = [[embed(run, "image", each) for each in pictures] for run in runs]
     rows = []
     for seed, run in enumerate(runs):
-        own, others = seen[seed]
+        target_images, others = embeddings[seed]
         near = {kind: embed(run, "image", images(each)) for kind, each in changed.items()}
-        elsewhere = seen[(seed + 1) % len(runs)]
-        mine, theirs = elsewhere
-        alike = others[look_alikes(mine, theirs, more)]
+        elsewhere = embeddings[(seed + 1) % len(runs)]
+        targets_elsewhere, others_elsewhere = elsewhere
+        alike = others[look_alikes(targets_elsewhere, others_elsewhere, more)]
         long, short = (embed(run, "text", each) for each in (fine, coarse))
         rows.append(
             {
-                "none": found_share(long, own),
-                "random": found_share(long, own, others[:more]),
-                "near": found_share(long, own, *near.values()),
-                "alike": found_share(long, own, alike),
-                "coarse": found_share(short, own, *near.values()),
-                **{kind: preferred(long, own, near[kind]) for kind in KINDS},
+                "none": found_share(long, target_images),
+                "random": found_share(long, target_images, others[:more]),
+                "near": found_share(long, target_images, *near.values()),
+                "alike": found_share(long, target_images, alike),
+                "coarse": found_share(short, target_images, *near.values()),
+                **{kind: preferred(long, target_images, near[kind]) for kind in KINDS},
             }
         )
     side = {name: Side(name, tuple(row[name] for row in rows)) for name in rows[0]}
@@ -117,8 +117,8 @@ def test_look_alikes_are_what_makes_retrieval_hard(record: Recorder):
     print(*side.values(), sep="\n")
     assert side["none"].mean >= 0.3, "the models are too weak to compare galleries with"
 
-    def called(name: str, said: str) -> Side:
-        return Side(said, side[name].values)
+    def called(name: str, title: str) -> Side:
+        return Side(title, side[name].values)
 
     random = called("random", "random images")
     record(

@@ -59,16 +59,16 @@ def get_config(paths: str = "data/coco") -> v.Config:
 
 
 def small() -> v.Config:
-    one = {"num_objects": (1, 1)}
-    alike = {**one, "duplicates": 0.8, "duplicate_kind": "attribute"}
+    single = {"num_objects": (1, 1)}
+    alike = {**single, "duplicates": 0.8, "duplicate_kind": "attribute"}
     tokens = small_pairs.tokenizer(length=18)
     long = {"caption": "caption_long"}
     return small_pairs.experiment(
-        small_pairs.train(tokens, least_told=0.7, world=one, **long),
+        small_pairs.train(tokens, least_told=0.7, world=single, **long),
         small_pairs.transformer(tokens),
         steps=600,
         evaluators={
-            "random": small_pairs.retrieval(tokens, examples=1000, world=one, **long),
+            "random": small_pairs.retrieval(tokens, examples=1000, world=single, **long),
             "look_alikes": small_pairs.retrieval(tokens, examples=1000, world=alike, **long),
         },
     )

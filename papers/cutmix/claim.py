@@ -43,15 +43,15 @@ def largest_error() -> Parity:
     for i, case in enumerate(facts["cases"]):
         top, bottom, left, right = case["box"]
         weight = box_weight(jnp.array([top, left]), jnp.array([bottom, right]), size)
-        found = mix(batch, weight, facts["classes"], "image", "label")
+        mixed = mix(batch, weight, facts["classes"], "image", "label")
         for name in ("image", "label"):
-            worst = max(worst, float(np.abs(found[name] - golden[f"cutmix/{i}/{name}"]).max()))
+            worst = max(worst, float(np.abs(mixed[name] - golden[f"cutmix/{i}/{name}"]).max()))
     return Parity("timm", facts["version"], worst)
 
 
 def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
     names: dict[Any, str] = {"": "CutMix", "cutout": "Cutout", "plain": "neither"}
-    whole: dict[str, list[float]] = {rival: [] for rival in names}
+    accuracies: dict[str, list[float]] = {rival: [] for rival in names}
     covered: dict[str, list[float]] = {rival: [] for rival in names}
     for rival in names:
         config: Any = small(rival)
@@ -63,18 +63,18 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
         blank[:, 2:6, 2:6] = -1
         for seed in SEEDS:
             run = train(config, seed)
-            whole[rival].append(top1(run, images, labels))
+            accuracies[rival].append(top1(run, images, labels))
             covered[rival].append(top1(run, blank, labels))
 
-    def both(what: str, found: dict[str, list[float]], rival: str) -> Measured:
-        sides = (Side(names[key], tuple(found[key])) for key in ("", rival))
-        return Measured(what, *sides)
+    def both(title: str, values: dict[str, list[float]], rival: str) -> Measured:
+        sides = (Side(names[key], tuple(values[key])) for key in ("", rival))
+        return Measured(title, *sides)
 
     measured = [
         both("top-1, middle covered", covered, "plain"),
         both("top-1, middle covered", covered, "cutout"),
-        both("top-1", whole, "plain"),
-        both("top-1", whole, "cutout"),
+        both("top-1", accuracies, "plain"),
+        both("top-1", accuracies, "cutout"),
     ]
     plain = float(np.mean(covered["plain"]))
     record(

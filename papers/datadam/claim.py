@@ -21,18 +21,18 @@ MARGIN = 0.05
 
 
 def test_distilled_images_teach_more_than_real_ones(record: Recorder):
-    found: dict[str, list[float]] = {"DataDAM": [], "mean features": [], "real images": []}
+    results: dict[str, list[float]] = {"DataDAM": [], "mean features": [], "real images": []}
     for seed in SEEDS:
-        for name, rows in found.items():
+        for name, rows in results.items():
             config: Any = small(attention=name != "mean features")
             evaluator = build(config.evaluators)["test"]
             if name == "real images":  # the images do not move from where they begin
                 config.total, config.optimizer.learning_rate = "1 steps", 1e-12
             rows.append(measure(train(config, seed), evaluator)["top1"])
-    dam, features, real = (Side(name, tuple(rows)) for name, rows in found.items())
+    dam, features, real = (Side(name, tuple(rows)) for name, rows in results.items())
 
-    def gap(other: Side) -> float:
-        return float(np.mean(dam.values) - np.mean(other.values))
+    def gap(baseline: Side) -> float:
+        return float(np.mean(dam.values) - np.mean(baseline.values))
 
     record(
         claim=f"Networks taught by ten distilled images are right at least {MARGIN:.0%} more often "

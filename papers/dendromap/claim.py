@@ -13,7 +13,8 @@ import sklearn.datasets
 import sklearn.linear_model
 import sklearn.metrics
 
-from papers.dendromap.method import ORDERS, treemap, worst_subgroup
+from papers.dendromap.method import ORDERS, treemap
+from papers.dendromap.subgroups import worst_subgroup
 from papers.dendromap.ward import ward
 from vision.papers.claims import SEEDS, Measured, Recorder, Side
 
@@ -41,12 +42,12 @@ def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Rec
         planted = np.arange(len(test)) % 10 == 0
         shown[planted] = 1 - shown[planted]
         model = sklearn.linear_model.LogisticRegression(max_iter=300)
-        said = model.fit(pixels[train], labels[train]).predict(shown)
-        correct = said == labels[test]
-        found = ward(shown)
-        node, share = worst_subgroup(found, correct, 20)
-        points, start = found.order()
-        held = points[start[node] : start[node] + found.count[node]]
+        predicted = model.fit(pixels[train], labels[train]).predict(shown)
+        correct = predicted == labels[test]
+        ward_tree = ward(shown)
+        node, share = worst_subgroup(ward_tree, correct, 20)
+        points, start = ward_tree.order()
+        held = points[start[node] : start[node] + ward_tree.count[node]]
         by_class = [1 - correct[labels[test] == c].mean() for c in range(10)]
         rows.append((1 - share, 1 - correct.mean(), max(by_class), planted[held].mean()))
     worst, mean, classes, style = (

@@ -10,7 +10,8 @@ import scipy.cluster.hierarchy
 import sklearn.datasets
 import sklearn.metrics
 
-from papers.dendromap.method import ORDERS, Order, worst_subgroup
+from papers.dendromap.method import ORDERS, Order
+from papers.dendromap.subgroups import worst_subgroup
 from papers.dendromap.ward import ward
 from vision.config.errors import UserError
 

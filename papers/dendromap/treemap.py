@@ -20,7 +20,8 @@ import numpy as np
 from markupsafe import Markup
 from PIL import Image
 
-from papers.dendromap.method import ORDERS, Tree, worst_subgroup
+from papers.dendromap.method import ORDERS, Tree
+from papers.dendromap.subgroups import worst_subgroup
 from papers.dendromap.ward import ward
 from vision.config.errors import UserError
 from vision.evaluate.evaluator import context

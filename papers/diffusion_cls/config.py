@@ -14,7 +14,7 @@ that its block 24 of 37 is our 18 of 31; the sweep goes around it.
 import vision as v
 from configs.parts import digit_diffusion
 from configs.parts.small import eval_data
-from papers.diffusion_cls.method import DiffusionProbe
+from papers.diffusion_cls.evaluator import DiffusionProbe
 from vision import ops, spec
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.diffusion_cls.method import DiffusionProbe, features, pooled
+from papers.diffusion_cls.evaluator import DiffusionProbe
+from papers.diffusion_cls.method import features, pooled
 from vision.blocks.diffusion import Diffusion, row_noise
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays

@@ -49,18 +49,18 @@ def test_sentences_find_images_and_groups_name_pixels(record: Recorder):
     def side(arm: str, number: str) -> Side:
         return Side(names[arm], tuple(row[number] for row in rows[arm]))
 
-    found = {arm: side(arm, "retrieval") for arm in rows}
+    sides = {arm: side(arm, "retrieval") for arm in rows}
     pixels = {arm: side(arm, "segments") for arm in rows}
     record(
         claim="Sentences of a longer caption add at least 5 points of text to image R@1 to a short "
         "caption, and groups of patches add 5 points of mIoU and take at most 1 of R@1.",
         expected=False,
-        holds=found["sentences"].mean >= found["caption"].mean + 0.05
+        holds=sides["sentences"].mean >= sides["caption"].mean + 0.05
         and pixels["both"].mean >= pixels["sentences"].mean + 0.05
-        and found["both"].mean >= found["sentences"].mean - 0.01,
+        and sides["both"].mean >= sides["sentences"].mean - 0.01,
         measured=[
-            Measured("text to image R@1 of 256", found["sentences"], found["caption"]),
-            Measured("text to image R@1 of 256", found["both"], found["sentences"]),
+            Measured("text to image R@1 of 256", sides["sentences"], sides["caption"]),
+            Measured("text to image R@1 of 256", sides["both"], sides["sentences"]),
             Measured("mIoU of 11 classes", pixels["both"], pixels["sentences"]),
             Measured("mIoU of 11 classes", pixels["sentences"], pixels["caption"]),
         ],

@@ -13,7 +13,8 @@ from typing import Any
 
 import vision as v
 from configs.parts import pairs, small_pairs
-from papers.dreamlip.method import Painted, PatchSegmentation
+from papers.dreamlip.evaluator import PatchSegmentation
+from papers.dreamlip.method import Painted
 from vision import ops, spec
 from vision.blocks.grouping import Grouping
 

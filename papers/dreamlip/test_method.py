@@ -9,12 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.dreamlip.method import (
-    Painted,
-    PatchSegmentation,
-    intersection_over_union,
-    segment,
-)
+from papers.dreamlip.evaluator import PatchSegmentation, intersection_over_union, segment
+from papers.dreamlip.method import Painted
 from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays

@@ -53,8 +53,8 @@ def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record:
         "Carlini-Wagner leaves both less than 5 %: in every seed.",
         expected=True,
         holds=all(
-            hidden - bare >= 0.4 and seen - bare < (hidden - bare) / 2
-            for bare, hidden, seen in zip(
+            hidden - bare >= 0.4 and through - bare < (hidden - bare) / 2
+            for bare, hidden, through in zip(
                 fgsm["plain"], fgsm["distilled"], fgsm["tempered"], strict=True
             )
         )

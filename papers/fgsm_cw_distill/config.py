@@ -14,7 +14,8 @@ and by Carlini-Wagner. The recipe of training is ours: the paper has none.
 """
 
 import vision as v
-from papers.fgsm_cw_distill.method import DefensiveDistillation, TeacherFrom
+from papers.fgsm_cw_distill.method import DefensiveDistillation
+from papers.fgsm_cw_distill.teacher import TeacherFrom
 from vision import batch_ops, ops, spec
 from vision.blocks.attack_rules import CarliniWagner, fgsm
 

@@ -37,16 +37,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from papers.fgsm_cw_distill.teacher import TEACHER, teacher_tower
 from vision.config.ranges import Positive, checked
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
 from vision.train.labels import LabelKind
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 from vision.train.tower import Tower, forward, initialise
-from vision.weights.init_from import InitFrom
-from vision.weights.mapping import WeightsError
 
 Tree = Any
-TEACHER = "teacher"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +80,7 @@ class DefensiveDistillation(Objective):
         variables = super().init(key, batch)
         if not self.distil:
             return variables
-        params, state = initialise(_teacher(self.model, self.teacher), key, batch["image"])
+        params, state = initialise(teacher_tower(self.model, self.teacher), key, batch["image"])
         # A teacher that was not loaded has to stop the run at its first loss.
         blank = jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), {**state, "params": params})
         return variables.merge(params={TEACHER: blank})
@@ -103,7 +101,7 @@ class DefensiveDistillation(Objective):
     def _teacher_logits(self, params: Mapping[str, Tree], image: jax.Array) -> jax.Array:
         variables = jax.lax.stop_gradient(dict(params[TEACHER]))
         weights = variables.pop("params")
-        tower = _teacher(self.model, self.teacher)
+        tower = teacher_tower(self.model, self.teacher)
         out = forward(tower, weights, variables, image, train=False)[1]
         return out["logits"].astype(jnp.float32)
 
@@ -111,53 +109,3 @@ class DefensiveDistillation(Objective):
         """The outputs of ``Classify``, at temperature 1, and ``tempered_logits`` (B, K)."""
         predictions = super().predict(variables, batch, ctx)
         return {**predictions, "tempered_logits": predictions["logits"] / self.temperature}
-
-
-@dataclasses.dataclass(frozen=True)
-class TeacherFrom:
-    """Loads the teacher of ``DefensiveDistillation``; the student is initialised at random.
-
-    Attributes:
-      source: as in ``InitFrom``, such as ``workdir:<the teacher's run>``.
-      teacher: as in ``DefensiveDistillation``.
-    """
-
-    source: str
-    teacher: Tower | None = None
-
-    def __post_init__(self) -> None:
-        InitFrom(self.source, head="read")
-
-    def load(
-        self, model: Tower, variables: Mapping[str, Tree], class_names: tuple[str, ...] = ()
-    ) -> dict[str, Tree]:
-        """The variables with the teacher's weights in place.
-
-        Raises:
-          WeightsError: the objective has no teacher, or the source does not fit it.
-        """
-        others = dict(variables.get("objective", {}))
-        if TEACHER not in others:
-            raise WeightsError(
-                "init_from=TeacherFrom loads a teacher, and the objective has none: set "
-                "config.objective.distil=True"
-            )
-        state = dict(others[TEACHER])
-        params = state.pop("params")
-        filled = InitFrom(self.source, head="read").load(
-            _teacher(model, self.teacher), {"params": params, "model_state": state}
-        )
-        others[TEACHER] = {**filled["model_state"], "params": filled["params"]}
-        return {**variables, "objective": others}
-
-    def remarks(self, evaluations: Mapping[str, tuple[Any, ...]]) -> list[str]:
-        """As ``InitFrom``: student and teacher get the same images."""
-        return InitFrom(self.source).remarks(evaluations)
-
-
-def _teacher(model: Tower, teacher: Tower | None) -> Tower:
-    if teacher is None:
-        return model
-    if getattr(teacher, "num_classes", 0) is None:
-        return teacher.clone(num_classes=getattr(model, "num_classes", None))
-    return teacher

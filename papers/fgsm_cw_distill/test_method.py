@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.fgsm_cw_distill.method import DefensiveDistillation, TeacherFrom
+from papers.fgsm_cw_distill.method import DefensiveDistillation
+from papers.fgsm_cw_distill.teacher import TeacherFrom
 from tests.patch_tower import PatchTower
 from tests.tiny import drawn
 from vision.objectives.classify import Classify

@@ -47,23 +47,23 @@ def answers(run: Run, batch: Arrays) -> Arrays:
 
     inputs = {name: batch[name] for name in ("image", "text") if name in batch}
     variables = run.variables
-    found = program(variables.params["model"], variables.model_state["model"], inputs)
-    return {name: np.asarray(x) for name, x in found.items()}
+    outputs = program(variables.params["model"], variables.model_state["model"], inputs)
+    return {name: np.asarray(x) for name, x in outputs.items()}
 
 
 def told(
     source: Scenes, texts: np.ndarray, words: WordTokenizer
 ) -> list[tuple[int, int, int, str]]:
     """Scene, place in its caption, thing and word, of words that are true of one thing alone."""
-    found = []
+    named = []
     for i, text in enumerate(texts):
         things = source.scene(i).objects
         for k, thing in enumerate(things):
-            other = things[1 - k]
-            for word in {thing.colour, thing.shape} - {other.colour, other.shape}:
+            other_thing = things[1 - k]
+            for word in {thing.colour, thing.shape} - {other_thing.colour, other_thing.shape}:
                 (place,) = np.flatnonzero(text == words.split(word)[0])
-                found.append((i, int(place), k, word))
-    return sorted(found)
+                named.append((i, int(place), k, word))
+    return sorted(named)
 
 
 def shown(source: Scenes, patch: int) -> np.ndarray:
@@ -99,19 +99,19 @@ def test_words_point_at_what_they_name(record: Recorder):
     rows = []
     for seed in SEEDS:
         late = answers(train(config, seed), tests)
-        found = scores(late["image/tokens"], late["text/tokens"], late["text/mask"])
+        late_scores = scores(late["image/tokens"], late["text/tokens"], late["text/mask"])
         run = train(plain, seed)
-        whole = answers(run, tests)
-        said = answers(run, {"text": tokenizer.encode(alone)})["text/embedding"]
-        product = whole["image/embedding"] @ whole["text/embedding"].T
+        outputs = answers(run, tests)
+        embedded = answers(run, {"text": tokenizer.encode(alone)})["text/embedding"]
+        product = outputs["image/embedding"] @ outputs["text/embedding"].T
         rows.append(
             {
                 "late": right(point(late["image/tokens"], late["text/tokens"])[scene, place]),
-                "word": right(point(whole["image/tokens"], whole["text/tokens"])[scene, place]),
-                "alone": right(point(whole["image/tokens"][scene], said[:, None])[:, 0]),
-                "late to text": float(np.mean(target_rank(found[0]) < 1)),
+                "word": right(point(outputs["image/tokens"], outputs["text/tokens"])[scene, place]),
+                "alone": right(point(outputs["image/tokens"][scene], embedded[:, None])[:, 0]),
+                "late to text": float(np.mean(target_rank(late_scores[0]) < 1)),
                 "whole to text": float(np.mean(target_rank(product) < 1)),
-                "late to image": float(np.mean(target_rank(found[1].T) < 1)),
+                "late to image": float(np.mean(target_rank(late_scores[1].T) < 1)),
                 "whole to image": float(np.mean(target_rank(product.T) < 1)),
             }
         )
@@ -119,12 +119,12 @@ def test_words_point_at_what_they_name(record: Recorder):
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    late, whole = "late interaction", "one vector"
+    late, single = "late interaction", "one vector"
     points = side(late, "late")
-    others = side(f"{whole}, word in the caption", "word"), side(f"{whole}, word alone", "alone")
+    others = side(f"{single}, word in the caption", "word"), side(f"{single}, word alone", "alone")
     baseline = max(others, key=lambda each: each.mean)
     chance = float(np.mean(pixels[scene, thing] > pixels[scene, 1 - thing]))
-    to_text = side(late, "late to text"), side(whole, "whole to text")
+    to_text = side(late, "late to text"), side(single, "whole to text")
     record(
         claim="By late interaction at least 70 % of words for colours and shapes point at their "
         "thing, at most 40 % by one vector, and images find their captions no less often.",
@@ -137,7 +137,7 @@ def test_words_point_at_what_they_name(record: Recorder):
             Measured(
                 f"text to image R@1 of {len(source)}",
                 side(late, "late to image"),
-                side(whole, "whole to image"),
+                side(single, "whole to image"),
             ),
         ],
     )

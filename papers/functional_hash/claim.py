@@ -69,8 +69,8 @@ def searched(seed: int, cached: bool, strategy: Strategy = "evolution") -> dict[
 
     evaluate: Any = Cache(counted, name) if cached else counted
     best, proposals = -np.inf, 0
-    for _, found in search(draw, mutate, evaluate, np.random.default_rng(seed), strategy):
-        best, proposals = max(best, found), proposals + 1
+    for _, value in search(draw, mutate, evaluate, np.random.default_rng(seed), strategy):
+        best, proposals = max(best, value), proposals + 1
         if calls >= EVALUATIONS or proposals >= MOST_PROPOSALS or -best < EXACT:
             break
     return {"error": -best, "proposals": proposals / calls}

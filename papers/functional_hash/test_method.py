@@ -8,13 +8,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from papers.functional_hash.method import (
-    Cache,
-    functional_hash,
-    hash_of_tower,
-    symmetric_variables,
-)
+from papers.functional_hash.method import Cache, functional_hash
 from papers.functional_hash.search import search
+from papers.functional_hash.tower_hash import hash_of_tower, symmetric_variables
 from vision.models.nasnet import Cell, Genotype, NasNet
 
 X, Y = np.random.default_rng(0).normal(size=(2, 20))

@@ -49,8 +49,8 @@ def identity_error(run: Run, data: Any) -> float:
             cam = jnp.einsum("bhwk,kb->bhw", maps, head)
             return weighted(maps, slopes), cam / (maps.shape[1] * maps.shape[2])
 
-        found, expected = map(np.asarray, jax.jit(both)(run.variables, dict(batch)))
-    return float(np.abs(found - expected).max() / np.abs(expected).max())
+        computed, expected = map(np.asarray, jax.jit(both)(run.variables, dict(batch)))
+    return float(np.abs(computed - expected).max() / np.abs(expected).max())
 
 
 def test_the_map_is_on_the_thing_unless_the_background_tells(record: Recorder):

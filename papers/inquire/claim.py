@@ -50,10 +50,10 @@ TWO = {"caption": "caption_long", "num_objects": (2, 2)}
 
 def told(scene: Scene, rng: np.random.Generator) -> str:
     """A random part of size, colour and shape of both things and of how they stand."""
-    whole = describe(scene, "long")
+    parsed = describe(scene, "long")
     plain = {"position": None, "variant": None, "texture": None}
-    mentions = tuple(dataclasses.replace(each, **plain) for each in whole.mentions)
-    example = {"caption": write(Parse(mentions, whole.relations))}
+    mentions = tuple(dataclasses.replace(each, **plain) for each in parsed.mentions)
+    example = {"caption": write(Parse(mentions, parsed.relations))}
     return ops.ShortenCaption(feature="caption", share=(0.3, 1.0))(example, rng)["caption"]
 
 
@@ -106,15 +106,15 @@ def test_relations_are_harder_than_things(record: Recorder):
     pictures, ids = images(scenes), np.asarray(tokenizer(LENGTH).encode(texts))
     chance = full_rank(*random_vectors(len(texts)), relevant, categories)
 
-    found = []
+    results = []
     for seed in SEEDS:
         data = spec(stories, split="train", num_examples=8000)
         run = train(dual(data, transformer(tokenizer(LENGTH)), STEPS), seed)
         embedded = embed(run, "text", ids), embed(run, "image", pictures)
-        found.append(full_rank(*embedded, relevant, categories))
+        results.append(full_rank(*embedded, relevant, categories))
 
     def side(name: str, category: str, metric: str) -> Side:
-        return Side(name, tuple(each[category][metric] for each in found))
+        return Side(name, tuple(each[category][metric] for each in results))
 
     relations = {m: side("relations", "relations", m) for m in ("map", "ndcg", "mrr")}
     things = {m: side("things", "things", m) for m in ("map", "ndcg", "mrr")}

@@ -14,7 +14,7 @@ from typing import Any
 
 from configs.parts.drawn import drawn
 from papers.label_prop.config import small
-from papers.label_prop.propagation import Propagation
+from papers.label_prop.method import Propagation
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
 
@@ -44,9 +44,9 @@ def test_factors_matter_more_than_ten_points(record: Recorder):
         row["decay"] = abs(longer["j_decay"]) + abs(longer["f_decay"])
         rows.append(row)
 
-    def both(what: str, key: str) -> Measured:
+    def both(title: str, key: str) -> Measured:
         sides = [Side(n, tuple(row[f"{n} {key}"] for row in rows)) for n in ("tuned", "naive")]
-        return Measured(what, *sides)
+        return Measured(title, *sides)
 
     follows = both("J&F", "jf")
     assert follows.baseline is not None

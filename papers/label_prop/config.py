@@ -14,8 +14,8 @@ from typing import Any
 
 import vision as v
 from configs.parts import imagenet, localised
-from papers.label_prop.method import LabelPropagation
-from papers.label_prop.propagation import Propagation
+from papers.label_prop.evaluator import LabelPropagation
+from papers.label_prop.method import Propagation
 from vision import ops, spec
 from vision.data.sources.scenes import Clips
 

@@ -5,10 +5,10 @@ McKee et al., Transfer of Representations to Video Label Propagation: Implementa
 video features on DAVIS-2017 (J&F in the high 60s; not confirmed).
 
 The masks of the first frame are given and propagated to the others by the similarity of a frozen
-tower's features (``papers.label_prop.propagation`` has the equation). The layer, the image size,
-the number of context frames, top-k, radius and temperature affect the result as much as the
-features do, so they are fields here, and a comparison of features has to fix or tune them. Cues are
-fused by concatenating the unit features of several sites, each with a weight.
+tower's features: ``Propagation``. The layer, the image size, the number of context frames, top-k,
+radius and temperature affect the result as much as the features do, so they are fields here and of
+the evaluator (``papers.label_prop.evaluator``), and a comparison of features has to fix or tune
+them. Cues are fused by concatenating the unit features of several sites, each with a weight.
 
 Labels are soft, one-hot in the first frame, resized to pixels (bilinear); the prediction is their
 argmax. Points are propagated as heat maps (a Gaussian of half a cell around each), and the peak is
@@ -18,179 +18,124 @@ the prediction.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
-from collections.abc import Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
 
-from papers.label_prop.points import heat_maps, peaks
-from papers.label_prop.propagation import Propagation, cells_of
-from papers.label_prop.video import boundary, correct_points, decay, recall, region
-from vision.blocks.sites import activations
-from vision.config.ranges import NonEmpty, Positive, checked
-from vision.data.pipeline import EvalData
-from vision.data.source import DataError
-from vision.evaluate.evaluator import EvalContext, Predict
-from vision.evaluate.figures import Curve, Figure, Line
-from vision.train.objective import Batch, Variables
+from vision.config.ranges import Finite, NonNegative, Positive, checked
 
 
 @dataclasses.dataclass(frozen=True)
 @checked
-class LabelPropagation:
-    """An evaluator: J and F of propagated masks, and PCK of the centres of boxes.
+class Propagation:
+    """Every cell of a frame gets a weighted mean of the labels of similar cells of earlier frames.
 
-    Yields ``j``, ``f``, ``jf`` (means over objects of their means over frames but the first),
-    ``j_recall``, ``f_recall``, ``j_decay``, ``f_decay``; with ``boxes`` ``pck_10`` and ``pck_20``
-    (of points within 10 and 20 % of the longer side of their first box); ``objects`` and ``clips``,
-    and the figure ``j_by_frame``.
+    With unit features f, cell i of frame t and cells j of its context (the first frame and the
+    last ``context`` ones), a_ij = f_i . f_j / temperature; of the cells within ``radius`` the
+    ``top_k`` most similar are kept; w = softmax(a), and y_i = sum_j w_ij y_j.
 
     Attributes:
-      clips: uint8 ``video`` (B, T, H, W, C) and ``instances`` (B, T, H, W), 0 for background
-        and k + 1 for object k. Objects that are not visible in the first frame are left out.
-      objects: maximum number of objects of a clip.
-      sites: of the tower, whose maps (B, h, w, D) are concatenated; all of one size.
-      weights: of each site's unit features; empty for equal ones.
-      propagation: the propagation and its factors.
-      boxes: name of (B, T, K, 4) boxes, y0, x0, y1, x1; "" for none.
-      mean, std: of the tower's normalisation of pixels in 0..1: one for all channels, or one each.
+      top_k: number of cells that are kept; None for all.
+      radius: Euclidean, in cells; None for no bound.
+      context: number of earlier frames besides the first, 1 or more.
+      temperature: positive.
+      first: whether the first frame, whose labels are given, is always in the context.
+      first_unbounded: whether the radius does not apply to the first frame.
+      per_frame: ``top_k`` per frame of the context, instead of over all frames.
+      softmax_first: the softmax is over all cells within the radius, before ``top_k``; the kept
+        weights then sum to less than 1.
+      renormalise: the labels of a cell are normalised to sum 1 before they are propagated further.
     """
 
-    clips: EvalData
-    objects: Positive[int] = 10
-    sites: NonEmpty[tuple[str, ...]] = ("map",)
-    weights: tuple[float, ...] = ()
-    propagation: Propagation = Propagation()  # noqa: RUF009 - frozen
-    boxes: str = ""
-    mean: tuple[float, ...] = (0.0,)
-    std: tuple[Positive[float], ...] = (1.0,)
+    top_k: Positive[int] | None = 10
+    radius: NonNegative[float] | None = 12.0
+    context: Positive[int] = 7
+    temperature: Positive[Finite] = 0.07
+    first: bool = True
+    first_unbounded: bool = False
+    per_frame: bool = False
+    softmax_first: bool = False
+    renormalise: bool = False
 
-    def __post_init__(self) -> None:
-        if len(self.weights) not in (0, len(self.sites)):
-            raise ValueError(
-                f"weights={self.weights}: one for each of {len(self.sites)} sites, or none"
-            )
-        if len(self.mean) != len(self.std):
-            raise ValueError(f"mean={self.mean}, std={self.std}: one of each per channel")
+    def __call__(self, features: jax.Array, labels: jax.Array) -> jax.Array:
+        """Labels of all frames.
 
-    def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
-        """Reads ``clips`` once.
+        Args:
+          features: (T, h, w, D), normalised here.
+          labels: (h, w, C) of the first frame, 0 or more.
 
-        Raises:
-          DataError: no object to follow.
-          SiteError: the tower has no such site.
-          ValueError: the batches lack what is needed.
+        Returns:
+          float32 (T, h, w, C), the first as given.
         """
-        regions: list[np.ndarray] = []
-        boundaries: list[np.ndarray] = []
-        points: dict[int, list[np.ndarray]] = {10: [], 20: []}
-        count = 0
-        for batch in ctx.batches(self.clips):
-            names = ("video", "instances", *((self.boxes,) if self.boxes else ()))
-            if missing := [name for name in names if name not in batch]:
-                raise ValueError(
-                    f"a batch of {self.clips.source.info.name} has no {missing[0]!r}; it has "
-                    f"{', '.join(sorted(batch))}"
-                )
-            program = _program(predict, _without_clips(self), _replicated(batch["_mask"]))
-            results = jax.device_get(program(ctx.variables, dict(batch)))
-            truth = results["instances"]
-            for i in np.flatnonzero(results["_mask"]):
-                count += 1
-                visible = [k for k in range(1, self.objects + 1) if (truth[i, 0] == k).any()]
-                for k in visible:
-                    frames = range(1, truth.shape[1])
-                    pairs = [(results["masks"][i, t] == k, truth[i, t] == k) for t in frames]
-                    regions.append(np.asarray([region(*pair) for pair in pairs]))
-                    boundaries.append(np.asarray([boundary(*pair) for pair in pairs]))
-                if self.boxes and visible:
-                    boxes = results["boxes"][i].astype(np.float64)[:, np.asarray(visible) - 1]
-                    size = (boxes[0, :, 2:] - boxes[0, :, :2]).max(-1)
-                    centres = (boxes[1:, :, :2] + boxes[1:, :, 2:] - 1) / 2
-                    predicted = results["points"][i, 1:][:, np.asarray(visible) - 1]
-                    for share, correct in points.items():
-                        correct.append(
-                            correct_points(predicted, centres, size, share / 100).ravel()
-                        )
-        if not regions:
-            raise DataError(f"{self.clips.source.info.name}: no object to follow")
-        both = {"j": np.stack(regions), "f": np.stack(boundaries)}
-        yield from ((name, float(x.mean())) for name, x in both.items())
-        yield "jf", float(both["j"].mean() + both["f"].mean()) / 2
-        for name, x in both.items():
-            yield f"{name}_recall", float(np.mean([recall(curve) for curve in x]))
-            yield f"{name}_decay", float(np.mean([decay(curve) for curve in x]))
-        for share, correct in points.items():
-            if correct:
-                yield f"pck_{share}", float(np.concatenate(correct).mean())
-        yield "objects", len(regions)
-        yield "clips", count
-        x = np.arange(1, both["j"].shape[1] + 1, dtype=np.float64)
-        lines = tuple(Line(name, x, values.mean(0)) for name, values in both.items())
-        yield "j_by_frame", Curve(lines, "frame", "J and F")
+        frames, height, width, _ = features.shape
+        features = features.astype(jnp.float32)
+        length = jnp.sqrt(jnp.sum(features**2, -1, keepdims=True))
+        unit = features / jnp.where(length > 0, length, 1)
+        propagated = jnp.zeros((frames, *labels.shape), jnp.float32).at[0].set(labels)
+
+        def frame(propagated: jax.Array, t: jax.Array) -> tuple[jax.Array, None]:
+            earlier = t - 1 - jnp.arange(self.context)
+            # The first frame is not counted twice where it is always in the context.
+            valid = jnp.concatenate([jnp.array([self.first]), earlier >= int(self.first)])
+            indices = jnp.concatenate([jnp.array([0]), jnp.maximum(earlier, 0)])
+            new = self._frame(unit[t], unit[indices], propagated[indices], valid)
+            if self.renormalise:
+                total = new.sum(-1, keepdims=True)
+                new = new / jnp.where(total > 0, total, 1)
+            return propagated.at[t].set(new.reshape(height, width, -1)), None
+
+        return jax.lax.scan(frame, propagated, jnp.arange(1, frames))[0]
+
+    def _frame(
+        self, query: jax.Array, memory: jax.Array, labels: jax.Array, valid: jax.Array
+    ) -> jax.Array:
+        """Labels (h w, C) of a frame.
+
+        Args:
+          query: features (h, w, D) of the frame.
+          memory: features (M, h, w, D) of the context.
+          labels: (M, h, w, C) of the context.
+          valid: bool (M,), which frames of the context exist.
+        """
+        count, height, width, _ = memory.shape
+        rows, columns = jnp.arange(height), jnp.arange(width)
+        flat = labels.reshape(count * height * width, -1)
+
+        def row(inputs: tuple[jax.Array, jax.Array]) -> jax.Array:
+            features, y = inputs
+            similarity = jnp.einsum("xd,mvud->xmvu", features, memory) / self.temperature
+            near = jnp.ones((width, height, width), bool)
+            if self.radius is not None:
+                squared = (rows[:, None] - y) ** 2 + (columns[:, None, None] - columns) ** 2
+                near = squared <= self.radius**2
+            visible = near[:, None] & valid[:, None, None]
+            if self.first_unbounded:
+                visible = visible.at[:, 0].set(valid[0])
+            similarity = jnp.where(visible, similarity, -jnp.inf)
+            groups = count if self.per_frame else 1
+            return self._weights(similarity.reshape(width, groups, -1)) @ flat
+
+        return jax.lax.map(row, (query, rows)).reshape(height * width, -1)
+
+    def _weights(self, similarity: jax.Array) -> jax.Array:
+        """Logits (n, groups, cells), -inf for masked cells, to weights (n, groups * cells)."""
+        logits = similarity.reshape(len(similarity), -1)
+        probabilities = jax.nn.softmax(logits, -1) if self.softmax_first else None
+        if self.top_k is not None and self.top_k < similarity.shape[-1]:
+            _, best = jax.lax.top_k(similarity, self.top_k)
+            n, group = jnp.indices(best.shape[:2])
+            kept = (
+                jnp.zeros(similarity.shape, bool).at[n[..., None], group[..., None], best].set(True)
+            )
+            kept = kept.reshape(logits.shape)
+        else:
+            kept = jnp.ones(logits.shape, bool)
+        if probabilities is not None:
+            return jnp.where(kept, probabilities, 0)
+        return jax.nn.softmax(jnp.where(kept, logits, -jnp.inf), -1)
 
 
-def _without_clips(evaluator: LabelPropagation) -> Any:
-    """The evaluator without its data: what the compiled program depends on."""
-    return dataclasses.replace(evaluator, clips=None)  # pyright: ignore[reportArgumentType]
-
-
-def _replicated(x: jax.Array) -> Any:
-    """A sharding that replicates ``x`` on every device, so that every process can read it."""
-    if isinstance(x.sharding, NamedSharding):
-        return NamedSharding(x.sharding.mesh, PartitionSpec())
-    return x.sharding
-
-
-@functools.lru_cache(maxsize=32)
-def _program(predict: Predict, evaluator: LabelPropagation, sharding: Any) -> Any:
-    predict_with_tap: Any = predict
-    classes = evaluator.objects + 1
-
-    def program(variables: Variables, batch: Batch) -> Mapping[str, jax.Array]:
-        video = batch["video"]
-        clips, frames, height, width, channels = video.shape
-        pixels = video.reshape(clips * frames, height, width, channels).astype(jnp.float32) / 255
-        images = (pixels - jnp.asarray(evaluator.mean)) / jnp.asarray(evaluator.std)
-        maps = activations(
-            lambda tap: predict_with_tap(variables, {"image": images}, tap), evaluator.sites
-        )
-        features = fused(maps, evaluator.weights)
-        size: Any = features.shape[1:3]
-        features = features.reshape(clips, frames, *features.shape[1:])
-        first = jax.nn.one_hot(batch["instances"][:, 0].astype(jnp.int32), classes)
-
-        def clip(inputs: Any) -> dict[str, jax.Array]:
-            features, first, *boxes = inputs
-            labels = evaluator.propagation(features, cells_of(first, size))
-            large = jax.image.resize(labels, (frames, height, width, classes), "linear")
-            predictions = {"masks": jnp.argmax(large, -1).astype(jnp.uint8)}
-            if boxes:
-                scale = jnp.asarray([height / size[0], width / size[1]])
-                centres = (boxes[0][0, :, :2] + boxes[0][0, :, 2:]) / 2 / scale - 0.5
-                heat = evaluator.propagation(features, heat_maps(centres, size))
-                predictions["points"] = (peaks(heat) + 0.5) * scale - 0.5
-            return predictions
-
-        inputs = (features, first, *((batch[evaluator.boxes],) if evaluator.boxes else ()))
-        outputs = {"instances": batch["instances"], "_mask": batch["_mask"]}
-        if evaluator.boxes:
-            outputs["boxes"] = batch[evaluator.boxes]
-        return {**jax.lax.map(clip, inputs), **outputs}
-
-    return jax.jit(program, out_shardings=sharding)
-
-
-def fused(maps: list[jax.Array], weights: tuple[float, ...]) -> jax.Array:
-    """Unit features of maps (N, h, w, D_s), each times its weight, side by side."""
-    parts = []
-    for x, weight in zip(maps, weights or (1.0,) * len(maps), strict=True):
-        x = x.astype(jnp.float32)
-        length = jnp.sqrt((x**2).sum(-1, keepdims=True))
-        parts.append(math.sqrt(weight) * x / jnp.where(length > 0, length, 1))
-    return jnp.concatenate(parts, -1)
+def cells_of(labels: jax.Array, size: tuple[int, int]) -> jax.Array:
+    """One-hot (H, W, C) to one-hot (h, w, C): the most frequent label of each cell."""
+    small = jax.image.resize(labels.astype(jnp.float32), (*size, labels.shape[-1]), "linear")
+    return jax.nn.one_hot(jnp.argmax(small, -1), labels.shape[-1])

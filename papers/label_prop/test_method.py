@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.label_prop.method import LabelPropagation, fused
+from papers.label_prop.evaluator import LabelPropagation, fused
+from papers.label_prop.method import Propagation
 from papers.label_prop.points import heat_maps, peaks
-from papers.label_prop.propagation import Propagation
 from tests.evaluators.linear_dual import run
 from vision.blocks.sites import SiteError
 from vision.data.pipeline import EvalData

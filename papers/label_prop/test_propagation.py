@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.label_prop.propagation import Propagation, cells_of
+from papers.label_prop.method import Propagation, cells_of
 from papers.label_prop.video import boundary, correct_points, decay, outline, recall, region
 
 RNG = np.random.default_rng(0)

@@ -18,18 +18,18 @@ from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
 
 
 def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
-    found: dict[str, list[dict[str, float]]] = {"small": [], "line": []}
-    for mode, rows in found.items():
+    results: dict[str, list[dict[str, float]]] = {"small": [], "line": []}
+    for mode, rows in results.items():
         config: Any = small() if mode == "small" else line()
         evaluator = build(config.evaluators)["all"]
         rows += [measure(train(config, seed), evaluator) for seed in SEEDS]
 
-    def both(what: str, mode: str, metric: str) -> Measured:
+    def both(name: str, mode: str, metric: str) -> Measured:
         loki, argmax = (
-            Side(title, tuple(row[f"{rule}_{metric}"] for row in found[mode]))
+            Side(title, tuple(row[f"{rule}_{metric}"] for row in results[mode]))
             for title, rule in (("Loki", "loki"), ("argmax", "argmax"))
         )
-        return Measured(what, loki, argmax)
+        return Measured(name, loki, argmax)
 
     def gain(of: Measured) -> float:
         assert of.baseline is not None

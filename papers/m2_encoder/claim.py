@@ -57,9 +57,9 @@ def test_one_model_speaks_both_languages(record: Recorder):
     both = [trained((0, 1), seed) for seed in SEEDS]
     measured = []
     for language, name in enumerate(("English", "the foreign language")):
-        own = tuple(recall(trained((language,), seed), language) for seed in SEEDS)
+        monolingual = tuple(recall(trained((language,), seed), language) for seed in SEEDS)
         shared = tuple(recall(run, language) for run in both)
-        sides = Side("bilingual", shared), Side("monolingual", own)
+        sides = Side("bilingual", shared), Side("monolingual", monolingual)
         measured.append(Measured(f"R@1 of {TESTS} in {name}", *sides))
     crossed = Side("bilingual", tuple(across(run) for run in both))
     chance = Side("chance", (1 / TESTS,))
@@ -78,10 +78,12 @@ def test_the_loss_is_the_mean_of_groups_of_its_own(groups: int):
     keys = jax.random.split(jax.random.key(0))
     image, text = (unit(jax.random.normal(key, (16, 8))) for key in keys)
     sides = (Rows({"embedding": x}, jnp.arange(16), jnp.ones(16, bool)) for x in (image, text))
-    found = compare(Softmax(), Dot(), (jnp.float32(5), jnp.float32(0)), *sides, groups=groups)
+    computed = compare(Softmax(), Dot(), (jnp.float32(5), jnp.float32(0)), *sides, groups=groups)
     losses = []
     for x, t in zip(np.split(image, groups), np.split(text, groups), strict=True):
         scores = np.exp(5 * np.float64(x) @ np.float64(t).T)  # pyright: ignore[reportOperatorIssue]
-        own = np.diagonal(scores)
-        losses.append(-0.5 * np.mean(np.log(own / scores.sum(1)) + np.log(own / scores.sum(0))))
-    assert float(found.loss) == pytest.approx(np.mean(losses), abs=1e-5)
+        positives = np.diagonal(scores)
+        losses.append(
+            -0.5 * np.mean(np.log(positives / scores.sum(1)) + np.log(positives / scores.sum(0)))
+        )
+    assert float(computed.loss) == pytest.approx(np.mean(losses), abs=1e-5)

@@ -49,7 +49,7 @@ def small() -> v.Config:
     tokens = small_pairs.tokenizer(languages=(0, 1))
     speak = {n: spec(TranslateCaption, feature="caption_medium", languages=(n,)) for n in (0, 1)}
     both = spec(TranslateCaption, feature="caption_medium", languages=(0, 1))
-    tests = {n: small_pairs.unseen(tokens, say=[said]) for n, said in speak.items()}
+    tests = {n: small_pairs.unseen(tokens, say=[op]) for n, op in speak.items()}
     return small_pairs.experiment(
         small_pairs.train(tokens, say=[both]),
         small_pairs.transformer(tokens),

@@ -49,18 +49,18 @@ def test_hiding_what_tells_most_makes_a_better_student(record: Recorder):
         name: np.concatenate([batch[name] for batch in batches])
         for name in ("image", "label", "positive")
     }
-    found: dict[str, list[tuple[float, float]]] = {"abmil": [], "mhim": []}
+    results: dict[str, list[tuple[float, float]]] = {"abmil": [], "mhim": []}
     for seed in SEEDS:
         with run_scenario(config, seed) as folder:
-            for name, rows in found.items():
+            for name, rows in results.items():
                 rows.append(judged(folder / name, stages[name], bags))
 
-    def both(what: str, which: int) -> Measured:
+    def both(name_of_metric: str, which: int) -> Measured:
         names = {"mhim": "MHIM", "abmil": "ABMIL"}
         sides = (
-            Side(title, tuple(row[which] for row in found[name])) for name, title in names.items()
+            Side(title, tuple(row[which] for row in results[name])) for name, title in names.items()
         )
-        return Measured(what, *sides)
+        return Measured(name_of_metric, *sides)
 
     of_bags, of_instances = both("AUROC of bags", 0), both("AUROC of attention in bags", 1)
 

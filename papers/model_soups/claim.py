@@ -69,8 +69,8 @@ def test_a_greedy_soup_is_more_accurate_than_the_best_run(record: Recorder):
             parts = np.split(images, range(500, len(images), 500))
             return np.concatenate([program(variables, {"image": x})["logits"] for x in parts])
 
-        def top1(found: np.ndarray, labels: np.ndarray) -> float:
-            return float(np.mean(found.argmax(-1) == labels))
+        def top1(outputs: np.ndarray, labels: np.ndarray) -> float:
+            return float(np.mean(outputs.argmax(-1) == labels))
 
         members = [run.variables for run in runs]
         soup = greedy(members, lambda v, ask=logits: top1(ask(v, held_out[0]), held_out[1]))

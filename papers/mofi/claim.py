@@ -60,18 +60,18 @@ def records() -> Arrays:
 @functools.cache
 def kept() -> Arrays:
     """The images that a contrastive model finds like their entity, labelled with it."""
-    found = records().arrays
+    columns = records().arrays
     run = trained(drawn(of_entities(noisy(), entity_weight=0.0)), seed=len(SEEDS))
     tokenizer = build(asked().tokenizer)
-    texts = [f"{name} {told}" for name, (told,) in zip(ENTITIES, DESCRIPTIONS, strict=True)]
-    images = embed(run, "image", found["image"])
+    texts = [f"{name} {text}" for name, (text,) in zip(ENTITIES, DESCRIPTIONS, strict=True)]
+    images = embed(run, "image", columns["image"])
     entities = embed(run, "text", tokenizer.encode(texts))
-    pairs = linked(found["caption"].tolist(), Gazetteer(ENTITIES))
+    pairs = linked(columns["caption"].tolist(), Gazetteer(ENTITIES))
     cosine = np.einsum("pd,pd->p", images[pairs[:, 0]], entities[pairs[:, 1]])
     pairs = frequent(depicted(pairs, images, entities, float(np.median(cosine))), fewest=10)
     rows = pairs[:, 0]
-    arrays = {"image": found["image"][rows], "label": pairs[:, 1].astype(np.int32)}
-    return Arrays({**arrays, "true": found["label"][rows]}, "kept")
+    arrays = {"image": columns["image"][rows], "label": pairs[:, 1].astype(np.int32)}
+    return Arrays({**arrays, "true": columns["label"][rows]}, "kept")
 
 
 def precision(labels: np.ndarray, true: np.ndarray) -> float:
@@ -90,9 +90,9 @@ def zero_shot(run: Run) -> float:
 
 
 def test_entities_teach_an_image_tower(record: Recorder):
-    found = records().arrays
-    pairs = linked(found["caption"].tolist(), Gazetteer(ENTITIES))
-    raw = precision(pairs[:, 1], found["label"][pairs[:, 0]])
+    columns = records().arrays
+    pairs = linked(columns["caption"].tolist(), Gazetteer(ENTITIES))
+    raw = precision(pairs[:, 1], columns["label"][pairs[:, 0]])
     cleaned = precision(kept().arrays["label"], kept().arrays["true"])
 
     runs = {

@@ -40,7 +40,7 @@ def parity() -> Parity:
     train, test = (
         Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")
     )
-    x, y = (one["image"].reshape(-1, 64).astype(np.float32) for one in (train, test))
+    x, y = (part["image"].reshape(-1, 64).astype(np.float32) for part in (train, test))
     peer = NearestCentroid().fit(x, train["label"])
     state = empty_means(10, 64)
     for task in TASKS:

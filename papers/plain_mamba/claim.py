@@ -73,8 +73,8 @@ def named(order: Order, seed: int) -> float:
     x = np.asarray(embedder(order)(params, known))
     mean, deviation = x.mean(0), x.std(0) + 1e-9
     fitted = fit_logistic((x - mean) / deviation, labels, 4, decay=1e-3)
-    found = fitted.logits((np.asarray(embedder(order)(params, asked)) - mean) / deviation)
-    return float(np.mean(found.argmax(-1) == answers))
+    predicted = fitted.logits((np.asarray(embedder(order)(params, asked)) - mean) / deviation)
+    return float(np.mean(predicted.argmax(-1) == answers))
 
 
 def turned_apart(order: Order) -> float:
@@ -102,22 +102,22 @@ def largest_errors() -> tuple[float, float]:
 
     def both(sequential: bool) -> tuple[jax.Array, Any]:
         call = functools.partial(score, sequential=sequential)
-        (_, y), found = jax.jit(jax.value_and_grad(call, range(6), has_aux=True))(*given)
-        return y, found
+        (_, y), gradients = jax.jit(jax.value_and_grad(call, range(6), has_aux=True))(*given)
+        return y, gradients
 
-    (y, found), (expected, wanted) = both(False), both(True)
+    (y, gradients), (expected, expected_gradients) = both(False), both(True)
 
     def relative(x: jax.Array, y: jax.Array) -> float:
         return float(jnp.abs(x - y).max() / jnp.abs(y).max())
 
-    return relative(y, expected), max(map(relative, found, wanted))
+    return relative(y, expected), max(map(relative, gradients, expected_gradients))
 
 
 def test_a_scan_that_knows_its_direction_sees_where_an_arrow_points(record: Recorder):
     snake, raster = (
         Side(name, tuple(named(order, seed) for seed in SEEDS)) for name, order in ORDERS
     )
-    told, blind = turned_apart("snake"), turned_apart("raster")
+    directed, blind = turned_apart("snake"), turned_apart("raster")
     values, gradients = largest_errors()
     record(
         claim=f"From untrained towers arrows are told apart {100 * MARGIN:.0f} points better along "
@@ -126,13 +126,13 @@ def test_a_scan_that_knows_its_direction_sees_where_an_arrow_points(record: Reco
         expected=False,
         holds=snake.mean - raster.mean >= MARGIN
         and blind <= SAME
-        and told >= 100 * SAME
+        and directed >= 100 * SAME
         and max(values, gradients) <= 1e-5,
         measured=[
             Measured("top-1 of an arrow's direction", snake, raster),
             Measured(
                 "gap of pictures turned around",
-                Side("snake, direction", (told,)),
+                Side("snake, direction", (directed,)),
                 Side("raster", (blind,)),
             ),
             Measured(

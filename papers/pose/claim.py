@@ -26,8 +26,8 @@ MARGIN = 0.05
 
 
 def test_simulated_generators_make_unknown_ones_stand_out(record: Recorder):
-    found: dict[str, list[dict[str, float]]] = {"POSE": [], "cross-entropy": []}
-    for name, rows in found.items():
+    results: dict[str, list[dict[str, float]]] = {"POSE": [], "cross-entropy": []}
+    for name, rows in results.items():
         config: Any = drawn(small() if name == "POSE" else small(augmenters=0))
         evaluators = build(config.evaluators)
         for seed in SEEDS:
@@ -35,7 +35,7 @@ def test_simulated_generators_make_unknown_ones_stand_out(record: Recorder):
             rows.append({**measure(run, evaluators["known"]), **measure(run, evaluators["open"])})
 
     def side(name: str, metric: str) -> Side:
-        return Side(name, tuple(row[metric] for row in found[name]))
+        return Side(name, tuple(row[metric] for row in results[name]))
 
     def both(label: str, metric: str) -> Measured:
         pose, plain = side("POSE", metric), side("cross-entropy", metric)

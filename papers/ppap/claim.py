@@ -40,8 +40,8 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
     rows: list[dict[str, float]] = []
     for seed in SEEDS:
         with run_scenario(config, seed) as workdir:
-            found = metrics(workdir)
-            row = {name: found[name]["judged"] for name in LED_BY}
+            evaluated = metrics(workdir)
+            row = {name: evaluated[name]["judged"] for name in LED_BY}
             for name in ("classifier", "judge"):
                 test = build(runs[name].evaluators)["test"]
                 row[name] = measure(load_run(workdir / name), test)["top1"]
@@ -50,7 +50,7 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    five, one, clean = (
+    five, single, clean = (
         side(name, key)
         for name, key in zip(
             ("five experts", "one expert", "clean classifier"), LED_BY, strict=True
@@ -63,7 +63,7 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
         holds=float(np.mean(five.values) - np.mean(clean.values)) >= MARGIN,
         measured=[
             Measured("samples of the class asked for", five, clean),
-            Measured("samples of the class asked for", five, one),
+            Measured("samples of the class asked for", five, single),
             Measured("top-1 on real digits", side("judge", "judge"), side("led", "classifier")),
         ],
     )

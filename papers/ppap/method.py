@@ -83,8 +83,8 @@ class NoiseExperts(Objective):
 
     def init_from_batch(self, variables: Variables, batch: Batch, key: jax.Array) -> Variables:
         """Every expert starts with the norms and biases of the loaded classifier."""
-        own = self._copies(variables.params["model"])
-        return variables.merge(params={EXPERTS: {**variables.params[EXPERTS], "own": own}})
+        copies = self._copies(variables.params["model"])
+        return variables.merge(params={EXPERTS: {**variables.params[EXPERTS], "own": copies}})
 
     def _copies(self, params: Tree) -> Tree:
         return jax.tree.map(lambda x: jnp.stack([x] * self.experts), non_kernels(params))

@@ -83,7 +83,7 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
     shown["plain"] = train.reshape(len(train), -1).astype(np.float32) / 255
     pairs = list(itertools.combinations(SOURCES, 2))
 
-    found: dict[tuple[str, ...], list[dict[str, float]]] = {}
+    results: dict[tuple[str, ...], list[dict[str, float]]] = {}
     models: dict[tuple[int, str], LinearClassifier] = {}
     mixed: dict[tuple[int, tuple[str, str]], Set] = {}
     for seed in SEEDS:
@@ -92,18 +92,18 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
             rows = order[:size]
             for name in (*SOURCES, "plain"):
                 model = fit(shown[name][rows], labels[rows])
-                found.setdefault((name,), []).append(top1(model, tests, truth))
+                results.setdefault((name,), []).append(top1(model, tests, truth))
                 models[seed, name] = model
             for first, second in pairs:
                 half = np.arange(size)[:, None] % 2 == 0
                 x = np.where(half, shown[first][rows], shown[second][rows])
-                found.setdefault((first, second), []).append(
+                results.setdefault((first, second), []).append(
                     top1(fit(x, labels[rows]), tests, truth)
                 )
                 mixed[seed, (first, second)] = x, labels[rows]
 
     def values(which: tuple[str, ...], name: str) -> np.ndarray:
-        return np.asarray([each[name] for each in found[which]])
+        return np.asarray([each[name] for each in results[which]])
 
     lines = {
         name: fit_robustness_line(values(("plain",), "standard"), values(("plain",), name))
@@ -120,7 +120,7 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
         for name, line in lines.items()
         for x, y in [(values(("plain",), "standard"), values(("plain",), name))]
     )
-    own = [
+    r_squared = [
         fit_robustness_line(values((source,), "standard"), values((source,), name)).r2
         for source in SOURCES
         for name in SHIFTS
@@ -140,8 +140,8 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
             logits = models[seed, good].logits(x).astype(np.float64)
             likely = logits[np.arange(len(y)), y] - np.log(np.exp(logits).sum(1))
             kept = np.argsort(-likely, kind="stable")[: len(y) // 2]
-            got = top1(fit(x[kept], y[kept]), tests, truth)
-            whole = found[pair][i * len(SIZES) + len(SIZES) - 1]
+            filtered = top1(fit(x[kept], y[kept]), tests, truth)
+            unfiltered = results[pair][i * len(SIZES) + len(SIZES) - 1]
             rises.append(
                 [
                     np.mean(
@@ -152,7 +152,7 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
                             for name in SHIFTS
                         ]
                     )
-                    for each in (whole, got)
+                    for each in (unfiltered, filtered)
                 ]
             )
         before.append(float(np.mean(rises, 0)[0]))
@@ -163,13 +163,17 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
         "a mixture's effective robustness is between its parents' in at least 80 % of shifts, and "
         "a filter by a model of the good source raises it; reference models have none on average.",
         expected=False,
-        holds=min(own) >= 0.8
+        holds=min(r_squared) >= 0.8
         and float(np.mean(inside)) >= 0.8
         and float(np.mean(after)) > float(np.mean(before))
         and bool(residual < 1e-9),
         measured=[
-            Measured("R2 of 12 lines of sources, the least", Side("lines", (float(min(own)),))),
-            Measured("R2 of 12 lines of sources, the mean", Side("lines", (float(np.mean(own)),))),
+            Measured(
+                "R2 of 12 lines of sources, the least", Side("lines", (float(min(r_squared)),))
+            ),
+            Measured(
+                "R2 of 12 lines of sources, the mean", Side("lines", (float(np.mean(r_squared)),))
+            ),
             Measured(
                 "R2 of 4 lines of reference models, the least",
                 Side("lines", (min(line.r2 for line in lines.values()),)),

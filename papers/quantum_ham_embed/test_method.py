@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from papers.quantum_ham_embed.method import HamiltonianEmbedding, brick_wall, evolve, su4
+from papers.quantum_ham_embed.gates import brick_wall, evolve, su4
+from papers.quantum_ham_embed.method import HamiltonianEmbedding
 from tests.models.tower_cases import quick_jit, random_variables
 from vision.train.tower import Tap, forward
 

@@ -30,21 +30,21 @@ NAMES = {"pictures": "pictures only", "films": "films", "views_only": "films, no
 def test_going_on_with_films_and_hidden_patches_helps(record: Recorder):
     config: Any = drawn(small())
     evaluators = build(config.stages[0].do.evaluators)
-    found: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    results: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
     for seed in SEEDS:
         with run_scenario(config, seed) as folder:
-            for name, rows in found.items():
+            for name, rows in results.items():
                 run = load_run(folder / name)
                 both = [measure(run, evaluator) for evaluator in evaluators.values()]
                 rows.append({key: value for each in both for key, value in each.items()})
 
     def side(name: str, metric: str) -> Side:
-        return Side(NAMES[name], tuple(row[metric] for row in found[name]))
+        return Side(NAMES[name], tuple(row[metric] for row in results[name]))
 
     def gain(metric: str, over: str) -> float:
         return side("films", metric).mean - side(over, metric).mean
 
-    chance = float(np.mean([row["prevalence"] for row in found["films"]]))
+    chance = float(np.mean([row["prevalence"] for row in results["films"]]))
     record(
         claim="Going on with films adds at least 3 points of AUPRC and 5 of Dice to an encoder of "
         "pictures; without hidden patches Dice falls, and more than AUPRC does.",

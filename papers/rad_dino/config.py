@@ -72,7 +72,7 @@ def get_config(folder: str = "films") -> v.Config:
 def small() -> v.Config:
     world = {"shapes": KINDS, "sizes": ("medium", "large"), "num_objects": (1, 3)}
     film, start = spec(Film), spec(v.InitFrom, source="workdir:stage:pictures")
-    whole = {"widths": (64, 32), "prototypes": 128, "momentum": 0.98}
+    common = {"widths": (64, 32), "prototypes": 128, "momentum": 0.98}
 
     def crops(size, scale, out):
         return spec(
@@ -100,8 +100,8 @@ def small() -> v.Config:
             **more,
         )
 
-    with_patches = spec(v.SelfDistill, **whole)
-    without = spec(v.SelfDistill, patch_weight=0.0, **whole)
+    with_patches = spec(v.SelfDistill, **common)
+    without = spec(v.SelfDistill, patch_weight=0.0, **common)
     return spec(
         v.Scenario,
         stages=[

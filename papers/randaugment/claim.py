@@ -51,16 +51,16 @@ def largest_error() -> Parity:
         _, name, magnitude, negative = key.split("/")
         plain = name.removesuffix("Increasing").removesuffix("Rel")
         argument = level(plain, float(magnitude), negative == "1")
-        found = np.asarray(apply(photo, plain, argument)).astype(int)
-        worst = max(worst, int(np.abs(found - golden[key]).max()))
+        moved_image = np.asarray(apply(photo, plain, argument)).astype(int)
+        worst = max(worst, int(np.abs(moved_image - golden[key]).max()))
     return Parity("timm", facts["versions"]["timm"], worst / 255)
 
 
 def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
     magnitudes: list[int | None] = [None, *MAGNITUDES]
-    found: dict[int | None, list[np.ndarray]] = {m: [] for m in magnitudes}
+    results: dict[int | None, list[np.ndarray]] = {m: [] for m in magnitudes}
     still: dict[int | None, list[float]] = {m: [] for m in magnitudes}
-    for magnitude, rows in found.items():
+    for magnitude, rows in results.items():
         config: Any = small(magnitude)
         (batch,) = build(config.evaluators)["test"].data.loader()
         images, labels = (batch[name][batch["_mask"]] for name in ("image", "label"))
@@ -69,11 +69,11 @@ def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
             rows.append(right(run, moved(images), labels))
             still[magnitude].append(float(right(run, images, labels).mean()))
     choose, measure = np.s_[0::2], np.s_[1::2]
-    best = max(magnitudes[1:], key=lambda m: np.mean([row[choose] for row in found[m]]))
+    best = max(magnitudes[1:], key=lambda m: np.mean([row[choose] for row in results[m]]))
 
     def side(magnitude: int | None, part: slice) -> Side:
         name = "no augmentation" if magnitude is None else f"M = {magnitude}"
-        return Side(name, tuple(float(row[part].mean()) for row in found[magnitude]))
+        return Side(name, tuple(float(row[part].mean()) for row in results[magnitude]))
 
     gain = side(best, measure).mean - side(None, measure).mean
     plain = side(None, measure)

@@ -23,8 +23,7 @@ from sklearn.datasets import load_digits
 from sklearn.neighbors import KNeighborsClassifier
 
 from papers.resize_normalize_rs.config import small
-from papers.resize_normalize_rs.encoders import Mosaiks
-from papers.resize_normalize_rs.method import neighbours_top1
+from papers.resize_normalize_rs.encoders import Mosaiks, neighbours_top1
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Side, measure, train
 
@@ -43,16 +42,16 @@ def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
     values = []
     for seed in SEEDS:
         run = train(config, seed)
-        said: dict[str, float] = {}
+        metrics: dict[str, float] = {}
         for cell in cells:
-            said |= measure(run, dataclasses.replace(grid, seed=seed, **cell))
-        values.append(said)
-    found = load_digits()
-    x, y = found.data[:900], found.data[900:]  # pyright: ignore
-    peer = KNeighborsClassifier(5, algorithm="brute").fit(x, found.target[:900]).predict(y)  # pyright: ignore
-    differ = np.mean(neighbours_top1(x, found.target[:900], y, 5) != peer)  # pyright: ignore
+            metrics |= measure(run, dataclasses.replace(grid, seed=seed, **cell))
+        values.append(metrics)
+    dataset = load_digits()
+    x, y = dataset.data[:900], dataset.data[900:]  # pyright: ignore
+    peer = KNeighborsClassifier(5, algorithm="brute").fit(x, dataset.target[:900]).predict(y)  # pyright: ignore
+    differ = np.mean(neighbours_top1(x, dataset.target[:900], y, 5) != peer)  # pyright: ignore
     # Features of standardised pictures are those of the same pictures in other units.
-    image = np.asarray(found.images[:32, ..., None], np.float32)  # pyright: ignore
+    image = np.asarray(dataset.images[:32, ..., None], np.float32)  # pyright: ignore
     units = [(each - each.mean()) / each.std() for each in (image, 4 * image + 16)]
     first, second = (np.asarray(Mosaiks.gaussian(1, 32, 0)(jax.numpy.asarray(u))) for u in units)
     assert np.abs(first - second).max() < 1e-4
@@ -62,8 +61,8 @@ def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
         return Side(f"{size}, {normalisation}", tuple(each[name] for each in values))
 
     def gain(encoder: str) -> float:
-        large, own = side(encoder, "32px", "divide"), side(encoder, "native", "divide")
-        return float(np.mean(large.values) - np.mean(own.values))
+        large, native = side(encoder, "32px", "divide"), side(encoder, "native", "divide")
+        return float(np.mean(large.values) - np.mean(native.values))
 
     rows = [
         Measured(

@@ -52,7 +52,7 @@ def digits(split, classes):
 
 
 def small() -> v.Config:
-    seen, new = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
+    known, new = (0, 1, 2, 3, 4), (5, 6, 7, 8, 9)
     resize = spec(ops.Resize, size=32)
 
     def read(split):
@@ -62,7 +62,7 @@ def small() -> v.Config:
         v.Experiment,
         data=spec(
             v.TrainData,
-            source=digits("train", seen),
+            source=digits("train", known),
             batch_size=64,
             ops=[resize],
             batch_ops=[spec(batch_ops.BatchValueRange)],
@@ -77,7 +77,7 @@ def small() -> v.Config:
                 v.Classification,
                 data=spec(
                     v.EvalData,
-                    source=digits("test", seen),
+                    source=digits("test", known),
                     batch_size=180,
                     ops=[resize, spec(ops.ValueRange)],
                 ),

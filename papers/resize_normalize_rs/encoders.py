@@ -1,4 +1,6 @@
-"""Untrained encoders of images: channel statistics and random convolutions (MOSAIKS)."""
+"""Preprocessing and encoders of images, untrained ones too (channel statistics, MOSAIKS); a vote
+of nearest neighbours on what they give.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,11 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from vision.evaluate.evaluator import Predict
+from vision.metrics.arrays import blocks
+from vision.probes.linear import FitError
+from vision.train.objective import Batch, Variables
 
 _SIDE = 3  # of filters
 
@@ -76,3 +83,52 @@ class Mosaiks:
         responses += jnp.asarray(self.bias)
         both = [jnp.maximum(responses, 0).mean((1, 2)), jnp.maximum(-responses, 0).mean((1, 2))]
         return jnp.concatenate(both, 1)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class PreprocessedEncoder:
+    """Images resized to ``size`` px (0: not resized), then ``(x - shift) / scale``, and encoded.
+
+    Attributes:
+      predict: of the run.
+      size: side in px, or 0.
+      shift, scale: float32 (C,) or (1,).
+      encoder: None for the ``embedding`` of ``predict``, ``"patches"``, or a function of images.
+    """
+
+    predict: Predict
+    size: int
+    shift: np.ndarray
+    scale: np.ndarray
+    encoder: object = None
+
+    def __call__(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
+        image = batch["image"].astype(jnp.float32)
+        if self.size:
+            to = (len(image), self.size, self.size, image.shape[3])
+            image = jax.image.resize(image, to, "bilinear", antialias=False)
+        image = (image - jnp.asarray(self.shift)) / jnp.asarray(self.scale)
+        if self.encoder is None:
+            return {"embedding": self.predict(variables, {**batch, "image": image})["embedding"]}
+        if self.encoder == "patches":
+            return {"embedding": patches(image, batch["_index"])}
+        assert callable(self.encoder)
+        return {"embedding": self.encoder(image)}  # pyright: ignore[reportReturnType]
+
+
+def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
+    """The most frequent label of the ``k`` nearest rows by Euclidean distance, int64 (M,).
+
+    Of equally frequent labels the smallest; of equal distances the earlier row.
+    """
+    if k > len(train):
+        raise FitError(f"k={k}: there are {len(train)} training records")
+    norm = np.square(train).sum(1)
+    predicted = np.empty(len(test), np.int64)
+    for rows in blocks(len(test), len(train)):
+        distances = norm - 2 * (test[rows] @ train.T)
+        distances = np.argsort(distances, axis=1, kind="stable")[:, :k]
+        votes = np.zeros((len(distances), int(labels.max()) + 1), np.int64)
+        np.add.at(votes, (np.arange(len(distances))[:, None], labels[distances]), 1)
+        predicted[rows] = votes.argmax(1)
+    return predicted

@@ -27,72 +27,23 @@ import itertools
 from collections.abc import Iterator
 from typing import Annotated, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from papers.resize_normalize_rs.encoders import Mosaiks, image_stats, patches
+from papers.resize_normalize_rs.encoders import (
+    Mosaiks,
+    PreprocessedEncoder,
+    image_stats,
+    neighbours_top1,
+)
 from vision.config.ranges import Ge, NonEmpty, NonNegative, Positive, checked, one_of
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import spread
 from vision.evaluators.labelled import Labelled, counts, labelled
-from vision.metrics.arrays import blocks
-from vision.probes.linear import FitError
-from vision.train.objective import Batch, Variables
 
 Normalisation = Literal["divide", "standardise", "min_max"]
 NORMALISATIONS = ("divide", "standardise", "min_max")
 ENCODERS = ("tower", "image_stats", "mosaiks")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class PreprocessedEncoder:
-    """Images resized to ``size`` px (0: not resized), then ``(x - shift) / scale``, and encoded.
-
-    Attributes:
-      predict: of the run.
-      size: side in px, or 0.
-      shift, scale: float32 (C,) or (1,).
-      encoder: None for the ``embedding`` of ``predict``, ``"patches"``, or a function of images.
-    """
-
-    predict: Predict
-    size: int
-    shift: np.ndarray
-    scale: np.ndarray
-    encoder: object = None
-
-    def __call__(self, variables: Variables, batch: Batch) -> dict[str, jax.Array]:
-        image = batch["image"].astype(jnp.float32)
-        if self.size:
-            to = (len(image), self.size, self.size, image.shape[3])
-            image = jax.image.resize(image, to, "bilinear", antialias=False)
-        image = (image - jnp.asarray(self.shift)) / jnp.asarray(self.scale)
-        if self.encoder is None:
-            return {"embedding": self.predict(variables, {**batch, "image": image})["embedding"]}
-        if self.encoder == "patches":
-            return {"embedding": patches(image, batch["_index"])}
-        assert callable(self.encoder)
-        return {"embedding": self.encoder(image)}  # pyright: ignore[reportReturnType]
-
-
-def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
-    """The most frequent label of the ``k`` nearest rows by Euclidean distance, int64 (M,).
-
-    Of equally frequent labels the smallest; of equal distances the earlier row.
-    """
-    if k > len(train):
-        raise FitError(f"k={k}: there are {len(train)} training records")
-    norm = np.square(train).sum(1)
-    predicted = np.empty(len(test), np.int64)
-    for rows in blocks(len(test), len(train)):
-        distances = norm - 2 * (test[rows] @ train.T)
-        distances = np.argsort(distances, axis=1, kind="stable")[:, :k]
-        votes = np.zeros((len(distances), int(labels.max()) + 1), np.int64)
-        np.add.at(votes, (np.arange(len(distances))[:, None], labels[distances]), 1)
-        predicted[rows] = votes.argmax(1)
-    return predicted
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +91,8 @@ class ResizeNormalize:
           FitError: fewer training records than ``k``.
           ValueError: ``predict`` or the batches lack what is needed.
         """
-        one = np.ones(1, np.float32)
-        stats = PreprocessedEncoder(predict, 0, 0 * one, one, image_stats)
+        unit_scale = np.ones(1, np.float32)
+        stats = PreprocessedEncoder(predict, 0, 0 * unit_scale, unit_scale, image_stats)
         native_stats = self._read(stats, ctx, self.train), self._read(stats, ctx, self.test)
         mean, deviation, minimum, maximum = np.split(
             native_stats[0].x.astype(np.float64), 4, axis=1

@@ -12,8 +12,8 @@ import pytest
 from scipy.signal import correlate2d
 from sklearn.neighbors import KNeighborsClassifier
 
-from papers.resize_normalize_rs.encoders import Mosaiks, image_stats, patches
-from papers.resize_normalize_rs.method import ResizeNormalize, neighbours_top1
+from papers.resize_normalize_rs.encoders import Mosaiks, image_stats, neighbours_top1, patches
+from papers.resize_normalize_rs.method import ResizeNormalize
 from tests.evaluators.linear_dual import data, run
 from vision.probes.linear import FitError
 

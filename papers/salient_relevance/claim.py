@@ -46,21 +46,21 @@ def identity_errors(run: Run, data: Any) -> tuple[float, float]:
             def logits(images: jax.Array) -> jax.Array:
                 return run.predict(variables, {**batch, "image": images})["logits"]
 
-            images, found = batch["image"], logits(batch["image"])
-            one_hot = jax.nn.one_hot(found.argmax(-1), found.shape[-1])
+            images, outputs = batch["image"], logits(batch["image"])
+            one_hot = jax.nn.one_hot(outputs.argmax(-1), outputs.shape[-1])
             slope = jax.grad(lambda x: (one_hot * logits(x)).sum())(images)
             total = relevance(logits, images, one_hot).sum((1, 2, 3))
             return (
                 total,
-                found.max(-1),
+                outputs.max(-1),
                 relevance(logits, images, one_hot, Lrp(epsilon=0)),
                 (images * slope),
             )
 
-        total, logit, mine, product = map(np.asarray, jax.jit(both)(variables, batch))
-    errors = ((total, logit), (mine, product))
-    one, two = (float(np.abs(a - b).max() / np.abs(b).max()) for a, b in errors)
-    return one, two
+        total, logit, propagated, product = map(np.asarray, jax.jit(both)(variables, batch))
+    errors = ((total, logit), (propagated, product))
+    first, second = (float(np.abs(a - b).max() / np.abs(b).max()) for a, b in errors)
+    return first, second
 
 
 def test_salience_covers_the_thing_in_fewer_parts(record: Recorder):
@@ -76,8 +76,8 @@ def test_salience_covers_the_thing_in_fewer_parts(record: Recorder):
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    def both(what: str, key: str) -> Measured:
-        return Measured(what, side("SR", f"salient_{key}"), side("|R|", f"relevance_{key}"))
+    def both(title: str, key: str) -> Measured:
+        return Measured(title, side("SR", f"salient_{key}"), side("|R|", f"relevance_{key}"))
 
     area, parts = both("pixel AUROC", "auroc"), both("parts of a map", "parts")
     assert area.baseline is not None

@@ -65,16 +65,16 @@ def test_what_attention_chooses_teaches_more_than_a_random_box(record: Recorder)
             rows.append(measure(run, evaluator)["top1"])
             if not rival:
                 objective = build(config.objective, model=build(config.model, num_classes=8))
-                found = on_things(run, objective, evaluator.data)
-                chosen.append(found[0])
-                anywhere.append(found[1])
+                shares = on_things(run, objective, evaluator.data)
+                chosen.append(shares[0])
+                anywhere.append(shares[1])
 
     names = {"": "SMMix", "cutmix": "CutMix and mixup", "plain": "neither"}
 
     def mean(values: Any) -> float:
         return float(np.mean(values))
 
-    own, rival, plain = (Side(names[key], tuple(rows)) for key, rows in top1.items())
+    smmix, rival, plain = (Side(names[key], tuple(rows)) for key, rows in top1.items())
     pasted = Measured(
         "share of pasted pixels on the thing",
         Side("most attended", tuple(chosen)),
@@ -85,10 +85,10 @@ def test_what_attention_chooses_teaches_more_than_a_random_box(record: Recorder)
         "square does, and it names colours at least a point better than with CutMix and mixup.",
         expected=False,
         holds=mean(chosen) >= 2 * mean(anywhere)
-        and mean(own.values) - mean(rival.values) >= MARGIN,
+        and mean(smmix.values) - mean(rival.values) >= MARGIN,
         measured=[
             pasted,
-            Measured("top-1 of 8 colours", own, rival),
-            Measured("top-1 of 8 colours", own, plain),
+            Measured("top-1 of 8 colours", smmix, rival),
+            Measured("top-1 of 8 colours", smmix, plain),
         ],
     )

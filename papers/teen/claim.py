@@ -22,8 +22,8 @@ def test_a_little_calibration_helps_new_digits(record: Recorder):
     rows: dict[float, list[dict[str, float]]] = {alpha: [] for alpha in ALPHAS}
     for seed in SEEDS:
         run = train(config, seed)
-        for alpha, found in rows.items():
-            found.append(measure(run, dataclasses.replace(evaluator, alpha=alpha)))
+        for alpha, results in rows.items():
+            results.append(measure(run, dataclasses.replace(evaluator, alpha=alpha)))
 
     def side(alpha: float, name: str) -> Side:
         title = f"alpha {alpha:g}" if alpha else "nearest mean"

@@ -11,7 +11,7 @@ sessions of two.
 import vision as v
 from configs.parts.small import adamw_cosine
 from papers.teen.cosine_head import CosineHead
-from papers.teen.method import FewShotSessions
+from papers.teen.evaluator import FewShotSessions
 from vision import batch_ops, ops, spec
 
 

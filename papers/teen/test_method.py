@@ -11,7 +11,8 @@ from scipy.special import softmax
 from sklearn.neighbors import NearestCentroid
 
 from papers.teen.cosine_head import CosineHead
-from papers.teen.method import FewShotSessions, calibrated
+from papers.teen.evaluator import FewShotSessions
+from papers.teen.method import calibrated
 from tests.evaluators.linear_dual import data, run
 from tests.tiny import drawn
 from vision.data.source import DataError

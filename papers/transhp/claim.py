@@ -38,8 +38,8 @@ def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
     for batch in data.loader():
         family = jnp.asarray(FAMILY)[batch["label"]]
         for shift, rows in right.items():
-            said = call(run.variables, batch["image"], (family + shift) % 4)
-            rows.append(np.asarray(said) == batch["label"])
+            predicted = call(run.variables, batch["image"], (family + shift) % 4)
+            rows.append(np.asarray(predicted) == batch["label"])
     return {shift: float(np.concatenate(rows).mean()) for shift, rows in right.items()}
 
 
@@ -54,23 +54,23 @@ def test_prompts_of_families_help_to_name_shapes(record: Recorder):
             rows.append(measure(run, evaluator)["top1"])
             if not rival:
                 model = build(config.model, num_classes=len(FAMILY))
-                found = told(run, build(config.objective, model=model), evaluator.data)
-                true.append(found[0])
-                wrong.append(found[1])
+                correct = told(run, build(config.objective, model=model), evaluator.data)
+                true.append(correct[0])
+                wrong.append(correct[1])
 
     names = {"": "TransHP", "apart": "coarse head", "plain": "plain"}
-    own, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
+    transhp, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
     lie = Side("another family's prompt", tuple(wrong))
     record(
         claim="Prompted, shapes are named 2 points better than plainly and 1 better than with a "
         "coarse head alone; told another family, 10 points worse.",
         expected=False,
-        holds=own.mean - plain.mean >= OVER_PLAIN
-        and own.mean - apart.mean >= OVER_APART
-        and own.mean - lie.mean >= DROP,
+        holds=transhp.mean - plain.mean >= OVER_PLAIN
+        and transhp.mean - apart.mean >= OVER_APART
+        and transhp.mean - lie.mean >= DROP,
         measured=[
-            Measured("top-1 of 16 shapes", own, plain),
-            Measured("top-1 of 16 shapes", own, apart),
+            Measured("top-1 of 16 shapes", transhp, plain),
+            Measured("top-1 of 16 shapes", transhp, apart),
             Measured("top-1 of 16 shapes, told", Side("the family's prompt", tuple(true)), lie),
         ],
     )

@@ -16,17 +16,17 @@ from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
 
 def test_learned_constants_need_no_grid(record: Recorder):
     rows: dict[str, list[dict[str, float]]] = {"Gaussian": [], "Dirichlet": []}
-    for form, found in rows.items():
+    for form, results in rows.items():
         config = small(dirichlet=form == "Dirichlet")
         evaluator = build(config.evaluators)["tasks"]
-        found += [measure(train(config, seed), evaluator) for seed in SEEDS]
+        results += [measure(train(config, seed), evaluator) for seed in SEEDS]
 
     def side(form: str, name: str) -> Side:
         title = name.replace("fixed_", "fixed balance ")
         return Side(title, tuple(row[name] for row in rows[form]))
 
     def best(form: str) -> Side:
-        return max((side(form, f"fixed_{g:g}") for g in GRID), key=lambda one: one.mean)
+        return max((side(form, f"fixed_{g:g}") for g in GRID), key=lambda candidate: candidate.mean)
 
     learned = {form: side(form, "learned") for form in rows}
     record(
@@ -39,9 +39,9 @@ def test_learned_constants_need_no_grid(record: Recorder):
         >= min(side("Gaussian", f"fixed_{g:g}").mean for g in GRID) + 0.05
         and learned["Gaussian"].mean > side("Gaussian", "inductive").mean,
         measured=[
-            Measured(f"accuracy, {form}", learned[form], other)
+            Measured(f"accuracy, {form}", learned[form], baseline)
             for form in rows
-            for other in (
+            for baseline in (
                 best(form),
                 *(side(form, f"fixed_{g:g}") for g in GRID),
                 side(form, "inductive"),

@@ -26,9 +26,12 @@ def get_config(folder: str = "data/mini_imagenet") -> v.Config:
     values = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def read(part):
-        whole = [*decode, spec(ops.Resize, size=92), spec(ops.CenterCrop, size=84), *values]
+        prepared = [*decode, spec(ops.Resize, size=92), spec(ops.CenterCrop, size=84), *values]
         return spec(
-            v.EvalData, source=spec(v.Folder, root=f"{folder}/{part}"), batch_size=256, ops=whole
+            v.EvalData,
+            source=spec(v.Folder, root=f"{folder}/{part}"),
+            batch_size=256,
+            ops=prepared,
         )
 
     crops = [spec(ops.RandomResizedCrop, size=84), spec(ops.RandomFlip)]

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Annotated
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from papers.unem.method import Form, accuracies, constants, learn, tasks
+from papers.unem.method import Constants, Form, constants, learn, log_assignments
 from vision.config.ranges import Ge, Positive, checked
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.labelled import labelled
 from vision.metrics.significance import normal_interval
-from vision.probes.episodes import draw_episodes
+from vision.probes.episodes import Episodes, draw_episodes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -109,3 +111,30 @@ class UnrolledEM:
         weights = [np.asarray(jax.nn.softplus(learned[n])) for n in ("balance", "temperature")]
         lines = (Line("balance", layer, weights[0]), Line("temperature", layer, 1 + weights[1]))
         yield "constants", Curve(lines, "layer", "learned")
+
+
+def tasks(x: np.ndarray, drawn: Episodes, present: int, form: Form) -> tuple[np.ndarray, ...]:
+    """Support (E, K, n, D) and queries (E, M, D), float32, and the queries' labels int (M,).
+
+    Queries are those of the first ``present`` classes of an episode, whose order is random.
+    """
+    queries = drawn.query[:, :present]
+    support = x[drawn.support]
+    query = x[queries.reshape(len(queries), -1)]
+    if form == "dirichlet":  # of the task's classes only
+        support = np.take_along_axis(support, drawn.classes[:, None, None], -1)
+        query = np.take_along_axis(query, drawn.classes[:, None], -1)
+    label = np.repeat(np.arange(present), queries.shape[2])
+    return support.astype(np.float32), query.astype(np.float32), label
+
+
+@functools.partial(jax.jit, static_argnames=("form",))
+def accuracies(
+    learned: Constants, support: jax.Array, query: jax.Array, label: jax.Array, form: Form
+) -> jax.Array:
+    """Accuracy of every task, (E,)."""
+
+    def accuracy(task: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return jnp.mean(jnp.argmax(log_assignments(learned, *task, form), -1) == label)
+
+    return jax.lax.map(accuracy, (support, query), batch_size=16)

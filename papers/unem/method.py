@@ -33,7 +33,6 @@ import numpy as np
 import optax
 
 from papers.unem import dirichlet
-from vision.probes.episodes import Episodes
 
 Form = Literal["gaussian", "dirichlet"]
 Constants = dict[str, jax.Array]
@@ -100,33 +99,6 @@ def log_assignments(
     initial = (log_u, jnp.zeros((*shape[:-2], 1, shape[-1])))
     (log_u, _), _ = jax.lax.scan(layer, initial, (balance, temperature))
     return log_u
-
-
-def tasks(x: np.ndarray, drawn: Episodes, present: int, form: Form) -> tuple[np.ndarray, ...]:
-    """Support (E, K, n, D) and queries (E, M, D), float32, and the queries' labels int (M,).
-
-    Queries are those of the first ``present`` classes of an episode, whose order is random.
-    """
-    queries = drawn.query[:, :present]
-    support = x[drawn.support]
-    query = x[queries.reshape(len(queries), -1)]
-    if form == "dirichlet":  # of the task's classes only
-        support = np.take_along_axis(support, drawn.classes[:, None, None], -1)
-        query = np.take_along_axis(query, drawn.classes[:, None], -1)
-    label = np.repeat(np.arange(present), queries.shape[2])
-    return support.astype(np.float32), query.astype(np.float32), label
-
-
-@functools.partial(jax.jit, static_argnames=("form",))
-def accuracies(
-    learned: Constants, support: jax.Array, query: jax.Array, label: jax.Array, form: Form
-) -> jax.Array:
-    """Accuracy of every task, (E,)."""
-
-    def accuracy(task: tuple[jax.Array, jax.Array]) -> jax.Array:
-        return jnp.mean(jnp.argmax(log_assignments(learned, *task, form), -1) == label)
-
-    return jax.lax.map(accuracy, (support, query), batch_size=16)
 
 
 @functools.partial(jax.jit, static_argnames=("form", "steps", "rate", "batch_size"))

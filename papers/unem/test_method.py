@@ -11,8 +11,8 @@ from scipy import stats
 from scipy.special import digamma, log_softmax
 
 from papers.unem import dirichlet
-from papers.unem.evaluator import UnrolledEM
-from papers.unem.method import accuracies, constants, learn, tasks
+from papers.unem.evaluator import UnrolledEM, accuracies, tasks
+from papers.unem.method import constants, learn
 from papers.unem.method import log_assignments as assigned
 from tests.evaluators.linear_dual import data, run
 from vision.probes.episodes import centroids, draw_episodes

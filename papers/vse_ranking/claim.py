@@ -39,9 +39,9 @@ def recalls(negatives: str, seed: int) -> tuple[float, float]:
 
 
 def test_negatives_decide_the_direction(record: Recorder):
-    found = {name: [recalls(name, seed) for seed in SEEDS] for name in ("text", "image", "both")}
+    results = {name: [recalls(name, seed) for seed in SEEDS] for name in ("text", "image", "both")}
     to_text, to_image, total = (
-        {name: Side(f"{name} negatives", tuple(map(of, rows))) for name, rows in found.items()}
+        {name: Side(f"{name} negatives", tuple(map(of, rows))) for name, rows in results.items()}
         for of in (lambda r: r[0], lambda r: r[1], sum)
     )
     record(
@@ -63,7 +63,7 @@ def test_negatives_decide_the_direction(record: Recorder):
 @pytest.mark.parametrize("negatives", ["text", "image", "both"])
 def test_the_loss_is_zero_when_every_negative_is_a_margin_away(negatives):
     scores = jnp.array([[0.9, 0.5, 0.1], [0.5, 0.75, 0.3], [0.2, 0.3, 0.6]])
-    one = jnp.eye(3)
-    given = Pairs(scores, scores, one, one == one)
+    identity = jnp.eye(3)
+    given = Pairs(scores, scores, identity, identity == identity)
     assert contrast(Ranking(0.2, negatives), {}, given).loss == 0
     assert contrast(Ranking(0.32, negatives), {}, given).loss > 0

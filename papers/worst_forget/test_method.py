@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.worst_forget.method import WorstForget, relearn
-from papers.worst_forget.method import project as projected
+from papers.worst_forget.method import WorstForget
+from papers.worst_forget.problems import project as projected
+from papers.worst_forget.problems import relearn
 from vision.data.pipeline import EvalData
 from vision.data.sources.digits import Digits
 

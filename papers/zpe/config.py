@@ -62,15 +62,15 @@ def get_config(folder: str = "data/imagenet") -> v.Config:
 
 def small() -> v.Config:
     tokens = small_pairs.tokenizer(length=20)
-    one = {"num_objects": (1, 1)}
+    single = {"num_objects": (1, 1)}
 
     def read(split, examples, features, **world):
-        source = small_pairs.scenes(split, examples, features, **{**one, **world})
+        source = small_pairs.scenes(split, examples, features, **{**single, **world})
         return eval_data(source, 256)
 
     asked = {"shapes": ("circle", "triangle", "square", "star"), "sizes": ("large",)}
     return small_pairs.experiment(
-        small_pairs.train(tokens, least_told=0.5, world=one),
+        small_pairs.train(tokens, least_told=0.5, world=single),
         small_pairs.transformer(tokens, causal=False, pool="mean"),
         steps=120,
         evaluators={
