@@ -6,11 +6,8 @@ XLA_FLAGS and VISION_TEST_ISA of the caller count too: see ``tests/fast_compilat
 from __future__ import annotations
 
 import gc
-import logging
 import os
 from pathlib import Path
-
-import pytest
 
 from tests.fast_compilation import with_devices
 
@@ -29,9 +26,3 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()  # what was imported stays
     gc.set_threshold(20_000, 20, 20)
-
-
-@pytest.fixture(autouse=True)
-def absl_logs() -> None:
-    """Command lines called in this process, by fixtures too, quieten absl; tests want its lines."""
-    logging.getLogger("absl").setLevel(logging.WARNING)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
 from vision.checkpoint.manifest import CheckpointError, NoValidCheckpointError, unreadable
+from vision.checkpoint.reading import first_line
 from vision.config.cli import run_main
 from vision.config.errors import UserError, caused_by
 from vision.data.workers import WorkerDiedError
@@ -14,6 +18,8 @@ from vision.parallel import cluster
 from vision.parallel.cluster import ClusterError, LostProcessError
 from vision.run.nonfinite import TrainingError
 from vision.run.workdir import WorkdirError
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def raised(error: Exception) -> int:
@@ -69,3 +75,30 @@ def test_another_process_ends_with_the_status_of_the_one_that_failed(
     assert caught.value.status == 1
     monkeypatch.setattr(cluster, "gather", lambda value: [value, None])
     cluster.raise_together(None)
+
+
+def test_our_warnings_are_seen_and_the_storm_of_a_failed_save_is_not():
+    """In a process of its own, as a program: pytest has handlers of its own."""
+    program = (
+        "import logging, sys\n"
+        "from vision.config.cli import run_main\n"
+        "def main(arguments):\n"
+        "    logging.getLogger('vision.data.loader').warning('seen %d', 1)\n"
+        "    for name in ('absl', 'asyncio'):\n"
+        "        logging.getLogger(name).error('storm')\n"
+        "    return 0\n"
+        "sys.exit(run_main(main, []))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "WARNING seen 1\n")
+
+
+def test_no_module_of_ours_logs_where_programs_are_deaf():
+    for path in (ROOT / "vision").rglob("*.py"):
+        assert "from absl import logging" not in path.read_text(encoding="utf-8"), path
+
+
+def test_what_tensorstore_adds_to_an_error_is_left_out():
+    details = "[os_error_code='28'] [tensorstore_spec[1]='{...}']"
+    error = ValueError(f"DATA_LOSS: bad [x] y {details}\nmore")
+    assert first_line(error) == "DATA_LOSS: bad [x] y"

@@ -130,7 +130,7 @@ def test_what_file_servers_keep_is_left_out_and_said(tmp_path, caplog):
     ]
     put(tmp_path, *junk)
     source = Folder(str(tmp_path))
-    with caplog.at_level(logging.WARNING, "absl"):
+    with caplog.at_level(logging.WARNING):
         assert len(source) == 8
     assert source.info.class_names == ("cat", "dog")
     assert set(source.left_out) == set(junk)

@@ -57,7 +57,7 @@ def test_files_classes_and_order(pets):
 def test_other_files_are_left_out_counted_and_logged(pets, caplog):
     put(pets, "cat/notes.txt", ".DS_Store", "dog/.hidden.jpg", ".cache/x.jpg", data=b"text")
     source = Folder(str(pets))
-    with caplog.at_level(logging.WARNING, "absl"):
+    with caplog.at_level(logging.WARNING):
         assert len(source) == 30
     assert set(source.left_out) == {"cat/notes.txt", ".DS_Store", "dog/.hidden.jpg", ".cache/x.jpg"}
     assert "4 other files left out" in source.info.features["image"]

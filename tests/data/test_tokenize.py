@@ -320,7 +320,7 @@ def test_a_missing_package_says_what_to_install(
 def test_cut_texts_are_counted_in_the_log(
     ours: BytePairTokenizer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level(logging.WARNING, logger="absl"):
+    with caplog.at_level(logging.WARNING):
         rows = ours.encode(["x y " * 40, "a red circle", "z w " * 40])
     assert "2 of 3 texts are longer than length=40" in caplog.text
     assert (rows[[0, 2], -1] == ours.eos_id).all()

@@ -54,6 +54,8 @@ def test_a_folder_without_a_checkpoint_takes_any_config(tmp_path: Path):
         patch.setattr(loop, "compile_step", lambda *_: (_ for _ in ()).throw(UserError("broken")))
         with pytest.raises(UserError, match="broken"):
             train(made(6), tmp_path)
+    # What a run that was killed within its first save leaves is no checkpoint either.
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     train(made(6, seed=3), tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
     with pytest.raises(WorkdirError, match="another config"):

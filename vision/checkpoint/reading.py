@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 STATE = "state"
 _COMMITTED = "_CHECKPOINT_METADATA"
+_DETAILS = re.compile(r" \[[a-z_]+(?:\[\d+\])?='")
 _STEP = re.compile(r"0|[1-9][0-9]*", re.ASCII)
 
 
@@ -197,7 +198,9 @@ def _named(problems: Mapping[str, str], shown: int = 8) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """What an error says, without the kilobytes of description that TensorStore adds."""
+    line = (str(error).splitlines() or [type(error).__name__])[0]
+    return _DETAILS.split(line, maxsplit=1)[0]
 
 
 def compare(saved: Mapping[str, Any], target: Mapping[str, Any], where: Path) -> None:

@@ -142,15 +142,9 @@ class CheckpointStore:
           failure is logged, at the next call where it comes later. The checkpoints that stand
           are kept, and training can go on.
         """
-        self._settle()
-        try:
-            self._manager.check_for_errors()
-        except Exception as error:
-            log.error("an earlier checkpoint could not be written to %s: %s", self.folder, error)
-            self._start_over()
+        self._finish_save()  # an earlier one, whose failure is not this one's
         try:
             if step not in self._manager.all_steps():
-                self._manager.wait_until_finished()
                 arrays, detached = self._detached(flatten(state))
                 self._saves += 1
                 name = f"manifest/{step}/{self._saves}"
@@ -164,7 +158,9 @@ class CheckpointStore:
             if self._starting is None:
                 self._manager.check_for_errors()
         except Exception as error:  # orbax raises whatever the file system raised
-            log.error("checkpoint %d could not be written to %s: %s", step, self.folder, error)
+            log.error(
+                "checkpoint %d could not be written to %s: %s", step, self.folder, first_line(error)
+            )
             self._start_over()
             return False
         return True
@@ -282,7 +278,7 @@ class CheckpointStore:
         try:
             self._manager.close()
         except Exception as error:  # of a save under way; it must not hide why the run ends
-            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            log.error("a checkpoint could not be written to %s: %s", self.folder, first_line(error))
         if self._emptying:
             self._emptying.join()
         if self._leader:
@@ -295,7 +291,7 @@ class CheckpointStore:
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
         except Exception as error:  # orbax raises whatever the file system raised
-            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            log.error("a checkpoint could not be written to %s: %s", self.folder, first_line(error))
             self._start_over()
 
     def _settle(self) -> None:
@@ -305,7 +301,7 @@ class CheckpointStore:
             if starting is not None:
                 starting.result()
         except Exception as error:
-            log.error("a checkpoint could not be written to %s: %s", self.folder, error)
+            log.error("a checkpoint could not be written to %s: %s", self.folder, first_line(error))
             self._start_over()
 
     def _start_over(self) -> None:

@@ -107,7 +107,10 @@ def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
     With several processes a failed one ends at once, so that the others and their launcher notice.
     """
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Orbax logs a save or read that fails once per array and thread, by absl with tracebacks and by
+    # futures that nobody asks; the store says it in a line.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     status = 1
     try:
         status = main(arguments)

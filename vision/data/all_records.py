@@ -8,12 +8,14 @@ the names behind its numbers. From other sources every record is read once.
 from __future__ import annotations
 
 import dataclasses
+import logging
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from vision.data.source import DataError, Source
+
+log = logging.getLogger(__name__)
 
 _CHUNK = 1024
 _SLOW = 10_000
@@ -43,7 +45,7 @@ def feature_of(source: Source, feature: str) -> list[Any]:
             values += list(_feature(batch, feature, source, start))
         return values
     if count > _SLOW:
-        logging.warning(
+        log.warning(
             "%s: reading all %d records for their %r; give the source column() to save this",
             source.info.name, count, feature,
         )  # fmt: skip

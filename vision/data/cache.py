@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import os
 import threading
 import zlib
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from absl import logging
 
 from vision.config.files import replace_file
 from vision.config.ranges import Positive, checked
@@ -28,6 +28,8 @@ from vision.data.fingerprint import fingerprint, ops_identity
 from vision.data.ops.base import Example, Op
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.table import fields_only
+
+log = logging.getLogger(__name__)
 
 _ENTRY = np.dtype([("crc", "<u4"), ("written", "<u4")])
 _WRITTEN = 0x52454331
@@ -299,7 +301,7 @@ class InMemory(_Cached):
             for _ in pool.map(load, range(len(self))):
                 pass
         if bad:
-            logging.warning("%s: %d bad records, not kept", self.info.name, len(bad))
+            log.warning("%s: %d bad records, not kept", self.info.name, len(bad))
         return arrays, bad
 
     def __getstate__(self) -> dict[str, Any]:

@@ -8,11 +8,11 @@ functions of (seed, epoch, positions) like any other sampler.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 from typing import Any, Literal
 
 import numpy as np
-from absl import logging
 
 from vision.config.ranges import Fraction, NonNegative, Positive, checked
 from vision.data.all_records import labels_of
@@ -26,6 +26,8 @@ from vision.data.samplers import (
     stream_key,
 )
 from vision.data.source import DataError, Source
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -341,7 +343,7 @@ def _episode_rows(
 def _large(groups: Groups, needed: int, source: Source) -> Groups:
     keep = groups.sizes >= needed
     if not keep.all():
-        logging.warning(
+        log.warning(
             "%s: left out %d of %d classes, which have fewer than %d records: %d records in all",
             source.info.name, (~keep).sum(), len(groups), needed, groups.sizes[~keep].sum(),
         )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import threading
 import time
 import weakref
@@ -10,10 +11,11 @@ from collections.abc import Iterator
 from typing import Any, Protocol
 
 import grain
-from absl import logging
 
 from vision.data.batches import BAD, BadRecord, Batch
 from vision.data.workers import Worker, WorkerBatches, WorkerDiedError
+
+log = logging.getLogger(__name__)
 
 # More batches than any run has, few enough that stream positions fit 64 bits.
 MAX_BATCHES = 2**40
@@ -148,7 +150,7 @@ class _Watch:
                 continue
             warned = time.monotonic()
             what = self.reader.busy() + [str(worker) for worker in self._workers]
-            logging.warning(
+            log.warning(
                 "%s: waiting for batch %d for %.0f s; %s",
                 self.name, self.number, warned - since,
                 "; ".join(what) or "no thread is reading a record",

@@ -10,11 +10,11 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import logging
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from absl import logging
 
 from vision.config.ranges import Finite, NonEmpty, NonNegative, Positive, checked
 from vision.data.batches import BAD, Batch, BatchReader, Epochs, OnError, PipelineError
@@ -39,6 +39,8 @@ from vision.data.samplers import (
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.sources.combine import Concat
 from vision.train.labels import LabelKind
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,7 +178,7 @@ class Mixture:
             f"{name} {weight / sum(weights):.1%}, {count} so far"
             for (name, count), weight in zip(self.counts(first_batch).items(), weights, strict=True)
         )
-        logging.info("mixture of %d parts from batch %d: %s", len(weights), first_batch, shown)
+        log.info("mixture of %d parts from batch %d: %s", len(weights), first_batch, shown)
         return Loader(reader, self.info.name, first_batch, MAX_BATCHES, self._reading)
 
     def _reader(

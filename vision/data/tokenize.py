@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from absl import logging
 
 from vision.data.source import DataError
+
+log = logging.getLogger(__name__)
 
 
 class Tokenizer(Protocol):
@@ -89,7 +91,7 @@ class TokenRows:
         ids_of_texts = [self.split(text) for text in texts]
         rows = [row_of(self, ids) for ids in ids_of_texts]
         if cut := sum(len(ids) > room(self) for ids in ids_of_texts):
-            logging.warning(
+            log.warning(
                 "%d of %d texts are longer than length=%d tokens and were cut",
                 *(cut, len(ids_of_texts), self.length),
             )

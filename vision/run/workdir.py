@@ -150,8 +150,10 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
 
 def _holds_checkpoints(workdir: Path) -> bool:
     """Whether a run, or a stage of a scenario, has saved anything here."""
-    names = ("checkpoints/[0-9]*", "*/checkpoints/[0-9]*", "quarantine/*", "stages.json")
-    return any(next(workdir.glob(name), None) is not None for name in names)
+    saved = [*workdir.glob("checkpoints/*"), *workdir.glob("*/checkpoints/*")]
+    if any(path.name.isdecimal() for path in saved):  # not a save that was cut off
+        return True
+    return any(workdir.glob("quarantine/*")) or (workdir / "stages.json").exists()
 
 
 def read_config(workdir: Path, allow: Collection[str] = ()) -> ml_collections.ConfigDict:

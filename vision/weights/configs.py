@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-
-from absl import logging
 
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.models.dual import Dual
@@ -16,6 +15,8 @@ from vision.weights.cards import FILES, written
 from vision.weights.mapping import WeightsError
 from vision.weights.names import names_of
 from vision.weights.preprocessing import Preprocessing
+
+log = logging.getLogger(__name__)
 
 _ACTIVATIONS: Mapping[str, str] = {
     "gelu": "gelu",
@@ -114,7 +115,7 @@ def _check_clip(library: str, dual: Dual) -> tuple[ViT, TextTransformer]:
     if text.pool != "argmax":
         _check(library, text, pool="last")
         if text.vocab_size != ClipTokenizer().vocab_size:
-            logging.warning(
+            log.warning(
                 "%s reads a text at the first token with the largest id, and this tower at its "
                 "last token (pool='last'): the same only where the token that ends a text has the "
                 "largest id of all, %d",

@@ -6,13 +6,13 @@ import collections
 import dataclasses
 import functools
 import hashlib
+import logging
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from absl import logging
 
 from vision.config.ranges import Rate, Rule, checked
 from vision.data import files
@@ -27,6 +27,8 @@ from vision.data.sources.folder_names import (
     part_of,
     why_left_out,
 )
+
+log = logging.getLogger(__name__)
 
 _EXTENSION = Rule("like '.jpg', in lower case", lambda e: e.startswith(".") and e == e.lower())
 
@@ -169,7 +171,7 @@ class Folder:
                 )
         if left_out:
             told = left_out_text(left_out, examples=5)
-            logging.warning("%s: %d %s", self.path, len(left_out), told)
+            log.warning("%s: %d %s", self.path, len(left_out), told)
         return self._select(class_names, images, left_out)
 
     def _select(

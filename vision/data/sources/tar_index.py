@@ -9,17 +9,18 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import posixpath
 import tarfile
 from collections.abc import Iterator
 from typing import IO
 
-from absl import logging
-
 from vision.data import files
 from vision.data.cells import from_json
 from vision.data.source import DataError
+
+log = logging.getLogger(__name__)
 
 _VERSION = 1
 _BLOCK = 512
@@ -78,7 +79,7 @@ def load_index(shard: str, folder: str) -> ShardIndex:
         try:
             files.write_whole(path, json.dumps(content, separators=(",", ":")).encode())
         except OSError as error:
-            logging.warning(
+            log.warning(
                 "%s cannot be written (%s), so %s is indexed again every time; set index_dir to a "
                 "folder that can be written",
                 *(path, error.strerror, shard),

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import inspect
 import json
+import logging
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -14,7 +15,6 @@ from urllib.parse import quote
 
 import jax
 import numpy as np
-from absl import logging
 
 from vision.checkpoint.checksum import checksum, total
 from vision.checkpoint.reading import flatten
@@ -27,6 +27,8 @@ from vision.parallel import cluster
 from vision.run.restore import Run
 from vision.run.workdir import CONFIG, WorkdirError
 from vision.train.objective import Variables
+
+log = logging.getLogger(__name__)
 
 _FORMAT = 1
 _INDEX = "_index"
@@ -98,7 +100,7 @@ class FeatureStore:
         }
         missing = [name for name in names if name not in stored]
         if not missing:
-            logging.info("features of %s: all from %s", data.source.info.name, folder)
+            log.info("features of %s: all from %s", data.source.info.name, folder)
             return stored
         fresh = dict(
             read(
@@ -124,7 +126,7 @@ class FeatureStore:
         try:
             return self.root / self._key(data)
         except ValueError as error:
-            logging.warning("features of %s are not stored: %s", data.source.info.name, error)
+            log.warning("features of %s are not stored: %s", data.source.info.name, error)
             return None
 
     def _key(self, data: EvaluationData) -> str:
@@ -193,7 +195,7 @@ def _load(folder: Path, name: str) -> np.ndarray | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError) as error:
-        logging.warning("%s is damaged and computed again: %s", path, error)
+        log.warning("%s is damaged and computed again: %s", path, error)
         return None
 
 

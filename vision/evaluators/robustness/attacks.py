@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import logging
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,6 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
 from jax.sharding import NamedSharding, PartitionSpec
 
 from vision.blocks.attack import Attack, AttackState, LogitsFn, ended, init, run, updates
@@ -26,6 +26,8 @@ from vision.evaluators.image_text.embeddings import Rows
 from vision.parallel import cluster
 from vision.run.workdir import WorkdirError
 from vision.train.objective import Batch, Variables
+
+log = logging.getLogger(__name__)
 
 Target = Literal["least_likely", "runner_up"]
 _SAVES = 10  # of an attack's state while it runs on a batch
@@ -287,7 +289,7 @@ def _load(path: Path) -> Rows | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        logging.warning("%s is damaged and computed again: %s", path, error)
+        log.warning("%s is damaged and computed again: %s", path, error)
         return None
 
 
