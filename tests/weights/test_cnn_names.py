@@ -25,6 +25,7 @@ from vision.weights.families.densenet import timm_densenet
 from vision.weights.families.resnet import timm_resnet
 from vision.weights.families.vgg import timm_vgg, torchvision_vgg
 from vision.weights.mapping import Names, WeightsError, load, save
+from vision.weights.names import names_of
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "weights" / "cnn"
 CLASSES = 7
@@ -158,3 +159,11 @@ def test_a_tower_without_a_head_leaves_theirs_out():
     weights["layer1.0.conv2.weight"] = weights["layer1.0.conv2.weight"][:, :2]
     with pytest.raises(WeightsError, match=r"layer1\.0\.conv2\.weight"):
         load(timm_resnet(tower), weights, wanted)
+
+
+def test_batch_norm_before_convolutions_is_told_apart():
+    tensors = {"stages.0.blocks.0.norm1.running_mean": np.zeros(4, np.float32)}
+    with pytest.raises(
+        WeightsError, match=r"pre-activation ResNet with BatchNorm.*resnetv2_\*_bit"
+    ):
+        names_of("timm", BiT(depth=50), tensors)

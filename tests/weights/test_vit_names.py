@@ -133,6 +133,14 @@ def test_a_classifier_of_two_vectors_is_told_apart():
     assert misfits([entry], {"classifier.weight": np.zeros((5, 16), np.float32)}, leaves) == []
 
 
+def test_registers_with_positions_are_told_apart():
+    tower = Tiny(registers=4, class_position=True)
+    tensors = {"pos_embed": np.zeros((1, 1 + 4 + 16, 16), np.float32)}
+    entries = [e for e in names_of("timm", tower, tensors).entries if e.ours == "params.pos_embed"]
+    (problem,) = misfits(entries, tensors, {"params.pos_embed": np.zeros((4, 4, 16), np.float32)})
+    assert "none for registers (timm's so150m has them, with no_embed_class=False" in problem
+
+
 def test_every_field_matters():
     """A tower of another family computes something else from the same weights."""
     weights, expected = golden("timm_clip")

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from vision.checkpoint.reading import flatten
 from vision.config.schema import locate
+from vision.models.bit import BiT
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
@@ -171,6 +172,12 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
             return text.transformers_text(tower, tensors)
         case "big_vision", TextTransformer():
             return text.big_vision_text(tower)
+    if isinstance(tower, BiT) and any(name.endswith(".running_mean") for name in tensors):
+        raise WeightsError(
+            "these weights are of a pre-activation ResNet with BatchNorm, such as timm's "
+            "resnetv2_50, and no tower here is one: BiT has GroupNorm and reads timm's "
+            "resnetv2_*_bit, ResNet reads resnet*, with BatchNorm after each convolution"
+        )
     kind = type(tower).__name__
     path = _FAMILIES.get((library, kind))
     if path is None:

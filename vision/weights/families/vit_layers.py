@@ -101,6 +101,11 @@ def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
     axis = 0 if naming.joined else 1
     lead = () if naming.joined else (1,)
     classed = "with one" if tower.class_position else "without one (class_position=True has one)"
+    if tower.registers:
+        classed += (
+            ", none for registers (timm's so150m has them, with no_embed_class=False, and no "
+        )
+        classed += "tower here does; its registers of DINOv2 have none)"
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         count, width = tensors[0].shape[-2:]
