@@ -54,7 +54,7 @@ def test_merging_keeps_the_weighted_mean_and_takes_the_most_similar():
 
 
 def test_merging_to_one_gives_the_mean():
-    x = tokens(12)
+    x = tokens(8)
     found = np.asarray(jax.jit(Merged(), static_argnums=(3, 4))((), x, None, 1, 1))
     np.testing.assert_array_equal(found[:, 0], x[:, 0])
     np.testing.assert_allclose(found[:, 1], x[:, 1:].mean(1), atol=1e-5)

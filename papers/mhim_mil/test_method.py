@@ -16,7 +16,7 @@ from papers.mhim_mil.method import MhimMil
 from tests.tiny import drawn
 from vision.data.sources.digits import Digits
 from vision.objectives.classify import Classify
-from vision.train.optim import Optimizer, ParameterRule, adamw, sgd
+from vision.train.optim import Optimizer, ParameterRule, sgd
 from vision.train.schedule import TrainLength
 from vision.train.step import Step
 from vision.train.tower import forward
@@ -35,8 +35,8 @@ def batch() -> dict[str, Any]:
     }
 
 
-def step(objective: Any, method: Any = adamw) -> Step:
-    optimizer = Optimizer(method(), 1e-2, rules=(ParameterRule(".*"),))
+def step(objective: Any) -> Step:
+    optimizer = Optimizer(sgd(), 1e-2, rules=(ParameterRule(".*"),))
     return Step(objective, optimizer, TrainLength(8, 4, total_steps=4))
 
 
@@ -73,7 +73,7 @@ def test_with_nothing_hidden_it_is_the_plain_network():
     Two programs: the compiler may add in another order. AdamW would make a whole step of the
     rounding where the gradient is zero, as that of a bias in front of a softmax.
     """
-    made, classifier = step(MhimMil(MODEL, **PLAIN), sgd), step(Classify(MODEL), sgd)
+    made, classifier = step(MhimMil(MODEL, **PLAIN)), step(Classify(MODEL))
     state = begun(made)
     other = dataclasses.replace(state, extra_state={})
     ours, theirs = jax.jit(made.update), jax.jit(classifier.update)

@@ -16,6 +16,7 @@ from vision.papers.ledger import ROOT, dependencies
 
 TRAIN = (
     "--config.total=2 steps",
+    "--config.model.depth=1",
     "--config.optimizer.schedule.warmup=0 steps",
     "--config.evaluators=None",
 )
