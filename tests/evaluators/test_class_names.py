@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
+import inspect
 import pkgutil
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -175,15 +177,88 @@ def test_probes_have_their_own_classes(tmp_path):
     assert match_classes(probe, TRAINED) is probe
 
 
+# Evaluators that read data and compare no label with the run's logits, and why: their classes, if
+# any, are those of the data they are fitted on, or of texts.
+OWN_CLASSES = {
+    "fitted on labels of their own data": {
+        *("LinearProbe", "RidgeProbe", "SgdProbe", "NearestNeighbours", "FewShot"),
+        *("FindingsProbe", "PatchProbe", "OffTheShelf", "ResizeNormalize"),
+        *("UnrolledEM", "NearestMeanStream", "FewShotSessions"),
+    },
+    "labels are instances, and no classes of a head": {
+        *("InstanceRetrieval", "ImageRetrieval", "ComposedRetrieval", "LabelPropagation"),
+    },
+    "classes are texts": {
+        *("ZeroShot", "MultilingualZeroShot", "WeightedZeroShot", "DescribedZeroShot"),
+        "PatchSegmentation",
+    },
+    "images and texts, without labels": {
+        *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
+    },
+    "no labels": {"Representation", "Cost"},
+    "answers are texts, votes or numbers, or tasks with names of their own": {
+        *("AnswerRewards", "VoteLikelihood", "Regression", "MultiTaskAccuracy"),
+        "GeometricAnswers",
+    },
+}
+
+
+def evaluators() -> dict[str, type]:
+    """Every dataclass of ours that is an evaluator of data, by name."""
+    papers = Path(__file__).parents[2] / "papers"
+    modules = [
+        *(x.name for x in pkgutil.walk_packages(vision.evaluators.__path__, "vision.evaluators.")),
+        *(
+            f"papers.{file.parent.name}.{file.stem}"
+            for file in sorted(papers.glob("*/*.py"))
+            if "def run(self, predict" in file.read_text(encoding="utf-8")
+        ),
+    ]
+    found = {}
+    for module in modules:
+        for name, value in vars(importlib.import_module(module)).items():
+            if not (isinstance(value, type) and dataclasses.is_dataclass(value)):
+                continue
+            run = inspect.signature(getattr(value, "run", lambda: None)).parameters
+            types = " ".join(str(field.type) for field in dataclasses.fields(value))
+            reads = "EvaluationData" in types or "EvalData" in types
+            if {"predict", "ctx"} <= set(run) and reads and value.__module__ == module:
+                found[name] = value
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class OfLabel:
+    """An evaluator that has no field for the name of its label."""
+
+    data: EvalData
+    trained_classes: ClassVar = {"data": ("label",)}
+
+
+def test_an_evaluator_without_a_field_for_the_label_is_matched_too():
+    """It raised AttributeError as soon as the run had classes."""
+    data = EvalData(arrays(np.asarray([0, 1], np.int32), ("b", "a")), 2, threads=0)
+    matched = match_classes(OfLabel(data), ("a", "b"))
+    assert [int(matched.data.source[i]["label"]) for i in range(2)] == [1, 0]
+
+
+def test_every_evaluator_says_whose_classes_its_labels_are():
+    """One that forgets ``trained_classes`` compares numbers of one order with those of another."""
+    found = evaluators()
+    declared = {name for name, each in found.items() if hasattr(each, "trained_classes")}
+    own = set().union(*OWN_CLASSES.values())
+    assert sum(map(len, OWN_CLASSES.values())) == len(own), "a name is there twice"
+    assert not declared & own, "declares trained_classes, and is said to have its own classes"
+    assert set(found) - declared - own == set(), "declare trained_classes, or say why not here"
+    assert own - set(found) == set(), "no such evaluator"
+    assert {"Classification", "Adversarial", "NaturalShift", "TrainedOnSynthetic"} <= declared
+
+
 def test_declared_fields_exist():
-    """Every evaluator that compares labels with logits says so, with names that it has."""
-    declared = set()
-    for module in pkgutil.walk_packages(vision.evaluators.__path__, "vision.evaluators."):
-        for name, value in vars(importlib.import_module(module.name)).items():
-            classes = getattr(value, "trained_classes", None)
-            if isinstance(value, type) and isinstance(classes, dict):
-                fields = set(value.__dataclass_fields__)
-                assert set(classes) <= fields, name
-                assert {x for names in classes.values() for x in names} <= fields, name
-                declared.add(name)
-    assert {"Classification", "Calibration", "Adversarial", "Corruptions", "Ordinal"} <= declared
+    for name, each in evaluators().items():
+        classes = getattr(each, "trained_classes", None)
+        if isinstance(classes, dict):  # a property, where it depends on the fields
+            fields = set(each.__dataclass_fields__)
+            assert set(classes) <= fields, name
+            named = {x for names in classes.values() for x in names}
+            assert named <= fields | {"label"}, name  # a field, or the feature itself

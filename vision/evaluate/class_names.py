@@ -22,7 +22,8 @@ log = logging.getLogger(__name__)
 E = TypeVar("E")
 # What an evaluator whose labels are numbers of the run's classes has as ``trained_classes``: the
 # name of a field that holds such data (an ``EvaluationData`` or a source; ``field.key`` in a
-# mapping) to the names of the fields that name its label features.
+# mapping) to the names of the fields that name its label features, or of a feature itself where
+# there is no such field.
 TrainedClasses = Mapping[str, tuple[str, ...]]
 
 
@@ -189,7 +190,7 @@ def match_classes(evaluator: E, trained: Sequence[str], name: str = "") -> E:
     declared: TrainedClasses = getattr(evaluator, "trained_classes", {})
     changes: dict[str, Any] = {}
     for path, label_fields in declared.items():
-        features = tuple(dict.fromkeys(getattr(evaluator, f) for f in label_fields))
+        features = tuple(dict.fromkeys(getattr(evaluator, f, f) for f in label_fields))
         field, _, key = path.partition(".")
         value: Any = changes.get(field, getattr(evaluator, field))
         where = f"evaluators.{name}.{path}" if name else path
