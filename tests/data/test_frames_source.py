@@ -144,7 +144,7 @@ def test_what_is_left_out_is_counted_and_logged(root, caplog):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(png())
     source = Frames(str(root), frames=3)
-    with caplog.at_level(logging.WARNING, "absl"):
+    with caplog.at_level(logging.WARNING):
         assert len(source) == 3
     assert "3 files left out (2 hidden, 1 in @eaDir): run/" in caplog.text
     assert "; 3 other files left out (2 hidden, 1 in @eaDir)" in source.info.features["frames"]

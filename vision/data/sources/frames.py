@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import logging
 import os
 import re
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from absl import logging
 
 from vision.config.ranges import Positive, checked
 from vision.data import files
@@ -21,6 +21,8 @@ from vision.data.sources.folder import class_folders, left_out_text, refuse_part
 from vision.data.sources.folder_names import is_system_name, why_left_out
 from vision.data.sources.splits import valid_index
 from vision.data.table import fields_only
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +149,7 @@ class Frames:
         if empty := [name for name in class_names if name not in with_frames]:
             raise DataError(f"{root / empty[0]}: no frames in it; add some or remove the folder")
         if left_out:
-            logging.warning("%s: %d %s", root, len(left_out), left_out_text(left_out, examples=5))
+            log.warning("%s: %d %s", root, len(left_out), left_out_text(left_out, examples=5))
         clips = [sorted(paths, key=_natural) for paths in frames_of.values()]
         span = (self.frames - 1) * self.stride + 1
         windows: list[tuple[int, int]] = []
