@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,6 +28,9 @@ from vision.train.schedule import Constant
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 16
+# With a class token, as transformers has it.
+TOWER: Any = {"width": 16, "depth": 3, "heads": 2, "patch": 4}
+TOWER |= {"class_position": True, "head_zero_init": False}
 CLASSES = ("ant", "bee, queen", "crane")
 
 
@@ -70,7 +74,7 @@ def workdir(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             ops=[spec(ops.Decode), spec(ops.RandomResizedCrop, size=SIZE), to_range],
             threads=0,
         ),
-        model=spec(ViT, width=16, depth=3, heads=2, patch=4, head_zero_init=False),
+        model=spec(ViT, **TOWER),
         objective=spec(Classify),
         optimizer=spec(
             Optimizer,

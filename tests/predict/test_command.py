@@ -179,7 +179,7 @@ def test_a_large_parquet_file_is_written_in_groups(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["x.jpg"], ["--workdir=... is required"]),
+        (["x.jpg"], ["one of --workdir=... and --model=... is required"]),
         (["W", "x.jpg"], ["--out=FILE.csv is required", "--embeddings=FILE.npz"]),
         (["W", "--out=p.csv"], ["there are no images"]),
         (["W", "x.jpg", "--out=p.csv"], ["x.jpg", "no such file or folder"]),

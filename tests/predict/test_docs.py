@@ -46,9 +46,11 @@ def test_the_python_runs(here: Path):
 def test_the_commands_run(here: Path):
     text = "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)).replace("\\\n", " ")
     commands = [shlex.split(line)[3:] for line in text.splitlines() if "vision.predict" in line]
-    # The last one is of the demo's run.
-    assert len(commands) == 6
-    for command in commands[:-1]:
+    # The last one is of the demo's run; weights of other libraries: test_pretrained.py.
+    assert len(commands) == 9
+    ours = [each for each in commands[:-1] if not any("--model" in word for word in each)]
+    assert len(ours) == 5
+    for command in ours:
         command = [word.replace("a cat,a dog", "red circle,blue star") for word in command]
         assert call(*command) == 0, command
     assert {p.name for p in here.iterdir() if p.is_file()} == {

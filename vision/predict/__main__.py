@@ -38,6 +38,8 @@ def main(arguments: list[str]) -> int:
         flags,
         __doc__ or "",
         workdir="folder of the run",
+        model="instead of a run: timm:, open_clip: or transformers: and a name on the hub or a "
+        "folder, or a folder with their config.json and weights",
         out="file for the predictions: .csv, .jsonl or .parquet",
         embeddings=".npz for embeddings, files and errors",
         top="how many of the likeliest classes, 5 by default; all: every class, in their order",
@@ -57,10 +59,10 @@ def main(arguments: list[str]) -> int:
 
 
 def _predict(options: SimpleNamespace, given: list[str]) -> int:
-    workdir = _text(options, "workdir")
+    workdir, model = _text(options, "workdir"), _text(options, "model")
     out, vectors = _text(options, "out"), _text(options, "embeddings")
-    if workdir is None:
-        raise UsageError("--workdir=... is required (see --help)")
+    if (workdir is None) == (model is None):
+        raise UsageError("one of --workdir=... and --model=... is required (see --help)")
     if out is None and vectors is None:
         raise UsageError("--out=FILE.csv is required, or --embeddings=FILE.npz (see --help)")
     if not given:
@@ -74,7 +76,7 @@ def _predict(options: SimpleNamespace, given: list[str]) -> int:
     # What needs no model comes first: reading one takes seconds.
     check(out, vectors)
     images, left_out = gather(given)
-    predictor = _loaded(options, workdir)
+    predictor = _loaded(options, workdir, model)
     images = dataclasses.replace(images, mode=predictor.preprocessing.mode)
     print(f"{predictor.source}; preprocessing: {predictor.preprocessing}")
     if left_out:
@@ -83,9 +85,10 @@ def _predict(options: SimpleNamespace, given: list[str]) -> int:
     return 1 if bad and options.fail_on_error else 0
 
 
-def _loaded(options: SimpleNamespace, workdir: str) -> Predictor:
+def _loaded(options: SimpleNamespace, workdir: str | None, model: str | None) -> Predictor:
     from vision.data.prompts import PLAIN, check_names, load_names, load_templates
     from vision.predict.load import load
+    from vision.predict.pretrained import weights_source
 
     allowed, step = _text(options, "allow_modules"), _text(options, "step")
     sizes = {"batch_size": 32, "threads": 4, "workers": 0}
@@ -101,8 +104,14 @@ def _loaded(options: SimpleNamespace, workdir: str) -> Predictor:
     elif templates is not None:
         raise UsageError("--templates_file needs --classes or --classes_file")
     sentences = load_templates(templates) if templates else PLAIN
+    if model is not None and weights_source(model) is None:
+        raise UsageError(
+            f"--model={model}: neither timm:, open_clip: or transformers: with a name or a folder, "
+            "nor a folder with open_clip_config.json or one of their config.json; a run is "
+            "--workdir=..."
+        )
     predictor = load(
-        workdir,
+        model or str(workdir),
         step=None if step is None else whole_number("step", step),
         preprocessing=_text(options, "preprocessing") or "",
         allow_modules=tuple(allowed.split(",")) if allowed else (),

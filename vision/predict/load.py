@@ -13,6 +13,7 @@ from vision.checkpoint.reading import complete, folder_of
 from vision.parallel.mesh import MeshError
 from vision.predict.predictor import Predictor
 from vision.predict.preprocessing import of_run
+from vision.predict.pretrained import load_weights, weights_source
 from vision.predict.results import unique_names
 from vision.predict.zero_shot import TextSide, tokenizer_of
 from vision.run.restore import Run, load_run
@@ -34,11 +35,13 @@ def load(
     threads: int = 4,
     workers: int = 0,
 ) -> Predictor:
-    """Reads a trained run; training data is not needed, and nothing is written.
+    """Reads a trained run, or weights of another library; nothing else is needed, and nothing is
+    written.
 
     Args:
-      workdir: folder of a run.
-      step: of the checkpoint; None for the newest valid one.
+      workdir: folder of a run; or ``timm:``, ``open_clip:`` or ``transformers:`` and a name on the
+        hub or a folder; or a folder with weights and the config of one of these libraries.
+      step: of the checkpoint of a run; None for the newest valid one.
       preprocessing: an evaluator of the run's config whose ops are taken, or weights whose card
         says it, ``timm:NAME``; empty for the first ``Classification``, else the first evaluator
         that reads images.
@@ -50,9 +53,14 @@ def load(
       UserError: no run, several, one without a checkpoint or without an evaluator that reads
         images; the message has the way out.
     """
-    folder = Path(workdir).expanduser()
     if isinstance(allow_modules, str):
         raise TypeError("allow_modules is a list of packages, not one text")
+    if (source := weights_source(os.fspath(workdir))) is not None:
+        if step is not None:
+            raise WorkdirError(f"{source} is no run and has no step {step}")
+        loaded = load_weights(source, preprocessing)
+        return dataclasses.replace(loaded, batch_size=batch_size, threads=threads, workers=workers)
+    folder = Path(workdir).expanduser()
     if not folder.is_dir():
         raise WorkdirError(f"{folder}: no such folder; give the workdir of a run")
     if stages := run_folders(folder, allow_modules):

@@ -1,29 +1,92 @@
-"""A tower with weights of another library as a predictor, without a run."""
+"""Weights of other libraries as predictors, without a run: tower, preprocessing, classes and
+tokenizer are what the files beside the weights say."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
+from vision.blocks.contrast import Sigmoid, Softmax
+from vision.checkpoint.reading import flatten
+from vision.config.specs import build
+from vision.data.tokenize import Tokenizer
 from vision.evaluate.evaluator import Predict
+from vision.models.dual import Dual
 from vision.objectives.classify import Classify
+from vision.objectives.contrast import Contrast
 from vision.parallel.mesh import Mesh, replicated
 from vision.predict.predictor import Predictor
-from vision.predict.preprocessing import Prepared
+from vision.predict.preprocessing import Prepared, of_card
 from vision.predict.results import unique_names
-from vision.train.objective import Batch, Context, Objective, Variables
-from vision.train.tower import Tap, Tapped, Tower, Tree, initialise
+from vision.predict.zero_shot import TextSide
+from vision.train.objective import Batch, Context, Objective, Variables, apply
+from vision.train.tower import Tap, Tapped, Tower
+from vision.weights import hub
+from vision.weights.cards import CardObject, read_card
 from vision.weights.init_from import InitFrom
+from vision.weights.mapping import WeightsError
+from vision.weights.pretrained import tower_card
+from vision.weights.text_cards import read_tokenizer
+
+_SCHEMES = ("timm", "open_clip", "transformers")
+
+
+def weights_source(text: str) -> str | None:
+    """The source of ``InitFrom`` that a text or a folder means; None for a run's workdir.
+
+    A folder is of the library whose config lies beside its weights.
+    """
+    if text.partition(":")[0] in _SCHEMES and ":" in text:
+        return text
+    folder = Path(text).expanduser()
+    if (folder / "open_clip_config.json").is_file():
+        return f"open_clip:{folder}"
+    config = folder / "config.json"
+    if (folder / "run.json").exists() or not config.is_file():
+        return None
+    try:
+        values = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    for key, scheme in (("architecture", "timm"), ("model_type", "transformers")):
+        if isinstance(values, dict) and key in values:
+            return f"{scheme}:{folder}"
+    return None
+
+
+def load_weights(source: str, preprocessing: str = "") -> Predictor:
+    """A classifier, an image-text model, or a tower that only embeds, as its files say.
+
+    Args:
+      source: of ``InitFrom``: ``timm:``, ``open_clip:`` or ``transformers:``.
+      preprocessing: weights with another card; empty for these.
+
+    Raises:
+      WeightsError: a file is missing or not understood, or no tower here computes that model.
+    """
+    prepared, card = of_card(preprocessing or source), tower_card(source)
+    names = class_names(source)
+    model: Any = build(card.config)
+    if isinstance(model, Dual):
+        criterion = Sigmoid() if _has_bias(read_card(card.path)) else Softmax()
+        return of_dual(model, source, prepared, criterion)
+    if names:
+        model = build(card.config, num_classes=len(names))
+    return of_tower(model, source, prepared, names)
 
 
 def of_tower(model: Tower, source: str, prepared: Prepared, names: Sequence[str]) -> Predictor:
-    """A classifier of weights.
+    """A classifier of weights, or, without class names, a tower that only embeds.
 
     Args:
-      model: its tower, with a head of as many classes as ``names``.
+      model: the tower, with a head of as many classes as ``names``.
       source: of ``InitFrom``; the head is read too.
       prepared: preprocessing that belongs to the weights.
       names: of the classes.
@@ -31,20 +94,67 @@ def of_tower(model: Tower, source: str, prepared: Prepared, names: Sequence[str]
     Raises:
       WeightsError: weights that cannot be read or are not of this tower.
     """
+    objective = Classify(model=model)
+    batch = {"image": jax.ShapeDtypeStruct((1, *prepared.shape), prepared.dtype)}
+    variables = _filled(objective, batch, InitFrom(source, head="read" if names else "auto"))
+    forward = forward_of(objective) if names else _embedding_of(model)
+    return _predictor(source, prepared, forward, variables, unique_names(names), None)
+
+
+def of_dual(
+    model: Dual, source: str, prepared: Prepared, criterion: Softmax | Sigmoid
+) -> Predictor:
+    """An image-text model, which takes classes by their names.
+
+    Args:
+      model: both towers.
+      source: of ``InitFrom``; temperature and bias are read too.
+      prepared: preprocessing that belongs to the weights.
+      criterion: whose temperature, and bias, they have.
+
+    Raises:
+      WeightsError: weights that cannot be read or are not of these towers.
+    """
+    objective = Contrast(model=model, criterion=criterion)
+    text: Any = model.text
+    batch = {
+        "image": jax.ShapeDtypeStruct((1, *prepared.shape), prepared.dtype),
+        "text": jax.ShapeDtypeStruct((1, text.context), jnp.int32),
+    }
+    variables = _filled(objective, batch, InitFrom(source))
+    side = TextSide(objective, functools.partial(_tokenizer, source), source)
+    return _predictor(source, prepared, forward_of(objective), variables, (), side)
+
+
+def _predictor(
+    source: str,
+    prepared: Prepared,
+    forward: Predict,
+    variables: Variables,
+    classes: tuple[str, ...],
+    side: TextSide | None,
+) -> Predictor:
     mesh = Mesh().build()
-    image = jax.ShapeDtypeStruct((1, *prepared.shape), prepared.dtype)
-    shapes = jax.eval_shape(lambda x: initialise(model, jax.random.key(0), x), image)
-    target: Mapping[str, Tree] = {"params": shapes[0], "model_state": dict(shapes[1])}
-    loaded = InitFrom(source, head="read").load(model, target)
-    variables = Variables({"model": loaded["params"]}, {"model": loaded["model_state"]}, {})
-    return Predictor(
-        source=source,
-        classes=unique_names(names),
-        preprocessing=prepared,
-        forward=forward_of(Classify(model=model)),
-        variables=jax.device_put(variables, replicated(mesh)),
-        mesh=mesh,
-    )
+    placed = jax.device_put(variables, replicated(mesh))
+    return Predictor(source, classes, prepared, forward, placed, mesh, text_side=side)
+
+
+def _filled(
+    objective: Objective, batch: Mapping[str, jax.ShapeDtypeStruct], weights: InitFrom
+) -> Variables:
+    """The variables of an objective, all of them from the weights."""
+    fresh: Any = jax.eval_shape(objective.init, jax.random.key(0), batch)
+    target = {
+        "params": fresh.params["model"],
+        "model_state": fresh.model_state["model"],
+        "objective": {name: tree for name, tree in fresh.params.items() if name != "model"},
+    }
+    loaded = weights.load(objective.model, target)
+    lacking = [n for n, x in flatten(loaded).items() if isinstance(x, jax.ShapeDtypeStruct)]
+    if lacking:
+        raise WeightsError(f"{weights.source} has no {', '.join(lacking[:5])}")
+    params = {"model": loaded["params"], **loaded["objective"]}
+    return Variables(params, {"model": loaded["model_state"]}, {})
 
 
 def forward_of(objective: Objective) -> Predict:
@@ -57,3 +167,64 @@ def forward_of(objective: Objective) -> Predict:
         return asked.predict(variables, batch, Context.evaluation())
 
     return forward
+
+
+def _embedding_of(model: Tower) -> Predict:
+    def forward(variables: Variables, batch: Batch, tap: Tap | None = None) -> dict[str, Any]:
+        out, _ = apply(model, variables, batch["image"], Context.evaluation(), tap=tap)
+        return {"embedding": out["embedding"]}
+
+    return forward
+
+
+def class_names(source: str) -> tuple[str, ...]:
+    """Of a classifier's weights, from the file beside them; numbers where it has no names; empty
+    where the weights have no classifier.
+
+    Raises:
+      WeightsError: the file is not what it should be.
+    """
+    scheme, _, text = source.partition(":")
+    path = None if scheme == "open_clip" else hub.beside(scheme, text, "config.json")
+    if path is None:
+        return ()
+    card = read_card(path)
+    if scheme == "timm":
+        return _timm_names(card)
+    kinds = card.values.get("architectures") or []
+    if not any(str(kind).endswith("ForImageClassification") for kind in kinds):
+        return ()
+    listed = card.part("id2label").values
+    if not listed:
+        count = card.values.get("num_labels")
+        return tuple(map(str, range(count if isinstance(count, int) else 2)))
+    try:
+        names = {int(key): str(name) for key, name in listed.items()}
+        return tuple(names[i] for i in range(len(names)))
+    except (ValueError, KeyError) as error:
+        raise card.error("id2label", "does not number its classes 0, 1, ...") from error
+
+
+def _timm_names(card: CardObject) -> tuple[str, ...]:
+    nested = card.part("pretrained_cfg").values
+    given = {**nested, **{k: x for k, x in card.values.items() if x is not None}}
+    names, count = given.get("label_names"), given.get("num_classes")
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    if count is not None and (not isinstance(count, int) or count < 0):
+        raise card.error("num_classes", "is not a number of classes")
+    return tuple(map(str, range(count or 0)))
+
+
+def _has_bias(card: CardObject) -> bool:
+    """Whether an image-text model was trained with SigLIP's loss, which has a bias."""
+    kind = card.values.get("model_type")
+    biased = card.part("model_cfg").values.get("init_logit_bias") is not None
+    return biased or (isinstance(kind, str) and kind.startswith("siglip"))
+
+
+def _tokenizer(source: str) -> Tokenizer:
+    tokenizer = read_tokenizer(source)
+    if tokenizer is None:
+        raise WeightsError(f"{source}: no tokenizer's files lie beside the weights")
+    return tokenizer
