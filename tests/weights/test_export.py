@@ -280,6 +280,21 @@ def test_image_text_models():
         config_of("open_clip", dual, CARD)
 
 
+def test_where_a_text_is_read_elsewhere_is_said(caplog):
+    """The libraries read CLIP's texts at the largest id, which need not end a row of ours."""
+    learned = ("log_scale",)
+    for pool, vocab_size, warned in (("last", 40, 1), ("argmax", 40, 0), ("last", 49408, 0)):
+        caplog.clear()
+        dual = Dual(CLIP, TEXT.clone(pool=pool, vocab_size=vocab_size), width=8)
+        for to in ("open_clip", "transformers"):
+            config_of(to, dual, CARD, learned=learned)
+        lines = [x.getMessage() for x in caplog.records if "the largest id of all" in x.message]
+        assert len(lines) == 2 * warned
+        assert not warned or lines[0].endswith("39")
+    with pytest.raises(WeightsError, match="its model has pool='last'"):
+        config_of("open_clip", Dual(CLIP, TEXT.clone(pool="mean"), width=8), CARD, learned=learned)
+
+
 def test_names_of_timm():
     config = config_of("timm", ConvNeXt("tiny", num_classes=3, grn=True), CARD)["config.json"]
     assert config["architecture"] == "convnextv2_tiny"
