@@ -222,13 +222,6 @@ def by_name() -> dict[str, dict]:
             "tower": "MobileNetV2",
             "width_multiplier": percent / 100,
         }
-    for percent, depth in ((110, 1.2), (120, 1.4)):
-        found[f"mobilenetv2_{percent}d"] = {
-            "tower": "MobileNetV2",
-            "width_multiplier": percent / 100,
-            "depth_multiplier": depth,
-            "fixed_ends": True,
-        }
     for size, percents in (("large", (75, 100)), ("small", (50, 75, 100))):
         for percent in percents:
             fields = {"tower": "MobileNetV3", "size": size, "width_multiplier": percent / 100}
@@ -255,6 +248,8 @@ def by_name() -> dict[str, dict]:
 def refusal(name: str, module: str) -> str | None:
     if module == "resnetv2":
         return "it is a pre-activation ResNet with BatchNorm; BiT here has GroupNorm"
+    if name in ("mobilenetv2_110d", "mobilenetv2_120d"):
+        return "its first and last convolution keep their widths, which no MobileNetV2 here has"
     if module in ("efficientnet", "mobilenetv3", "densenet", "vgg"):
         return f"no tower here is this member of timm's {module}"
     return None

@@ -25,7 +25,7 @@ from vision.objectives.classify import Classify
 from vision.run.experiment import Experiment, check
 from vision.train.optim import Optimizer, adamw
 from vision.train.tower import forward, initialise
-from vision.weights import agreement
+from vision.weights import agreement, tower_cards
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.pretrained import Pretrained, PretrainedOps
@@ -149,6 +149,18 @@ def test_real_cards(name, tmp_path):
         if which == name:
             part = found.part(side).config
             assert {key: part[key] for key in wanted} == wanted
+
+
+def test_every_architecture_of_the_table_is_a_tower(tmp_path):
+    """Of timm's 484 names of these families, or why not: a text."""
+    file = Path(tower_cards.__file__).with_name("timm_architectures.json")
+    table = json.loads(file.read_text())
+    read = {name: entry for name, entry in table.items() if isinstance(entry, dict)}
+    assert len(read) > 200
+    assert all(isinstance(entry, dict) or len(entry) > 20 for entry in table.values())
+    for name in read:
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": name}))
+        assert read_tower(f"timm:{tmp_path}") is not None, name
 
 
 REFUSED = {

@@ -28,7 +28,7 @@ _SIZES = frozenset(
     {
         *("variant", "width", "depth", "mlp_dim", "heads", "patch", "depths", "dims", "layers"),
         *("growth", "windows", "window", "head_width", "width_multiplier", "depth_multiplier"),
-        *("size", "fixed_ends", "mlp_ratio", "class_token"),
+        *("size", "mlp_ratio", "class_token"),
     }
 )
 
