@@ -25,7 +25,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 
@@ -41,7 +41,6 @@ from vision.evaluate.figures import Curve, Figure, Line
 from vision.evaluators.image_text.embeddings import spread
 from vision.evaluators.labelled import Labelled, counts, labelled
 
-Normalisation = Literal["divide", "standardise", "min_max"]
 NORMALISATIONS = ("divide", "standardise", "min_max")
 ENCODERS = ("tower", "image_stats", "mosaiks")
 

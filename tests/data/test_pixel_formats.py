@@ -249,3 +249,11 @@ def test_a_transparent_colour_is_white(depth):
     expected = (pixels >> (depth - 8)).astype(np.uint8)
     expected[(pixels == key).all(-1)] = 255
     np.testing.assert_array_equal(decode(file), expected)
+
+
+def test_a_transparent_colour_of_sixteen_bits_in_an_interlaced_file():
+    """It was refused."""
+    for key, white in (((0x1234, 5, 6), True), ((0x1235, 5, 6), False)):
+        raw = b"\0" + struct.pack(">3H", 0x1234, 5, 6)
+        file = png((1, 1), 16, 2, raw, struct.pack(">3H", *key), interlace=1)
+        assert decode(file)[0, 0].tolist() == ([255] * 3 if white else [0x12, 0, 0])

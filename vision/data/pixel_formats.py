@@ -8,7 +8,6 @@ read; what is not known to be equal to a reference decoder is refused.
 from __future__ import annotations
 
 import struct
-import zlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +18,6 @@ _WIDTH, _LENGTH, _BITS, _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER = 256, 257, 258,
 ORIENTATION = 274
 _PLANAR, _INK_SET, _SAMPLE_FORMAT = 284, 332, 339
 _JPEG_COMPRESSIONS = (6, 7)
-_MAX_UNFILTERED = 1_000_000
 
 
 class SampleLayout(NamedTuple):
@@ -110,7 +108,7 @@ def is_key(image: Image.Image, key: PngKey, data: bytes) -> np.ndarray:
       data: the file: of 16-bit colours Pillow has only the upper bytes.
 
     Raises:
-      ValueError: 16-bit RGB of a kind that is not read here.
+      ValueError: 16-bit RGB that OpenCV cannot read, or OpenCV is not there.
     """
     pixels = np.asarray(image)
     if len(key.samples) == 1:
@@ -136,48 +134,18 @@ def _chunks(data: bytes) -> Any:
 
 
 def _rgb16(data: bytes) -> np.ndarray:
-    """uint16 (H, W, 3) of a 16-bit RGB PNG."""
-    width, height = struct.unpack(">II", data[16:24])
-    if data[28] or width * height > _MAX_UNFILTERED:
+    """uint16 (H, W, 3) of a 16-bit RGB PNG, of which Pillow gives eight bits only."""
+    try:
+        import cv2
+    except ImportError:
         raise ValueError(
-            "a PNG of 16-bit colours, one of them transparent, that is interlaced or larger than "
-            f"{_MAX_UNFILTERED} pixels; convert it to RGBA"
-        )
-    stream = zlib.decompressobj()
-    size = height * (1 + 6 * width)
-    packed = b"".join(content for name, content in _chunks(data) if name == b"IDAT")
-    raw = stream.decompress(packed, size)
-    if len(raw) != size:
-        raise ValueError("truncated PNG: not all rows are there")
-    lines = np.frombuffer(raw, np.uint8).reshape(height, 1 + 6 * width)
-    above = np.zeros(6 * width, np.uint8)
-    rows = np.empty((height, 6 * width), np.uint8)
-    for number, line in enumerate(lines):
-        rows[number] = above = _unfiltered(int(line[0]), line[1:], above)
-    return rows.view(">u2").reshape(height, width, 3)
-
-
-def _unfiltered(kind: int, line: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """A row of a PNG before its filter (section 9 of the standard), of 6 bytes a pixel."""
-    if kind == 0:
-        return line
-    if kind == 1:
-        return np.cumsum(line.reshape(-1, 6), 0, dtype=np.uint8).reshape(-1)
-    if kind == 2:
-        return line + above
-    if kind not in (3, 4):
-        raise ValueError(f"damaged PNG: filter {kind}")
-    out, up = bytearray(line.tobytes()), above.tobytes()
-    for i in range(len(out)):
-        left, corner = (out[i - 6], up[i - 6]) if i >= 6 else (0, 0)
-        if kind == 3:
-            predicted = (left + up[i]) // 2
-        else:
-            estimate = left + up[i] - corner
-            distances = abs(estimate - left), abs(estimate - up[i]), abs(estimate - corner)
-            predicted = (left, up[i], corner)[distances.index(min(distances))]
-        out[i] = (out[i] + predicted) & 255
-    return np.frombuffer(bytes(out), np.uint8)
+            "a PNG of 16-bit colours, one of them transparent, needs opencv-python-headless; "
+            "install it, or convert the file to RGBA"
+        ) from None
+    found = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if found is None or found.dtype != np.uint16 or found.ndim != 3:
+        raise ValueError("damaged PNG: its 16-bit colours cannot be read")
+    return found[:, :, 2::-1]
 
 
 def _list(value: Any) -> list[int]:

@@ -210,15 +210,6 @@ class World:
         return tuple(weight / sum(weights) for weight in weights)
 
     @property
-    def class_groups(self) -> tuple[str, ...]:
-        """``head``, ``medium`` or ``tail`` for every class: thirds of the classes by their share,
-        the most frequent first."""
-        count = len(self.class_names)
-        ranked = sorted(range(count), key=lambda c: -self.class_shares[c])
-        group = {c: ("head", "medium", "tail")[3 * rank // count] for rank, c in enumerate(ranked)}
-        return tuple(group[c] for c in range(count))
-
-    @property
     def max_objects(self) -> int:
         """Most objects that a scene of this world can have."""
         return self.num_objects[1] + (self.spurious_cue == "companion")
