@@ -11,6 +11,7 @@ import pytest
 
 from tests.run.test_nonfinite import config, rows
 from vision.checkpoint.reading import load_state
+from vision.checkpoint.store import CheckpointStore
 from vision.config.cli import parse, run_main
 from vision.config.errors import UserError
 from vision.config.specs import spec
@@ -60,6 +61,16 @@ def test_a_folder_without_a_checkpoint_takes_any_config(tmp_path: Path):
     assert json.loads((tmp_path / "config.json").read_text())["seed"] == 3
     with pytest.raises(WorkdirError, match="another config"):
         train(made(6, seed=4), tmp_path)
+
+
+def test_a_last_state_that_is_not_saved_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(CheckpointStore, "save", lambda *_, **__: False)
+    assert not train(made(2), tmp_path).saved
+    said = capsys.readouterr().err
+    assert "step 2 is not saved (see above)" in said
+    assert "evaluate.py" not in said
 
 
 def test_a_restart_without_checkpoint_and_without_its_weights_says_both(tmp_path: Path):

@@ -226,7 +226,10 @@ class _Loop:
             )
             for name, error in self.failed.items():
                 self.progress.say(f"evaluator {name} failed: {error}")
-            self.progress.say(f"next: python evaluate.py --workdir={self.workdir}")
+            if saved:
+                self.progress.say(f"next: python evaluate.py --workdir={self.workdir}")
+        if not saved:
+            self.progress.say(f"step {self.cursor.step} is not saved (see above): mend that, go on")
         return Outcome(self.cursor.step, stopped, saved, self.last, self.failed)
 
     def _step(self) -> None:
