@@ -48,7 +48,7 @@ def test_initial_adapters_change_nothing_bitwise(adapter: Lora):
 def test_equations_of_lora_and_dora():
     params = draw(SHAPES)
     added = {a: noisy(init_adapters((a,), params, jax.random.key(0))) for a in (LORA, DORA)}
-    found = {a: merge_adapters((a,), params, added[a]) for a in added}
+    merged = {a: merge_adapters((a,), params, added[a]) for a in added}
     for path, layers in (("conv", 1), ("depthwise", 1), ("blocks/attn/qkv", 2)):
 
         def at(tree: Any, path: str = path) -> Any:
@@ -67,9 +67,9 @@ def test_equations_of_lora_and_dora():
                 norms = [np.linalg.norm(x, axis=1, keepdims=True) for x in (matrices, expected)]
                 gain = node["dora_gain"].reshape(layers, 1, -1)
                 expected = expected / norms[1] * norms[0] * (1 + gain)
-            actual = np.asarray(at(found[adapter])["kernel"]).reshape(expected.shape)
+            actual = np.asarray(at(merged[adapter])["kernel"]).reshape(expected.shape)
             np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=2e-6)
-    untouched = found[LORA]["blocks"]["attn"]["qkv"]["bias"], found[LORA]["head"]["kernel"]
+    untouched = merged[LORA]["blocks"]["attn"]["qkv"]["bias"], merged[LORA]["head"]["kernel"]
     np.testing.assert_array_equal(untouched[0], params["blocks"]["attn"]["qkv"]["bias"])
     np.testing.assert_array_equal(untouched[1], params["head"]["kernel"])
 

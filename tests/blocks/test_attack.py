@@ -95,8 +95,8 @@ def test_adversarial_images_and_resuming(name: str, tmp_path: Path):
         with np.load(path, allow_pickle=False) as kept:
             start = jax.tree.unflatten(tree, [kept[f"arr_{i}"] for i in range(len(leaves))])
     again = go(attack, network, start, updates(attack))
-    for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(end), strict=True):
-        assert np.array_equal(one, other)
+    for first, second in zip(jax.tree.leaves(again), jax.tree.leaves(end), strict=True):
+        assert np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "pgd_l2", "apgd", "square_l2"])
@@ -187,9 +187,9 @@ def test_losses_and_checkpoints_are_those_of_the_paper():
     label = jnp.asarray(RNG.integers(0, 6, 20))
     exact, aimed = [], []
     for z, y in zip(np.asarray(logits, np.float64), np.asarray(label), strict=True):
-        top, other = np.sort(z)[::-1], np.delete(z, y).max()
-        exact.append(-(z[y] - other) / (top[0] - top[2]))
-        aimed.append((z[y] - other) / (top[0] - (top[2] + top[3]) / 2))
+        top, runner_up = np.sort(z)[::-1], np.delete(z, y).max()
+        exact.append(-(z[y] - runner_up) / (top[0] - top[2]))
+        aimed.append((z[y] - runner_up) / (top[0] - (top[2] + top[3]) / 2))
     assert np.allclose(difference_of_logits_ratio(logits, label, False), exact, rtol=1e-4)
     assert np.allclose(difference_of_logits_ratio(logits, label, True), aimed, rtol=1e-4)
     assert np.allclose(difference_of_logits_ratio(7 * logits, label, False), exact, rtol=1e-4)

@@ -116,8 +116,8 @@ def test_groups_are_separate_batches(groups: int):
         np.testing.assert_allclose(gradient * groups, part[1][1], rtol=2e-5, atol=2e-6)
     if groups == 2:
         np.testing.assert_allclose(actual[0][0], np.mean([part[0][0] for part in alone]), rtol=2e-5)
-        whole = run(Softmax(), Dot(), "embedding", data)
-        assert abs(float(actual[0][0] - whole[0][0])) > 0.1
+        unsharded = run(Softmax(), Dot(), "embedding", data)
+        assert abs(float(actual[0][0] - unsharded[0][0])) > 0.1
 
 
 def test_no_device_holds_the_matrix_of_all_pairs():

@@ -100,8 +100,8 @@ def test_best_part_takes_the_best_region_and_the_best_caption():
     expected = np.where(present[None, :, None, :], expected, -1.0).max((2, 3))
     actual, _ = BestPart()({"embedding": image}, {"embedding": text, "present": present})
     np.testing.assert_allclose(actual, np.maximum(expected, -1.0), atol=1e-5)
-    one, _ = BestPart()({"embedding": image[:, 0]}, {"embedding": text[:, 0]})
-    np.testing.assert_allclose(one, np.maximum(image[:, 0] @ text[:, 0].T, -1), atol=1e-5)
+    single_part, _ = BestPart()({"embedding": image[:, 0]}, {"embedding": text[:, 0]})
+    np.testing.assert_allclose(single_part, np.maximum(image[:, 0] @ text[:, 0].T, -1), atol=1e-5)
 
 
 @pytest.mark.parametrize("similarity", [Dot(), BestPart(), LateInteraction()], ids=str)

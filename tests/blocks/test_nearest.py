@@ -52,20 +52,20 @@ def test_split_over_devices(axes: tuple[str, ...], k: int, monkeypatch) -> None:
     g[100:200] = g[:100]
     module._searcher.cache_clear()
     scores, indices = nearest(q, split(g, *axes), k)
-    one = nearest(q, g, k)
-    np.testing.assert_array_equal(indices, one[1])
-    np.testing.assert_array_equal(scores, one[0])
+    on_one_device = nearest(q, g, k)
+    np.testing.assert_array_equal(indices, on_one_device[1])
+    np.testing.assert_array_equal(scores, on_one_device[0])
     module._searcher.cache_clear()
 
 
 def test_blocks_and_chunks_change_nothing(monkeypatch) -> None:
     rng = np.random.default_rng(1)
     q, g = unit(rng, 50, 16), unit(rng, 9000, 16)
-    whole = nearest(q, g, 20)
+    full = nearest(q, g, 20)
     monkeypatch.setattr(module, "_QUERIES", 7)
     monkeypatch.setattr(module, "_SCORES", 1)
     monkeypatch.setattr(module, "_RESCORED", 1)
-    for a, b in zip(whole, nearest(q, g, 20), strict=True):
+    for a, b in zip(full, nearest(q, g, 20), strict=True):
         np.testing.assert_array_equal(a, b)
 
 

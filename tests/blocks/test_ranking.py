@@ -160,8 +160,8 @@ def test_equal_rows_tie_wherever_they_stand(width: int, monkeypatch) -> None:
         for i, row in enumerate(places.place):
             above = 60 * np.count_nonzero(exact[i] > exact[i, i % 5])
             np.testing.assert_array_equal(row, above + np.arange(60))
-        one = rank(queries, different[kind], lambda i: np.flatnonzero(kind == i % 5)[3:4])
-        np.testing.assert_array_equal(one.place[:, 0], places.place[:, 3])
+        single = rank(queries, different[kind], lambda i: np.flatnonzero(kind == i % 5)[3:4])
+        np.testing.assert_array_equal(single.place[:, 0], places.place[:, 3])
 
 
 def test_rows_that_are_not_finite_fail() -> None:
@@ -187,14 +187,14 @@ def test_average_precision_by_hand() -> None:
 
 def oxford(ranked: list[int], positive: set[int], junk: set[int]) -> float:
     """Area under the precision-recall curve, by walking down the list and skipping junk."""
-    area, recall, precision, actual, seen = 0.0, 0.0, 1.0, 0, 0
+    area, recall, precision, actual, depth = 0.0, 0.0, 1.0, 0, 0
     for item in ranked:
         if item in junk:
             continue
-        actual, seen = actual + (item in positive), seen + 1
+        actual, depth = actual + (item in positive), depth + 1
         now = actual / len(positive)
-        area += (now - recall) * (precision + actual / seen) / 2
-        recall, precision = now, actual / seen
+        area += (now - recall) * (precision + actual / depth) / 2
+        recall, precision = now, actual / depth
     return area
 
 

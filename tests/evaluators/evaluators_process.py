@@ -107,10 +107,10 @@ def numbers(devices: int | None) -> dict[str, dict[str, float]]:
 
 
 def main(path: str) -> None:
-    found = numbers(None)
+    metrics = numbers(None)
     assert jax.process_count() == 2
     if cluster.is_main():
-        Path(path).write_text(json.dumps(found))
+        Path(path).write_text(json.dumps(metrics))
     cluster.leave()
 
 

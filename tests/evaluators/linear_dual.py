@@ -30,14 +30,14 @@ def unit(x: Any) -> Any:
 
 def predict(variables: Variables, batch: Mapping[str, Any]) -> dict[str, Any]:
     """Letters count with a sign for their place, so that the order of words matters."""
-    found = {}
+    out = {}
     if "image" in batch:
         pixels = batch["image"].reshape(len(batch["image"]), -1)
-        found["image/embedding"] = found["embedding"] = unit(pixels * variables.params["scale"])
+        out["image/embedding"] = out["embedding"] = unit(pixels * variables.params["scale"])
     if "text" in batch:
         letters = variables.params["words"][batch["text"]] * POSITIONS
-        found["text/embedding"] = unit(letters.sum(-2))
-    return found
+        out["text/embedding"] = unit(letters.sum(-2))
+    return out
 
 
 def texts_of(texts: Sequence[str]) -> np.ndarray:

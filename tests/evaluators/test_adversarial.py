@@ -105,10 +105,10 @@ def test_numbers_are_those_of_a_linear_model():
 
 
 def test_eight_devices_measure_the_same():
-    one, eight = (measured(adversarial("apgd", "square"), devices) for devices in (1, 8))
-    assert one.keys() == eight.keys()
-    for name, value in one.items():
-        assert eight[name] == pytest.approx(value, abs=1e-6), name
+    on_one, on_eight = (measured(adversarial("apgd", "square"), devices) for devices in (1, 8))
+    assert on_one.keys() == on_eight.keys()
+    for name, value in on_one.items():
+        assert on_eight[name] == pytest.approx(value, abs=1e-6), name
 
 
 def test_only_the_first_records_and_no_gradient():

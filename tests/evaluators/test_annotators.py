@@ -20,13 +20,13 @@ NAMES = ("eczema", "acne", "hives")
 def test_one_sure_grader_is_top_k_and_the_true_probability():
     rng = np.random.default_rng(0)
     logits, label = rng.normal(size=(50, 3)), rng.integers(0, 3, 50)
-    found = annotator_scores(logits, np.eye(3)[label], (1, 2))
+    actual = annotator_scores(logits, np.eye(3)[label], (1, 2))
     p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    own = p[np.arange(50), label]
-    assert found.any_of[1] == np.mean(logits.argmax(1) == label)
-    assert found.any_of[2] == np.mean(logits.argmin(1) != label)
-    assert found.overlap == pytest.approx(own.mean())
-    assert found.cross_entropy == pytest.approx(-np.log(own).mean())
+    true_probability = p[np.arange(50), label]
+    assert actual.any_of[1] == np.mean(logits.argmax(1) == label)
+    assert actual.any_of[2] == np.mean(logits.argmin(1) != label)
+    assert actual.overlap == pytest.approx(true_probability.mean())
+    assert actual.cross_entropy == pytest.approx(-np.log(true_probability).mean())
 
 
 def predict(_: Any, batch: Mapping[str, Any]) -> dict[str, Any]:

@@ -212,12 +212,12 @@ def test_soft_and_missing_labels() -> None:
     hard = data.source.labels.copy()
     hard[3] = -1
     weights = np.where((hard == -1)[:, None], 0, 0.1 + np.eye(CLASSES)[hard]).astype(np.float32)
-    one = evaluate(InOrder(Arrays(data.source.images, hard)))
-    two = evaluate(InOrder(Arrays(data.source.images, weights)))
-    assert one["examples"] == two["examples"] == 39
-    assert one["unlabelled"] == two["unlabelled"] == 1
+    hard_labels = evaluate(InOrder(Arrays(data.source.images, hard)))
+    soft_labels = evaluate(InOrder(Arrays(data.source.images, weights)))
+    assert hard_labels["examples"] == soft_labels["examples"] == 39
+    assert hard_labels["unlabelled"] == soft_labels["unlabelled"] == 1
     for name in ("top1", "top5", "nll", "ece"):
-        assert one[name] == two[name]
+        assert hard_labels[name] == soft_labels[name]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -287,13 +287,15 @@ def test_one_and_eight_devices_agree() -> None:
         assert done.returncode == 0, done.stdout + done.stderr
         return
     data = make(100)
-    one, eight = evaluate(data, context(1)), evaluate(data, context(8))
+    on_one, on_eight = evaluate(data, context(1)), evaluate(data, context(8))
     for name in ("top1", "top5", "examples"):
-        assert one[name] == eight[name]
+        assert on_one[name] == on_eight[name]
     for name in ("nll", "ece"):
-        assert one[name] == pytest.approx(eight[name], rel=1e-7)
-    np.testing.assert_array_equal(one["confusion"].counts, eight["confusion"].counts)
-    assert [p.index for p in one["mistakes"].items] == [p.index for p in eight["mistakes"].items]
+        assert on_one[name] == pytest.approx(on_eight[name], rel=1e-7)
+    np.testing.assert_array_equal(on_one["confusion"].counts, on_eight["confusion"].counts)
+    assert [p.index for p in on_one["mistakes"].items] == [
+        p.index for p in on_eight["mistakes"].items
+    ]
 
 
 def encoded(pixels: np.ndarray, container: str) -> bytes:

@@ -90,9 +90,11 @@ def test_alexnets_errors_and_a_model_that_says_nothing():
     got = run(Corruptions(data, ("digital",)), 1, one)
     # Every prediction is class 0: 6 of 18, and the first record, of NaN, has no label.
     assert got["clean"] == got["top1_pixelate"] == 6 / 18
-    own = {name: ALEXNET_ERRORS[name] for name in ("contrast", "elastic_transform", "pixelate")}
-    assert {name: got[f"ce_{name}"] for name in own} == pytest.approx(
-        {name: (12 / 18) / error for name, error in own.items()}
+    measured = {
+        name: ALEXNET_ERRORS[name] for name in ("contrast", "elastic_transform", "pixelate")
+    }
+    assert {name: got[f"ce_{name}"] for name in measured} == pytest.approx(
+        {name: (12 / 18) / error for name, error in measured.items()}
     )
     assert (got["examples"], got["unlabelled"], got["nonfinite"], got["missing"]) == (18, 6, 21, 11)
     assert got["relative_mce"] == pytest.approx(0)

@@ -39,15 +39,15 @@ def cost(devices: int = 1, **fields: Any) -> dict[str, float]:
 
 @pytest.mark.parametrize("devices", [1, 8])
 def test_counts_are_exact_and_times_are_of_every_batch_size(devices: int):
-    found = cost(devices, batch_sizes=(1, 16))
-    assert found["parameters"] == 52
-    assert found["parameter_bytes"] == 4 * 52
-    assert found["flops"] == 2 * 12 * 4
+    metrics = cost(devices, batch_sizes=(1, 16))
+    assert metrics["parameters"] == 52
+    assert metrics["parameter_bytes"] == 4 * 52
+    assert metrics["flops"] == 2 * 12 * 4
     for size in (1, 16):
-        p50, p90, p99 = (found[f"latency_ms_p{q}_b{size}"] for q in (50, 90, 99))
+        p50, p90, p99 = (metrics[f"latency_ms_p{q}_b{size}"] for q in (50, 90, 99))
         assert 0 < p50 <= p90 <= p99
-        assert found[f"images_per_s_b{size}"] == pytest.approx(1e3 * size / p50)
-        assert found[f"timed_b{size}"] == 3
+        assert metrics[f"images_per_s_b{size}"] == pytest.approx(1e3 * size / p50)
+        assert metrics[f"timed_b{size}"] == 3
 
 
 def test_what_is_asked_for_is_what_is_counted():

@@ -82,8 +82,8 @@ def test_more_shots_are_better_and_labels_by_chance_are_chance():
     asked = FewShot(data(**given), shots=(1, 5), queries=10, episodes=60)
     got = run(asked)
     for head in ("centroid", "ridge", "logistic"):
-        one, five = got[f"{head}_1shot"], got[f"{head}_5shot"]
-        assert 0.35 < one < five - 0.05
+        one_shot, five_shot = got[f"{head}_1shot"], got[f"{head}_5shot"]
+        assert 0.35 < one_shot < five_shot - 0.05
         assert 0.005 < got[f"{head}_5shot_ci95"] < 0.05
     assert (got["classes"], got["examples"]) == (6, 180)
     given["label"] = np.random.default_rng(1).permutation(given["label"])

@@ -35,14 +35,14 @@ def saying(classes: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("devices", [1, 8])
 def test_the_worst_group_and_what_is_in_none(devices: int):
     label = np.arange(40, dtype=np.int32) % CLASSES
-    said = label.copy()
-    said[:6] = (said[:6] + 1) % CLASSES  # six of the ten in the first group
+    predicted = label.copy()
+    predicted[:6] = (predicted[:6] + 1) % CLASSES  # six of the ten in the first group
     group = np.repeat(np.arange(4, dtype=np.int32), 10)
     group[30:35] = -1
     label[39] = -1
     names = ("sand", "snow", "empty", "sea")
     group[group == 2] = 1
-    got = run(GroupedAccuracy(data(image=saying(said), label=label, group=group), names=names),
+    got = run(GroupedAccuracy(data(image=saying(predicted), label=label, group=group), names=names),
               devices, predict)  # fmt: skip
     assert (got["worst"], got["gap"]) == (0.4, 0.6)
     assert got["mean"] == pytest.approx((0.4 + 1 + 1) / 3)
@@ -73,17 +73,17 @@ def test_groups_without_names_and_without_examples():
 
 def test_a_long_tail():
     label = np.repeat(np.arange(CLASSES, dtype=np.int32), 5)
-    said = label.copy()
-    said[17:] = 0  # the tail is taken for the head
+    predicted = label.copy()
+    predicted[17:] = 0  # the tail is taken for the head
     train = Arrays({"label": np.repeat(np.arange(CLASSES), [150, 110, 50, 3]).astype(np.int32)})
-    got = run(LongTail(data(image=saying(said), label=label), train), 1, predict)
+    got = run(LongTail(data(image=saying(predicted), label=label), train), 1, predict)
     assert (got["head"], got["medium"], got["tail"]) == (1, 1, 0.4)
     assert (got["head_classes"], got["medium_classes"], got["tail_classes"]) == (2, 1, 1)
-    assert got["balanced"] == pytest.approx(balanced_accuracy_score(label, said))
+    assert got["balanced"] == pytest.approx(balanced_accuracy_score(label, predicted))
     assert got["tail_examples"] == 5
     wrong = Arrays({"label": np.full(3, CLASSES, np.int32)})
     with pytest.raises(DataError, match="labels up to 4 and the logits 4 columns"):
-        run(LongTail(data(image=saying(said), label=label), wrong), 1, predict)
+        run(LongTail(data(image=saying(predicted), label=label), wrong), 1, predict)
     with pytest.raises(ValueError, match="tail_below"):
         LongTail(data(label=label), train, head_above=1, tail_below=9)
 

@@ -40,16 +40,16 @@ def walked(
 ) -> dict[str, float]:
     """The protocol read aloud: go down the ranking, pass over junk, count."""
     ranking = [int(i) for i in np.argsort(-scores, kind="stable") if int(i) not in ignored]
-    area, found, before = 0.0, 0, 1.0
+    area, hits_so_far, before = 0.0, 0, 1.0
     for at, item in enumerate(ranking, 1):
         if item in right:
-            before = found / (at - 1) if at > 1 else 1.0
-            found += 1
-            area += (before + found / at) / 2 / len(right)
+            before = hits_so_far / (at - 1) if at > 1 else 1.0
+            hits_so_far += 1
+            area += (before + hits_so_far / at) / 2 / len(right)
     hits = [item in right for item in ranking]
-    said = {"map": area}
-    said |= {f"r{k}": sum(hits[:k]) / len(right) for k in ks}
-    return said | {f"p{k}": sum(hits[:k]) / k for k in ks}
+    metrics = {"map": area}
+    metrics |= {f"r{k}": sum(hits[:k]) / len(right) for k in ks}
+    return metrics | {f"p{k}": sum(hits[:k]) / k for k in ks}
 
 
 def cosines(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -73,8 +73,8 @@ def expected(
             kept = np.asarray([i not in junk for i in range(COUNT)])
             truth = np.asarray([i in wanted for i in range(COUNT)])
             plain.append(average_precision_score(truth[kept], scores[query][kept]))
-    found = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
-    return {**found, "map_plain": float(np.mean(plain)), "queries": len(rows)}
+    means = {name: float(np.mean([row[name] for row in rows])) for name in rows[0]}
+    return {**means, "map_plain": float(np.mean(plain)), "queries": len(rows)}
 
 
 CASES = {

@@ -50,8 +50,8 @@ SETS = {"near": data(image=NEAR), "far": data(image=FAR)}
 
 
 def told(image: np.ndarray) -> dict[str, np.ndarray]:
-    found = predict(Variables(PARAMS, {}, {}), {"image": jnp.asarray(image)})
-    return {name: np.asarray(x) for name, x in found.items()}
+    outputs = predict(Variables(PARAMS, {}, {}), {"image": jnp.asarray(image)})
+    return {name: np.asarray(x) for name, x in outputs.items()}
 
 
 def by_differences(image: np.ndarray, odin: Odin) -> np.ndarray:
@@ -64,8 +64,8 @@ def by_differences(image: np.ndarray, odin: Odin) -> np.ndarray:
         return hidden, np.exp(z) / np.exp(z).sum(1, keepdims=True)
 
     hidden, p = forward(image.astype(np.float64))
-    own = np.eye(4)[p.argmax(1)]
-    slope = (((own - p) @ KERNEL.T) * (1 - hidden**2)) @ FIRST.T
+    one_hot = np.eye(4)[p.argmax(1)]
+    slope = (((one_hot - p) @ KERNEL.T) * (1 - hidden**2)) @ FIRST.T
     return forward(image + odin.epsilon * np.sign(slope))[1].max(1)
 
 
@@ -94,8 +94,8 @@ def test_without_a_step_and_a_temperature_odin_is_the_largest_probability():
 def test_a_step_raises_the_largest_probability_of_every_image():
     variables = Variables(PARAMS, {}, {})
     batch = {"image": jnp.asarray(INSIDE)}
-    found = Moved(predict, Odin(1.0, 0.01), "logits")(variables, batch)
-    after, before = max_softmax(np.asarray(found[MOVED])), max_softmax(told(INSIDE)["logits"])
+    outputs = Moved(predict, Odin(1.0, 0.01), "logits")(variables, batch)
+    after, before = max_softmax(np.asarray(outputs[MOVED])), max_softmax(told(INSIDE)["logits"])
     assert (after > before).all()
     with pytest.raises(ValueError, match=r"'image' is uint8: put ops\.ValueRange"):
         Moved(predict, Odin(), "logits")(variables, {"image": jnp.zeros((2, 12), np.uint8)})

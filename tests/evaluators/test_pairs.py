@@ -62,7 +62,7 @@ def test_a_bag_of_words_has_no_preference() -> None:
 
 def test_groups_in_any_order_and_incomplete_ones() -> None:
     image, texts = crossed(12, 1.0)
-    whole = run(CrossedPairs(data(image=image, text=TOKENIZER.encode(texts))))
+    complete = run(CrossedPairs(data(image=image, text=TOKENIZER.encode(texts))))
     group = np.repeat(np.arange(12), 2).astype(np.int32)
     mixed = np.random.default_rng(0).permutation(24)
     shuffled: dict[str, Any] = {
@@ -70,14 +70,14 @@ def test_groups_in_any_order_and_incomplete_ones() -> None:
         "text": TOKENIZER.encode([texts[i] for i in mixed]),
         "group": group[mixed],
     }
-    assert run(CrossedPairs(data(**shuffled), "group")) == whole
+    assert run(CrossedPairs(data(**shuffled), "group")) == complete
     short = {name: x[:-1] for name, x in shuffled.items()}
     got = run(CrossedPairs(data(**short), "group"))
     assert (got["pairs"], got["incomplete"]) == (11, 1)
     image[5] = np.inf
     got = run(CrossedPairs(data(image=image, text=TOKENIZER.encode(texts))))
     assert got["nonfinite"] == 1
-    assert whole["text_score"] - got["text_score"] in (0, pytest.approx(1 / 12))
+    assert complete["text_score"] - got["text_score"] in (0, pytest.approx(1 / 12))
     with pytest.raises(DataError, match="made: group 3 has more than two records"):
         run(CrossedPairs(data(**{**shuffled, "group": np.full(24, 3, np.int32)}), "group"))
     with pytest.raises(DataError, match="no two records belong together"):

@@ -58,8 +58,8 @@ def test_a_ridge_probe_is_scikit_learn_with_the_chosen_penalty():
     x = np.asarray(train["image"], np.float32)
     scale = StandardScaler().fit(x)
     peer = Ridge(alpha=got["decay"] * 150).fit(scale.transform(x), 2 * np.eye(4)[train["label"]])
-    said = peer.predict(scale.transform(test["image"])).argmax(1)
-    assert got["top1"] == pytest.approx(np.mean(said == test["label"]))
+    predicted = peer.predict(scale.transform(test["image"])).argmax(1)
+    assert got["top1"] == pytest.approx(np.mean(predicted == test["label"]))
 
 
 def test_rates_that_diverge_are_left_out_and_counted():

@@ -38,7 +38,7 @@ def ids_of(texts: list[list[str]]) -> np.ndarray:
 
 def walked(scores: np.ndarray, relevant: list[set[int]], junk: list[set[int]]) -> dict[str, float]:
     """The numbers of ``NAMES`` by walking down sorted lists."""
-    found: dict[str, list[float]] = {name: [] for name in NAMES}
+    values_of: dict[str, list[float]] = {name: [] for name in NAMES}
     ranks = []
     for row, right, left_out in zip(scores, relevant, junk, strict=True):
         if not right:
@@ -48,13 +48,13 @@ def walked(scores: np.ndarray, relevant: list[set[int]], junk: list[set[int]]) -
         precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
         ranks.append(int(np.argmax(hits)) + 1)
         for k in (1, 5, 10):
-            found[f"r{k}"].append(float(hits[:k].any()))
-        found["map"].append((precision * hits).sum() / len(right))
-        found["map50"].append((precision * hits)[:50].sum() / min(len(right), 50))
+            values_of[f"r{k}"].append(float(hits[:k].any()))
+        values_of["map"].append((precision * hits).sum() / len(right))
+        values_of["map50"].append((precision * hits)[:50].sum() / min(len(right), 50))
         discount = 1 / np.log2(np.arange(2, len(hits) + 2))
-        found["ndcg"].append((hits * discount).sum() / discount[: len(right)].sum())
-        found["r_precision"].append(precision[len(right) - 1])
-    means = {name: float(np.mean(values)) for name, values in found.items() if values}
+        values_of["ndcg"].append((hits * discount).sum() / discount[: len(right)].sum())
+        values_of["r_precision"].append(precision[len(right) - 1])
+    means = {name: float(np.mean(values)) for name, values in values_of.items() if values}
     return means | {"median_rank": float(np.median(ranks) // 1), "mean_rank": float(np.mean(ranks))}
 
 
@@ -71,9 +71,9 @@ def test_both_ways_equal_a_full_sort(captions: int, devices: int) -> None:
     got = run(ImageTextRetrieval(given, TOKENIZER), devices)
     flat = texts_of([text for each in texts for text in each])
     scores = image / np.linalg.norm(image, axis=1, keepdims=True) @ flat.T
-    own = [set(range(i * captions, (i + 1) * captions)) for i in range(45)]
+    relevant = [set(range(i * captions, (i + 1) * captions)) for i in range(45)]
     none: list[set[int]] = [set()] * len(flat)
-    check(got, walked(scores, own, none[:45]), "image_to_text_")
+    check(got, walked(scores, relevant, none[:45]), "image_to_text_")
     check(
         got, walked(scores.T, [{i // captions} for i in range(len(flat))], none), "text_to_image_"
     )
@@ -97,9 +97,9 @@ def test_captions_that_are_absent_or_empty_are_left_out_and_counted() -> None:
     kept = [(i, c) for i in range(30) for c in range(3) if mask[i, c] and texts[i][c]]
     flat = texts_of([texts[i][c] for i, c in kept])
     scores = image / np.linalg.norm(image, axis=1, keepdims=True) @ flat.T
-    own = [{j for j, (owner, _) in enumerate(kept) if owner == i} for i in range(30)]
+    relevant = [{j for j, (owner, _) in enumerate(kept) if owner == i} for i in range(30)]
     none: list[set[int]] = [set()] * len(flat)
-    check(got, walked(scores, own, none[:30]), "image_to_text_")
+    check(got, walked(scores, relevant, none[:30]), "image_to_text_")
     check(got, walked(scores.T, [{i} for i, _ in kept], none), "text_to_image_")
 
 
@@ -125,8 +125,8 @@ def test_embeddings_that_are_not_finite_are_counted_and_fail() -> None:
     texts, image = pairs(20, 2, noise=0.0)
     ids = ids_of([[each[0]] * 2 for each in texts])  # twins: perfect, but for the broken ones
     image = texts_of([each[0] for each in texts])
-    whole = run(ImageTextRetrieval(data(image=image, text=ids), TOKENIZER))
-    assert whole["image_to_text_r1"] == whole["text_to_image_r1"] == 1
+    metrics = run(ImageTextRetrieval(data(image=image, text=ids), TOKENIZER))
+    assert metrics["image_to_text_r1"] == metrics["text_to_image_r1"] == 1
     image[3] = np.nan
     image[4] = np.inf
     got = run(ImageTextRetrieval(data(image=image, text=ids), TOKENIZER))
@@ -181,15 +181,15 @@ def test_what_image_and_text_need_is_named() -> None:
         ImageTextRetrieval(data(image=image, text=ids), TOKENIZER, examples=-1)
 
     def narrow(variables: Any, batch: Any) -> dict[str, Any]:
-        found = predict(variables, batch)
-        return {**found, "text/embedding": found["text/embedding"][..., :8]}
+        outputs = predict(variables, batch)
+        return {**outputs, "text/embedding": outputs["text/embedding"][..., :8]}
 
     def only_images(variables: Any, batch: Any) -> dict[str, Any]:
         return {"image/embedding": predict(variables, batch)["image/embedding"]}
 
     def merged(variables: Any, batch: Any) -> dict[str, Any]:
-        found = predict(variables, batch)
-        return {**found, "text/embedding": found["text/embedding"].mean(1)}
+        outputs = predict(variables, batch)
+        return {**outputs, "text/embedding": outputs["text/embedding"].mean(1)}
 
     evaluator = ImageTextRetrieval(data(image=image, text=ids), TOKENIZER)
     with pytest.raises(ValueError, match=r"\(8, 12\) and text/embedding \(8, 2, 8\).*same"):
@@ -221,7 +221,9 @@ def test_images_find_the_others_with_their_label(devices: int) -> None:
     got = run(ImageRetrieval(given), devices)
     kept = label != -1
     label, image = label[kept], image[kept]
-    relevant = [set(np.flatnonzero(label == own).tolist()) - {i} for i, own in enumerate(label)]
+    relevant = [
+        set(np.flatnonzero(label == class_).tolist()) - {i} for i, class_ in enumerate(label)
+    ]
     check(got, walked(cosines(image, image), relevant, [{i} for i in range(58)]))
     assert got["queries"] == 57
     assert got["gallery"] == 58
@@ -340,7 +342,7 @@ def test_what_the_contrastive_objective_predicts_is_what_evaluators_read() -> No
     embedded = predicted(None, {"image": image.reshape(20, 3, 4, 1), "text": ids_of(texts)})
     flat = np.asarray(embedded["text/embedding"]).reshape(40, WIDTH)
     scores = np.asarray(embedded["image/embedding"]) @ flat.T
-    own = [{2 * i, 2 * i + 1} for i in range(20)]
-    check(got, walked(scores, own, [set()] * 20), "image_to_text_")
+    relevant = [{2 * i, 2 * i + 1} for i in range(20)]
+    check(got, walked(scores, relevant, [set()] * 20), "image_to_text_")
     assert run(ZeroShot(given, TOKENIZER, text_batch=8), 8, predicted)["prompts"] == 3
     assert run(ImageRetrieval(given), 8, predicted)["queries"] == 20

@@ -53,8 +53,8 @@ def test_trajectories(devices: int):
             for j, scale in enumerate(SCALES):
                 rng = np.random.Generator(np.random.Philox(key=[0, i]))
                 example = Slider(name, scale)(data.source[i], rng)
-                said = abs(example["image"].mean() - GREY).argmin()
-                right[i, j] = said == example["label"]
+                predicted = abs(example["image"].mean() - GREY).argmin()
+                right[i, j] = predicted == example["label"]
         top1 = right.mean(0)
         for scale, each in zip(SCALES, top1, strict=True):
             assert got[f"top1_{name}_{scale:g}"] == each
@@ -73,10 +73,10 @@ def test_trajectories(devices: int):
 
 def test_first_failures():
     right = np.asarray([[1, 1, 1], [1, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-    found = failure_points(right, np.asarray([0, 1, 2.5]), 3.0)
-    assert found.first.tolist() == [3, 1, 0, 2, 1]
-    assert found.count.tolist() == [1, 2, 1, 1]
-    assert found.mean == pytest.approx((3 + 1 + 0 + 2.5 + 1) / 5)
+    failures = failure_points(right, np.asarray([0, 1, 2.5]), 3.0)
+    assert failures.first.tolist() == [3, 1, 0, 2, 1]
+    assert failures.count.tolist() == [1, 2, 1, 1]
+    assert failures.mean == pytest.approx((3 + 1 + 0 + 2.5 + 1) / 5)
     none = failure_points(np.zeros((0, 3), bool), np.asarray([0, 1, 2]), 3.0)
     assert none.count.sum() == 0
     assert np.isnan(none.mean)
@@ -86,10 +86,12 @@ def test_first_failures():
 
 def test_ranks_along_scales():
     accuracy = np.asarray([[0.9, 0.8, 0.3], [0.8, 0.8, 0.4], [0.5, 0.4, 0.1], [0.6, 0.2, 0.2]])
-    found = rank_correlations(accuracy)
-    assert np.diag(found) == pytest.approx(1)
-    assert found[0, 2] == found[2, 0] == pytest.approx(spearmanr(*accuracy.T[[0, 2]])[0])
-    assert found[0, 1] == pytest.approx(spearmanr(*accuracy.T[[0, 1]])[0])
+    correlations = rank_correlations(accuracy)
+    assert np.diag(correlations) == pytest.approx(1)
+    assert (
+        correlations[0, 2] == correlations[2, 0] == pytest.approx(spearmanr(*accuracy.T[[0, 2]])[0])
+    )
+    assert correlations[0, 1] == pytest.approx(spearmanr(*accuracy.T[[0, 1]])[0])
     with pytest.raises(MetricError):
         rank_correlations(np.asarray([[0.1, np.nan], [0.2, 0.3]]))
 

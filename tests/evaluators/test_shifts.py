@@ -31,13 +31,13 @@ def predict(_: Any, batch: Mapping[str, Any]) -> dict[str, Any]:
 def right(share: float, count: int = 20) -> EvalData:
     """Records of which this share is right; the others are said to be the next class."""
     label = np.arange(count, dtype=np.int32) % CLASSES
-    said = np.where(np.arange(count) < round(share * count), label, (label + 1) % CLASSES)
-    return data(image=saying(said), label=label)
+    predicted = np.where(np.arange(count) < round(share * count), label, (label + 1) % CLASSES)
+    return data(image=saying(predicted), label=label)
 
 
-def saying(said: np.ndarray) -> np.ndarray:
-    image = np.zeros((len(said), 12))
-    image[np.arange(len(said)), said] = 1
+def saying(predicted: np.ndarray) -> np.ndarray:
+    image = np.zeros((len(predicted), 12))
+    image[np.arange(len(predicted)), predicted] = 1
     return image
 
 

@@ -75,10 +75,10 @@ def test_an_ensemble_is_no_single_template() -> None:
     bank = bank_of(NAMES, TEMPLATES)
     label, image = images(200, bank)
     given = data(image=image, label=label, class_names=NAMES)
-    one = run(ZeroShot(given, TOKENIZER, ("{}",), mistakes=0))
+    single = run(ZeroShot(given, TOKENIZER, ("{}",), mistakes=0))
     several = run(ZeroShot(given, TOKENIZER, TEMPLATES, mistakes=0))
-    assert several["top1"] > one["top1"]
-    assert "mistakes" not in one
+    assert several["top1"] > single["top1"]
+    assert "mistakes" not in single
 
 
 def test_mistakes_are_the_most_confident_ones() -> None:
@@ -103,13 +103,13 @@ def test_prompts_can_have_the_prefix_of_a_source() -> None:
     """Row 0 of every prompt is the token of captions, or that of labels; here it decides."""
 
     def seen(variables: Any, batch: Any) -> dict[str, Any]:
-        found = predict(variables, {k: x for k, x in batch.items() if k != "text"})
+        outputs = predict(variables, {k: x for k, x in batch.items() if k != "text"})
         if "text" in batch:
             first = batch["text"][:, 0] - TOKENIZER.vocab_size
             letter = batch["text"][:, 1]
             vector = jax.nn.one_hot(jnp.where(first == 0, letter, -letter) % WIDTH, WIDTH)
-            found["text/embedding"] = jnp.where((first >= 0)[:, None], vector, jnp.nan)
-        return found
+            outputs["text/embedding"] = jnp.where((first >= 0)[:, None], vector, jnp.nan)
+        return outputs
 
     names = ("a", "b")
     letters = np.asarray([TOKENIZER.split(name)[0] for name in names])
@@ -204,8 +204,8 @@ def test_what_zero_shot_needs_is_named() -> None:
         return {name: x[..., : len(name) - 6] for name, x in predict(variables, batch).items()}
 
     def broken(variables: Any, batch: Any) -> dict[str, Any]:
-        found = predict(variables, batch)
-        return {name: x * np.nan if name[0] == "t" else x for name, x in found.items()}
+        outputs = predict(variables, batch)
+        return {name: x * np.nan if name[0] == "t" else x for name, x in outputs.items()}
 
     with pytest.raises(ValueError, match=r"\(20, 9\) and text/embedding \(7, 8\).*same"):
         run(ZeroShot(named, TOKENIZER), function=narrow)
@@ -237,8 +237,8 @@ def test_languages(tmp_path: Path) -> None:
             text_batch=4,
         )
     )
-    whole = run(ZeroShot(given, TOKENIZER, ("{}",), mistakes=0))
-    assert got["accuracy/EN"] == got["own_accuracy/EN"] == whole["top1"]
+    plain = run(ZeroShot(given, TOKENIZER, ("{}",), mistakes=0))
+    assert got["accuracy/EN"] == got["own_accuracy/EN"] == plain["top1"]
     rows = np.isin(label, (2, 3, 4))
     order = [2, 3, 4]
     place = np.searchsorted(order, label[rows])

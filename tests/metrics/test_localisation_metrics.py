@@ -42,9 +42,9 @@ def test_the_box_is_that_of_the_largest_part_above_the_threshold():
 
 
 def test_box_iou():
-    one = np.asarray([[0, 0, 4, 4], [1, 1, 2, 2]])
-    two = np.asarray([[2, 2, 6, 6], [0, 0, 4, 4], [8, 8, 9, 9]])
-    np.testing.assert_allclose(box_iou(one, two), [[4 / 28, 1, 0], [0, 1 / 16, 0]])
+    first = np.asarray([[0, 0, 4, 4], [1, 1, 2, 2]])
+    second = np.asarray([[2, 2, 6, 6], [0, 0, 4, 4], [8, 8, 9, 9]])
+    np.testing.assert_allclose(box_iou(first, second), [[4 / 28, 1, 0], [0, 1 / 16, 0]])
 
 
 def test_pointing_has_a_tolerance_from_the_edge_of_the_box():

@@ -16,9 +16,9 @@ def test_normal_interval() -> None:
     half = 1.6448536269514722 * values.std(ddof=1) / np.sqrt(40)
     assert (actual.low, actual.high) == pytest.approx((values.mean() - half, values.mean() + half))
     assert (actual.value, actual.examples) == (values.mean(), 40)
-    one = significance.normal_interval(np.array([2.0]))
-    assert one.value == 2
-    assert np.isnan([one.low, one.high]).all()
+    interval = significance.normal_interval(np.array([2.0]))
+    assert interval.value == 2
+    assert np.isnan([interval.low, interval.high]).all()
     assert np.isnan(significance.normal_interval(np.zeros(0)).value)
 
 

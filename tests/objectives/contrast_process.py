@@ -53,11 +53,11 @@ def main(path: str) -> None:
     with jax.set_mesh(mesh):
         for name, (_, accumulate) in CASES.items():
             rows = {k: np.split(x, parts)[part] for k, x in batch().items()}
-            whole = jax.jit(
+            outputs = jax.jit(
                 lambda data, name=name, accumulate=accumulate: leaves(name, data, accumulate),
                 out_shardings=NamedSharding(mesh, P()),
             )(to_device(rows, mesh))
-            actual |= {f"{name}/{i}": np.asarray(x) for i, x in enumerate(whole)}
+            actual |= {f"{name}/{i}": np.asarray(x) for i, x in enumerate(outputs)}
     actual["devices"] = np.asarray([jax.process_count(), jax.device_count(), parts])
     if cluster.is_main():
         np.savez(path, **actual)

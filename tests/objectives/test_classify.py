@@ -51,13 +51,13 @@ def test_multiple_labels_have_no_top1():
     """Class 1 is not the first of picture 2's classes, and one of them all the same."""
     labels = np.zeros((4, 4), np.float32)
     labels[0, [0, 2]] = labels[2, [0, 1]] = 1  # picture 1 has no class
-    found = metrics(labels, "sigmoid")
-    assert found == {"label_accuracy": 1.0, "precision_at_1": pytest.approx(2 / 3)}
+    logged = metrics(labels, "sigmoid")
+    assert logged == {"label_accuracy": 1.0, "precision_at_1": pytest.approx(2 / 3)}
     labels[1, 3] = labels[0, 1] = 1
     labels[0, 0] = 0
-    found = metrics(labels, "sigmoid")
-    assert found["label_accuracy"] == pytest.approx((2 + 3 + 4) / 12)
-    assert found["precision_at_1"] == pytest.approx(1 / 3)
+    logged = metrics(labels, "sigmoid")
+    assert logged["label_accuracy"] == pytest.approx((2 + 3 + 4) / 12)
+    assert logged["precision_at_1"] == pytest.approx(1 / 3)
 
 
 def test_one_class_yes_or_no():

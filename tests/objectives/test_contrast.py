@@ -99,20 +99,20 @@ def test_the_loss_of_several_captions_is_the_mean_of_theirs():
     objective = Contrast(Dual(), Softmax(weights=(1.0, 0.0)), duplicates="ignore")
     actual = run(objective, data)
     each = [run(objective, {**data, "text": data["text"][:, c]}) for c in range(3)]
-    equal(actual[0], np.mean([one[0] for one in each]))
-    equal(actual[2], jax.tree.map(lambda *g: np.mean(g, 0), *(one[2] for one in each)))
+    equal(actual[0], np.mean([result[0] for result in each]))
+    equal(actual[2], jax.tree.map(lambda *g: np.mean(g, 0), *(result[2] for result in each)))
 
 
 def test_captions_that_do_not_exist_do_not_count():
     data = batch(captions=2)
-    there = np.ones((ROWS, 2), bool)
-    there[:, 1] = False
-    there[5] = False
-    some = {**data, "text_mask": there}
+    caption_mask = np.ones((ROWS, 2), bool)
+    caption_mask[:, 1] = False
+    caption_mask[5] = False
+    some = {**data, "text_mask": caption_mask}
     for similarity in (Contrast(Dual()).similarity, BestPart()):
         objective = Contrast(Dual(), similarity=similarity)
         actual = run(objective, some)
-        alone = {**data, "text": data["text"][:, 0], "_mask": data["_mask"] & there[:, 0]}
+        alone = {**data, "text": data["text"][:, 0], "_mask": data["_mask"] & caption_mask[:, 0]}
         expected = run(objective, alone)
         equal((actual[0], actual[2]), (expected[0], expected[2]))
         assert float(actual[1].metrics["without_text"]) == pytest.approx(1 / (ROWS - 1))
@@ -216,8 +216,10 @@ def test_grouping_compares_every_caption_with_the_patches_that_it_selects():
 
     out = forward(Dual(), params["model"], {}, data, train=False)[1]
     group = np.asarray(grouping.gather(out["image/tokens"], out["text/embedding"]))
-    there = (data["text_mask"] & data["_mask"][:, None]).ravel()
-    group, text = (np.asarray(x).reshape(-1, 8)[there] for x in (group, out["text/embedding"]))
+    caption_mask = (data["text_mask"] & data["_mask"][:, None]).ravel()
+    group, text = (
+        np.asarray(x).reshape(-1, 8)[caption_mask] for x in (group, out["text/embedding"])
+    )
     logits = 10 * group @ text.T - 10
     sign = 2 * np.eye(len(logits)) - 1
     expected = np.log1p(np.exp(-sign * logits)).sum() / len(logits)
@@ -228,10 +230,10 @@ def test_truncated_captions_are_counted():
     data = batch(captions=2)
     cut = np.zeros((ROWS, 2), np.int32)
     cut[3], cut[5, 0], cut[7] = 9, 2, 1  # row 3 is masked
-    there = np.ones((ROWS, 2), bool)
-    there[7, 1] = False
+    caption_mask = np.ones((ROWS, 2), bool)
+    caption_mask[7, 1] = False
 
-    present = jnp.asarray(there & data["_mask"][:, None])
+    present = jnp.asarray(caption_mask & data["_mask"][:, None])
     assert float(share_cut(jnp.asarray(cut), present)) == pytest.approx(2 / 29)
     objective = Contrast(Dual(), Ranking())
     variables, context = start(objective, batch())

@@ -79,9 +79,9 @@ def test_which_tokens_are_hidden_and_by_what():
     np.testing.assert_allclose(spread, 0.1, atol=0.015)
 
     again = hide(jnp.asarray(ids), jax.random.key(0))
-    other = hide(jnp.asarray(ids), jax.random.key(1))
+    redrawn = hide(jnp.asarray(ids), jax.random.key(1))
     np.testing.assert_array_equal(again[0], hidden)
-    assert np.any(other[0] != hidden)
+    assert np.any(redrawn[0] != hidden)
 
 
 def test_the_loss_is_that_of_the_hidden_tokens_only():

@@ -34,11 +34,11 @@ def test_any_order_and_any_split_gives_the_means_of_all():
 def test_merged_streams_and_unlabelled_records():
     order = RNG.permutation(240)
     both = merge(streamed(order[:80], 8), streamed(order[80:], 8))
-    whole = streamed(order, 8)
-    np.testing.assert_allclose(both.mean, whole.mean, rtol=1e-6)
-    np.testing.assert_array_equal(both.count, whole.count)
-    ignored = update(whole, np.full((2, 7), np.inf, np.float32), np.array([-1, -1]))
-    assert jax.tree.all(jax.tree.map(np.array_equal, ignored, whole))
+    at_once = streamed(order, 8)
+    np.testing.assert_allclose(both.mean, at_once.mean, rtol=1e-6)
+    np.testing.assert_array_equal(both.count, at_once.count)
+    ignored = update(at_once, np.full((2, 7), np.inf, np.float32), np.array([-1, -1]))
+    assert jax.tree.all(jax.tree.map(np.array_equal, ignored, at_once))
 
 
 def test_updates_of_other_classes_leave_a_class_unchanged():

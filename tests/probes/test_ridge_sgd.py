@@ -32,13 +32,13 @@ def test_ridge_is_that_of_scikit_learn(count: int, width: int, standardise: bool
     test[:, 2] = 7
     for decay in (1e-3, 1.0, 100.0):
         peer = Peer(alpha=decay * count, solver="svd").fit(given, targets)
-        mine = prepared.fit(decay)
-        seen = StandardScaler().fit(x.astype(np.float64)).transform(test) if standardise else test
-        np.testing.assert_allclose(mine.logits(test), peer.predict(seen), rtol=1e-4, atol=1e-4)
-        weight = mine.weight * (x.std(0, dtype=np.float64)[:, None] if standardise else 1)
-        away = x.astype(np.float64) @ mine.weight + mine.bias - targets
+        fitted = prepared.fit(decay)
+        scaled = StandardScaler().fit(x.astype(np.float64)).transform(test) if standardise else test
+        np.testing.assert_allclose(fitted.logits(test), peer.predict(scaled), rtol=1e-4, atol=1e-4)
+        weight = fitted.weight * (x.std(0, dtype=np.float64)[:, None] if standardise else 1)
+        away = x.astype(np.float64) @ fitted.weight + fitted.bias - targets
         loss = np.mean(np.sum(away**2, 1)) + decay * np.sum(weight**2)
-        assert mine.loss == pytest.approx(loss, rel=1e-6, abs=1e-9)
+        assert fitted.loss == pytest.approx(loss, rel=1e-6, abs=1e-9)
 
 
 def test_ridge_of_two_equal_rows_and_of_one():
@@ -84,15 +84,15 @@ def test_sgd_equals_explicit_updates():
     x = (x - x.mean(0)).astype(np.float64)
     options = {"epochs": 3, "batch_size": 16, "momentum": 0.8, "decay": 0.01, "seed": 4}
     actual = fit_sgd(x, labels, 3, (0.05, 0.3), **options)
-    for rate, mine in zip((0.05, 0.3), actual, strict=True):
+    for rate, classifier in zip((0.05, 0.3), actual, strict=True):
         weight, bias = by_hand(x, labels, rate, 3, 16, 0.8, 0.01, 4)
-        np.testing.assert_allclose(mine.weight, weight, atol=2e-5)
-        np.testing.assert_allclose(mine.bias, bias, atol=2e-5)
-        assert mine.steps == 10
+        np.testing.assert_allclose(classifier.weight, weight, atol=2e-5)
+        np.testing.assert_allclose(classifier.bias, bias, atol=2e-5)
+        assert classifier.steps == 10
     again = fit_sgd(x, labels, 3, (0.3,), **options)[0]
     np.testing.assert_allclose(again.weight, actual[1].weight, atol=1e-6)
-    other = fit_sgd(x, labels, 3, (0.3,), **{**options, "seed": 5})[0]
-    assert np.abs(other.weight - again.weight).max() > 1e-3
+    reseeded = fit_sgd(x, labels, 3, (0.3,), **{**options, "seed": 5})[0]
+    assert np.abs(reseeded.weight - again.weight).max() > 1e-3
 
 
 def test_sgd_converges_and_reports_divergence_of_a_large_rate():

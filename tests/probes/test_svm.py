@@ -23,16 +23,16 @@ def made(count: int = 90, width: int = 7, seed: int = 0) -> tuple[np.ndarray, np
 @pytest.mark.parametrize("c", [0.01, 3.0])
 def test_scores_are_those_of_scikit_learn(c: float):
     x, labels = made()
-    mine = fit_svm(x, labels, 4, c, tolerance=1e-8)
+    svm = fit_svm(x, labels, 4, c, tolerance=1e-8)
     primal: Any = False
     peer = LinearSVC(C=c, dual=primal, tol=1e-10, max_iter=10_000).fit(x, labels)
-    np.testing.assert_allclose(mine.weight.T, peer.coef_, atol=1e-4)
-    np.testing.assert_allclose(mine.bias, peer.intercept_, atol=1e-4)
-    assert mine.converged
+    np.testing.assert_allclose(svm.weight.T, peer.coef_, atol=1e-4)
+    np.testing.assert_allclose(svm.bias, peer.intercept_, atol=1e-4)
+    assert svm.converged
     sign = 2 * np.eye(4)[labels] - 1
-    lack = np.maximum(1 - sign * (x @ mine.weight + mine.bias), 0)
-    loss = (np.sum(mine.weight**2) + np.sum(mine.bias**2)) / 2 + c * np.sum(lack**2)
-    assert mine.loss == pytest.approx(loss, rel=1e-9)
+    lack = np.maximum(1 - sign * (x @ svm.weight + svm.bias), 0)
+    loss = (np.sum(svm.weight**2) + np.sum(svm.bias**2)) / 2 + c * np.sum(lack**2)
+    assert svm.loss == pytest.approx(loss, rel=1e-9)
 
 
 def test_a_class_without_examples_is_never_predicted_and_errors():
@@ -48,8 +48,8 @@ def test_a_class_without_examples_is_never_predicted_and_errors():
 
 def test_whitened_features_are_those_of_scikit_learn_but_for_signs():
     x = made(60, 9)[0]
-    mine = fit_whitening(x, 5)
-    white = mine(x)
+    whitening = fit_whitening(x, 5)
+    white = whitening(x)
     np.testing.assert_allclose(white.T @ white / 60, np.eye(5), atol=1e-5)
     peer = PCA(5, whiten=True).fit(x).transform(x) * np.sqrt(60 / 59)  # its N is less one
     np.testing.assert_allclose(np.abs(white), np.abs(peer), atol=1e-4)

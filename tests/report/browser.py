@@ -85,8 +85,8 @@ class Browser:
         return self.send("/execute/sync", {"script": script, "args": list(arguments)})
 
     def find(self, selector: str) -> str:
-        found = self.send("/element", {"using": "css selector", "value": selector})
-        return next(iter(found.values()))
+        element = self.send("/element", {"using": "css selector", "value": selector})
+        return next(iter(element.values()))
 
     def click(self, selector: str) -> None:
         """A real click: it fails where something else covers the element."""

@@ -106,9 +106,9 @@ def write_sample(workdir: Path) -> Path:
         row["train/grad_norm"] = float(np.linalg.norm(model.coefs_[0]) * rng.uniform(0.9, 1.1))
         if step % 100 == 0:
             guess: Any = model.predict_proba(flat[test])
-            own = guess[np.arange(len(test)), labels[test]]
+            true_probability = guess[np.arange(len(test)), labels[test]]
             row["eval/test/top1"] = float((guess.argmax(-1) == labels[test]).mean())
-            row["eval/test/nll"] = float(-np.log(own + 1e-12).mean())
+            row["eval/test/nll"] = float(-np.log(true_probability + 1e-12).mean())
         rows.append(row)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))

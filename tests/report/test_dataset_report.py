@@ -48,11 +48,11 @@ def decoded(data: bytes) -> np.ndarray:
 
 def crops(count: int, seed: int = 0) -> list[np.ndarray]:
     rng = np.random.default_rng(seed)
-    found = []
+    pictures = []
     for i in range(count):
         y, x = rng.integers(0, 300), rng.integers(0, 500)
-        found.append(np.ascontiguousarray(PHOTOS[i % 2][y : y + 96, x : x + 120]))
-    return found
+        pictures.append(np.ascontiguousarray(PHOTOS[i % 2][y : y + 96, x : x + 120]))
+    return pictures
 
 
 BAD = {"cut.jpg": encode(PHOTOS[0])[:4000], "page.jpg": b"<!DOCTYPE html>", "empty.png": b""}
@@ -162,18 +162,18 @@ def test_bad_records_are_those_that_the_pipeline_masks(folder: Path) -> None:
         for _ in loader:
             pass
         masked = [(bad.key, bad.reason) for bad in loader.take_bad()]
-    found = survey(SourcePart("train", source, steps), limit=1000)
-    assert [(bad.key, bad.reason) for bad in found.bad] == masked
+    surveyed = survey(SourcePart("train", source, steps), limit=1000)
+    assert [(bad.key, bad.reason) for bad in surveyed.bad] == masked
     assert {Path(key).name for key, _ in masked} == set(BAD)
-    assert len(found.sizes) == len(source) - len(BAD)
-    assert found.fields["image"].empty == 1
-    assert not {bad.index for bad in found.bad} & set(found.samples)
+    assert len(surveyed.sizes) == len(source) - len(BAD)
+    assert surveyed.fields["image"].empty == 1
+    assert not {bad.index for bad in surveyed.bad} & set(surveyed.samples)
 
 
 def test_a_limit_reads_evenly_and_says_so(tmp_path: Path) -> None:
     source = Scenes(num_examples=1000, image_size=16)
-    found = survey(SourcePart("train", source), limit=5)
-    assert found.indices == (0, 250, 500, 749, 999)
+    surveyed = survey(SourcePart("train", source), limit=5)
+    assert surveyed.indices == (0, 250, 500, 749, 999)
     config = spec(TrainData, source=spec(Scenes, num_examples=1000, image_size=16), batch_size=4)
     write_dataset_report(config, tmp_path / "page.html", limit=5)
     assert "5 of them read, evenly spread" in (tmp_path / "page.html").read_text()
@@ -200,8 +200,8 @@ def test_missing_constant_and_mixed_fields_are_named(tmp_path: Path) -> None:
     )
     from vision.report.dataset_page import render
 
-    found = survey(SourcePart("train", source), limit=10)
-    text, findings = render([found], title="t", card={}, config={}, command="")
+    surveyed = survey(SourcePart("train", source), limit=10)
+    text, findings = render([surveyed], title="t", card={}, config={}, command="")
     for sentence in (
         "train: field 'note': missing or empty in 2 of 4 records",
         "train: field 'same': the same in all 4 records",
@@ -341,9 +341,9 @@ def test_the_command_names_what_is_wrong(
     out = tmp_path / "page.html"
     config = f"--config=configs/folder_vit.py:{folder}"
     assert main([config, f"--card={card}", f"--out={out}", "--limit=20"]) == 0
-    said = capsys.readouterr().out
-    assert "collection is missing" in said
-    assert "consent" not in said
+    printed = capsys.readouterr().out
+    assert "collection is missing" in printed
+    assert "consent" not in printed
     assert "not applicable" in out.read_text()
 
 
@@ -382,8 +382,8 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     )
     from vision.report.dataset_page import render
 
-    found = survey(SourcePart("train", source), limit=10)
-    text, _ = render([found], title=evil, card={evil: evil}, config={}, command=evil)
+    surveyed = survey(SourcePart("train", source), limit=10)
+    text, _ = render([surveyed], title=evil, card={evil: evil}, config={}, command=evil)
     (tmp_path / "evil.html").write_text(text)
     browser.open(tmp_path / "evil.html")
     assert browser.run("return window.hacked ?? null") is None

@@ -246,9 +246,9 @@ def test_a_picture_ranks_captions_and_other_images(
     assert len(captions) == COUNT
     scores = [r["score"] for r in captions]
     assert scores == sorted(scores, reverse=True)
-    own = [r for r in captions if r["own"]]
-    assert [r["text"] for r in own] == [index.captions[4]]
-    assert answer["captions"]["known"] == [{"item": 4, "rank": own[0]["rank"]}]
+    own_captions = [r for r in captions if r["own"]]
+    assert [r["text"] for r in own_captions] == [index.captions[4]]
+    assert answer["captions"]["known"] == [{"item": 4, "rank": own_captions[0]["rank"]}]
     # To late interaction the two directions differ; to one embedding they are the same numbers.
     if name == "global":
         both = {r["image"]: r["score"] for r in captions}
@@ -273,19 +273,19 @@ def test_an_uploaded_picture_takes_the_way_of_the_data(
     index = indices[name]
     pixels = index.data.source[9]["image"]
     root = addresses[name]
-    _, mine, _ = ask(root, "/api/search?k=30", png(pixels), "image/png")
+    _, uploaded, _ = ask(root, "/api/search?k=30", png(pixels), "image/png")
     _, stored, _ = ask(root, "/api/search", {"image": 9, "k": 30})
-    assert mine["images"]["results"][0]["image"] == 9
-    same = mine["captions"]["results"], stored["captions"]["results"]
+    assert uploaded["images"]["results"][0]["image"] == 9
+    same = uploaded["captions"]["results"], stored["captions"]["results"]
     first, second = ({r["image"]: r["score"] for r in results} for results in same)
     assert first == pytest.approx(second, abs=1e-5)
     # Another size is brought to that of the gallery: twice as large and a border cut off.
     large = np.pad(np.kron(pixels, np.ones((2, 2, 1), np.uint8)), ((8, 8), (0, 0), (0, 0)))
     _, cut, _ = ask(root, "/api/search?k=30", png(large), "image/png")
     assert cut["images"]["results"][0]["image"] == 9
-    status, seen, _ = ask(root, "/image/9")
+    status, png_bytes, _ = ask(root, "/image/9")
     assert status == 200
-    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(seen))), pixels)
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png_bytes))), pixels)
 
 
 JPEG = b"\xff\xd8\xff\xe0 no picture"
@@ -426,10 +426,10 @@ def test_the_command_serves_a_folder(workdirs: dict[str, Path], tmp_path: Path):
 
 def until(browser: Browser, script: str) -> Any:
     deadline = time.monotonic() + 20
-    while not (found := browser.run(f"return {script}")):
+    while not (value := browser.run(f"return {script}")):
         assert time.monotonic() < deadline, script
         time.sleep(0.03)
-    return found
+    return value
 
 
 def visit(browser: Browser, address: str, width: int = 1400) -> None:
@@ -489,18 +489,18 @@ def test_a_sentence_then_words_then_patches(
     picture = "#match-picture"
     assert browser.run("return document.querySelectorAll('#match .frame:not(.under)').length") == 3
     browser.point(picture, 0.95)  # the right column, between the two rows
-    said = browser.run("return document.querySelector('.readout').textContent")
-    found = re.match("The patch in row ([12]), column 3 is nearest to “", said)
+    readout = browser.run("return document.querySelector('.readout').textContent")
+    found = re.match("The patch in row ([12]), column 3 is nearest to “", readout)
     assert found
     answer = ask(addresses["late"], SEARCH, {"text": caption, "k": 1})[1]
     nearest = np.asarray(answer["images"]["results"][0]["match"])
     nearest = nearest[:, 3 * int(found[1]) - 1].argmax()
-    assert f"“{answer['query']['words'][nearest]}”" in said
+    assert f"“{answer['query']['words'][nearest]}”" in readout
     assert browser.run("return [...document.querySelectorAll('#match .words button')]"
                        ".findIndex(b => b.classList.contains('near'))") == nearest  # fmt: skip
     browser.type(picture, "\ue013\ue012")  # up, left
-    said = browser.run("return document.querySelector('.readout').textContent")
-    assert said.startswith("The patch in row 1, column 2 is nearest to “")
+    readout = browser.run("return document.querySelector('.readout').textContent")
+    assert readout.startswith("The patch in row 1, column 2 is nearest to “")
     browser.click("#close")
     assert not browser.run("return document.querySelector('dialog').open")
     assert browser.messages() == []

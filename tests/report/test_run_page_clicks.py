@@ -31,8 +31,8 @@ def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     work = tmp_path_factory.mktemp("clicks")
     made = [(0, 1, 0.95, "left"), (0, 2, 0.8, "right"), (1, 0, 0.6, "left"), (2, 0, 0.41, "right")]
     pictures = tuple(
-        Picture(i, f"r{i}", NAMES[true], NAMES[said], sure, b"", "no file", group)
-        for i, (true, said, sure, group) in enumerate(made)
+        Picture(i, f"r{i}", NAMES[true], NAMES[predicted], sure, b"", "no file", group)
+        for i, (true, predicted, sure, group) in enumerate(made)
     )
     counts = np.asarray([[10, 1, 1], [1, 9, 1], [1, 0, 5]])
     rows = (("a", 1200.0), ("b", 30.5), ("c", float("nan")), ("d", None), ("e", 4e-9))
