@@ -9,6 +9,8 @@ import os
 from collections.abc import Collection
 from pathlib import Path
 
+import jax
+
 from vision.checkpoint.reading import complete, folder_of
 from vision.parallel.mesh import MeshError
 from vision.predict.predictor import Predictor
@@ -31,7 +33,7 @@ def load(
     step: int | None = None,
     preprocessing: str = "",
     allow_modules: Collection[str] = (),
-    batch_size: int = 32,
+    batch_size: int | None = None,
     threads: int = 4,
     workers: int = 0,
 ) -> Predictor:
@@ -47,7 +49,9 @@ def load(
         that reads images.
       allow_modules: packages, beside ours and the config's own, whose constructors the workdir may
         name; see ``vision.run.workdir.read_config``.
-      batch_size, threads, workers: of the ``Predictor``.
+      batch_size: of the ``Predictor``; None for 8 on CPUs, whose caches hold no more, and 32
+        elsewhere.
+      threads, workers: of the ``Predictor``.
 
     Raises:
       UserError: no run, several, one without a checkpoint or without an evaluator that reads
@@ -55,6 +59,8 @@ def load(
     """
     if isinstance(allow_modules, str):
         raise TypeError("allow_modules is a list of packages, not one text")
+    if batch_size is None:
+        batch_size = 8 if jax.default_backend() == "cpu" else 32
     if (source := weights_source(os.fspath(workdir))) is not None:
         if step is not None:
             raise WorkdirError(f"{source} is no run and has no step {step}")
