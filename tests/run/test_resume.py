@@ -179,24 +179,24 @@ def test_a_workdir_of_another_config_is_refused_untouched(tmp_path: Path, undist
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("limit_bytes", "status"), [(20_000, 2), (20_000, 1)])
+@pytest.mark.parametrize("at_start", [True, False])
 def test_a_full_disk_keeps_the_last_good_checkpoint(
-    limit_bytes: int, status: int, tmp_path: Path, undisturbed: Reference
+    at_start: bool, tmp_path: Path, undisturbed: Reference
 ):
     """A limit on file sizes stands in for a full disk. Where not even metrics.jsonl fits, the run
     is refused at its start; where only checkpoints do not, it goes on without them and says so."""
     shutil.copytree(undisturbed.workdir, tmp_path, dirs_exist_ok=True)
-    if status == 1:
+    if not at_start:
         (tmp_path / "metrics.jsonl").unlink()
 
     def limit() -> None:
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (limit_bytes, limit_bytes))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
 
     longer = (f"--config.total={TOTAL + 20} steps", "--accept_config_change")
     found, errors = run(tmp_path, *longer, preexec_fn=limit)
-    assert found == status, errors
-    if status == 2:
+    assert found == 1, errors  # with more room it may go well
+    if at_start:
         assert "error: workdir" in errors
         assert "cannot be written" in errors
     else:
