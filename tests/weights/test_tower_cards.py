@@ -160,7 +160,11 @@ def test_every_architecture_of_the_table_is_a_tower(tmp_path):
     assert all(isinstance(entry, dict) or len(entry) > 20 for entry in table.values())
     for name in read:
         (tmp_path / "config.json").write_text(json.dumps({"architecture": name}))
-        assert read_tower(f"timm:{tmp_path}") is not None, name
+        found = read_tower(f"timm:{tmp_path}")
+        assert found is not None, name
+        assert found.config.get("size") == ("small" if "_small" in name else "large") or (
+            "mobilenetv3" not in name
+        )
 
 
 REFUSED = {

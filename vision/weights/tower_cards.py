@@ -162,7 +162,8 @@ def _others() -> str:
 def _of_fields(fields: Mapping[str, Any]) -> Config:
     kept = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     del kept["tower"]
-    kept.pop("size", None)
+    if kept.get("size") not in ("large", "small"):  # of images, where it is none of MobileNetV3's
+        kept.pop("size", None)
     return spec(locate(f"vision.models.{_TOWERS[fields['tower']]}"), **kept)
 
 
