@@ -64,7 +64,7 @@ def measure(millions: int, saves: int, folder: Path) -> dict[str, Any]:
         began = time.perf_counter()
         assert store.save(step, state, {"step": step})
         called_s = time.perf_counter() - began
-        saved = threading.Thread(target=store.wait)
+        saved = threading.Thread(target=store.finish_save)
         saved.start()
         during = []
         while saved.is_alive() or len(during) < 2:

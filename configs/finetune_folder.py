@@ -63,7 +63,8 @@ def get_config(
     variant: str | None = None,
 ) -> v.Config:
     constructor, fields, trained_px, (mean, std) = TOWERS[tower]
-    model, source = spec(constructor, **fields), "workdir:workdirs/pretrained"
+    model: Any = spec(constructor, **fields)
+    source = "workdir:workdirs/pretrained"
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
     resize: dict[str, Any] = {}
     card = None

@@ -69,8 +69,8 @@ def test_in_its_place_and_beside_it():
     assert config.model.inner.size == 3
     assert config.source.name == "abc in model.inner"
     kept = spec(Whole, model=spec(Named, name="abc"), source=spec(Source, name="other"))
-    assert expand(kept).source.name == "other"
-    assert kept.model.name == "abc"
+    assert expand(kept).to_dict()["source"]["name"] == "other"
+    assert kept.to_dict()["model"]["name"] == "abc"
 
 
 def test_in_a_list():

@@ -131,16 +131,16 @@ def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     evaluator = adversarial("apgd", "square")
     undisturbed = measured(evaluator, 8)
     root, written = tmp_path / "features", []
-    write = attacked.replace
+    replace_file = attacked.replace_file
 
-    def full(path: Path, content: Any) -> None:
+    def full(path: Path, **options: Any) -> Any:
         written.append(path.name)
         if len(written) == fails:
             raise OSError(28, "No space left on device")
-        write(path, content)
+        return replace_file(path, **options)
 
     # A disk that is full at the n-th file: in the midst of the first attack, then of a later one.
-    monkeypatch.setattr(attacked, "replace", full)
+    monkeypatch.setattr(attacked, "replace_file", full)
     for limit in (4, 9):
         fails = limit
         with pytest.raises(WorkdirError, match="No space left on device; free some space"):

@@ -77,7 +77,7 @@ def test_positions_of_big_vision_are_zoomed_as_scipy_does():
     pos = np.random.default_rng(0).standard_normal((4, 4, 3)).astype(np.float32)
     for grid in ((6, 6), (6, 3), (4, 4), (3, 7)):
         factors = (grid[0] / 4, grid[1] / 4, 1)
-        wanted = scipy.ndimage.zoom(pos, factors, order=1)
+        wanted = np.asarray(scipy.ndimage.zoom(pos, factors, order=1))
         found = fit_positions_by_corners(pos, (*grid, 3))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-6)
     names = vit.big_vision_vit(Tiny()).entries

@@ -142,7 +142,7 @@ class CheckpointStore:
           failure is logged, at the next call where it comes later. The checkpoints that stand
           are kept, and training can go on.
         """
-        self._finish_save()  # an earlier one, whose failure is not this one's
+        self.finish_save()  # an earlier one, whose failure is not this one's
         try:
             if step not in self._manager.all_steps():
                 arrays, detached = self._detached(flatten(state))
@@ -193,7 +193,7 @@ class CheckpointStore:
             to another config; or the file system refuses to give it out.
           NoValidCheckpointError: there were checkpoints and none is valid.
         """
-        self._finish_save()
+        self.finish_save()
         target = flatten(abstract)
         while (step := agree(max(complete(self.folder), default=-1))) >= 0:
             path, problem = self.folder / str(step), ""
@@ -284,7 +284,7 @@ class CheckpointStore:
         if self._leader:
             self._empty_trash()
 
-    def _finish_save(self) -> None:
+    def finish_save(self) -> None:
         """Waits until no save is under way; logs the error of one that failed."""
         self._settle()
         try:
