@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
-import zlib
 
 import numpy as np
 import pytest
 from PIL import Image, TiffImagePlugin
 
+from bench import image_files
+from bench.image_files import filtered, png, upright
 from vision.data.decode import DecodeError, decode
 from vision.data.pixel_formats import upright_size
 from vision.data.regions import Boxes, Masks
@@ -18,39 +19,8 @@ from vision.data.table import read_row
 H, W = 6, 10
 
 
-def tiff(data: bytes, bits, photometric, samples=1, size=(H, W), byte_order="<", **tags) -> bytes:
-    """An uncompressed TIFF of one strip, or one strip per plane where planar=2."""
-    count = samples if tags.get("planar") == 2 else 1
-    step = len(data) // count
-    names = {"orientation": 274, "planar": 284, "sample_format": 339, "fill_order": 266}
-    entries = {
-        256: (4, [size[1]]),
-        257: (4, [size[0]]),
-        258: (3, [bits] * samples),
-        259: (3, [1]),
-        262: (3, [photometric]),
-        277: (3, [samples]),
-        278: (4, [size[0]]),
-        279: (4, [step] * count),
-    }
-    entries |= {names[name]: (3, [value]) for name, value in tags.items()}
-    entries[273] = (4, [8 + step * i for i in range(count)])
-    body = bytearray(data + b"\0" * (len(data) % 2))
-    directory = b""
-    for tag, (kind, values) in sorted(entries.items()):
-        packed = struct.pack(f"{byte_order}{len(values)}{'H' if kind == 3 else 'I'}", *values)
-        if len(packed) > 4:
-            at = 8 + len(body)
-            body += packed + b"\0" * (len(packed) % 2)
-            packed = struct.pack(f"{byte_order}I", at)
-        directory += struct.pack(f"{byte_order}HHI", tag, kind, len(values)) + packed.ljust(
-            4, b"\0"
-        )
-    head = (b"II" if byte_order == "<" else b"MM") + struct.pack(
-        f"{byte_order}HI", 42, 8 + len(body)
-    )
-    count = struct.pack(f"{byte_order}H", len(entries))
-    return head + bytes(body) + count + directory + b"\0" * 4
+def tiff(*args, size=(H, W), **options) -> bytes:
+    return image_files.tiff(*args, size=size, **options)
 
 
 def ramp(high: int) -> np.ndarray:
@@ -114,21 +84,6 @@ def test_what_is_not_proven_is_refused():
         decode(tiff(data * 2, 16, 1, fill_order=2))
 
 
-def upright(pixels: np.ndarray, orientation: int) -> np.ndarray:
-    """By the words of the TIFF standard: where row 0 and column 0 are in the picture."""
-    transposed = pixels.swapaxes(0, 1)
-    return {
-        1: pixels,  # top, left
-        2: pixels[:, ::-1],  # top, right
-        3: pixels[::-1, ::-1],  # bottom, right
-        4: pixels[::-1],  # bottom, left
-        5: transposed,  # left, top
-        6: transposed[:, ::-1],  # right, top
-        7: transposed[::-1, ::-1],  # right, bottom
-        8: transposed[::-1],  # left, bottom
-    }[orientation]
-
-
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="%d"/></x:xmpmeta>'
 
 
@@ -186,18 +141,6 @@ def test_a_tiff_that_only_xmp_turns_is_turned_alike_for_pixels_and_size():
         assert decode(out.getvalue()).shape[:2] == upright_size(image)
 
 
-def png(size, depth, kind, raw: bytes, key: bytes | None, interlace=0) -> bytes:
-    def chunk(name: bytes, data: bytes) -> bytes:
-        return (
-            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-        )
-
-    head = struct.pack(">IIBBBBB", size[1], size[0], depth, kind, 0, 0, interlace)
-    transparent = chunk(b"tRNS", key) if key is not None else b""
-    content = chunk(b"IHDR", head) + transparent + chunk(b"IDAT", zlib.compress(raw))
-    return b"\x89PNG\r\n\x1a\n" + content + chunk(b"IEND", b"")
-
-
 @pytest.mark.parametrize("mode", ["rgb", "grey"])
 @pytest.mark.parametrize("depth", [1, 2, 4, 8, 16])
 def test_a_transparent_grey_level_is_white(depth, mode):
@@ -216,21 +159,6 @@ def test_a_transparent_grey_level_is_white(depth, mode):
         expected = levels >> 8 if depth == 16 else levels * 255 // top
         expected = np.where(levels == levels[index], 255, expected)
         np.testing.assert_array_equal(decode(file, mode=mode)[0, :, 0], expected)
-
-
-def filtered(rows: np.ndarray, kinds: list[int], bpp: int) -> bytes:
-    """Rows uint8 (H, bytes) under the filters of the PNG standard."""
-    out, above = b"", np.zeros(rows.shape[1], int)
-    for row, kind in zip(rows.astype(int), kinds, strict=True):
-        left = np.concatenate([np.zeros(bpp, int), row[:-bpp]])
-        corner = np.concatenate([np.zeros(bpp, int), above[:-bpp]])
-        p = left + above - corner
-        a, b, c = abs(p - left), abs(p - above), abs(p - corner)
-        paeth = np.where((a <= b) & (a <= c), left, np.where(b <= c, above, corner))
-        guess = [0, left, above, (left + above) // 2, paeth][kind]
-        out += bytes([kind]) + ((row - guess) % 256).astype(np.uint8).tobytes()
-        above = row
-    return out
 
 
 @pytest.mark.parametrize("depth", [8, 16])
