@@ -11,8 +11,6 @@ import contextlib
 import csv
 import io
 import json
-import os
-import uuid
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -22,6 +20,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from vision.config.cli import UsageError
+from vision.config.files import replace_file
 from vision.predict.results import Prediction, Predictions
 
 Write = Callable[[Predictions], None]
@@ -38,22 +37,11 @@ def whole(path: Path) -> Iterator[BinaryIO]:
     """
     if path.is_dir():
         raise UsageError(f"{path} is a folder; give the name of a file")
-    temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        file = temporary.open("xb")
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {error.strerror}") from error
-    try:
-        with file:
+        with replace_file(path, unique=True) as temporary, temporary.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 def writer(path: Path, classes: Sequence[str], top: int | None) -> AbstractContextManager[Write]:
