@@ -3,8 +3,8 @@
 One image per class is distilled from the digits that ship, in 120 steps of a fresh random network
 each; then three fresh networks learn from nothing else, in 300 steps under the same augmentation,
 and are tested on real digits. The baseline images are the real ones that distillation begins with.
-Attention is measured beside mean features, and no more: which of them is better depends on the
-seeds.
+Not held: the distilled images teach far more than real ones, but attention and mean features alone
+are within what seeds scatter (with batches in another order attention was the better one).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
 MARGIN = 0.05
 
 
-def test_distilled_images_teach_more_than_real_ones(record: Recorder):
+def test_attention_teaches_more_than_mean_features_and_than_real_images(record: Recorder):
     results: dict[str, list[float]] = {"DataDAM": [], "mean features": [], "real images": []}
     for seed in SEEDS:
         for name, rows in results.items():
@@ -36,9 +36,9 @@ def test_distilled_images_teach_more_than_real_ones(record: Recorder):
 
     record(
         claim=f"Networks taught by ten distilled images are right at least {MARGIN:.0%} more often "
-        "than those taught by ten real ones.",
-        expected=True,
-        holds=gap(real) >= MARGIN,
+        "than those taught by ten real ones, and more often than with mean features alone.",
+        expected=False,
+        holds=gap(real) >= MARGIN and gap(features) > 0,
         measured=[
             Measured("top-1 of taught networks", dam, real),
             Measured("top-1 of taught networks", dam, features),
