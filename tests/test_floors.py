@@ -150,3 +150,9 @@ def test_no_file_is_a_drawer():
     assert not long
     for script in ("train.py", "evaluate.py"):
         assert len((ROOT / script).read_text().splitlines()) <= 60, script
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """pytest imports those of tests/ by their name alone; those of papers/ are packages."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(set(names)) == sorted(names)

@@ -203,7 +203,7 @@ def test_precision_and_no_padding_id():
     ("make", "message"),
     [
         (lambda: Tiny(heads=3), "heads=3 does not divide width=16"),
-        (lambda: Tiny(pool="cls"), "pool is 'cls'.*'last', 'first'"),  # pyright: ignore
+        (lambda: Tiny(pool="cls"), "pool is 'cls'.*'last', 'argmax', 'first'"),  # pyright: ignore
         (lambda: Tiny(pad_id=24), "pad_id=24, but it is None or one of 0..23"),
         (lambda: HashedNgrams(patterns=((1, 2),)), "increasing distances from 0"),
         (lambda: HashedNgrams(patterns=()), r"patterns is \(\), .*not empty"),
