@@ -47,4 +47,4 @@ def test_all_processes_fail_when_one_cannot_read():
         assert process.returncode == 0, errors[-3000:]
     missing = "there are no weights at /data/model.safetensors"
     assert outputs[1][0].strip() == missing
-    assert outputs[0][0].strip() == f"process 1 cannot start from config.init_from: {missing}"
+    assert outputs[0][0].strip() == f"process 1: {missing}"
