@@ -469,6 +469,7 @@ def test_a_sentence_then_words_then_patches(
 ):
     visit(browser, addresses["late"])
     assert browser.run("return document.activeElement.id") == "text"
+    settled(browser)  # until pictures are there, the button moves
     browser.click("#more")
     until(browser, f"document.querySelectorAll('.hit').length === {COUNT}")
     caption = indices["late"].captions[5]
