@@ -292,18 +292,18 @@ class BatchReader:
                     raise DataError(f"{feature} {problem}")
 
     def check(self) -> None:
-        """Raises DataError where the source has more classes than an op or the model."""
+        """Raises DataError where the source has more classes than an op that makes targets.
+
+        A source of some classes may name them all: labels beyond the model's are refused one by
+        one.
+        """
         known = len(self.source.info.class_names)
-        kind = self.labels.get("label")
-        for who, count in (
-            ("an op of batch_ops makes targets of", self.num_classes),
-            ("the model has", kind.classes if kind else 0),
-        ):
-            if 0 < count < known:
-                raise DataError(
-                    f"{self.info_name} has {known} classes, but {who} {count}: set its num_classes "
-                    f"to {known}, or leave classes out of the data"
-                )
+        if 0 < self.num_classes < known:
+            raise DataError(
+                f"{self.info_name} has {known} classes, but an op of batch_ops makes targets of "
+                f"{self.num_classes}: set its num_classes to {known}, or leave classes out of the "
+                "data"
+            )
 
     @functools.cached_property
     def _num_classes(self) -> int:
