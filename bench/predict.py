@@ -51,10 +51,10 @@ def measure(
         peers[f"timm, {workers} workers"] = Peer(python, "timm_predict.py", 1, *theirs)
     facts = {name: json.loads(peer.line()) for name, peer in peers.items()}
     for name, fact in facts.items():
-        for said, told in zip(facts["ours"]["first"], fact["first"], strict=True):
-            for (label, probability), (number, other) in zip(said, told, strict=True):
+        for ours, theirs in zip(facts["ours"]["first"], fact["first"], strict=True):
+            for (label, probability), (number, other) in zip(ours, theirs, strict=True):
                 if int(label) != int(number) or abs(probability - other) > 0.02 * other:
-                    raise AssertionError(f"{model}: {name} says {told}, ours {said}")
+                    raise AssertionError(f"{model}: {name} says {theirs}, ours {ours}")
     times = in_turn(peers, rounds)
     for peer in peers.values():
         peer.close()
