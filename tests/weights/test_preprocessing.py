@@ -139,6 +139,8 @@ def test_command(tmp_path, capsys):
     assert "spec(ops.Resize, size=35, method='bicubic')," in out
     assert "spec(Preprocessing, size=(32, 32), resized=(35, 35))" in out
     assert str(tmp_path / "config.json") in out
+    assert "# no tower: " in out
+    assert "'x', which no tower here is known" in out
     assert describe.main([f"open_clip:{tmp_path}"]) == 2
     assert "there is no card" in capsys.readouterr().err
     assert describe.main([]) == 2

@@ -19,13 +19,16 @@ from vision.data.ops.values import Decode, ValueRange
 from vision.data.pipeline import TrainData
 from vision.data.sources.fake import Fake
 from vision.models.adapted import AdaptedTower
+from vision.models.dual import Dual
 from vision.models.resnet import ResNet
+from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.run.experiment import Experiment, check
 from vision.train.optim import Optimizer, adamw
+from vision.train.precision import Precision
 from vision.train.tower import forward, initialise
-from vision.weights import agreement, tower_cards
+from vision.weights import agreement, describe, timm_cards
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.pretrained import Pretrained, PretrainedOps
@@ -153,7 +156,7 @@ def test_real_cards(name, tmp_path):
 
 def test_every_architecture_of_the_table_is_a_tower(tmp_path):
     """Of timm's 484 names of these families, or why not: a text."""
-    file = Path(tower_cards.__file__).with_name("timm_architectures.json")
+    file = Path(timm_cards.__file__).with_name("timm_architectures.json")
     table = json.loads(file.read_text())
     read = {name: entry for name, entry in table.items() if isinstance(entry, dict)}
     assert len(read) > 200
@@ -188,6 +191,19 @@ def test_what_no_tower_here_computes(name, tmp_path):
         read_tower(source)
     assert str(tmp_path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_the_printed_tower_is_the_card_s(tmp_path, capsys):
+    """In full: what is printed, pasted into a config, is the same tower, field by field."""
+    source = card(tmp_path, "real/ViT-B-32-quickgelu")
+    assert describe.main([source]) == 0
+    printed = capsys.readouterr().out.partition("\n")[2].partition("\n\n")[0]
+    names = {"spec": spec, "Dual": Dual, "ViT": ViT, "TextTransformer": TextTransformer}
+    found = read_tower(source)
+    assert found is not None
+    assert eval(printed, {**names, "Precision": Precision}) == found.config
+    assert "activation='quick_gelu'" in printed
+    assert "drop_path=0.0" in printed
 
 
 def test_every_real_card_is_tested():

@@ -27,8 +27,9 @@ from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
+from vision.weights.timm_cards import UnknownArchitecture
 from vision.weights.torch_files import TORCH_SUFFIXES
-from vision.weights.tower_cards import TowerCard, UnknownArchitecture, read_tower
+from vision.weights.tower_cards import TowerCard, read_tower
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]

@@ -4,23 +4,19 @@
     open_clip      open_clip_config.json     ``model_cfg``
     transformers   config.json               ``model_type`` and its fields
 
-What an architecture of timm means stands in timm_architectures.json, which is read off timm's own
-models (bench/goldens/timm_architectures.py). A key that is neither used nor known to change nothing
+A key that is neither used nor known to change nothing
 is an error that names it, unless it is null.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from vision.config.errors import UserError
 from vision.config.modes import Config
-from vision.config.schema import locate
 from vision.config.specs import build, spec
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
@@ -28,31 +24,20 @@ from vision.models.vit import ViT
 from vision.weights import hub
 from vision.weights.cards import CardObject, read_card
 from vision.weights.mapping import WeightsError
-from vision.weights.transformers_cards import ACTIVATIONS, CLIP_POOL, transformers_tower
+from vision.weights.timm_cards import (
+    VIT_POOLS,
+    UnknownArchitecture,
+    of_fields,
+    timm_fields,
+    timm_tower,
+)
+from vision.weights.transformers_cards import CLIP_POOL, transformers_tower
 
 FILES: Mapping[str, str] = {
     "timm": "config.json",
     "open_clip": "open_clip_config.json",
     "transformers": "config.json",
 }
-_TOWERS: Mapping[str, str] = {
-    "BiT": "bit.BiT",
-    "ConvNeXt": "convnext.ConvNeXt",
-    "DenseNet": "densenet.DenseNet",
-    "EfficientNet": "efficientnet.EfficientNet",
-    "InceptionResNetV2": "inception_resnet.InceptionResNetV2",
-    "InceptionV4": "inception.InceptionV4",
-    "MobileNetV2": "mobilenet.MobileNetV2",
-    "MobileNetV3": "mobilenet.MobileNetV3",
-    "ResNet": "resnet.ResNet",
-    "Swin": "swin.Swin",
-    "VGG": "vgg.VGG",
-    "ViT": "vit.ViT",
-}
-
-
-class UnknownArchitecture(WeightsError):
-    """A card is of something that no tower here is known to be, or not to be."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,154 +86,6 @@ def read_tower(source: str) -> TowerCard | None:
         raise WeightsError(f"{path}: {error}") from error
     return TowerCard(path, config)
 
-
-@functools.cache
-def _architectures() -> Mapping[str, Any]:
-    file = Path(__file__).with_name("timm_architectures.json")
-    return json.loads(file.read_text(encoding="utf-8"))
-
-
-def _timm(card: CardObject) -> Config:
-    nested = card.part("pretrained_cfg")
-    name = card.values.get("architecture") or nested.values.get("architecture")
-    if not isinstance(name, str):
-        raise UnknownArchitecture(
-            f"{card.path} has no architecture, timm's name of the model: write it there, or the "
-            "tower into the config by hand, model=spec(ViT, ...), as docs/weights.md says"
-        )
-    fields = dict(timm_fields(card, "architecture", name))
-    kind = fields["tower"]
-    arguments = card.part("model_args")
-    for key, value in arguments.values.items():
-        if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
-            continue
-        mean = key == "global_pool" and value == "avg" and kind != "ViT"
-        if key in _HARMLESS_ARGUMENTS or mean:
-            continue
-        change = _ARGUMENTS.get((kind, key))
-        if change is None:
-            raise arguments.error(key, f"is an argument of timm's that has no meaning for {kind}")
-        try:
-            fields |= change(fields, value)
-        except (TypeError, ValueError, KeyError) as error:
-            raise arguments.error(key, "is not read here") from error
-    width = card.values.get("num_features")
-    if kind == "ViT" and width is not None and width != fields["width"]:
-        raise card.error("num_features", f"does not agree with {name}'s width {fields['width']}")
-    return _of_fields(fields)
-
-
-def timm_fields(card: CardObject, key: str, name: str) -> Mapping[str, Any]:
-    """The fields of timm's model of this name, which a card has under ``key``.
-
-    Raises:
-      WeightsError: no tower here computes what that model does.
-    """
-    found = _architectures().get(name)
-    if isinstance(found, str):
-        raise WeightsError(f"{card.path}: {card.within}{key} is {name!r}: {found}; {_others()}")
-    if found is None:
-        raise UnknownArchitecture(
-            f"{card.path}: {card.within}{key} is {name!r}, which no tower here is known to "
-            f"compute; {_others()}"
-        )
-    return found
-
-
-def _others() -> str:
-    return f"of timm's models there are members of {', '.join(sorted(_TOWERS))} here"
-
-
-def _of_fields(fields: Mapping[str, Any]) -> Config:
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    del kept["tower"]
-    if kept.get("size") not in ("large", "small"):  # of images, where it is none of MobileNetV3's
-        kept.pop("size", None)
-    return spec(locate(f"vision.models.{_TOWERS[fields['tower']]}"), **kept)
-
-
-# Arguments of timm's constructors with which a tower has the same parameters and numbers: of the
-# size of images, which positions are resampled for, and of training.
-_HARMLESS_ARGUMENTS = (
-    *("img_size", "num_classes", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate"),
-    *("attn_drop_rate", "pos_drop_rate", "dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
-)
-_Change = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
-_VIT_POOLS = {"token": "cls", "avg": "mean", "map": "map"}
-
-
-def _field(name: str, kind: type | tuple[type, ...] = int) -> _Change:
-    def change(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-        if value is not None and (not isinstance(value, kind) or name not in fields):
-            raise TypeError(name)
-        return {name: value}
-
-    return change
-
-
-def _mlp_ratio(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    hidden = int(fields["width"] * value)
-    return {"mlp_dim": hidden // 2 if fields["activation"] == "swiglu" else hidden}
-
-
-def _positions(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    if fields["registers"] and not value:
-        raise ValueError("registers with positions")
-    return {"class_position": bool(fields["class_token"]) and not value}
-
-
-def _pool(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    pool = _VIT_POOLS[value]
-    return {} if pool == fields["pool"] else {"pool": pool, "norm_pooled": pool == "mean"}
-
-
-def _fc_norm(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    return {"norm_pooled": fields["pool"] == "mean" if value is None else bool(value)}
-
-
-def _deep_stem(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    return {"stem": {"deep": "deep", "": "imagenet"}[value]}
-
-
-def _stem_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    if value != 32:
-        raise ValueError(value)
-    return {}
-
-
-_ARGUMENTS: Mapping[tuple[str, str], _Change] = {
-    ("ViT", "patch_size"): _field("patch"),
-    ("ViT", "embed_dim"): _field("width"),
-    ("ViT", "depth"): _field("depth"),
-    ("ViT", "num_heads"): _field("heads"),
-    ("ViT", "mlp_ratio"): _mlp_ratio,
-    ("ViT", "qkv_bias"): _field("qkv_bias", bool),
-    ("ViT", "init_values"): _field("layer_scale", (int, float)),
-    ("ViT", "class_token"): lambda fields, value: {
-        "class_token": value,
-        "class_position": value and fields["class_position"],
-    },
-    ("ViT", "global_pool"): _pool,
-    ("ViT", "reg_tokens"): _field("registers"),
-    ("ViT", "no_embed_class"): _positions,
-    ("ViT", "pre_norm"): _field("pre_norm", bool),
-    ("ViT", "fc_norm"): _fc_norm,
-    ("ViT", "act_layer"): lambda fields, value: {"activation": ACTIVATIONS[value]},
-    ("ResNet", "stem_type"): _deep_stem,
-    ("ResNet", "stem_width"): _stem_width,
-    ("ResNet", "avg_down"): lambda fields, value: {
-        "downsample": {True: "average", False: "strided"}[value]
-    },
-    ("ResNet", "cardinality"): _field("groups"),
-    ("ResNet", "base_width"): _field("group_width"),
-    ("ConvNeXt", "depths"): _field("depths", list),
-    ("ConvNeXt", "dims"): _field("dims", list),
-    ("ConvNeXt", "patch_size"): _field("stem_stride"),
-    ("ConvNeXt", "ls_init_value"): _field("layer_scale", (int, float)),
-    ("ConvNeXt", "use_grn"): _field("grn", bool),
-    # Tensors say which of the two layers that compute the same theirs is.
-    ("ConvNeXt", "conv_mlp"): lambda fields, value: {},
-}
 
 _OPEN_CLIP_HARMLESS = ("init_logit_scale", "init_logit_bias", "custom_text")
 _VISION_HARMLESS = (
@@ -326,13 +163,13 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
         _check_keys(vision, (*known, "head_width", "patch_size", "mlp_ratio", *_VISION_HARMLESS))
         fields = dict(timm_fields(vision, "timm_model_name", str(name)))
         projected = vision.choice("timm_proj", {"none": "", "linear": "linear"}, "linear") != ""
-        pool = vision.choice("timm_pool", _VIT_POOLS, "mean")
+        pool = vision.choice("timm_pool", VIT_POOLS, "mean")
         if fields["tower"] == "ViT":
             if pool != fields["pool"]:
                 raise vision.error("timm_pool", f"is not that of {name}, {fields['pool']}")
         elif pool != "mean":
             raise vision.error("timm_pool", f"is not that of {name}")
-        return _of_fields(fields), projected, vision.values.get("timm_proj_bias") is True
+        return of_fields(fields), projected, vision.values.get("timm_proj_bias") is True
     if not isinstance(vision.values.get("layers", 12), int):
         raise vision.error("layers", "are of CLIP's modified ResNet, which no tower here is")
     known = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "ls_init_value")
@@ -381,7 +218,7 @@ def _check_keys(card: CardObject, known: Any) -> None:
 
 
 _READERS: Mapping[str, Callable[[CardObject], Config]] = {
-    "timm": _timm,
+    "timm": timm_tower,
     "open_clip": _open_clip,
     "transformers": transformers_tower,
 }
