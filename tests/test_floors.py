@@ -25,8 +25,10 @@ FLOORS = {
     "blocks": tuple(CORE),
     "metrics": tuple(CORE),
     **dict.fromkeys(UPPER, (*LOWER, *UPPER)),
+    "report": (*LOWER, *UPPER, "predict"),
     "papers": (*LOWER, *UPPER),
-    "predict": (*LOWER, *UPPER),
+    "predict": (*LOWER, *(each for each in UPPER if each != "report")),
+    "serve": (*LOWER, *UPPER, "predict"),
     "programs": (*LOWER, *UPPER, "papers"),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))

@@ -83,6 +83,7 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     predict = [str(programs / "vision-predict"), "--workdir=w", "black.png", "--out=p.csv"]
     assert "1 images" in checked(predict, tmp_path)
     assert (tmp_path / "p.csv").read_text().count("\n") == 2
+    assert "--port" in checked([str(programs / "vision-serve"), "--help"], tmp_path)
 
 
 def test_what_is_installed(environment: Path, tmp_path: Path):

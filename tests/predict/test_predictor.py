@@ -104,7 +104,7 @@ def test_pillow_images_are_turned_and_composited_as_files_are(run: Predictor, tm
         (np.zeros((8, 8, 3), np.float32), ["image 0", "float32", "give uint8"]),
         (np.zeros((8, 8, 5), np.uint8), ["image 0", "[8, 8, 5]", "[H, W, C]"]),
         (np.zeros((0, 8, 3), np.uint8), ["image 0", "[0, 8, 3]"]),
-        ([b"bytes"], ["image 0", "bytes", "a path"]),
+        ([b"bytes"], ["image 0", "not an image (5 bytes"]),
         (3, ["image 0", "int"]),
         ([], ["there are no images"]),
         ("/no where.jpg", ["/no where.jpg", "no such file or folder"]),

@@ -65,6 +65,9 @@ class Browser:
         return self._send(f"/session/{self._session}{path}", body, method)
 
     def open(self, page: Path, width: int = 1400, height: int = 900) -> None:
+        self.visit(page.resolve().as_uri(), width, height)
+
+    def visit(self, address: str, width: int = 1400, height: int = 900) -> None:
         self.devtools(
             "Emulation.setDeviceMetricsOverride",
             width=width,
@@ -72,7 +75,7 @@ class Browser:
             deviceScaleFactor=1,
             mobile=width < 600,
         )
-        self.send("/url", {"url": page.resolve().as_uri()})
+        self.send("/url", {"url": address})
 
     def devtools(self, command: str, **params: Any) -> Any:
         return self.send("/goog/cdp/execute", {"cmd": command, "params": params})
@@ -156,6 +159,15 @@ def browser_in(folder: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.wait(timeout=10)
+
+
+def until(browser: Browser, script: str) -> Any:
+    """The first true value of an expression in the page."""
+    deadline = time.monotonic() + 20
+    while not (value := browser.run(f"return {script}")):
+        assert time.monotonic() < deadline, script
+        time.sleep(0.03)
+    return value
 
 
 # Colours are blended down to the page's own, since cells of the heat map are half transparent.

@@ -17,8 +17,10 @@ from PIL import Image
 
 from vision.data.decode import DecodeError
 from vision.report import connections
-from vision.report.retrieval_pictures import MAX_UPLOAD_PIXELS, Prepare
-from vision.report.retrieval_server import application, bind, server
+from vision.report.retrieval_pictures import Prepare
+from vision.report.retrieval_server import application
+from vision.report.server import bind, server
+from vision.report.uploads import MAX_UPLOAD_PIXELS
 
 
 class Gallery:

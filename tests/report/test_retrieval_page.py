@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.browser import CONTRAST, Browser, needs_browser
+from tests.report.browser import CONTRAST, Browser, needs_browser, until
 from vision.blocks.similarity import LateInteraction
 from vision.config.cli import run_main
 from vision.config.specs import spec, to_plain
@@ -39,16 +39,9 @@ from vision.objectives.contrast import Contrast
 from vision.report.retrieval import main, open_index
 from vision.report.retrieval_index import Index
 from vision.report.retrieval_page import render
-from vision.report.retrieval_server import (
-    MAX_JSON,
-    MAX_K,
-    MAX_UPLOAD,
-    address_of,
-    allowed,
-    application,
-    bind,
-    server,
-)
+from vision.report.retrieval_server import MAX_JSON, MAX_K, application
+from vision.report.server import address_of, allowed, bind, server
+from vision.report.uploads import MAX_UPLOAD
 from vision.run.experiment import Experiment
 from vision.run.loop import train
 from vision.train.optim import Optimizer, adamw
@@ -424,23 +417,8 @@ def test_the_command_serves_a_folder(workdirs: dict[str, Path], tmp_path: Path):
 # ---- in the browser
 
 
-def until(browser: Browser, script: str) -> Any:
-    deadline = time.monotonic() + 20
-    while not (value := browser.run(f"return {script}")):
-        assert time.monotonic() < deadline, script
-        time.sleep(0.03)
-    return value
-
-
 def visit(browser: Browser, address: str, width: int = 1400) -> None:
-    browser.devtools(
-        "Emulation.setDeviceMetricsOverride",
-        width=width,
-        height=900,
-        deviceScaleFactor=1,
-        mobile=width < 600,
-    )
-    browser.send("/url", {"url": address})
+    browser.visit(address, width)
     until(browser, "document.querySelectorAll('.hit').length === 24")
 
 

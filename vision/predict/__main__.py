@@ -22,6 +22,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.predict.options import FLAGS, check_source, loaded, text
 
 if TYPE_CHECKING:
     from vision.predict.predictor import Predictor
@@ -37,92 +38,39 @@ def main(arguments: list[str]) -> int:
     options = parse(
         flags,
         __doc__ or "",
-        workdir="folder of the run",
-        model="instead of a run: timm:, open_clip: or transformers: and a name on the hub or a "
-        "folder, or a folder with their config.json and weights",
+        (),
+        **FLAGS,
         out="file for the predictions: .csv, .jsonl or .parquet",
         embeddings=".npz for embeddings, files and errors",
         top="how many of the likeliest classes, 5 by default; all: every class, in their order",
-        step="of the checkpoint; the newest valid one by default",
-        preprocessing="evaluator of the config whose ops are taken, or weights with a card, "
-        "timm:NAME; by default the first Classification, else the first that reads images",
-        classes="names for a dual encoder, separated by commas",
-        classes_file="the same from a file: one per line, or a JSON list",
-        templates_file="sentences with {} for the name: one per line, or a JSON list",
-        batch_size="images at a time; 8 by default on CPUs, 32 elsewhere",
-        threads="that read and decode, 4 by default",
-        workers="processes that read and decode; none by default",
         fail_on_error="exit with 1 when an image could not be read",
-        allow_modules="packages whose constructors the workdir may name, separated by commas",
     )
     return _predict(options, images)
 
 
 def _predict(options: SimpleNamespace, given: list[str]) -> int:
-    workdir, model = _text(options, "workdir"), _text(options, "model")
-    out, vectors = _text(options, "out"), _text(options, "embeddings")
-    if (workdir is None) == (model is None):
-        raise UsageError("one of --workdir=... and --model=... is required (see --help)")
+    out, vectors = text(options, "out"), text(options, "embeddings")
+    check_source(options)
     if out is None and vectors is None:
         raise UsageError("--out=FILE.csv is required, or --embeddings=FILE.npz (see --help)")
     if not given:
         raise UsageError("there are no images: name files, or folders with images (see --help)")
     if options.fail_on_error not in (True, False):
         raise UsageError("--fail_on_error takes no value")
-    top = _top(_text(options, "top") or "5")
+    top = _top(text(options, "top") or "5")
     from vision.predict.images import gather
     from vision.predict.write import check, shown
 
     # What needs no model comes first: reading one takes seconds.
     check(out, vectors)
     images, left_out = gather(given)
-    predictor = _loaded(options, workdir, model)
+    predictor = loaded(options)
     images = dataclasses.replace(images, mode=predictor.preprocessing.mode)
     print(f"{predictor.source}; preprocessing: {predictor.preprocessing}")
     if left_out:
         print(shown(left_out))
     bad = _write(predictor, images, out, vectors, top)
     return 1 if bad and options.fail_on_error else 0
-
-
-def _loaded(options: SimpleNamespace, workdir: str | None, model: str | None) -> Predictor:
-    from vision.data.prompts import PLAIN, check_names, load_names, load_templates
-    from vision.predict.load import load
-    from vision.predict.pretrained import weights_source
-
-    allowed, step = _text(options, "allow_modules"), _text(options, "step")
-    given = {
-        name: whole_number(name, text)
-        for name in ("batch_size", "threads", "workers")
-        if (text := _text(options, name)) is not None
-    }
-    listed, file = _text(options, "classes"), _text(options, "classes_file")
-    templates = _text(options, "templates_file")
-    if listed is not None and file is not None:
-        raise UsageError("--classes and --classes_file do not go together")
-    names = None if listed is None else tuple(name.strip() for name in listed.split(","))
-    names = load_names(file) if file is not None else names
-    if names is not None:
-        check_names(names, "--classes")
-    elif templates is not None:
-        raise UsageError("--templates_file needs --classes or --classes_file")
-    sentences = load_templates(templates) if templates else PLAIN
-    if model is not None and weights_source(model) is None:
-        raise UsageError(
-            f"--model={model}: neither timm:, open_clip: or transformers: with a name or a folder, "
-            "nor a folder with open_clip_config.json or one of their config.json; a run is "
-            "--workdir=..."
-        )
-    predictor = load(
-        model or str(workdir),
-        step=None if step is None else whole_number("step", step),
-        preprocessing=_text(options, "preprocessing") or "",
-        allow_modules=tuple(allowed.split(",")) if allowed else (),
-        **given,
-    )
-    if names is None:
-        return predictor
-    return predictor.zero_shot(names, sentences)
 
 
 def _write(
@@ -195,20 +143,13 @@ class _Progress:
         return "" if self._terminal else "\n"
 
 
-def _top(text: str) -> int | None:
-    if text == "all":
+def _top(given: str) -> int | None:
+    if given == "all":
         return None
-    count = whole_number("top", text)
+    count = whole_number("top", given)
     if count < 1:
-        raise UsageError(f"--top={text}: at least 1, or all")
+        raise UsageError(f"--top={given}: at least 1, or all")
     return count
-
-
-def _text(options: SimpleNamespace, name: str) -> str | None:
-    value = getattr(options, name)
-    if value is True:
-        raise UsageError(f"--{name} needs a value: --{name}=... (see --help)")
-    return value or None
 
 
 def console() -> None:

@@ -20,7 +20,7 @@ from vision.data.sources.folder_names import why_left_out
 
 Mode = Literal["rgb", "grey"]
 # What one image is, or a folder of them.
-Input = str | os.PathLike[str] | Image.Image | np.ndarray
+Input = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Images:
     """A source of ``{"image": encoded bytes or uint8 [H, W, C]}``, in the order they were given.
 
     Attributes:
-      items: paths, Pillow images, uint8 arrays, or ``Refused``.
+      items: paths, bytes of files, Pillow images, uint8 arrays, or ``Refused``.
       names: one for each: the path, ``image 3`` for the fourth that is none.
       mode: what Pillow images and arrays are converted to, as ``decode`` converts files; None
         leaves arrays as they are, and refuses all else.
@@ -65,10 +65,10 @@ class Images:
         item = self.items[index]
         if isinstance(item, Refused):
             raise DataError(item.reason)
-        if isinstance(item, str):
+        if isinstance(item, str | bytes):
             if self.mode is None:
                 raise DataError("is a file, but this model's images have channels that no file has")
-            return {"image": _read(item)}
+            return {"image": _read(item) if isinstance(item, str) else item}
         if self.mode is None:
             if isinstance(item, np.ndarray) and item.ndim == 3:
                 return {"image": item}
@@ -106,8 +106,9 @@ def gather(given: Input | Iterable[Input], mode: Mode | None = "rgb") -> tuple[I
     an error. A file that is given itself is read whatever its name. Nothing is opened.
 
     Args:
-      given: one or several paths of files or folders, Pillow images, or uint8 arrays [H, W],
-        [H, W, 1], [H, W, 3] or [H, W, 4] (with transparency); also an array [N, H, W, C].
+      given: one or several paths of files or folders, bytes of an encoded file, Pillow images, or
+        uint8 arrays [H, W], [H, W, 1], [H, W, 3] or [H, W, 4] (with transparency); also an array
+        [N, H, W, C].
       mode: see ``Images``.
 
     Raises:
@@ -139,7 +140,7 @@ def gather(given: Input | Iterable[Input], mode: Mode | None = "rgb") -> tuple[I
 
 
 def _each(given: Any) -> Sequence[Any]:
-    if isinstance(given, str | os.PathLike | Image.Image):
+    if isinstance(given, str | bytes | os.PathLike | Image.Image):
         return (given,)
     if isinstance(given, np.ndarray):
         return list(given) if given.ndim == 4 else (given,)
@@ -188,12 +189,12 @@ def _unless_it_leaves(path: str, real_root: str) -> Any:
 
 
 def _checked(item: Any, name: str, mode: Mode | None) -> Any:
-    if isinstance(item, Image.Image):
+    if isinstance(item, bytes | Image.Image):
         return item
     if not isinstance(item, np.ndarray):
         raise DataError(
-            f"{name} is a {type(item).__module__}.{type(item).__name__}; give a path, a Pillow "
-            "image or a NumPy array (np.asarray(x))"
+            f"{name} is a {type(item).__module__}.{type(item).__name__}; give a path, a file's "
+            "bytes, a Pillow image or a NumPy array (np.asarray(x))"
         )
     if item.dtype != np.uint8:
         raise DataError(

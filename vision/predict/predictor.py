@@ -48,8 +48,8 @@ class Predictor:
     """A trained model with its preprocessing and its classes. Made by ``vision.load``.
 
     It changes nothing and keeps no state between calls: threads may share it. Images are the path
-    of a file or of a folder (walked), a Pillow image, or a uint8 array [H, W], [H, W, C]; or
-    several of them. Arrays of other dtypes are refused: their range is not known.
+    of a file or of a folder (walked), the bytes of a file, a Pillow image, or a uint8 array [H, W],
+    [H, W, C]; or several of them. Arrays of other dtypes are refused: their range is not known.
 
     Attributes:
       source: where the weights come from, in words.

@@ -11,7 +11,6 @@ loopback until Ctrl-C. Endpoint and limits: docs/retrieval.md.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 import time
@@ -33,7 +32,9 @@ from vision.objectives.contrast import Contrast
 from vision.report.retrieval_index import Index
 from vision.report.retrieval_page import render
 from vision.report.retrieval_pictures import ImageFolder, Prepare
-from vision.report.retrieval_server import address_of, application, bind, is_loopback, server
+from vision.report.retrieval_server import application
+from vision.report.server import bind, listening
+from vision.report.server import run as serve
 from vision.run.restore import Run, load_run
 
 PORT, LIMIT, MAX_LIMIT = 8008, 5000, 200_000
@@ -139,20 +140,14 @@ def main(arguments: Sequence[str]) -> int:
         data="evaluator, or folder of JPEG and PNG files; the retrieval evaluator by default",
         limit=f"most images of the gallery, 1 to {MAX_LIMIT}; {LIMIT} by default",
         step="of the checkpoint; the newest valid one by default",
-        host="address to listen at; 127.0.0.1 by default",
         port=f"{PORT} by default; 0 takes a free one",
+        host="address to listen at; 127.0.0.1 by default",
         public="needed for a --host that other machines can reach",
     )
-    host = str(options.host or "127.0.0.1")
-    port = PORT if options.port is False else whole_number("port", options.port)
+    host, port = listening(options, PORT, "the gallery")
     limit = whole_number("limit", options.limit) or LIMIT
-    if port > 65535 or limit > MAX_LIMIT:
-        raise UsageError(f"--port is at most 65535 and --limit at most {MAX_LIMIT}")
-    if not is_loopback(host) and not options.public:
-        raise UsageError(
-            f"--host={host} would show the gallery to other machines, without a password: add "
-            "--public if that is meant, or reach this machine through ssh -L"
-        )
+    if limit > MAX_LIMIT:
+        raise UsageError(f"--limit={limit}: at most {MAX_LIMIT}")
     step = whole_number("step", options.step) if options.step else None
     bound = bind(host, port)
     with bound:
@@ -163,11 +158,7 @@ def main(arguments: Sequence[str]) -> int:
         page, policy = render(index, Path(options.workdir).resolve().name, notes)
         print(f"{len(index):,} images embedded in {time.perf_counter() - start:.1f} s")
         print("\n".join(f"- {note}" for note in notes), end="\n" if notes else "")
-        if not is_loopback(host):
-            print(f"WARNING: --public: WHOEVER REACHES {host}:{port} SEES THIS GALLERY", flush=True)
-        print(f"retrieval page: {address_of(bound)}  (Ctrl-C ends it)", flush=True)
-        with contextlib.suppress(KeyboardInterrupt):
-            server(application(index, page, policy, host)).run(sockets=[bound])
+        serve(application(index, page, policy, host), bound, host, "retrieval page", "the gallery")
     return 0
 
 

@@ -21,7 +21,8 @@ from vision.data.tokenize import Tokenizer, content, room
 from vision.evaluate.evaluator import Predict, context
 from vision.evaluators.image_text.embeddings import embed
 from vision.parallel.mesh import BATCH_AXES
-from vision.report.retrieval_pictures import MAX_UPLOAD_PIXELS, Given, Prepare
+from vision.report.retrieval_pictures import Given, Prepare
+from vision.report.uploads import MAX_UPLOAD_PIXELS
 from vision.run.restore import Run
 from vision.train.tower import forward
 

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
 
 from markupsafe import Markup
 
 from vision.blocks.similarity import LateInteraction
 from vision.evaluators.image_text.embeddings import spread
-from vision.report.page import data_block, join, note, tag
+from vision.report.live_page import live_page, template
+from vision.report.page import join, note, tag
 from vision.report.retrieval_index import Index
 from vision.report.retrieval_server import LIMITS
 
-_TEMPLATES = Path(__file__).parent / "templates"
 _EXAMPLES = 3
 
 
@@ -27,54 +24,28 @@ def render(index: Index, name: str, notes: Sequence[str] = ()) -> tuple[str, str
       name: of the run.
       notes: sentences to show on top.
     """
-    style = "".join(
-        (_TEMPLATES / file).read_text(encoding="utf-8") for file in ("page.css", "retrieval.css")
-    )
-    script = (_TEMPLATES / "retrieval.js").read_text(encoding="utf-8")
-    policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "img-src 'self' blob:; connect-src 'self'; base-uri 'none'; form-action 'none'; "
-        "frame-ancestors 'none'"
-    )
     title = f"Retrieval with {name}"
     source = index.data.source.info.name
     count = f"{len(index):,} images and {len(index.ids):,} captions of {source}"
     about = f"{count} · step {index.run.step:,} · {_kind(index)}"
-    head = join(
-        [
-            tag("meta", charset="utf-8"),
-            tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
-            tag("meta", name="color-scheme", content="light dark"),
-            tag("title", title),
-            tag("style", Markup(style)),
-        ]
+    content = [
+        *(note(each, warning=True) for each in notes),
+        _form(index),
+        tag("p", "", id="error", class_="note warning", role="alert", hidden=True),
+        tag("div", "", id="busy", hidden=True),
+        tag("p", "", id="status", class_="status", role="status"),
+        _words(index),
+        _results(),
+    ]
+    return live_page(
+        title,
+        about,
+        content,
+        style=template("retrieval.css"),
+        script=template("retrieval.js"),
+        shared={"limits": LIMITS, "grid": index.grid, "captions": len(index.ids)},
+        after=_dialog() if index.grid else "",
     )
-    shared = {"limits": LIMITS, "grid": index.grid, "captions": len(index.ids)}
-    body = join(
-        [
-            tag("header", tag("h1", title), tag("p", about, class_="subtitle")),
-            tag(
-                "main",
-                *(note(each, warning=True) for each in notes),
-                _form(index),
-                tag("noscript", note("This page needs JavaScript.", warning=True)),
-                tag("p", "", id="error", class_="note warning", role="alert", hidden=True),
-                tag("div", "", id="busy", hidden=True),
-                tag("p", "", id="status", class_="status", role="status"),
-                _words(index),
-                _results(),
-            ),
-            _dialog() if index.grid else "",
-            data_block(shared),
-            tag("script", Markup(script)),
-        ]
-    )
-    document = tag("html", tag("head", head), tag("body", body), lang="en")
-    return f"<!doctype html>\n{document}\n", policy
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _kind(index: Index) -> str:

@@ -18,8 +18,6 @@ from vision.data.source import DataError, Source, SourceInfo
 from vision.evaluators.thumbnail import thumbnail
 
 MAX_PIXELS = 40_000_000
-# Of a query from anybody, whose pixels take some 20 bytes each while they are resized.
-MAX_UPLOAD_PIXELS = 16_000_000
 SEEN_PX = 320
 _KINDS = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -1,51 +1,38 @@
-"""The HTTP side of the retrieval page: one page, its pictures, one JSON endpoint.
+"""The HTTP side of the retrieval page: its pictures, and one JSON endpoint.
 
-Starlette on uvicorn. Every answer but the page and the pictures is JSON; errors are
-``{"error": "..."}`` with a status that says what kind of error. Only the names that the server
-was started for are answered (a page elsewhere cannot reach it by pointing its own name here), and
-requests that come from another page are refused.
+Hosts, bodies, errors and connections are those of ``vision.report.server``.
 """
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
-import json
-import re
-import socket
 import threading
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-try:
-    import uvicorn
-    from starlette.applications import Starlette
-    from starlette.concurrency import run_in_threadpool
-    from starlette.exceptions import HTTPException
-    from starlette.requests import Request
-    from starlette.responses import HTMLResponse, JSONResponse, Response
-    from starlette.routing import Route
-except ImportError as error:
-    raise ImportError("serving a page needs more packages: pip install 'vision[serve]'") from error
-
-from vision.config.errors import UserError
 from vision.data.source import DataError
-from vision.report.connections import LimitedConnection
+from vision.report import server
 from vision.report.retrieval_index import Index, Query, Ranked
-from vision.report.retrieval_pictures import MAX_UPLOAD_PIXELS, kind_of
+from vision.report.retrieval_pictures import kind_of
+from vision.report.server import (
+    HTTPException,
+    JSONResponse,
+    Request,
+    Response,
+    Route,
+    number,
+    parsed,
+    read_body,
+    run_in_threadpool,
+)
+from vision.report.uploads import MAX_UPLOAD, MAX_UPLOAD_PIXELS
 
 MAX_SENTENCE = 1000
 MAX_JSON = 16 * 1024
-MAX_UPLOAD = 8 * 2**20
 MAX_K = 100
 LIMITS = {"sentence": MAX_SENTENCE, "upload": MAX_UPLOAD, "pixels": MAX_UPLOAD_PIXELS, "k": MAX_K}
-_BODY_S = 20.0
-# A ``Host`` header (RFC 9110): an address in brackets, or a name or address; perhaps a port.
-_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._-]+))(?::[0-9]{1,5})?")
 _WAITING = 8
 _COSINES = 600_000  # in one answer
 
@@ -57,113 +44,26 @@ def application(index: Index, page: str, policy: str, host: str = "127.0.0.1") -
       index: what is searched.
       page: HTML for ``/``.
       policy: its content security policy.
-      host: the name or address that the server is bound to; see ``allowed``.
+      host: the name or address that the server is bound to; see ``server.allowed``.
     """
-    service = _Service(index, page)
-    app = Starlette(
-        routes=[
-            Route("/", service.root),
-            Route("/favicon.ico", service.icon),
-            Route("/image/{image}", service.image),
-            Route("/api/gallery", service.gallery),
-            Route("/api/search", service.search, methods=["POST"]),
-        ],
-        exception_handlers={HTTPException: _refused, Exception: _failed},
-    )
-    return _Guard(app, policy, host)
-
-
-def allowed(name: str, host: str) -> bool:
-    """Whether a server bound to ``host`` answers to the ``Host`` header ``name``.
-
-    It does to ``host`` and ``localhost`` and to addresses: loopback ones only where it is bound to
-    loopback. Other names could be pointed here by whoever owns them (DNS rebinding).
-    """
-    if (parts := _HOST.fullmatch(name)) is None:
-        return False
-    hostname = (parts[1] or parts[2]).lower()
-    if hostname in ("localhost", host.lower()):
-        return True
-    try:
-        address = ipaddress.ip_address(hostname)
-    except ValueError:
-        return False
-    return address.is_loopback or not is_loopback(host)
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-class ServerError(UserError):
-    """The page cannot be served there."""
-
-
-def bind(host: str, port: int) -> socket.socket:
-    """A listening socket; port 0 takes a free one.
-
-    Raises:
-      ServerError: no such address here, or the port is taken.
-    """
-    try:
-        family, kind, number, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        bound = socket.socket(family, kind, number)
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind(address)
-        bound.listen(64)
-    except OSError as error:
-        raise ServerError(
-            f"--host={host} --port={port}: {error.strerror}; --port=0 takes a free port"
-        ) from error
-    return bound
-
-
-def address_of(bound: socket.socket) -> str:
-    host, port = bound.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
-
-
-def server(app: Any) -> uvicorn.Server:
-    """``run(sockets=[...])`` serves until SIGINT, SIGTERM or ``should_exit``."""
-    config = uvicorn.Config(
-        app,
-        loop="asyncio",
-        http=LimitedConnection,
-        ws="none",
-        lifespan="off",
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=64,
-        timeout_keep_alive=5,
-        timeout_graceful_shutdown=3,
-        h11_max_incomplete_event_size=16 * 1024,
-    )
-    return uvicorn.Server(config)
+    service = _Service(index)
+    routes = [
+        Route("/image/{image}", service.image),
+        Route("/api/gallery", service.gallery),
+        Route("/api/search", service.search, methods=["POST"]),
+    ]
+    return server.application(routes, page, policy, host)
 
 
 class _Service:
-    def __init__(self, index: Index, page: str) -> None:
+    def __init__(self, index: Index) -> None:
         self._index = index
-        self._page = page
         self._model = threading.Lock()  # one query at a time: they share the devices
         self._waiting = 0
         self._pictures: dict[int, bytes] = {}
 
-    async def root(self, request: Request) -> Response:
-        return HTMLResponse(self._page)
-
-    async def icon(self, request: Request) -> Response:
-        return Response(status_code=204)
-
     async def image(self, request: Request) -> Response:
-        image = _number(request.path_params["image"], "image", 0, 2**31)
+        image = number(request.path_params["image"], "image", 0, 2**31)
         if image >= len(self._index):
             raise HTTPException(404, f"no image {image}; there are {len(self._index)}")
         png = self._pictures.get(image)
@@ -179,23 +79,23 @@ class _Service:
 
     async def gallery(self, request: Request) -> Response:
         size = len(self._index)
-        start = _number(request.query_params.get("start", "0"), "start", 0, size)
-        count = _number(request.query_params.get("count", "24"), "count", 1, MAX_K)
+        start = number(request.query_params.get("start", "0"), "start", 0, size)
+        count = number(request.query_params.get("count", "24"), "count", 1, MAX_K)
         chosen = range(start, min(size, start + count))
         return JSONResponse({"images": [self._image(i) for i in chosen], "total": size})
 
     async def search(self, request: Request) -> Response:
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind == "application/json":
-            asked = _checked_query(_parsed(await _body(request, MAX_JSON, "a JSON query")))
+            asked = _checked_query(parsed(await read_body(request, MAX_JSON, "a JSON query")))
             encoded = b""
         elif kind in ("image/jpeg", "image/png"):
             params = dict(request.query_params)
             k = params.get("k", "24")
-            asked = _checked_query({**params, "k": _number(k, "k", 1, MAX_K)})
+            asked = _checked_query({**params, "k": number(k, "k", 1, MAX_K)})
             if asked["image"] is not None:
                 raise HTTPException(400, "image: a body that is a picture takes its place")
-            encoded = await _body(request, MAX_UPLOAD, "a picture")
+            encoded = await read_body(request, MAX_UPLOAD, "a picture")
             if kind_of(encoded) is None:
                 raise HTTPException(415, "the body is neither a JPEG nor a PNG file")
         else:
@@ -307,83 +207,5 @@ def _checked_query(query: Any) -> dict[str, Any]:
     if any("\ud800" <= c <= "\udfff" or c == "\0" for c in text):
         raise HTTPException(400, "text: holds NUL or half a surrogate pair")
     if image is not None:
-        image = _number(image, "image", 0, 2**31)
-    return {"text": text, "image": image, "k": _number(k, "k", 1, MAX_K)}
-
-
-def _number(value: Any, name: str, low: int, high: int) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 12:
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise HTTPException(400, f"{name}: must be a whole number, {low} to {high}")
-    return value
-
-
-def _parsed(body: bytes) -> Any:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise HTTPException(400, f"the body is no JSON: {error}"[:200]) from error
-
-
-async def _body(request: Request, most: int, what: str) -> bytes:
-    too_large = HTTPException(413, f"{what} has at most {most} bytes")
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or len(length) > 12 or int(length) > most:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(_BODY_S):
-            async for part in request.stream():
-                size += len(part)
-                if size > most:
-                    raise too_large
-                parts.append(part)
-    except TimeoutError as error:
-        raise HTTPException(408, f"the body did not arrive in {_BODY_S:.0f} s") from error
-    return b"".join(parts)
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    return JSONResponse({"error": error.detail}, error.status_code, headers=error.headers)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    # The error goes on to uvicorn, which writes it to the terminal.
-    return JSONResponse({"error": "the server failed; its terminal says why"}, 500)
-
-
-class _Guard:
-    """Refuses foreign names and pages, and adds the headers that every answer has."""
-
-    def __init__(self, app: Any, policy: str, host: str) -> None:
-        self._app = app
-        self._host = host
-        self._headers = [
-            (b"content-security-policy", policy.encode()),
-            (b"x-content-type-options", b"nosniff"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cross-origin-resource-policy", b"same-origin"),
-            (b"cross-origin-opener-policy", b"same-origin"),
-            (b"cache-control", b"no-store"),
-        ]
-
-    async def __call__(
-        self, scope: Any, receive: Any, send: Callable[[Any], Awaitable[None]]
-    ) -> None:
-        async def with_headers(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message.get("headers", ()), *self._headers]
-            await send(message)
-
-        headers = dict(scope["headers"])
-        name, origin = (headers.get(key, b"").decode("latin-1") for key in (b"host", b"origin"))
-        app = self._app
-        if _HOST.fullmatch(name) is None:
-            app = JSONResponse({"error": f"Host: {name[:100]!r} is no name or address"}, 400)
-        elif not allowed(name, self._host):
-            app = JSONResponse({"error": f"this server does not answer to {name[:100]!r}"}, 421)
-        elif origin and origin not in (f"http://{name}", f"https://{name}"):
-            app = JSONResponse({"error": f"requests from {origin[:100]} are refused"}, 403)
-        await app(scope, receive, with_headers)
+        image = number(image, "image", 0, 2**31)
+    return {"text": text, "image": image, "k": number(k, "k", 1, MAX_K)}
