@@ -157,6 +157,7 @@ if TYPE_CHECKING:
     from vision.models.densenet import DenseNet as DenseNet
     from vision.models.dual import Dual as Dual
     from vision.models.efficientnet import EfficientNet as EfficientNet
+    from vision.models.efficientnet_lite import EfficientNetLite as EfficientNetLite
     from vision.models.inception import InceptionV4 as InceptionV4
     from vision.models.inception_resnet import InceptionResNetV2 as InceptionResNetV2
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
@@ -292,6 +293,7 @@ _NAMES = {
     "vision.models.densenet": ("DenseNet",),
     "vision.models.dual": ("Dual",),
     "vision.models.efficientnet": ("EfficientNet",),
+    "vision.models.efficientnet_lite": ("EfficientNetLite",),
     "vision.models.inception": ("InceptionV4",),
     "vision.models.inception_resnet": ("InceptionResNetV2",),
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),

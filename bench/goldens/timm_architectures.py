@@ -217,6 +217,10 @@ def by_name() -> dict[str, dict]:
         fields = {"tower": "EfficientNet", "variant": f"B{i}"}
         found[f"efficientnet_b{i}"] = fields
         found[f"tf_efficientnet_b{i}"] = fields | TENSORFLOW
+    for i in range(5):
+        fields = {"tower": "EfficientNetLite", "variant": f"lite{i}"}
+        found[f"efficientnet_lite{i}"] = fields
+        found[f"tf_efficientnet_lite{i}"] = fields | TENSORFLOW
     for percent in (35, 50, 75, 100, 140):
         found[f"mobilenetv2_{percent:03d}"] = {
             "tower": "MobileNetV2",

@@ -75,6 +75,15 @@ def efficient(**options: object) -> tuple[nn.Module, Mapping[str, nn.Module]]:
     return model, mobile_sites(model) | {"map": model.bn2}
 
 
+def efficient_lite(**options: object) -> tuple[nn.Module, Mapping[str, nn.Module]]:
+    """timm's last convolution always has 1280 channels; here it has 24."""
+    model = efficientnet._gen_efficientnet_lite("efficientnet_lite0", **NARROW, **options)
+    model.conv_head = nn.Conv2d(model.conv_head.in_channels, HEAD, 1, bias=False)
+    model.bn2 = BatchNormAct2d(HEAD, eps=model.bn2.eps, act_layer=nn.ReLU6)
+    model.classifier = nn.Linear(HEAD, CLASSES)
+    return model, mobile_sites(model) | {"map": model.bn2}
+
+
 def narrow_unit(channels: int, features: int, **options: object) -> nn.Module:
     """timm's Inceptions have fixed widths; here they are divided by 16."""
     channels = channels if channels == 3 else channels // 16
@@ -143,6 +152,9 @@ CASES: Mapping[str, Case] = {
     "inception_v4": Case(inception4, (1, 107, 115), inside=2),
     "inception_resnet_v2": Case(inception_resnet, (1, 107, 115), inside=2),
     "swin": Case(partial(swin, (36, 44)), (2, 36, 44)),
+    "efficientnet_lite": Case(
+        partial(efficient_lite, depth_multiplier=0.3, **TENSORFLOW), (2, 36, 46)
+    ),
 }
 
 

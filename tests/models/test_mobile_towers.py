@@ -10,6 +10,7 @@ import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables, run
 
 from vision.models.efficientnet import EfficientNet
+from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.inverted_residual import divisible, scaled_repeats
@@ -51,6 +52,18 @@ PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
         12_233_232,
         64,
         {"stem": (32, 32, 40), "block25": (2, 2, 384), "map": (2, 2, 1536)},
+    ),
+    "efficientnet_lite0": (
+        EfficientNetLite("lite0", num_classes=1000),
+        4_652_008,
+        64,
+        {"stem": (32, 32, 32), "block15": (2, 2, 320), "map": (2, 2, 1280)},
+    ),
+    "efficientnet_lite4": (
+        EfficientNetLite("lite4", num_classes=1000),
+        13_006_568,
+        64,
+        {"stem": (32, 32, 32), "block29": (2, 2, 448), "map": (2, 2, 1280)},
     ),
     "inception_v4": (
         InceptionV4(num_classes=1000),
@@ -248,6 +261,8 @@ def test_swin_over_a_mesh():
         (MobileNetV2, {"width_multiplier": 0.0}, "width_multiplier is 0.0, expected"),
         (MobileNetV2, {"padding": "valid"}, "padding is 'valid'.*'symmetric', 'same'"),
         (EfficientNet, {}, "needs width_multiplier and depth_multiplier"),
+        (EfficientNetLite, {"variant": "lite5"}, "variant is 'lite5'.*'lite4'"),
+        (EfficientNetLite, {"depth_multiplier": 1.0}, "needs width_multiplier and depth_mult"),
         (EfficientNet, {"variant": "B9"}, "variant is 'B9'.*'B7'"),
         (InceptionV4, {"width_multiplier": 0.3}, "width_multiplier=0.3 times 32 channels"),
         (

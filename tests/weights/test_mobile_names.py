@@ -15,6 +15,7 @@ from safetensors.numpy import load_file
 
 from vision.checkpoint.reading import flatten
 from vision.models.efficientnet import EfficientNet
+from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
@@ -42,6 +43,10 @@ TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
         timm_mobilenet,
     ),
     "efficientnet": (EfficientNet(**NARROW, depth_multiplier=0.3), timm_mobilenet),
+    "efficientnet_lite": (
+        EfficientNetLite(**NARROW, **TENSORFLOW, depth_multiplier=0.3, head_width=24),
+        timm_mobilenet,
+    ),
     "inception_v4": (
         InceptionV4((1, 1, 1), width_multiplier=1 / 16, num_classes=7),
         timm_inception_v4,

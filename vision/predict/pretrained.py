@@ -28,14 +28,14 @@ from vision.predict.results import unique_names
 from vision.predict.zero_shot import TextSide
 from vision.train.objective import Batch, Context, Objective, Variables, apply
 from vision.train.tower import Tap, Tapped, Tower
-from vision.weights import hub
-from vision.weights.cards import CardObject, read_card
+from vision.weights import packages
+from vision.weights.cards import CardObject, card_beside, read_card
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.pretrained import tower_card
 from vision.weights.text_cards import read_tokenizer
 
-_SCHEMES = ("timm", "open_clip", "transformers")
+_SCHEMES = ("timm", "open_clip", "transformers", packages.SCHEME)
 
 
 def weights_source(text: str) -> str | None:
@@ -184,13 +184,11 @@ def class_names(source: str) -> tuple[str, ...]:
     Raises:
       WeightsError: the file is not what it should be.
     """
-    scheme, _, text = source.partition(":")
-    path = None if scheme == "open_clip" else hub.beside(scheme, text, "config.json")
-    if path is None:
+    card = card_beside(source, {"timm": "config.json", "transformers": "config.json"})
+    if card is None:
         return ()
-    card = read_card(path)
-    if scheme == "timm":
-        return _timm_names(card)
+    if not source.startswith("transformers:"):
+        return timm_names(card)
     kinds = card.values.get("architectures") or []
     if not any(str(kind).endswith("ForImageClassification") for kind in kinds):
         return ()
@@ -205,7 +203,8 @@ def class_names(source: str) -> tuple[str, ...]:
         raise card.error("id2label", "does not number its classes 0, 1, ...") from error
 
 
-def _timm_names(card: CardObject) -> tuple[str, ...]:
+def timm_names(card: CardObject) -> tuple[str, ...]:
+    """Of a card of timm's: as it says; of 1000 classes whose tag ends with ``in1k``, ImageNet's."""
     nested = card.part("pretrained_cfg").values
     given = {**nested, **{k: x for k, x in card.values.items() if x is not None}}
     names, count = given.get("label_names"), given.get("num_classes")
@@ -213,6 +212,8 @@ def _timm_names(card: CardObject) -> tuple[str, ...]:
         return tuple(names)
     if count is not None and (not isinstance(count, int) or count < 0):
         raise card.error("num_classes", "is not a number of classes")
+    if count == 1000 and str(given.get("tag", "")).endswith("in1k"):
+        return packages.imagenet_classes()
     return tuple(map(str, range(count or 0)))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from vision.weights import hub
+from vision.weights import hub, packages
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Mode, Preprocessing
 
@@ -105,11 +105,29 @@ def read(source: str) -> tuple[Preprocessing, Path] | None:
     Raises:
       WeightsError: the file is not what it should be; it and the key are named.
     """
-    scheme, _, text = source.partition(":")
-    if scheme not in FILES:
+    card = card_beside(source, FILES)
+    if card is None:
         return None
-    path = hub.beside(scheme, text, FILES[scheme])
-    return None if path is None else (_READERS[scheme](read_card(path)), path)
+    return _READERS[source.partition(":")[0]](card), card.path
+
+
+def card_beside(source: str, files: Mapping[str, str]) -> CardObject | None:
+    """The card of a source of ``InitFrom``; None where there is none.
+
+    Args:
+      source: of ``InitFrom``.
+      files: scheme to the name of its file.
+
+    Raises:
+      WeightsError: the file is not what it should be, or there is no such package.
+    """
+    scheme, _, text = source.partition(":")
+    if scheme == packages.SCHEME:
+        return CardObject(packages.file_of(text), packages.known(text).card())
+    if scheme not in files:
+        return None
+    path = hub.beside(scheme, text, files[scheme])
+    return None if path is None else read_card(path)
 
 
 def read_card(path: Path) -> CardObject:
@@ -270,6 +288,7 @@ def _ours(card: CardObject) -> Preprocessing:
 
 _READERS = {
     "timm": _timm,
+    packages.SCHEME: _timm,
     "open_clip": _open_clip,
     "transformers": _transformers,
     "safetensors": _ours,

@@ -20,7 +20,7 @@ from vision.models.dual import Dual
 from vision.run.experiment import DataSpec
 from vision.run.workdir import DATA_SPEC
 from vision.train.tower import Tower
-from vision.weights import agreement, cards, hub
+from vision.weights import agreement, cards, hub, packages
 from vision.weights.artefact import LABELS
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
@@ -33,7 +33,7 @@ from vision.weights.tower_cards import TowerCard, read_tower
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
-_SCHEMES = (*LIBRARIES, "workdir", "safetensors")
+_SCHEMES = (*LIBRARIES, packages.SCHEME, "workdir", "safetensors")
 _HUBS = ("timm", "open_clip", "transformers", "big_vision")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
@@ -58,7 +58,8 @@ class InitFrom:
       source: ``timm:``, ``torchvision:``, ``open_clip:``, ``transformers:`` or ``big_vision:``,
         then a path or, but for torchvision, a name on the hub, ``organisation/name@revision`` or
         ``organisation/name:file``; or ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``,
-        or ``safetensors:<path>`` with our own names.
+        or ``safetensors:<path>`` with our own names; or ``package:<name>``, a package of weights
+        that ``vision.weights.packages`` knows; or ``efficientnet_pytorch:<path>``.
       head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
         starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
       kept: regular expressions, searched in names such as ``params.norm.scale``, of parameters
@@ -169,8 +170,11 @@ class InitFrom:
 
     def _open(self, tower: Tower, target: Tree) -> tuple[Mapping[str, Tensor], Names, str]:
         scheme, _, path = self.source.partition(":")
+        file = None
+        if scheme == packages.SCHEME:
+            scheme, file = packages.known(path).library, packages.file_of(path)
         if scheme in LIBRARIES:
-            weights = open_weights(_find(scheme, path))
+            weights = open_weights(file or _find(scheme, path))
             learned = target.get("objective", {}).get(_LOSS, {})
             return weights, names_of(scheme, tower, weights, learned), weights.source
         # In a run's state the tower is below the name ``model``.

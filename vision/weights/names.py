@@ -20,7 +20,9 @@ from vision.weights.families.dual import joint_names
 from vision.weights.fit import fit_patches, fit_positions
 from vision.weights.mapping import MapEntry, Names, Tensor, WeightsError
 
-LIBRARIES = ("timm", "torchvision", "open_clip", "transformers", "big_vision")
+LIBRARIES = (
+    *("timm", "torchvision", "open_clip", "transformers", "big_vision", "efficientnet_pytorch"),
+)
 Side = Literal["image", "text"]
 
 # Library and class of a tower to the function that gives its names.
@@ -29,6 +31,7 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "ConvNeXt"): "convnext.timm_convnext",
     ("timm", "DenseNet"): "densenet.timm_densenet",
     ("timm", "EfficientNet"): "mobilenet.timm_mobilenet",
+    ("timm", "EfficientNetLite"): "mobilenet.timm_mobilenet",
     ("timm", "InceptionResNetV2"): "inception.timm_inception_resnet_v2",
     ("timm", "InceptionV4"): "inception.timm_inception_v4",
     ("timm", "MobileNetV2"): "mobilenet.timm_mobilenet",
@@ -40,6 +43,8 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("torchvision", "DenseNet"): "densenet.timm_densenet",
     ("torchvision", "ResNet"): "resnet.timm_resnet",
     ("torchvision", "VGG"): "vgg.torchvision_vgg",
+    ("efficientnet_pytorch", "EfficientNet"): "efficientnet_pytorch.efficientnet_pytorch",
+    ("efficientnet_pytorch", "EfficientNetLite"): "efficientnet_pytorch.efficientnet_pytorch",
 }
 
 
@@ -182,7 +187,7 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
     path = _FAMILIES.get((library, kind))
     if path is None:
         supported = [other for name, other in _FAMILIES if name == library]
-        supported += ["ViT"] if library != "torchvision" else []
+        supported += ["ViT"] if library not in ("torchvision", "efficientnet_pytorch") else []
         supported += ["TextTransformer"] if (library, "text") in _PLACES else []
         raise WeightsError(
             f"{library} has no name map for a {kind}; it has for {', '.join(sorted(supported))}"

@@ -24,6 +24,7 @@ _TOWERS: Mapping[str, str] = {
     "ConvNeXt": "convnext.ConvNeXt",
     "DenseNet": "densenet.DenseNet",
     "EfficientNet": "efficientnet.EfficientNet",
+    "EfficientNetLite": "efficientnet_lite.EfficientNetLite",
     "InceptionResNetV2": "inception_resnet.InceptionResNetV2",
     "InceptionV4": "inception.InceptionV4",
     "MobileNetV2": "mobilenet.MobileNetV2",

@@ -21,8 +21,8 @@ from vision.config.specs import build, spec
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
-from vision.weights import hub
-from vision.weights.cards import CardObject, read_card
+from vision.weights import packages
+from vision.weights.cards import CardObject, card_beside
 from vision.weights.mapping import WeightsError
 from vision.weights.timm_cards import (
     VIT_POOLS,
@@ -70,21 +70,17 @@ def read_tower(source: str) -> TowerCard | None:
       WeightsError: no tower here computes what the file is of; or the file is not what it should
         be. It and the key are named.
     """
-    scheme, _, text = source.partition(":")
-    if scheme not in FILES:
+    card = card_beside(source, FILES)
+    if card is None:
         return None
-    path = hub.beside(scheme, text, FILES[scheme])
-    if path is None:
-        return None
-    card = read_card(path)
     try:
-        config = _READERS[scheme](card)
+        config = _READERS[source.partition(":")[0]](card)
         build(config)
     except WeightsError:
         raise
     except UserError as error:
-        raise WeightsError(f"{path}: {error}") from error
-    return TowerCard(path, config)
+        raise WeightsError(f"{card.path}: {error}") from error
+    return TowerCard(card.path, config)
 
 
 _OPEN_CLIP_HARMLESS = ("init_logit_scale", "init_logit_bias", "custom_text")
@@ -219,6 +215,7 @@ def _check_keys(card: CardObject, known: Any) -> None:
 
 _READERS: Mapping[str, Callable[[CardObject], Config]] = {
     "timm": timm_tower,
+    packages.SCHEME: timm_tower,
     "open_clip": _open_clip,
     "transformers": transformers_tower,
 }

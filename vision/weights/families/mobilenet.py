@@ -1,8 +1,9 @@
-"""MobileNetV2, MobileNetV3 and EfficientNet: three tables of the same blocks, also in timm."""
+"""MobileNetV2, MobileNetV3, EfficientNet and -Lite: tables of the same blocks, also in timm."""
 
 from __future__ import annotations
 
 from vision.models.efficientnet import EfficientNet
+from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, POINTWISE, conv_norm, layer
@@ -20,8 +21,8 @@ _UNITS = {
 }
 
 
-def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet) -> Names:
-    """timm's ``mobilenetv2_*``, ``mobilenetv3_*`` and ``efficientnet_b*``.
+def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet | EfficientNetLite) -> Names:
+    """timm's ``mobilenetv2_*``, ``mobilenetv3_*``, ``efficientnet_b*`` and ``_lite*``.
 
     Those whose names begin with ``tf_`` need ``padding="same"`` and ``norm_epsilon=1e-3``.
     """
