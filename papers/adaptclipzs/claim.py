@@ -14,6 +14,9 @@ It did not hold: 50.6 % of the novel classes' images are named after tuning with
 before. Tuning with names costs more, 43.8 %, so that sentences keep what names forget; they add
 nothing. The card's third point, that sentences on habitats help where the background goes with the
 class, is not tried here.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -29,7 +32,9 @@ import jax.numpy as jnp
 from configs.parts.drawn import drawn
 from papers.adaptclipzs.config import base, novel, scenes, small
 from vision.config.specs import build, spec
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="half of the 4 points that the authors gain on novel birds and flowers")
 
 BEFORE = 450
 
@@ -77,12 +82,12 @@ def test_sentences_about_some_classes_teach_others(record: Recorder):
         for name, described in (("tuned with sentences", True), ("tuned with names", False))
     )
     record(
-        claim="Tuning with random sentences about the classes of images gains at least 4 points "
-        "on novel classes that are told by sentences, and tuning with names gains less.",
-        expected=False,
-        holds=sentences.mean >= before.mean + 0.04 and sentences.mean > names.mean,
-        measured=[
-            Measured("accuracy of 12 novel classes", sentences, before),
-            Measured("accuracy of 12 novel classes", sentences, names),
-        ],
+        claim="Tuning with random sentences about the classes of images adds to the accuracy on "
+        "novel classes that are told by sentences.",
+        expected="undecided",
+        compared=Measured("accuracy of 12 novel classes", sentences, before),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 12),
+        control=None,
+        measured=[Measured("accuracy of 12 novel classes", sentences, names)],
     )

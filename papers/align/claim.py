@@ -9,6 +9,9 @@ of a corpus of captions that are true of one image each, and no caption that is 
 The first is not so: R@1 is 0.10 against 0.40, and the noisy arm differs by a factor of five between
 seeds. Neither arm is trained to its end; whether scale makes up for noise in longer runs is open.
 The other two are so.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -24,7 +27,9 @@ from vision.data.ops import ValueRange
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.evaluators.image_text.composed import ComposedRetrieval
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 PAIRS, TESTS, STEPS = 2000, 512, 450
 BOILERPLATE = ("click to enlarge the picture", "image not found on this page", "buy now and save")
@@ -101,16 +106,13 @@ def test_scale_makes_up_for_noise(record: Recorder):
     )
     boilerplate, unique = cleaned()
     record(
-        claim="Twice as many pairs, 30 % of them wrong, are as good as the clean ones; the rules "
-        "remove 90 % of boilerplate and no unique caption; image and words find twice what the "
-        "image alone does.",
-        expected=False,
-        holds=twice.mean >= clean.mean
-        and boilerplate >= 0.9
-        and unique == 0
-        and both.mean >= 2 * alone.mean,
+        claim="Twice as many pairs, 30 % of them wrong, teach more than half as many clean ones.",
+        expected="undecided",
+        compared=Measured(f"R@1 of {TESTS}", twice, clean),
+        margin=MARGIN,
+        scale=Scale(chance=1 / TESTS),
+        control=None,
         measured=[
-            Measured(f"R@1 of {TESTS}", twice, clean),
             Measured(
                 "share that the rules remove",
                 Side("boilerplate", (boilerplate,)),

@@ -11,6 +11,9 @@ after six.
 The card asks that asking and guessing be better than asking alone at both times. Last, the stages
 of the small config, once: a network fine-tuned on both kinds of labels in turns, beside one that
 has the same number of asked labels and makes no guesses.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -26,7 +29,19 @@ from papers.aspl.oracle import HeldBack
 from papers.aspl.rounds import initial_records, scaled
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 LOOPS: dict[str, dict[str, Any]] = {
     "asked and guessed": {},
@@ -76,10 +91,13 @@ def test_guesses_of_the_sure_save_questions(record: Recorder):
 
     both, doubtful, *others = LOOPS
     record(
-        claim="With 40 labels of digits and with 70, SVMs that ask about the doubtful and learn "
-        "from their sure guesses are at least 2 points better than those that only ask.",
-        expected=False,
-        holds=all(side(both, n).mean >= side(doubtful, n).mean + 0.02 for n in ROUNDS),
+        claim="With 40 labels of digits SVMs that ask about the doubtful and learn from their "
+        "sure guesses are better than those that only ask.",
+        expected="undecided",
+        compared=Measured("top-1 with 40 labels", side(both, 3), side(doubtful, 3)),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
             *(
                 Measured(f"top-1 with {10 + 10 * n} labels", side(both, n), side(name, n))

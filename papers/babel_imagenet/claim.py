@@ -17,6 +17,9 @@ took the last to 87 %.
 Three things have to be true of means over seeds: the order of accuracies is that of the shares,
 Spearman's correlation with R@1 of retrieval in the language is at least 0.8, and the adapter adds
 at least 15 points. English cannot change: parameters of the model are compared bit by bit.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -32,9 +35,11 @@ from scipy.stats import spearmanr
 from configs.parts.drawn import drawn
 from papers.babel_imagenet.config import LANGUAGES, small, small_adapter
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure
 from vision.run import experiment, loop
 from vision.run.restore import load_run
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 RAREST = [*LANGUAGES][-1]
 SHARES = ("60 %", "30 %", "8 %", "2 %")
@@ -82,14 +87,12 @@ def test_shares_decide_and_an_adapter_helps(record: Recorder, tmp_path: Path):
     agreement = float(correlation.statistic)
     adapter = Side("with an adapter", tuple(mended))
     record(
-        claim="Zero-shot accuracy in a language follows its share of the captions and goes with "
-        "retrieval in it (Spearman at least 0.8), and an adapter adds at least 15 points to the "
-        "rarest without a change of English.",
-        expected=True,
-        holds=means == sorted(means, reverse=True)
-        and len(set(means)) == len(means)
-        and agreement >= 0.8
-        and adapter.mean >= accuracy[-1].mean + 0.15,
+        claim="An adapter adds to the zero-shot accuracy of the language with the fewest captions.",
+        expected="undecided",
+        compared=Measured("zero-shot accuracy of 8 colours", adapter, accuracy[-1]),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
         measured=[
             *(
                 Measured("zero-shot accuracy of 8 colours", more, less)

@@ -12,6 +12,9 @@ one is CLIP's, of 49,408.
 It did not hold, for one of the three. Room adds 46 points, and captions take 59 tokens of their own
 and 108 of CLIP's. But the text tower that was taught hidden words finds 24 % where a fresh one
 finds 56 %: it begins with a higher loss (5.8 for 4.8) and does not catch up in 200 steps.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -27,8 +30,10 @@ from vision.config.specs import build
 from vision.data.sources.scenes import translate
 from vision.data.tokenizers import ClipTokenizer, train_byte_pair
 from vision.evaluators.image_text.retrieval import ImageTextRetrieval
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
 from vision.run import experiment, loop
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 
 def recall(run: Run, config: Any) -> float:
@@ -68,15 +73,13 @@ def test_room_and_reading_before_find_more(record: Recorder, tmp_path: Path):
     before = Side("hidden words before", tuple(read))
     domain, general = tokens_per_caption()
     record(
-        claim="Room for 64 tokens adds at least 10 points of R@1 to 16, a text tower that was "
-        "taught hidden words finds more than a fresh one, and captions are shorter in the domain's "
-        "own tokens.",
-        expected=False,
-        holds=by_length["long"].mean >= by_length["short"].mean + 0.1
-        and before.mean > by_length["long"].mean
-        and domain < general,
+        claim="Room for 64 tokens of a long caption finds more images than room for 16.",
+        expected="undecided",
+        compared=Measured("R@1 of 256, both ways", by_length["long"], by_length["short"]),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 256),
+        control=None,
         measured=[
-            Measured("R@1 of 256, both ways", by_length["long"], by_length["short"]),
             Measured(
                 "R@1 of 256, both ways", before, Side("fresh text tower", by_length["long"].values)
             ),

@@ -4,6 +4,9 @@ The card's order is asserted, with 100 exemplars for those that replay; beside i
 that spends the bytes of a teacher on exemplars, and prototypes. Seen: replay alone keeps nearly
 everything, and aligning the head takes it away again. The alignment corrects rows of new classes
 that are too long; after 120 steps from small values they are the short ones.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -14,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from papers.cil_survey.config import small
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, run_scenario
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, run_scenario
 from vision.scenario.stages import CURSOR
+
+MARGIN = Margin(0.02, rule="no figure for this comparison in the survey's headline: 2 points")
 
 SHOWN = {
     "joint": "all data at once",
@@ -42,12 +47,14 @@ def test_joint_training_beats_aligned_replay_beats_replay_beats_fine_tuning(reco
         return float(np.mean(side(name).values))
 
     record(
-        claim="After five tasks of digits, accuracy on all classes is highest with all data at "
-        "once, then with replay, distillation and alignment, then with replay, then without.",
-        expected=False,
-        holds=mean("joint") >= mean("wa") > mean("replay") > mean("finetune"),
+        claim="After five tasks of digits replay with distillation and weight alignment is better"
+        " than replay alone.",
+        expected="undecided",
+        compared=Measured("accuracy after the last task", side("wa"), side("replay")),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
-            Measured("accuracy after the last task", side("wa"), side("replay")),
             Measured("accuracy after the last task", side("joint"), side("finetune")),
             Measured(
                 "accuracy after the last task", side("replay_equal_bytes"), side("prototypes")

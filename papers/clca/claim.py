@@ -7,6 +7,9 @@ of them in the second block; CLCA does so too, with its cache and its head.
 It did not hold, since there is nothing to bring back: after so short a training EViT, which throws
 the background away, names more marks (92.1 %) than all tokens do (88.1 %). CLCA names most: 99.3 %,
 at 33 % of the FLOPs.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -21,9 +24,13 @@ from papers.clca.config import small
 from papers.clca.method import CLCA
 from vision.config.specs import build
 from vision.models.vit import ViT
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 from vision.train.flops import count
 from vision.train.objective import Context, Variables
+
+MARGIN = Margin(
+    0.02, rule="no comparable figure is reported: 2 points, the values stand in figures only"
+)
 
 NAMES: dict[Any, str] = {"": "CLCA", "evit": "EViT", "full": "r = 1"}
 
@@ -54,14 +61,14 @@ def test_a_cache_and_a_deep_head_bring_back_what_reduction_loses(record: Recorde
         top1[name] = Side(name, tuple(rows))
     clca, evit, full = top1["CLCA"], top1["EViT"], top1["r = 1"]
     share = share_of_flops()
-    lost = full.mean - evit.mean
     record(
-        claim="With a tenth of the tokens EViT loses accuracy on tiny marks, and CLCA brings back "
-        "at least half of it, at less than 45 % of the FLOPs (ViT-S/16 at 448 pixels).",
-        expected=False,
-        holds=lost > 0 and clca.mean - evit.mean >= lost / 2 and share < 0.45,
+        claim="With a tenth of the tokens CLCA names more tiny marks than EViT.",
+        expected="undecided",
+        compared=Measured("top-1 of 8 marks", clca, evit),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
         measured=[
-            Measured("top-1 of 8 marks", clca, evit),
             Measured("top-1 of 8 marks", clca, full),
             Measured("share of FLOPs at r = 0.1", Side("CLCA", (share,))),
         ],

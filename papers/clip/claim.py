@@ -14,6 +14,9 @@ predicted words, and unseen pairs were named right four times as often as by cha
 often than by words; but shapes stayed at chance, 13 % of eight, by either: within 400 steps this
 model tells scenes apart by colour, place and background. In one run with 128 pairs a step R@1 was
 42 %, and shapes were at chance as well.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -36,7 +39,9 @@ from vision.evaluate.evaluator import context
 from vision.evaluators.image_text.embeddings import embed
 from vision.evaluators.image_text.zero_shot import classify
 from vision.objectives.classify import Classify
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 LOGITS = "logits"
 
@@ -111,14 +116,14 @@ def test_captions_find_images_and_names_classify(record: Recorder):
     chance = Side("chance", (1 / classes["unseen"],))
     retrieval, shape, unseen = (sides(name) for name in numbers)
     record(
-        claim="After 400 steps an image finds its caption among 256 in at least 70 % of cases, "
-        "names of shapes classify at least 80 %, and names of unseen pairs of a colour and a "
-        "shape more than chance.",
-        expected=False,
-        holds=retrieval[0].mean >= 0.7 and shape[0].mean >= 0.8 and unseen[0].mean > chance.mean,
+        claim="Names of shapes tell more images after contrast than after prediction of the words.",
+        expected="undecided",
+        compared=Measured(f"zero-shot accuracy of {classes['shape']} shapes", *shape),
+        margin=MARGIN,
+        scale=Scale(chance=1 / classes["shape"]),
+        control=None,
         measured=[
             Measured("image to text R@1 of 256", *retrieval),
-            Measured(f"zero-shot accuracy of {classes['shape']} shapes", *shape),
             Measured(f"zero-shot accuracy of unseen pairs, of {classes['unseen']}", *unseen),
             Measured(
                 f"zero-shot accuracy of unseen pairs, of {classes['unseen']}", unseen[0], chance

@@ -11,6 +11,9 @@ are at chance, 16.7 %; views took a point, and whitening 1.6 points of mAP. 250 
 a network that has to tell shapes on any ground in any colour, and how well it tells those that it
 was trained on was not recorded, so this says more about the training than about the paper. A first
 design, of twice the width and 400 steps, was broken off for its cost before it said anything.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -31,9 +34,13 @@ from vision.blocks import ranking
 from vision.config.specs import build
 from vision.evaluate.evaluator import context, evaluate
 from vision.evaluators.image_text.embeddings import embed, normalised
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, train
+from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Run, Scale, Side, train
 from vision.probes.svm import fit_svm
 from vision.train.objective import Variables
+
+MARGIN = Margin(
+    0.02, rule="no comparable figure is reported: 2 points (the baselines are other descriptors)"
+)
 
 DIMENSION = 32
 
@@ -103,19 +110,15 @@ def test_features_of_other_shapes_beat_pixels(record: Recorder):
     features, with_views = side("learned features", "features"), side("with 16 views", "views")
     raw, untrained = side("pixels", "pixels"), side("untrained network", "untrained")
 
-    def gain(a: Side, b: Side) -> float:
-        return float(np.mean(a.values) - np.mean(b.values))
-
     record(
-        claim="A linear classifier of six shapes on features learned from six others is at least "
-        "15 points better than on pixels and 10 better than on untrained features, and 16 views "
-        "add a point.",
-        expected=False,
-        holds=gain(features, raw) >= 0.15
-        and gain(features, untrained) >= 0.1
-        and gain(with_views, features) >= 0.01,
+        claim="A linear classifier of six shapes is better on features learned from six others "
+        "than on pixels.",
+        expected="undecided",
+        compared=Measured("top-1 of 6 new shapes", features, raw),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 6),
+        control=None,
         measured=[
-            Measured("top-1 of 6 new shapes", features, raw),
             Measured("top-1 of 6 new shapes", features, untrained),
             Measured("top-1 of 6 new shapes", with_views, features),
             Measured(

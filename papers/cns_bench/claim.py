@@ -15,6 +15,9 @@ digits and counted on the other.
 
 It held, with little to spare: two pairs of 18 swap ranks, and the filter removes 90.2 % of planted
 pictures, by 4.9 points more or less from seed to seed.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from vision.data.ops.sliders import Slider
 from vision.data.pipeline import EvalData
 from vision.evaluators.robustness.perturbed import with_op
 from vision.metrics.severity import fit_thresholds, on_class, rank_correlations
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 0.02 of Spearman's coefficient")
 
 TOWERS = get_args(Tower)
 SCALES = (0.0, 0.5, 1.0, 1.5, 2.0, 2.5)
@@ -119,11 +124,16 @@ def test_ranks_change_along_a_slider(record: Recorder):
 
     removed, kept = side("planted", "removed"), side("good", "kept")
     record(
-        claim="Of three towers two swap ranks along a slider, by 2 points each way; first failures "
-        "add up to the pictures; and two of four scores remove 90 % of the pictures off class and "
-        "keep 80 % of the others.",
-        expected=True,
-        holds=bool(swapped >= 1) and all(sums) and removed.mean >= 0.9 and kept.mean >= 0.8,
+        claim="The order of three towers at one scale of a nuisance is not their order at another.",
+        expected="undecided",
+        compared=Measured(
+            "Spearman of the towers at scales 0.5 and 2.5, mean of sliders",
+            side("three towers", "ranks"),
+            Side("one order", (1.0,) * len(SEEDS)),
+        ),
+        margin=MARGIN,
+        scale=Scale(worst=1.0, best=-1.0),
+        control=None,
         measured=[
             Measured(
                 f"pairs of a slider that swap ranks, of {3 * len(SLIDERS)}",

@@ -7,6 +7,9 @@ the same boxes, in ``tests/data/test_mixing_goldens.py``.
 It held: 43.5 % beside 18.9 %. Cutout, whose training looks like this test, has 84.3 %, and costs a
 point and a half on whole digits, which CutMix does not. Localisation by class activation maps, the
 other half of the card, is not measured.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ import numpy as np
 from papers.cutmix.config import small
 from vision.config.specs import build
 from vision.data.batch_ops import box_weight, mix
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, train
+from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Run, Scale, Side, train
 
-MARGIN = 0.03
+MARGIN = Margin(0.0114, rule="half of the 2.28 points that the authors gain on ImageNet")
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "mixing.npz"
 
 
@@ -76,12 +79,14 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
         both("top-1", accuracies, "plain"),
         both("top-1", accuracies, "cutout"),
     ]
-    plain = float(np.mean(covered["plain"]))
+    float(np.mean(covered["plain"]))
     record(
-        claim=f"Of digits whose middle is covered a CNN names at least {100 * MARGIN:.0f} points "
-        "more after CutMix than without.",
-        expected=True,
-        holds=float(np.mean(covered[""])) - plain >= MARGIN,
+        claim="Of digits whose middle is covered a CNN names more after CutMix than without.",
+        expected="undecided",
+        compared=measured[0],
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=measured,
         parity=largest_error(),
     )

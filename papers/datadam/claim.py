@@ -5,19 +5,24 @@ each; then three fresh networks learn from nothing else, in 300 steps under the 
 and are tested on real digits. The baseline images are the real ones that distillation begins with.
 Not held: the distilled images teach far more than real ones, but attention and mean features alone
 are within what seeds scatter (with batches in another order attention was the better one).
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from papers.datadam.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 
-MARGIN = 0.05
+MARGIN = Margin(
+    0.03,
+    rule="half of the 6 points that the authors gain over distribution matching "
+    "on CIFAR-10 with one image per class",
+)
 
 
 def test_attention_teaches_more_than_mean_features_and_than_real_images(record: Recorder):
@@ -31,16 +36,13 @@ def test_attention_teaches_more_than_mean_features_and_than_real_images(record: 
             rows.append(measure(train(config, seed), evaluator)["top1"])
     dam, features, real = (Side(name, tuple(rows)) for name, rows in results.items())
 
-    def gap(baseline: Side) -> float:
-        return float(np.mean(dam.values) - np.mean(baseline.values))
-
     record(
-        claim=f"Networks taught by ten distilled images are right at least {MARGIN:.0%} more often "
-        "than those taught by ten real ones, and more often than with mean features alone.",
-        expected=False,
-        holds=gap(real) >= MARGIN and gap(features) > 0,
-        measured=[
-            Measured("top-1 of taught networks", dam, real),
-            Measured("top-1 of taught networks", dam, features),
-        ],
+        claim="Networks taught by ten images that were distilled by attention are right more "
+        "often than those taught by images distilled by mean features.",
+        expected="undecided",
+        compared=Measured("top-1 of taught networks", dam, features),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
+        measured=[Measured("top-1 of taught networks", dam, real)],
     )

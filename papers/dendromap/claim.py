@@ -2,6 +2,9 @@
 
 Half of the digits teach a logistic regression; of the other half every tenth is shown as a
 negative, a style that it has never seen. The tree is that of the pixels of this half.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import sklearn.metrics
 from papers.dendromap.method import ORDERS, treemap
 from papers.dendromap.subgroups import worst_subgroup
 from papers.dendromap.ward import ward
-from vision.papers.claims import SEEDS, Measured, Recorder, Side
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
+
+MARGIN = Margin(0.02, rule="a user study, no figure: 2 points")
 
 
 def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Recorder):
@@ -32,8 +37,7 @@ def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Rec
             largest = max(
                 largest, float(np.abs(areas * len(pixels) / tree.count[[*boxes]] - 1).max())
             )
-    single = tree.cut(len(pixels), by="max_node_count")
-    once = single == list(range(len(pixels)))
+    assert tree.cut(len(pixels), by="max_node_count") == list(range(len(pixels)))
     rows = []
     for seed in SEEDS:
         order = np.random.default_rng(seed).permutation(len(pixels))
@@ -54,19 +58,17 @@ def test_a_tree_of_pixels_shows_classes_and_finds_a_style_that_fails(record: Rec
         tuple(float(v) for v in each) for each in zip(*rows, strict=True)
     )
     record(
-        claim="Ward's tree of the pixels of digits, cut at 10, shares at least 0.85 of its "
-        "information with the classes; areas are counts to 1e-6 and every image is shown once; "
-        "the worst subgroup of 20 has twice the mean error where a style fails.",
-        expected=True,
-        holds=information >= 0.85
-        and largest < 1e-6
-        and once
-        and all(a >= 2 * b for a, b in zip(worst, mean, strict=True)),
+        claim="The worst subgroup of Ward's tree has a higher error than the worst class where a "
+        "style fails.",
+        expected="undecided",
+        compared=Measured("error", Side("worst subgroup", worst), Side("worst class", classes)),
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
             Measured("normalized mutual information", Side("Ward cut at 10", (information,))),
             Measured("relative error of an area", Side("largest of six treemaps", (largest,))),
             Measured("error", Side("worst subgroup", worst), Side("mean", mean)),
-            Measured("error", Side("worst subgroup", worst), Side("worst class", classes)),
             Measured("share of the planted style", Side("in the worst subgroup", style)),
         ],
     )

@@ -8,6 +8,9 @@ It did not hold: an untrained U-Net is 1.6 points behind, not five, with 96.0 be
 pixels have 97.2 %. Averages over 2 x 2 places of 32 random channels keep nearly all that an image
 of 8 x 8 has. The rest is as the paper has it: at the last step nothing is told, and the first block
 tells less than the best, which is at the least of the four noises.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -21,9 +24,9 @@ import numpy as np
 
 from papers.diffusion_cls.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 
-FALL, UNTRAINED = 0.3, 0.05
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 
 def test_features_of_little_noise_tell_more_than_pixels(record: Recorder):
@@ -61,16 +64,14 @@ def test_features_of_little_noise_tell_more_than_pixels(record: Recorder):
             ("first", "first block"),
         )
     }
-    gap = {key: float(np.mean(best.values) - np.mean(of.values)) for key, of in others.items()}
+    {key: float(np.mean(best.values) - np.mean(of.values)) for key, of in others.items()}
     record(
-        claim="A linear probe of the best block and step is no worse than one of pixels, better "
-        f"than one of the first block, by {UNTRAINED:.0%} than one of an untrained U-Net and by "
-        f"{FALL:.0%} than one at the last step.",
-        expected=False,
-        holds=gap["pixels"] >= 0
-        and gap["first"] > 0
-        and gap["untrained"] >= UNTRAINED
-        and gap["last"] >= FALL,
+        claim="A linear probe of the best block and step is better than one of an untrained U-Net.",
+        expected="undecided",
+        compared=Measured("top-1", best, others["untrained"]),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
             *(Measured("top-1", best, of) for of in others.values()),
             Measured("best step of noise, of 1000", side("held out", "best_time")),

@@ -8,6 +8,9 @@ measure that.
 
 The card asks for 5 points of R@1 by sentences, and with groups of patches 5 points of mIoU at an
 R@1 "within 1", which is taken to mean that it loses no more than a point.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from configs.parts.drawn import drawn
 from papers.dreamlip.config import small
 from vision.config.specs import build, spec
 from vision.data import ops
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 
 def arms() -> dict[str, Any]:
@@ -52,14 +57,13 @@ def test_sentences_find_images_and_groups_name_pixels(record: Recorder):
     sides = {arm: side(arm, "retrieval") for arm in rows}
     pixels = {arm: side(arm, "segments") for arm in rows}
     record(
-        claim="Sentences of a longer caption add at least 5 points of text to image R@1 to a short "
-        "caption, and groups of patches add 5 points of mIoU and take at most 1 of R@1.",
-        expected=False,
-        holds=sides["sentences"].mean >= sides["caption"].mean + 0.05
-        and pixels["both"].mean >= pixels["sentences"].mean + 0.05
-        and sides["both"].mean >= sides["sentences"].mean - 0.01,
+        claim="Sentences of a longer caption add to the text to image recall of a short caption.",
+        expected="undecided",
+        compared=Measured("text to image R@1 of 256", sides["sentences"], sides["caption"]),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 256),
+        control=None,
         measured=[
-            Measured("text to image R@1 of 256", sides["sentences"], sides["caption"]),
             Measured("text to image R@1 of 256", sides["both"], sides["sentences"]),
             Measured("mIoU of 11 classes", pixels["both"], pixels["sentences"]),
             Measured("mIoU of 11 classes", pixels["sentences"], pixels["caption"]),

@@ -8,6 +8,9 @@ over the temperature.
 Before, with 60 steps for four c, Carlini-Wagner left 9 % of the plain and 16 % of the distilled
 network's answers: it had not come to its end. A ViT of one block did not learn enough at this
 temperature, 60 % without attack, to say anything.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -20,8 +23,10 @@ from typing import Any
 
 from papers.fgsm_cw_distill.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 from vision.run import loop
+
+MARGIN = Margin(0.02, rule="a curve, no figure: 2 points")
 
 
 def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record: Recorder):
@@ -46,26 +51,20 @@ def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record:
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows[name]))
 
-    fgsm = {name: side(name, "fgsm_accuracy").values for name in rows}
+    {name: side(name, "fgsm_accuracy").values for name in rows}
     record(
-        claim="FGSM leaves a distilled network at least 40 points more accuracy than a plain one; "
-        "through the logits over the temperature the advantage is less than half of that, and "
-        "Carlini-Wagner leaves both less than 5 %: in every seed.",
-        expected=True,
-        holds=all(
-            hidden - bare >= 0.4 and through - bare < (hidden - bare) / 2
-            for bare, hidden, through in zip(
-                fgsm["plain"], fgsm["distilled"], fgsm["tempered"], strict=True
-            )
-        )
-        and all(row["cw_accuracy"] < 0.05 for row in rows["plain"] + rows["distilled"]),
+        claim="FGSM leaves a distilled network more accuracy than a plain one.",
+        expected="undecided",
+        compared=Measured(
+            "accuracy under FGSM of 0.15",
+            side("distilled", "fgsm_accuracy"),
+            side("plain", "fgsm_accuracy"),
+        ),
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
             Measured("accuracy", side("distilled", "accuracy"), side("plain", "accuracy")),
-            Measured(
-                "accuracy under FGSM of 0.15",
-                side("distilled", "fgsm_accuracy"),
-                side("plain", "fgsm_accuracy"),
-            ),
             Measured(
                 "accuracy under FGSM of 0.15, through z / T",
                 side("tempered", "fgsm_accuracy"),

@@ -13,6 +13,9 @@ Two of the three held: 91 % of words pointed right, a patch at random would in 2
 R@1 was 70 % against 61 %. The model of one vector was better than the card has it, 41 % by its word
 in the caption and 54 % by the word alone: its image is the mean of its patches, so that each patch
 lies in the space of the texts.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -30,8 +33,10 @@ from vision.blocks.similarity import Dot
 from vision.config.specs import build, spec
 from vision.data.sources.scenes import Scenes, render
 from vision.data.tokenizers import WordTokenizer
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, train
 from vision.train.tower import forward
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 Arrays = dict[str, np.ndarray]
 
@@ -122,14 +127,16 @@ def test_words_point_at_what_they_name(record: Recorder):
     late, single = "late interaction", "one vector"
     points = side(late, "late")
     others = side(f"{single}, word in the caption", "word"), side(f"{single}, word alone", "alone")
-    baseline = max(others, key=lambda each: each.mean)
+    max(others, key=lambda each: each.mean)
     chance = float(np.mean(pixels[scene, thing] > pixels[scene, 1 - thing]))
     to_text = side(late, "late to text"), side(single, "whole to text")
     record(
-        claim="By late interaction at least 70 % of words for colours and shapes point at their "
-        "thing, at most 40 % by one vector, and images find their captions no less often.",
-        expected=False,
-        holds=points.mean >= 0.7 and baseline.mean <= 0.4 and to_text[0].mean >= to_text[1].mean,
+        claim="By late interaction more words point at their thing than by one vector.",
+        expected="undecided",
+        compared=Measured(f"of {len(words)} words, right", points, others[1]),
+        margin=MARGIN,
+        scale=Scale(chance=chance),
+        control=None,
         measured=[
             *(Measured(f"of {len(words)} words, right", points, each) for each in others),
             Measured("of words, right", points, Side("any patch", (chance,))),

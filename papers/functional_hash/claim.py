@@ -6,6 +6,9 @@ in -2..2. Regularised evolution (population 50, tournament 10) is stopped after 
 which the cache counts a function once however many programs there are for it; a mutation replaces
 one instruction. A search also ends with an exact program or 20,000 proposals. Ten seeds. Beside
 them random search.
+
+The recorded numbers are of 10 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -16,7 +19,9 @@ import numpy as np
 
 from papers.functional_hash.method import Cache, functional_hash
 from papers.functional_hash.search import Strategy, search
-from vision.papers.claims import Measured, Recorder, Side
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
+
+MARGIN = Margin(0.5, rule="no factor is confirmed: half of a unit of squared error")
 
 LENGTH, EVALUATIONS, MOST_PROPOSALS = 7, 600, 20_000
 SEEDS, EXACT = tuple(range(10)), 1e-12
@@ -91,11 +96,15 @@ def test_a_function_is_paid_once(record: Recorder):
         return float(np.median([row["error"] for row in rows[arm]]))
 
     record(
-        claim=f"After {EVALUATIONS} evaluations, regularised evolution with a cache of functions "
-        "has a lower median error of the best program than without, by at least half.",
-        expected=True,
-        holds=median("evolution, cache") <= 0.5 * median("evolution, none")
-        and median("evolution, none") > 0,
+        claim="Regularised evolution with a cache of functions finds a program with a lower error"
+        " than without, after as many evaluations.",
+        expected="undecided",
+        compared=Measured(
+            "MSE of the best", side("evolution, cache", "error"), side("evolution, none", "error")
+        ),
+        margin=MARGIN,
+        scale=Scale(worst=4.0, best=0.0),
+        control=None,
         measured=[
             Measured(
                 "MSE of the best", side(f"{name}, cache", "error"), side(f"{name}, none", "error")

@@ -4,6 +4,9 @@ Digits in batches of 16, the whole first epoch as training reads it. The autoenc
 and the contrastive run are the config's. What a ridge probe makes of the features of that run and
 of plain SimCLR is measured beside it and nothing is claimed of it: 360 steps on digits leave little
 to gain.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -19,10 +22,22 @@ from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.digits import Digits
 from vision.evaluators.features.probe import RidgeProbe
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
 from vision.run.workdir import read_config
 
-MARGIN = 0.02
+MARGIN = Margin(
+    0.008, rule="half of the 1.6 points that the authors gain with a linear probe on CIFAR-10"
+)
 
 
 def first_epoch(folder: Any, seed: int) -> np.ndarray:
@@ -52,16 +67,16 @@ def test_batches_of_one_image_per_cluster_have_fewer_pairs_of_a_class(record: Re
         for title, guided in (("one per cluster", True), ("random", False))
     )
     record(
-        claim=f"Of the pairs in a batch of 16 digits, at least {MARGIN:.0%} of all fewer have one "
-        "class where batches take one image of each cluster, with every seed.",
-        expected=True,
-        holds=max(guided.values) <= min(random.values) - MARGIN,
-        measured=[
-            Measured("share of pairs of one class", guided, random),
-            Measured(
-                "ridge probe top-1",
-                Side("one per cluster", tuple(probed[True])),
-                Side("random", tuple(probed[False])),
-            ),
-        ],
+        claim="Batches with one image of each cluster teach features of which a probe names more "
+        "digits.",
+        expected="undecided",
+        compared=Measured(
+            "ridge probe top-1",
+            Side("one per cluster", tuple(probed[True])),
+            Side("random", tuple(probed[False])),
+        ),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
+        measured=[Measured("share of pairs of one class", guided, random)],
     )

@@ -10,6 +10,9 @@ the thing.
 The card asks for twice as much of the map on the background. Maps of 8 x 8 places, made large, have
 four fifths of their sum outside of so small a thing anyway; the share on the thing says the same
 and can be compared: it must halve.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -28,9 +31,24 @@ from papers.grad_cam.method import weighted
 from vision.blocks.sites import at_site
 from vision.config.specs import build
 from vision.evaluate.evaluator import context
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, measure, train
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Parity,
+    Recorder,
+    Run,
+    Scale,
+    Side,
+    measure,
+    train,
+)
 
-HIT = 0.85
+MARGIN = Margin(
+    0.023,
+    rule="half of the 4.6 points by which the authors localise better than by "
+    "the gradient on ILSVRC",
+)
 
 
 def identity_error(run: Run, data: Any) -> float:
@@ -75,16 +93,14 @@ def test_the_map_is_on_the_thing_unless_the_background_tells(record: Recorder):
     error = Side("largest", tuple(row["identity"] for row in rows))
     away = max(captum.errors().values())
     record(
-        claim=f"The map's largest value hits the thing in {HIT:.0%} of images, more often than the "
-        "middle of the image and than the largest slope; with means and a linear head it is CAM; "
-        "where backgrounds tell the class, less than half as much of it is on the thing.",
-        expected=True,
-        holds=cam.mean >= HIT
-        and cam.mean > max(centre.mean, slope.mean)
-        and max(error.values) < 1e-5
-        and off.mean < on.mean / 2,
+        claim="The largest value of Grad-CAM hits the thing in more images than the largest slope"
+        " of the pixels does.",
+        expected="undecided",
+        compared=Measured("pointing game", cam, slope),
+        margin=MARGIN,
+        scale=Scale(chance=centre.mean),
+        control=None,
         measured=[
-            Measured("pointing game", cam, slope),
             Measured("pointing game", side("Guided Grad-CAM", "guided_cam_pointing"), centre),
             Measured(
                 "overlap of boxes",

@@ -15,6 +15,9 @@ margin, were changed once.
 The card's proof, reranking by a head that matches image and text, needs a model that reads both at
 once, which is not here yet. The definitions of the metrics are compared with the paper's, in terms
 of scikit-learn: those agree.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -41,7 +44,9 @@ from vision.config.specs import spec
 from vision.data import ops
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.scenes import Parse, Scene, agrees, describe, parse, write
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Side, train
+from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Scale, Side, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 LENGTH, GALLERY, QUERIES, STEPS = 20, 5000, 30, 400
 PHRASES = ("is above", "is to the left of")  # those that captions of scenes use
@@ -122,11 +127,13 @@ def test_relations_are_harder_than_things(record: Recorder):
     assert error < 1e-12
     record(
         claim="A dual encoder ranks images for queries about relations worse than for queries "
-        "about things of the same rarity, by at least 2 points of mAP@50.",
-        expected=False,
-        holds=things["map"].mean - relations["map"].mean >= 0.02,
+        "about things of the same rarity.",
+        expected="undecided",
+        compared=Measured(f"mAP@50 of {GALLERY}", things["map"], relations["map"]),
+        margin=MARGIN,
+        scale=Scale(chance=max(each["map"] for each in chance.values())),
+        control=None,
         measured=[
-            Measured(f"mAP@50 of {GALLERY}", relations["map"], things["map"]),
             Measured(f"nDCG@50 of {GALLERY}", relations["ndcg"], things["ndcg"]),
             Measured("MRR", relations["mrr"], things["mrr"]),
             Measured(

@@ -5,6 +5,9 @@ twice: with the factors that the config calls tuned (5 cells within a radius of 
 frame and the last 4), chosen once and not searched for, and naively (all cells of the last frame).
 
 Exact statements beside it: in a still clip a single cell at its own place is an exact copy.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -16,9 +19,9 @@ from configs.parts.drawn import drawn
 from papers.label_prop.config import small
 from papers.label_prop.method import Propagation
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 
-MARGIN = 0.10
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 
 def test_factors_matter_more_than_ten_points(record: Recorder):
@@ -52,12 +55,14 @@ def test_factors_matter_more_than_ten_points(record: Recorder):
     assert follows.baseline is not None
     lost = Side("J and F", tuple(row["decay"] for row in rows))
     record(
-        claim=f"With the same features, tuned factors follow masks at least {MARGIN} J&F better "
-        "than all cells of the last frame; in still clips a cell at its own place loses nothing.",
-        expected=True,
-        holds=follows.method.mean >= follows.baseline.mean + MARGIN and max(lost.values) == 0,
+        claim="With the same features tuned factors follow masks better than all cells of the "
+        "last frame.",
+        expected="undecided",
+        compared=follows,
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
-            follows,
             both("J", "j"),
             both("F", "f"),
             both("PCK at 20 %", "pck_20"),

@@ -4,6 +4,9 @@ A small ViT learns six of the ten digits, or four. Its probabilities become answ
 the argmax and by Loki: with six, distances are those of the digits' mean features (of training
 records of all ten, which is what Loki is told of the others); with four, the difference of the
 digits themselves, a metric that has nothing to do with how they look.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -14,7 +17,11 @@ import numpy as np
 
 from papers.loki.config import line, small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(
+    0.03, rule="half of the 10.5 % that the authors gain on CLIP, of an accuracy of 0.6"
+)
 
 
 def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
@@ -39,14 +46,14 @@ def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
     top1 = both("top-1 of ten, six digits known", "small", "top1")
     straight = both("mean squared distance on the line, four known", "line", "squared")
     record(
-        claim="With six of ten digits known and distances of mean features Loki is nearer to the "
-        "truth than the argmax and right more often, naming digits that were never seen; with four "
-        "known it is nearer on the line of digits.",
-        expected=True,
-        holds=gain(near) < 0 < gain(top1) and gain(straight) < 0,
+        claim="With six of ten digits known Loki names more digits right than the argmax.",
+        expected="undecided",
+        compared=top1,
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
             near,
-            top1,
             both("top-1 of the unseen, six known", "small", "unseen_top1"),
             straight,
             both("top-1 of ten, four known", "line", "top1"),

@@ -7,6 +7,9 @@ have more attention than the rest of their bag.
 
 It held, much as on the card: 0.752 beside 0.697, and 0.810 beside 0.726 within bags. The student
 takes over the plain network's first layer, so that its own training comes on top of that one's.
+
+The recorded numbers are of 5 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -20,11 +23,11 @@ import numpy as np
 from papers.mhim_mil.config import small
 from vision.config.specs import build
 from vision.metrics.detection import auroc
-from vision.papers.claims import Measured, Recorder, Side, load_run, run_scenario
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side, load_run, run_scenario
 from vision.train.tower import forward
 
 SEEDS = (0, 1, 2, 3, 4)
-MARGIN = 0.02
+MARGIN = Margin(0.008, rule="half of the 1.6 points of AUC that the authors gain on CAMELYON16")
 
 
 def judged(folder: Path, config: Any, bags: dict[str, np.ndarray]) -> tuple[float, float]:
@@ -69,10 +72,13 @@ def test_hiding_what_tells_most_makes_a_better_student(record: Recorder):
         return of.method.mean - of.baseline.mean
 
     record(
-        claim=f"The student tells bags apart at least {MARGIN} AUROC better than plain attention "
-        "does, and its attention finds the instances at least as much better.",
-        expected=True,
-        holds=gain(of_bags) >= MARGIN and gain(of_instances) >= MARGIN,
-        measured=[of_bags, of_instances],
+        claim="A student that sees bags without their most attended instances tells them apart "
+        "better than plain attention.",
+        expected="undecided",
+        compared=of_bags,
+        margin=MARGIN,
+        scale=Scale(chance=0.5),
+        control=None,
+        measured=[of_instances],
         seeds=SEEDS,
     )

@@ -14,6 +14,9 @@ and that zero-shot both are within a point of the contrast.
 It did not hold, for one of the three: kept images are rightly named in 95 % and not in 70 %, and
 zero-shot both name 44.0 % where the contrast alone names 40.3 %; but in mAP the classifier, 0.339,
 is behind the contrast, 0.375, and both, 0.373, are ahead of the classifier only.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -32,7 +35,11 @@ from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.arrays import Arrays
 from vision.evaluators.image_text.retrieval import ImageRetrieval
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
+
+MARGIN = Margin(
+    0.072, rule="half of the 14.5 points of mAP that the authors gain over CLIP on GPR1200"
+)
 
 MODELS = {
     "classifier": {"contrast_weight": 0.0},
@@ -103,17 +110,15 @@ def test_entities_teach_an_image_tower(record: Recorder):
     zero = {name: Side(name, tuple(map(zero_shot, runs[name]))) for name in ("contrast", "both")}
     filtered = Side("kept", (cleaned,))
     record(
-        claim="Keeping what a dual encoder finds alike raises the share of true entities to at "
-        "least 0.9; a classifier of entities finds images better than contrast with their texts, "
-        "and both together are as good as the better of them, zero-shot included.",
-        expected=False,
-        holds=filtered.mean >= 0.9
-        and maps["classifier"].mean > maps["contrast"].mean
-        and maps["both"].mean >= max(side.mean for side in maps.values()) - 0.005
-        and zero["both"].mean >= zero["contrast"].mean - 0.01,
+        claim="A classifier of entities finds images by images better than contrast with their "
+        "texts.",
+        expected="undecided",
+        compared=Measured("mAP of images by images", maps["classifier"], maps["contrast"]),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 30),
+        control=None,
         measured=[
             Measured("share of true labels", filtered, Side("linked", (raw,))),
-            Measured("mAP of images by images", maps["classifier"], maps["contrast"]),
             Measured("mAP of images by images", maps["both"], maps["classifier"]),
             Measured("zero-shot accuracy of 30 entities", zero["both"], zero["contrast"]),
         ],

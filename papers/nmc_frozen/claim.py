@@ -7,6 +7,9 @@ better than fine-tuning.
 
 Three statements are exact and asserted here as well: the classes' means are the same whether tasks
 come in order or all records are shuffled, and no other class's records change them.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -24,9 +27,11 @@ from vision.config.specs import build
 from vision.data.sources.digits import Digits
 from vision.papers.claims import (
     SEEDS,
+    Margin,
     Measured,
     Parity,
     Recorder,
+    Scale,
     Side,
     load_run,
     measure,
@@ -34,6 +39,8 @@ from vision.papers.claims import (
     train,
 )
 from vision.probes.class_means import empty_means, update
+
+MARGIN = Margin(0.02, rule="the authors compare with methods that we do not have: 2 points")
 
 
 def parity() -> Parity:
@@ -77,13 +84,14 @@ def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Rec
     tuned = Side("fine-tuned in turn", tuple(row["top1"] for row in rows["finetuned"]))
     lost = Side("means, network of scenes", tuple(row["forgetting"] for row in rows["frozen"]))
     record(
-        parity=parity(),
-        claim="After five tasks of two digits nearest means of a frozen network, untrained even, "
-        "are at least 50 points better than the network fine-tuned on one task after the other.",
-        expected=True,
-        holds=min(frozen.mean, floor.mean) >= tuned.mean + 0.5,
+        claim="After five tasks of two digits nearest means of a frozen network are better than "
+        "the network fine-tuned on one task after the other.",
+        expected="undecided",
+        compared=Measured("top-1 of ten digits after five tasks", frozen, tuned),
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
-            Measured("top-1 of ten digits after five tasks", frozen, tuned),
             Measured("top-1 of ten digits after five tasks", floor, tuned),
             Measured("accuracy lost to classes that came later", lost),
             Measured(
@@ -91,4 +99,5 @@ def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Rec
                 Side("means", (float(np.mean([row["memory_bytes"] for row in rows["frozen"]])),)),
             ),
         ],
+        parity=parity(),
     )

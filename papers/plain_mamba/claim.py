@@ -11,6 +11,9 @@ Towers of two blocks are left as they are drawn, and a logistic regression on th
 It did not hold: both name 30.1 %. The scan is the loop (2e-7, gradients too) and the raster is
 blind to the turn, but as drawn the paper's steps (delta of 1e-3 to 0.1) and directions (deviation
 0.02) move an embedding by 6e-6 only; the scan has to be learned before it says anything.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -25,11 +28,11 @@ import numpy as np
 from papers.plain_mamba.config import small
 from papers.plain_mamba.selective_scan import selective_scan
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 from vision.probes.linear import fit_logistic
 from vision.train.tower import Tower, forward, initialise
 
-MARGIN, SAME = 0.05, 1e-5
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 WAYS = np.array(((0, 1), (0, -1), (-1, 0), (1, 0)))
 
 
@@ -120,16 +123,14 @@ def test_a_scan_that_knows_its_direction_sees_where_an_arrow_points(record: Reco
     directed, blind = turned_apart("snake"), turned_apart("raster")
     values, gradients = largest_errors()
     record(
-        claim=f"From untrained towers arrows are told apart {100 * MARGIN:.0f} points better along "
-        "snakes that know their direction than along rasters, to which, without positions, a "
-        "picture turned around is the same; the associative scan is the loop to 1e-5.",
-        expected=False,
-        holds=snake.mean - raster.mean >= MARGIN
-        and blind <= SAME
-        and directed >= 100 * SAME
-        and max(values, gradients) <= 1e-5,
+        claim="Arrows are told apart better along snakes that know their direction than along "
+        "rasters.",
+        expected="undecided",
+        compared=Measured("top-1 of an arrow's direction", snake, raster),
+        margin=MARGIN,
+        scale=Scale(chance=0.25),
+        control=None,
         measured=[
-            Measured("top-1 of an arrow's direction", snake, raster),
             Measured(
                 "gap of pictures turned around",
                 Side("snake, direction", (directed,)),

@@ -10,6 +10,9 @@ where one did, and 92 % where the clean classifier did. To the eye the last are 
 most pixels black or white, which the judge does not mind: it is the same kind of network, and what
 drives one drives the other. A first trial had judged by a ViT that knew six of ten digits: 53, 66
 and 36 %, of a led classifier half as wide that learned from half as many images.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -18,14 +21,22 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from papers.ppap.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
 from vision.scenario.stages import CURSOR
 
-MARGIN = 0.2
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 LED_BY = ("guided", "guided_single", "guided_clean")
 
 
@@ -57,12 +68,14 @@ def test_experts_for_ranges_of_noise_lead_where_a_clean_classifier_cannot(record
         )
     )
     record(
-        claim="Five experts for ranges of noise, distilled without data, lead samples to the class "
-        f"that was asked for at least {MARGIN:.0%} more often than the clean classifier does.",
-        expected=False,
-        holds=float(np.mean(five.values) - np.mean(clean.values)) >= MARGIN,
+        claim="Five experts for ranges of noise lead more samples to the class asked for than the"
+        " clean classifier.",
+        expected="undecided",
+        compared=Measured("samples of the class asked for", five, clean),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
-            Measured("samples of the class asked for", five, clean),
             Measured("samples of the class asked for", five, single),
             Measured("top-1 on real digits", side("judge", "judge"), side("led", "classifier")),
         ],

@@ -10,6 +10,9 @@ The card's classes are ten shapes. A first run with these, seed 0, 300 steps and
 patches, was at chance in clutter with prefixes and without (0.10 and 0.11 of ten classes), where
 there is nothing to compare; so the classes are colours, which are learned sooner, in half the
 steps.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -17,7 +20,9 @@ from __future__ import annotations
 from configs.parts.drawn import drawn
 from papers.prefix_conditioning.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(0.03, rule="half of the 6 % that the authors gain over eleven data sets")
 
 
 def accuracies(conditioned: bool, seed: int) -> dict[str, float]:
@@ -41,15 +46,14 @@ def test_the_prefix_takes_what_is_particular_to_a_source(record: Recorder):
     )
     without = {d: side(plain, d, "captions", "no prefix") for d in ("open", "plain")}
     record(
-        claim="On cluttered scenes of all colours prompts with the prefix of captions are at least "
-        "2 points better than without prefixes, and better than with that of labels, which is "
-        "better on the labelled domain.",
-        expected=False,
-        holds=captions["open"].mean >= without["open"].mean + 0.02
-        and captions["open"].mean > labels["open"].mean
-        and labels["plain"].mean > captions["plain"].mean,
+        claim="On cluttered scenes of all colours prompts with the prefix of captions are better "
+        "than training without prefixes.",
+        expected="undecided",
+        compared=Measured("accuracy of 10 colours in clutter", captions["open"], without["open"]),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
-            Measured("accuracy of 10 colours in clutter", captions["open"], without["open"]),
             Measured("accuracy of 10 colours in clutter", captions["open"], labels["open"]),
             Measured("accuracy of 6 colours on paper", labels["plain"], captions["plain"]),
             Measured("accuracy of 6 colours on paper", labels["plain"], without["plain"]),

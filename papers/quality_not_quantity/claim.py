@@ -20,6 +20,9 @@ from 0.199 to 0.175, as it halves the pictures.
 A design before this one had strengths of 1.5 everywhere, at which hardly any shift cost a model
 anything, so there was nothing to be between; it did not hold either. The present ones halve the
 accuracy of a model of 800 plain digits, and were set by that alone.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -33,8 +36,10 @@ from vision.data.ops.resizing import resize
 from vision.data.ops.sliders import slide
 from vision.data.sources.digits import Digits
 from vision.metrics.robustness import fit_robustness_line
-from vision.papers.claims import SEEDS, Measured, Recorder, Side
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 from vision.probes.linear import LinearClassifier, fit_logistic
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 0.02 on the scale of logits")
 
 SOURCES = ("fog", "noise", "clutter")
 SHIFTS = {"fog": 3.0, "noise": 10.0, "clutter": 10.0, "blur": 10.0}
@@ -159,14 +164,17 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
         after.append(float(np.mean(rises, 0)[1]))
 
     record(
-        claim="Of models of three sources, the lines of every source fit with R2 of at least 0.8, "
-        "a mixture's effective robustness is between its parents' in at least 80 % of shifts, and "
-        "a filter by a model of the good source raises it; reference models have none on average.",
-        expected=False,
-        holds=min(r_squared) >= 0.8
-        and float(np.mean(inside)) >= 0.8
-        and float(np.mean(after)) > float(np.mean(before))
-        and bool(residual < 1e-9),
+        claim="A filter by a model of the good source raises the effective robustness of a "
+        "mixture.",
+        expected="undecided",
+        compared=Measured(
+            f"effective robustness, filtered by {good}",
+            Side("filtered", tuple(after)),
+            Side("mixture", tuple(before)),
+        ),
+        margin=MARGIN,
+        scale=Scale(worst=-1.0),
+        control=None,
         measured=[
             Measured(
                 "R2 of 12 lines of sources, the least", Side("lines", (float(min(r_squared)),))
@@ -182,11 +190,6 @@ def test_a_mixture_is_between_its_parents(record: Recorder):
                 f"share of {len(inside)} mixtures and shifts between the parents",
                 Side("mixtures", (float(np.mean(inside)),)),
                 Side("wanted", (0.8,)),
-            ),
-            Measured(
-                f"effective robustness, filtered by {good}",
-                Side("filtered", tuple(after)),
-                Side("mixture", tuple(before)),
             ),
             *[
                 Measured(

@@ -2,6 +2,9 @@
 
 Both have the same gates and train 300 steps on 250 images at a time. The quantum states stay of
 length 1 on the way, in float32. It held by far: 95.1 % beside 61.2 %.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -11,10 +14,12 @@ import numpy as np
 
 from papers.quantum_ham_embed.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 from vision.train.tower import forward
 
-MARGIN = 0.15
+MARGIN = Margin(
+    0.077, rule="half of the 15.4 points on digits of eight classes, 94.4 against 79.0 %"
+)
 
 
 def test_an_image_that_is_uploaded_again_is_told_better(record: Recorder):
@@ -38,12 +43,11 @@ def test_an_image_that_is_uploaded_again_is_told_better(record: Recorder):
         for name, rows in zip(("every layer", "once"), top1.values(), strict=True)
     )
     record(
-        claim=f"Uploaded in every layer, images are told {100 * MARGIN:.0f} points better than "
-        "uploaded once, and probabilities sum to 1 within 1e-4.",
-        expected=True,
-        holds=every.mean - once.mean >= MARGIN and max(lengths) <= 1e-4,
-        measured=[
-            Measured("top-1 of the digits 0 to 7", every, once),
-            Measured("|sum of probabilities - 1|", Side("largest", (max(lengths),))),
-        ],
+        claim="Uploaded in every layer, images are told better than uploaded once.",
+        expected="undecided",
+        compared=Measured("top-1 of the digits 0 to 7", every, once),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
+        measured=[Measured("|sum of probabilities - 1|", Side("largest", (max(lengths),)))],
     )

@@ -10,6 +10,9 @@ It did not hold, and says little: after 400 steps no encoder is far from chance,
 but ground. Shapes of ten pixels under grain ask for more than this costs; which thing is where,
 without its shape, would be the next thing to ask. A first trial with crops made on the host, and
 colour jitter for pictures, was broken off for its cost.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -21,9 +24,20 @@ import numpy as np
 from configs.parts.drawn import drawn
 from papers.rad_dino.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
 
-BETTER = {"auprc": 0.03, "dice": 0.05}
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
+
 NAMES = {"pictures": "pictures only", "films": "films", "views_only": "films, no hidden patches"}
 
 
@@ -41,18 +55,15 @@ def test_going_on_with_films_and_hidden_patches_helps(record: Recorder):
     def side(name: str, metric: str) -> Side:
         return Side(NAMES[name], tuple(row[metric] for row in results[name]))
 
-    def gain(metric: str, over: str) -> float:
-        return side("films", metric).mean - side(over, metric).mean
-
     chance = float(np.mean([row["prevalence"] for row in results["films"]]))
     record(
-        claim="Going on with films adds at least 3 points of AUPRC and 5 of Dice to an encoder of "
-        "pictures; without hidden patches Dice falls, and more than AUPRC does.",
-        expected=False,
-        holds=all(gain(metric, "pictures") >= least for metric, least in BETTER.items())
-        and gain("dice", "views_only") > max(0.0, gain("auprc", "views_only")),
+        claim="Going on with films adds to the AUPRC of an encoder of pictures.",
+        expected="undecided",
+        compared=Measured("AUPRC of 4 findings", side("films", "auprc"), side("pictures", "auprc")),
+        margin=MARGIN,
+        scale=Scale(chance=chance),
+        control=None,
         measured=[
-            Measured("AUPRC of 4 findings", side("films", "auprc"), side("pictures", "auprc")),
             Measured("AUPRC of 4 findings", side("films", "auprc"), side("views_only", "auprc")),
             Measured("AUPRC of 4 findings", side("films", "auprc"), Side("chance", (chance,))),
             Measured("Dice of 4 shapes", side("films", "dice"), side("pictures", "dice")),

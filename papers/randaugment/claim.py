@@ -8,6 +8,9 @@ digit and measured on the rest. The operations are compared with timm's, pixel b
 
 It held, and accuracy rises and falls with the magnitude as the paper says: 44, 51, 83, 71 and 56 %
 for none, 1, 4, 7 and 10.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -23,9 +26,9 @@ from PIL import Image
 from papers.randaugment.config import small
 from vision.config.specs import build
 from vision.data.ops.auto import apply, level
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, train
+from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Run, Scale, Side, train
 
-MARGIN = 0.03
+MARGIN = Margin(0.0065, rule="half of the 1.3 points that ResNet-50 gains on ImageNet")
 MAGNITUDES = (1, 4, 7, 10)
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "policies.npz"
 
@@ -75,15 +78,16 @@ def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
         name = "no augmentation" if magnitude is None else f"M = {magnitude}"
         return Side(name, tuple(float(row[part].mean()) for row in results[magnitude]))
 
-    gain = side(best, measure).mean - side(None, measure).mean
     plain = side(None, measure)
     record(
-        claim=f"With the best of four magnitudes moved digits are named at least "
-        f"{100 * MARGIN:.0f} points better than without augmentation.",
-        expected=True,
-        holds=gain >= MARGIN,
+        claim="With the best of four magnitudes moved digits are named better than without "
+        "augmentation.",
+        expected="undecided",
+        compared=Measured("top-1, moved digits, best magnitude", side(best, measure), plain),
+        margin=MARGIN,
+        scale=Scale(chance=0.1),
+        control=None,
         measured=[
-            Measured("top-1, moved digits, best magnitude", side(best, measure), plain),
             *(
                 Measured("top-1, moved digits", side(m, np.s_[:]), side(None, np.s_[:]))
                 for m in magnitudes[1:]

@@ -10,6 +10,9 @@ first block; the card's, which gained 14 points, was a bias-free ReLU network. R
 fell from 95.3 to 77.5 %, as the card's did, and were better than the network at both sizes.
 Standardised pictures were worth what plain ones are. One design came before, with more of the grid,
 and was broken off for its cost before it said anything.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -25,7 +28,19 @@ from sklearn.neighbors import KNeighborsClassifier
 from papers.resize_normalize_rs.config import small
 from papers.resize_normalize_rs.encoders import Mosaiks, neighbours_top1
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Side, measure, train
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Parity,
+    Recorder,
+    Scale,
+    Side,
+    measure,
+    train,
+)
+
+MARGIN = Margin(0.045, rule="half of the 9.1 points on EuroSAT from 64 to 224 px")
 
 SIZES = ("native", "16px", "32px", "64px")
 
@@ -60,10 +75,6 @@ def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
         name = f"{encoder}_{size}_{normalisation}_top1"
         return Side(f"{size}, {normalisation}", tuple(each[name] for each in values))
 
-    def gain(encoder: str) -> float:
-        large, native = side(encoder, "32px", "divide"), side(encoder, "native", "divide")
-        return float(np.mean(large.values) - np.mean(native.values))
-
     rows = [
         Measured(
             "top-1 of 5 new digits, network",
@@ -85,11 +96,13 @@ def test_digits_of_the_training_size_have_better_neighbours(record: Recorder):
         ),
     ]
     record(
-        claim="Resizing pictures of new digits from 8 px to the 32 px of its training set makes "
-        "the neighbours of a frozen network's features at least 5 points better, and those of "
-        "random convolutions no better.",
-        expected=False,
-        holds=gain("tower") >= 0.05 and gain("mosaiks") <= 0,
+        claim="Resizing pictures of new digits to the size of its training set makes the "
+        "neighbours of a frozen network's features better.",
+        expected="undecided",
+        compared=rows[1],
+        margin=MARGIN,
+        scale=Scale(chance=0.2),
+        control=None,
         measured=rows,
         parity=Parity("scikit-learn", sklearn.__version__, float(differ)),
     )

@@ -14,6 +14,9 @@ by seeds that differ by more than that. The classifier is weak, trained for 15 e
 of large pictures to be done in seconds. Of its answers 41.4 % change under a pixel, 12.3 % behind
 the hash and 0.2 % behind the filter; 83.7 % and 70.8 % of crops stay the same where the formula
 says 83.3 % and 70.4 %; cyclic moves change none.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -31,7 +34,9 @@ from vision.data.ops.shift import Shift
 from vision.data.pipeline import EvalData
 from vision.evaluators.robustness.perturbed import with_op
 from vision.evaluators.robustness.translation import neighbours
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="under 5 % against a baseline that is not in the headline: 2 points")
 
 PICTURE, WINDOW = 26, 16
 PLACES = PICTURE - WINDOW + 1
@@ -86,24 +91,21 @@ def test_the_chosen_crop_changes_fewer_answers(record: Recorder):
 
     axis, diagonal = (share_of_same_crops(PLACES, 1, right) for right in (0, 1))
     record(
-        claim="The crop that the content chooses changes fewer answers under a pixel than the one "
-        "in the middle, at 1 point of accuracy at most; as many crops stay the same as the formula "
-        "says, within 3 points; and cyclic moves change no answer.",
-        expected=False,
-        holds=mean("rics flips") < mean("centre flips")
-        and mean("rics top1") > mean("centre top1") - 0.01
-        and abs(mean("rics_hash axis") - axis) < 0.03
-        and abs(mean("rics_hash diagonal") - diagonal) < 0.03
-        and max(row["cyclic flips"] for row in rows) == 0,
+        claim="The crop that the content chooses by its hash changes fewer answers under a pixel "
+        "than the one in the middle.",
+        expected="undecided",
+        compared=Measured(
+            "answers that change, mean of 8 moves",
+            side("RICS, hash", "rics_hash flips"),
+            side("middle", "centre flips"),
+        ),
+        margin=MARGIN,
+        scale=Scale(worst=1.0, best=0.0),
+        control=None,
         measured=[
             Measured(
                 "answers that change, mean of 8 moves",
                 side("RICS, filter", "rics flips"),
-                side("middle", "centre flips"),
-            ),
-            Measured(
-                "answers that change, mean of 8 moves",
-                side("RICS, hash", "rics_hash flips"),
                 side("middle", "centre flips"),
             ),
             Measured(

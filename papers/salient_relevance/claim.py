@@ -9,6 +9,9 @@ It did not hold, for AUROC alone: relevance of so easy a class is on the thing a
 its salience, 0.975, cannot be 0.05 above it. It is one part where relevance is three. That part is
 much larger than the thing: salience is never near zero, so at 15 % of the largest value most of the
 image is above, and its box overlaps the thing's less than that of relevance does.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -26,9 +29,20 @@ from papers.salient_relevance.config import small
 from papers.salient_relevance.relevance import Lrp, relevance
 from vision.config.specs import build
 from vision.evaluate.evaluator import context
-from vision.papers.claims import SEEDS, Measured, Parity, Recorder, Run, Side, measure, train
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Parity,
+    Recorder,
+    Run,
+    Scale,
+    Side,
+    measure,
+    train,
+)
 
-MARGIN, FEWER = 0.05, 2
+MARGIN = Margin(0.02, rule="pictures, no number: 0.02 of AUROC")
 
 
 def identity_errors(run: Run, data: Any) -> tuple[float, float]:
@@ -85,16 +99,13 @@ def test_salience_covers_the_thing_in_fewer_parts(record: Recorder):
     away = max(error for name, error in captum.errors().items() if "lrp" in name)
     sums, products = side("largest", "sum"), side("largest", "product")
     record(
-        claim=f"Pixel by pixel salient relevance is nearer to the thing's mask by {MARGIN} AUROC "
-        f"than relevance, in {FEWER} times fewer parts; without biases relevance adds up to the "
-        "logit and is, with epsilon 0, the gradient times the input.",
-        expected=False,
-        holds=area.method.mean >= area.baseline.mean + MARGIN
-        and parts.method.mean * FEWER <= parts.baseline.mean
-        and max(sums.values) < 1e-3
-        and max(products.values) < 1e-5,
+        claim="Pixel by pixel salient relevance is nearer to the thing's mask than relevance.",
+        expected="undecided",
+        compared=area,
+        margin=MARGIN,
+        scale=Scale(chance=0.5),
+        control=None,
         measured=[
-            area,
             parts,
             both("pointing game", "pointing"),
             both("share of the map on the thing", "energy"),

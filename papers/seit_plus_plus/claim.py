@@ -10,6 +10,9 @@ beforehand changes nothing that seeds do not. The tokenizer is at fault. Its cod
 latents of random patches, nearly all of which are background, and after 200 steps 26 of 64 entries
 are used: what colour a thing has is mostly not in the ids. Entries that nobody uses would have to
 be started again, and the tokenizer trained for longer.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -27,11 +30,23 @@ from vision.config.specs import build
 from vision.data.pipeline import EvalData
 from vision.data.sources.npz import Npz
 from vision.evaluators.accuracy.classification import Classification
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
 from vision.scenario import stages
 from vision.scenario.stages import CURSOR
 
-SHARE, KEPT = 0.02, 0.9
+MARGIN = Margin(
+    0.019, rule="half of the 3.8 points over SeiT, which has no masked modelling, on ImageNet"
+)
 
 
 def on_tokens(workdir: Path) -> Classification:
@@ -66,16 +81,15 @@ def test_stored_tokens_teach_nearly_what_pixels_do_and_masking_helps(record: Rec
     full, pixels = side("tokens", "full"), side("pixels", "pixels")
     masked, scratch = side("masked before", "finetune"), side("from scratch", "scratch")
     record(
-        claim=f"Stored tokens take at most {SHARE:.0%} of the bytes of pixels, a ViT on them has "
-        f"at least {KEPT:.0%} of the accuracy of one on pixels, and with a tenth of the labels "
-        "masked token modelling beforehand makes it better than from scratch.",
-        expected=False,
-        holds=max(row["share"] for row in rows) <= SHARE
-        and mean(full) >= KEPT * mean(pixels)
-        and mean(masked) > mean(scratch),
+        claim="With a tenth of the labels masked token modelling beforehand makes a ViT on stored"
+        " tokens better than from scratch.",
+        expected="undecided",
+        compared=Measured("top-1 of 8 colours, a tenth of the labels", masked, scratch),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
         measured=[
             Measured("top-1 of 8 colours, all labels", full, pixels),
-            Measured("top-1 of 8 colours, a tenth of the labels", masked, scratch),
             Measured("file of ids and labels, of the bytes of pixels", side("tokens", "share")),
             Measured("entries of 64 that are used", side("tokenizer", "entries")),
         ],

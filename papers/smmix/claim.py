@@ -9,6 +9,9 @@ trained model would paste which belong to the thing, beside that of a square any
 
 It did not hold as a whole. What would be pasted shows the thing 2.6 times as often as a random
 square, but accuracy is a tie: 69.8 % beside 70.0 % with CutMix and mixup, and 66.2 % with neither.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -24,10 +27,10 @@ from papers.smmix.config import small
 from papers.smmix.method import SMMix
 from papers.smmix.regions import regions
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
 from vision.train.objective import Context
 
-MARGIN = 0.01
+MARGIN = Margin(0.007, rule="half of the 1.4 points of DeiT-T on ImageNet, 73.6 against 72.2 %")
 SQUARE = 2
 
 
@@ -81,14 +84,11 @@ def test_what_attention_chooses_teaches_more_than_a_random_box(record: Recorder)
         Side("anywhere", tuple(anywhere)),
     )
     record(
-        claim="What the model would paste shows the thing at least twice as much as a random "
-        "square does, and it names colours at least a point better than with CutMix and mixup.",
-        expected=False,
-        holds=mean(chosen) >= 2 * mean(anywhere)
-        and mean(smmix.values) - mean(rival.values) >= MARGIN,
-        measured=[
-            pasted,
-            Measured("top-1 of 8 colours", smmix, rival),
-            Measured("top-1 of 8 colours", smmix, plain),
-        ],
+        claim="Mixing by the model's own attention is better than CutMix and mixup.",
+        expected="undecided",
+        compared=Measured("top-1 of 8 colours", smmix, rival),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
+        measured=[pasted, Measured("top-1 of 8 colours", smmix, plain)],
     )

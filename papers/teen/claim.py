@@ -3,6 +3,9 @@
 A small CNN with a cosine head learns the base digits. Numbers are means over 30 draws of the five
 records and three networks. The card expects an inverted U with a small gain: a harmonic mean of
 base and new accuracy that is better with alpha 0.1 than with none, and worse again with 0.5.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -11,7 +14,9 @@ import dataclasses
 
 from papers.teen.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="figures are unconfirmed: 2 points")
 
 ALPHAS = (0.0, 0.1, 0.3, 0.5)
 
@@ -31,14 +36,13 @@ def test_a_little_calibration_helps_new_digits(record: Recorder):
 
     harmonic = {alpha: side(alpha, "harmonic") for alpha in ALPHAS}
     record(
-        claim="The harmonic mean of accuracies on base digits and on new ones of five records is "
-        "better with alpha 0.1 than with plain means in every seed, and worse with 0.5 than 0.1.",
-        expected=True,
-        holds=all(
-            more > less
-            for more, less in zip(harmonic[0.1].values, harmonic[0.0].values, strict=True)
-        )
-        and harmonic[0.5].mean < harmonic[0.1].mean,
+        claim="The harmonic mean of accuracies on base and new digits is better with means moved "
+        "towards base classes than with plain means.",
+        expected="undecided",
+        compared=Measured("harmonic mean", harmonic[0.1], harmonic[0.0]),
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
             *(Measured("harmonic mean", harmonic[alpha], harmonic[0.0]) for alpha in ALPHAS[1:]),
             *(

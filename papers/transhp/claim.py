@@ -7,6 +7,9 @@ is told a wrong family: its prompt stands in the place of all four.
 It did not hold as a whole. Shapes are named better than plainly, 48.1 % beside 43.6 %, but as well
 with the coarse head alone (48.0 %), and a wrong prompt does no harm: after so short a training it
 is the coarse loss that helps, and the image's tokens do not listen to the prompts yet.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -21,10 +24,10 @@ from configs.parts.drawn import drawn
 from papers.transhp.config import FAMILY, small
 from papers.transhp.method import TransHP
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Run, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
 from vision.train.objective import Context, Variables
 
-OVER_PLAIN, OVER_APART, DROP = 0.02, 0.01, 0.10
+MARGIN = Margin(0.014, rule="half of the 2.83 points on ImageNet with ViT-B/16")
 
 
 def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
@@ -62,14 +65,13 @@ def test_prompts_of_families_help_to_name_shapes(record: Recorder):
     transhp, apart, plain = (Side(names[rival], tuple(rows)) for rival, rows in top1.items())
     lie = Side("another family's prompt", tuple(wrong))
     record(
-        claim="Prompted, shapes are named 2 points better than plainly and 1 better than with a "
-        "coarse head alone; told another family, 10 points worse.",
-        expected=False,
-        holds=transhp.mean - plain.mean >= OVER_PLAIN
-        and transhp.mean - apart.mean >= OVER_APART
-        and transhp.mean - lie.mean >= DROP,
+        claim="Prompted by their family, shapes are named better than plainly.",
+        expected="undecided",
+        compared=Measured("top-1 of 16 shapes", transhp, plain),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 16),
+        control=None,
         measured=[
-            Measured("top-1 of 16 shapes", transhp, plain),
             Measured("top-1 of 16 shapes", transhp, apart),
             Measured("top-1 of 16 shapes, told", Side("the family's prompt", tuple(true)), lie),
         ],

@@ -5,13 +5,20 @@ is measured on the same 200 tasks of test records, two shots, 20 queries of each
 The card's grid of fixed balances has one optimum, and learning is as good as that or better
 without a grid. The Dirichlet form takes the logits of a network that has begun to learn all digits
 for those of a zero-shot model.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
 
 from papers.unem.config import GRID, small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(
+    0.05, rule="half of the 10 % over the iterative method with features of images alone"
+)
 
 
 def test_learned_constants_need_no_grid(record: Recorder):
@@ -30,14 +37,12 @@ def test_learned_constants_need_no_grid(record: Recorder):
 
     learned = {form: side(form, "learned") for form in rows}
     record(
-        claim="Learned constants are at most half a point worse than the best of five fixed ones, "
-        "at least 5 points better than the worst, and better than answering without queries: in "
-        "the Gaussian form.",
-        expected=True,
-        holds=learned["Gaussian"].mean >= best("Gaussian").mean - 0.005
-        and learned["Gaussian"].mean
-        >= min(side("Gaussian", f"fixed_{g:g}").mean for g in GRID) + 0.05
-        and learned["Gaussian"].mean > side("Gaussian", "inductive").mean,
+        claim="Learned constants are better than the best of five fixed ones.",
+        expected="undecided",
+        compared=Measured("accuracy, Gaussian", learned["Gaussian"], best("Gaussian")),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 3),
+        control=None,
         measured=[
             Measured(f"accuracy, {form}", learned[form], baseline)
             for form in rows

@@ -6,6 +6,9 @@ scene, or by more supervised fine-tuning. Measured is the likeliest answer to 25
 saw: the reward of overlap, which counts a box that fits by more than half, and the plain overlap.
 Seen: both are higher after Visual-RFT, by 0.015 and 0.056, far from the 0.1 that the card expects;
 more fine-tuning learns the 16 scenes by heart and nothing for others.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -16,9 +19,19 @@ import numpy as np
 
 from papers.visual_rft.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, load_run, measure, run_scenario
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Recorder,
+    Scale,
+    Side,
+    load_run,
+    measure,
+    run_scenario,
+)
 
-MARGIN = 0.1
+MARGIN = Margin(0.11, rule="half of the 21.9 points of AP in two-shot detection")
 RUNS = ("sft", "rft", "more_sft")
 
 
@@ -47,12 +60,15 @@ def test_rewards_teach_more_than_the_truth_of_the_same_scenes(record: Recorder):
 
     reward = both("reward of overlap, new scenes", "iou")
     assert reward.baseline is not None
-    gain = float(np.mean(reward.method.values) - np.mean(reward.baseline.values))
+    float(np.mean(reward.method.values) - np.mean(reward.baseline.values))
     record(
-        claim="On scenes that were not trained on, the reward of overlap after Visual-RFT on 16 "
-        f"scenes is at least {MARGIN} above that after supervised fine-tuning on the same.",
-        expected=False,
-        holds=gain >= MARGIN,
+        claim="After as many steps on 16 scenes reinforcement by overlap has a higher reward on "
+        "new scenes than supervised fine-tuning.",
+        expected="undecided",
+        compared=reward,
+        margin=MARGIN,
+        scale=Scale(),
+        control=None,
         measured=[
             reward,
             both("overlap, new scenes", "overlap"),

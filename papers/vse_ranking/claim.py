@@ -6,6 +6,9 @@ there are 8,000 pairs of an image and one caption where the card has 1,000 image
 
 The card calls it retrieval "image to text" that wrong texts help. The three inequalities are of
 means over three seeds, and all have to be true.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -18,7 +21,9 @@ from vision.blocks.contrast import Pairs, Ranking, contrast
 from vision.config.specs import spec
 from vision.evaluators.image_text.retrieval import ImageTextRetrieval
 from vision.models.bag_of_words import BagOfWords
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
 LENGTH = 20
 CAPTIONS = {"caption": "caption_medium", "length": LENGTH}
@@ -45,14 +50,13 @@ def test_negatives_decide_the_direction(record: Recorder):
         for of in (lambda r: r[0], lambda r: r[1], sum)
     )
     record(
-        claim="Wrong texts as negatives find more texts by images than wrong images do, wrong "
-        "images find more images by texts, and both together have the best sum of the two R@1.",
-        expected=True,
-        holds=to_text["text"].mean > to_text["image"].mean
-        and to_image["image"].mean > to_image["text"].mean
-        and total["both"].mean > max(total["text"].mean, total["image"].mean),
+        claim="Wrong texts as negatives find more texts by images than wrong images do.",
+        expected="undecided",
+        compared=Measured("image to text R@1 of 512", to_text["text"], to_text["image"]),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 512),
+        control=None,
         measured=[
-            Measured("image to text R@1 of 512", to_text["text"], to_text["image"]),
             Measured("text to image R@1 of 512", to_image["image"], to_image["text"]),
             Measured("sum of both R@1", total["both"], total["text"]),
             Measured("sum of both R@1", total["both"], total["image"]),

@@ -3,6 +3,9 @@
 A small CNN learns the digits that ship. A tenth of them is to be forgotten: the set that three
 rounds of the nested problem find, or a random one. For each, a network is trained anew on the rest.
 Three seeds, of networks and sets. The config's fine-tuning is left out for its cost.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -13,9 +16,13 @@ from typing import Any
 import numpy as np
 
 from papers.worst_forget.config import small
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, run_scenario
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, run_scenario
 
-MARGIN = 0.005
+MARGIN = Margin(
+    0.005,
+    rule="accuracy near 100 % on the worst sets, a random set's is not in the "
+    "headline: half a point",
+)
 
 
 def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorder):
@@ -53,10 +60,12 @@ def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorde
 
     record(
         claim="A network trained without the searched set is wrong on it less often than one "
-        f"trained without a random set is on that, by at least {MARGIN:.1%}, and test accuracy "
-        "differs by at most a point.",
-        expected=True,
-        holds=gap(unlearned) <= -MARGIN and abs(gap(test)) <= 0.01,
+        "trained without a random set is on that.",
+        expected="undecided",
+        compared=unlearned,
+        margin=MARGIN,
+        scale=Scale(worst=1.0, best=0.0),
+        control=None,
         measured=[
             unlearned,
             both("taken for strangers by the attack, retrained", "retrained", "mia"),

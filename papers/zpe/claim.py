@@ -10,6 +10,9 @@ score 0.998. The length of the training was changed once, to 120 steps.
 
 Not so: after 120 steps no rule is further than a point from the equal average, and a template that
 speaks of other things says nearly what the others do: the best of all is 1.5 to 6 points better.
+
+The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
+undecided.
 """
 
 from __future__ import annotations
@@ -19,7 +22,12 @@ from typing import Any
 from configs.parts.drawn import drawn
 from papers.zpe.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Measured, Recorder, Side, measure, train
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+
+MARGIN = Margin(
+    0.005,
+    rule="half of the one point that weights add to an equal average of 247 templates on ImageNet",
+)
 
 RULES = {
     "score": "weights by score",
@@ -42,10 +50,13 @@ def test_scores_find_the_templates_that_suit(record: Recorder):
     equal = side("equal", "equal weights")
     rules = {rule: side(rule, title) for rule, title in RULES.items()}
     record(
-        claim="Templates weighed by their scores name colours at least 2 points better than the "
-        "equal average of all.",
-        expected=False,
-        holds=rules["score"].mean >= equal.mean + 0.02,
+        claim="Templates weighed by their scores name colours better than the equal average of "
+        "all.",
+        expected="undecided",
+        compared=Measured("zero-shot accuracy of 8 colours", rules["score"], equal),
+        margin=MARGIN,
+        scale=Scale(chance=1 / 8),
+        control=None,
         measured=[
             Measured("zero-shot accuracy of 8 colours", each, equal) for each in rules.values()
         ]

@@ -6,9 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from vision.papers.claims import Recorder
-from vision.papers.results import Measured, Parity, Result, Side
+from vision.papers.measured import Measured, Parity, Side
+from vision.papers.outcome import Margin, Premise, Scale
+from vision.papers.results import Result
 
-MEASURED = (Measured("R@1", Side("new", (0.5, 0.6, 0.7)), Side("old", (0.1, 0.2, 0.3))),)
+OLD = Side("old", (0.1, 0.2, 0.3, 0.2, 0.2))
+COMPARED = Measured("R@1", Side("new", (0.5, 0.6, 0.7, 0.6, 0.5)), OLD)
+WORSE = Measured("R@1", Side("new", (0.05, 0.1, 0.2, 0.1, 0.1)), OLD)
+CONTROL = Measured("R@1, words shuffled", Side("new", (0.1, 0.1, 0.3, 0.2, 0.2)), OLD)
+MEASURED = (Measured("R@5", Side("new", (0.8, 0.9)), Side("old", (0.4, 0.5))),)
+MARGIN = Margin(0.1, rule="half of the 20 points that the authors report")
+SCALE = Scale(chance=0.01)
 CLAIM = '''"""What was seen."""
 
 import vision.run.loop
@@ -18,10 +26,12 @@ from papers.margin.method import Loss
 from vision.data.source import Source
 from vision.models.tower import Tower
 
+MARGIN = Margin(0.1, rule="half of it")
+
 
 def test_it(record):
     vision.run.loop.STEP, Source.size
-    record(claim="It finds more.", expected=True, holds=True)
+    record(claim="It finds more.", expected="held")
 '''
 FILES = {
     "papers/__init__.py": "",
@@ -59,11 +69,16 @@ def repository(root: Path) -> Path:
 
 
 def result(**changes: Any) -> Result:
+    """One that held, by default."""
     fields: dict[str, Any] = {
         "claim": "The new one finds more.",
-        "holds": True,
+        "compared": COMPARED,
+        "margin": MARGIN,
+        "scale": SCALE,
+        "premises": (Premise("top-1 of the start", (0.9, 0.95), at_least=0.8),),
+        "control": CONTROL,
         "measured": MEASURED,
-        "seeds": (0, 1, 2),
+        "seeds": (0, 1, 2, 3, 4),
         "seconds": 12.5,
         "parity": Parity("peer", "1.0", 1e-7),
         "depends": {"papers/margin/claim.py": "0"},
@@ -73,5 +88,12 @@ def result(**changes: Any) -> Result:
 
 def finish(folder: Path, root: Path, write: bool = True, **changes: Any) -> None:
     """Ends the claim of a paper as its fixture would."""
-    given: dict[str, Any] = {"expected": True, "holds": True, "measured": MEASURED}
+    given: dict[str, Any] = {
+        "expected": "held",
+        "compared": COMPARED,
+        "margin": MARGIN,
+        "scale": SCALE,
+        "control": CONTROL,
+        "measured": MEASURED,
+    }
     Recorder.begin(folder / "claim.py", write, root)(claim="It finds more.", **{**given, **changes})

@@ -44,7 +44,7 @@ def test_list(root: Path, capsys: pytest.CaptureFixture[str]):
         (["margin", "PAIRS"], "1 of 2"),
         (["--tag=retrieval"], "1 of 2"),
         (["--outcome=held", "--tag=ranking", "finds"], "1 of 2"),
-        (["--outcome=not held"], "0 of 2"),
+        (["--outcome=undecided"], "0 of 2"),
     ):
         assert call("list", *arguments) == 0
         assert capsys.readouterr().out.splitlines()[-1].startswith(found)
@@ -57,7 +57,9 @@ def test_show(root: Path, capsys: pytest.CaptureFixture[str]):
         "A Margin for Pairs, 2020\ncard 3\ntags: ranking, image-text\n",
         "the authors report: It is best on all pairs.",
         "config: papers/margin/config.py",
-        "outcome: held\n  R@1: new 0.6 ± 0.1 against old 0.2 ± 0.1\n3 seeds, ",
+        "outcome: held\n  paired difference +0.38 [+0.324, +0.436], 95 % interval; margin 0.1\n",
+        "  R@1: new 0.58 ± 0.084 against old 0.2 ± 0.071\n",
+        "  the margin is half of the 20 points that the authors report\n5 seeds, ",
     ):
         assert words in printed
     assert "stale" not in printed
@@ -82,7 +84,7 @@ def test_gallery(root: Path, capsys: pytest.CaptureFixture[str]):
         (["show", "magrin"], "there is no paper 'magrin': did you mean margin?"),
         (["show", "xyzzy"], "see python -m vision.papers list"),
         (["list", "--tag=rankin"], "--tag=rankin: did you mean ranking?"),
-        (["list", "--outcome=lost"], "--outcome=lost: there are held, not held, none"),
+        (["list", "--outcome=lost"], "--outcome=lost: there are held, refuted, undecided"),
         (["list", "--tag"], "--tag needs a value"),
         (["list", "--tga=x"], "unknown flag --tga; did you mean --tag?"),
         (["claim"], "claim needs slugs or folders"),

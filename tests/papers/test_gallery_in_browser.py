@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.papers.example_tree import header, repository, result
+from tests.papers.example_tree import WORSE, header, repository, result
 from tests.report.browser import CONTRAST, Browser, browser_in, needs_browser
 from vision.papers import discover, gallery
-from vision.papers.results import Measured, Side, write
+from vision.papers.measured import Measured, Side
+from vision.papers.outcome import Scale
+from vision.papers.results import write
 
 pytestmark = needs_browser
 SHOWN = "return [...document.querySelectorAll('article:not([hidden])')].map((e) => e.id)"
@@ -35,12 +37,16 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         Side("replay_" * 12, (1e-31, 29896.123)),
     )
-    write(result(measured=(long, long, long)), folder / "result.json")
+    scale = Scale(best=60_000.0)
+    write(
+        result(measured=(long, long), compared=long, control=None, scale=scale),
+        folder / "result.json",
+    )
     for name, tags in (("lost", ("ranking",)), ("plain", ("data-set",))):
         other = root / "papers" / name
         other.mkdir()
         (other / "__init__.py").write_text(header(title=f"On {name} things", card=None, tags=tags))
-    write(result(holds=False), root / "papers" / "lost" / "result.json")
+    write(result(compared=WORSE), root / "papers" / "lost" / "result.json")
     page = root / "papers.html"
     page.write_text(gallery.render(discover.all_papers(root), root))
     return page
@@ -65,7 +71,7 @@ def test_papers_are_found_by_words_tags_and_outcome(browser: Browser, site: Path
         "return document.querySelector('[data-tag=ranking]').getAttribute('aria-pressed')"
     ) == "true"  # fmt: skip
     browser.run(
-        "const s = document.querySelector('[data-by=outcome]'); s.value = 'not held';"
+        "const s = document.querySelector('[data-by=outcome]'); s.value = 'refuted';"
         "s.dispatchEvent(new Event('input', { bubbles: true }))"
     )
     assert browser.run(SHOWN) == ["lost"]

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.papers.example_tree import CLAIM, MEASURED, finish, header, repository, result
-from vision.papers.ledger import dependencies, depends, faults
-from vision.papers.results import Measured, ResultError, Side, read, write
+from tests.papers.example_tree import (
+    CLAIM,
+    WORSE,
+    finish,
+    header,
+    repository,
+    result,
+)
+from vision.papers.ledger import dependencies, depends, faults, margin_fault
+from vision.papers.measured import Measured, Side
+from vision.papers.results import ResultError, read, write
 
 AGAIN = "python -m vision.papers claim margin --record"
 
@@ -23,7 +32,9 @@ def test_every_claim_has_a_fresh_result_and_every_result_a_claim():
 
 def test_a_result_is_read_as_it_was_written(tmp_path: Path):
     path = tmp_path / "result.json"
-    for written in (result(), result(parity=None, seeds=(), holds=False)):
+    other = result(parity=None, seeds=(), control=None, compared=WORSE, premises=(), measured=())
+    alone = Measured("R@1", Side("new", (0.5,)), Side("old", (0.1,)))
+    for written in (result(), other, result(compared=alone)):
         write(written, path)
         assert read(path) == written
 
@@ -31,11 +42,18 @@ def test_a_result_is_read_as_it_was_written(tmp_path: Path):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda plain: plain.update(holds="yes"), "holds"),
+        (lambda plain: plain.update(outcome="refuted"), "outcome 'refuted' is not that of the num"),
+        (lambda plain: plain.update(interval=[0.0, 1.0]), "interval"),
+        (lambda plain: plain.update(failed=["reach"]), "failed"),
+        (lambda plain: plain["margin"].update(value=-1), "margin is -1"),
+        (lambda plain: plain["margin"].update(rule=""), "rule of the margin"),
+        (lambda plain: plain["scale"].update(best=0.0), "scale from"),
+        (lambda plain: plain["premises"][0].update(at_least=None), "has no bound"),
+        (lambda plain: plain["compared"].update(baseline=None), "do not come in pairs"),
         (lambda plain: plain.update(claim=" "), "claim"),
         (lambda plain: plain.update(seconds=-1), "seconds"),
         (lambda plain: plain.update(seeds=[0.5]), "seeds"),
-        (lambda plain: plain.update(measured=[]), "measured"),
+        (lambda plain: plain.update(depends={}), "depends"),
         (lambda plain: plain.update(note="more"), "note"),
         (lambda plain: plain.pop("parity"), "parity"),
         (lambda plain: plain["measured"][0]["method"].update(mean=0.9), "mean"),
@@ -135,12 +153,16 @@ def test_missing_and_left_over_results_are_named(tmp_path: Path):
 def test_an_outcome_that_is_not_the_stated_one_fails(tmp_path: Path):
     folder = repository(tmp_path)
     with pytest.raises(
-        AssertionError, match=rf"(?s)did not hold.*and record it: {AGAIN}"
+        AssertionError, match=rf"(?s)the claim is refuted.*and record it: {AGAIN}"
     ) as failed:
-        finish(folder, tmp_path, write=False, holds=False)
-    assert f"write expected=False and what was seen in {folder / 'claim.py'}" in str(failed.value)
-    with pytest.raises(AssertionError, match="but the claim held"):
-        finish(folder, tmp_path, write=False, expected=False)
+        finish(folder, tmp_path, write=False, compared=WORSE)
+    assert f"write expected='refuted' and what was seen in {folder / 'claim.py'}" in str(
+        failed.value
+    )
+    with pytest.raises(AssertionError, match=r"(?s)is undecided.*no negative control was run"):
+        finish(folder, tmp_path, write=False, control=None)
+    with pytest.raises(ValueError, match="one of held, refuted, undecided"):
+        finish(folder, tmp_path, write=False, expected="yes")
     assert faults(tmp_path) == [f"margin: no result: {AGAIN}"]
 
 
@@ -148,28 +170,53 @@ def test_a_recorded_outcome_is_kept_and_the_file_is_to_say_it(tmp_path: Path):
     folder = repository(tmp_path)
     claim = folder / "claim.py"
     with pytest.raises(AssertionError, match="is written and stays valid"):
-        finish(folder, tmp_path, holds=False)
+        finish(folder, tmp_path, compared=WORSE)
     assert claim.read_text() == CLAIM
     recorded = read(folder / "result.json")
-    assert recorded.holds is False
+    assert recorded.outcome == "refuted"
     assert recorded.depends == depends(claim, tmp_path)
-    assert "it did not hold; write expected=False in" in faults(tmp_path)[0]
-    claim.write_text(CLAIM.replace("expected=True", "expected=False").replace("seen", "told"))
+    assert "it is refuted; write expected='refuted' in" in faults(tmp_path)[0]
+    claim.write_text(CLAIM.replace('"held"', '"refuted"').replace("seen", "told"))
     assert faults(tmp_path) == []
 
 
 def test_an_outcome_that_turns_within_the_spread_of_the_seeds_is_a_tie(tmp_path: Path):
     folder = repository(tmp_path)
-    finish(folder, tmp_path)
-    near = (Measured("R@1", Side("new", (0.4, 0.5, 0.6)), Side("old", (0.2, 0.3, 0.4))),)
-    far = (Measured("R@1", Side("new", (0.1, 0.2, 0.3)), Side("old", (0.1, 0.2, 0.3))),)
+    old = Side("old", (0.1, 0.3, 0.2, 0.3, 0.1))
+
+    def near(*values: float) -> Measured:
+        return Measured("R@1", Side("new", values), old)
+
+    finish(folder, tmp_path, compared=near(0.3, 0.5, 0.4, 0.5, 0.3))
+    turned = near(0.2, 0.4, 0.3, 0.4, 0.2)
     with pytest.warns(UserWarning, match="on this processor the claim is a tie"):
-        finish(folder, tmp_path, write=False, holds=False, measured=near)
-    with pytest.raises(AssertionError, match="did not hold"):
-        finish(folder, tmp_path, write=False, holds=False, measured=far)
-    assert read(folder / "result.json").measured == MEASURED
-    with pytest.raises(AssertionError, match="did not hold"):
-        finish(folder, tmp_path, holds=False, measured=near)
+        finish(folder, tmp_path, write=False, compared=turned)
+    with pytest.raises(AssertionError, match="refuted"):
+        finish(folder, tmp_path, write=False, compared=near(0.0, 0.1, 0.0, 0.1, 0.0))
+    with pytest.raises(AssertionError, match="undecided"):
+        finish(folder, tmp_path, compared=turned)
+
+
+def test_a_margin_is_committed_before_it_is_recorded(tmp_path: Path):
+    claim = tmp_path / "claim.py"
+    claim.write_text("x = 1\n")
+    assert (
+        margin_fault(claim)
+        == f"{claim}: there is no MARGIN = Margin(value, rule=...) at its top level"
+    )
+    claim.write_text("MARGIN = Margin(0.1, rule='half')\n")
+    assert margin_fault(claim) is None  # not in a git checkout
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=a", "-c", "user.email=a@b"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    late = f"{claim}: MARGIN is not in the last commit as it stands here; commit it first"
+    assert margin_fault(claim) == late
+    subprocess.run([*git, "add", "claim.py"], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "A margin"], check=True)
+    assert margin_fault(claim) is None
+    claim.write_text("# Another word.\nMARGIN = Margin(0.1, rule='half')\ny = 2\n")
+    assert margin_fault(claim) is None
+    claim.write_text("MARGIN = Margin(0.05, rule='half')\n")
+    assert margin_fault(claim) == late
 
 
 def test_the_claim_of_an_outsider_depends_on_both_houses(tmp_path: Path):

@@ -88,13 +88,13 @@ def test_papers_are_found_with_their_files_and_results(tmp_path: Path):
     assert (entry.slug, entry.outcome) == ("margin", "none")
     assert entry.sentence == "The authors report: It is best on all pairs."
     assert list(entry.files) == ["method", "config", "claim"]
-    write(result(holds=False), folder / "result.json")
+    write(result(control=None), folder / "result.json")
     (folder / "README.md").touch()
     entry = discover.read_folder(folder)
-    assert (entry.outcome, entry.sentence) == ("not held", "The new one finds more.")
+    assert (entry.outcome, entry.sentence) == ("undecided", "The new one finds more.")
     assert entry.files["read me"] == folder / "README.md"
     (folder / "result.json").write_text("{}")
-    with pytest.raises(ResultError, match=r"margin/result\.json: there is no 'measured'"):
+    with pytest.raises(ResultError, match=r"margin/result\.json: there is no 'outcome'"):
         discover.all_papers(tmp_path)
     with pytest.raises(PaperError, match="nothing/papers has no folder"):
         discover.all_papers(tmp_path / "nothing")

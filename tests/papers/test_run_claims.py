@@ -19,7 +19,9 @@ import os
 import jax
 
 from {package}.method import NUMBER
-from vision.papers.claims import Measured, Side
+from vision.papers.claims import Margin, Measured, Scale, Side
+
+MARGIN = Margin(0.5, rule="half of one")
 
 
 def test_it(record):
@@ -28,8 +30,10 @@ def test_it(record):
     assert "--xla_cpu_max_isa=SSE4_2" in os.environ["XLA_FLAGS"]
     assert jax.config.jax_compilation_cache_dir == os.environ["EXPECTED_CACHE"]
     record(
-        claim="A number is two.", expected=True, holds=NUMBER == 2, seeds=(),
-        measured=[Measured("number", Side("it", (NUMBER,)))],
+        claim="A number is two.", expected="held", seeds=(), margin=MARGIN,
+        scale=Scale(best=4, chance=0.5),
+        compared=Measured("number", Side("it", (NUMBER,) * 5), Side("one", (1,) * 5)),
+        control=Measured("one", Side("it", (1,) * 5), Side("one", (1,) * 5)),
     )
 """
 
@@ -61,13 +65,13 @@ def test_a_claim_runs_on_its_own_is_recorded_and_compared(
     assert run([outsider], ROOT, record=True) == 0
     assert "tiny: held" in capfd.readouterr().out
     recorded = read(outsider / "result.json")
-    assert recorded.holds
+    assert recorded.outcome == "held"
     assert list(recorded.depends) == ["tiny/claim.py", "tiny/method.py"]
     assert fault(outsider, ROOT) is None
-    (outsider / "method.py").write_text("NUMBER = 3\n")
+    (outsider / "method.py").write_text("NUMBER = 0\n")
     assert run([outsider], ROOT, record=False) == 1
     printed = capfd.readouterr()
-    assert "expected=True, but the claim did not hold" in printed.out
+    assert "expected='held', but the claim is refuted" in printed.out
     assert "1 of 1 failed: tiny" in printed.err
     assert read(outsider / "result.json") == recorded
 

@@ -90,8 +90,8 @@ def test_everything_else_counts():
         ("def f():\n    NAME = 1\n    return f'{NAME}'", True),
         ("def f():\n    NAME = 1\n    return f'{NAME=}'", False),
         # The outcome that a claim expects.
-        ("record(expected=NAME, holds=x)", True),
-        ("other(expected=NAME, holds=x)", False),
+        ("record(expected=NAME, margin=x)", True),
+        ("other(expected=NAME, margin=x)", False),
     ],
 )
 def test_names_that_count(source: str, same: bool):

@@ -94,7 +94,8 @@ def show(arguments: list[str]) -> int:
     ]
     if result is not None:
         lines += ["", f"claim: {result.claim}", f"outcome: {result.outcome}"]
-        lines += [f"  {each}" for each in result.measured]
+        lines += [f"  {each}" for each in (*result.reasons, *result.all_measured)]
+        lines += [f"  the margin is {result.margin.rule}"]
         seeds = f"{len(result.seeds)} seeds, " if result.seeds else ""
         lines += [f"{seeds}{result.seconds:.0f} s of processor time"]
         lines += [f"parity with {result.parity}"] if result.parity else []

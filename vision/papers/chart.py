@@ -1,11 +1,15 @@
-"""A measurement drawn: a dot for every seed, a stroke at the mean, the baseline below."""
+"""A measurement drawn: a dot for every seed, a stroke at the mean, the baseline below; and what
+decides a claim: a dot for every pair, the interval of their mean, and the margin."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from markupsafe import Markup
 
-from vision.papers.results import Measured, Side
+from vision.papers.measured import Measured, Side
+from vision.papers.outcome import Difference, Margin
 from vision.report.axes import Axis, fit
 from vision.report.page import Content, tag
 
@@ -55,13 +59,54 @@ def chart(measured: Measured) -> Markup:
     )
 
 
+def differences(seen: Difference, margin: Margin) -> Markup:
+    """Paired differences: dots, a bar over the 95 % interval, strokes at zero and at the margin.
+
+    ``seen`` has at least two pairs.
+    """
+    ends = [seen.low, seen.high]
+    axis = fit(np.asarray([*seen.values, *ends, 0.0, margin.value]), pad=0.08)
+    middle = TRACK / 2
+    low, high, zero, bar = (_x(axis, value) for value in (*ends, 0.0, margin.value))
+    drawing = tag(
+        "svg",
+        tag("path", d=f"M{zero} 0V{TRACK}", class_="zero"),
+        tag("path", d=f"M{bar} 0V{TRACK}", class_="margin"),
+        tag("path", d=f"M{low} {middle:.0f}H{high}", class_="interval"),
+        _dots(axis, seen.values, middle, "c0"),
+        viewBox=f"0 0 {WIDTH} {TRACK}",
+        preserveAspectRatio="none",
+        class_="seeds tracks1",
+        role="img",
+        aria_label=f"paired differences {seen}",
+    )
+    ticks = [
+        tag("span", text, style=f"left:{100 * position:.2f}%")
+        for position, text in axis.ticks(TICKS)
+        if -1e-9 <= position <= 1 + 1e-9
+    ]
+    return tag(
+        "figure",
+        tag(
+            "figcaption", f"better by, pair by pair: {seen}; dashed, the margin {margin.value:.3g}"
+        ),
+        drawing,
+        tag("div", *ticks, class_="ticks x", aria_hidden="true"),
+        class_="measured decides",
+    )
+
+
+def _dots(axis: Axis, values: Sequence[float], middle: float, colour: str) -> Markup:
+    """A line of no length with round ends stays a circle however the drawing is stretched."""
+    dots = "".join(f"M{_x(axis, value)} {middle:.0f}h0" for value in values)
+    return tag("path", d=dots, class_=f"dots {colour}")
+
+
 def _track(axis: Axis, side: Side, i: int) -> list[Content]:
     """The mean as an upright stroke, and the seeds as dots; one number is a dot alone."""
     middle = (i + 0.5) * TRACK
     mean = _x(axis, side.mean)
-    # A line of no length with round ends stays a circle however the drawing is stretched.
-    dots = "".join(f"M{_x(axis, value)} {middle:.0f}h0" for value in side.values)
-    marks: list[Content] = [tag("path", d=dots, class_=f"dots {COLOURS[i]}")]
+    marks: list[Content] = [_dots(axis, side.values, middle, COLOURS[i])]
     if len(side.values) > 1:
         ends = f"M{mean} {middle - 0.36 * TRACK:.0f}V{middle + 0.36 * TRACK:.0f}"
         marks.insert(0, tag("path", d=ends, class_=f"mean {COLOURS[i]}"))

@@ -16,17 +16,22 @@ import ml_collections
 
 from vision.evaluate.evaluator import Evaluator, evaluate
 from vision.papers import ledger
-from vision.papers.results import Measured, Parity, Result, Side, read, write
+from vision.papers.measured import Measured, Parity, Side
+from vision.papers.outcome import OUTCOMES, Margin, Premise, Scale
+from vision.papers.results import Result, read, write
 from vision.run import experiment, loop
 from vision.run.restore import Run, load_run
 from vision.scenario import stages
 
 __all__ = [
     "SEEDS",
+    "Margin",
     "Measured",
     "Parity",
+    "Premise",
     "Recorder",
     "Run",
+    "Scale",
     "Side",
     "load_run",
     "measure",
@@ -34,7 +39,7 @@ __all__ = [
     "train",
 ]
 
-SEEDS = (0, 1, 2)
+SEEDS = (0, 1, 2, 3, 4)
 
 
 def train(config: ml_collections.ConfigDict, seed: int) -> Run:
@@ -113,9 +118,13 @@ class Recorder:
         self,
         *,
         claim: str,
-        expected: bool,
-        holds: bool,
-        measured: Sequence[Measured],
+        expected: str,
+        compared: Measured,
+        margin: Margin,
+        scale: Scale,
+        control: Measured | None,
+        premises: Sequence[Premise] = (),
+        measured: Sequence[Measured] = (),
         seeds: Sequence[int] = SEEDS,
         parity: Parity | None = None,
     ) -> None:
@@ -124,40 +133,51 @@ class Recorder:
         A result that is to be recorded is written first, whatever came out.
 
         Args:
-          claim: one sentence.
-          expected: the outcome that the file states.
-          holds: the outcome of this run.
-          measured: what was compared.
+          claim: one sentence about one mechanism.
+          expected: the outcome that the file states, one of ``outcome.OUTCOMES``.
+          compared: the quantity that decides, of the method and its baseline: a number for every
+            seed, in the same order.
+          margin: ``MARGIN`` of the file.
+          scale: of what is compared.
+          control: the comparison where the method cannot work; without one the claim is undecided.
+          premises: what has to be so in every seed.
+          measured: what was seen besides.
           seeds: of the runs.
           parity: with another implementation.
         """
+        if expected not in OUTCOMES:
+            raise ValueError(f"expected={expected!r}: one of {', '.join(OUTCOMES)}")
         result = Result(
             claim=claim,
-            holds=bool(holds),
+            compared=compared,
+            margin=margin,
+            scale=scale,
+            premises=tuple(premises),
+            control=control,
             measured=tuple(measured),
             seeds=tuple(seeds),
             seconds=round(time.process_time() - self.started, 1),
             parity=parity,
             depends=self.depends,
         )
-        seen = "\n".join(map(str, measured))
+        seen = "\n".join([*result.reasons, *map(str, result.all_measured)])
         print(f"{self.slug}: {result.outcome}\n{seen}")
-        if not self.write and result.holds != expected and self._repeats(result):
+        if not self.write and result.outcome != expected and self._repeats(result):
             warnings.warn(
                 f"{self.slug}: the outcome turned, but every mean is within two standard "
                 "deviations of the recorded one: on this processor the claim is a tie",
                 stacklevel=2,
             )
             return
-        way_out = f"write expected={result.holds} and what was seen in {self.path}"
+        way_out = f"write expected={result.outcome!r} and what was seen in {self.path}"
         if self.write:
             write(result, self.path.with_name(ledger.RESULT))
             way_out += f"; {ledger.RESULT} is written and stays valid"
         else:
             way_out += f", and record it: {ledger.claim_command(self.path.parent, self.root)}"
-        assert result.holds == expected, (
-            f"{self.slug}: expected={expected}, but the claim "
-            f"{'held' if holds else 'did not hold'}:\n{seen}\nIf that is how it is, {way_out}."
+        assert result.outcome == expected, (
+            f"{self.slug}: expected={expected!r}, but the claim is {result.outcome}:\n{seen}\n"
+            f"If that is how it is, {way_out}."
         )
 
     def _repeats(self, result: Result) -> bool:
@@ -169,7 +189,7 @@ class Recorder:
         if not path.is_file():
             return False
         pairs = []
-        for now, then in zip(result.measured, read(path).measured, strict=True):
+        for now, then in zip(result.all_measured, read(path).all_measured, strict=True):
             pairs += [(now.method, then.method), (now.baseline, then.baseline)]
         return all(
             abs(now.mean - then.mean) <= 2 * then.spread

@@ -15,10 +15,11 @@ from typing import Any
 from vision.config import config_files
 from vision.config.errors import UserError
 from vision.papers.ledger import CLAIM, RESULT
+from vision.papers.outcome import HELD, REFUTED, UNDECIDED
 from vision.papers.paper import PARTS, Paper
 from vision.papers.results import Result, read
 
-OUTCOMES = ("held", "not held", "none")
+OUTCOMES = (HELD, REFUTED, UNDECIDED, "none")
 
 
 class PaperError(UserError):

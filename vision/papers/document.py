@@ -9,19 +9,30 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vision.papers.discover import Entry
+from vision.papers.outcome import HELD, REFUTED, UNDECIDED
 
 DOCUMENT = Path("docs") / "papers.md"
 WIDTH = 100  # of a line
 MEASURED = 3  # rows of a paper; its result.json has all
 LINKED = ("read me", "config", "claim")  # beside the folder
+MARKS = {HELD: "\U0001f7e2", REFUTED: "\U0001f534", UNDECIDED: "\U0001f7e1"}  # coloured circles
 HEAD = """# Papers
 
 A folder per paper. A claim says what its method does beside a baseline on equal terms, on data
-that ships with the repository; numbers are means over seeds, ± their sample standard deviation. A
-claim that did not hold stays here: it says what was seen on this small data, which is not what the
-paper saw on its own; the claim's file says more. `python -m vision.papers show <slug>` prints
-every measurement, and `python -m vision.papers gallery --out=papers.html` writes the page with
-pictures, search and filters, and this document.
+that ships with the repository; numbers are means over seeds, ± their sample standard deviation.
+
+| Outcome | Where |
+|---|---|
+| \U0001f7e2 held | the 95 % interval of the paired differences lies above the margin |
+| \U0001f534 refuted | the interval lies below zero; this small data is not the paper's own |
+| \U0001f7e1 undecided | anything else, or a gate that failed, which stands beside it |
+
+The margin and the rule it comes from stand in the claim's file, committed before the first run.
+Gates, for every seed: five pairs; the baseline at least twice chance; the baseline and the margin
+within 97 % of the scale; the paper's premises; a negative control that fails the same comparison.
+`python -m vision.papers show <slug>` prints every measurement, `python -m vision.papers list
+--outcome=undecided` lists, and `python -m vision.papers gallery --out=papers.html` writes the page
+with pictures, dots of seeds, search and filters, and this document.
 """
 
 
@@ -36,8 +47,11 @@ def render(entries: Sequence[Entry], base: Path) -> str:
     for entry in entries:
         groups.setdefault(entry.paper.tags[0], []).append(entry)
     counts = collections.Counter(entry.outcome for entry in entries)
-    said = f"{len(entries)} papers: {counts['held']} claims held, {counts['not held']} did not"
-    said += f", {counts['none']} without a result." if counts["none"] else "."
+    said = f"{len(entries)} papers: {counts[HELD]} claims held, {counts[REFUTED]} refuted, "
+    said += f"{counts[UNDECIDED]} undecided"
+    said += f", {counts['none']} without a result" if counts["none"] else ""
+    seconds = sum(entry.result.seconds for entry in entries if entry.result)
+    said += f". All claims together take {seconds / 60:.0f} minutes of processor time."
     parts = [HEAD, said + "\n", _index(groups)]
     for tag, members in sorted(groups.items()):
         parts.append(f"## {tag}\n")
@@ -58,17 +72,19 @@ def _entry(entry: Entry, base: Path) -> str:
     """A heading that leads to the folder, the claim, and a table of what was measured."""
     paper, result, files = entry.paper, entry.result, entry.files
     links = [f"[{word}]({_link(files[word], base)})" for word in LINKED if word in files]
-    facts = [f"`{entry.slug}`", f"**{entry.outcome}**" if result else "no result", *links]
+    said = f"{MARKS[result.outcome]} **{result.outcome}**" if result else "no result"
+    facts = [f"`{entry.slug}`", said, *links]
     heading = f"### [{_text(paper.title)}]({_link(entry.folder, base)}), {paper.year}"
     lines = [heading, "", " · ".join(facts), "", *_wrap(entry.sentence)]
     if result is not None:
+        lines += ["", *(line for each in result.reasons for line in _wrap(f"- {each}"))]
         lines += ["", "| Measured | Method | Baseline |", "|---|---|---|"]
-        for each in result.measured[:MEASURED]:
+        for each in result.all_measured[:MEASURED]:
             other = _text(str(each.baseline)) if each.baseline else "-"
             lines.append(f"| {_text(each.what)} | {_text(str(each.method))} | {other} |")
-        if len(result.measured) > MEASURED:
+        if len(result.all_measured) > MEASURED:
             link = f"[result.json]({_link(files['result'], base)})"
-            lines += ["", f"{len(result.measured) - MEASURED} more in {link}."]
+            lines += ["", f"{len(result.all_measured) - MEASURED} more in {link}."]
     return "\n".join(lines) + "\n"
 
 

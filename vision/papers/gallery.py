@@ -12,14 +12,17 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-from vision.papers.chart import chart
+from vision.papers.chart import chart, differences
 from vision.papers.discover import OUTCOMES, Entry, PaperError, searchable
+from vision.papers.outcome import HELD, REFUTED, UNDECIDED
 from vision.report.page import Content, disclosure, headlines, join, note, page, tag
 
 PICTURE, READ_ME = "picture.png", "README.md"
 MAX_PICTURE_PX = 880  # twice the width of a card
-DRAWN = 2  # measurements in a card; the others are folded away
-OUTCOME_TITLES = {"held": "held", "not held": "did not hold", "none": "no result"}
+OUTCOME_TITLES = {
+    **{each: each for each in OUTCOMES},
+    "none": "no result",
+}
 
 
 def render(entries: Sequence[Entry], base: Path) -> str:
@@ -35,17 +38,20 @@ def render(entries: Sequence[Entry], base: Path) -> str:
     counts = collections.Counter(entry.outcome for entry in entries)
     numbers = [
         ("papers", str(len(entries)), ""),
-        ("claims held", str(counts["held"]), ""),
-        ("claims not held", str(counts["not held"]), "on small data; the cards say what was seen"),
+        ("claims held", str(counts[HELD]), "the interval is above the margin"),
+        ("refuted", str(counts[REFUTED]), "on small data: the interval is below zero"),
+        ("undecided", str(counts[UNDECIDED]), "the cards say why"),
         ("without a result", str(counts["none"]), "data sets and recipes"),
     ]
     body = [
         headlines(numbers),
         note(
             "A claim is a statement about a method beside a baseline on equal terms, on data that "
-            "ships with the repository. Dots are seeds, joined where two runs share one; strokes "
-            "are means, ± the sample standard deviation. Cards without a result show what the "
-            "authors report."
+            "ships with the repository. It is held where the 95 % interval of the paired "
+            "differences lies above a margin stated beforehand, refuted where it lies below zero, "
+            "and undecided else, or where a gate failed. Dots are seeds, joined where two runs "
+            "share one; strokes are means, ± the sample standard deviation. Cards without a result "
+            "show what the authors report."
         ),
         tag(
             "div",
@@ -89,7 +95,7 @@ def _choice(name: str, options: Sequence[tuple[str, str, int]]) -> Markup:
 
 def _card(entry: Entry, base: Path) -> Markup:
     paper = entry.paper
-    kind = f"outcome {entry.outcome.replace(' ', '-')}"
+    kind = f"outcome {entry.outcome}"
     facts = ", ".join([str(paper.year)] + ([f"card {paper.card}"] if paper.card else []))
     tags = [tag("button", name, type="button", data_tag=name) for name in paper.tags]
     return tag(
@@ -104,6 +110,7 @@ def _card(entry: Entry, base: Path) -> Markup:
             tag("h3", paper.title),
         ),
         tag("p", entry.sentence, class_="sentence"),
+        _failed(entry),
         _picture(entry, base),
         _more(entry),
         tag(
@@ -118,31 +125,46 @@ def _card(entry: Entry, base: Path) -> Markup:
     )
 
 
-def _picture(entry: Entry, base: Path) -> Content:
-    """``picture.png``, which leads to the README where there is one, or the first measurements."""
-    path = entry.file(PICTURE)
-    if path is not None:
-        image = tag("img", src=_data_url(path), alt=f"Picture of {entry.paper.title}")
-        read_me = entry.file(READ_ME)
-        if read_me is None:
-            return image
-        return tag("a", image, href=_link(read_me, base), class_="picture")
-    if entry.result is None:
+def _failed(entry: Entry) -> Content:
+    """The gates that a claim did not pass, a line each."""
+    failed = entry.result.failed if entry.result else ()
+    if not failed:
         return ""
-    return join([chart(each) for each in entry.result.measured[:DRAWN]])
+    lines = [tag("li", tag("strong", gate.name), f" {gate.says}") for gate in failed]
+    return tag("ul", *lines, class_="failed")
+
+
+def _picture(entry: Entry, base: Path) -> Content:
+    """``picture.png``, which leads to the README where there is one, and what decided."""
+    path = entry.file(PICTURE)
+    charts: list[Content] = []
+    if entry.result is not None:
+        charts.append(chart(entry.result.compared))
+        if len(entry.result.difference.values) > 1:
+            charts.append(differences(entry.result.difference, entry.result.margin))
+    if path is None:
+        return join(charts)
+    picture = tag("img", src=_data_url(path), alt=f"Picture of {entry.paper.title}")
+    read_me = entry.file(READ_ME)
+    if read_me is not None:
+        picture = tag("a", picture, href=_link(read_me, base), class_="picture")
+    return join([picture, *charts])
 
 
 def _more(entry: Entry) -> Content:
-    """Every other measurement, parity and cost, folded away."""
+    """The margin's rule, control, every other measurement, parity and cost, folded away."""
     result = entry.result
     if result is None:
         return ""
-    drawn = 0 if entry.file(PICTURE) else DRAWN
-    lines = [str(each) for each in result.measured[drawn:]]
-    summary = f"{len(lines)} more, and the cost" if lines else "seeds and cost"
+    lines = [f"margin {result.margin.value:.3g}: {result.margin.rule}"]
+    lines += [str(premise) for premise in result.premises]
+    lines += [] if result.control is None else [f"control: {result.control}"]
+    lines += [str(each) for each in result.measured]
     lines += [f"parity with {result.parity}"] if result.parity else []
     seeds = f"{len(result.seeds)} seeds, " if result.seeds else ""
     lines += [f"{seeds}{result.seconds:.0f} s of processor time"]
+    others = len(result.measured)
+    summary = f"margin, control, cost and {others} more" if others else "margin, control and cost"
     return disclosure(summary, tag("ul", *(tag("li", line) for line in lines)))
 
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import subprocess
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -85,13 +86,44 @@ def code_hash(source: str, names: Collection[str] = ("",)) -> str:
     return hashlib.sha256(parsed(source).text(names).encode()).hexdigest()[:16]
 
 
-def expected(claim: Path) -> bool | None:
+def expected(claim: Path) -> str | None:
     """The outcome that a claim's file states; None where it states none in so many words."""
     for node in ast.walk(ast.parse(claim.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
             for keyword in node.keywords if node.func.id == "record" else []:
                 if keyword.arg == "expected" and isinstance(keyword.value, ast.Constant):
-                    return bool(keyword.value.value)
+                    return str(keyword.value.value)
+    return None
+
+
+def margin_fault(claim: Path) -> str | None:
+    """Why a claim may not be recorded yet: its margin is not in the last commit as it stands.
+
+    A margin that is written down after a run is not one. Files outside of a git checkout are
+    not asked.
+    """
+    git = ["git", "-C", str(claim.parent)]
+    try:
+        inside = subprocess.run([*git, "rev-parse"], capture_output=True, check=False)
+    except OSError:
+        return None
+    now = _margin(claim.read_text(encoding="utf-8"))
+    if now is None:
+        return f"{claim}: there is no MARGIN = Margin(value, rule=...) at its top level"
+    if inside.returncode:
+        return None
+    shown = subprocess.run(
+        [*git, "show", f"HEAD:./{claim.name}"], capture_output=True, text=True, check=False
+    )
+    if shown.returncode or _margin(shown.stdout) != now:
+        return f"{claim}: MARGIN is not in the last commit as it stands here; commit it first"
+    return None
+
+
+def _margin(source: str) -> str | None:
+    for statement in ast.parse(source).body:
+        if isinstance(statement, ast.Assign) and ast.unparse(statement.targets[0]) == "MARGIN":
+            return ast.unparse(statement.value)
     return None
 
 
@@ -131,10 +163,10 @@ def fault(folder: Path, root: Path = ROOT) -> str | None:
         changed = [name for name in names if result.depends.get(name) != current.get(name)]
         return f"{folder.name}: stale, {', '.join(changed)} changed: {again}"
     stated = expected(claim)
-    if stated is not None and stated != result.holds:
+    if stated is not None and stated != result.outcome:
         return (
-            f"{folder.name}: it {'held' if result.holds else 'did not hold'}; write "
-            f"expected={result.holds} in {claim} and say in its docstring what was seen"
+            f"{folder.name}: it is {result.outcome}; write expected={result.outcome!r} in {claim} "
+            "and say in its docstring what was seen"
         )
     return None
 

@@ -20,5 +20,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Recorder:
-    """Ends the claim: ``record(claim=..., expected=..., holds=..., measured=[...])``."""
+    """Ends the claim: ``record(claim=..., expected=..., compared=..., margin=MARGIN, ...)``."""
     return Recorder.begin(request.path, write=bool(request.config.getoption("--record")))

@@ -1,91 +1,36 @@
 """What claims found: ``result.json`` in the folder of a paper.
 
-Numbers of every seed are kept; means and spreads stand beside them, for readers of the file.
+Numbers of every seed are kept. Means, spreads, the interval, the outcome and the gates that failed
+stand beside them, for readers of the file; they are computed from the numbers, and a file in which
+they are not is refused.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
-import statistics
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from vision.config.errors import UserError
+from vision.papers.measured import Measured, Parity, Side
+from vision.papers.outcome import (
+    Difference,
+    Gate,
+    Margin,
+    Premise,
+    Scale,
+    decide,
+    difference,
+    gates,
+)
 
 
 class ResultError(UserError):
     """A result that is not one."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One of two things that are compared.
-
-    Attributes:
-      name: what it is called beside the other.
-      values: a number for every seed; at least one.
-    """
-
-    name: str
-    values: tuple[float, ...]
-
-    @property
-    def mean(self) -> float:
-        return statistics.fmean(self.values)
-
-    @property
-    def spread(self) -> float:
-        """Sample standard deviation over seeds; 0 for a single number."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
-
-    @property
-    def number(self) -> str:
-        """``0.698 ± 0.029``; without a spread for a single number."""
-        spread = f" ± {self.spread:.2g}" if len(self.values) > 1 else ""
-        return f"{self.mean:.3g}{spread}"
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.number}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """A quantity, for the method and for what it is compared with.
-
-    Attributes:
-      what: its name and unit.
-      method: the method's.
-      baseline: the other's; None for an error, which is compared with 0.
-    """
-
-    what: str
-    method: Side
-    baseline: Side | None = None
-
-    def __str__(self) -> str:
-        against = "" if self.baseline is None else f" against {self.baseline}"
-        return f"{self.what}: {self.method}{against}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Parity:
-    """Agreement with another implementation.
-
-    Attributes:
-      peer: the package that has it.
-      version: of the package.
-      max_error: the largest difference, relative where the claim says so.
-    """
-
-    peer: str
-    version: str
-    max_error: float
-
-    def __str__(self) -> str:
-        return f"{self.peer} {self.version}: {self.max_error:.2g}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +39,12 @@ class Result:
 
     Attributes:
       claim: one sentence.
-      holds: whether it was so.
-      measured: at least one quantity.
+      compared: the quantity that decides, of the method and its baseline, in pairs.
+      margin: by which the method has to be better.
+      scale: of what is compared.
+      premises: what has to be so for the comparison to mean anything.
+      control: the comparison where the method cannot work; None where there was none.
+      measured: what was seen besides, and decides nothing.
       seeds: of the runs; empty where nothing is random.
       seconds: of processor time for the whole claim, which a busy machine changes less than
         the time on the wall.
@@ -104,27 +53,74 @@ class Result:
     """
 
     claim: str
-    holds: bool
+    compared: Measured
+    margin: Margin
+    scale: Scale
+    premises: tuple[Premise, ...]
+    control: Measured | None
     measured: tuple[Measured, ...]
     seeds: tuple[int, ...]
     seconds: float
     parity: Parity | None
     depends: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where a comparison does not come in pairs."""
+        _ = self.difference, self.gates
+
+    @functools.cached_property
+    def difference(self) -> Difference:
+        """Of the method and its baseline."""
+        return difference(self.compared, self.scale)
+
+    @functools.cached_property
+    def gates(self) -> tuple[Gate, ...]:
+        """Conditions of the comparison."""
+        return gates(self.compared, self.margin, self.scale, self.premises, self.control)
+
+    @property
+    def failed(self) -> tuple[Gate, ...]:
+        """Gates that did not pass."""
+        return tuple(gate for gate in self.gates if not gate.passed)
+
     @property
     def outcome(self) -> str:
-        return "held" if self.holds else "not held"
+        """One of ``outcome.OUTCOMES``."""
+        return decide(self.difference, self.margin, self.gates)
+
+    @property
+    def all_measured(self) -> tuple[Measured, ...]:
+        """What decides, the control, and what was seen besides."""
+        control = () if self.control is None else (self.control,)
+        return (self.compared, *control, *self.measured)
+
+    @property
+    def reasons(self) -> list[str]:
+        """A line on the difference, and one for every gate that failed."""
+        failed = [f"{gate.name}: {gate.says}" for gate in self.failed]
+        margin = f"margin {self.margin.value:.3g}"
+        return [f"paired difference {self.difference}, 95 % interval; {margin}", *failed]
 
 
 def write(result: Result, path: Path) -> None:
-    """Writes a result, its means and spreads beside the numbers they come from."""
+    """Writes a result, and what follows from its numbers beside them."""
     plain = dataclasses.asdict(result)
-    for measured, written in zip(result.measured, plain["measured"], strict=True):
+    written = [plain["compared"], *plain["measured"]]
+    written += [] if result.control is None else [plain["control"]]
+    for measured in written:
         for name in ("method", "baseline"):
-            side: Side | None = getattr(measured, name)
-            if side is not None:
-                written[name] |= {"mean": side.mean, "spread": side.spread}
+            if measured[name] is not None:
+                side = Side(**measured[name])
+                measured[name] |= {"mean": side.mean, "spread": side.spread}
+    plain = _derived(result) | plain
     path.write_text(json.dumps(plain, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def _derived(result: Result) -> dict[str, Any]:
+    seen = result.difference
+    interval = [seen.low, seen.high] if math.isfinite(seen.low) else None
+    failed = [gate.name for gate in result.failed]
+    return {"outcome": result.outcome, "interval": interval, "failed": failed}
 
 
 def read(path: Path) -> Result:
@@ -143,27 +139,45 @@ def read(path: Path) -> Result:
 
 
 def _result(plain: Any) -> Result:
-    measured = tuple(
-        Measured(
-            _text(each["what"], "what"),
-            _side(each["method"]),
-            None if each["baseline"] is None else _side(each["baseline"]),
-        )
-        for each in plain["measured"]
-    )
-    parity = None if plain["parity"] is None else Parity(**plain["parity"])
-    result = Result(**{**plain, "measured": measured, "parity": parity})
-    result = dataclasses.replace(result, seeds=tuple(result.seeds))
+    derived = {name: plain.pop(name) for name in ("outcome", "interval", "failed")}
+    parts = {
+        "compared": _measured(plain["compared"]),
+        "margin": Margin(**plain["margin"]),
+        "scale": Scale(**plain["scale"]),
+        "premises": tuple(
+            Premise(**{**each, "values": tuple(each["values"])}) for each in plain["premises"]
+        ),
+        "control": None if plain["control"] is None else _measured(plain["control"]),
+        "measured": tuple(_measured(each) for each in plain["measured"]),
+        "seeds": tuple(plain["seeds"]),
+        "parity": None if plain["parity"] is None else Parity(**plain["parity"]),
+    }
+    result = Result(**{**plain, **parts})
     _text(result.claim, "claim")
-    if type(result.holds) is not bool:
-        raise ValueError(f"holds is {result.holds!r}, not true or false")
     if any(type(seed) is not int for seed in result.seeds):
         raise ValueError(f"seeds are {result.seeds!r}, not whole numbers")
     if not (math.isfinite(result.seconds) and result.seconds >= 0):
         raise ValueError(f"seconds is {result.seconds!r}")
-    if not measured or not result.depends:
-        raise ValueError("measured and depends must not be empty")
+    if not result.depends:
+        raise ValueError("depends must not be empty")
+    for name, expected in _derived(result).items():
+        if not _same(derived[name], expected):
+            raise ValueError(f"{name} {derived[name]!r} is not that of the numbers, {expected!r}")
     return result
+
+
+def _same(written: Any, expected: Any) -> bool:
+    if not isinstance(expected, list) or not all(isinstance(each, float) for each in expected):
+        return written == expected
+    return len(written) == len(expected) and all(
+        math.isclose(a, b, rel_tol=1e-6, abs_tol=1e-9)
+        for a, b in zip(written, expected, strict=True)
+    )
+
+
+def _measured(plain: Mapping[str, Any]) -> Measured:
+    baseline = None if plain["baseline"] is None else _side(plain["baseline"])
+    return Measured(_text(plain["what"], "what"), _side(plain["method"]), baseline)
 
 
 def _side(plain: Mapping[str, Any]) -> Side:

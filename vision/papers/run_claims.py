@@ -15,7 +15,7 @@ from pathlib import Path
 
 from vision.config.errors import UserError
 from vision.papers.discover import Entry, PaperError
-from vision.papers.ledger import CLAIM, ROOT
+from vision.papers.ledger import CLAIM, ROOT, margin_fault
 
 BUDGET_S = 90.0
 # What tests tell XLA to be done sooner, and what would change the numbers of a claim.
@@ -38,13 +38,16 @@ def run(folders: Sequence[Path], root: Path, record: bool) -> int:
       Exit status: 0 when every claim came out as its file says, else 1.
 
     Raises:
-      UserError: a paper has no claim, or pytest is not installed.
+      UserError: a paper has no claim, its margin is to be recorded before it was committed, or
+        pytest is not installed.
     """
     if importlib.util.find_spec("pytest") is None:
         raise UserError("claims are run by pytest, which is not installed: pip install pytest")
     for folder in folders:
         if not (folder / CLAIM).is_file():
             raise PaperError(f"{folder.name} has no claim: {folder / CLAIM} is not there")
+        if record and (fault := margin_fault(folder / CLAIM)):
+            raise PaperError(fault)
     failed = []
     for i, folder in enumerate(folders, 1):
         print(f"[{i}/{len(folders)}] {folder.name}", flush=True)
