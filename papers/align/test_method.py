@@ -17,15 +17,17 @@ GOOD = "a good caption"
 
 
 def removed(rules: AltTextRules, images, sizes, texts, **more) -> dict[str, list[int]]:
-    found = rules(images, np.asarray(sizes), texts, **more)
-    return {name: np.flatnonzero(flags).tolist() for name, flags in found.items() if flags.any()}
+    flags_by_rule = rules(images, np.asarray(sizes), texts, **more)
+    return {
+        name: np.flatnonzero(flags).tolist() for name, flags in flags_by_rule.items() if flags.any()
+    }
 
 
 def test_images():
     sizes = [(201, 300), (200, 300), (300, 900), (899, 300), (400, 400)]
     texts = [f"{GOOD} {i}" for i in range(5)]
-    found = removed(AltTextRules(), "abcde", sizes, texts, tests={"e"})
-    assert found == {"small": [1], "elongated": [2], "test_image": [4]}
+    rows = removed(AltTextRules(), "abcde", sizes, texts, tests={"e"})
+    assert rows == {"small": [1], "elongated": [2], "test_image": [4]}
     many = removed(
         AltTextRules(texts_per_image=2), "aaabb", [(300, 300)] * 5, ["a b c", *texts[1:]]
     )
@@ -34,10 +36,8 @@ def test_images():
 
 def test_texts():
     texts = ["Buy it now", "buy it  now", "buy it now", "two words", "a b c d e f", GOOD]
-    found = removed(
-        AltTextRules(images_per_text=2, words=(3, 5)), range(6), [(300, 300)] * 6, texts
-    )
-    assert found == {"many_images": [0, 1, 2], "length": [3, 4]}
+    rows = removed(AltTextRules(images_per_text=2, words=(3, 5)), range(6), [(300, 300)] * 6, texts)
+    assert rows == {"many_images": [0, 1, 2], "length": [3, 4]}
     # Three pairs of the same image are one image.
     same = removed(AltTextRules(images_per_text=2), [0, 0, 0], [(300, 300)] * 3, [GOOD] * 3)
     assert same == {}
@@ -46,8 +46,8 @@ def test_texts():
 def test_rare_words_and_pairs_of_words():
     texts = ["red cat sat", "red cat sat", "cat red sat", "red cat zebra"]
     # Five grams come twice or more: red, cat, sat, red cat; and "cat sat".
-    found = removed(AltTextRules(grams=5), range(4), [(300, 300)] * 4, texts)
-    assert found == {"rare_words": [2, 3]}
+    rows = removed(AltTextRules(grams=5), range(4), [(300, 300)] * 4, texts)
+    assert rows == {"rare_words": [2, 3]}
 
 
 def test_the_loss_is_two_smoothed_cross_entropies():

@@ -101,10 +101,10 @@ def test_the_oracle_overrules_a_guess_for_ever():
 def test_an_oracle_that_errs_repeats_itself():
     ids = np.arange(120)
     oracle = HeldBack(TRUTH, 4, noise=0.25, seed=3)
-    said = oracle.label(ids)
-    np.testing.assert_array_equal(oracle.label(ids[::-1])[::-1], said)
-    assert 0.1 < np.mean(said != TRUTH) < 0.4
-    assert set(said) == {0, 1, 2, 3}
+    labels = oracle.label(ids)
+    np.testing.assert_array_equal(oracle.label(ids[::-1])[::-1], labels)
+    assert 0.1 < np.mean(labels != TRUTH) < 0.4
+    assert set(labels) == {0, 1, 2, 3}
     np.testing.assert_array_equal(HeldBack(TRUTH, 4).label(ids), TRUTH)
 
 

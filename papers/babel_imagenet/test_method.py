@@ -64,9 +64,9 @@ CTX = Context(jnp.int32(0), 10, train=False)
 
 def test_a_fresh_adapter_is_the_base_and_sits_at_every_place(variables: Variables):
     real = Dual(ViT(variant="Ti/4"), TextTransformer(12, width=16, depth=2, heads=1, context=5))
-    found = jax.eval_shape(AdaptText(real, width=4).init, jax.random.key(0), BATCH)
-    assert sorted(found.params["adapter"]) == ["text_block00", "text_block01", "text_stem"]
-    assert found.params["adapter"]["text_block01"]["down"]["kernel"].shape == (16, 4)
+    shapes = jax.eval_shape(AdaptText(real, width=4).init, jax.random.key(0), BATCH)
+    assert sorted(shapes.params["adapter"]) == ["text_block00", "text_block01", "text_stem"]
+    assert shapes.params["adapter"]["text_block01"]["down"]["kernel"].shape == (16, 4)
     adapted, plain = (
         jax.jit(lambda adapted=adapted: OBJECTIVE.texts(variables, CTX, FOREIGN, adapted))()
         for adapted in (True, False)
@@ -100,9 +100,9 @@ def test_predictions_of_one_side_need_no_other(variables: Variables):
     predict = OBJECTIVE.predict
     for name, given in (("image/embedding", "image"), ("text/embedding", "text")):
         batch = {given: BATCH[given]}
-        found = jax.eval_shape(lambda b=batch: predict(variables, b, CTX))
-        assert found.keys() - {"embedding"} == {name}
-        assert found[name].shape == (3, 8)
+        shapes = jax.eval_shape(lambda b=batch: predict(variables, b, CTX))
+        assert shapes.keys() - {"embedding"} == {name}
+        assert shapes[name].shape == (3, 8)
 
 
 def test_what_does_not_fit_is_said():
@@ -114,8 +114,8 @@ def test_what_does_not_fit_is_said():
 
 def test_captions_are_translated_and_kept():
     rng = np.random.default_rng(0)
-    found = Translated(3)({"caption": "a red star"}, rng)
-    assert found == {"caption": "a red star", "caption_translated": translate("a red star", 3)}
+    example = Translated(3)({"caption": "a red star"}, rng)
+    assert example == {"caption": "a red star", "caption_translated": translate("a red star", 3)}
     with pytest.raises(DataError, match="zebra"):
         Translated(1)({"caption": "a zebra"}, rng)
     with pytest.raises(ValueError, match="no feature 'caption'"):
@@ -127,6 +127,8 @@ def test_captions_are_translated_and_kept():
 def test_the_names_that_ship_are_those_of_the_languages():
     names = json.loads((ROOT / "papers/babel_imagenet/babel_scenes.json").read_text())
     assert [*names] == ["EN", "A", "B", "C"]
-    for language, said in enumerate(names.values()):
-        assert len(said) == 8
-        assert said == {name: translate(with_article(f"{name} thing"), language) for name in said}
+    for language, translations in enumerate(names.values()):
+        assert len(translations) == 8
+        assert translations == {
+            name: translate(with_article(f"{name} thing"), language) for name in translations
+        }

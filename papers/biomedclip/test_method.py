@@ -39,11 +39,11 @@ FIRST = ArticleFigure(
 
 @pytest.mark.parametrize("space", ["", 'xmlns="https://jats.nlm.nih.gov/ns"'])
 def test_figures_come_with_caption_and_mentions(space: str):
-    found = [*figures((HEAD.format(space=space) + BODY).encode())]
-    assert found[0] == FIRST
-    assert [each.figure for each in found] == ["f1", "f2"]
-    assert found[1].image == "b"
-    assert found[1].mentions == ("See . Nothing else, .",)
+    parsed = [*figures((HEAD.format(space=space) + BODY).encode())]
+    assert parsed[0] == FIRST
+    assert [each.figure for each in parsed] == ["f1", "f2"]
+    assert parsed[1].image == "b"
+    assert parsed[1].mentions == ("See . Nothing else, .",)
 
 
 def test_what_is_no_article_is_named():

@@ -14,7 +14,8 @@ import pytest
 from scipy.special import softmax
 
 from papers.cil_survey.config import LEARNERS, SMALL_FLOATS, Name, small
-from papers.cil_survey.method import Incremental, aligned
+from papers.cil_survey.head import aligned
+from papers.cil_survey.method import Incremental
 from tests.tiny import drawn
 from vision.config.specs import build
 from vision.data.sources.digits import Digits
@@ -43,8 +44,8 @@ def loss(objective: Objective, variables: Variables, *batches: Any) -> Any:
         ctx = Context(jnp.int32(0), 1, train=True, key=jax.random.key(2))
         return objective.loss(variables, batch, ctx)
 
-    found = [jax.device_get(of(variables, batch)) for batch in batches or (BATCH,)]
-    return found if batches else found[0]
+    results = [jax.device_get(of(variables, batch)) for batch in batches or (BATCH,)]
+    return results if batches else results[0]
 
 
 def predict(objective: Objective, variables: Variables) -> Any:
@@ -98,10 +99,12 @@ def test_a_student_that_is_its_teacher_has_the_teachers_entropy_to_pay():
     logits = predict(Classify(TOWER), variables)["logits"][:, (3, 1)]
     softened = softmax(logits / 2, -1)
     entropy = float(-np.mean(np.sum(softened * np.log(softened), -1)))
-    for distil, own, kept in (("added", 1.0, 1.0), ("shared", 0.5, 0.5)):
+    for distil, weight, teacher_weight in (("added", 1.0, 1.0), ("shared", 0.5, 0.5)):
         objective, with_teacher = begun(stage=1, distil=distil)
         value, _ = loss(objective, with_teacher)
-        assert float(value) == pytest.approx(own * float(alone) + kept * entropy, rel=1e-5)
+        assert float(value) == pytest.approx(
+            weight * float(alone) + teacher_weight * entropy, rel=1e-5
+        )
         teacher = with_teacher.extra_state["teacher"]["params"]
         jax.tree.map(np.testing.assert_array_equal, teacher, with_teacher.params["model"])
     _, variables = begun(stage=0, distil="added")
@@ -162,10 +165,10 @@ def test_herding_follows_the_mean_as_no_other_choice_does():
 
 def test_numbers_of_the_protocol():
     right = np.array([[10, 9, 9], [6, 8, 9], [4, 6, 5]])
-    found = continual(right, np.array([10, 10, 5]))
-    assert found["last"] == 15 / 25
-    assert found["average"] == pytest.approx((1 + 14 / 20 + 15 / 25) / 3)
-    assert found["forgetting"] == pytest.approx(((1 - 0.4) + (0.8 - 0.6)) / 2)
+    metrics = continual(right, np.array([10, 10, 5]))
+    assert metrics["last"] == 15 / 25
+    assert metrics["average"] == pytest.approx((1 + 14 / 20 + 15 / 25) / 3)
+    assert metrics["forgetting"] == pytest.approx(((1 - 0.4) + (0.8 - 0.6)) / 2)
     assert continual(np.array([[3]]), np.array([4])) == {
         "last": 0.75,
         "average": 0.75,

@@ -30,7 +30,8 @@ import jax
 import jax.numpy as jnp
 
 from papers.clca.depth_head import DepthHead
-from papers.clca.token_reduction import Attended, ReductionRule, number_kept
+from papers.clca.token_reduction import Attended, ReductionRule
+from papers.clca.token_sequence import TokenSequence
 from vision.config.ranges import Gt, Le, NonEmpty, NonNegative, Rate, Rule, checked
 from vision.models.vit import ViT
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
@@ -45,7 +46,7 @@ from vision.train.objective import (
     averaged,
     classified,
 )
-from vision.train.tower import Tap, initialise
+from vision.train.tower import initialise
 
 Tree = Any
 Rising = Annotated[
@@ -91,42 +92,17 @@ class CLCA(Objective):
         return class_labels(self.model)
 
     @property
-    def prefix(self) -> int:
-        """Number of class and register tokens."""
-        return 1 + self.model.registers
-
-    @property
-    def recoveries(self) -> tuple[int, ...]:
-        """The blocks after which the cached tokens are appended."""
-        if not self.cache:
-            return ()
-        return tuple(sorted({*self.blocks, max(self.model.resolved().depth - 2, 0)}))
-
-    def tokens(self, patches: int) -> list[int]:
-        """Number of tokens after every block, prefix included, of an image of so many patches."""
-        counts, length, cached = [], patches, 0
-        for block in range(self.model.resolved().depth):
-            if block in self.blocks and (kept := number_kept(length, self.keep)) < length:
-                length = kept + self.rule.adds
-            if block in self.recoveries:
-                length, cached = length + 2 * cached, 0
-            cached += 1
-            counts.append(self.prefix + length)
-        return counts
+    def sequence(self) -> TokenSequence:
+        """The tokens from block to block."""
+        depth, prefix = self.model.resolved().depth, 1 + self.model.registers
+        return TokenSequence(self.rule, self.blocks, self.keep, self.cache, depth, prefix)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_rule, k_head = jax.random.split(key, 3)
         variables = super().init(k_model, batch)
         size = self.model.resolved()
         height, width = (side // size.patch for side in batch["image"].shape[1:3])
-        lengths = [self.prefix + height * width, *self.tokens(height * width)]
-        learned = {}
-        for block in self.blocks:
-            length = lengths[block] - self.prefix
-            kept = number_kept(length, self.keep)
-            if kept < length:
-                k_block = jax.random.fold_in(k_rule, block)
-                learned[f"at{block}"] = self.rule.init(k_block, size.width, kept)
+        learned = self.sequence.init(k_rule, height * width, size.width)
         if jax.tree.leaves(learned):
             variables = variables.merge(params={"rule": learned})
         if self.aggregate:
@@ -147,7 +123,7 @@ class CLCA(Objective):
         self, variables: Variables, image: jax.Array, ctx: Context
     ) -> tuple[jax.Array, dict[str, jax.Array], dict[str, Tree]]:
         """Logits (B, K) float32, the model's ``out``, and the new state of both networks."""
-        tap = self._tap(variables.params.get("rule", {}))
+        tap = self.sequence.tap(variables.params.get("rule", {}))
         out, states = apply(self.model, variables, image, ctx, tap=tap)
         logits = out["logits"]
         if self.aggregate:
@@ -158,48 +134,6 @@ class CLCA(Objective):
             logits, updated = self._head.apply(weights, depths, train=ctx.train, mutable=mutable)  # pyright: ignore[reportGeneralTypeIssues]
             states["head"] = {**state, **updated}
         return logits.astype(jnp.float32), out, states
-
-    def _tap(self, learned: Tree) -> Tap | None:
-        """Reduces tokens inside blocks and fills and appends the cache between them.
-
-        The tap has state, so every call of the model needs a new one.
-        """
-        sites = []
-        if self.keep < 1:
-            parts = ["attention", "middle"] if self.rule.reads_attention else ["middle"]
-            sites += [f"block{block:02d}/{part}" for block in self.blocks for part in parts]
-        if self.cache:
-            sites += [f"block{block:02d}" for block in range(self.recoveries[-1] + 1)]
-        if not sites:
-            return None
-        attention: dict[int, jax.Array] = {}
-        cached: list[jax.Array] = []
-        pooled: list[int | None] = [None]
-
-        def edit(name: str, x: jax.Array) -> jax.Array:
-            site, _, part = name.partition("/")
-            block = int(site.removeprefix("block"))
-            if part == "attention":
-                attention[block] = x
-                return x
-            if part == "middle":
-                length = x.shape[1] - self.prefix
-                kept = number_kept(length, self.keep)
-                if kept == length:
-                    return x
-                params = learned.get(f"at{block}", ())
-                return self.rule(params, x, attention.get(block), self.prefix, kept)
-            if block in self.recoveries:
-                # Appended tokens do not count in the mean until the next recovery.
-                pooled[0] = x.shape[1]
-                x = jnp.concatenate([x, *cached], axis=1)
-                cached.clear()
-            if block < self.recoveries[-1]:
-                mean = x[:, self.prefix : pooled[0]].mean(1, keepdims=True)
-                cached.append(jnp.concatenate([mean, x[:, self.prefix - 1 : self.prefix]], 1))
-            return x
-
-        return Tap(edit, "|".join(sites))
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         logits, _, state = self.forward(variables, batch["image"], ctx)

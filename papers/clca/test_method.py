@@ -72,16 +72,16 @@ def test_tokens_are_counted_at_every_block(rule: Any, adds: int, cache: bool):
         return objective.forward(objective.init(key, batch()), batch()["image"], STILL)[1]
 
     shapes = jax.eval_shape(out, KEY)
-    seen = [shapes[f"block{i:02d}"].shape[1] for i in range(6)]
-    assert seen == objective.tokens(16)
+    lengths = [shapes[f"block{i:02d}"].shape[1] for i in range(6)]
+    assert lengths == objective.sequence.lengths(16)
     # 16 patches, 5 of them kept; 4, 7 of which 3, ... by hand, class token and register on top.
     if not cache:
         second = -(-3 * (5 + adds) // 10) + adds
-        assert seen == [18, 7 + adds, 7 + adds, 2 + second, 2 + second, 2 + second]
+        assert lengths == [18, 7 + adds, 7 + adds, 2 + second, 2 + second, 2 + second]
     else:
         first = 5 + adds + 2
         second = -(-3 * first // 10) + adds + 4
-        assert seen == [18, 2 + first, 2 + first, 2 + second, 2 + second + 2, 2 + second + 2]
+        assert lengths == [18, 2 + first, 2 + first, 2 + second, 2 + second + 2, 2 + second + 2]
 
 
 def test_the_cache_brings_back_means_and_carriers(variables: Any):

@@ -18,8 +18,8 @@ def tokens(count: int = 9, width: int = 4) -> Any:
 
 
 def weights(count: int = 9) -> Any:
-    found = np.exp(np.random.default_rng(1).normal(size=(3, 2, count, count)))
-    return (found / found.sum(-1, keepdims=True)).astype(np.float32)
+    positive = np.exp(np.random.default_rng(1).normal(size=(3, 2, count, count)))
+    return (positive / positive.sum(-1, keepdims=True)).astype(np.float32)
 
 
 def test_attended_keeps_the_best_and_fuses_the_rest_by_attention():
@@ -29,35 +29,37 @@ def test_attended_keeps_the_best_and_fuses_the_rest_by_attention():
     def both(x: jax.Array, attention: jax.Array) -> list[jax.Array]:
         return [rule((), x, attention, 2, 3) for rule in (Attended(), Attended(fuse=False))]
 
-    found, bare = map(np.asarray, both(x, attention))
-    assert found.shape == (3, 2 + 3 + 1, 4)
-    np.testing.assert_array_equal(found[:, :5], bare)
+    fused, bare = map(np.asarray, both(x, attention))
+    assert fused.shape == (3, 2 + 3 + 1, 4)
+    np.testing.assert_array_equal(fused[:, :5], bare)
     for row in range(3):
         scores = attention[row, :, 0, 2:].mean(0)
         order = np.argsort(-scores)
-        np.testing.assert_array_equal(found[row, :2], x[row, :2])
-        np.testing.assert_array_equal(found[row, 2:5], x[row, 2:][order[:3]])
+        np.testing.assert_array_equal(fused[row, :2], x[row, :2])
+        np.testing.assert_array_equal(fused[row, 2:5], x[row, 2:][order[:3]])
         rest = (x[row, 2:] * scores[:, None])[order[3:]].sum(0)
-        np.testing.assert_allclose(found[row, 5], rest, atol=1e-6)
+        np.testing.assert_allclose(fused[row, 5], rest, atol=1e-6)
 
 
 def test_merging_keeps_the_weighted_mean_and_takes_the_most_similar():
     x = tokens(8)
     x[:, 5] = 1.5 * x[:, 2]  # the best pair, an even place into an odd one
     sizes = np.full((3, 8, 1), 1.0, np.float32)
-    found, counted = map(np.asarray, jax.jit(merge_pairs, static_argnums=2)(x, sizes, 1))
-    assert found.shape == (3, 7, 4)
-    np.testing.assert_allclose(counted.sum((1, 2)), 8)
-    np.testing.assert_allclose((found * counted).sum(1), x.sum(1), atol=1e-5)
-    merged = found[np.arange(3), counted[..., 0].argmax(1)]
+    merged_tokens, merged_sizes = map(
+        np.asarray, jax.jit(merge_pairs, static_argnums=2)(x, sizes, 1)
+    )
+    assert merged_tokens.shape == (3, 7, 4)
+    np.testing.assert_allclose(merged_sizes.sum((1, 2)), 8)
+    np.testing.assert_allclose((merged_tokens * merged_sizes).sum(1), x.sum(1), atol=1e-5)
+    merged = merged_tokens[np.arange(3), merged_sizes[..., 0].argmax(1)]
     np.testing.assert_allclose(merged, 1.25 * x[:, 2], atol=1e-6)
 
 
 def test_merging_to_one_gives_the_mean():
     x = tokens(8)
-    found = np.asarray(jax.jit(Merged(), static_argnums=(3, 4))((), x, None, 1, 1))
-    np.testing.assert_array_equal(found[:, 0], x[:, 0])
-    np.testing.assert_allclose(found[:, 1], x[:, 1:].mean(1), atol=1e-5)
+    merged = np.asarray(jax.jit(Merged(), static_argnums=(3, 4))((), x, None, 1, 1))
+    np.testing.assert_array_equal(merged[:, 0], x[:, 0])
+    np.testing.assert_allclose(merged[:, 1], x[:, 1:].mean(1), atol=1e-5)
     fewer = jax.eval_shape(lambda x: Merged()((), x, None, 1, 4), x)
     assert fewer.shape == (3, 5, 4)
 
@@ -67,14 +69,14 @@ def test_gathered_tokens_are_convex_combinations_of_normalised_ones():
     rule = Gathered()
     params = jax.jit(rule.init, static_argnums=(1, 2))(jax.random.key(0), 4, 3)
     gather = jax.jit(lambda params: rule(params, x, None, 1, 3))
-    found = np.asarray(gather(params))
-    assert found.shape == (3, 4, 4)
+    gathered = np.asarray(gather(params))
+    assert gathered.shape == (3, 4, 4)
     rest = x[:, 1:] - x[:, 1:].mean(-1, keepdims=True)
     rest /= np.sqrt(rest.var(-1, keepdims=True) + 1e-6)
     far = {**params, "queries": 1e5 * rest[0, :3]}
     best = (rest[0] @ rest[0, :3].T).argmax(0)
     np.testing.assert_allclose(gather(far)[0, 1:], rest[0][best], atol=1e-4)
-    assert np.all(found[:, 1:].max(1) <= rest.max(1) + 1e-6)
+    assert np.all(gathered[:, 1:].max(1) <= rest.max(1) + 1e-6)
 
 
 @pytest.mark.parametrize("keep", [0.1, 0.25, 0.7, 1.0])

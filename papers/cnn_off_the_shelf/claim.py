@@ -55,7 +55,7 @@ def rows(run: Run, data: Any) -> dict[str, np.ndarray]:
         return embed(run.predict, given, data, ("embedding",), ("label",))
 
 
-def found(vectors: np.ndarray, labels: np.ndarray) -> float:
+def mean_ap(vectors: np.ndarray, labels: np.ndarray) -> float:
     """mAP of every image among the others."""
     of = [np.setdiff1d(np.flatnonzero(labels == k), [i]) for i, k in enumerate(labels)]
     places = ranking.rank(vectors, vectors, lambda q: of[q], lambda q: np.asarray([q]))
@@ -90,8 +90,8 @@ def test_features_of_other_shapes_beat_pixels(record: Recorder):
                 "views": asked(views, run),
                 "pixels": asked(plain, run, pixels),
                 "untrained": asked(plain, before),
-                "plain map": found(unit, test["label"]),
-                "descriptor map": found(normalised(describe(test["embedding"])), test["label"]),
+                "plain map": mean_ap(unit, test["label"]),
+                "descriptor map": mean_ap(normalised(describe(test["embedding"])), test["label"]),
             }
         )
         near = np.square(unit[:50, None] - unit[None]).sum(-1)

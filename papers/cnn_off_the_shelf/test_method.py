@@ -21,16 +21,16 @@ RNG = np.random.default_rng(0)
 def test_views_are_the_image_its_parts_its_turns_and_their_mirrors():
     ramp = np.broadcast_to(np.arange(9.0)[None, :, None], (9, 9, 1))
     image = np.stack([*RNG.normal(size=(2, 9, 9, 1)), np.ones((9, 9, 1)), ramp]).astype(np.float32)
-    found = np.asarray(jax.jit(views)(image))
-    assert found.shape == (4, VIEWS, 9, 9, 1)
-    np.testing.assert_array_equal(found[:, 0], image)
-    np.testing.assert_array_equal(found[:, 8:], found[:, :8, :, ::-1])
+    stacked = np.asarray(jax.jit(views)(image))
+    assert stacked.shape == (4, VIEWS, 9, 9, 1)
+    np.testing.assert_array_equal(stacked[:, 0], image)
+    np.testing.assert_array_equal(stacked[:, 8:], stacked[:, :8, :, ::-1])
     corner = jax.image.resize(jnp.asarray(image[:, :6, 3:]), image.shape, "bilinear")
-    np.testing.assert_allclose(found[:, 2], corner, atol=1e-5)
+    np.testing.assert_allclose(stacked[:, 2], corner, atol=1e-5)
     # Turned one way and the other: the centre stays, even pictures stay whole, and lines lean.
-    np.testing.assert_allclose(found[:, 6:8, 4, 4], np.stack([image[:, 4, 4]] * 2, 1), atol=1e-5)
-    np.testing.assert_allclose(found[2], 1, atol=1e-5)
-    steps = np.diff(found[3, 7, 4, 2:7, 0])
+    np.testing.assert_allclose(stacked[:, 6:8, 4, 4], np.stack([image[:, 4, 4]] * 2, 1), atol=1e-5)
+    np.testing.assert_allclose(stacked[2], 1, atol=1e-5)
+    steps = np.diff(stacked[3, 7, 4, 2:7, 0])
     np.testing.assert_allclose(steps, np.cos(np.deg2rad(10)), atol=1e-4)
 
 
@@ -76,7 +76,7 @@ def test_descriptors_ignore_length_and_patches_find_their_nearest():
     np.testing.assert_allclose(np.abs(describe(x)).sum(1) > 1, True)
     np.testing.assert_allclose((describe(x) ** 4).sum(1), 1, atol=1e-5)  # squares of unit vectors
     query, reference = RNG.normal(size=(2, 3, 4)), RNG.normal(size=(5, 6, 4))
-    found = patch_distances(query, reference)
+    distances = patch_distances(query, reference)
     slow = np.mean([min(np.linalg.norm(p - r) for r in reference[4]) for p in query[1]])
-    assert found[1, 4] == pytest.approx(slow, rel=1e-5)
+    assert distances[1, 4] == pytest.approx(slow, rel=1e-5)
     assert patch_distances(reference, reference).diagonal().max() == 0

@@ -50,7 +50,7 @@ def read(data: EvalData) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(images)[kept], np.concatenate(labels)[kept]
 
 
-def said(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def predictions(run: Run, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Log-probabilities, and embeddings of unit length."""
     outputs = jax.jit(run.predict)(run.variables, {"image": images})
     log, x = (np.asarray(outputs[name]) for name in ("log_probabilities", "embedding"))
@@ -63,8 +63,8 @@ def scores(runs: list[Run], data: EvalData, references: EvalData, planted: np.nd
     shown, labels = read(references)
     columns = []
     for run in runs:
-        log, x = said(run, images)
-        _, kept = said(run, shown)
+        log, x = predictions(run, images)
+        _, kept = predictions(run, shown)
         means = np.stack([kept[labels == c].mean(0) for c in range(log.shape[1])])
         means /= np.linalg.norm(means, axis=1, keepdims=True)
         columns += [log[np.arange(len(log)), planted], (x * means[planted]).sum(1)]

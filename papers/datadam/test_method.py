@@ -39,16 +39,16 @@ def learned(pixels: Any, data: Any) -> tuple[Any, Any, Any]:
     def loss(pixels: Any, objective: DataDam) -> tuple[Any, Any]:
         return objective.loss(Variables({"images": {"pixels": pixels}}, {}, {}), data, ctx)
 
-    found, slope = jax.value_and_grad(loss, has_aux=True)(pixels, DAM)
-    return found, loss(pixels, dataclasses.replace(DAM, attention=False))[0], slope
+    loss_and_aux, slope = jax.value_and_grad(loss, has_aux=True)(pixels, DAM)
+    return loss_and_aux, loss(pixels, dataclasses.replace(DAM, attention=False))[0], slope
 
 
 @jax.jit
 def begun(data: Any) -> tuple[Any, Any]:
     """Pixels before and after the first batch was seen."""
     noise = DAM.init(jax.random.key(0), data)
-    seen = DAM.init_from_batch(noise, data, jax.random.key(1))
-    return noise.params["images"]["pixels"], seen.params["images"]["pixels"]
+    initialised = DAM.init_from_batch(noise, data, jax.random.key(1))
+    return noise.params["images"]["pixels"], initialised.params["images"]["pixels"]
 
 
 def test_it_begins_with_real_images_and_those_have_nothing_to_learn():
@@ -71,18 +71,18 @@ def test_classes_that_a_batch_lacks_do_not_pull():
     slope = np.asarray(learned(np.full((3, 2, 8, 8, 3), 0.1, np.float32), data)[2])
     assert np.any(slope[:2])
     assert not np.any(slope[2])
-    noise, seen = map(np.asarray, begun(data))
-    np.testing.assert_array_equal(seen[2], noise[2])
+    noise, pixels = map(np.asarray, begun(data))
+    np.testing.assert_array_equal(pixels[2], noise[2])
 
 
 def test_attention_has_unit_length_and_does_not_know_the_order_of_channels():
     x = (np.random.default_rng(1).random((2, 3, 4, 5)) * 1e-6).astype(np.float32)
     attention = jax.jit(functools.partial(attention_map, power=4.0))
-    found = np.asarray(attention(x))
-    np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, rtol=1e-6)
-    np.testing.assert_allclose(found, attention(x[..., ::-1]), rtol=1e-5)
+    maps = np.asarray(attention(x))
+    np.testing.assert_allclose(np.linalg.norm(maps, axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(maps, attention(x[..., ::-1]), rtol=1e-5)
     plain = (np.asarray(x, np.float64) ** 4).sum(-1).reshape(2, -1)
-    np.testing.assert_allclose(found, plain / np.linalg.norm(plain, axis=1)[:, None], rtol=1e-5)
+    np.testing.assert_allclose(maps, plain / np.linalg.norm(plain, axis=1)[:, None], rtol=1e-5)
     assert np.isfinite(np.asarray(attention(np.zeros_like(x)))).all()
 
 

@@ -25,12 +25,12 @@ def explorer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.arange(6), 40)
     points = rng.normal(size=(240, 4)) + 12 * np.eye(6, 4)[labels] + 9 * labels[:, None]
-    said = labels.copy()
-    said[labels == 3] = 2
+    predicted = labels.copy()
+    predicted[labels == 3] = 2
     pictures = rng.integers(0, 255, (240, 8, 8), np.uint8)
     names = ("a", "b", "<i>c", "d", "e", "f")
     keys = [f"record/{i}" for i in range(240)]
-    images = Images(points, keys, labels, said, names, lambda i: pictures[i])
+    images = Images(points, keys, labels, predicted, names, lambda i: pictures[i])
     out = tmp_path_factory.mktemp("map") / "map.html"
     return write_dendromap(images, out)
 

@@ -23,12 +23,12 @@ TREE = ward(POINTS)
 def test_areas_are_counts(by: Order, k: int) -> None:
     root = int(TREE.children[-1, 1])
     for top in (None, root):
-        whole = TREE.count[TREE.root if top is None else top]
+        total = TREE.count[TREE.root if top is None else top]
         boxes = treemap(TREE, TREE.cut(k, top, by), top)
         areas = np.asarray([w * h for _, _, w, h in boxes.values()])
         counts = TREE.count[list(boxes)]
-        assert counts.sum() == whole
-        np.testing.assert_allclose(areas, counts / whole, rtol=1e-9)
+        assert counts.sum() == total
+        np.testing.assert_allclose(areas, counts / total, rtol=1e-9)
         for x, y, w, h in boxes.values():
             assert min(x, y, w, h) >= 0
             assert max(x + w, y + h) <= 1 + 1e-9

@@ -45,8 +45,8 @@ def test_pooling_is_the_mean_of_boxes():
     x = RNG.normal(size=(2, 4, 6, 3)).astype(np.float32)
     every = jax.jit(lambda x: [pooled(x, size) for size in (2, 1, 8, 4)])
     two, one, eight, four = map(np.asarray, every(x))
-    found = two.reshape(2, 2, 2, 3)
-    np.testing.assert_allclose(found[0, 1, 0], x[0, 2:, :3].mean((0, 1)), atol=1e-6)
+    means = two.reshape(2, 2, 2, 3)
+    np.testing.assert_allclose(means[0, 1, 0], x[0, 2:, :3].mean((0, 1)), atol=1e-6)
     np.testing.assert_allclose(one, x.mean((1, 2)), atol=1e-6)
     np.testing.assert_array_equal(eight, x.reshape(2, -1))
     assert four.shape == (2, 4 * 4 * 3)
@@ -65,12 +65,14 @@ def test_the_noise_is_the_records_own():
         noise = row_noise(jax.random.key(0), index, (4, 4, 1))
         return DIFFUSION.noised(image, jnp.int32(40), noise).reshape(3, -1)
 
-    found, seen = jax.device_get((of({"image": image, "_index": index}), noised(image, index)))
-    np.testing.assert_allclose(found["block00"], seen, atol=1e-6)
-    assert set(found) == {"block00", "block01"}
+    noised_features, expected = jax.device_get(
+        (of({"image": image, "_index": index}), noised(image, index))
+    )
+    np.testing.assert_allclose(noised_features["block00"], expected, atol=1e-6)
+    assert set(noised_features) == {"block00", "block01"}
     alone = {"image": image[1:2], "_index": index[1:2]}
     other = of(alone)
-    np.testing.assert_allclose(other["block00"], found["block00"][1:2], atol=1e-6)
+    np.testing.assert_allclose(other["block00"], noised_features["block00"][1:2], atol=1e-6)
 
 
 def test_the_sweep_finds_the_step_and_the_block():

@@ -25,9 +25,9 @@ BANK = np.eye(3, dtype=np.float32)
 
 def test_a_pixel_takes_the_class_of_its_patch():
     classes = np.array([[0, 1, 2, 1]])
-    found = segment(5 * BANK[classes], BANK, (4, 6))
-    assert found.shape == (1, 4, 6)
-    np.testing.assert_array_equal(found[0], np.kron([[0, 1], [2, 1]], np.ones((2, 3))))
+    segmentation = segment(5 * BANK[classes], BANK, (4, 6))
+    assert segmentation.shape == (1, 4, 6)
+    np.testing.assert_array_equal(segmentation[0], np.kron([[0, 1], [2, 1]], np.ones((2, 3))))
     with pytest.raises(ValueError, match="no square grid"):
         segment(BANK[classes], BANK, (5, 6))
     with pytest.raises(ValueError, match="prefix"):
@@ -35,11 +35,11 @@ def test_a_pixel_takes_the_class_of_its_patch():
 
 
 def test_intersection_over_union():
-    said, true = np.array([[[0, 0, 1, 1, 1]]]), np.array([[[0, 1, 1, 1, -1]]])
-    found = intersection_over_union(said, true, ("a", "b", "c"))
-    np.testing.assert_allclose(found, [1 / 2, 2 / 3, np.nan])
+    predicted, true = np.array([[[0, 0, 1, 1, 1]]]), np.array([[[0, 1, 1, 1, -1]]])
+    ious = intersection_over_union(predicted, true, ("a", "b", "c"))
+    np.testing.assert_allclose(ious, [1 / 2, 2 / 3, np.nan])
     with pytest.raises(DataError, match=r"outside -1\.\.2"):
-        intersection_over_union(said, true + 2, ("a", "b", "c"))
+        intersection_over_union(predicted, true + 2, ("a", "b", "c"))
 
 
 def test_scenes_are_painted_by_ground_and_colour():
@@ -48,10 +48,12 @@ def test_scenes_are_painted_by_ground_and_colour():
     op = Painted()
     for i in range(4):
         scene, example = source.scene(i), source[i]
-        found = op(example, np.random.default_rng(0))["segmentation"]
+        segmentation = op(example, np.random.default_rng(0))["segmentation"]
         for mask, thing in zip(example["masks"], scene.objects, strict=True):
-            assert (found[mask] == len(op.backgrounds) + op.colours.index(thing.colour)).all()
-        rest = found[~example["masks"].any(0)]
+            assert (
+                segmentation[mask] == len(op.backgrounds) + op.colours.index(thing.colour)
+            ).all()
+        rest = segmentation[~example["masks"].any(0)]
         assert (rest == op.backgrounds.index(scene.background.kind)).all()
     alone = Painted(backgrounds=(), colours=("red",))(source[0], np.random.default_rng(0))
     assert set(np.unique(alone["segmentation"])) <= {-1, 0}

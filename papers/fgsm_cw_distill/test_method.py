@@ -34,17 +34,17 @@ def value(objective: Any, of: Variables) -> tuple[float, Any]:
     def loss(params: Any) -> Any:
         return objective.loss(of.merge(params=params), BATCH, ctx)[0]
 
-    found, slope = jax.device_get(jax.jit(jax.value_and_grad(loss))(of.params))
-    return float(found), slope
+    loss_value, slope = jax.device_get(jax.jit(jax.value_and_grad(loss))(of.params))
+    return float(loss_value), slope
 
 
 def begun(objective: Any, seed: int) -> Variables:
     """Random variables; those of a teacher as ``init`` leaves them."""
-    found = drawn(objective.init, BATCH, seed)
+    variables = drawn(objective.init, BATCH, seed)
     if objective.distil:
         init = jax.jit(lambda: objective.init(jax.random.key(seed), BATCH).params["teacher"])
-        found = found.merge(params={"teacher": init()})
-    return found
+        variables = variables.merge(params={"teacher": init()})
+    return variables
 
 
 def test_at_temperature_one_labels_give_cross_entropy():

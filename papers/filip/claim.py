@@ -56,7 +56,7 @@ def answers(run: Run, batch: Arrays) -> Arrays:
     return {name: np.asarray(x) for name, x in outputs.items()}
 
 
-def told(
+def telling_words(
     source: Scenes, texts: np.ndarray, words: WordTokenizer
 ) -> list[tuple[int, int, int, str]]:
     """Scene, place in its caption, thing and word, of words that are true of one thing alone."""
@@ -93,7 +93,7 @@ def test_words_point_at_what_they_name(record: Recorder):
     plain.objective.similarity = spec(Dot)
 
     tokenizer: WordTokenizer = build(config.data.ops[-1].tokenizer)
-    pixels, words = shown(source, patch), told(source, tests["text"], tokenizer)
+    pixels, words = shown(source, patch), telling_words(source, tests["text"], tokenizer)
     scene, place, thing = (np.asarray([each[i] for each in words]) for i in range(3))
     alone = [f"a {word} thing" if word in COLOURS else f"a {word}" for *_, word in words]
     assert {word for *_, word in words} == {*COLOURS, *SHAPES}

@@ -40,15 +40,15 @@ def test_scores_are_the_written_formula_in_blocks_of_any_size():
     best = np.where(MASK[None], products.max(2), 0.0)
     to_image = best.sum(2) / MASK.sum(1)
     for block in (2, 64):
-        found = scores(PATCHES, WORDS, MASK, block)
-        np.testing.assert_allclose(found[0], to_text, atol=1e-6)
-        np.testing.assert_allclose(found[1], to_image, atol=1e-6)
+        computed = scores(PATCHES, WORDS, MASK, block)
+        np.testing.assert_allclose(computed[0], to_text, atol=1e-6)
+        np.testing.assert_allclose(computed[1], to_image, atol=1e-6)
 
 
 def test_classes_are_the_mean_over_their_prompts():
-    found = class_scores(PATCHES, WORDS, MASK, templates=3)
+    computed = class_scores(PATCHES, WORDS, MASK, templates=3)
     every = scores(PATCHES, WORDS, MASK)[0]
-    np.testing.assert_allclose(found, np.stack([every[:, :3].mean(1), every[:, 3:].mean(1)], 1))
+    np.testing.assert_allclose(computed, np.stack([every[:, :3].mean(1), every[:, 3:].mean(1)], 1))
 
 
 def test_words_point_at_the_patch_that_is_most_like_them():

@@ -64,7 +64,7 @@ def test_evolution_forgets_the_oldest_and_elitism_the_least():
 
     def run(strategy: str) -> list[float]:
         drawn = iter([5, 9, 1])
-        found = search(
+        proposals = search(
             lambda rng: next(drawn),
             lambda parent, rng: parent - 1,
             float,
@@ -73,7 +73,7 @@ def test_evolution_forgets_the_oldest_and_elitism_the_least():
             population=3,
             tournament=3,
         )
-        return [next(found)[0] for _ in range(7)]
+        return [next(proposals)[0] for _ in range(7)]
 
     # 9 has children until it is the oldest; then its first child is the fittest.
     assert run("evolution") == [5, 9, 1, 8, 8, 7, 7]

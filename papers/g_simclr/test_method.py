@@ -74,10 +74,10 @@ def test_with_a_cluster_for_every_record_an_epoch_is_a_permutation():
 def test_the_order_is_a_function_of_seed_epoch_and_position():
     clusters = np.random.default_rng(0).integers(0, 5, 60)
     sampler = OnePerCluster(5).bind(source_of(clusters))
-    whole = sampler(3, 2, np.arange(60), 60)
-    assert (sampler(3, 2, np.arange(20, 40), 60) == whole[20:40]).all()
-    assert (epoch(clusters, 5, 2, 3).ravel() == whole).all()
-    assert (epoch(clusters, 5, 1, 3).ravel() != whole).any()
+    order = sampler(3, 2, np.arange(60), 60)
+    assert (sampler(3, 2, np.arange(20, 40), 60) == order[20:40]).all()
+    assert (epoch(clusters, 5, 2, 3).ravel() == order).all()
+    assert (epoch(clusters, 5, 1, 3).ravel() != order).any()
     with pytest.raises(DataError, match="5 clusters, but groups hold one of each of clusters=4"):
         OnePerCluster(4).bind(source_of(clusters))
     with pytest.raises(ValueError, match="group"):
@@ -121,9 +121,9 @@ def test_k_means_goes_where_scikit_learn_goes():
 
 def test_k_means_of_few_points():
     x = jnp.array([[0.0], [0.0], [0.0]])
-    found = kmeans(x, 3, jax.random.key(0))
-    assert float(found.inertia) == 0
-    assert np.isfinite(np.asarray(found.centres)).all()
+    clusters = kmeans(x, 3, jax.random.key(0))
+    assert float(clusters.inertia) == 0
+    assert np.isfinite(np.asarray(clusters.centres)).all()
 
 
 def test_nt_xent_is_cross_entropy_over_the_other_views():
@@ -159,9 +159,9 @@ def test_views_of_a_batch_meet_in_the_objective():
 
     loss, aux = loss_of(batch)
     same = {**batch, "image": image[:, :1].repeat(2, 1)}
-    easier, found = loss_of(same)
+    easier, easier_aux = loss_of(same)
     assert float(easier) < float(loss)
-    assert float(found.metrics["top1"]) == 1
+    assert float(easier_aux.metrics["top1"]) == 1
     assert set(aux.metrics) == {"top1"}
     ctx = Context.evaluation()
     single = {**batch, "image": image[:, 0]}

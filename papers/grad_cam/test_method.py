@@ -45,13 +45,13 @@ def test_with_a_linear_head_on_means_it_is_cam(variables: Any):
     """Global average pooling and a linear head: alpha_k = w_kc / (h w)."""
 
     @jax.jit
-    def found(images: jax.Array) -> tuple[jax.Array, ...]:
+    def explanations(images: jax.Array) -> tuple[jax.Array, ...]:
         asked = asked_of(variables)
         maps, slopes = at_site(lambda tap: asked(images, tap), "map")
         given = (GradCam(), GradCam(counterfactual=True))
         return maps, weighted(maps, slopes), *(each(asked, images) for each in given)
 
-    maps, cam, heat, against = map(np.asarray, found(IMAGES))
+    maps, cam, heat, against = map(np.asarray, explanations(IMAGES))
     assert maps.shape == (3, 2, 3, 8)
     head = np.asarray(variables[0]["head"]["kernel"])[:, np.asarray(ABOUT)]
     np.testing.assert_allclose(cam, np.einsum("bhwk,kb->bhw", maps, head) / 6, rtol=1e-5, atol=1e-7)
@@ -103,14 +103,14 @@ def test_a_runs_predict_takes_a_tap(variables: Any):
     more: Any = Tapped(VIT, Tap(lambda name, x: x + 1, "map|pooled"))
 
     @jax.jit
-    def found(everything: Variables) -> tuple[jax.Array, ...]:
+    def predictions(everything: Variables) -> tuple[jax.Array, ...]:
         given = (*variables, batch["image"])
         plain = step.predict(everything, batch)["logits"]
         edited = step.predict(everything, batch, doubled)["logits"]
         both = forward(more, *given, train=False, tap=doubled)[1]["map"]
         return plain, edited, both, forward(VIT, *given, train=False)[1]["map"]
 
-    plain, edited, both, alone = map(np.asarray, found(everything))
+    plain, edited, both, alone = map(np.asarray, predictions(everything))
     bias = np.asarray(params["head"]["bias"])
     np.testing.assert_allclose(edited - bias, 2 * (plain - bias), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(both, 2 * alone + 1, rtol=1e-5)

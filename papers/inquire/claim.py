@@ -53,7 +53,7 @@ PHRASES = ("is above", "is to the left of")  # those that captions of scenes use
 TWO = {"caption": "caption_long", "num_objects": (2, 2)}
 
 
-def told(scene: Scene, rng: np.random.Generator) -> str:
+def partial_caption(scene: Scene, rng: np.random.Generator) -> str:
     """A random part of size, colour and shape of both things and of how they stand."""
     parsed = describe(scene, "long")
     plain = {"position": None, "variant": None, "texture": None}
@@ -67,7 +67,7 @@ def stories(split: str, num_examples: int) -> Arrays:
     """Scenes drawn once, ``image`` and ``text``."""
     source = world(split, num_examples, **TWO)
     scenes = [source.scene(i) for i in range(num_examples)]
-    texts = [told(scene, np.random.default_rng(i)) for i, scene in enumerate(scenes)]
+    texts = [partial_caption(scene, np.random.default_rng(i)) for i, scene in enumerate(scenes)]
     ids = np.asarray(tokenizer(LENGTH).encode(texts), np.int32)
     return Arrays({"image": images(scenes), "text": ids}, f"{split} scenes")
 

@@ -48,23 +48,23 @@ def test_attention_sums_to_one_over_what_is_there_and_follows_it():
     image = batch()["image"]
     params = drawn(Classify(MODEL).init, batch()).params["model"]
     mask = np.arange(N) % 3 != 0
-    there = np.broadcast_to(mask, (4, N))
+    masks = np.broadcast_to(mask, (4, N))
 
     @jax.jit
     def of(image: jax.Array, mask: jax.Array | None) -> Any:
         return forward(MODEL, params, {}, image, train=False, mask=mask)[1]
 
-    def seen(image: np.ndarray, mask: np.ndarray | None) -> Any:
+    def output(image: np.ndarray, mask: np.ndarray | None) -> Any:
         return jax.device_get(of(image, mask))
 
-    some, every = seen(image, there), seen(image, None)
-    alone = seen(image[:, mask], None)
+    some, every = output(image, masks), output(image, None)
+    alone = output(image[:, mask], None)
     assert not np.any(some["attention"][:, ~mask])
     np.testing.assert_allclose(every["attention"].sum(1), 1, rtol=1e-5)
     np.testing.assert_allclose(some["attention"][:, mask], alone["attention"], atol=1e-6)
     np.testing.assert_allclose(some["logits"], alone["logits"], atol=1e-6)
     order = np.random.default_rng(1).permutation(N)
-    np.testing.assert_allclose(seen(image[:, order], None)["logits"], every["logits"], atol=1e-6)
+    np.testing.assert_allclose(output(image[:, order], None)["logits"], every["logits"], atol=1e-6)
 
 
 def test_with_nothing_hidden_it_is_the_plain_network():
@@ -78,23 +78,23 @@ def test_with_nothing_hidden_it_is_the_plain_network():
     other = dataclasses.replace(state, extra_state={})
     ours, theirs = jax.jit(made.update), jax.jit(classifier.update)
     for _ in range(2):
-        state, found = ours(state, batch())
+        state, metrics = ours(state, batch())
         other, expected = theirs(other, batch())
-        np.testing.assert_allclose(found["loss"], expected["loss"], rtol=1e-6)
-        assert found["shown"] == 1
+        np.testing.assert_allclose(metrics["loss"], expected["loss"], rtol=1e-6)
+        assert metrics["shown"] == 1
     same = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
     jax.tree.map(same, state.params, other.params)
 
 
 def test_as_many_are_hidden_as_it_says_by_the_teachers_attention():
     attention = np.random.default_rng(2).dirichlet(np.ones(N), 4).astype(np.float32)
-    there = np.ones((4, N), bool)
-    there[3, 12:] = False
-    rank = np.argsort(np.argsort(np.where(there, -attention, np.inf), 1), 1)
+    mask = np.ones((4, N), bool)
+    mask[3, 12:] = False
+    rank = np.argsort(np.argsort(np.where(mask, -attention, np.inf), 1), 1)
     key = jax.random.key(0)
 
     @jax.jit
-    def hidden(attention: jax.Array, there: jax.Array) -> list[jax.Array]:
+    def hidden(attention: jax.Array, mask: jax.Array) -> list[jax.Array]:
         ratios: list[dict[str, Any]] = [
             {},
             {"high": 0.1, "high_share": 1.0},
@@ -105,14 +105,14 @@ def test_as_many_are_hidden_as_it_says_by_the_teachers_attention():
             {"random": 1.0},
         ]
         every = [MhimMil(MODEL, **{**PLAIN, **each}) for each in ratios]
-        return [made.hidden(attention, there, made.high, key) for made in every]
+        return [made.hidden(attention, mask, made.high, key) for made in every]
 
-    none, top, half, low, chance, both, most = map(np.asarray, hidden(attention, there))
+    none, top, half, low, chance, both, most = map(np.asarray, hidden(attention, mask))
     assert not none.any()
-    np.testing.assert_array_equal(top, (rank < 2) & there)
+    np.testing.assert_array_equal(top, (rank < 2) & mask)
     np.testing.assert_array_equal(half.sum(1), [2, 2, 2, 2])  # of ceil(12 x 0.2) = 3 the half
     assert np.all(rank[half] < 4)
-    np.testing.assert_array_equal(low, (rank >= np.array([15, 15, 15, 9])[:, None]) & there)
+    np.testing.assert_array_equal(low, (rank >= np.array([15, 15, 15, 9])[:, None]) & mask)
     np.testing.assert_array_equal(chance.sum(1), [10, 10, 10, 6])
     assert 0 < (chance & top).sum() < top.sum()
     np.testing.assert_array_equal(both, top | chance)

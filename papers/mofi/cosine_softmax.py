@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from vision.blocks.contrast import NEVER
 from vision.blocks.similarity import inner, unit
 from vision.train.objective import masked_mean
+
+Tree = Any
+
+
+def init_classifier(keys: Sequence[jax.Array], features: int, width: int, classes: int) -> Tree:
+    """``projection``, a kernel (features, width), and ``classes`` (classes, width), normal."""
+
+    def normal(key: jax.Array, shape: tuple[int, int], fan: int) -> jax.Array:
+        return jax.random.normal(key, shape, jnp.float32) * fan**-0.5
+
+    return {
+        "projection": {"kernel": normal(keys[0], (features, width), features)},
+        "classes": normal(keys[1], (classes, width), width),
+    }
+
+
+def projected(pooled: jax.Array, classifier: Tree) -> jax.Array:
+    """Unit vectors (B, width) of pooled features (B, features)."""
+    return unit(pooled @ classifier["projection"]["kernel"])
 
 
 def cosine_softmax(

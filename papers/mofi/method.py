@@ -27,20 +27,18 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from papers.mofi.cosine_softmax import cosine_softmax
+from papers.mofi.cosine_softmax import cosine_softmax, init_classifier, projected
 from vision.blocks.contrast import Loss, Softmax
 from vision.blocks.scale import Scale
-from vision.blocks.similarity import Dot, unit
+from vision.blocks.similarity import Dot
 from vision.config.ranges import NonNegative, Positive, checked
 from vision.objectives.contrast import Contrast, entry
 from vision.train.objective import Aux, Batch, BatchCoupled, Context, Variables
 
-Tree = Any
 POOLED = "image/pooled"
 
 
@@ -96,12 +94,9 @@ class EntityTasks(BatchCoupled):
         embeddings, _ = jax.eval_shape(lambda: self.encode(variables, batch, Context.evaluation()))
         feature_width = embeddings[POOLED].shape[-1]
         keys = [jax.random.fold_in(key, i) for i in (1, 2)]
-        entities = {
-            "projection": {"kernel": _normal(keys[0], (feature_width, self.width), feature_width)},
-            "classes": _normal(keys[1], (self.num_entities, self.width), self.width),
-            **{name: jnp.float32(x) for name, x in self.scale.parameters().items()},
-        }
-        return variables.merge(params={"entities": entities})
+        classifier = init_classifier(keys, feature_width, self.width, self.num_entities)
+        scale = {name: jnp.float32(x) for name, x in self.scale.parameters().items()}
+        return variables.merge(params={"entities": classifier | scale})
 
     def encode(
         self, variables: Variables, batch: Batch, ctx: Context
@@ -123,7 +118,7 @@ class EntityTasks(BatchCoupled):
         if self.entity_weight:
             classifier, label = variables.params["entities"], entry(batch, "label")
             entity_loss, accuracy = cosine_softmax(
-                _project(embeddings[POOLED], classifier),
+                projected(embeddings[POOLED], classifier),
                 classifier["classes"],
                 label,
                 batch["_mask"] & (label >= 0),
@@ -143,7 +138,7 @@ class EntityTasks(BatchCoupled):
         features = self.contrast.predict(variables, batch, ctx)
         if POOLED in features:
             classifier = variables.params["entities"]
-            features["entity/embedding"] = _project(features.pop(POOLED), classifier)
+            features["entity/embedding"] = projected(features.pop(POOLED), classifier)
             if self.entity_weight:
                 features["embedding"] = features["entity/embedding"]
         return features
@@ -153,11 +148,3 @@ class EntityTasks(BatchCoupled):
             return jnp.arange(self.num_entities)
         key = ctx.rng("entities")
         return jax.random.choice(key, self.num_entities, (self.sampled,), replace=False)
-
-
-def _normal(key: jax.Array, shape: tuple[int, ...], fan: int) -> jax.Array:
-    return jax.random.normal(key, shape, jnp.float32) * fan**-0.5
-
-
-def _project(pooled: jax.Array, classifier: Tree) -> jax.Array:
-    return unit(pooled @ classifier["projection"]["kernel"])

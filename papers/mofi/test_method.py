@@ -31,14 +31,14 @@ def vectors() -> tuple[np.ndarray, np.ndarray]:
 @jax.jit
 def loss_and_slope(sample: np.ndarray) -> Any:
     """The second with respect to the vectors of the classes."""
-    features, own = map(jnp.asarray, vectors())
+    features, class_vectors = map(jnp.asarray, vectors())
     label = jnp.asarray(LABELS)
 
     def loss(classes: jax.Array) -> jax.Array:
         given = features, classes, label, label >= 0, jnp.asarray(sample), jnp.float32(8)
         return cosine_softmax(*given, 0.1)[0]
 
-    return jax.value_and_grad(loss)(own)
+    return jax.value_and_grad(loss)(class_vectors)
 
 
 def by_hand(competing: list[int], margin: float = 0.1) -> float:
@@ -109,7 +109,7 @@ def test_the_tasks_add_up_and_the_batch_may_have_rows_without_an_entity():
         "label": LABELS,
         "_mask": np.arange(ROWS) != 1,
     }
-    found = {}
+    losses = {}
     for weights in ((1.0, 0.0), (0.0, 1.0), (2.0, 0.5)):
         objective = EntityTasks(Tiny(), CLASSES, 4, *weights, sampled=3)
         variables = drawn(objective.init, batch)  # the same for all weights
@@ -120,8 +120,10 @@ def test_the_tasks_add_up_and_the_batch_may_have_rows_without_an_entity():
             return o.loss(v, batch, ctx), o.predict(v, {"image": batch["image"]}, ctx)
 
         (value, aux), predicted = both(batch)
-        found[weights] = float(value)
+        losses[weights] = float(value)
         assert ("entity_loss" in aux.metrics) == (weights[0] > 0)
         main = "entity/embedding" if weights[0] else "image/embedding"
         np.testing.assert_array_equal(predicted["embedding"], predicted[main])
-    assert found[2.0, 0.5] == pytest.approx(2 * found[1.0, 0.0] + 0.5 * found[0.0, 1.0], rel=1e-5)
+    assert losses[2.0, 0.5] == pytest.approx(
+        2 * losses[1.0, 0.0] + 0.5 * losses[0.0, 1.0], rel=1e-5
+    )

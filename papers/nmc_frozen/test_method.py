@@ -39,9 +39,9 @@ def test_a_stream_of_tasks_ends_where_a_shuffled_one_does(devices: int):
     by_task = run(NearestMeanStream(tuple(tasks), test), devices, predict)
     mixed = run(NearestMeanStream(tuple(shuffled), test), 1, predict)
     means = np.stack([TRAIN["image"][TRAIN["label"] == c].mean(0) for c in range(4)])
-    said = np.square(TEST["image"][:, None] - means).sum(-1).argmin(1)
-    assert 0.6 < np.mean(said == TEST["label"]) < 1
-    assert by_task["last"] == mixed["last"] == np.mean(said == TEST["label"])
+    predicted = np.square(TEST["image"][:, None] - means).sum(-1).argmin(1)
+    assert 0.6 < np.mean(predicted == TEST["label"]) < 1
+    assert by_task["last"] == mixed["last"] == np.mean(predicted == TEST["label"])
     assert by_task["memory_bytes"] == 4 * (12 + 1) * 4
     assert (by_task["parts"], by_task["classes"], by_task["examples"]) == (2, 4, 80)
     # Among fewer classes old ones are as easy or easier: what is lost is lost to the new ones.

@@ -19,15 +19,15 @@ variant also has a depthwise convolution after the first block, which is left ou
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal
+from typing import Annotated
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from papers.plain_mamba.block import MambaBlock
+from papers.plain_mamba.stem import Stem, embed_patches, grid_of, positions
 from vision.config.ranges import NonNegative, Odd, Positive, Rate, checked, one_of
-from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import (
     Remat,
     check_images,
@@ -35,13 +35,10 @@ from vision.models.layers import (
     layer_norm,
     spatial_sites,
 )
-from vision.models.posemb import Grid, resample_posemb
 from vision.models.transformer import run_blocks
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
-
-Stem = Literal["convolutions", "patches"]
 
 # name: width, depth, 3x3 convolutions of the stem.
 SIZES: Mapping[str, tuple[int, int, int]] = {
@@ -49,7 +46,6 @@ SIZES: Mapping[str, tuple[int, int, int]] = {
     "L2": (384, 24, 2),
     "L3": (448, 36, 2),
 }
-_STEM_WIDTH = 64
 
 
 @checked
@@ -115,30 +111,18 @@ class PlainMamba(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
-        if x.shape[1] % self.patch or x.shape[2] % self.patch:
-            raise ValueError(
-                f"image of {x.shape[1]}x{x.shape[2]} is not divisible by the patch "
-                f"{self.patch}x{self.patch}: resize the images or choose another patch"
-            )
-        grid = (x.shape[1] // self.patch, x.shape[2] // self.patch)
+        grid = grid_of(x, self.patch)
         sizes = SIZES.get(self.variant or "", (0, 0, 1))
         width, depth = self.width or sizes[0], self.depth or sizes[1]
         convs = sizes[2] if self.stem_convs is None else self.stem_convs
 
-        x = self._embed(x.astype(self.precision.compute), width, convs, train)
-        x = x + self._positions(grid, width).astype(x.dtype)
+        x, precision = x.astype(self.precision.compute), self.precision
+        x = embed_patches(x, self.stem, width, convs, self.patch, precision, train)
+        x = x + positions(self, grid, width, precision).astype(x.dtype)
         x = x.reshape(-1, grid[0] * grid[1], width)
         x = apply_tap(tap, "stem", constrain_batch(x))
-        fields = {
-            "grid": grid,
-            "states": self.states,
-            "expand": self.expand,
-            "kernel": self.kernel,
-            "snake": self.snake,
-            "directions": self.directions,
-            "sequential": self.sequential,
-            "precision": self.precision,
-        }
+        of_block = ("states", "expand", "kernel", "snake", "directions", "sequential", "precision")
+        fields = {"grid": grid, **{name: getattr(self, name) for name in of_block}}
         noisy = train and self.drop_path > 0
         y, out = run_blocks(
             self,
@@ -152,29 +136,8 @@ class PlainMamba(nn.Module):
             drop_path=self.drop_path,
             tap=tap,
         )
-        y = layer_norm(y, self.precision, "norm")
+        y = layer_norm(y, precision, "norm")
         y, out = spatial_sites(y.reshape(-1, *grid, width), {"stem": x, **out}, tap)
-        pooled = y.mean((1, 2), dtype=jnp.float32).astype(self.precision.output)
+        pooled = y.mean((1, 2), dtype=jnp.float32).astype(precision.output)
         pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
-        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
-
-    @nn.nowrap
-    def _embed(self, x: jax.Array, width: int, convs: int, train: bool) -> jax.Array:
-        """(B, h, w, C) to (B, rows, columns, D)."""
-        patch, precision = self.patch, self.precision
-        if self.stem == "convolutions":
-            patch //= 2
-            for i, (kernel, stride) in enumerate([(7, 2), *[(3, 1)] * convs]):
-                x = conv(_STEM_WIDTH, kernel, stride, precision=precision, name=f"stem_conv{i}")(x)
-                x = nn.relu(batch_norm(x, train, precision, f"stem_norm{i}"))
-        return conv(
-            width, patch, patch, padding=0, use_bias=True, precision=precision, name="patch_embed"
-        )(x)
-
-    @nn.nowrap
-    def _positions(self, grid: Grid, width: int) -> jax.Array:
-        if not self.has_variable("params", "pos_embed"):
-            init = nn.initializers.normal(width**-0.5)
-            return self.param("pos_embed", init, (*grid, width), self.precision.params)
-        pos = self.get_variable("params", "pos_embed")
-        return resample_posemb(pos, pos.shape[:2], grid)
+        return classify(pooled, out, tap, self.num_classes, self.head_zero_init, precision)

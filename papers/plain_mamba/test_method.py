@@ -29,11 +29,11 @@ SHAPE = (2, 4, 6, 1)
 
 def loop(u: Any, delta: Any, a: Any, b: Any, c: Any, skip: Any) -> np.ndarray:
     """The recurrence as it is written."""
-    h, found = np.zeros(a.shape), []
+    h, outputs = np.zeros(a.shape), []
     for t in range(len(u)):
         h = np.exp(delta[t][:, None] * a) * h + (delta[t] * u[t])[:, None] * b[t]
-        found.append(h @ c[t] + skip * u[t])
-    return np.stack(found)
+        outputs.append(h @ c[t] + skip * u[t])
+    return np.stack(outputs)
 
 
 def test_all_steps_at_once_are_the_steps_one_by_one_with_their_gradients():
@@ -64,10 +64,10 @@ def test_all_steps_at_once_are_the_steps_one_by_one_with_their_gradients():
 
         return run(False), run(True)
 
-    found = jax.device_get(both(*(np.asarray(x, np.float32) for x in given)))
-    for (_, y), _ in found:
+    results = jax.device_get(both(*(np.asarray(x, np.float32) for x in given)))
+    for (_, y), _ in results:
         np.testing.assert_allclose(y, expected, rtol=1e-5, atol=1e-5)
-    (_, gradients), (_, one_by_one) = found
+    (_, gradients), (_, one_by_one) = results
     for mine, wanted in zip(gradients, one_by_one, strict=True):
         scale = float(np.abs(wanted).max())
         assert scale > 0.1
@@ -83,8 +83,8 @@ def test_every_snake_visits_all_cells_and_says_where_it_goes(grid: tuple[int, in
         moves = np.diff(places, axis=0)
         np.testing.assert_array_equal(np.abs(moves).sum(1), 1)
         names = {(0, 1): "right", (0, -1): "left", (-1, 0): "up", (1, 0): "down"}
-        told = ["start", *(names[tuple(move)] for move in moves.tolist())]
-        assert [STEPS[i] for i in step] == told
+        expected = ["start", *(names[tuple(move)] for move in moves.tolist())]
+        assert [STEPS[i] for i in step] == expected
     first = [tuple(order[:2].tolist()) for order in orders]
     assert grid in ((1, 4), (3, 1)) or first[:2] == [(0, 1), (0, grid[1])]
     np.testing.assert_array_equal(orders[2:], orders[:2, ::-1])

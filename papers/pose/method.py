@@ -32,8 +32,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from papers.pose.augmenters import augment, augmenter_at
-from papers.pose.triplet import batch_hard_triplet
+from papers.pose.augmenters import augment, augmenter_at, augmenter_loss, init_augmenters
+from papers.pose.triplet import separating_triplet
 from vision.blocks.similarity import unit
 from vision.config.ranges import NonNegative, Positive, checked
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
@@ -47,7 +47,6 @@ from vision.train.objective import (
     Variables,
     apply,
     averaged,
-    masked_mean,
 )
 
 Tree = Any
@@ -92,18 +91,8 @@ class Pose(Objective):
         variables = super().init(k_model, batch)
         if not self.augmenters:
             return variables
-        channels, count = batch["image"].shape[-1], self.augmenters
-
-        def kernels(key: jax.Array, in_channels: int, out_channels: int) -> jax.Array:
-            scale = (9 * in_channels) ** -0.5
-            return scale * jax.random.uniform(
-                key, (count, 3, 3, in_channels, out_channels), minval=-1, maxval=1
-            )
-
-        stack = {
-            "first": kernels(k_one, channels, self.width),
-            "second": kernels(k_two, self.width, channels),
-        }
+        shape = (self.augmenters, batch["image"].shape[-1], self.width)
+        stack = init_augmenters(k_one, k_two, shape)
         stored = jax.tree.map(jnp.zeros_like, stack)
         return variables.merge(params={"augmenters": stack}, extra_state={"stored": stored})
 
@@ -116,34 +105,11 @@ class Pose(Objective):
         past = augment(augmenter_at(variables.extra_state["stored"], earlier), batch["image"])
         has_past = epoch > 0
         if ctx.phase == EXPAND:
-            return self._expand(variables, batch, ctx, present, past, has_past)
+            images, mask = [batch["image"], present, past], batch["_mask"]
+            features, _, _ = self._features(variables, images, ctx, train=False)
+            return augmenter_loss(images, features, mask, has_past, self.weights, self.similarity)
         augmented = [(present, jnp.array(True)), (past, has_past)]
         return self._attribute(variables, batch, ctx, augmented)
-
-    def _expand(
-        self,
-        variables: Variables,
-        batch: Batch,
-        ctx: Context,
-        present: jax.Array,
-        past: jax.Array,
-        has_past: jax.Array,
-    ) -> tuple[jax.Array, Aux]:
-        images = [batch["image"], present, past]
-        features, _, _ = self._features(variables, images, ctx, train=False)
-        original, expanded, earlier = features
-        mask = batch["_mask"]
-        change = masked_mean(jnp.mean((present - batch["image"]) ** 2, axis=(1, 2, 3)), mask)
-        similarity = masked_mean(jnp.sum(original * expanded, -1), mask)
-        overlap = masked_mean(jnp.sum(expanded * earlier, -1), mask)
-        w_change, w_similarity, w_overlap = self.weights
-        dissimilarity = jnp.maximum(1 - similarity, 1 - self.similarity)
-        loss = (
-            w_change * change
-            + w_similarity * dissimilarity
-            + w_overlap * jnp.where(has_past, overlap, 0.0)
-        )
-        return loss, Aux({"change": change, "similarity": similarity})
 
     def _attribute(
         self,
@@ -159,11 +125,9 @@ class Pose(Objective):
         losses = cross_entropy(logits / self.temperature, targets, "softmax", 0.0)
         correct = jnp.argmax(logits, -1) == batch["label"]
         loss, aux = averaged(losses, valid, state, top1=correct)
-        labels = jnp.concatenate([batch["label"], batch["label"] + logits.shape[-1]])
         for (_, present), feature in zip(augmented, features[1:], strict=True):
-            pair = jnp.concatenate([features[0], feature])
-            rows = jnp.concatenate([valid, valid])
-            triplet = batch_hard_triplet(pair, labels, rows, self.margin)
+            pair, classes = (features[0], feature), logits.shape[-1]
+            triplet = separating_triplet(pair, batch["label"], classes, valid, self.margin)
             loss = loss + jnp.where(present, triplet, 0.0)
         return loss, aux
 
@@ -172,12 +136,8 @@ class Pose(Objective):
     ) -> tuple[list[jax.Array], jax.Array, dict[str, Tree]]:
         """Unit features (B, D) of each image batch, logits of the first, the model's new state."""
         out, state = apply(self.model, variables, jnp.concatenate(images), ctx, train=train)
-        rows = len(images[0])
-        return (
-            jnp.split(unit(out["embedding"]), len(images)),
-            out["logits"][:rows].astype(jnp.float32),
-            state,
-        )
+        features = jnp.split(unit(out["embedding"]), len(images))
+        return features, out["logits"][: len(images[0])].astype(jnp.float32), state
 
     def after_update(self, variables: Variables, aux: Aux, ctx: Context) -> dict[str, Tree]:
         """Stores the augmenter of the current epoch; those of other epochs are unchanged."""

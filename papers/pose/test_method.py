@@ -58,10 +58,10 @@ def run() -> list[Any]:
     update, states = jax.jit(made.update), [begun(made)]
     metrics = []
     for _ in range(4):
-        state, found = update(states[-1], batch())
+        state, values = update(states[-1], batch())
         states.append(state)
-        metrics.append(found)
-    assert all(np.isfinite(value) for found in metrics for value in found.values())
+        metrics.append(values)
+    assert all(np.isfinite(value) for values in metrics for value in values.values())
     return states
 
 
@@ -95,7 +95,7 @@ def test_without_augmenters_it_is_a_classifier():
     state = begun(made)
     assert sorted(state.params) == ["model"]
     assert isinstance(made.optimizer, Mapping)
-    _, found = jax.jit(made.update)(state, data)
+    _, metrics = jax.jit(made.update)(state, data)
 
     @jax.jit
     def of_classifier(variables: Variables) -> tuple[jax.Array, jax.Array]:
@@ -104,11 +104,11 @@ def test_without_augmenters_it_is_a_classifier():
         return top1, plain.predict(variables, data, ctx)["logits"]
 
     top1, logits = of_classifier(state.variables)
-    assert found["attribute_top1"] == top1
+    assert metrics["attribute_top1"] == top1
     logits = np.asarray(logits)[:10] / 0.1
     log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
     expected = -np.mean(log[np.arange(10), data["label"][:10]])
-    np.testing.assert_allclose(found["loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
 def test_triplets_are_the_farthest_and_the_nearest():

@@ -33,3 +33,25 @@ def batch_hard_triplet(
     gap = jnp.where(has_both, farthest, 0.0) - jnp.where(has_both, nearest, 0.0)
     losses = jnp.where(has_both, jnp.maximum(margin + gap, 0.0), 0.0)
     return losses.sum() / jnp.maximum(has_both.sum(), 1)
+
+
+def separating_triplet(
+    pair: tuple[jax.Array, jax.Array],
+    labels: jax.Array,
+    classes: int,
+    valid: jax.Array,
+    margin: float,
+) -> jax.Array:
+    """The triplet loss of images beside their augmented copies, which are classes of their own.
+
+    Args:
+      pair: features (B, D) of the images and of the copies.
+      labels: int (B,) of the images, below ``classes``.
+      classes: number of classes; the copies of class c are class ``c + classes``.
+      valid: bool (B,), rows that take part.
+      margin: 0 or more.
+    """
+    labels = jnp.concatenate([labels, labels + classes])
+    return batch_hard_triplet(
+        jnp.concatenate(pair), labels, jnp.concatenate([valid, valid]), margin
+    )

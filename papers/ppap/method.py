@@ -28,12 +28,12 @@ of the steps; BatchNorm keeps its running statistics. Not here: depth and segmen
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from papers.ppap.leaves import non_kernels, replaced
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
 from vision.blocks.diffusion import Diffusion
 from vision.config.ranges import Positive, checked
@@ -142,21 +142,3 @@ class NoiseExperts(Objective):
         expert = jax.tree.map(lambda x: x[index], variables.params[EXPERTS])
         weights = self.weights(variables.params, expert)
         return super().predict(variables.merge(params={"model": weights}), batch, ctx)
-
-
-def non_kernels(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The leaves of nested dicts that are not kernels: norms and biases."""
-    leaves = {}
-    for name, x in params.items():
-        inner = non_kernels(x) if isinstance(x, Mapping) else x
-        if name != "kernel" and not (isinstance(inner, dict) and not inner):
-            leaves[name] = inner
-    return leaves
-
-
-def replaced(params: Mapping[str, Any], leaves: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested ``params`` with the leaves of ``leaves`` in place of those of the same path."""
-    return {
-        name: replaced(x, leaves.get(name, {})) if isinstance(x, Mapping) else leaves.get(name, x)
-        for name, x in params.items()
-    }

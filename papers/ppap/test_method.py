@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from papers.ppap import sampled
-from papers.ppap.method import NoiseExperts, non_kernels, replaced
+from papers.ppap.leaves import non_kernels, replaced
+from papers.ppap.method import NoiseExperts
 from papers.ppap.sampled import Sampled
 from tests.tiny import drawn, untrained
 from vision.blocks.adapters import Lora
@@ -77,10 +78,10 @@ def test_every_expert_is_the_classifier_at_the_start(begun: Any):
     data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
 
     @jax.jit
-    def said(model: Any) -> jax.Array:
+    def logits(model: Any) -> jax.Array:
         return Classify(NET).predict(begun.merge(params={"model": model}), data, ctx)["logits"]
 
-    teacher = np.asarray(said(begun.params["model"]))
+    teacher = np.asarray(logits(begun.params["model"]))
     assert np.std(teacher) > 0.1
     begun = jax.device_get(begun)
     weights_of = jax.jit(PPAP.weights)
@@ -88,14 +89,14 @@ def test_every_expert_is_the_classifier_at_the_start(begun: Any):
         learned = jax.tree.map(lambda x, n=n: x[n], begun.params["experts"])
         weights = weights_of(begun.params, learned)
         jax.tree.map(np.testing.assert_array_equal, weights, begun.params["model"])
-        np.testing.assert_array_equal(said(weights), teacher)
+        np.testing.assert_array_equal(logits(weights), teacher)
 
 
 def test_the_step_decides_which_expert_answers(begun: Any):
     data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
-    own = begun.params["experts"]["own"]
-    own = {**own, "head": {"bias": jnp.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))}}
-    changed = begun.merge(params={"experts": {**begun.params["experts"], "own": own}})
+    copies = begun.params["experts"]["own"]
+    copies = {**copies, "head": {"bias": jnp.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))}}
+    changed = begun.merge(params={"experts": {**begun.params["experts"], "own": copies}})
 
     @jax.jit
     def of(time: jax.Array) -> jax.Array:
@@ -129,8 +130,8 @@ def test_only_experts_learn_and_masked_rows_teach_nothing(begun: Any):
 
 def test_each_expert_sees_noise_of_its_range_only():
     edges = [-(-n * NOISE.steps // 3) for n in range(4)]
-    found = np.asarray(jax.jit(PPAP.range_of)(np.arange(100))).tolist()
-    assert found == [n for n in range(3) for _ in range(edges[n], edges[n + 1])]
+    experts = np.asarray(jax.jit(PPAP.range_of)(np.arange(100))).tolist()
+    assert experts == [n for n in range(3) for _ in range(edges[n], edges[n + 1])]
 
 
 def test_norms_and_biases_are_apart_from_kernels():
@@ -237,8 +238,8 @@ def test_a_scale_of_zero_gives_the_free_images_bit_for_bit(
     metrics = {}
     for name, job in jobs.items():
         (tmp_path / name).mkdir()
-        found = job.run(tmp_path / name)
-        metrics |= {f"{name}/{key}": value for key, value in found.items()}
+        values = job.run(tmp_path / name)
+        metrics |= {f"{name}/{key}": value for key, value in values.items()}
     assert_free_and_led(tmp_path, metrics)
 
 

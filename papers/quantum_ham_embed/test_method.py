@@ -96,8 +96,8 @@ def test_gradients_of_parameters_and_of_images_whose_eigenvalues_coincide(variab
         return (at(1) - at(-1)) / (2 * step)
 
     assert float(jnp.vdot(of_image, along)) == pytest.approx(slope(0, step), rel=5e-3)
-    told = sum(float(jnp.vdot(of_params[k], way[k])) for k in way)
-    assert told == pytest.approx(slope(step, 0), rel=2e-2)
+    derivative = sum(float(jnp.vdot(of_params[k], way[k])) for k in way)
+    assert derivative == pytest.approx(slope(step, 0), rel=2e-2)
 
 
 def test_evolution_is_a_rotation_in_time():
@@ -106,8 +106,8 @@ def test_evolution_is_a_rotation_in_time():
     h = h + h.mT
     values, vectors = np.linalg.eigh(h)
     psi = (rng.normal(size=(2, 4)) + 1j * rng.normal(size=(2, 4))).astype(np.complex64)
-    there = evolve(h, values, vectors, jnp.float32(0.7), psi)
-    back = evolve(h, values, vectors, jnp.float32(-0.7), there)
+    evolved = evolve(h, values, vectors, jnp.float32(0.7), psi)
+    back = evolve(h, values, vectors, jnp.float32(-0.7), evolved)
     np.testing.assert_allclose(back, psi, atol=1e-5)
 
 
@@ -115,10 +115,10 @@ def test_one_upload_and_shared_gates_and_odd_sizes():
     once = HamiltonianEmbedding(layers=2, uploads=1, shared_gates=True, num_classes=3)
     params, _ = random_variables(once, (2, 3, 5, 3))
     assert params["theta"].shape == (2, 1, 15)
-    seen = {}
+    shapes = {}
 
     def look(name: str, x: jax.Array) -> jax.Array:
-        seen[name] = x.shape
+        shapes[name] = x.shape
         return x
 
     def out(params: Any) -> Any:
@@ -128,8 +128,8 @@ def test_one_upload_and_shared_gates_and_odd_sizes():
     quick = quick_jit(out)
     later = {**params, "time": params["time"].at[1].add(1.0)}
     np.testing.assert_array_equal(quick(params), quick(later))
-    assert set(seen) == {"stem", "block00", "block01", "pooled", "embedding", "logits"}
-    assert seen["stem"] == (2, 8, 8)
+    assert set(shapes) == {"stem", "block00", "block01", "pooled", "embedding", "logits"}
+    assert shapes["stem"] == (2, 8, 8)
     with pytest.raises(ValueError, match="have 4 states"):
         forward(
             HamiltonianEmbedding(num_classes=5), params, {}, jnp.zeros((1, 4, 4, 1)), train=False

@@ -47,8 +47,8 @@ def test_findings_are_what_the_segmentation_shows():
     for i in range(12):
         out = Findings(codes)(source[i], rng())
         shown = {SHAPES[each] for each in source[i]["attributes"][:, 1] if each >= 0}
-        seen = [kind in shown for kind in kinds]
-        np.testing.assert_array_equal(out["findings"] == 1, seen)
+        expected = [kind in shown for kind in kinds]
+        np.testing.assert_array_equal(out["findings"] == 1, expected)
         raw = source[i]["segmentation"]
         for place, code in enumerate(codes, 1):
             np.testing.assert_array_equal(out["segmentation"] == place, raw == code)

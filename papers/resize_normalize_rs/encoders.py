@@ -116,6 +116,25 @@ class PreprocessedEncoder:
         return {"embedding": self.encoder(image)}  # pyright: ignore[reportReturnType]
 
 
+def channel_normalisers(stats: np.ndarray, divisor: float) -> dict[str, tuple[np.ndarray, ...]]:
+    """Name of a normalisation to shift and scale, float64 (C,), from ``image_stats`` (N, 4 C)."""
+    mean, deviation, minimum, maximum = np.split(stats.astype(np.float64), 4, axis=1)
+    centre = mean.mean(0)
+    std = np.sqrt((deviation**2 + mean**2).mean(0) - centre**2)
+    return {
+        "divide": (0 * centre, np.full_like(centre, divisor)),
+        "standardise": (centre, np.maximum(std, 1e-6)),
+        "min_max": (minimum.min(0), np.maximum(maximum.max(0) - minimum.min(0), 1e-6)),
+    }
+
+
+def standardised(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both with every column's mean and deviation in ``train`` removed; constant ones are 0."""
+    centre, scale = train.mean(0), train.std(0)
+    scale = np.where(scale > 1e-12, scale, 1.0)
+    return (train - centre) / scale, (test - centre) / scale
+
+
 def neighbours_top1(train: np.ndarray, labels: np.ndarray, test: np.ndarray, k: int) -> np.ndarray:
     """The most frequent label of the ``k`` nearest rows by Euclidean distance, int64 (M,).
 

@@ -32,8 +32,10 @@ import numpy as np
 from papers.resize_normalize_rs.encoders import (
     Mosaiks,
     PreprocessedEncoder,
+    channel_normalisers,
     image_stats,
     neighbours_top1,
+    standardised,
 )
 from vision.config.ranges import Ge, NonEmpty, NonNegative, Positive, checked, one_of
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
@@ -93,26 +95,17 @@ class ResizeNormalize:
         unit_scale = np.ones(1, np.float32)
         stats = PreprocessedEncoder(predict, 0, 0 * unit_scale, unit_scale, image_stats)
         native_stats = self._read(stats, ctx, self.train), self._read(stats, ctx, self.test)
-        mean, deviation, minimum, maximum = np.split(
-            native_stats[0].x.astype(np.float64), 4, axis=1
-        )
-        centre = mean.mean(0)
-        std = np.sqrt((deviation**2 + mean**2).mean(0) - centre**2)
-        normalisers = {
-            "divide": (0 * centre, np.full_like(centre, self.divisor)),
-            "standardise": (centre, np.maximum(std, 1e-6)),
-            "min_max": (minimum.min(0), np.maximum(maximum.max(0) - minimum.min(0), 1e-6)),
-        }
+        normalisers = channel_normalisers(native_stats[0].x, self.divisor)
+        channels = native_stats[0].x.shape[1] // 4
         lines = []
         for encoder, normalisation in itertools.product(self.encoders, self.normalisations):
             shift, scale = (each.astype(np.float32) for each in normalisers[normalisation])
             accuracies: dict[int, float] = {}
             for size in self.sizes:
                 plain = PreprocessedEncoder(predict, size, shift, scale)
-                encoder_of = self._encoded(encoder, plain, ctx, len(centre))
-                train, test = (
-                    self._read(encoder_of, ctx, each) for each in (self.train, self.test)
-                )
+                encoder_of = self._encoded(encoder, plain, ctx, channels)
+                train = self._read(encoder_of, ctx, self.train)
+                test = self._read(encoder_of, ctx, self.test)
                 accuracies[size] = self._top1(encoder, train, test)
                 name = f"{size}px" if size else "native"
                 yield f"{encoder}_{name}_{normalisation}_top1", accuracies[size]
@@ -142,9 +135,8 @@ class ResizeNormalize:
         if self.gaussian:
             mosaiks = Mosaiks.gaussian(channels, self.filters, self.seed)
         else:
-            train_patches = self._read(
-                dataclasses.replace(preprocessed, encoder="patches"), ctx, self.train
-            ).x
+            patches = dataclasses.replace(preprocessed, encoder="patches")
+            train_patches = self._read(patches, ctx, self.train).x
             mosaiks = Mosaiks.of_patches(
                 train_patches[spread(self.filters, len(train_patches))], channels
             )
@@ -153,8 +145,6 @@ class ResizeNormalize:
     def _top1(self, encoder: str, train: Labelled, test: Labelled) -> float:
         x, y = train.x.astype(np.float64), test.x.astype(np.float64)
         if encoder != "tower":
-            centre, scale = x.mean(0), x.std(0)
-            scale = np.where(scale > 1e-12, scale, 1.0)
-            x, y = (x - centre) / scale, (y - centre) / scale
+            x, y = standardised(x, y)
         predicted = neighbours_top1(x, train.labels, y, self.k)
         return float(np.sum(predicted == test.labels)) / (len(y) + test.nonfinite)

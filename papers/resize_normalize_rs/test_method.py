@@ -23,11 +23,11 @@ RNG = np.random.default_rng(0)
 def test_random_convolutions_are_means_of_both_signs():
     image = RNG.normal(size=(2, 6, 5, 2)).astype(np.float32)
     made = Mosaiks.gaussian(2, 4, seed=1)
-    found = np.asarray(jax.jit(made.__call__)(image))
-    assert found.shape == (2, 8)
+    features = np.asarray(jax.jit(made.__call__)(image))
+    assert features.shape == (2, 8)
     slow = sum(correlate2d(image[1, ..., c], made.kernel[..., c, 3], "valid") for c in range(2))
-    assert found[1, 3] == pytest.approx(np.maximum(slow, 0).mean(), rel=1e-4)
-    assert found[1, 7] == pytest.approx(np.maximum(-slow, 0).mean(), rel=1e-4)
+    assert features[1, 3] == pytest.approx(np.maximum(slow, 0).mean(), rel=1e-4)
+    assert features[1, 7] == pytest.approx(np.maximum(-slow, 0).mean(), rel=1e-4)
     assert (Mosaiks.gaussian(2, 4, seed=1).kernel == made.kernel).all()
 
 
@@ -39,10 +39,10 @@ def test_patches_are_cut_out_and_whitened():
     smooth = cut @ (np.eye(9) + 0.8 * np.eye(9, k=1)) + 3
     made = Mosaiks.of_patches(smooth, 1, floor=1e-9)
     assert made.kernel.shape == (3, 3, 1, 300)
-    seen = smooth @ made.kernel.reshape(9, 300) + made.bias
+    responses = smooth @ made.kernel.reshape(9, 300) + made.bias
     # Each whitened patch has unit variance along any filter of length one.
-    np.testing.assert_allclose(seen.mean(0), 0, atol=1e-3)
-    np.testing.assert_allclose(seen.std(0), 1, atol=1e-3)
+    np.testing.assert_allclose(responses.mean(0), 0, atol=1e-3)
+    np.testing.assert_allclose(responses.std(0), 1, atol=1e-3)
 
 
 def test_statistics_and_neighbours():

@@ -21,7 +21,7 @@ FULL = SalientRelevance(side_px=16, patch_px=3, scales=(1.0,), nearest=8)
 def test_salience_by_its_definition():
     """Loops over all pairs of places, one scale."""
     image = np.random.default_rng(0).random((6, 8, 2)).astype(np.float32)
-    found = np.asarray(jax.jit(FULL.saliency)(image))
+    computed = np.asarray(jax.jit(FULL.saliency)(image))
     wide = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="symmetric")
     patches = {(i, j): wide[i : i + 3, j : j + 3] for i, j in np.ndindex(6, 8)}
     value = {(a, b): np.linalg.norm(patches[a] - patches[b]) for a in patches for b in patches}
@@ -38,18 +38,18 @@ def test_salience_by_its_definition():
     for a in patches:
         near = np.hypot(*(foci - a).T).min() / np.hypot(5, 7)
         expected[a] *= 1 - near
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(computed, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_an_odd_place_stands_out_and_a_flat_map_does_not():
     image = np.zeros((16, 16, 1), np.float32)
     image[10:12, 4:6] = 1
     saliency = jax.jit(FULL.saliency)
-    found = np.asarray(saliency(image))
-    y, x = np.unravel_index(found.argmax(), found.shape)
+    salience = np.asarray(saliency(image))
+    y, x = np.unravel_index(salience.argmax(), salience.shape)
     assert 9 <= y <= 12
     assert 3 <= x <= 6
-    assert found[:6, 8:].max() < 0.2 * found.max()
+    assert salience[:6, 8:].max() < 0.2 * salience.max()
     assert not np.asarray(saliency(jnp.full((16, 16, 1), 0.3))).any()
     assert distances(3, 4).max() == 1
 

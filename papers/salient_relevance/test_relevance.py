@@ -53,15 +53,15 @@ def test_without_biases_it_is_gradient_times_input_and_conserved():
         return x * slope, logits.max(1), *maps
 
     # A constant patch: all of a window's pixels are the largest.
-    expected, logit, *found = map(np.asarray, jax.jit(both)(X.at[0, :6, :6].set(0.5)))
+    expected, logit, *relevances = map(np.asarray, jax.jit(both)(X.at[0, :6, :6].set(0.5)))
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(found[0], expected, atol=2e-6 * scale)
-    np.testing.assert_allclose(found[1], expected, atol=1e-5 * scale)
-    for each in found:
+    np.testing.assert_allclose(relevances[0], expected, atol=2e-6 * scale)
+    np.testing.assert_allclose(relevances[1], expected, atol=1e-5 * scale)
+    for each in relevances:
         np.testing.assert_allclose(each.sum((1, 2, 3)), logit, rtol=1e-3)
-    assert np.abs(found[2] - expected).max() > 0.05 * scale
-    assert (found[2] * logit[:, None, None, None] >= -1e-7).all()  # z+ has one sign
-    assert (found[3] * logit[:, None, None, None] < -1e-4).any()
+    assert np.abs(relevances[2] - expected).max() > 0.05 * scale
+    assert (relevances[2] * logit[:, None, None, None] >= -1e-7).all()  # z+ has one sign
+    assert (relevances[3] * logit[:, None, None, None] < -1e-4).any()
 
 
 def test_tape_with_true_rules_is_the_gradient():
@@ -70,22 +70,22 @@ def test_tape_with_true_rules_is_the_gradient():
             carry = jax.nn.gelu(carry @ w) + jnp.where(carry > 0, carry, 0.1 * carry)
             return carry, carry[:, :2]
 
-        last, seen = lax.scan(step, x, W3, reverse=True)
-        return last.sum(1) + jnp.sin(seen[0, :, 1]) * seen[2, :, 0]
+        last, outputs = lax.scan(step, x, W3, reverse=True)
+        return last.sum(1) + jnp.sin(outputs[0, :, 1]) * outputs[2, :, 0]
 
     x = jnp.asarray(RNG.normal(size=(5, 4)), jnp.float32)
 
     def both(x: jax.Array) -> tuple[jax.Array, jax.Array]:
         return record(function, x).pull(jnp.ones(5), vjp), jax.grad(lambda x: function(x).sum())(x)
 
-    found, expected = jax.jit(both)(x)
-    np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
+    computed, expected = jax.jit(both)(x)
+    np.testing.assert_allclose(computed, expected, rtol=2e-5, atol=1e-6)
 
 
 def test_captum_says_the_same_of_a_cnn_and_an_mlp():
-    found = captum.errors()
-    assert {f"{net}/lrp/{rule}" for net in ("cnn", "mlp") for rule in captum.RULES} <= set(found)
-    assert max(found.values()) < 1e-5, found
+    errors = captum.errors()
+    assert {f"{net}/lrp/{rule}" for net in ("cnn", "mlp") for rule in captum.RULES} <= set(errors)
+    assert max(errors.values()) < 1e-5, errors
 
 
 def test_rules_of_dense_layers_and_of_convolutions_are_two():
@@ -147,8 +147,8 @@ def test_a_batch_norm_that_is_not_folded_gives_the_relevance_of_the_folded_one(b
             for f in (False, True)
         ]
 
-    found = list(map(np.asarray, both(X)))
-    for unfolded, folded in zip(found[::2], found[1::2], strict=True):
+    relevances = list(map(np.asarray, both(X)))
+    for unfolded, folded in zip(relevances[::2], relevances[1::2], strict=True):
         np.testing.assert_allclose(unfolded, folded, atol=2e-5 * np.abs(folded).max())
 
 
@@ -175,8 +175,8 @@ def test_towers_conserve_relevance(name: str):
         weights = jnp.eye(3)[:2]
         return relevance(logits, x, weights), (weights * logits(x)).sum(1)
 
-    found, logit = both(images)
-    np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), logit, rtol=1e-3, atol=1e-5)
+    on_pixels, logit = both(images)
+    np.testing.assert_allclose(np.asarray(on_pixels).sum((1, 2, 3)), logit, rtol=1e-3, atol=1e-5)
 
 
 def test_windows_go_to_their_winner_and_means_are_shared():
@@ -192,9 +192,9 @@ def test_windows_go_to_their_winner_and_means_are_shared():
         slope = jax.grad(lambda x: (WEIGHTS * pooled(x)).sum())(x)
         return relevance(pooled, x, WEIGHTS), x * slope
 
-    found, expected = both(X.at[:, :4].set(1.0))
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
-    np.testing.assert_allclose(np.asarray(found).sum((1, 2, 3)), [4.0] * 3, rtol=1e-5)
+    on_pixels, expected = both(X.at[:, :4].set(1.0))
+    np.testing.assert_allclose(on_pixels, expected, rtol=1e-6)
+    np.testing.assert_allclose(np.asarray(on_pixels).sum((1, 2, 3)), [4.0] * 3, rtol=1e-5)
 
 
 def test_what_has_no_rule_is_named():

@@ -36,10 +36,11 @@ import numpy as np
 import optax
 
 from papers.seit_plus_plus.codes import read_codebook
+from papers.seit_plus_plus.masking import masking_tap
 from vision.config.ranges import Gt, Lt, Positive, checked
 from vision.models.unet import folded
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
-from vision.train.tower import Tap, Tower, initialise
+from vision.train.tower import Tower, initialise
 
 Tree = Any
 MASKING, DECODER = "masking", "decoder"
@@ -132,23 +133,16 @@ class MaskedTokens(Objective):
           masked: bool (B, N), by position.
         """
         visible = order[:, self.hidden(order.shape[1]) :]
-        params, masking = variables.params["model"], variables.params[MASKING]
-        replacement = masking["token"] + params["pos_embed"].reshape(1, order.shape[1], -1)
-
-        def hide(_: str, x: jax.Array) -> jax.Array:
-            prefix = x.shape[1] - order.shape[1]
-            patches = jnp.where(masked[..., None], replacement.astype(x.dtype), x[:, prefix:])
-            kept = jnp.take_along_axis(patches, visible[..., None], axis=1)
-            return jnp.concatenate([x[:, :prefix], kept], axis=1)
-
-        out, state = apply(self.model, variables, image, ctx, tap=Tap(hide, "stem"))
+        pos_embed, masking = variables.params["model"]["pos_embed"], variables.params[MASKING]
+        replacement = masking["token"] + pos_embed.reshape(1, order.shape[1], -1)
+        tap = masking_tap(replacement, masked, visible)
+        out, state = apply(self.model, variables, image, ctx, tap=tap)
         decoded, decoder_state = apply(
             self.decoder, variables, out["tokens"], ctx, network=DECODER, places=visible
         )
-        codebook = jnp.asarray(self.vectors)
         values = decoded["values"].astype(jnp.float32)
-        values = values.reshape(*order.shape, -1, codebook.shape[1])
-        return values @ codebook.T + masking["bias"], state | decoder_state
+        values = values.reshape(*order.shape, -1, self.vectors.shape[1])
+        return values @ self.vectors.T + masking["bias"], state | decoder_state
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) of the unmasked image."""

@@ -77,9 +77,9 @@ def test_colours_of_its_own_leave_every_bit_and_another_ones_are_taken_over():
     adapt = jax.jit(color_adapt)
     np.testing.assert_array_equal(adapt(x, x), x)
     other = 3 * x[::-1] + 1
-    found = np.asarray(adapt(x, other))
-    np.testing.assert_allclose(found.mean((1, 2)), other.mean((1, 2)), atol=1e-5)
-    np.testing.assert_allclose(found.std((1, 2)), other.std((1, 2)), rtol=1e-4)
+    recoloured = np.asarray(adapt(x, other))
+    np.testing.assert_allclose(recoloured.mean((1, 2)), other.mean((1, 2)), atol=1e-5)
+    np.testing.assert_allclose(recoloured.std((1, 2)), other.std((1, 2)), rtol=1e-4)
     batch, key = {"image": x, "_mask": np.array([True, True, False])}, jax.random.key(0)
 
     def adapted(probability: float) -> np.ndarray:
@@ -214,8 +214,8 @@ def test_tokens_are_encoded_stored_and_loaded_bit_for_bit(
 @pytest.mark.slow
 def test_a_trained_tokenizer_gives_the_image_back(tmp_path: Path):
     workdir, metrics = tokenised(tmp_path)
-    found = {name.removeprefix("tokens/"): value for name, value in metrics.items()}
-    assert_stored(load_run(workdir / "tokenizer"), workdir / "tokens", found)
+    token_metrics = {name.removeprefix("tokens/"): value for name, value in metrics.items()}
+    assert_stored(load_run(workdir / "tokenizer"), workdir / "tokens", token_metrics)
     images = [batch["image"] for batch in DATA.loader(process_index=0, process_count=1)]
     assert metrics["tokens/error"] < 0.9 * np.var(np.stack(images))
 
@@ -242,9 +242,9 @@ def assert_stored(run: Run, folder: Path, metrics: Mapping[str, float]) -> None:
     book = read_codebook(op.codebook)
     distances = np.linalg.norm(rows["latent"][..., None, :] - book, axis=-1)
     np.testing.assert_array_equal(distances.argmin(-1), rows["ids"])
-    whole = rows["reconstruction"]
+    expected = rows["reconstruction"]
     decode: Any = run.experiment.model
     params = {"params": run.variables.params["model"]}
     ids = jnp.asarray(rows["ids"], jnp.int32)
     alone = jax.jit(lambda ids: decode.apply(params, ids, channels=1)[1]["reconstruction"])(ids)
-    np.testing.assert_allclose(alone, whole, atol=1e-4)
+    np.testing.assert_allclose(alone, expected, atol=1e-4)

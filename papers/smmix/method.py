@@ -24,13 +24,16 @@ batch.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from papers.smmix.regions import paste, regions
+from papers.smmix.attention import last_attention, patch_attention
+from papers.smmix.regions import paste_partners
+from papers.smmix.terms import group_losses, init_token_head, mixture_gap
 from vision.config.ranges import Fraction, Rate, checked
 from vision.data.batch_ops import Mixup
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
@@ -47,7 +50,8 @@ from vision.train.objective import (
 )
 from vision.train.tower import Tap
 
-Tree = Any
+# Losses (B,), correct predictions (B,), the model's new state, and valid rows (B,).
+Rows = tuple[jax.Array, jax.Array, dict[str, Any], jax.Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,9 +87,7 @@ class SMMix(Objective):
         k_model, k_head = jax.random.split(key)
         variables = super().init(k_model, batch)
         out = output_shapes(self.model, variables, batch["image"])
-        shape = (out["map"].shape[-1], out["logits"].shape[-1])
-        kernel = 0.02 * jax.random.truncated_normal(k_head, -2, 2, shape)
-        head = {"kernel": kernel, "bias": jnp.zeros(shape[1])}
+        head = init_token_head(k_head, out["map"].shape[-1], out["logits"].shape[-1])
         return variables.merge(params={"token_head": head})
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
@@ -101,52 +103,29 @@ class SMMix(Objective):
         pasting = chosen.astype(jnp.float32)
         return averaged(losses, valid, state, top1=correct, pasting=pasting)
 
-    def _pasted(
-        self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context
-    ) -> tuple[jax.Array, jax.Array, dict[str, Tree], jax.Array]:
-        """Losses (B,), correct predictions (B,), the model's new state, and valid rows (B,)."""
+    def _pasted(self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context) -> Rows:
         image, half = batch["image"], len(batch["image"]) // 2
-
-        def partner(x: jax.Array) -> jax.Array:
-            return jnp.roll(x, half, axis=0)
-
+        partner = functools.partial(jnp.roll, shift=half, axis=0)
         z, attention = self.attend(variables, image, ctx)
         soft, labelled = to_targets(batch["label"], z.shape[-1])
         valid = labelled & batch["_mask"]
         valid_pair = valid & partner(valid)
         low, high = (int(share * min(attention.shape[1:])) for share in self.sides)
         side = jax.random.randint(key, (), low, high + 1)
-        least, most = regions(attention, side)
-        mixed, pasted = paste(
-            image, partner(image), least, partner(most), side, attention.shape[1:]
-        )
-        mixed = jnp.where(valid_pair[:, None, None, None], mixed, image)
-        pasted = pasted & valid_pair[:, None, None]
+        mixed, pasted = paste_partners(image, attention, side, valid_pair, half)
         kept_share = 1 - pasted.mean((1, 2))[:, None]
         out, state = apply(self.model, variables, mixed, ctx)
         logits, head = out["logits"].astype(jnp.float32), variables.params["token_head"]
-
-        def entropy(logits: jax.Array, target: jax.Array) -> jax.Array:
-            return cross_entropy(logits, target, "softmax", self.label_smoothing)
-
-        def group_logits(group: jax.Array) -> jax.Array:
-            tokens = out["map"].astype(jnp.float32) * group[..., None]
-            mean = tokens.sum((1, 2)) / jnp.maximum(group.sum((1, 2)), 1)[:, None]
-            return mean @ head["kernel"] + head["bias"]
-
-        targets = kept_share * soft + (1 - kept_share) * partner(soft)
-        groups = entropy(group_logits(~pasted), soft)
-        groups = groups + jnp.where(
-            pasted.any((1, 2)), entropy(group_logits(pasted), partner(soft)), 0.0
+        entropy = functools.partial(
+            cross_entropy, kind="softmax", label_smoothing=self.label_smoothing
         )
-        expected = jax.nn.log_softmax(kept_share * z + (1 - kept_share) * partner(z))
-        gap = jnp.sum(jnp.exp(expected) * (expected - jax.nn.log_softmax(logits)), -1)
+        targets = kept_share * soft + (1 - kept_share) * partner(soft)
+        groups = group_losses(head, out["map"], pasted, (soft, partner(soft)), entropy)
+        gap = mixture_gap(kept_share * z + (1 - kept_share) * partner(z), logits)
         losses = entropy(logits, targets) + 0.5 * groups + gap
         return losses, jnp.argmax(logits, -1) == jnp.argmax(targets, -1), state, valid
 
-    def _blended(
-        self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context
-    ) -> tuple[jax.Array, jax.Array, dict[str, Tree], jax.Array]:
+    def _blended(self, variables: Variables, batch: Batch, key: jax.Array, ctx: Context) -> Rows:
         classes = variables.params["token_head"]["bias"].shape[0]
         valid = batch["_mask"] & to_targets(batch["label"], classes)[1]
         labelled_batch = {"image": batch["image"], "label": batch["label"], "_mask": valid}
@@ -163,18 +142,8 @@ class SMMix(Objective):
         """Logits (B, K) and attention (B, h, w), float32, of the model in evaluation mode."""
         pattern = self.attention
         if pattern is None:
-            names = output_shapes(self.model, variables, image)
-            blocks = [name.partition("/")[0] for name in names if name.startswith("block")]
-            pattern = f"{max(blocks)}/attention"
+            pattern = last_attention(output_shapes(self.model, variables, image))
         params = jax.lax.stop_gradient(variables.params["model"])
         tap = Tap(lambda _, x: x, sites=pattern)
         out, _ = apply(self.model, variables, image, ctx, params=params, train=False, tap=tap)
-        sites = [name for name in out if tap.wants(name)]
-        if not sites:
-            raise ValueError(f"attention: {pattern!r} matches none of {sorted(out)}")
-        grid = out["map"].shape[1:3]
-        patches = grid[0] * grid[1]
-        # Patches are last, after class token and registers.
-        maps = [out[name][..., -patches:, -patches:].mean((1, 2)) for name in sites]
-        attention = jnp.mean(jnp.stack(maps), 0).reshape(-1, *grid)
-        return out["logits"].astype(jnp.float32), attention
+        return out["logits"].astype(jnp.float32), patch_attention(out, tap)

@@ -61,3 +61,25 @@ def paste(
     moved = jnp.take_along_axis(moved, source[1][:, None, :, None], axis=2, mode="clip")
     pixels = jnp.repeat(jnp.repeat(pasted, patch[0], 1), patch[1], 2)[..., None]
     return jnp.where(pixels, moved, image), pasted
+
+
+def paste_partners(
+    image: jax.Array, attention: jax.Array, side: jax.Array, valid: jax.Array, half: int
+) -> tuple[jax.Array, jax.Array]:
+    """Replaces the least attended square of every image by the most attended of its partner.
+
+    Args:
+      image: (B, H, W, C).
+      attention: (B, h, w).
+      side: of the squares, in patches.
+      valid: bool (B,); other images stay as they are.
+      half: number of rows to the partner.
+
+    Returns:
+      The images, and bool (B, h, w), the mask of patches from the partner.
+    """
+    least, most = regions(attention, side)
+    other, out_of = (jnp.roll(x, half, axis=0) for x in (image, most))
+    mixed, pasted = paste(image, other, least, out_of, side, attention.shape[1:])
+    mixed = jnp.where(valid[:, None, None, None], mixed, image)
+    return mixed, pasted & valid[:, None, None]

@@ -78,14 +78,14 @@ def test_pasted_patches_are_the_partners_and_their_share_is_exact():
     rng = np.random.default_rng(2)
     for side in (0, 1, 3, 4):
         into, out_of = (rng.integers(0, 4 - side + 1, (8, 2)) for _ in range(2))
-        mixed, there = jax.jit(paste, static_argnums=5)(image, other, into, out_of, side, (4, 4))
+        mixed, pasted = jax.jit(paste, static_argnums=5)(image, other, into, out_of, side, (4, 4))
         expected = image.copy()
         for i in range(8):
             (r, c), (s, t) = 4 * into[i], 4 * out_of[i]
             k = 4 * side
             expected[i, r : r + k, c : c + k] = other[i, s : s + k, t : t + k]
         np.testing.assert_array_equal(mixed, expected)
-        np.testing.assert_array_equal(there.mean((1, 2)), side**2 / 16)
+        np.testing.assert_array_equal(pasted.mean((1, 2)), side**2 / 16)
 
 
 def test_a_square_of_nothing_leaves_a_classifier_with_two_heads(variables: Any):
@@ -99,13 +99,13 @@ def test_a_square_of_nothing_leaves_a_classifier_with_two_heads(variables: Any):
         head = variables.params["token_head"]
         tokens = out["map"].mean((1, 2)) @ head["kernel"] + head["bias"]
         targets = jax.nn.one_hot(batch()["label"], 5)
-        own = cross_entropy(tokens, targets, "softmax", SMOOTH).mean()
+        token_loss = cross_entropy(tokens, targets, "softmax", SMOOTH).mean()
         pair = (each.loss(variables, batch(), ctx) for each in (objective, classifier))
-        return *pair, own
+        return *pair, token_loss
 
-    (loss, aux), (plain, found), own = both(variables)
-    np.testing.assert_allclose(loss, plain + 0.5 * own, rtol=1e-5)
-    np.testing.assert_allclose(aux.metrics["top1"], found.metrics["top1"])
+    (loss, aux), (plain, plain_aux), token_loss = both(variables)
+    np.testing.assert_allclose(loss, plain + 0.5 * token_loss, rtol=1e-5)
+    np.testing.assert_allclose(aux.metrics["top1"], plain_aux.metrics["top1"])
 
 
 def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
@@ -114,21 +114,21 @@ def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
     def look(objective: SMMix, variables: Any) -> Any:
         return objective.attend(variables, image, context())
 
-    z, seen = jax.jit(look, static_argnums=0)(objective, variables)
+    logits, attention = jax.jit(look, static_argnums=0)(objective, variables)
     _, out = jax.jit(answer)(variables.params["model"], image)
-    np.testing.assert_allclose(z, out["logits"], atol=1e-5)
-    assert seen.shape == (8, 4, 4)
-    assert float(seen.std()) > 0
-    assert 0.5 < float(seen.sum((1, 2)).max()) < 1  # the rest looks at the prefix
+    np.testing.assert_allclose(logits, out["logits"], atol=1e-5)
+    assert attention.shape == (8, 4, 4)
+    assert float(attention.std()) > 0
+    assert 0.5 < float(attention.sum((1, 2)).max()) < 1  # the rest looks at the prefix
 
     def total(params: Any) -> jax.Array:
         return look(objective, variables.merge(params=params))[0].sum()
 
     gradient = jax.jit(jax.grad(total))(variables.params)
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
-    told = dataclasses.replace(objective, attention="block00/attention")
-    seen_again = jax.jit(look, static_argnums=0)(told, variables)[1]
-    np.testing.assert_allclose(seen_again, seen, atol=1e-6)
+    named = dataclasses.replace(objective, attention="block00/attention")
+    attention_again = jax.jit(look, static_argnums=0)(named, variables)[1]
+    np.testing.assert_allclose(attention_again, attention, atol=1e-6)
     with pytest.raises(ValueError, match="matches none of"):
         look(dataclasses.replace(objective, attention="block09/attention"), variables)
 
@@ -138,16 +138,18 @@ def test_masked_rows_say_nothing_and_are_not_pasted(variables: Any):
     masked = {**batch(), "_mask": np.arange(8) != 2}
     poisoned = {**masked, "image": masked["image"].copy()}
     poisoned["image"][2] = 1e3
-    found, other, every = (learned(variables, b, step)[0] for b in (masked, poisoned, batch()))
-    np.testing.assert_allclose(other, found, rtol=1e-6)
-    assert abs(float(found) - float(every)) > 1e-4
+    masked_loss, poisoned_loss, full_loss = (
+        learned(variables, b, step)[0] for b in (masked, poisoned, batch())
+    )
+    np.testing.assert_allclose(poisoned_loss, masked_loss, rtol=1e-6)
+    assert abs(float(masked_loss) - float(full_loss)) > 1e-4
     with pytest.raises(ValueError, match="even batch_size"):
         jax.eval_shape(lambda b: smmix().loss(variables, b, context()), batch(7))
 
 
 def test_a_coin_chooses_and_the_side_is_drawn(variables: Any):
-    found = (learned(variables, batch(), step) for step in range(24))
-    losses, pasting, moved = map(np.array, zip(*found, strict=True))
+    results = (learned(variables, batch(), step) for step in range(24))
+    losses, pasting, moved = map(np.array, zip(*results, strict=True))
     assert 5 < pasting.sum() < 19
     assert len(np.unique(losses[pasting == 1])) == 3  # sides of 1, 2 and 3 patches
     assert len(np.unique(losses[pasting == 0])) == np.sum(pasting == 0)

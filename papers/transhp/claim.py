@@ -30,7 +30,7 @@ from vision.train.objective import Context, Variables
 MARGIN = Margin(0.014, rule="half of the 2.83 points on ImageNet with ViT-B/16")
 
 
-def told(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
+def accuracy_by_prompt(run: Run, objective: TransHP, data: Any) -> dict[int, float]:
     """Accuracy with the right family's prompt in the place of all, and with wrong ones."""
 
     def answer(variables: Variables, image: jax.Array, family: jax.Array) -> jax.Array:
@@ -57,7 +57,9 @@ def test_prompts_of_families_help_to_name_shapes(record: Recorder):
             rows.append(measure(run, evaluator)["top1"])
             if not rival:
                 model = build(config.model, num_classes=len(FAMILY))
-                correct = told(run, build(config.objective, model=model), evaluator.data)
+                correct = accuracy_by_prompt(
+                    run, build(config.objective, model=model), evaluator.data
+                )
                 true.append(correct[0])
                 wrong.append(correct[1])
 

@@ -27,7 +27,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from papers.transhp.level import Level
+from papers.transhp.level import Level, prompting_tap
 from vision.config.ranges import NonEmpty, Rate, checked
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
 from vision.train.labels import LabelKind
@@ -42,7 +42,6 @@ from vision.train.objective import (
     classified,
     output_shapes,
 )
-from vision.train.tower import Tap
 
 Tree = Any
 
@@ -123,13 +122,10 @@ class TransHP(Objective):
         tokens = []
         for i in range(len(self.levels)):
             prompt_tokens = prompts[f"level{i}"]["tokens"]
-            batched = jnp.broadcast_to(prompt_tokens, (len(image), *prompt_tokens.shape))
-            if known is not None:
-                batched = jnp.broadcast_to(
-                    prompt_tokens[known[i]][:, None], (len(image), *prompt_tokens.shape)
-                )
-            tokens.append(batched)
-        out, state = apply(self.model, variables, image, ctx, tap=self._tap(tokens))
+            chosen = prompt_tokens if known is None else prompt_tokens[known[i]][:, None]
+            tokens.append(jnp.broadcast_to(chosen, (len(image), *prompt_tokens.shape)))
+        tap = prompting_tap(self.levels, tokens, self.absorb)
+        out, state = apply(self.model, variables, image, ctx, tap=tap)
         coarse = []
         for i, (level, batched) in enumerate(zip(self.levels, tokens, strict=True)):
             # The block's residual stream at the prompts, which the tap drops from its output.
@@ -140,24 +136,6 @@ class TransHP(Objective):
             weights = prompts[f"level{i}"]["weights"]
             coarse.append(jnp.einsum("bnd,nd->bn", outputs, weights))
         return out["logits"].astype(jnp.float32), coarse, out["embedding"], state
-
-    def _tap(self, tokens: list[jax.Array]) -> Tap:
-        appended = {level.before: rows for level, rows in zip(self.levels, tokens, strict=True)}
-        dropped = {level.site: level.classes for level in self.levels}
-        separated = {} if self.absorb else {f"{site}/attention": n for site, n in dropped.items()}
-
-        def edit(name: str, x: jax.Array) -> jax.Array:
-            if name in separated:
-                prompts = jnp.arange(x.shape[-1]) >= x.shape[-1] - separated[name]
-                x = jnp.where(~prompts[:, None] & prompts, 0, x)
-                return x / x.sum(-1, keepdims=True)
-            if name in dropped:
-                x = x[:, : -dropped[name]]
-            if name in appended:
-                x = jnp.concatenate([x, appended[name].astype(x.dtype)], axis=1)
-            return x
-
-        return Tap(edit, "|".join({**appended, **dropped, **separated}))
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """The outputs of ``Classify``, and ``logits/level0``.. (B, n), all float32."""

@@ -77,14 +77,14 @@ def test_a_prompting_block_is_the_block_on_the_tokens_and_the_prompts():
 
     @quick_jit
     def both(variables: Any) -> Any:
-        model, own = variables.params["model"], variables.params["prompts"]["level0"]
+        model, level = variables.params["model"], variables.params["prompts"]["level0"]
         coarse = objective.forward(variables, batch()["image"], CTX)[1]
         out = forward(VIT, model, {}, batch()["image"], train=False)[1]
         block = Block(2, 64, 0.0, None, True, VIT.precision, None)
-        prompts = jnp.broadcast_to(own["tokens"], (4, 2, 16))
+        prompts = jnp.broadcast_to(level["tokens"], (4, 2, 16))
         tokens = jnp.concatenate([out["block00"], prompts], axis=1)
         after, _ = block.apply({"params": layer_of(model["blocks"], 1)}, tokens, None)
-        return coarse, jnp.sum(after[:, -2:] * own["weights"], -1)
+        return coarse, jnp.sum(after[:, -2:] * level["weights"], -1)
 
     (coarse,), expected = both(variables)
     np.testing.assert_allclose(coarse, expected, atol=2e-5)
@@ -96,12 +96,12 @@ def test_the_loss_adds_every_level_and_masks_what_has_no_label(variables: Any):
         loss, aux = OBJECTIVE.loss(variables, batch(), CTX)
         return loss, aux, OBJECTIVE.predict(variables, batch(), CTX)
 
-    loss, aux, said = jax.device_get(both(variables))
+    loss, aux, predictions = jax.device_get(both(variables))
     expected = 0.0
     names = ("logits", "logits/level0", "logits/level1")
     classes = (np.arange(6), np.array(LEVELS[0].ancestors), np.array(FINE))
     for name, table, weight in zip(names, classes, (1.0, 0.5, 2.0), strict=True):
-        scores = said[name][:3]
+        scores = predictions[name][:3]
         target = np.eye(scores.shape[-1])[table[batch()["label"][:3]]]
         smooth = 0.9 * target + 0.1 / scores.shape[-1]
         log = scores - np.log(np.exp(scores).sum(-1, keepdims=True))
@@ -115,12 +115,12 @@ def test_what_the_image_is_told_changes_its_answer(variables: Any):
     image = batch()["image"]
 
     @quick_jit
-    def told(first: jax.Array, variables: Any) -> Any:
+    def logits(first: jax.Array, variables: Any) -> Any:
         known = (first, jnp.zeros(4, jnp.int32))
         return OBJECTIVE.forward(variables, image, CTX, known=known)[0]
 
     zeros, ones, third = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0, 0, 1, 0]], np.int32)
-    plain, one, other = (np.asarray(told(each, variables)) for each in (zeros, third, ones))
+    plain, one, other = (np.asarray(logits(each, variables)) for each in (zeros, third, ones))
     np.testing.assert_array_equal(np.abs(plain - one).max(-1) > 1e-6, [False, False, True, False])
     assert np.abs(plain - other).max() > 1e-3
 

@@ -46,14 +46,14 @@ def test_tasks_ask_for_the_classes_that_are_present():
 
 
 def test_one_layer_is_the_nearest_mean_of_the_support():
-    said = log_assignments(constants(1, balance=7.0), SUPPORT, QUERY, "gaussian")
+    log_u = log_assignments(constants(1, balance=7.0), SUPPORT, QUERY, "gaussian")
     expected = centroids(SUPPORT.astype(np.float64), QUERY).argmax(2)
-    np.testing.assert_array_equal(said.argmax(-1), expected)
-    np.testing.assert_allclose(np.exp(said).sum(-1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(log_u.argmax(-1), expected)
+    np.testing.assert_allclose(np.exp(log_u).sum(-1), 1, rtol=1e-5)
 
 
 def test_without_balance_and_temperature_it_is_soft_k_means():
-    said = log_assignments(constants(4, balance=0.0), SUPPORT[0], QUERY[0], "gaussian")
+    log_u = log_assignments(constants(4, balance=0.0), SUPPORT[0], QUERY[0], "gaussian")
     support, query = SUPPORT[0].astype(np.float64), QUERY[0].astype(np.float64)
     means = support.mean(1)
     for _ in range(4):
@@ -61,13 +61,13 @@ def test_without_balance_and_temperature_it_is_soft_k_means():
         u = np.exp(gaps - gaps.max(1, keepdims=True))
         u /= u.sum(1, keepdims=True)
         means = (u.T @ query + support.sum(1)) / (u.sum(0)[:, None] + 2)
-    np.testing.assert_allclose(np.exp(said), u, atol=1e-4)
+    np.testing.assert_allclose(np.exp(log_u), u, atol=1e-4)
 
 
 def test_balance_lets_classes_without_queries_die_out():
     def alive(balance: float) -> float:
-        said = log_assignments(constants(8, balance, scale=0.5), SUPPORT, QUERY, "gaussian")
-        return float((np.exp(said).mean(-2) > 0.01).sum(-1).mean())
+        log_u = log_assignments(constants(8, balance, scale=0.5), SUPPORT, QUERY, "gaussian")
+        return float((np.exp(log_u).mean(-2) > 0.01).sum(-1).mean())
 
     assert alive(50.0) < alive(1e-3)
     # A colder softmax is nearer to uniform.

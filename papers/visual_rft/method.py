@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from papers.visual_rft.box_answers import BOS, EOS, PAD, BoxAnswers
+from papers.visual_rft.policy_gradient import advantages, policy_losses
 from vision.config.ranges import Ge, NonNegative, Positive, checked, one_of
 from vision.models.captioner import Captioner, sample
 from vision.objectives.caption import Caption
@@ -35,12 +36,6 @@ from vision.train.objective import Aux, Batch, Context, Objective, Variables, ap
 
 Tree = Any
 REWARDS = ("format", "class", "iou", "confidence")
-
-
-def advantages(rewards: jax.Array) -> jax.Array:
-    """Rewards (B, G) minus their group's mean, divided by its deviation (with G - 1)."""
-    deviation = jnp.std(rewards, 1, ddof=1, keepdims=True)
-    return (rewards - rewards.mean(1, keepdims=True)) / (deviation + 1e-4)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,13 +138,3 @@ class VisualRft(Objective):
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """As ``Caption``: ``ids``, the greedy answer, and ``embedding``."""
         return Caption(self.model, EOS, PAD).predict(variables, batch, ctx)
-
-
-def policy_losses(
-    lp: jax.Array, lp_ref: jax.Array, advantage: jax.Array, beta: float
-) -> tuple[jax.Array, jax.Array]:
-    """Losses and k3, both (B, G, T), of log-probabilities (B, G, T) and advantages (B, G)."""
-    log_ratio = jax.lax.stop_gradient(lp_ref) - lp
-    k3 = jnp.exp(log_ratio) - log_ratio - 1
-    ratio = jnp.exp(lp - jax.lax.stop_gradient(lp))
-    return beta * k3 - ratio * jax.lax.stop_gradient(advantage)[..., None], k3

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from papers.visual_rft.box_answers import ANSWER, END_ANSWER, EOS, PAD, BoxAnswers, iou
-from papers.visual_rft.method import VisualRft, advantages, policy_losses
+from papers.visual_rft.method import VisualRft
+from papers.visual_rft.policy_gradient import advantages, policy_losses
 from tests.tiny import drawn
 from vision.metrics.localisation import box_iou
 from vision.models.captioner import Captioner, sample
@@ -38,8 +39,8 @@ pay = jax.jit(LANGUAGE.rewards)
 
 def rewards(ids: Any, boxes: np.ndarray = BOXES, label: int = 2) -> dict[str, float]:
     valid = np.ones((1, len(boxes)), bool)
-    found = pay(np.asarray(ids)[None], np.asarray([label]), boxes[None], valid)
-    return {name: float(x[0]) for name, x in jax.device_get(found).items()}
+    paid = pay(np.asarray(ids)[None], np.asarray([label]), boxes[None], valid)
+    return {name: float(x[0]) for name, x in jax.device_get(paid).items()}
 
 
 def test_a_right_answer_has_all_rewards():
@@ -48,25 +49,25 @@ def test_a_right_answer_has_all_rewards():
     assert rewards(ids) == pytest.approx(
         {"format": 1, "class": 1, "iou": 1, "confidence": 1, "overlap": 1}, abs=1e-5
     )
-    said = jax.jit(LANGUAGE.read)(np.asarray(ids)[None])
-    np.testing.assert_allclose(said["boxes"][0], BOXES, atol=1e-6)
+    read = jax.jit(LANGUAGE.read)(np.asarray(ids)[None])
+    np.testing.assert_allclose(read["boxes"][0], BOXES, atol=1e-6)
 
 
 def test_rewards_of_answers_that_are_not_right():
     one = LANGUAGE.write(1, BOXES[:1], confidence=0.5)
-    found = rewards(one)
-    assert (found["class"], found["format"]) == (0, 1)
-    assert found["iou"] == pytest.approx(0.5)  # one of two
-    assert found["confidence"] == pytest.approx(0.5)
+    reward = rewards(one)
+    assert (reward["class"], reward["format"]) == (0, 1)
+    assert reward["iou"] == pytest.approx(0.5)  # one of two
+    assert reward["confidence"] == pytest.approx(0.5)
     twice = LANGUAGE.write(1, BOXES[[0, 0]])
     assert rewards(twice)["iou"] == pytest.approx(0.5)  # a repetition is no prediction
     # Of two that fit the same box, the surer one has it.
     near = np.array([[0.0, 0.0, 0.5, 0.4], [0.0, 0.0, 0.5, 0.5]], np.float32)
     both = LANGUAGE.write(1, near)
     both[14] -= 1  # the second is half sure
-    found = rewards(both, BOXES[:1])
-    assert found["iou"] == pytest.approx(0.8 / 2)  # over two predictions
-    assert found["confidence"] == pytest.approx((1 + 0.5) / 2)
+    reward = rewards(both, BOXES[:1])
+    assert reward["iou"] == pytest.approx(0.8 / 2)  # over two predictions
+    assert reward["confidence"] == pytest.approx((1 + 0.5) / 2)
     broken = LANGUAGE.write(2, BOXES)
     broken[list(broken).index(END_ANSWER)] = EOS
     assert rewards(broken)["format"] == 0
@@ -79,9 +80,9 @@ def test_rewards_of_answers_that_are_not_right():
 def test_overlap_is_that_of_the_measures():
     rng = np.random.default_rng(0)
     one, two = (np.sort(rng.random((2, 5, 2, 2)), 2).reshape(2, 5, 4) for _ in range(2))
-    found = jax.jit(iou)(one, two)
+    ious = jax.jit(iou)(one, two)
     for i in range(2):
-        np.testing.assert_allclose(found[i], box_iou(one[i], two[i]), atol=1e-5)
+        np.testing.assert_allclose(ious[i], box_iou(one[i], two[i]), atol=1e-5)
     inside_out = np.broadcast_to([0.5, 0.5, 0.0, 0.0], one.shape)
     assert float(np.max(jax.jit(iou)(inside_out, np.abs(two)))) == 0
 
@@ -93,18 +94,18 @@ def test_the_op_writes_what_there_is():
         "boxes": np.array([[0, 0, 0, 0], [2, 1, 12, 8]], np.int32),
         "valid": np.array([False, True]),
     }
-    found = LANGUAGE(example, np.random.default_rng(0))
-    np.testing.assert_allclose(found["boxes"], [[0.1, 0.1, 0.6, 0.8], [0] * 4], atol=1e-6)
-    assert found["valid"].tolist() == [True, False]
-    text, boxes, valid = (np.asarray(found[name])[None] for name in ("text", "boxes", "valid"))
-    said = pay(text, np.asarray([1]), boxes, valid)
-    assert float(said["iou"][0]) == pytest.approx(1, abs=1e-5)
+    written = LANGUAGE(example, np.random.default_rng(0))
+    np.testing.assert_allclose(written["boxes"], [[0.1, 0.1, 0.6, 0.8], [0] * 4], atol=1e-6)
+    assert written["valid"].tolist() == [True, False]
+    text, boxes, valid = (np.asarray(written[name])[None] for name in ("text", "boxes", "valid"))
+    reward = pay(text, np.asarray([1]), boxes, valid)
+    assert float(reward["iou"][0]) == pytest.approx(1, abs=1e-5)
 
 
 def test_advantages_have_no_mean_and_equal_rewards_no_advantage():
-    found = np.asarray(jax.jit(advantages)(np.random.default_rng(0).random((3, 8))))
-    np.testing.assert_allclose(found.mean(1), 0, atol=1e-6)
-    np.testing.assert_allclose(found.std(1, ddof=1), 1, atol=1e-2)
+    normalised = np.asarray(jax.jit(advantages)(np.random.default_rng(0).random((3, 8))))
+    np.testing.assert_allclose(normalised.mean(1), 0, atol=1e-6)
+    np.testing.assert_allclose(normalised.std(1, ddof=1), 1, atol=1e-2)
     np.testing.assert_array_equal(jax.jit(advantages)(np.full((3, 8), 1.5)), 0)
 
 
@@ -194,15 +195,17 @@ def test_samples_come_with_their_log_probabilities():
 
     @jax.jit
     def sampled(key: jax.Array) -> Any:
-        ids, said = sample(MODEL, weights, state, prefix, key, length=ROW, begin=1, end=EOS)
+        ids, log_probabilities = sample(
+            MODEL, weights, state, prefix, key, length=ROW, begin=1, end=EOS
+        )
         out = forward(MODEL, weights, state, prefix, ids, train=False, method="write")[1]
-        return ids, said, jax.nn.log_softmax(out["token_logits"][:, :-1])
+        return ids, log_probabilities, jax.nn.log_softmax(out["token_logits"][:, :-1])
 
-    ids, said, log = jax.device_get(sampled(jax.random.key(0)))
+    ids, log_probabilities, log = jax.device_get(sampled(jax.random.key(0)))
     assert (ids[:, 0] == 1).all()
     again = np.take_along_axis(log, ids[:, 1:, None], 2)[..., 0]
     ended = np.cumsum(ids == EOS, 1)[:, :-1] > 0
-    np.testing.assert_allclose(said, np.where(ended, 0, again), atol=1e-5)
+    np.testing.assert_allclose(log_probabilities, np.where(ended, 0, again), atol=1e-5)
     assert (ids[:, 1:][ended] == PAD).all()
 
 

@@ -40,13 +40,13 @@ def test_the_projection_is_the_nearest_point_of_the_set():
     w = rng.normal(size=50).astype(np.float32) * 3
     project = jax.jit(projected)
     for total in (0.0, 1.0, 7.0, 50.0):
-        found = np.asarray(project(w, total), float)
-        assert found.min() >= 0
-        assert found.max() <= 1
-        np.testing.assert_allclose(found.sum(), total, atol=1e-4)
+        nearest = np.asarray(project(w, total), float)
+        assert nearest.min() >= 0
+        assert nearest.max() <= 1
+        np.testing.assert_allclose(nearest.sum(), total, atol=1e-4)
         for _ in range(20):  # no point of the set makes an acute angle
             other = np.asarray(project(rng.normal(size=50).astype(np.float32) * 3, total), float)
-            assert (w - found) @ (other - found) < 1e-2
+            assert (w - nearest) @ (other - nearest) < 1e-2
     inside = np.full(10, 0.3, np.float32)
     np.testing.assert_allclose(project(inside, 3.0), inside, atol=1e-6)
 
@@ -64,11 +64,11 @@ def test_with_nothing_to_forget_it_is_plain_fine_tuning(points: Any):
         return jax.grad(lambda p: losses(p, images, labels).mean())(params)
 
     plain = np.zeros((2, 2), np.float32)
-    found = relearned(plain)
+    weights = relearned(plain)
     for places in order:
         grads = slope(plain, np.asarray(x)[places], np.asarray(label)[places])
         plain = plain - np.float32(0.1) * np.sign(grads)
-    np.testing.assert_allclose(found, plain, atol=1e-6)
+    np.testing.assert_allclose(weights, plain, atol=1e-6)
     assert np.abs(np.asarray(plain)).max() > 0
 
 

@@ -11,22 +11,22 @@ from papers.worst_forget.unlearning import average_gap, best_threshold, unlearni
 from vision.metrics.arrays import MetricError
 
 
-def said(confidence: list[float]) -> np.ndarray:
+def probabilities(confidence: list[float]) -> np.ndarray:
     """Log-probabilities (N, 2) whose class 0 has these."""
     p = np.asarray(confidence)
     return np.log(np.stack([p, 1 - p], 1))
 
 
 def test_the_four_numbers_of_a_small_case():
-    train = said([0.9, 0.8, 0.95, 0.4, 0.85, 0.3])
+    train = probabilities([0.9, 0.8, 0.95, 0.4, 0.85, 0.3])
     forget = np.array([0, 0, 0, 1, 1, 1], bool)
-    test = said([0.6, 0.7, 0.2, 0.45])
+    test = probabilities([0.6, 0.7, 0.2, 0.45])
     zero = np.zeros(6, np.int32)
-    found = unlearning(train, zero, forget, test, zero[:4])
+    metrics = unlearning(train, zero, forget, test, zero[:4])
     # Members are at least 0.8 sure and strangers at most 0.7.
-    assert found == pytest.approx({"ua": 2 / 3, "mia": 2 / 3, "ra": 1, "ta": 0.5})
-    assert average_gap(found, found) == 0
-    assert average_gap(found, {**found, "ta": 0.9}) == pytest.approx(0.1)
+    assert metrics == pytest.approx({"ua": 2 / 3, "mia": 2 / 3, "ra": 1, "ta": 0.5})
+    assert average_gap(metrics, metrics) == 0
+    assert average_gap(metrics, {**metrics, "ta": 0.9}) == pytest.approx(0.1)
 
 
 def test_the_threshold_is_the_best_of_all():
@@ -44,8 +44,12 @@ def test_the_threshold_is_the_best_of_all():
 
 def test_nothing_to_forget_and_faults():
     zero = np.zeros(2, np.int32)
-    found = unlearning(said([0.9, 0.8]), zero, np.zeros(2, bool), said([0.2, 0.3]), zero)
-    assert math.isnan(found["ua"])
-    assert found["ra"] == 1
+    metrics = unlearning(
+        probabilities([0.9, 0.8]), zero, np.zeros(2, bool), probabilities([0.2, 0.3]), zero
+    )
+    assert math.isnan(metrics["ua"])
+    assert metrics["ra"] == 1
     with pytest.raises(MetricError, match="labels"):
-        unlearning(said([0.9, 0.8]), zero + 2, np.zeros(2, bool), said([0.2, 0.3]), zero)
+        unlearning(
+            probabilities([0.9, 0.8]), zero + 2, np.zeros(2, bool), probabilities([0.2, 0.3]), zero
+        )

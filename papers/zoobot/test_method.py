@@ -33,13 +33,13 @@ def test_likelihoods_are_those_of_scipy_and_nobody_costs_nothing():
         slope = jax.grad(lambda a: dirichlet_multinomial(counts, a).sum())(a)
         return dirichlet_multinomial(counts, a), multinomial(counts, jnp.log(p)), slope
 
-    found, simple, slope = map(np.asarray, all_of(a))
+    likelihoods, simple, slope = map(np.asarray, all_of(a))
     for i in (0, 2, 3):
         exact = -peer.logpmf(COUNTS[i].astype(int), a[i].astype(float), int(COUNTS[i].sum()))
-        assert found[i] == pytest.approx(exact, abs=1e-3)
+        assert likelihoods[i] == pytest.approx(exact, abs=1e-3)
         exact = -plain.logpmf(COUNTS[i].astype(int), int(COUNTS[i].sum()), [0.2, 0.3, 0.5])
         assert simple[i] == pytest.approx(exact, abs=1e-4)
-    assert found[1] == simple[1] == 0
+    assert likelihoods[1] == simple[1] == 0
     assert (slope[1] == 0).all()
     assert np.isfinite(slope).all()
 
@@ -117,11 +117,11 @@ def test_a_tally_counts_some_raters_or_takes_columns():
     rng, tally = np.random.default_rng(0), Tally(answers=4, fewest=2, most=6)
     numbers = set()
     for _ in range(40):
-        said = RNG.integers(0, 4, 8)
-        votes = tally({"votes": said}, rng)["votes"]
+        answers = RNG.integers(0, 4, 8)
+        votes = tally({"votes": answers}, rng)["votes"]
         n = int(votes.sum())
-        assert (votes == np.bincount(said[:n], minlength=4)).all()
-        assert (tally({"votes": said}, rng)["votes"] == votes).all()
+        assert (votes == np.bincount(answers[:n], minlength=4)).all()
+        assert (tally({"votes": answers}, rng)["votes"] == votes).all()
         numbers.add(n)
     assert numbers == {2, 3, 4, 5, 6}
     columns = Tally(columns=("b", "a"))({"a": np.float32(3), "b": np.float32(1), "image": 0}, rng)
@@ -156,8 +156,8 @@ def test_the_evaluator_counts_what_was_asked():
 def test_searches_find_what_is_planted():
     x = RNG.normal(size=(400, 12))
     x[:12] += 20 * np.eye(12)[0]
-    found = most_similar(x, 3, 11, 6)
-    assert set(found.tolist()) == set(range(12)) - {3}
+    nearest = most_similar(x, 3, 11, 6)
+    assert set(nearest.tolist()) == set(range(12)) - {3}
     asked: list[int] = []
 
     def rate(rows: np.ndarray) -> np.ndarray:

@@ -55,13 +55,13 @@ def test_what_a_text_has_in_common_with_every_image_changes_no_score():
 
 
 def test_weights_sum_to_one_and_follow_the_scores():
-    found = weights(np.array([2.0, 1.0, -3.0]))
-    for weight in found.values():
+    by_rule = weights(np.array([2.0, 1.0, -3.0]))
+    for weight in by_rule.values():
         assert weight.sum() == pytest.approx(1)
-    np.testing.assert_allclose(found["equal"], 1 / 3)
-    np.testing.assert_allclose(found["score"], [2 / 3, 1 / 3, 0])
-    np.testing.assert_allclose(found["power"], np.array([1024, 1, 0]) / 1025)
-    assert found["softmax"][1] / found["softmax"][0] == pytest.approx(np.exp(-1))
+    np.testing.assert_allclose(by_rule["equal"], 1 / 3)
+    np.testing.assert_allclose(by_rule["score"], [2 / 3, 1 / 3, 0])
+    np.testing.assert_allclose(by_rule["power"], np.array([1024, 1, 0]) / 1025)
+    assert by_rule["softmax"][1] / by_rule["softmax"][0] == pytest.approx(np.exp(-1))
     np.testing.assert_allclose(weights(np.array([-1.0, -2.0]))["score"], 0.5)
     scores = np.array([0.0, 1.0, 2.0, 3.0, 9.0])  # median 2, deviation 1
     assert selected(scores, 2.0).tolist() == [False, False, False, False, True]
