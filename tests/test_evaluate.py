@@ -101,12 +101,20 @@ def test_comparison_is_of_the_same_examples(runs: Path, tmp_path: Path):
         low, high = run["intervals"]["test/top1"]
         assert low <= metrics["top1"] <= high
         assert run["cost"]["parameters"] > 0
+        assert run["cost"]["latency_ms"] <= run["cost"]["latency_ms_p90"]
+        assert run["config"]["seed"] == {"a": 0, "b": 1}[run["name"]]
     pair = found["pairs"][0]
     assert pair["metric"] == "top1"
     assert pair["interval"][0] <= pair["difference"] <= pair["interval"][1]
     flips = pair["only_b_right"] - pair["only_a_right"]
     assert pair["difference"] == pytest.approx(flips / found["examples"])
-    assert (out / "compare.html").read_text().count("data:image/png") >= 1
+    page = (out / "compare.html").read_text()
+    assert page.count("data:image/png") >= 1
+    assert "90%: " in page
+    differing = page[page.index('id="configs"') : page.index('id="curves"')]
+    assert differing.count("<code>seed</code>") == 1
+    assert differing.count("<code>model.width</code>") == 0
+    assert "there are no curves to lay over" in page  # nobody trained them
     assert all(each["before"] != each["after"] for each in found["changed"])
 
 

@@ -30,6 +30,7 @@ FLOORS = {
     "predict": (*LOWER, *(each for each in UPPER if each != "report")),
     "serve": (*LOWER, *UPPER, "predict"),
     "programs": (*LOWER, *UPPER, "papers"),
+    "sweep": (*LOWER, *UPPER),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))
 PAPERS = sorted((ROOT / "papers").rglob("*.py"))

@@ -44,7 +44,7 @@ def call(module: ModuleType, text: str, file: str) -> Config:
     if get_config is None:
         raise ConfigError(f"{file} has no function get_config()")
     modes = functions(module)
-    words = _split(text) if text else []
+    words = split(text) if text else []
     function, arguments = get_config, {}
     if words and words[0] in modes:
         function = modes[words.pop(0)]
@@ -112,7 +112,7 @@ def _first(
     raise ConfigError(f"{where}: {word!r} is no function of the file{reason}{near}; it has {shown}")
 
 
-def _split(text: str) -> list[str]:
+def split(text: str) -> list[str]:
     """Parts a text at its commas, but not within brackets."""
     words, depth = [""], 0
     for letter in text:

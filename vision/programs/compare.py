@@ -14,6 +14,7 @@ import jax
 import numpy as np
 
 from vision.config.errors import UserError
+from vision.config.specs import to_plain
 from vision.data.fingerprint import fingerprint
 from vision.data.source import DataError
 from vision.evaluate.class_names import class_numbers, match_classes
@@ -200,6 +201,8 @@ def _cost(answers: Answers) -> dict[str, float]:
         "parameters": spent["parameters"],
         "flops": spent["flops"],
         "latency_ms": spent["latency_ms_p50_b1"],
+        "latency_ms_p90": spent["latency_ms_p90_b1"],
+        "latency_ms_p99": spent["latency_ms_p99_b1"],
         "throughput": spent["images_per_s_b1"],
     }
 
@@ -241,6 +244,7 @@ def _summary(run: Answers, results: Outcome, resamples: int) -> dict[str, Any]:
         "metrics": {run.evaluator: metrics},
         "intervals": intervals,
         "cost": _cost(run),
+        "config": to_plain(run.run.config),
     }
 
 

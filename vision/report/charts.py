@@ -94,7 +94,7 @@ def line_chart(
             tag("span", curve.x_label, class_="x-label"),
             class_="plot",
         ),
-        tag("p", _last_values(lines, curve.x_label), class_="readout"),
+        tag("p", _last_values(lines, curve.x_label, percent_axis), class_="readout"),
         note("; ".join(dict.fromkeys(remarks)) + ".") if remarks else "",
         data_block(
             {
@@ -104,7 +104,7 @@ def line_chart(
                 "lines": [
                     {
                         "name": line.name,
-                        "share": is_share(line.name),
+                        "share": percent_axis or is_share(line.name),
                         "window": over,
                         "x": _short(x),
                         "y": _short(mean),
@@ -210,8 +210,11 @@ def _summary(heading: str, lines: Sequence[Line], x_label: str) -> str:
     return f"{heading} by {x_label}: " + ("; ".join(parts) or "no finite values")
 
 
-def _last_values(lines: Sequence[Line], x_label: str) -> str:
-    parts = [f"{line.name} {metric(line.name, line.y[-1])}" for line in lines]
+def _last_values(lines: Sequence[Line], x_label: str, shares: bool) -> str:
+    parts = [
+        f"{line.name} {percent(line.y[-1]) if shares else metric(line.name, line.y[-1])}"
+        for line in lines
+    ]
     return f"last {x_label} {number(max(line.x[-1] for line in lines))}: " + ", ".join(parts)
 
 

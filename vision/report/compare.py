@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from vision.report.cards import ImageCard, cards, image, words
-from vision.report.files import write_page
+from vision.report.files import series_of, write_page
 from vision.report.numbers import MISSING, is_share, metric, number, percent, title
 from vision.report.page import Content, code, disclosure, exact, note, page, table, tag
 from vision.report.scatter import Point, scatter
+from vision.report.several_runs import config_differences, overlaid
 
 COSTS = {
     "parameters": "Parameters",
@@ -29,7 +30,9 @@ def write_comparison(comparison: Mapping[str, Any], out: Path) -> Path:
 
         * ``runs``: one mapping per run: ``name``, ``workdir``, ``step``, ``metrics`` (evaluator to
           metric to value), ``intervals`` (``"evaluator/metric"`` to [low, high]) and ``cost``
-          (``parameters``, ``flops``, ``latency_ms``, ``throughput`` in images per second).
+          (``parameters``, ``flops``, ``latency_ms`` and its 90th and 99th percentiles,
+          ``latency_ms_p90`` and ``latency_ms_p99``, ``throughput`` in images per second), and
+          ``config``, as JSON has it. The curves are read from ``workdir``.
         * ``pairs``: per pair of runs and metric ``a`` and ``b`` (names of runs), ``evaluator``,
           ``metric``, ``difference`` (b - a), ``interval`` [low, high] of it, ``mcnemar_p``,
           ``only_a_right``, ``only_b_right`` (examples), ``rank_correlation`` (-1..1).
@@ -55,6 +58,12 @@ def render(comparison: Mapping[str, Any]) -> str:
     changed: Sequence[Mapping[str, Any]] = comparison.get("changed") or ()
     body: list[tuple[str, str, Content]] = [("runs", "Runs", _runs(runs))]
     body.append(("pairs", "Differences", _pairs(pairs)))
+    named = [(str(run.get("name")), run) for run in runs]
+    if any(run.get("config") for run in runs):
+        configs = config_differences([(name, run.get("config")) for name, run in named])
+        body.append(("configs", "Configs", configs))
+    if curves := [(name, series_of(Path(_place(run)))) for name, run in named if _place(run)]:
+        body.append(("curves", "Curves", overlaid(curves)))
     if charts := _costs(runs):
         body.append(("cost", "Accuracy against cost", charts))
     body.append(("changed", "Examples that changed", _changed(changed)))
@@ -87,11 +96,17 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Content:
             value = (run.get("metrics") or {}).get(evaluator, {}).get(name)
             interval = (run.get("intervals") or {}).get(f"{evaluator}/{name}")
             cells.append(_measured(name, value, interval))
-        cells += [_measured(name, _known(run, name)) for name in costs]
+        cells += [
+            _latency(run) if name == "latency_ms" else _measured(name, _known(run, name))
+            for name in costs
+        ]
         rows.append(cells)
     runs_table = table(heads, rows, numeric=(0, *range(2, len(heads))), row_headers=False)
     folder_rows = [(str(i), code(_place(run))) for i, run in enumerate(runs, 1)]
-    interval_note = note("In brackets: 95% bootstrap intervals over the examples.")
+    text = "In brackets: 95% bootstrap intervals over the examples"
+    if "latency_ms" in costs:
+        text += "; of the median latency, what 90 and 99 of 100 images stay below"
+    interval_note = note(f"{text}.")
     folders = disclosure("Folders", table(("#", "folder"), folder_rows))
     return tag("div", runs_table, interval_note, folders, class_="stack")
 
@@ -113,6 +128,15 @@ def _measured(name: str, value: float | None, interval: Sequence[float] | None =
         return exact(text, value)
     between = f"{metric(name, interval[0])} to {metric(name, interval[1])}"
     return exact(tag("span", text, tag("small", f" [{between}]")), value)
+
+
+def _latency(run: Mapping[str, Any]) -> Content:
+    """The median, and how far the slow ones are from it."""
+    value, p90, p99 = (_known(run, f"latency_ms{end}") for end in ("", "_p90", "_p99"))
+    if value is None or p90 is None or p99 is None:
+        return _measured("latency_ms", value)
+    text = f" [90%: {number(p90)}, 99%: {number(p99)}]"
+    return exact(tag("span", number(value), tag("small", text)), value)
 
 
 def _pairs(pairs: Sequence[Mapping[str, Any]]) -> Content:
@@ -203,6 +227,7 @@ def _costs(runs: Sequence[Mapping[str, Any]]) -> Content:
                     math.nan if value is None else float(value),
                     low,
                     high,
+                    _known(run, f"{cost}_p90"),
                 )
             )
         if sum(0 < p.x < math.inf and math.isfinite(p.y) for p in points) > 1:

@@ -153,6 +153,15 @@ def _unreadable(name: str, error: OSError) -> str:
     return f"{name} cannot be read ({error.strerror}): "
 
 
+def series_of(workdir: Path) -> dict[str, Series]:
+    """Curves of ``metrics.jsonl``; empty where it cannot be read."""
+    try:
+        text = (workdir / METRICS).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return {}
+    return read_metrics(text)[0]
+
+
 def read_metrics(text: str) -> tuple[dict[str, Series], str]:
     """Series by name, in order of appearance, and a remark on what was left out (or "").
 

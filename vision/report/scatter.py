@@ -24,6 +24,7 @@ class Point:
       x: on the horizontal axis.
       y: on the vertical axis.
       low, high: limits of ``y``'s interval; None where there is none.
+      slow: where ``x`` reaches in slow runs; None where that is not known.
     """
 
     number: int
@@ -32,6 +33,7 @@ class Point:
     y: float
     low: float | None = None
     high: float | None = None
+    slow: float | None = None
 
 
 def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -> Markup:
@@ -45,7 +47,8 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
             "figure", chart_caption(heading, []), note("Nothing to draw yet."), class_="chart"
         )
     heights = [v for p in shown for v in (p.y, p.low, p.high) if v is not None]
-    x_axis = fit(np.asarray([p.x for p in shown], np.float64), log=True, pad=0.12)
+    reached = [x for p in shown for x in (p.x, p.slow) if x is not None]
+    x_axis = fit(np.asarray(reached, np.float64), log=True, pad=0.12)
     y_axis = fit(np.asarray(heights, np.float64), percent=is_share(y_label), pad=0.1)
     across = x_axis.place(np.asarray([p.x for p in shown], np.float64)).tolist()
     upward = y_axis.place(np.asarray([p.y for p in shown], np.float64)).tolist()
@@ -54,6 +57,11 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
         if p.low is not None and p.high is not None:
             low, high = y_axis.place(np.asarray([p.low, p.high], np.float64)).tolist()
             line = f"M{SIZE * x:.1f} {SIZE * (1 - low):.1f}V{SIZE * (1 - high):.1f}"
+            bars.append(tag("path", d=line, class_=f"line {colour(p.number - 1)}"))
+    for p, x, y in zip(shown, across, upward, strict=True):
+        if p.slow is not None:
+            end = float(x_axis.place(np.asarray([p.slow], np.float64))[0])
+            line = f"M{SIZE * x:.1f} {SIZE * (1 - y):.1f}H{SIZE * end:.1f}"
             bars.append(tag("path", d=line, class_=f"line {colour(p.number - 1)}"))
     dots = [
         tag(
