@@ -7,8 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from papers.salient_relevance.relevance import Lrp, relevance
 from tests import captum_cases
+from vision.blocks.relevance import Lrp, relevance
 
 RULES = {
     "epsilon": Lrp(),

@@ -26,7 +26,7 @@ import numpy as np
 from configs.parts.drawn import drawn
 from papers.salient_relevance import captum
 from papers.salient_relevance.config import small
-from papers.salient_relevance.relevance import Lrp, relevance
+from vision.blocks.relevance import Lrp, relevance
 from vision.config.specs import build
 from vision.evaluate.evaluator import context
 from vision.papers.claims import (

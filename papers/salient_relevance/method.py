@@ -4,7 +4,7 @@ Li et al., Beyond Saliency: Understanding Convolutional Neural Networks from Sal
 Layer-Wise Relevance Propagation, 2019. Headline: qualitative maps of AlexNet and VGG-16, no number.
 
 First the relevance of every pixel for a class is computed by layer-wise relevance propagation
-(``papers.salient_relevance.relevance``): z+ in dense layers, epsilon in convolutions, winner takes
+(``vision.blocks.relevance``): z+ in dense layers, epsilon in convolutions, winner takes
 all in max pooling, identity through ReLU. Its absolute value, scaled to 0..1, is an image, whose
 saliency is computed (Goferman et al., Context-Aware Saliency Detection, 2010): with patches p_i
 around pixels i at several scales of the image,
@@ -30,7 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from papers.salient_relevance.relevance import Lrp, relevance
+from vision.blocks.relevance import Lrp, magnitude
 from vision.config.ranges import Ge, Gt, Le, Lt, NonEmpty, Odd, Positive, checked
 from vision.evaluators.attribution import Asked
 
@@ -50,11 +50,7 @@ class Relevance:
 
     def heat(self, asked: Asked, images: jax.Array) -> jax.Array:
         """(B, H, W, C) in 0..1."""
-        ones = jnp.ones((len(images), 1), jnp.float32)
-        magnitude = jnp.abs(relevance(lambda x: asked(x)[:, None], images, ones, self.rules))
-        axes = (1, 2, 3)
-        low, high = magnitude.min(axes, keepdims=True), magnitude.max(axes, keepdims=True)
-        return (magnitude - low) / jnp.where(high > low, high - low, 1)
+        return magnitude(asked, images, self.rules)
 
 
 @dataclasses.dataclass(frozen=True)

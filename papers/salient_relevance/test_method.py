@@ -13,7 +13,7 @@ from papers.salient_relevance.method import (
     distances,
     resized,
 )
-from papers.salient_relevance.relevance import Lrp
+from vision.blocks.relevance import Lrp
 
 FULL = SalientRelevance(side_px=16, patch_px=3, scales=(1.0,), nearest=8)
 

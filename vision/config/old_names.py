@@ -42,7 +42,7 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("vision.blocks.contrast.Contrast", "vision.blocks.contrast.ContrastResult"),
     ("vision.blocks.ema.follow", "vision.blocks.ema.ema_update"),
     ("vision.blocks.propagation", "papers.label_prop.method"),
-    ("vision.blocks.relevance", "papers.salient_relevance.relevance"),
+    ("papers.salient_relevance.relevance", "vision.blocks.relevance"),
     ("vision.blocks.sharded_contrast.Side", "vision.blocks.sharded_contrast.Modality"),
     ("vision.blocks.square", "vision.evaluators.robustness.square"),
     ("vision.blocks.token_reduction", "papers.clca.token_reduction"),

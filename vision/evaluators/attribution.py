@@ -53,6 +53,32 @@ class Gradient:
 
 @dataclasses.dataclass(frozen=True)
 @checked
+class IntegratedGradients:
+    """Input minus a baseline, times the mean gradient on the way between them; its absolute value,
+    added over channels (Sundararajan et al., Axiomatic Attribution for Deep Networks, 2017).
+
+    The baseline is the mean colour of each image.
+
+    Attributes:
+      steps: gradients that are averaged, at the middles of as many equal parts of the way.
+    """
+
+    steps: Positive[int] = 16
+
+    def __call__(self, asked: Asked, images: jax.Array) -> jax.Array:
+        base = images.mean((1, 2), keepdims=True)
+        shares = (jnp.arange(self.steps) + 0.5) / self.steps
+
+        def slope(total: jax.Array, share: jax.Array) -> tuple[jax.Array, None]:
+            between = base + share * (images - base)
+            return total + jax.grad(lambda x: asked(x).sum())(between), None
+
+        total, _ = jax.lax.scan(slope, jnp.zeros_like(images), shares)
+        return jnp.abs((images - base) * total / self.steps).sum(-1)
+
+
+@dataclasses.dataclass(frozen=True)
+@checked
 class Attribution:
     """Heat maps compared with boxes and masks of the object, and with the classifier itself.
 
@@ -219,22 +245,35 @@ def _compiled(
         for name, explain in maps:
             heat = rows[f"map/{name}"] = explain(asked, images).astype(jnp.float32)
             if steps:
-                rows[f"deletion/{name}"], rows[f"insertion/{name}"] = _curves(
-                    scores, images, target_class, heat, steps
+                rows[f"deletion/{name}"], rows[f"insertion/{name}"] = deletion_and_insertion(
+                    lambda x: jax.nn.log_softmax(scores(x), -1), images, target_class, heat, steps
                 )
         return rows
 
     return jax.jit(program, out_shardings=sharding)
 
 
-def _curves(
-    scores: Callable[[jax.Array], jax.Array],
+def deletion_and_insertion(
+    log_probabilities: Callable[[jax.Array], jax.Array],
     images: jax.Array,
     target_class: jax.Array,
     heat: jax.Array,
     steps: int,
 ) -> tuple[jax.Array, jax.Array]:
-    """Probabilities (B, steps + 1) of the class with none to all pixels removed, and added."""
+    """Probabilities of a class while pixels are removed, or added, in a map's order.
+
+    Removed pixels have the mean colour of their image (Petsiuk et al., RISE, 2018). Traceable.
+
+    Args:
+      log_probabilities: of images (B, H, W, C), (B, K).
+      images: (B, H, W, C).
+      target_class: int (B,).
+      heat: maps (B, H, W).
+      steps: of the curves, each 1 / steps of the pixels.
+
+    Returns:
+      float32 (B, steps + 1) twice: with none to all pixels removed, and added.
+    """
     flat = heat.reshape(len(heat), -1)
     rank = jnp.argsort(jnp.argsort(-flat, axis=1), axis=1).reshape(heat.shape)[..., None]
     mean = images.mean((1, 2), keepdims=True)
@@ -244,7 +283,7 @@ def _curves(
         perturbed = jnp.concatenate(
             [jnp.where(selected, mean, images), jnp.where(selected, images, mean)]
         )
-        log = jax.nn.log_softmax(jax.lax.map(scores, perturbed.reshape(2, *images.shape)), -1)
+        log = jax.lax.map(log_probabilities, perturbed.reshape(2, *images.shape))
         chosen = jnp.exp(jnp.take_along_axis(log, target_class[None, :, None], 2)[..., 0])
         return chosen[0], chosen[1]
 

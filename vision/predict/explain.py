@@ -106,9 +106,7 @@ def explained(
             f"the model has no map of features that could be shown; it has {', '.join(sites)}: "
             "name one as site"
         )
-    bank: Any = None
-    if texts is not None:
-        bank = jnp.asarray(texts.bank), texts.scale, texts.bias
+    bank = bank_of(texts)
     heat, number, said = np.zeros(0), 0, np.zeros(0)
     for name in tried:
         program = _program(forward, name, _prefix(name, sites), batch["_mask"].sharding)
@@ -141,6 +139,38 @@ def _prefix(name: str, sites: Mapping[str, Any]) -> int:
     return max(0, sites[name].shape[1] - place.shape[1] * place.shape[2])
 
 
+def bank_of(texts: TextClassifier | None) -> Any:
+    """What ``class_scores`` takes of a dual encoder's classes; None where the model has its own."""
+    return None if texts is None else (jnp.asarray(texts.bank), texts.scale, texts.bias)
+
+
+def class_scores(
+    forward: Predict,
+    variables: Variables,
+    batch: Mapping[str, jax.Array],
+    bank: Any,
+    tap: Tap | None = None,
+) -> tuple[jax.Array, jax.Array]:
+    """What is explained: the logits of the classes. Traceable.
+
+    Args:
+      forward, variables, batch: the model and its images.
+      bank: of ``bank_of``.
+      tap: reads or edits activations on the way.
+
+    Returns:
+      float32 (B, K), and what probabilities are made of: their logarithms (B, K), or the embeddings
+      of a dual encoder's images (B, D).
+    """
+    out = forward(variables, batch, tap) if tap else forward(variables, batch)  # pyright: ignore
+    if bank is not None:
+        vectors, scale, bias = bank
+        embedding = out["image/embedding"].astype(jnp.float32)
+        return scale * embedding @ vectors.T + bias, embedding
+    said = out["log_probabilities"].astype(jnp.float32)
+    return out.get("logits", said).astype(jnp.float32), said
+
+
 @functools.lru_cache(maxsize=32)
 def _program(forward: Predict, site: str, prefix: int, sharding: Any) -> Any:
     if isinstance(sharding, NamedSharding):
@@ -150,13 +180,7 @@ def _program(forward: Predict, site: str, prefix: int, sharding: Any) -> Any:
         variables: Variables, batch: Mapping[str, jax.Array], bank: Any, target: jax.Array
     ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
         def scores(tap: Tap | None) -> tuple[jax.Array, jax.Array]:
-            out = forward(variables, batch, tap) if tap else forward(variables, batch)  # pyright: ignore
-            if bank is not None:
-                vectors, scale, bias = bank
-                embedding = out["image/embedding"].astype(jnp.float32)
-                return scale * embedding @ vectors.T + bias, embedding
-            said = out["log_probabilities"].astype(jnp.float32)
-            return out.get("logits", said).astype(jnp.float32), said
+            return class_scores(forward, variables, batch, bank, tap)
 
         values, said = scores(None)
         best = jnp.argmax(values, -1)

@@ -32,6 +32,7 @@ from vision.predict.zero_shot import TextClassifier, TextSide
 from vision.run.restore import Run
 from vision.train.objective import Variables
 
+OnError = Literal["raise", "keep"]
 LOG_PROBABILITIES = "log_probabilities"
 # What objectives call the embedding of an image, first choice first.
 EMBEDDINGS = ("embedding", "image/embedding")
@@ -92,7 +93,7 @@ class Predictor:
         return f"Predictor({self.source}, {len(self.classes)} classes)"
 
     def predict(
-        self, images: Input | Iterable[Input], *, on_error: Literal["raise", "keep"] = "raise"
+        self, images: Input | Iterable[Input] | Images, *, on_error: OnError = "raise"
     ) -> Predictions:
         """Probabilities of the classes, one row per image, in their order.
 
@@ -107,7 +108,7 @@ class Predictor:
         return joined(list(self.stream(images, on_error=on_error)))
 
     def embed(
-        self, images: Input | Iterable[Input], *, on_error: Literal["raise", "keep"] = "raise"
+        self, images: Input | Iterable[Input] | Images, *, on_error: OnError = "raise"
     ) -> np.ndarray:
         """Embeddings float32 (N, D), one row per image; NaN where an error is kept.
 
@@ -116,11 +117,13 @@ class Predictor:
         parts = self.stream(images, probabilities=False, embeddings=True, on_error=on_error)
         return joined(list(parts)).embeddings
 
-    def explain(self, image: Input, class_name: str | None = None, site: str = "") -> Explanation:
+    def explain(
+        self, image: Input | Images, class_name: str | None = None, site: str = ""
+    ) -> Explanation:
         """Where in one image the evidence for a class lies: Grad-CAM (Selvaraju et al., 2017).
 
         Args:
-          image: one image; see the class.
+          image: one image; see the class; also what ``gather`` gave of one.
           class_name: one of ``classes``; None for the likeliest one.
           site: of the tower's activations; empty for the last map of features that the class
             depends on.
@@ -130,12 +133,12 @@ class Predictor:
           PredictError: no such class, no such site, or a model without classes.
         """
         self._need_classes()
-        source = self._gather(image)
+        source = image if isinstance(image, Images) else self._gather(image)
         if len(source) != 1:
             raise DataError(f"explain takes one image, and these are {len(source)}")
         if class_name is not None and class_name not in self.classes:
             raise PredictError(f"{self.source} has no class {class_name!r}; see .classes")
-        (example, batch) = self._single(source)
+        (example, batch) = self.single(source)
         target = None if class_name is None else self.classes.index(class_name)
         with jax.set_mesh(self.mesh):
             heat, number, probability = explained(
@@ -181,7 +184,7 @@ class Predictor:
         *,
         probabilities: bool = True,
         embeddings: bool = False,
-        on_error: Literal["raise", "keep"] = "raise",
+        on_error: OnError = "raise",
     ) -> Generator[Predictions, None, None]:
         """``predict`` a batch at a time, for more images than memory holds.
 
@@ -268,8 +271,8 @@ class Predictor:
         parts = math.prod(self.mesh.shape[axis] for axis in BATCH_AXES)
         return -(-rows // parts) * parts
 
-    def _single(self, source: Images) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """The uint8 image that the model sees, and a batch that is full of it."""
+    def single(self, source: Images) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Of one image: uint8 [H, W, C] as the model sees it, and a batch that is full of it."""
         example: Example = source[0]
         rng = np.random.default_rng(0)
         seen = None

@@ -13,8 +13,8 @@ import pytest
 from jax import lax
 
 from papers.salient_relevance import captum
-from papers.salient_relevance.relevance import Lrp, RelevanceError, relevance
 from tests.tiny import drawn
+from vision.blocks.relevance import Lrp, RelevanceError, relevance
 from vision.blocks.tape import record, vjp
 from vision.models.convolution import convolve, max_pool
 from vision.models.plain_conv import PlainConv

@@ -110,6 +110,28 @@ def relevance(
     return x * tape.pull(weights, rule)
 
 
+def magnitude(
+    asked: Callable[[jax.Array], jax.Array], images: jax.Array, rules: Lrp = Lrp()
+) -> jax.Array:
+    """The relevance of every pixel for one scalar per image: |R|, scaled to 0..1.
+
+    Args:
+      asked: (B, H, W, C) to (B,).
+      images: (B, H, W, C).
+
+    Returns:
+      (B, H, W, C) in 0..1, from the least to the most relevant of an image.
+
+    Raises:
+      RelevanceError: an operation without a rule on the path.
+    """
+    ones = jnp.ones((len(images), 1), jnp.float32)
+    size = jnp.abs(relevance(lambda x: asked(x)[:, None], images, ones, rules))
+    axes = (1, 2, 3)
+    low, high = size.min(axes, keepdims=True), size.max(axes, keepdims=True)
+    return (size - low) / jnp.where(high > low, high - low, 1)
+
+
 def _gates(tape: Tape) -> set[Value]:
     """Gates: outputs of gate operations, and of operations on gates only."""
     gates: set[Value] = set()
@@ -162,7 +184,7 @@ def _rule(
         return result
     raise RelevanceError(
         f"relevance reaches the operation {name!r}, which has no rule: explain an output before "
-        "it, or add a rule to papers/salient_relevance/relevance.py"
+        "it, or add a rule to vision/blocks/relevance.py"
     )
 
 
