@@ -9,6 +9,7 @@
 # make test-isa   some tests with another instruction set and thread count at every commit
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
 #   NEWEST_TESTS="tests/train/test_step.py ..." for some of it
+# make tpu-env   .venv-tpu, with the TPU's compiler, for dry runs: vision.programs.layout --target
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -19,7 +20,7 @@ DEMO := workdirs/digits_vit
 TOGETHER := -n 2 --dist=loadfile
 COST_TESTS ?=
 
-.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-newest newest-python newest-packages claims claims-sample lint types unit lock clean
+.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-newest newest-python newest-packages tpu-env claims claims-sample lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -91,9 +92,16 @@ newest-packages: newest-python
 test-newest: newest-packages
 	JAX_COMPILATION_CACHE_DIR=$(CURDIR)/.cache/jax-newest $(NEWEST_RUN) -m pytest $(TOGETHER) $(NEWEST_TESTS)
 
+# libtpu brings a TPU's compiler and would be tried as a device by every program: hence apart.
+tpu-env:
+	test -x .venv-tpu/bin/python || $(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	  "jax[tpu]$(if $(LOCK),==$(shell sed -n 's/^jax==//p' requirements.lock))" $(LOCK)
+	.venv-tpu/bin/python -m pip list --disable-pip-version-check | grep -E '^(jax|libtpu)'
+
 # Writes the versions of this environment; run on Python 3.11.
 lock: $(VENV)/.installed-test
 	$(RUN) -m pip freeze --exclude-editable > requirements.lock
 
 clean:
-	rm -rf $(VENV) .cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) .venv-tpu .cache .pytest_cache .ruff_cache

@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 from jax import lax
 from jax._src import distributed
+from jax._src.mesh import AbstractDevice
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import PartitionSpec as P
 
 from tests.cudnn import trace_without_gpu
 from vision.parallel import jax_internals
+from vision.parallel.mesh import platform
 
 X = jnp.ones((4, 4))
 
@@ -206,3 +208,17 @@ def test_coordination_client(monkeypatch: pytest.MonkeyPatch):
     finally:
         state.num_processes = 1
         state.shutdown()
+
+
+def test_mesh_platform():
+    """What the mesh stands for decides, also where none of its devices is here."""
+    axes = ((1,), ("data",))
+    assert jax_internals.mesh_platform(jax.sharding.AbstractMesh(*axes)) is None
+    here = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("data",))
+    assert jax_internals.mesh_platform(here.abstract_mesh) == jax.devices()[0].platform
+    tpu = AbstractDevice("TPU v5 lite", 1, "tpu")
+    mesh = jax.sharding.AbstractMesh(*axes, abstract_device=tpu)
+    assert jax_internals.mesh_platform(mesh) == "tpu"
+    with jax.sharding.use_abstract_mesh(mesh):
+        assert platform() == "tpu"
+    assert platform() == jax.default_backend()

@@ -24,6 +24,8 @@ import jax.numpy as jnp
 from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
+from vision.parallel.mesh import platform
+
 # What a rematerialisation policy calls results that have a derivative rule: it sees no further.
 CONVOLUTION = "convolution"
 
@@ -50,8 +52,8 @@ def convolve(
     """``jax.lax.conv_general_dilated`` of the same arguments, to rounding.
 
     The fast forms are for float32 images of layout NHWC on one CPU device, without dilation, and
-    either with one group or depthwise with stride 1. The choice is made while tracing, by
-    ``jax.default_backend()`` and the current mesh.
+    either with one group or depthwise with stride 1. The choice is made while tracing, by the
+    current mesh and, without one, by ``jax.default_backend()``.
     """
     general = functools.partial(
         lax.conv_general_dilated,
@@ -140,7 +142,7 @@ def _taps(x: jax.Array, fill: float, window: Pair, strides: Pair, pads: Pads) ->
 
 def _alone_on_cpu() -> bool:
     mesh = jax.sharding.get_abstract_mesh()
-    return jax.default_backend() == "cpu" and (mesh.empty or mesh.size == 1)
+    return platform() == "cpu" and (mesh.empty or mesh.size == 1)
 
 
 def _output(size: Sequence[int], kernel: Sequence[int], strides: Pair) -> Pair:

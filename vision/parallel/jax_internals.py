@@ -149,6 +149,12 @@ def _keep_all(value: Any) -> Any:
     return value.replace(eqns=eqns)
 
 
+def mesh_platform(mesh: Any) -> str | None:
+    """Platform of the devices that an abstract mesh stands for; None where it does not say."""
+    device = getattr(mesh, "abstract_device", None)
+    return None if device is None else device.platform
+
+
 def coordination_client() -> Any | None:
     """The connection to the coordination service of several processes; None in a single one.
 

@@ -22,6 +22,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from vision.config.errors import UserError
+from vision.parallel import jax_internals
 
 Tree = Any
 BATCH_AXES = ("replica", "data", "fsdp")
@@ -138,6 +139,16 @@ def batch_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
+
+
+def platform() -> str:
+    """``cpu``, ``gpu`` or ``tpu``: what the program that is being traced is for.
+
+    That of the mesh in use, whose devices need not be here, else JAX's default. Code that has a
+    form for each asks this and not ``jax.default_backend()``, which is the host's.
+    """
+    here = jax_internals.mesh_platform(jax.sharding.get_abstract_mesh())
+    return here or jax.default_backend()
 
 
 def constrain_batch(x: jax.Array, tensor: int | None = None) -> jax.Array:
@@ -270,9 +281,11 @@ def check_batch(rows: int, mesh: jax.sharding.Mesh) -> None:
     """Raises MeshError unless a global batch of ``rows`` can be split over the mesh."""
     parts = math.prod(mesh.shape[axis] for axis in BATCH_AXES)
     if rows % parts:
+        below, above = rows // parts * parts, (rows // parts + 1) * parts
         raise MeshError(
             f"a batch of {rows} cannot be split over {' x '.join(BATCH_AXES)} = {parts} devices; "
-            "choose a batch size that divides by them"
+            f"choose a batch size that divides by them, such as {below or above}"
+            + (f" or {above}" if below else "")
         )
 
 

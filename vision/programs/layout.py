@@ -3,16 +3,24 @@
     python -m vision.programs.layout --config=configs/vit_s16_i1k.py --devices=64 \\
         --config.mesh.fsdp=8 --image=224x224x3 --classes=1000 --examples=1281167
 
+    python -m vision.programs.layout --config=configs/vit_s16_i1k.py --target=v5e:4x4 --compile \\
+        --image=224x224x3 --classes=1000 --examples=1281167
+
 Prints every leaf of the state with its shape, dtype, layout and bytes on one device, and totals;
 with --compile also memory, collectives and compile time of the step. Data is read up to its first
 batch; where it is not at hand, --image, --classes and --examples stand in for it. A layout of -
 is a whole dimension, of fsdp or tensor one that this axis splits; see docs/scaling.md.
+
+With --target the devices are TPUs that need not be there, and --compile is their own compiler:
+whether the step fits, what devices exchange, and the highest MFU that it can have. It needs
+``make tpu-env``.
 """
 
 from __future__ import annotations
 
 import collections
 import dataclasses
+import json
 import math
 import re
 import sys
@@ -26,6 +34,17 @@ from vision.config.cli import UsageError, parse, run_main, whole_number
 from vision.config.errors import UserError
 from vision.config.specs import build
 from vision.parallel.mesh import PARAMETER_AXES, path_of
+from vision.parallel.targets import Target, has_compiler, parse_target
+from vision.programs.target import (
+    Outcome,
+    advise,
+    as_json,
+    check_versions,
+    measure,
+    prepare_for,
+    run_again,
+    show,
+)
 from vision.run import experiment as experiments
 from vision.run.compile import Compiled, compile_step, lay_out
 from vision.run.experiment import DataSpec
@@ -199,7 +218,16 @@ def main(arguments: list[str]) -> int:
         image="without data: size of an image, such as 224x224x3 or 224x224x3:uint8",
         classes="without data: number of classes",
         examples="without data: number of training examples",
+        target="TPUs to lay out for, such as v5e:4x4, or 2xv5e:16x16 for two slices of it",
+        advise="with --target: where the step does not fit, try what would make it fit",
+        json="print one JSON object instead of tables",
     )
+    target = _target(options)
+    if target is not None:
+        if not has_compiler():
+            return run_again(arguments)
+        check_versions()
+        jax.config.update("jax_platforms", "cpu")
     if options.devices:
         jax.config.update("jax_platforms", "cpu")
         jax.config.update("jax_num_cpu_devices", whole_number("devices", options.devices))
@@ -207,10 +235,21 @@ def main(arguments: list[str]) -> int:
     config: Any = configs.load(options.config, options.overrides)
     experiments.check(config, options.config)
     data_spec = _data_spec(config, options)
-    prepared = prepare(config, data_spec)
+    outcome = None
+    if target is None:
+        prepared = prepare(config, data_spec)
+    elif options.compile:
+        prepared, outcome = measure(config, data_spec, target)
+    else:
+        prepared = prepare_for(config, data_spec, target)
     step, mesh, rules = prepared.step, prepared.mesh, prepared.experiment.sharding
-    compiled = compile_step(step, prepared.batch, mesh, rules) if options.compile else None
+    compiled = outcome.compiled if outcome else None
+    if options.compile and target is None:
+        compiled = compile_step(step, prepared.batch, mesh, rules)
     abstract = compiled.abstract if compiled else lay_out(step, prepared.batch, mesh, rules)
+    if options.json:
+        print(json.dumps(_as_json(mesh, leaves(abstract), compiled, outcome)))
+        return 0
 
     found = leaves(abstract)
     axes = " x ".join(f"{name} {length}" for name, length in mesh.shape.items())
@@ -224,9 +263,52 @@ def main(arguments: list[str]) -> int:
     used = {axis for leaf in found for axis in leaf.layout}
     for axis in (a for a in PARAMETER_AXES if mesh.shape[a] > 1 and a not in used):
         print(f"\nno array is split over {axis}: config.sharding has no rule that says so")
-    if compiled:
+    if outcome:
+        print("\n" + show(outcome))
+        if options.advise and not outcome.fit.fits and target is not None:
+            print("\nwhat would make it fit:")
+            found_way = advise(config, data_spec, target, print)
+            print(f"use {found_way}" if found_way else "none of these: a smaller batch, or tower")
+    elif compiled:
         print("\n" + show_compiled(compiled))
     return 0
+
+
+def _target(options: Any) -> Target | None:
+    if options.advise and not (options.target and options.compile):
+        raise UsageError("--advise needs --target=... and --compile beside it")
+    if not options.target:
+        return None
+    if options.devices:
+        raise UsageError("--target says how many devices there are: leave out --devices")
+    return parse_target("" if options.target is True else options.target)
+
+
+def _as_json(
+    mesh: jax.sharding.Mesh,
+    found: Sequence[LayoutRow],
+    compiled: Compiled | None,
+    outcome: Outcome | None,
+) -> dict[str, Any]:
+    """What the tables say, in bytes and seconds."""
+    result: dict[str, Any] = {
+        "mesh": dict(mesh.shape),
+        "device_kind": mesh.devices.flat[0].device_kind,
+        "state": {
+            name: {"arrays": count, "bytes": whole, "device_bytes": part}
+            for name, (count, whole, part) in totals(found).items()
+        },
+        "arrays": [dataclasses.asdict(row) for row in found],
+    }
+    if outcome:
+        result["compiled"] = as_json(outcome)
+    elif compiled:
+        result["compiled"] = {
+            "memory": dict(compiled.memory),
+            "collectives": dict(compiled.collectives),
+            "compile_seconds": dict(compiled.seconds),
+        }
+    return result
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -45,7 +45,7 @@ class Prepared:
       step: the step and its length.
       predict: ``(variables, batch) -> dict``; one object, by which evaluators keep what they
         compiled.
-      mesh: the devices here, in the shape of ``config.mesh``.
+      mesh: the devices, in the shape of ``config.mesh``.
       intervals: when rows are written, states saved and evaluators run.
     """
 
@@ -63,13 +63,18 @@ class Prepared:
         return self.step.train_length.total_steps
 
 
-def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None) -> Prepared:
+def prepare(
+    config: ml_collections.ConfigDict,
+    data_spec: DataSpec | None = None,
+    devices: Sequence[Any] | None = None,
+) -> Prepared:
     """Builds every part of a config, those that need another after it.
 
     Args:
       config: what ``get_config`` returned, after ``vision.run.experiment.check``.
       data_spec: what an earlier start learned from the training data, which is then neither built
         nor read; None to read its first batch.
+      devices: of the mesh; None for those here.
 
     Raises:
       UserError: data that cannot be read, or lengths, a mesh or other parts that do not fit.
@@ -109,7 +114,7 @@ def prepare(config: ml_collections.ConfigDict, data_spec: DataSpec | None = None
         batch={name: jax.ShapeDtypeStruct(*kind) for name, kind in data_spec.batch.items()},
         step=step,
         predict=functools.partial(step.predict),
-        mesh=experiment.mesh.build(),
+        mesh=experiment.mesh.build(devices),
         intervals=Intervals(
             evaluate={
                 name: length.interval(distance, f"evaluate_every of {name}")

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import functools
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
 from jax.extend.core import Jaxpr, jaxpr_as_fun
 
-from vision.parallel import jax_internals
+from vision.parallel import chips, jax_internals
 
 
 def count(fn: Callable[..., Any], *args: Any) -> int:
@@ -120,42 +119,6 @@ def _attention(eqn: Any) -> int:
     return 2 * macs if "bwd" in eqn.primitive.name else macs
 
 
-# Dense peaks in 10^12 FLOP/s by the beginning of JAX's ``device_kind``: bfloat16, float16, TF32
-# and plain float32 products. The longest that fits in whole words decides.
-_TERA: Mapping[str, tuple[float | None, float | None, float | None, float | None]] = {
-    # cloud.google.com/tpu/docs: peak per chip. A device of JAX is one core, and v2, v3 and v7
-    # have two per chip; the two of v4 and v5p are one device.
-    "TPU v2": (22.5, None, None, None),
-    "TPU v3": (61.5, None, None, None),
-    "TPU v4": (275, None, None, None),
-    "TPU v4 lite": (138, None, None, None),
-    "TPU v5": (459, None, None, None),
-    "TPU v5p": (459, None, None, None),
-    "TPU v5e": (197, None, None, None),
-    "TPU v5 lite": (197, None, None, None),
-    "TPU v6e": (918, None, None, None),
-    "TPU v6 lite": (918, None, None, None),
-    "TPU7": (1153.5, None, None, None),
-    "TPU7x": (1153.5, None, None, None),
-    # NVIDIA data sheets; figures "with sparsity" are halved.
-    "Tesla V100-SXM2": (None, 125, None, 15.7),
-    "Tesla V100-PCIE": (None, 112, None, 14),
-    "Tesla T4": (None, 65, None, 8.1),
-    "NVIDIA A100": (312, 312, 156, 19.5),
-    "NVIDIA A10": (125, 125, 62.5, 31.2),
-    "NVIDIA L4": (121, 121, 60, 30.3),
-    "NVIDIA L40S": (362, 362, 183, 91.6),
-    "NVIDIA H100": (989.4, 989.4, 494.7, 66.9),
-    "NVIDIA H100 PCIe": (756, 756, 378, 51.2),
-    "NVIDIA H100 NVL": (835, 835, 417.5, 60),
-    "NVIDIA H200": (989.4, 989.4, 494.7, 66.9),
-    "NVIDIA H200 NVL": (835, 835, 417.5, 60),
-    "NVIDIA GH200": (989.4, 989.4, 494.7, 66.9),
-    "NVIDIA B200": (2250, 2250, 1125, 75),
-    "NVIDIA GB200": (2500, 2500, 1250, 80),
-}
-
-
 def peak_flops(device_kind: str, dtype: str, precision: str | None = None) -> float | None:
     """Dense peak of one JAX device in FLOP/s; None for CPUs and for what the table lacks.
 
@@ -171,17 +134,14 @@ def peak_flops(device_kind: str, dtype: str, precision: str | None = None) -> fl
     """
     if dtype not in ("bfloat16", "float16", "float32"):
         raise ValueError(f"dtype={dtype!r}, but it is one of 'bfloat16', 'float16', 'float32'")
-    # A MIG slice carries the name of the whole card.
-    words = re.split(r"[ -]", device_kind)
-    names = [n for n in _TERA if re.split(r"[ -]", n) == words[: len(re.split(r"[ -]", n))]]
-    if not names or "MIG" in words:
+    chip = chips.find(device_kind)
+    if chip is None:
         return None
-    bfloat16, float16, tf32, float32 = _TERA[max(names, key=len)]
     plain = precision in ("highest", "float32")
     tera = {
-        "bfloat16": bfloat16,
-        "float16": float16,
-        "float32": float32 if plain else tf32 or float32 or bfloat16,
+        "bfloat16": chip.bfloat16,
+        "float16": chip.float16,
+        "float32": chip.float32 if plain else chip.tf32 or chip.float32 or chip.bfloat16,
     }[dtype]
     return None if tera is None else tera * 1e12
 
