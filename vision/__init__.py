@@ -163,7 +163,9 @@ if TYPE_CHECKING:
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
     from vision.models.nasnet import NasNet as NasNet
     from vision.models.plain_conv import PlainConv as PlainConv
+    from vision.models.relative_vit import RelativeViT as RelativeViT
     from vision.models.resnet import ResNet as ResNet
+    from vision.models.rope import Rope as Rope
     from vision.models.swin import Swin as Swin
     from vision.models.text import TextCNN as TextCNN, TextTransformer as TextTransformer
     from vision.models.adapted import Prompts as Prompts, AdaptedTower as AdaptedTower
@@ -299,7 +301,9 @@ _NAMES = {
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
     "vision.models.nasnet": ("NasNet",),
     "vision.models.plain_conv": ("PlainConv",),
+    "vision.models.relative_vit": ("RelativeViT",),
     "vision.models.resnet": ("ResNet",),
+    "vision.models.rope": ("Rope",),
     "vision.models.swin": ("Swin",),
     "vision.models.text": ("TextCNN", "TextTransformer"),
     "vision.models.adapted": ("Prompts", "AdaptedTower"),

@@ -11,7 +11,6 @@ the stem, anti-aliasing, squeeze-and-excitation; flags of the forward pass are c
 from __future__ import annotations
 
 import json
-import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ for operator in ("nms", "qnms"):
 import timm  # noqa: E402
 from timm.layers import SwiGLUPacked  # noqa: E402
 from timm.models import convnext, resnet, vision_transformer  # noqa: E402
+from timm_relative import Differs, compare, relative  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "vision" / "weights" / "timm_architectures.json"
 STAGES = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
@@ -34,35 +34,9 @@ ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
 
 
-class Differs(Exception):
-    """No tower here computes the same; the text says why."""
-
-
 def create(name: str) -> torch.nn.Module:
     with torch.device("meta"):
         return timm.create_model(name).eval()
-
-
-def layers(model: torch.nn.Module) -> list[str]:
-    """What a model prints, without what only training needs."""
-    text = re.sub(r"DropPath\([^)]*\)|Dropout\([^)]*\)", "Identity()", repr(model))
-    text = text.replace("GELU(approximate='none')", "GELU()")
-    return text.splitlines()
-
-
-def compare(model: torch.nn.Module, plain: torch.nn.Module, flags: tuple[str, ...] = ()) -> None:
-    theirs, ours = layers(model), layers(plain)
-    for a, b in zip(theirs, ours, strict=False):
-        if a != b:
-            raise Differs(f"it has {a.strip()} where the tower here has {b.strip()}")
-    if len(theirs) != len(ours):
-        raise Differs("it has more or fewer layers than the tower here")
-    for flag in flags:
-        if getattr(model, flag) != getattr(plain, flag):
-            values = getattr(model, flag), getattr(plain, flag)
-            raise Differs(
-                "it has {2}={0!r} where the tower here has {2}={1!r}".format(*values, flag)
-            )
 
 
 def vit(model: vision_transformer.VisionTransformer) -> dict:
@@ -70,10 +44,6 @@ def vit(model: vision_transformer.VisionTransformer) -> dict:
         raise Differs(f"it is a {type(model).__name__}, not timm's VisionTransformer")
     if model.pos_embed is None:
         raise Differs("it has no learned positions (pos_embed)")
-    if model.num_reg_tokens and not model.no_embed_class:
-        raise Differs(
-            "its registers have positions (no_embed_class=False), which no tower here has"
-        )
     if model.global_pool not in POOLS:
         raise Differs(f"it pools by global_pool={model.global_pool!r}, which no tower here does")
     block = model.blocks[0]
@@ -95,7 +65,7 @@ def vit(model: vision_transformer.VisionTransformer) -> dict:
         "patch": patch[0],
         "pool": POOLS[model.global_pool],
         "class_token": model.has_class_token,
-        "class_position": model.has_class_token and not model.no_embed_class,
+        "prefix_positions": not model.no_embed_class,
         "registers": model.num_reg_tokens,
         "layer_scale": None if scale is None else block.ls1.init_values,
         "qkv_bias": block.attn.qkv.bias is not None,
@@ -116,7 +86,7 @@ def vit(model: vision_transformer.VisionTransformer) -> dict:
             init_values=fields["layer_scale"],
             class_token=fields["class_token"],
             global_pool=model.global_pool,
-            no_embed_class=not fields["class_position"],
+            no_embed_class=model.no_embed_class,
             reg_tokens=fields["registers"],
             pre_norm=fields["pre_norm"],
             fc_norm=fields["norm_pooled"],
@@ -203,6 +173,8 @@ def swin(model: torch.nn.Module) -> dict:
 READERS = {
     "vision_transformer": vit,
     "deit": vit,
+    "eva": relative,
+    "beit": relative,
     "resnet": res_net,
     "convnext": conv_next,
     "swin_transformer": swin,

@@ -108,6 +108,14 @@ REAL = {
     "vit_base_patch16_224": ("ViT", {"class_position": True, "norm_epsilon": 1e-6, "heads": 12}),
     "vit_base_patch32_clip_224": ("ViT", {"pre_norm": True, "norm_epsilon": 1e-5, "patch": 32}),
     "deit3_small_patch16_224": ("ViT", {"class_position": False, "layer_scale": 1e-6, "heads": 6}),
+    "vit_so150m_patch16_reg4_gap_256": (
+        "ViT",
+        {"register_positions": True, "class_position": False, "registers": 4, "mlp_dim": 2304},
+    ),
+    "beit_base_patch16_224": (
+        "RelativeViT",
+        {"bias": "block", "qkv_bias": "qv", "layer_scale": 0.1, "norm_pooled": True},
+    ),
     "resnet50": ("ResNet", {"depth": 50, "stem": "imagenet", "downsample": "strided"}),
     "resnet50d": ("ResNet", {"depth": 50, "stem": "deep", "downsample": "average"}),
     "resnext50_32x4d": ("ResNet", {"groups": 32, "group_width": 4}),
@@ -174,8 +182,6 @@ REFUSED = {
     "resnetaa50": r"architecture is 'resnetaa50': it has \(maxpool\): AvgPool2d.*MaxPool2d",
     "resnetblur50": r"architecture is 'resnetblur50': it has \(maxpool\): Sequential",
     "resnetv2_50": r"'resnetv2_50': it is a pre-activation ResNet with BatchNorm; BiT here has Gro",
-    "vit_so150m_patch16_reg4_gap_256": "its registers have positions \\(no_embed_class=False\\)",
-    "beit_base_patch16_224": "'beit_base_patch16_224', which no tower here is known to compute",
     "RN50": "vision_cfg.layers are of CLIP's modified ResNet",
     "coca_ViT-B-32": "multimodal_cfg is not known here",
     "DeiT": "model_type is 'deit': a DeiT with a distillation token",

@@ -138,7 +138,8 @@ def test_registers_with_positions_are_told_apart():
     tensors = {"pos_embed": np.zeros((1, 1 + 4 + 16, 16), np.float32)}
     entries = [e for e in names_of("timm", tower, tensors).entries if e.ours == "params.pos_embed"]
     (problem,) = misfits(entries, tensors, {"params.pos_embed": np.zeros((4, 4, 16), np.float32)})
-    assert "none for registers (timm's so150m has them, with no_embed_class=False" in problem
+    assert "and 1 before them" in problem
+    assert "register_positions=True those of registers, as timm's so150m" in problem
 
 
 def test_every_field_matters():

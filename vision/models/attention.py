@@ -19,14 +19,17 @@ def attention_weights(
     logits_dtype: str = "float32",
     mask: jax.Array | None = None,
     causal: bool = False,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
     """softmax(q k^T / sqrt(d)) of (B, N, heads, d) arrays: (B, heads, N, N) float32.
 
     ``logits_dtype`` is that of the products; the softmax over them is float32. See ``attend``
-    for ``mask`` and ``causal``.
+    for ``mask``, ``causal`` and ``bias``.
     """
     logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.dtype(logits_dtype))
     logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
+    if bias is not None:
+        logits = logits + bias.astype(jnp.float32)
     visible = None if mask is None else mask[:, None, None, :]
     if causal:
         earlier = jnp.tri(q.shape[1], k.shape[1], dtype=bool)
@@ -45,6 +48,7 @@ def attend(
     implementation: Attend | None,
     mask: jax.Array | None = None,
     causal: bool = False,
+    bias: jax.Array | None = None,
 ) -> jax.Array:
     """Attention output of (B, N, heads, d) arrays, without storing the weights.
 
@@ -53,9 +57,10 @@ def attend(
     Args:
       mask: (B, N) bool, the keys that can be attended to; None for all.
       causal: token i attends only to tokens up to i.
+      bias: (heads, N, N) added to the logits.
     """
     if implementation == "cudnn":
-        return _attend(q, k, v, mask, precision.attention_logits, implementation, causal)
+        return _attend(q, k, v, mask, bias, precision.attention_logits, implementation, causal)
     # The weights are computed again in the backward pass: a hundredth of a block's arithmetic
     # against an array of (B, heads, N, N) that would be written, kept and read.
     attention = functools.partial(
@@ -64,7 +69,7 @@ def attend(
         implementation=implementation,
         causal=causal,
     )
-    return jax.checkpoint(attention)(q, k, v, mask)
+    return jax.checkpoint(attention)(q, k, v, mask, bias)
 
 
 def _attend(
@@ -72,6 +77,7 @@ def _attend(
     k: jax.Array,
     v: jax.Array,
     mask: jax.Array | None,
+    bias: jax.Array | None,
     logits_dtype: str,
     implementation: Attend | None,
     causal: bool,
@@ -79,8 +85,10 @@ def _attend(
     if logits_dtype == "float32":
         if mask is not None:
             mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
+        if bias is not None:
+            bias = bias[None]
         return jax.nn.dot_product_attention(
-            q, k, v, mask=mask, is_causal=causal, implementation=implementation
+            q, k, v, bias=bias, mask=mask, is_causal=causal, implementation=implementation
         )
-    weights = attention_weights(q, k, logits_dtype, mask, causal)
+    weights = attention_weights(q, k, logits_dtype, mask, causal, bias)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)

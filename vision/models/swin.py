@@ -24,6 +24,7 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
+from vision.models.relative_bias import bias_of, offset_rows
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above, wants
@@ -48,18 +49,6 @@ class StagePlan(NamedTuple):
     depth: int
     heads: int
     window: int
-
-
-def relative_positions(window: Pair, side: int) -> np.ndarray:
-    """(N, N) int: row of the bias table for query i and key j of a window of N tokens.
-
-    The table has a row for every offset in a ``side`` by ``side`` window, (2 side - 1) ** 2; a
-    smaller window uses those in the middle.
-    """
-    rows, columns = np.mgrid[: window[0], : window[1]].reshape(2, -1)
-    down = rows[:, None] - rows[None] + side - 1
-    across = columns[:, None] - columns[None] + side - 1
-    return down * (2 * side - 1) + across
 
 
 def shift_mask(size: Pair, window: Pair, shift: Pair) -> np.ndarray:
@@ -125,11 +114,11 @@ class WindowAttention(nn.Module):
         table = self.param(
             "bias_table", _INIT, ((2 * self.side - 1) ** 2, self.heads), self.precision.params
         )
-        bias = table[relative_positions(window, self.side)].astype(jnp.float32)
+        bias = bias_of(table.astype(jnp.float32), offset_rows(window, (self.side, self.side)))
         logits = jnp.einsum(
             "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
         )
-        logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5 + bias.transpose(2, 0, 1)
+        logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5 + bias
         if mask is not None:
             logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
         weights = jax.nn.softmax(logits, axis=-1)

@@ -143,12 +143,14 @@ class GatedMlp(nn.Module):
       kernels: how they start.
       precision: number formats.
       dropout: of the hidden units and the result.
+      norm_epsilon: of a LayerNorm ``norm`` on the hidden units; None for none.
     """
 
     hidden: int
     kernels: BlockInit
     precision: Precision
     dropout: float = 0.0
+    norm_epsilon: float | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -158,6 +160,8 @@ class GatedMlp(nn.Module):
         split: Mapping[str, Any] = {"shape": (self.hidden, 2), "tensor": -2}
         x = dense(x, 2 * self.hidden, precision, "fc1", kernels.fc1, biases, **split)
         x = dropout(nn.silu(x[..., 0]) * x[..., 1], keys[0], self.dropout)
+        if self.norm_epsilon is not None:
+            x = layer_norm(x, precision, "norm", self.norm_epsilon)
         x = dense(x, width, precision, "fc2", kernels.fc2, biases)
         return dropout(x, keys[1], self.dropout)
 
@@ -222,16 +226,7 @@ class Block(nn.Module):
             return layer_norm(x, self.precision, name, self.norm_epsilon) if apply_norm else x
 
         y = normed(x, "norm1", not self.post_norm)
-        attention = Attention(
-            self.heads,
-            self.qkv_bias,
-            self.precision,
-            self.attention,
-            self.kernels,
-            self.causal,
-            name="attn",
-        )
-        y, out = attention(y, tap, f"{site}/attention", mask)
+        y, out = self._attention()(y, tap, f"{site}/attention", mask)
         y = scaled(dropout(y, keys[0], self.dropout), "ls1")
         out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[1], rate))
         x = normed(x + out["attn"], "norm1", self.post_norm)
@@ -244,6 +239,18 @@ class Block(nn.Module):
         x = normed(constrain_batch(x + out["mlp"]), "norm2", self.post_norm)
         x = out[""] = apply_tap(tap, site, x)
         return x, out
+
+    @nn.nowrap
+    def _attention(self) -> nn.Module:
+        return Attention(
+            self.heads,
+            self.qkv_bias,
+            self.precision,
+            self.attention,
+            self.kernels,
+            self.causal,
+            name="attn",
+        )
 
     @nn.nowrap
     def _mlp(self) -> Mlp | GatedMlp:
@@ -279,7 +286,7 @@ def run_blocks(
 
     Args:
       module: the tower that calls it; the parameters are its ``blocks`` or ``block00`` and so on.
-      block_type: ``Block``.
+      block_type: ``Block``, or one with its fields and what it returns.
       fields: of the blocks.
       x: (B, N, D) tokens.
       depth: number of blocks.
@@ -289,7 +296,8 @@ def run_blocks(
       key: of the noise; None for none.
       drop_path: rate of the last block; it rises linearly from 0 at the first.
       tap: applied to the sites of the blocks.
-      mask: (B, N) bool, the tokens that can be attended to; None for all.
+      mask: (B, N) bool, the tokens that can be attended to; None for all. Blocks of another kind
+        may take another array here.
     """
     noise: Noise | None = None
     if key is not None:

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.attention import Attend
-from vision.models.convolution import convolve
 from vision.models.layers import (
     MLP_TENSOR_PARALLEL,
     Remat,
@@ -21,13 +20,14 @@ from vision.models.layers import (
     dropout,
     layer_norm,
 )
+from vision.models.patches import embed_patches, spatial_tokens
 from vision.models.posemb import Grid, resample_posemb, sincos2d
 from vision.models.transformer import Block, MAPHead, MlpKind, layer_of, run_blocks
 from vision.parallel.mesh import ShardingRule, constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, Tree, apply_tap, chain_layers_above
 
-Pool = Literal["cls", "mean", "map"]
+Pool = Literal["cls", "mean", "map", "cls_mean"]
 Posemb = Literal["learned", "sincos2d"]
 
 # Tensor parallelism as in Megatron-LM (Shoeybi et al., 2019): two sums over tensor per block and
@@ -119,12 +119,15 @@ class ViT(nn.Module):
       variant: size and patch, such as ``S/16``: see ``VARIANTS``.
       width, depth, mlp_dim, heads, patch: override the variant, or stand without one.
       num_classes: classes of the head; None and 0 both mean no head.
-      pool: class token, mean over patches, or multi-head attention pooling over patches.
+      pool: class token, mean over patches, multi-head attention pooling over patches, or class
+        token and mean after one another (``cls_mean``), as DINOv2's linear classifiers read.
       class_token: whether there is one; None: only if ``pool`` reads it.
       class_position: the class token has a learned position too, ``cls_pos_embed``; it only
         matters to weights that are read or written in another library's naming.
       registers: further learned tokens that nothing reads (Darcet et al., Vision Transformers
-        Need Registers, 2024); they have no positions.
+        Need Registers, 2024).
+      register_positions: they have learned positions, ``registers_pos_embed``; as of
+        ``class_position``.
       posemb: ``learned``: a parameter (rows, columns, D) for the grid at initialisation, which is
         resampled (bicubic, antialiased) for images of other sizes; ``sincos2d``: fixed.
       scan: blocks are one scan over stacked parameters ``blocks``, with a leading axis of
@@ -159,6 +162,7 @@ class ViT(nn.Module):
     class_token: bool | None = None
     class_position: bool = False
     registers: NonNegative[int] = 0
+    register_positions: bool = False
     posemb: Posemb = "learned"
     scan: bool = True
     remat: Remat = "none"
@@ -176,10 +180,15 @@ class ViT(nn.Module):
 
     def __post_init__(self) -> None:
         size = self.resolved()
-        if self.pool == "cls" and self.class_token is False:
-            raise ValueError("pool='cls' reads the class token: class_token is True or None")
+        reads_class = self.pool in ("cls", "cls_mean")
+        if reads_class and self.class_token is False:
+            raise ValueError(f"pool={self.pool!r} reads the class token: class_token is not False")
+        if self.pool == "cls_mean" and self.norm_pooled:
+            raise ValueError("pool='cls_mean' has the last LayerNorm before it: norm_pooled=False")
         if self.class_position and not self.has_class_token():
             raise ValueError("class_position=True needs class_token=True")
+        if self.register_positions and not self.registers:
+            raise ValueError("register_positions=True needs registers")
         if self.pool == "map" and self.activation == "swiglu":
             raise ValueError("pool='map' has an MLP without gates: activation is not 'swiglu'")
         if self.posemb == "sincos2d" and size.width % 4:
@@ -202,7 +211,9 @@ class ViT(nn.Module):
     @nn.nowrap
     def has_class_token(self) -> bool:
         """Whether there is a class token."""
-        return self.pool == "cls" if self.class_token is None else self.class_token
+        if self.class_token is None:
+            return self.pool in ("cls", "cls_mean")
+        return self.class_token
 
     @nn.nowrap
     def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
@@ -231,15 +242,14 @@ class ViT(nn.Module):
         x = out["tokens"] = apply_tap(tap, "tokens", x)
 
         prefix = self.has_class_token() + self.registers
-        patches = x[:, prefix:]
-        if patches.shape[1] == grid[0] * grid[1]:
-            spatial = apply_tap(tap, "map", patches.reshape(-1, *grid, size.width))
-            out["map"] = spatial
-            patches = spatial.reshape(-1, grid[0] * grid[1], size.width)
+        patches = spatial_tokens(x, prefix, grid, out, tap)
         if self.pool == "cls":
             pooled = x[:, 0]
         elif self.pool == "mean":
             pooled = patches.mean(axis=1, dtype=jnp.float32)
+        elif self.pool == "cls_mean":
+            mean = patches.mean(axis=1, dtype=jnp.float32)
+            pooled = jnp.concatenate([x[:, 0].astype(jnp.float32), mean], -1)
         else:
             activation = self.activation
             assert activation != "swiglu"
@@ -260,23 +270,7 @@ class ViT(nn.Module):
 
     @nn.nowrap
     def _embed(self, x: jax.Array, size: Size) -> tuple[jax.Array, Grid]:
-        height, width, patch = *x.shape[1:3], size.patch
-        if height % patch or width % patch:
-            raise ValueError(
-                f"image of {height}x{width} is not divisible by the patch {patch}x{patch}: "
-                "resize the images or choose another patch"
-            )
-        x = nn.Conv(
-            size.width,
-            (patch, patch),
-            strides=patch,
-            padding="VALID",
-            use_bias=not self.pre_norm,
-            dtype=self.precision.compute,
-            param_dtype=self.precision.params,
-            conv_general_dilated=convolve,
-            name="patch_embed",
-        )(x)
+        x = embed_patches(x, size.width, size.patch, self.precision, not self.pre_norm)
         batch, rows, columns, _ = x.shape
         grid = (rows, columns)
         x = (x + self._positions(grid, size.width).astype(x.dtype)).reshape(batch, -1, size.width)
@@ -297,7 +291,10 @@ class ViT(nn.Module):
             prefix.append(cls)
         if self.registers:
             shape = (1, self.registers, width)
-            prefix.append(self.param("registers", small, shape, dtype))
+            registers = self.param("registers", small, shape, dtype)
+            if self.register_positions:
+                registers = registers + self.param("registers_pos_embed", small, shape, dtype)
+            prefix.append(registers)
         return prefix
 
     @nn.nowrap

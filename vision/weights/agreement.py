@@ -8,6 +8,7 @@ from typing import Any
 
 from vision.config.specs import build
 from vision.models.dual import Dual
+from vision.models.relative_vit import RelativeViT
 from vision.models.swin import Swin
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
@@ -70,7 +71,7 @@ def differences(stated: Any, tower: Any, within: str = "") -> Iterator[tuple[str
         theirs, ours = getattr(stated, name), getattr(tower, name)
         if name == "layer_scale":
             theirs, ours = theirs is not None, ours is not None
-        if name == "mlp_dim" and isinstance(stated, TextTransformer):
+        if name == "mlp_dim" and isinstance(stated, (TextTransformer, RelativeViT)):
             theirs, ours = (x.mlp_dim or 4 * x.width for x in (stated, tower))
         if theirs != ours:
             yield f"{within}{name}", theirs, ours

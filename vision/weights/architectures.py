@@ -52,10 +52,15 @@ def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
             f"timm has no name for a ViT with norm_epsilon={tower.norm_epsilon} and "
             f"activation={tower.activation!r}"
         )
-    if tower.registers and tower.class_position:
+    both = tower.registers and tower.has_class_token()
+    if both and tower.class_position != tower.register_positions:
         raise WeightsError(
-            "timm's registers have positions where its class token has one (class_position=True)"
+            "timm's registers have positions exactly where its class token has one: "
+            f"class_position={tower.class_position}, but register_positions="
+            f"{tower.register_positions}"
         )
+    if tower.pool not in _POOLS:
+        raise WeightsError(f"timm does not pool as pool={tower.pool!r}")
     arguments: dict[str, Any] = {
         "img_size": list(size),
         "patch_size": sizes.patch,
@@ -68,7 +73,7 @@ def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
         "init_values": tower.layer_scale,
         "class_token": tower.has_class_token(),
         "global_pool": _POOLS[tower.pool],
-        "no_embed_class": not tower.class_position,
+        "no_embed_class": not (tower.class_position or tower.register_positions),
         "reg_tokens": tower.registers,
         "pre_norm": tower.pre_norm,
         "fc_norm": tower.norm_pooled,

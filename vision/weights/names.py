@@ -12,10 +12,11 @@ from vision.config.schema import locate
 from vision.models.bit import BiT
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
+from vision.models.relative_vit import RelativeViT
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.train.tower import Tower
-from vision.weights.families import convnext, text, vit
+from vision.weights.families import convnext, relative_vit, text, vit
 from vision.weights.families.dual import joint_names
 from vision.weights.fit import fit_patches, fit_positions
 from vision.weights.mapping import MapEntry, Names, Tensor, WeightsError
@@ -71,7 +72,10 @@ _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
         _Place("text."),
     ),
     ("transformers", "image"): tuple(
-        map(_Place, ("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers."))
+        map(
+            _Place,
+            ("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "beit."),
+        )
     ),
     ("transformers", "text"): (_Place("text_model."), _Place("bert.")),
     ("big_vision", "image"): tuple(map(_Place, ("opt/target/", "params/img/", "img/", "params/"))),
@@ -165,6 +169,10 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
         case "timm", ConvNeXt() if tensors:
             dense = [t for name, t in tensors.items() if name.endswith(".mlp.fc1.weight")]
             return convnext.timm_convnext(tower, any(len(t.shape) == 4 for t in dense))
+        case "timm", RelativeViT():
+            return relative_vit.timm_relative_vit(tower, tensors)
+        case "transformers", RelativeViT():
+            return relative_vit.transformers_relative_vit(tower, tensors)
         case "open_clip", ViT():
             return vit.open_clip_vit(tower)
         case "transformers", ViT():
@@ -188,6 +196,7 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
     if path is None:
         supported = [other for name, other in _FAMILIES if name == library]
         supported += ["ViT"] if library not in ("torchvision", "efficientnet_pytorch") else []
+        supported += ["RelativeViT"] if library in ("timm", "transformers") else []
         supported += ["TextTransformer"] if (library, "text") in _PLACES else []
         raise WeightsError(
             f"{library} has no name map for a {kind}; it has for {', '.join(sorted(supported))}"

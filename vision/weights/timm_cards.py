@@ -15,9 +15,10 @@ from typing import Any
 from vision.config.modes import Config
 from vision.config.schema import locate
 from vision.config.specs import spec
+from vision.models.rope import Rope
 from vision.weights.cards import CardObject
 from vision.weights.mapping import WeightsError
-from vision.weights.transformers_cards import ACTIVATIONS
+from vision.weights.transformers_keys import ACTIVATIONS
 
 _TOWERS: Mapping[str, str] = {
     "BiT": "bit.BiT",
@@ -29,6 +30,7 @@ _TOWERS: Mapping[str, str] = {
     "InceptionV4": "inception.InceptionV4",
     "MobileNetV2": "mobilenet.MobileNetV2",
     "MobileNetV3": "mobilenet.MobileNetV3",
+    "RelativeViT": "relative_vit.RelativeViT",
     "ResNet": "resnet.ResNet",
     "Swin": "swin.Swin",
     "VGG": "vgg.VGG",
@@ -62,10 +64,11 @@ def timm_tower(card: CardObject) -> Config:
     fields = dict(timm_fields(card, "architecture", name))
     kind = fields["tower"]
     arguments = card.part("model_args")
-    for key, value in arguments.values.items():
+    # Widths first, since others are relative to them.
+    for key, value in sorted(arguments.values.items(), key=lambda item: item[0] != "embed_dim"):
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
-        mean = key == "global_pool" and value == "avg" and kind != "ViT"
+        mean = key == "global_pool" and value == "avg" and "ViT" not in kind
         if key in _HARMLESS_ARGUMENTS or mean:
             continue
         change = _ARGUMENTS.get((kind, key))
@@ -76,7 +79,7 @@ def timm_tower(card: CardObject) -> Config:
         except (TypeError, ValueError, KeyError) as error:
             raise arguments.error(key, "is not read here") from error
     width = card.values.get("num_features")
-    if kind == "ViT" and width is not None and width != fields["width"]:
+    if kind in ("ViT", "RelativeViT") and width is not None and width != fields["width"]:
         raise card.error("num_features", f"does not agree with {name}'s width {fields['width']}")
     return of_fields(fields)
 
@@ -104,8 +107,15 @@ def _others() -> str:
 
 def of_fields(fields: Mapping[str, Any]) -> Config:
     """``spec(ViT, ...)`` of an entry of the table."""
-    kept = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
     del kept["tower"]
+    if "prefix_positions" in kept:
+        placed = kept.pop("prefix_positions")
+        kept["class_position"] = placed and kept["class_token"]
+        kept["register_positions"] = placed and kept["registers"] > 0
+    if isinstance(kept.get("rope"), dict):
+        rope = {k: tuple(v) if isinstance(v, list) else v for k, v in kept["rope"].items()}
+        kept["rope"] = spec(Rope, **rope)
     if kept.get("size") not in ("large", "small"):  # of images, where it is none of MobileNetV3's
         kept.pop("size", None)
     return spec(locate(f"vision.models.{_TOWERS[fields['tower']]}"), **kept)
@@ -135,15 +145,22 @@ def _mlp_ratio(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     return {"mlp_dim": hidden // 2 if fields["activation"] == "swiglu" else hidden}
 
 
-def _positions(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    if fields["registers"] and not value:
-        raise ValueError("registers with positions")
-    return {"class_position": bool(fields["class_token"]) and not value}
+def _width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # Unless mlp_ratio says otherwise, MLPs stay as wide as they were beside the width.
+    ratio = fields["mlp_dim"] / fields["width"]
+    return {**_field("width")(fields, value), "mlp_dim": int(value * ratio + 1e-6)}
 
 
 def _pool(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     pool = VIT_POOLS[value]
     return {} if pool == fields["pool"] else {"pool": pool, "norm_pooled": pool == "mean"}
+
+
+def _same_pool(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # Whether another pooling moves the norm depends on arguments that the table does not hold.
+    if VIT_POOLS[value] != fields["pool"]:
+        raise ValueError(value)
+    return {}
 
 
 def _fc_norm(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
@@ -162,22 +179,27 @@ def _stem_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 
 _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("ViT", "patch_size"): _field("patch"),
-    ("ViT", "embed_dim"): _field("width"),
+    ("ViT", "embed_dim"): _width,
     ("ViT", "depth"): _field("depth"),
     ("ViT", "num_heads"): _field("heads"),
     ("ViT", "mlp_ratio"): _mlp_ratio,
     ("ViT", "qkv_bias"): _field("qkv_bias", bool),
     ("ViT", "init_values"): _field("layer_scale", (int, float)),
-    ("ViT", "class_token"): lambda fields, value: {
-        "class_token": value,
-        "class_position": value and fields["class_position"],
-    },
+    ("ViT", "class_token"): _field("class_token", bool),
     ("ViT", "global_pool"): _pool,
     ("ViT", "reg_tokens"): _field("registers"),
-    ("ViT", "no_embed_class"): _positions,
+    ("ViT", "no_embed_class"): lambda fields, value: {"prefix_positions": not value},
     ("ViT", "pre_norm"): _field("pre_norm", bool),
     ("ViT", "fc_norm"): _fc_norm,
     ("ViT", "act_layer"): lambda fields, value: {"activation": ACTIVATIONS[value]},
+    ("RelativeViT", "global_pool"): _same_pool,
+    ("RelativeViT", "patch_size"): _field("patch"),
+    ("RelativeViT", "embed_dim"): _width,
+    ("RelativeViT", "depth"): _field("depth"),
+    ("RelativeViT", "num_heads"): _field("heads"),
+    ("RelativeViT", "mlp_ratio"): lambda fields, value: {"mlp_dim": int(fields["width"] * value)},
+    ("RelativeViT", "init_values"): _field("layer_scale", (int, float)),
+    ("RelativeViT", "num_reg_tokens"): _field("registers"),
     ("ResNet", "stem_type"): _deep_stem,
     ("ResNet", "stem_width"): _stem_width,
     ("ResNet", "avg_down"): lambda fields, value: {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from vision.config.modes import Config
@@ -12,53 +11,16 @@ from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.weights.cards import CardObject
 from vision.weights.mapping import WeightsError
+from vision.weights.transformers_keys import activation, check_keys
+from vision.weights.transformers_relative import relative_tower
 
-# Activations by the names that timm and transformers have for them.
-ACTIVATIONS: Mapping[str, str] = {
-    "gelu": "gelu",
-    "gelu_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-}
-# Keys that change no number of a tower in evaluation: names, training, generation of texts, and
-# what follows from others.
-_HARMLESS = frozenset(
-    """
-    _name_or_path architectures model_type transformers_version torch_dtype dtype id2label label2id
-    num_labels problem_type finetuning_task task_specific_params tokenizer_class return_dict
-    output_attentions output_hidden_states use_cache torchscript use_bfloat16 tf_legacy_loss
-    attn_implementation _attn_implementation gradient_checkpointing chunk_size_feed_forward
-    hidden_dropout_prob attention_probs_dropout_prob attention_dropout dropout drop_path_rate
-    classifier_dropout initializer_range initializer_factor initializer_std logit_scale_init_value
-    encoder_stride pooler_output_size pooler_act image_size num_channels num_patches
-    use_mask_token reshape_hidden_states stage_names out_features out_indices projection_dim
-    bos_token_id eos_token_id pad_token_id sep_token_id decoder_start_token_id max_length min_length
-    do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k top_p
-    typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size
-    bad_words_ids num_return_sequences output_scores return_dict_in_generate forced_bos_token_id
-    forced_eos_token_id remove_invalid_values exponential_decay_length_penalty suppress_tokens
-    begin_suppress_tokens prefix tie_word_embeddings tie_encoder_decoder is_encoder_decoder
-    cross_attention_hidden_size gradient_checkpointing_kwargs directionality
-    pooler_fc_size pooler_num_attention_heads pooler_num_fc_layers pooler_size_per_head pooler_type
-    """.split()  # noqa: SIM905 - a list would be ninety lines
-)
-# Keys with the only values that a tower here has; as empty as they are by default.
-_REQUIRED: Mapping[str, Any] = {
-    "apply_layernorm": True,
-    "vision_use_head": True,
-    "position_embedding_type": "absolute",
-    "is_decoder": False,
-    "add_cross_attention": False,
-    "pruned_heads": {},
-}
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 # Where CLIP reads a text: at the first token with the largest id, which ends it.
 CLIP_POOL = "argmax"
 _TYPES = (
     *("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model", "clip_text_model"),
     *("siglip", "siglip2", "siglip_vision_model", "siglip2_vision_model", "siglip_text_model"),
-    *("siglip2_text_model", "bert"),
+    *("siglip2_text_model", "bert", "dinov3_vit", "beit"),
 )
 # Classes whose files have a layer after BERT's first token, and those with masked tokens' logits.
 _POOLED = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForSequenceClassification")
@@ -85,12 +47,14 @@ def transformers_tower(card: CardObject) -> Config:
         return _text(card, family)
     if kind == "bert":
         return _bert(card)
+    if kind in ("dinov3_vit", "beit"):
+        return relative_tower(card, kind)
     return _image(card, family)
 
 
 def _dual(card: CardObject, kind: str) -> Config:
     known = ("text_config", "vision_config", "projection_dim", "initializer_factor")
-    _check_keys(card, (*known, "logit_scale_init_value"))
+    check_keys(card, (*known, "logit_scale_init_value"))
     vision, text = card.part("vision_config"), card.part("text_config")
     image, texts = _image(vision, kind), _text(text, kind)
     if kind == "clip":
@@ -112,7 +76,7 @@ def _image(card: CardObject, kind: str) -> Config:
     if dino:
         extra = ("mlp_ratio", "layerscale_value", "use_swiglu_ffn", "num_register_tokens")
         known = (*known, *extra)
-    _check_keys(card, known)
+    check_keys(card, known)
     width = card.sides("hidden_size", 768)[0]
     patches = {"clip": 32, "dinov2": 16 if "num_register_tokens" in card.values else 14}
     patch = card.sides("patch_size", patches.get(kind, 16))
@@ -121,9 +85,11 @@ def _image(card: CardObject, kind: str) -> Config:
     fields: dict[str, Any] = {"mlp_dim": card.sides("intermediate_size", 3072)[0]}
     if dino:
         fields = _dino(card, width)
+        if any("ForImageClassification" in str(c) for c in classes):
+            fields["pool"] = "cls_mean"
     epsilons = {"vit": 1e-12, "clip": 1e-5}
     activations = {"clip": "quick_gelu", "siglip": "gelu_tanh", "siglip2": "gelu_tanh"}
-    fields = {"activation": _activation(card, activations.get(kind, "gelu")), **fields}
+    fields = {"activation": activation(card, activations.get(kind, "gelu")), **fields}
     if kind == "clip":
         fields["pre_norm"] = True
     if kind in ("siglip", "siglip2"):
@@ -160,7 +126,7 @@ def _dino(card: CardObject, width: int) -> dict[str, Any]:
 def _text(card: CardObject, kind: str) -> Config:
     clip = kind == "clip"
     known = ("intermediate_size", "vocab_size", "max_position_embeddings", "projection_size")
-    _check_keys(card, (*known, *_SIZES))
+    check_keys(card, (*known, *_SIZES))
     # With an id of 2 transformers takes the largest, as the first files had it.
     end, largest = card.values.get("eos_token_id"), card.sides("vocab_size", 49408)[0] - 1
     if clip and end not in (None, 2, largest):
@@ -176,7 +142,7 @@ def _text(card: CardObject, kind: str) -> Config:
         heads=card.sides("num_attention_heads", 8 if clip else 12)[0],
         mlp_dim=card.sides("intermediate_size", 2048 if clip else 3072)[0],
         context=card.sides("max_position_embeddings", 77 if clip else 64)[0],
-        activation=_activation(card, "quick_gelu" if clip else "gelu_tanh"),
+        activation=activation(card, "quick_gelu" if clip else "gelu_tanh"),
         norm_epsilon=card.numbers("layer_norm_eps", (1e-5 if clip else 1e-6,), 1)[0],
         **fields,
     )
@@ -184,7 +150,7 @@ def _text(card: CardObject, kind: str) -> Config:
 
 def _bert(card: CardObject) -> Config:
     known = ("intermediate_size", "vocab_size", "max_position_embeddings", "type_vocab_size")
-    _check_keys(card, (*known, *_SIZES))
+    check_keys(card, (*known, *_SIZES))
     classes = card.values.get("architectures") or ("BertModel",)
     kinds = [str(name).removeprefix("Bert") for name in classes]
     return spec(
@@ -195,7 +161,7 @@ def _bert(card: CardObject) -> Config:
         heads=card.sides("num_attention_heads", 12)[0],
         mlp_dim=card.sides("intermediate_size", 3072)[0],
         context=card.sides("max_position_embeddings", 512)[0],
-        activation=_activation(card, "gelu"),
+        activation=activation(card, "gelu"),
         norm_epsilon=card.numbers("layer_norm_eps", (1e-12,), 1)[0],
         causal=False,
         post_norm=True,
@@ -204,18 +170,3 @@ def _bert(card: CardObject) -> Config:
         pooler=any(kind in _POOLED for kind in kinds),
         masked_head=any(kind in _MASKED for kind in kinds),
     )
-
-
-def _activation(card: CardObject, default: str) -> Any:
-    return card.choice("hidden_act", ACTIVATIONS, default)
-
-
-def _check_keys(card: CardObject, known: tuple[str, ...]) -> None:
-    for key, value in card.values.items():
-        if value is None or key in known:
-            continue
-        if key in _REQUIRED:
-            if value != _REQUIRED[key]:
-                raise card.error(key, f"is not {_REQUIRED[key]!r}, as towers here have it")
-        elif key not in _HARMLESS:
-            raise card.error(key, "is not known here, and may change what the tower computes")

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 
-import jax.numpy as jnp
-import numpy as np
-
-from vision.models.posemb import resample_posemb
 from vision.models.swin import Swin
 from vision.weights.families.heads import head
 from vision.weights.families.units import layer, norm
+from vision.weights.fit_biases import fit_square_table
 from vision.weights.mapping import CONV, LINEAR, MapEntry, Names, qkv
 
 
 def timm_swin(tower: Swin) -> Names:
     """timm's ``swin_*``, of the first version.
 
-    A bias table of another window is resampled (bicubic, antialiased).
+    A bias table of another window is resampled as timm does: see ``fit_biases``.
     """
     entries: list[MapEntry] = [
         *layer("patch_embed", "patch_embed.proj", CONV),
@@ -38,7 +34,9 @@ def timm_swin(tower: Swin) -> Names:
                 for entry in layer(f"{ours}.attn.qkv", f"{theirs}.attn.qkv")
             ]
             table = f"{theirs}.attn.relative_position_bias_table"
-            entries.append(MapEntry(f"params.{ours}.attn.bias_table", (table,), fit=_fit_table))
+            entries.append(
+                MapEntry(f"params.{ours}.attn.bias_table", (table,), fit=fit_square_table)
+            )
             entries += layer(f"{ours}.attn.proj", f"{theirs}.attn.proj")
             entries += norm(f"{ours}.norm2", f"{theirs}.norm2")
             entries += layer(f"{ours}.mlp.fc1", f"{theirs}.mlp.fc1")
@@ -49,11 +47,3 @@ def timm_swin(tower: Swin) -> Names:
     derived = "follows from the sizes of windows and image"
     ignored = {r".*\.attn_mask": derived, r".*\.relative_position_index": derived}
     return Names(tuple(entries), ignored) + head(tower.num_classes, "head.fc")
-
-
-def _fit_table(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """Bias table of one square window for another."""
-    old, new = (math.isqrt(rows) for rows in (table.shape[0], shape[0]))
-    if old * old != table.shape[0] or table.shape[1] != shape[1]:
-        raise ValueError(f"a bias table of shape {table.shape} cannot become {shape}")
-    return np.asarray(resample_posemb(jnp.asarray(table), (old, old), (new, new))).reshape(shape)

@@ -12,7 +12,9 @@ Which fields a tower needs so that its numbers are theirs, beside sizes and ``nu
                                  activation="quick_gelu" for OpenAI's weights
     transformers SigLIP, SigLIP2 pool="map", activation="gelu_tanh"; of a Siglip2Model ("naflex")
                                  the images have the sides of its grid of patches
-    transformers DINOv2          class_position, layer_scale=1.0, and registers=4
+    transformers DINOv2          class_position, layer_scale=1.0, and registers=4; with its
+                                 classification head pool="cls_mean"
+    timm vit_so150m_*            register_positions, registers=4 or 1
     transformers ViT, DeiT       class_position, norm_epsilon=1e-12
     big_vision                   activation="gelu_tanh"; class_position for the files of the
                                  first ViT papers
@@ -152,18 +154,18 @@ def transformers_dinov2(tower: ViT) -> Names:
 
 
 def _class_head(tower: ViT) -> Form:
-    """A classifier (classes, D), which is not the one of twice the width."""
-    width = tower.resolved().width
+    """A classifier (classes, D), or (classes, 2 D) of class token and mean."""
+    inputs = tower.resolved().width * (2 if tower.pool == "cls_mean" else 1)
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         kernel = LINEAR.read(tensors)
-        if kernel.shape[0] == 2 * width:
-            raise ValueError("the classifier of class token and patches")
+        if kernel.shape[0] != inputs:
+            raise ValueError("a classifier of another width")
         return kernel
 
     name = (
-        "a classifier of the class token (DINOv2's ForImageClassification reads the mean of the "
-        "patches beside it, which no tower here does; init_from.head='new' starts another)"
+        f"a classifier of {inputs} numbers (DINOv2's ForImageClassification reads the mean of the "
+        "patches beside the class token: pool='cls_mean'; init_from.head='new' starts another)"
     )
     return dataclasses.replace(LINEAR, name=name, read=read)
 

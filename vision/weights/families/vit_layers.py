@@ -100,12 +100,12 @@ def _flat(patch: int) -> Form:
 def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
     axis = 0 if naming.joined else 1
     lead = () if naming.joined else (1,)
-    classed = "with one" if tower.class_position else "without one (class_position=True has one)"
-    if tower.registers:
-        classed += (
-            ", none for registers (timm's so150m has them, with no_embed_class=False, and no "
-        )
-        classed += "tower here does; its registers of DINOv2 have none)"
+    placed = [int(tower.class_position), tower.registers * tower.register_positions]
+    told = (
+        f"positions of a square grid, and {sum(placed)} before them (class_position=True has one "
+        "of the class token, register_positions=True those of registers, as timm's so150m, with "
+        "no_embed_class=False)"
+    )
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:
         count, width = tensors[0].shape[-2:]
@@ -115,16 +115,14 @@ def _positions(tower: ViT, naming: Naming) -> list[MapEntry]:
     def write(array: np.ndarray) -> tuple[np.ndarray, ...]:
         return (array.reshape(*lead, -1, array.shape[-1]),)
 
-    grid = Form(f"positions of a square grid, and for a class token {classed}", read, write)
-    if not tower.class_position:
-        return [MapEntry("params.pos_embed", (naming.pos,), grid, fit=naming.fit)]
-    vector = reshaped("a position", (1, 1, -1), (*lead, 1, -1))
-    return [
-        MapEntry("params.cls_pos_embed", (naming.pos,), part("class", axis, 0, 1, vector)),
-        MapEntry(
-            "params.pos_embed",
-            (naming.pos,),
-            part(grid.name, axis, 1, None, grid),
-            fit=naming.fit,
-        ),
-    ]
+    grid = Form(told, read, write)
+    entries, start = [], 0
+    for name, count in zip(("cls_pos_embed", "registers_pos_embed"), placed, strict=True):
+        if count:
+            vectors = reshaped("positions", (1, count, -1), (*lead, count, -1))
+            form = part(told, axis, start, start + count, vectors)
+            entries.append(MapEntry(f"params.{name}", (naming.pos,), form))
+            start += count
+    if start:
+        grid = part(told, axis, start, None, grid)
+    return [*entries, MapEntry("params.pos_embed", (naming.pos,), grid, fit=naming.fit)]
