@@ -85,6 +85,7 @@ if TYPE_CHECKING:
     )
     from vision.data.sources.computed import Computed as Computed
     from vision.data.sources.digits import Digits as Digits
+    from vision.data.sources.emoji import Emoji as Emoji
     from vision.data.sources.fake import Fake as Fake
     from vision.data.sources.folder import Folder as Folder
     from vision.data.sources.frames import Frames as Frames
@@ -240,6 +241,7 @@ _NAMES = {
     "vision.data.sources.combine": ("Concat", "Joined", "Relabel", "Subset"),
     "vision.data.sources.computed": ("Computed",),
     "vision.data.sources.digits": ("Digits",),
+    "vision.data.sources.emoji": ("Emoji",),
     "vision.data.sources.fake": ("Fake",),
     "vision.data.sources.folder": ("Folder",),
     "vision.data.sources.frames": ("Frames",),

@@ -110,11 +110,16 @@ def _masks(example: Mapping[str, Any], size: tuple[int, int]) -> list[np.ndarray
 
 def _rgb(picture: np.ndarray) -> np.ndarray:
     with Image.open(io.BytesIO(thumbnail({"image": picture}, size_px=max(picture.shape)))) as image:
-        if image.mode == "RGBA":
-            white = Image.new("RGBA", image.size, (255, 255, 255, 255))
-            white.alpha_composite(image)
-            image = white
-        return np.array(image.convert("RGB"))
+        return _on_white(image)
+
+
+def _on_white(image: Image.Image) -> np.ndarray:
+    """uint8 [H, W, 3]; white shines through where the picture is transparent."""
+    if image.mode == "RGBA":
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        white.alpha_composite(image)
+        image = white
+    return np.array(image.convert("RGB"))
 
 
 def _enlarged(pixels: np.ndarray) -> Image.Image:
@@ -143,4 +148,4 @@ def thumbnail_of(record: Mapping[str, Any]) -> bytes:
     with Image.open(io.BytesIO(png)) as image:
         if 2 * max(image.size) > SIDE_PX:
             return png
-        return _png(_enlarged(np.asarray(image.convert("RGB"))))
+        return _png(_enlarged(_on_white(image)))

@@ -16,7 +16,7 @@ from vision.data.sources.scenes.clips import Clips
 from vision.data.sources.scenes.noise import CAPTION_NOISE, LABEL_NOISE, near_duplicate
 from vision.data.sources.scenes.pen import draw_strokes, strokes
 from vision.data.sources.scenes.record import Artefact, Background, Object, Scene
-from vision.data.sources.scenes.renderer import render
+from vision.data.sources.scenes.renderer import Rendering, render
 from vision.data.sources.scenes.source import Scenes
 from vision.data.sources.scenes.triplets import Triplets
 from vision.data.sources.scenes.world import World
@@ -32,6 +32,9 @@ _HUES = np.array(
 Tile = tuple[np.ndarray, str]
 """An image uint8[h, w, 3] of sides up to TILE, and the words under it."""
 
+Row = tuple[str, list[Tile]]
+"""What a row shows, and its pictures."""
+
 
 def _drawn(scene: Scene, text: str = "") -> Tile:
     return render(scene, TILE).image, text
@@ -40,15 +43,20 @@ def _drawn(scene: Scene, text: str = "") -> Tile:
 def _masks(scene: Scene) -> Tile:
     """Instance masks in colours, with boxes."""
     drawn = render(scene, TILE)
+    return outlined(drawn), f"{drawn.visible.min():.0%} visible"
+
+
+def outlined(drawn: Rendering) -> np.ndarray:
+    """Instance masks in colours with their boxes, uint8[h, w, 3]."""
     colours = np.concatenate([np.array([[30, 30, 30]]), _HUES[np.arange(32) % len(_HUES)]])
     picture = Image.fromarray(colours[drawn.instances].astype(np.uint8))
     pen = ImageDraw.Draw(picture)
     for y0, x0, y1, x1 in drawn.boxes.tolist():
         pen.rectangle((x0, y0, x1 - 1, y1 - 1), outline=(255, 255, 255))
-    return np.asarray(picture), f"{drawn.visible.min():.0%} visible"
+    return np.asarray(picture)
 
 
-def rows() -> list[tuple[str, list[Tile]]]:
+def rows() -> list[Row]:
     """Label and tiles of every row."""
     palette = list(words.COLOURS) * 2
     subject = Object("star", "red", texture="striped", size=0.26, y=0.42, x=0.38, rotation_deg=12)
@@ -56,7 +64,7 @@ def rows() -> list[tuple[str, list[Tile]]]:
         (subject, Object("arrow", "blue", "bordered", size=0.18, y=0.68, x=0.74)),
         Background("wood", 0.2, 0.1),
     )
-    sheet: list[tuple[str, list[Tile]]] = []
+    sheet: list[Row] = []
     for start in (0, 8):
         shapes = words.SHAPES[start : start + 8]
         for variant in words.VARIANTS:
@@ -223,7 +231,7 @@ def rows() -> list[tuple[str, list[Tile]]]:
     return sheet
 
 
-def draw_sheet(content: Sequence[tuple[str, list[Tile]]]) -> Image.Image:
+def draw_sheet(content: Sequence[Row]) -> Image.Image:
     """The rows as one picture: labels on the left, words under every tile."""
     font = ImageFont.load_default(10)
     line = 11

@@ -87,3 +87,34 @@ def turn(seed: int, stream: str, block: int, size: int) -> tuple[int, int]:
     bits = _word(f"{stream}/{seed}/{block}")
     steps = _steps(size)
     return bits % size, steps[(bits >> 32) % len(steps)]
+
+
+def shares(count: int, allowed: Sequence[int], imbalance: str, skew: float) -> tuple[float, ...]:
+    """Expected share of each of ``count`` classes; 0 for those not ``allowed``. Sums to 1.
+
+    Args:
+      count: of classes.
+      allowed: numbers of the classes that have examples; at least one.
+      imbalance: ``none``, ``zipf`` (class c proportional to (c + 1)^-skew) or ``exponential``
+        (the last class is ``skew`` times rarer than the first).
+      skew: strength of the imbalance.
+    """
+    if imbalance == "zipf":
+        weights = [(c + 1.0) ** -skew for c in range(count)]
+    elif imbalance == "exponential":
+        weights = [skew ** (-c / max(count - 1, 1)) for c in range(count)]
+    else:
+        weights = [1.0] * count
+    present = set(allowed)
+    weights = [w if c in present else 0.0 for c, w in enumerate(weights)]
+    return tuple(weight / sum(weights) for weight in weights)
+
+
+def portion(shares: Sequence[float], quantile: float) -> int:
+    """The class that a number in [0, 1) falls on, classes lying in order with their shares."""
+    total = 0.0
+    for c, share in enumerate(shares):
+        total += share
+        if quantile < total:
+            return c
+    return max(c for c, share in enumerate(shares) if share)

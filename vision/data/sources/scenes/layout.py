@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Sequence
+from typing import Protocol
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.draws import between, choice
@@ -103,8 +104,21 @@ def _sizes(
     return radii
 
 
+class Round(Protocol):
+    """What lies in a circle of radius ``size`` around (``y``, ``x``)."""
+
+    @property
+    def size(self) -> float: ...
+
+    @property
+    def y(self) -> float: ...
+
+    @property
+    def x(self) -> float: ...
+
+
 def find_place(
-    size: float, objects: Sequence[Object], u: Sequence[float], overlap: float, quadrant: str
+    size: float, objects: Sequence[Round], u: Sequence[float], overlap: float, quadrant: str
 ) -> tuple[float, float]:
     """Centre (y, x) for a new object: the first of the candidate places in ``u`` (20 uniform
     numbers) that keeps the distance to ``objects``, or else the one with most room."""

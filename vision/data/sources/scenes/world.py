@@ -21,7 +21,15 @@ from vision.config.ranges import (
     one_of,
 )
 from vision.data.sources.scenes import vocabulary as words
-from vision.data.sources.scenes.draws import between, choice, spread, turn, uniforms
+from vision.data.sources.scenes.draws import (
+    between,
+    choice,
+    portion,
+    shares,
+    spread,
+    turn,
+    uniforms,
+)
 from vision.data.sources.scenes.labels import LABELS, SceneConstraint
 from vision.data.sources.scenes.layout import (
     PER_OBJECT,
@@ -199,15 +207,7 @@ class World:
     @functools.cached_property
     def class_shares(self) -> tuple[float, ...]:
         """Expected share of every class of ``class_names``; sums to 1."""
-        count = len(self.class_names)
-        if self.imbalance == "zipf":
-            weights = [(c + 1.0) ** -self.skew for c in range(count)]
-        elif self.imbalance == "exponential":
-            weights = [self.skew ** (-c / max(count - 1, 1)) for c in range(count)]
-        else:
-            weights = [1.0] * count
-        weights = [w if c in self.drawable_classes else 0.0 for c, w in enumerate(weights)]
-        return tuple(weight / sum(weights) for weight in weights)
+        return shares(len(self.class_names), self.drawable_classes, self.imbalance, self.skew)
 
     @property
     def max_objects(self) -> int:
@@ -222,12 +222,7 @@ class World:
             count = len(self.drawable_classes)
             offset, step = turn(self.seed, stream, index // count, count)
             return self.drawable_classes[(offset + step * (index % count)) % count]
-        quantile, total = spread(self.seed, stream, index), 0.0
-        for c, share in enumerate(self.class_shares):
-            total += share
-            if quantile < total:
-                return c
-        return self.drawable_classes[-1]
+        return portion(self.class_shares, spread(self.seed, stream, index))
 
     def uniforms(self, index: int, purpose: str, count: int) -> list[float]:
         """``count`` uniform numbers of this world for scene ``index``, by purpose."""
