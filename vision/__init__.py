@@ -161,6 +161,7 @@ if TYPE_CHECKING:
     from vision.models.efficientnet_lite import EfficientNetLite as EfficientNetLite
     from vision.models.inception import InceptionV4 as InceptionV4
     from vision.models.inception_resnet import InceptionResNetV2 as InceptionResNetV2
+    from vision.models.mixer import Mixer as Mixer
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
     from vision.models.nasnet import NasNet as NasNet
     from vision.models.plain_conv import PlainConv as PlainConv
@@ -168,6 +169,7 @@ if TYPE_CHECKING:
     from vision.models.resnet import ResNet as ResNet
     from vision.models.rope import Rope as Rope
     from vision.models.swin import Swin as Swin
+    from vision.models.swin_v2 import SwinV2 as SwinV2
     from vision.models.text import TextCNN as TextCNN, TextTransformer as TextTransformer
     from vision.models.adapted import Prompts as Prompts, AdaptedTower as AdaptedTower
     from vision.models.unet import UNet as UNet
@@ -300,6 +302,7 @@ _NAMES = {
     "vision.models.efficientnet_lite": ("EfficientNetLite",),
     "vision.models.inception": ("InceptionV4",),
     "vision.models.inception_resnet": ("InceptionResNetV2",),
+    "vision.models.mixer": ("Mixer",),
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
     "vision.models.nasnet": ("NasNet",),
     "vision.models.plain_conv": ("PlainConv",),
@@ -307,6 +310,7 @@ _NAMES = {
     "vision.models.resnet": ("ResNet",),
     "vision.models.rope": ("Rope",),
     "vision.models.swin": ("Swin",),
+    "vision.models.swin_v2": ("SwinV2",),
     "vision.models.text": ("TextCNN", "TextTransformer"),
     "vision.models.adapted": ("Prompts", "AdaptedTower"),
     "vision.models.unet": ("UNet",),

@@ -1,4 +1,4 @@
-"""How timm's transformers with rotary positions or biases are told, for timm_architectures.py."""
+"""How timm's newer transformers are told, for timm_architectures.py."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import partial
 
 import torch
-from timm.models import beit, eva
+from timm.models import beit, eva, mlp_mixer, swin_transformer_v2
 
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
@@ -172,3 +172,65 @@ def plain(model: eva.Eva | beit.Beit, fields: dict) -> torch.nn.Module:
             use_pre_transformer_norm=fields["pre_norm"],
             use_post_transformer_norm=not fields["norm_pooled"],
         ).eval()
+
+
+def swin_v2(model: swin_transformer_v2.SwinTransformerV2) -> dict:
+    blocks = [stage.blocks[0] for stage in model.layers]
+    trained = [block.attn.pretrained_window_size[0] for block in blocks]
+    fields = {
+        "width": model.embed_dim,
+        "depths": [len(stage.blocks) for stage in model.layers],
+        "heads": [block.num_heads for block in blocks],
+        "windows": [model.layers[0].blocks[0].window_size[0]] * len(blocks),
+        "trained_windows": trained if any(trained) else None,
+        "patch": model.patch_embed.patch_size[0],
+        "mlp_ratio": blocks[0].mlp.fc1.out_features / model.embed_dim,
+        "size": list(model.patch_embed.img_size),
+    }
+    if any(block.always_partition for block in blocks):
+        raise Differs("its windows are never smaller, which no tower here has")
+    with torch.device("meta"):
+        compare(
+            model,
+            swin_transformer_v2.SwinTransformerV2(
+                img_size=model.patch_embed.img_size,
+                patch_size=fields["patch"],
+                embed_dim=fields["width"],
+                depths=fields["depths"],
+                num_heads=fields["heads"],
+                window_size=fields["windows"][0],
+                mlp_ratio=fields["mlp_ratio"],
+                pretrained_window_sizes=trained,
+                num_classes=model.num_classes,
+            ).eval(),
+        )
+    return {"tower": "SwinV2", **fields}
+
+
+def mixer(model: mlp_mixer.MlpMixer) -> dict:
+    block = model.blocks[0]
+    if type(block).__name__ != "MixerBlock":
+        raise Differs(f"its blocks are {type(block).__name__}s, and Mixer here has MixerBlocks")
+    activation = type(block.mlp_tokens.act).__name__
+    fields = {
+        "width": model.embed_dim,
+        "depth": len(model.blocks),
+        "patch": model.stem.patch_size[0],
+        "mix_dim": block.mlp_tokens.fc1.out_features,
+        "mlp_dim": block.mlp_channels.fc1.out_features,
+        "activation": ACTIVATIONS.get(activation, activation),
+        "size": list(model.stem.img_size),
+    }
+    with torch.device("meta"):
+        compare(
+            model,
+            mlp_mixer.MlpMixer(
+                img_size=model.stem.img_size,
+                patch_size=fields["patch"],
+                num_blocks=fields["depth"],
+                embed_dim=fields["width"],
+                mlp_ratio=[(fields[n] + 0.5) / fields["width"] for n in ("mix_dim", "mlp_dim")],
+                num_classes=model.num_classes,
+            ).eval(),
+        )
+    return {"tower": "Mixer", **fields}

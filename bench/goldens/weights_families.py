@@ -18,6 +18,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ import timm  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from timm.models._hub import save_config_for_hf  # noqa: E402
+from timm.models.mlp_mixer import MlpMixer  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "weights" / "families"
 CLASSES = 5
@@ -41,7 +43,7 @@ CARDS: dict[str, dict] = {}
 def randomise(model: torch.nn.Module) -> torch.nn.Module:
     with torch.no_grad():
         for name, x in model.state_dict().items():
-            if not x.is_floating_point() or "relative_coords_table" in name:
+            if not x.is_floating_point():
                 continue
             if name.endswith("running_var"):
                 x.uniform_(0.5, 1.5)
@@ -84,23 +86,36 @@ def stages_of(model: torch.nn.Module) -> list[torch.nn.Module]:
 
 
 def timm_case(
-    case: str, name: str, size: int, other: tuple[int, int] | None, **arguments: object
+    case: str,
+    name: str,
+    size: int,
+    other: tuple[int, int] | None,
+    build: Callable[..., torch.nn.Module] | None = None,
+    **arguments: object,
 ) -> None:
+    """``build`` makes the class itself, where the function of this name fixes the arguments."""
+
     def made(shape: object) -> torch.nn.Module:
-        return timm.create_model(name, num_classes=CLASSES, img_size=shape, **arguments)
+        create = build or partial(timm.create_model, name)
+        return create(num_classes=CLASSES, img_size=shape, **arguments)
 
     model = randomise(made(size))
+    model.pretrained_cfg = timm.get_pretrained_cfg(name).to_dict()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "config.json"
         save_config_for_hf(model, file, model_args={"img_size": size, **arguments})
-        content = json.loads(file.read_text())
+        content = {**json.loads(file.read_text()), "architecture": name}
     CARDS[case] = {"scheme": "timm", "file": "config.json", "content": content}
     saved = outputs("", size, lambda images: timm_outputs(model, images))
     weights = model.state_dict()
     if other is not None:
         sized = made(size)
         sized.load_state_dict(weights)
-        sized.set_input_size(other)
+        if hasattr(sized, "pos_embed") or hasattr(sized, "rel_pos_bias"):
+            sized.set_input_size(other)
+        else:
+            sized = made(other)
+            sized.load_state_dict(weights)
         saved |= outputs("other/", other, lambda images: timm_outputs(sized.eval(), images))
     write(case, weights, saved)
 
@@ -240,9 +255,30 @@ def relative() -> Mapping[str, Callable[[str], None]]:
     }
 
 
+def others() -> Mapping[str, Callable[[str], None]]:
+    swin = {"embed_dim": 16, "depths": [2, 2, 1], "num_heads": [1, 2, 4]}
+    return {
+        "timm_swin_v2": lambda case: timm_case(
+            case, "swinv2_tiny_window8_256", 64, (72, 88), **swin, window_size=4
+        ),
+        "timm_swin_v2_trained": lambda case: timm_case(
+            case,
+            "swinv2_base_window12to16_192to256",
+            64,
+            (40, 64),
+            **swin,
+            window_size=8,
+            pretrained_window_sizes=[6, 6, 3],
+        ),
+        "timm_mixer": lambda case: timm_case(
+            case, "mixer_s16_224", 16, None, MlpMixer, patch_size=4, embed_dim=16, num_blocks=2
+        ),
+    }
+
+
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
-    cases = {**relative()}
+    cases = {**relative(), **others()}
     asked = sys.argv[1:] or list(cases)
     file = OUT / "cards.json"
     if sys.argv[1:] and file.exists():

@@ -81,10 +81,19 @@ def from_windows(x: jax.Array, window: Pair, size: Pair) -> jax.Array:
     return x.reshape(x.shape[0], height, width, x.shape[-1])
 
 
-def _padded(x: jax.Array, multiple: Pair) -> jax.Array:
+def padded(x: jax.Array, multiple: Pair) -> jax.Array:
     """Zeros below and to the right, to the next multiple."""
     down, right = (-n % m for n, m in zip(x.shape[1:3], multiple, strict=True))
     return jnp.pad(x, ((0, 0), (0, down), (0, right), (0, 0)))
+
+
+def neighbours(x: jax.Array) -> jax.Array:
+    """(B, h, w, C) to (B, ceil(h / 2), ceil(w / 2), 4 C): squares of four tokens, zeros outside."""
+    x = padded(x, (2, 2))
+    batch, height, columns, channels = x.shape
+    x = x.reshape(batch, height // 2, 2, columns // 2, 2, channels)
+    # Column by column: both rows of the first column, then those of the second.
+    return x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, columns // 2, 4 * channels)
 
 
 class WindowAttention(nn.Module):
@@ -130,6 +139,27 @@ class WindowAttention(nn.Module):
         return dense(x, width, self.precision, "proj", _INIT), out
 
 
+def in_windows(
+    attention: nn.Module, y: jax.Array, side: int, shifted: bool, tap: Tap | None, site: str
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Attention of (B, h, w, C) in windows, perhaps shifted by half of their side."""
+    height, width = y.shape[1:3]
+    # No window is larger than the image, and an image of one window need not be shifted.
+    window = (min(height, side), min(width, side))
+    shift = (
+        side // 2 if shifted and height > side else 0,
+        side // 2 if shifted and width > side else 0,
+    )
+    y = jnp.roll(y, (-shift[0], -shift[1]), (1, 2)) if any(shift) else y
+    # Padding comes after the roll and takes part in attention, as in the weights' training.
+    y = padded(y, window)
+    size = (y.shape[1], y.shape[2])
+    mask = shift_mask(size, window, shift) if any(shift) else None
+    y, out = attention(to_windows(y, window), window, mask, tap, site)
+    y = from_windows(y, window, size)[:, :height, :width]
+    return (jnp.roll(y, shift, (1, 2)) if any(shift) else y), out
+
+
 class SwinBlock(nn.Module):
     """``x + attn(norm1(x))`` in windows, shifted or not, then ``x + mlp(norm2(x))``.
 
@@ -157,29 +187,14 @@ class SwinBlock(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         tap, site, side = self.tap, self.site, self.stage.window
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        height, width, channels = x.shape[1:]
-        # No window is larger than the image, and an image of one window need not be shifted.
-        window = (min(height, side), min(width, side))
-        shift = (
-            side // 2 if self.shifted and height > side else 0,
-            side // 2 if self.shifted and width > side else 0,
-        )
-
         y = layer_norm(x, self.precision, "norm1", epsilon=_EPSILON)
-        y = jnp.roll(y, (-shift[0], -shift[1]), (1, 2)) if any(shift) else y
-        # Padding comes after the roll and takes part in attention, as in the weights' training.
-        y = _padded(y, window)
-        size = (y.shape[1], y.shape[2])
-        mask = shift_mask(size, window, shift) if any(shift) else None
         attention = WindowAttention(self.stage.heads, side, self.precision, name="attn")
-        y, out = attention(to_windows(y, window), window, mask, tap, f"{site}/attention")
-        y = from_windows(y, window, size)[:, :height, :width]
-        y = jnp.roll(y, shift, (1, 2)) if any(shift) else y
+        y, out = in_windows(attention, y, side, self.shifted, tap, f"{site}/attention")
         out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[0], rate))
         x = x + out["attn"]
 
         y = layer_norm(x, self.precision, "norm2", epsilon=_EPSILON)
-        hidden = int(channels * self.mlp_ratio)
+        hidden = int(x.shape[-1] * self.mlp_ratio)
         y = Mlp(hidden, _INIT, self.precision, name="mlp")(y)
         out["mlp"] = apply_tap(tap, f"{site}/mlp", drop_path(y, keys[1], rate))
         x = out[""] = apply_tap(tap, site, constrain_batch(x + out["mlp"]))
@@ -295,21 +310,21 @@ class Swin(nn.Module):
             kernel_init=_INIT,
             conv_general_dilated=convolve,
             name="patch_embed",
-        )(_padded(x, (self.patch, self.patch)))
+        )(padded(x, (self.patch, self.patch)))
         x = layer_norm(constrain_batch(x), self.precision, "stem_norm", epsilon=_EPSILON)
         x = apply_tap(tap, "stem", x)
         out = {"stem": x}
-        block_type = rematerialise(SwinBlock, self.remat)
+        block_type = rematerialise(self._block_type(), self.remat)
         i = 0
         for number, stage in enumerate(stages):
             if number > 0:
                 x = self._merged(x, stage.width, f"downsample{number}")
             for j in range(stage.depth):
                 site = f"block{i:02d}"
-                block = block_type(
-                    stage, j % 2 == 1, self.mlp_ratio, self.precision, tap, site, name=site
+                fields = {**self._block_fields(number), "tap": tap, "site": site}
+                x, block_out = block_type(shifted=j % 2 == 1, **fields, name=site)(
+                    x, keys[i], rates[i]
                 )
-                x, block_out = block(x, keys[i], rates[i])
                 out |= {f"{site}/{name}".rstrip("/"): value for name, value in block_out.items()}
                 i += 1
 
@@ -320,12 +335,20 @@ class Swin(nn.Module):
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
     @nn.nowrap
+    def _block_type(self) -> type[nn.Module]:
+        return SwinBlock
+
+    @nn.nowrap
+    def _block_fields(self, stage: int) -> Mapping[str, Any]:
+        return {
+            "stage": self.resolved()[stage],
+            "mlp_ratio": self.mlp_ratio,
+            "precision": self.precision,
+        }
+
+    @nn.nowrap
     def _merged(self, x: jax.Array, width: int, name: str) -> jax.Array:
         """Four neighbours become one token of twice their channels."""
-        x = _padded(x, (2, 2))
-        batch, height, columns, channels = x.shape
-        x = x.reshape(batch, height // 2, 2, columns // 2, 2, channels)
-        # Column by column: both rows of the first column, then those of the second.
-        x = x.transpose(0, 1, 3, 4, 2, 5).reshape(batch, height // 2, columns // 2, 4 * channels)
+        x = neighbours(x)
         x = layer_norm(x, self.precision, f"{name}_norm", epsilon=_EPSILON)
         return dense(x, width, self.precision, f"{name}_reduction", _INIT, use_bias=False)

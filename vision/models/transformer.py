@@ -335,7 +335,7 @@ def run_blocks(
 
 
 def _taps_blocks(tap: Tap | None, names: list[str]) -> bool:
-    sites = ("", "/attn", "/mlp", "/attention", "/middle")
+    sites = ("", "/attn", "/mlp", "/attention", "/middle", "/mix")
     return any(wants(tap, name + site) for name in names for site in sites)
 
 

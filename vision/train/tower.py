@@ -8,7 +8,8 @@ A tower is a ``flax.linen`` module called as ``tower(x, train=..., tap=...)`` an
     block00 ..  output of every block in order, and inside a transformer block
                 ``block00/attn`` and ``block00/mlp`` (the two branches before the residual sum);
                 ``block00/attention`` (B, heads, N, N) and ``block00/middle``, the tokens after
-                attention and before the MLP, exist only when a tap asks for them
+                attention and before the MLP, exist only when a tap asks for them;
+                ``block00/mix`` is what stands in the place of attention in an MLP-Mixer
     tokens      (B, N, D) after the final norm, prefix tokens first
     map         (B, h, w, C) spatial features after the last block (and norm)
     pooled      (B, D) after pooling

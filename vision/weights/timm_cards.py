@@ -30,9 +30,11 @@ _TOWERS: Mapping[str, str] = {
     "InceptionV4": "inception.InceptionV4",
     "MobileNetV2": "mobilenet.MobileNetV2",
     "MobileNetV3": "mobilenet.MobileNetV3",
+    "Mixer": "mixer.Mixer",
     "RelativeViT": "relative_vit.RelativeViT",
     "ResNet": "resnet.ResNet",
     "Swin": "swin.Swin",
+    "SwinV2": "swin_v2.SwinV2",
     "VGG": "vgg.VGG",
     "ViT": "vit.ViT",
 }
@@ -64,8 +66,10 @@ def timm_tower(card: CardObject) -> Config:
     fields = dict(timm_fields(card, "architecture", name))
     kind = fields["tower"]
     arguments = card.part("model_args")
-    # Widths first, since others are relative to them.
-    for key, value in sorted(arguments.values.items(), key=lambda item: item[0] != "embed_dim"):
+    # These first, since others are relative to them.
+    for key, value in sorted(
+        arguments.values.items(), key=lambda item: item[0] not in ("embed_dim", "depths")
+    ):
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
         mean = key == "global_pool" and value == "avg" and "ViT" not in kind
@@ -151,6 +155,14 @@ def _width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     return {**_field("width")(fields, value), "mlp_dim": int(value * ratio + 1e-6)}
 
 
+def _mixer_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    scale = value / fields["width"]
+    return {
+        **_field("width")(fields, value),
+        **{name: int(fields[name] * scale + 1e-6) for name in ("mix_dim", "mlp_dim")},
+    }
+
+
 def _pool(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     pool = VIT_POOLS[value]
     return {} if pool == fields["pool"] else {"pool": pool, "norm_pooled": pool == "mean"}
@@ -200,6 +212,19 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("RelativeViT", "mlp_ratio"): lambda fields, value: {"mlp_dim": int(fields["width"] * value)},
     ("RelativeViT", "init_values"): _field("layer_scale", (int, float)),
     ("RelativeViT", "num_reg_tokens"): _field("registers"),
+    ("SwinV2", "embed_dim"): _field("width"),
+    ("SwinV2", "depths"): lambda fields, value: {
+        "depths": list(value),
+        "windows": fields["windows"][:1] * len(value),
+    },
+    ("SwinV2", "num_heads"): _field("heads", list),
+    ("SwinV2", "window_size"): lambda fields, value: {
+        "windows": [int(value)] * len(fields["depths"])
+    },
+    ("SwinV2", "pretrained_window_sizes"): _field("trained_windows", list),
+    ("Mixer", "patch_size"): _field("patch"),
+    ("Mixer", "embed_dim"): _mixer_width,
+    ("Mixer", "num_blocks"): _field("depth"),
     ("ResNet", "stem_type"): _deep_stem,
     ("ResNet", "stem_width"): _stem_width,
     ("ResNet", "avg_down"): lambda fields, value: {
