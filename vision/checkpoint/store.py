@@ -68,7 +68,8 @@ class Checkpoints:
     """How often states are saved and which are kept.
 
     Attributes:
-      every: distance in steps, epochs or examples.
+      every: distance in steps, epochs or examples; None for 1000 steps, or a tenth of the run
+        where that is less.
       every_s: save as well when this many seconds have passed since the last save.
       keep: number of newest checkpoints kept.
       keep_every: keep every state at a multiple of this many steps for good; None for none.
@@ -78,7 +79,7 @@ class Checkpoints:
       keep_best: number of best checkpoints kept.
     """
 
-    every: str = "1000 steps"
+    every: str | None = None
     every_s: Positive[float] = 600.0
     keep: Positive[int] = 2
     keep_every: Positive[int] | None = None

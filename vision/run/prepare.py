@@ -121,9 +121,16 @@ def prepare(
                 for name, distance in experiment.evaluations().items()
             },
             log=length.interval(experiment.log_every, "log_every"),
-            save=length.interval(experiment.checkpoints.every, "checkpoints.every"),
+            save=_save_interval(experiment.checkpoints.every, length),
         ),
     )
+
+
+def _save_interval(every: str | None, length: TrainLength) -> Interval:
+    """Between checkpoints: as the config says, else what loses no more than a tenth of a run."""
+    if every is not None:
+        return length.interval(every, "checkpoints.every")
+    return Interval(min(1000.0, max(length.total_steps / 10, 1.0)))
 
 
 def check_for_training(prepared: Prepared) -> None:
