@@ -79,7 +79,6 @@ def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
         both("top-1", accuracies, "plain"),
         both("top-1", accuracies, "cutout"),
     ]
-    float(np.mean(covered["plain"]))
     record(
         claim="Of digits whose middle is covered a CNN names more after CutMix than without.",
         expected="undecided",
