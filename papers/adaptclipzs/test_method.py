@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from papers.adaptclipzs.config import get_config
 from papers.adaptclipzs.method import (
     DescribedZeroShot,
     WarmRestarts,
@@ -16,6 +17,7 @@ from tests.evaluators.linear_dual import TOKENIZER, data, run, texts_of
 from vision.blocks.contrast import Softmax
 from vision.blocks.sharded_contrast import Modality, compare
 from vision.blocks.similarity import Dot, unit
+from vision.config.specs import build
 from vision.data.ops.classes import LabelToCaption
 from vision.data.source import DataError
 from vision.train.schedule import TrainLength
@@ -33,6 +35,24 @@ def test_with_one_image_per_class_the_loss_is_twice_that_of_clip():
         return float(jax.jit(lambda *x: compare(criterion, Dot(), scale, *x).loss)(*sides))
 
     assert loss((1.0, 1.0), label) == pytest.approx(2 * loss((0.5, 0.5), jnp.arange(8)), rel=1e-6)
+
+
+def test_the_rates_are_those_of_the_authors_three_groups():
+    optimizer = build(get_config().optimizer)
+    params = {
+        "model": {
+            "image": {"blocks": {"mlp": {"fc1": {"kernel": jnp.zeros((2, 2))}}}},
+            "image_projection": {"kernel": jnp.zeros((2, 2))},
+            "text_projection": {"kernel": jnp.zeros((2, 2))},
+        },
+        "contrast": {"temperature": jnp.zeros(())},
+    }
+    found = jax.tree.map(lambda m: m * optimizer.learning_rate, optimizer.multipliers(params))
+    assert found["model"]["image"]["blocks"]["mlp"]["fc1"]["kernel"] == pytest.approx(5e-7)
+    for name in ("image_projection", "text_projection"):
+        assert found["model"][name]["kernel"] == pytest.approx(1e-7)
+    # The authors learn 100 times our number, with a rate that is 100 times ours.
+    assert found["contrast"]["temperature"] == pytest.approx(1e-2 / 100)
 
 
 def test_restarts():
