@@ -20,7 +20,8 @@ class MaskedDecoder(nn.Module):
     """He et al., Masked Autoencoders Are Scalable Vision Learners, 2022.
 
     Called with tokens (B, P + M, D), P of them prefix, and ``places`` int32 (B, M), the positions
-    of the others among N = ``size``; the remaining positions get a learned mask token. Returns
+    of the others among N = ``size``; the remaining positions get a learned mask token, and so do
+    those where ``masked`` bool (B, N) is true, whatever the tower made of them. Returns
     ``(embedding, out)``: ``tokens`` (B, N, width) after the last norm, ``values`` (B, N, outputs),
     ``embedding`` the mean of ``tokens``.
 
@@ -45,14 +46,21 @@ class MaskedDecoder(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: jax.Array, places: jax.Array, *, train: bool = False, tap: Tap | None = None
+        self,
+        x: jax.Array,
+        places: jax.Array,
+        masked: jax.Array,
+        *,
+        train: bool = False,
+        tap: Tap | None = None,
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         precision, prefix = self.precision, x.shape[1] - places.shape[1]
         x = dense(x, self.width, precision, "embed", nn.initializers.xavier_uniform())
         mask_token = self.param("mask_token", _SMALL, (1, 1, self.width), precision.params)
         position = self.param("pos_embed", _SMALL, (1, self.size, self.width), precision.params)
-        tokens = jnp.broadcast_to(mask_token.astype(x.dtype), (len(x), self.size, self.width))
-        tokens = tokens.at[jnp.arange(len(x))[:, None], places].set(x[:, prefix:])
+        blank = jnp.broadcast_to(mask_token.astype(x.dtype), (len(x), self.size, self.width))
+        tokens = blank.at[jnp.arange(len(x))[:, None], places].set(x[:, prefix:])
+        tokens = jnp.where(masked[..., None], blank, tokens)
         tokens = tokens + position.astype(x.dtype)
         x = jnp.concatenate([x[:, :prefix], tokens], axis=1)
         out = {"stem": apply_tap(tap, "stem", x)}

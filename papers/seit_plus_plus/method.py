@@ -6,10 +6,11 @@ entries' vectors, with patches of two by two. Two techniques improve its trainin
 
 Masked token modelling. Of the N positions of the ViT a share r, drawn from a normal distribution
 truncated to [0.4, 1], is masked. The first 40 % of all are dropped, the other masked ones replaced
-by a learned token; a light decoder inserts mask tokens at the dropped positions and predicts the
-four ids of every masked position. With v the codebook and W_i the decoder's output for sub-token i,
+by a learned token; a light decoder inserts mask tokens at all masked positions, those that the ViT
+was given too, and predicts the four ids of every one. With v the codebook and W_i the decoder's
+output for sub-token i,
 
-    p(id = k) = softmax_k(v_k . W_i + c_k),    L = mean over masked of -log p(id)
+    p(id = k) = softmax_k(v_k . LN(gelu(W_i)) + c_k),    L = mean over masked of -log p(id)
 
 ColorAdapt (``papers.seit_plus_plus.color_adapt``). Colour jitter is not possible without pixels;
 instead a random half of a batch takes mean and deviation over positions, per channel, from another
@@ -20,14 +21,17 @@ image:
 Lee et al., SeiT++: Masked Token Modeling Improves Storage-efficient Training, 2024. Headline:
 77.8 % on ImageNet-1k with about 1 % of the pixels' storage (unconfirmed). Differences: the ViT
 reads the codebook's vectors directly, without the learned embedding, its LayerNorm and its dropout,
-so that the output layer is tied to the codebook; r is drawn once per batch; the partner is the
-previous row. Not here: TokenAdapt.
+so that the output layer is tied to the codebook; the decoder's mask token is learned, theirs is the
+decoded class token; no label smoothing; the partner is the previous row. As in their code r is
+drawn once per batch, and numbers of positions are rounded up. Not here: TokenAdapt, which augments
+tokens through two networks that are trained with the tokenizer.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Annotated, Any
 
 import jax
@@ -80,11 +84,14 @@ class MaskedTokens(Objective):
         _, rows, columns = batch["ids"].shape
         width = variables.params["model"]["pos_embed"].shape[-1]
         positions = rows * columns // self._patch**2
-        decoder_inputs = jnp.zeros((1, positions, width)), jnp.zeros((1, positions), jnp.int32)
+        places = jnp.zeros((1, positions), jnp.int32)
+        decoder_inputs = jnp.zeros((1, positions, width)), places, places > 0
         decoder, decoder_state = initialise(self.decoder, keys[1], *decoder_inputs)
         masking = {
             "token": 0.02 * jax.random.normal(keys[2], (width,)),
             "bias": jnp.zeros(len(self.vectors)),
+            "norm_scale": jnp.ones(self.vectors.shape[1]),
+            "norm_bias": jnp.zeros(self.vectors.shape[1]),
         }
         return variables.merge(
             params={DECODER: decoder, MASKING: masking}, model_state={DECODER: decoder_state}
@@ -110,12 +117,12 @@ class MaskedTokens(Objective):
         low, high = ((x - self.mean) / self.deviation for x in (self.dropped, 1.0))
         share = self.mean + self.deviation * jax.random.truncated_normal(key, low, high)
         return jnp.clip(
-            jnp.round(share * positions).astype(jnp.int32), self.hidden(positions), positions
+            jnp.ceil(share * positions).astype(jnp.int32), self.hidden(positions), positions
         )
 
     def hidden(self, positions: int) -> int:
         """Number of dropped positions."""
-        return max(1, int(self.dropped * positions))
+        return math.ceil(self.dropped * positions)
 
     def id_logits(
         self,
@@ -138,13 +145,27 @@ class MaskedTokens(Objective):
         tap = masking_tap(replacement, masked, visible)
         out, state = apply(self.model, variables, image, ctx, tap=tap)
         decoded, decoder_state = apply(
-            self.decoder, variables, out["tokens"], ctx, network=DECODER, places=visible
+            *(self.decoder, variables, out["tokens"], ctx),
+            network=DECODER,
+            places=visible,
+            masked=masked,
         )
         values = decoded["values"].astype(jnp.float32)
         values = values.reshape(*order.shape, -1, self.vectors.shape[1])
-        return values @ self.vectors.T + masking["bias"], state | decoder_state
+        return id_scores(values, jnp.asarray(self.vectors), masking), state | decoder_state
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """``embedding`` (B, D) of the unmasked image."""
         out, _ = apply(self.model, variables, batch["image"], ctx)
         return {"embedding": out["embedding"]}
+
+
+def id_scores(values: jax.Array, codebook: jax.Array, masking: Tree) -> jax.Array:
+    """Logits (..., K) of a decoder's outputs (..., d) by codebook (K, d).
+
+    ``masking`` has ``norm_scale`` and ``norm_bias`` (d,), and ``bias`` (K,).
+    """
+    x = jax.nn.gelu(values, approximate=False)
+    centred = x - x.mean(-1, keepdims=True)
+    x = centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+    return (x * masking["norm_scale"] + masking["norm_bias"]) @ codebook.T + masking["bias"]

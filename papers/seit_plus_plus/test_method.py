@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import ndtr
 
 from papers.seit_plus_plus import tokenize_images
 from papers.seit_plus_plus.codes import FromCodes, bits_of, pack_ids, read_codebook, unpack_ids
 from papers.seit_plus_plus.color_adapt import ColorAdapt, color_adapt
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
-from papers.seit_plus_plus.method import MaskedTokens
+from papers.seit_plus_plus.method import MaskedTokens, id_scores
 from papers.seit_plus_plus.tokenize_images import Tokenised
 from tests.tiny import drawn, untrained
 from vision.config.specs import spec
@@ -146,6 +147,37 @@ def test_what_is_masked_is_not_seen_and_the_loss_is_of_masked_places(mtm: Any):
     np.testing.assert_allclose(aux.metrics["masked_share"], masked.mean(), rtol=1e-6)
 
 
+def test_scores_are_those_of_gelu_norm_and_codebook():
+    values = RNG.normal(size=(5, 3, 4)).astype(np.float32)
+    scale, shift, bias = (RNG.normal(size=n).astype(np.float32) for n in (4, 4, 11))
+    found = id_scores(values, BOOK, {"norm_scale": scale, "norm_bias": shift, "bias": bias})
+    x = values * ndtr(values)
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    np.testing.assert_allclose(found, (x * scale + shift) @ BOOK.T + bias, rtol=1e-4, atol=1e-5)
+
+
+def test_the_decoder_hides_what_is_masked_and_was_kept():
+    decoder = MaskedDecoder(outputs=3, size=4, width=8, depth=1, heads=2)
+    x = RNG.normal(size=(1, 4, 8)).astype(np.float32)  # a prefix and three kept positions
+    places = np.asarray([[0, 2, 3]])
+    masked = np.asarray([[False, True, True, False]])  # position 1 was dropped, 2 was kept
+
+    @jax.jit
+    def both(key: jax.Array) -> tuple[jax.Array, ...]:
+        variables = decoder.init(key, x, places, masked)
+        of_two, of_three = x.copy(), x.copy()
+        of_two[0, 2] += 3.0
+        of_three[0, 3] += 3.0
+        return tuple(
+            decoder.apply(variables, each, places, masked)[1]["values"]  # pyright: ignore[reportIndexIssue]
+            for each in (x, of_two, of_three)
+        )
+
+    plain, of_two, of_three = jax.device_get(both(jax.random.key(0)))
+    np.testing.assert_allclose(of_two, plain, atol=1e-6)
+    assert np.abs(of_three - plain).max() > 1e-3
+
+
 def test_four_tenths_of_the_places_at_least_are_masked():
     learn = objective("unread")
 
@@ -158,7 +190,7 @@ def test_four_tenths_of_the_places_at_least_are_masked():
     assert counts.max() <= 100
     # Of a normal of mean 45 and deviation 25, cut off to 40..100.
     assert 58 < counts.mean() < 64
-    assert learn.hidden(100) == 40
+    assert (learn.hidden(100), learn.hidden(196), learn.hidden(9)) == (40, 79, 4)  # rounded up
 
 
 def tokenised(tmp_path: Path) -> tuple[Path, dict[str, float]]:
