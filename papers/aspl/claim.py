@@ -8,6 +8,8 @@ seeds guesses cost 2.8 points after three rounds, when SVMs of few labels are su
 gained 3.3 after six.)
 
 The control guesses for as many records, but labels of each other: pseudo-labels permuted.
+
+Undecided: guesses gain 1.4 points in the mean of five seeds, with an interval from -0.9 to 3.6.
 """
 
 from __future__ import annotations

@@ -8,6 +8,9 @@ What was chosen for its errors has many of them; on other pictures it need not.
 
 The control searches a tree of the same pictures under each other's names, which knows nothing of
 which of them were wrong. That areas of a treemap are counts is a test.
+
+Held: everything in the subgroup is wrong, 18 % in the worst class; the subgroup of the shuffled tree
+has 17 %.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ def test_a_subgroup_of_the_tree_fails_more_than_a_class(record: Recorder):
     record(
         claim="The worst subgroup of Ward's tree has a higher error than the worst class where a "
         "style fails.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, subgroup, by_class),
         margin=MARGIN,
         scale=Scale(),

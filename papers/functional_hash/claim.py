@@ -7,8 +7,9 @@ which the cache counts a function once however many programs there are for it; a
 one instruction. A search also ends with an exact program or 20,000 proposals. Ten seeds.
 
 The answer 0 has a mean square error of about 7.4; without the cache the search has to be at half of
-that at least. The control caches by the text of a program, so that only repetitions are free. The
-median, which says less of a lucky seed, is shown beside.
+that at least. The control caches by the text of a program, so that only repetitions are free.
+
+Held: 0.5 beside 2.2. The cache of texts changes nothing: programs hardly come twice.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ def test_a_function_is_paid_once(record: Recorder):
     record(
         claim="Regularised evolution with a cache of functions finds a program with a lower error "
         "than without, after as many evaluations.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("cache of functions"), side("none")),
         margin=MARGIN,
         scale=Scale(worst=ZERO, best=0.0),

@@ -8,6 +8,8 @@ classes as there are labels, averaged over the numbers of labels (ASMA), should 
 
 The control is a second set that is harder: as many canvases with several digits as the first, and
 pixels covered with noise. There ASMA has to fall as top-1 does.
+
+Held: top-1 loses 26 points and ASMA none. On the noisy set both lose as much, 22 and 25.
 """
 
 from __future__ import annotations
@@ -63,7 +65,7 @@ def test_what_several_things_cost_top1_they_do_not_cost_a_measure_of_several(rec
     top1 = side("top-1", "top1")
     record(
         claim="Where a test set has more pictures with several things, ASMA loses less than top-1.",
-        expected="undecided",
+        expected="held",
         compared=Measured(f"{what}, more with several digits", side("ASMA", "asma"), top1),
         margin=MARGIN,
         scale=Scale(worst=1.0, best=0.0),
