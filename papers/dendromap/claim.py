@@ -9,8 +9,8 @@ What was chosen for its errors has many of them; on other pictures it need not.
 The control searches a tree of the same pictures under each other's names, which knows nothing of
 which of them were wrong. That areas of a treemap are counts is a test.
 
-Held: everything in the subgroup is wrong, 18 % in the worst class; the subgroup of the shuffled tree
-has 17 %.
+Held: everything in the subgroup is wrong, 18 % in the worst class and 17 % in the subgroup of the
+shuffled tree.
 """
 
 from __future__ import annotations
