@@ -7,6 +7,7 @@
 # make claims   every claim about a method, recorded in papers/*/result.json and docs/papers.md
 # make claims-sample   a few of them, others for every commit; records nothing
 # make test-isa   some tests with another instruction set and thread count at every commit
+# make test-extras   what needs heavy packages, in an environment of its own: W&B, MLflow
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
 #   NEWEST_TESTS="tests/train/test_step.py ..." for some of it
 # make tpu-env   .venv-tpu, with the TPU's compiler, for dry runs: vision.programs.layout --target
@@ -20,7 +21,7 @@ DEMO := workdirs/digits_vit
 TOGETHER := -n 2 --dist=loadfile
 COST_TESTS ?=
 
-.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-newest newest-python newest-packages tpu-env claims claims-sample lint types unit lock clean
+.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-extras test-newest newest-python newest-packages tpu-env claims claims-sample lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -73,6 +74,15 @@ claims-sample: $(VENV)/.installed-test
 
 test-isa: $(VENV)/.installed-test
 	$(RUN) -m tests.instruction_sets
+
+# In a folder of its own: these packages are heavier than all others together.
+.venv-extras/.installed: pyproject.toml requirements.lock
+	test -x .venv-extras/bin/python || $(PYTHON) -m venv .venv-extras
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,wandb,mlflow]' $(LOCK)
+	@touch $@
+
+test-extras: .venv-extras/.installed
+	.venv-extras/bin/python -m pytest -n0 tests/run/test_loggers.py
 
 # In a folder of its own; needs a Python 3.12 or newer: make NEWEST=python3.13 test-newest
 NEWEST ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from vision.checkpoint.store import Checkpoints as Checkpoints
     from vision.config.specs import build as build, spec as spec
     from vision.run.experiment import Experiment as Experiment
+    from vision.run.mlflow_logger import MLflow as MLflow
     from vision.run.nonfinite import Nonfinite as Nonfinite
+    from vision.run.wandb_logger import Wandb as Wandb
     from vision.parallel.mesh import Mesh as Mesh, ShardingRule as ShardingRule
     from vision.train.objective import (
         BatchCoupled as BatchCoupled,
@@ -206,7 +208,9 @@ _NAMES = {
     "vision.config.specs": ("build", "spec"),
     "vision.config.modes": ("Config",),
     "vision.run.experiment": ("Experiment",),
+    "vision.run.mlflow_logger": ("MLflow",),
     "vision.run.nonfinite": ("Nonfinite",),
+    "vision.run.wandb_logger": ("Wandb",),
     "vision.parallel.mesh": ("Mesh", "ShardingRule"),
     "vision.train.objective": ("BatchCoupled", "Objective", "apply", "averaged"),
     "vision.train.optim": (

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from tests.run.kept_logger import FIGURES, Drawing, Kept
 from tests.run.test_nonfinite import config
 from vision.checkpoint.reading import load_state
 from vision.config.specs import spec
@@ -108,14 +109,26 @@ def test_one_that_kills_the_program_leaves_the_state_that_it_looked_at(tmp_path:
     assert digest(load_state(folder)[1]) == digest(load_state(tmp_path / "alone")[1])
 
 
-def test_the_best_checkpoint_is_kept_by_what_is_measured_after_its_save(tmp_path: Path):
-    made: Any = with_evaluators(every=2, good=spec(Failing))
+def test_the_best_checkpoint_is_kept_and_loggers_get_rows_and_figures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(Kept, "got", {})
+    made: Any = with_evaluators(every=2, good=spec(Failing), draw=spec(Drawing))
+    made.loggers = (spec(Kept),)
     made.checkpoints.every = "2 steps"
     made.checkpoints.best, made.checkpoints.best_mode = "good/step", "min"
     made.checkpoints.keep = 1
     train(made, tmp_path)
     steps = {path.name for path in (tmp_path / "checkpoints").iterdir() if path.name.isdigit()}
     assert steps == {"2", "10"}
+    ((*rows, finished),) = Kept.got.values()
+    assert finished is True
+    merged: dict[int, dict[str, float]] = {}
+    for step, values in (row for row in rows if len(row) == 2):
+        merged.setdefault(step, {}).update(values)
+    assert merged == {row.pop("step"): row for row in read_rows(tmp_path / "metrics.jsonl")}
+    drawn = [row for row in rows if len(row) == 3 and row[1] == "draw"]
+    assert drawn == [(step, "draw", sorted(FIGURES)) for step in (2, 4, 6, 8, 10)]
 
 
 def test_a_run_without_a_checkpoint_gets_one_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

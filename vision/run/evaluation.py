@@ -11,6 +11,7 @@ from vision.checkpoint.evaluations import StepEvaluation
 from vision.config.errors import UserError
 from vision.evaluate.class_names import match_classes
 from vision.evaluate.evaluator import Evaluator, Stopped, error_text, evaluate
+from vision.evaluate.figures import Figure
 from vision.parallel.cluster import ClusterError
 from vision.run.prepare import Prepared
 from vision.train.state import State
@@ -23,7 +24,7 @@ def evaluate_due(
     prepared: Prepared,
     state: State,
     step: int,
-    report: Callable[[str, Mapping[str, float]], None],
+    report: Callable[[str, Mapping[str, float], Mapping[str, Figure]], None],
     stop: Callable[[], bool],
 ) -> StepEvaluation | None:
     """Runs evaluators on a state, on its parameter average where the run keeps one.
@@ -36,7 +37,8 @@ def evaluate_due(
       prepared: the run.
       state: after ``step`` updates.
       step: for the evaluators' context.
-      report: called with the name and the metrics of every evaluator that has finished.
+      report: called with the name, the metrics and the figures of every evaluator that has
+        finished.
       stop: asked before every batch; True ends the evaluation.
 
     Returns:
@@ -48,7 +50,7 @@ def evaluate_due(
     for name, evaluator in evaluators.items():
         try:
             classes = prepared.data_spec.class_names
-            metrics, _ = evaluate(
+            metrics, figures = evaluate(
                 evaluator,
                 prepared.predict,
                 state.averaged,
@@ -68,6 +70,6 @@ def evaluate_due(
             else:
                 log.exception("evaluator %s failed at step %d: %s", name, step, failed[name])
             continue
-        report(name, metrics)
+        report(name, metrics, figures)
         measured |= {f"{name}/{key}": x for key, x in metrics.items() if math.isfinite(x)}
     return StepEvaluation(measured, failed)

@@ -17,6 +17,7 @@ from vision.config.specs import validate
 from vision.evaluate.evaluator import BatchIterator, Evaluator
 from vision.parallel import cluster
 from vision.parallel.mesh import Mesh, ShardingRule
+from vision.run.loggers import Logger
 from vision.run.nonfinite import Nonfinite
 from vision.run.sealed import seal, unseal
 from vision.run.workdir import WorkdirError, write_text
@@ -97,6 +98,7 @@ class Experiment:
       nonfinite: what happens when a loss or gradient is NaN or infinite.
       checkpoints: how often states are saved and which are kept.
       log_every: distance between rows of ``metrics.jsonl``.
+      loggers: where rows and the evaluators' figures go besides the workdir: ``Wandb``, ``MLflow``.
       seed: of parameters, data order, augmentation and dropout, from 0 to 2^32 - 1.
     """
 
@@ -116,6 +118,7 @@ class Experiment:
     nonfinite: Nonfinite = Nonfinite()  # noqa: RUF009 - frozen
     checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
     log_every: str = "50 steps"
+    loggers: tuple[Logger, ...] = ()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
 
     def evaluations(self) -> dict[str, str]:

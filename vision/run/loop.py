@@ -16,6 +16,8 @@ import ml_collections
 import numpy as np
 
 from vision.checkpoint.store import CheckpointStore
+from vision.config.specs import to_plain
+from vision.evaluate.figures import Figure
 from vision.parallel import cluster
 from vision.parallel.mesh import batch_share, to_device
 from vision.run import nonfinite
@@ -28,9 +30,10 @@ from vision.run.cursor import RunCursor
 from vision.run.evaluation import evaluate_due
 from vision.run.journal import Journal
 from vision.run.log import METRICS, Meter, Progress, duration, last_values
+from vision.run.loggers import Loggers
 from vision.run.prepare import check_for_training, prepare
 from vision.run.restore import restore_or_init
-from vision.run.setup import RunSetup
+from vision.run.setup import Outcome, RunSetup
 from vision.run.signals import Signals, catch_signals
 from vision.run.trace import Trace
 from vision.run.workdir import DATA_SPEC, WorkdirError, open_workdir
@@ -41,25 +44,6 @@ from vision.train.state import State
 _IN_FLIGHT = 2
 # A state is saved before it is evaluated, unless the last save is no older than this.
 _BEFORE_EVALUATION_S = 60.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-    """How a call of ``train`` ended.
-
-    Attributes:
-      step: updates done in all.
-      signal: the signal that stopped it; None when it ran to the end.
-      saved: whether the last state is on disk.
-      failed: name of every evaluator that raised to its error, the newest one.
-      metrics: last value of everything logged, ``"train/loss"``, ``"test/top1"`` and so on.
-    """
-
-    step: int
-    signal: int | None
-    saved: bool
-    metrics: Mapping[str, float]
-    failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 def train(
@@ -106,7 +90,6 @@ def train(
             rules = prepared.experiment.sharding
             compiled = compile_step(prepared.step, prepared.batch, prepared.mesh, rules)
             cost = cost_of(prepared, compiled)
-        compile_s = watch.seconds["compile"]
 
         store = CheckpointStore(workdir, prepared.experiment.checkpoints)
         stack.callback(store.close)
@@ -117,14 +100,16 @@ def train(
             )
             watch.resume(cursor, alive, time.perf_counter() - started)
             begun = dataclasses.replace(cursor, starts=cursor.starts + 1)
-            setup = RunSetup(prepared, compiled, cost, store, workdir, lock, watch, progress)
-            loop = _Loop(setup, state, begun)
+            loggers = Loggers(prepared.experiment.loggers, workdir, to_plain(config))
+            stack.callback(loggers.close)
+            parts = (prepared, compiled, cost, store, workdir, lock, watch, progress, loggers)
+            loop = _Loop(RunSetup(*parts), state, begun)
             stack.callback(loop.close)
 
         signals = stack.enter_context(catch_signals())
         progress.say(
             f"{cost.summary}; ready in {time.perf_counter() - started:.1f} s, "
-            f"{compile_s:.1f} s of it compiling"
+            f"{watch.seconds['compile']:.1f} s of it compiling"
         )
         if cursor.time:
             progress.say(f"resumed from the checkpoint of step {cursor.step}")
@@ -150,7 +135,7 @@ class _Loop:
     def __init__(self, setup: RunSetup, state: State, cursor: RunCursor):
         self.prepared, self.compiled = setup.prepared, setup.compiled
         self.store, self.workdir, self.lock = setup.store, setup.workdir, setup.lock
-        self.watch, self.progress = setup.watch, setup.progress
+        self.watch, self.progress, self.loggers = setup.watch, setup.progress, setup.loggers
         experiment = setup.prepared.experiment
         self.evaluators = dict(experiment.evaluators or {})
         self.batch_size, self.total = experiment.data.batch_size, setup.prepared.total_steps
@@ -174,6 +159,7 @@ class _Loop:
         self.bad_records = BadRecords(cursor.bad_records, self.progress)
         process, processes = jax.process_index(), jax.process_count()
         self.journal = Journal(self.workdir, cursor.step, process, processes)
+        self.loggers.begin(cursor.step)
         part, parts = batch_share(self.prepared.mesh)
         self.loader = self.prepared.experiment.data.loader(
             seed=self.prepared.experiment.seed,
@@ -217,6 +203,7 @@ class _Loop:
                 self.clock.go()
         self._finish(0)
         saved = self._save(wait=True)
+        self.loggers.finished = not stopped
         if not stopped:
             spent = duration(self.watch.total_s)
             self.progress.say(
@@ -329,6 +316,7 @@ class _Loop:
     def _log(self, step: int, values: Mapping[str, float]) -> None:
         self.last.update(values)
         self.journal.metrics(step, values)
+        self.loggers.metrics(step, values)
 
     def _log_seconds(self) -> None:
         seconds = {f"seconds/{name}": s for name, s in self.watch.seconds.items()}
@@ -359,9 +347,10 @@ class _Loop:
             self.journal.beat(step, "evaluate")
             return self.signals.stop(step) is not None
 
-        def report(name: str, metrics: Mapping[str, float]) -> None:
-            self._log(step, {f"{name}/{key}": value for key, value in metrics.items()})
-            shown = "  ".join(f"{key} {value:.4g}" for key, value in metrics.items())
+        def report(name: str, values: Mapping[str, float], drawn: Mapping[str, Figure]) -> None:
+            self._log(step, {f"{name}/{key}": value for key, value in values.items()})
+            self.loggers.figures(step, name, drawn)
+            shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
             self.progress.say(f"step {step}  {name}: {shown}")
 
         evaluators = {name: self.evaluators[name] for name in names}

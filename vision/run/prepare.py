@@ -134,13 +134,15 @@ def _save_interval(every: str | None, length: TrainLength) -> Interval:
 
 
 def check_for_training(prepared: Prepared) -> None:
-    """What a run that is to be trained needs besides: schedules within its length, and a
-    ``checkpoints.best`` that its evaluator, where that says so, yields.
+    """What a run that is to be trained needs besides: schedules within its length, packages of its
+    loggers, and a ``checkpoints.best`` that its evaluator, where that says so, yields.
 
     Raises:
       ConfigError: one of them does not fit.
     """
     experiment, length = prepared.experiment, prepared.step.train_length
+    for logger in experiment.loggers:
+        logger.check()
     if isinstance(experiment.optimizer, Optimizer):
         check_schedule(experiment.optimizer.schedule, length, "optimizer.schedule")
     else:
