@@ -3,7 +3,8 @@
     python train.py --config=configs/resnet50_i1k.py --workdir=workdirs/resnet50
 
 Goyal et al. (2017) report 76.4 % top-1 for v1.5 at batch 1024 with a step schedule; the cosine
-here follows later practice. We have not trained it at full length.
+here follows later practice. As there, 32 images at a time are normalised together, however many
+devices there are. We have not trained it at full length.
 """
 
 import vision as v
@@ -16,7 +17,9 @@ def get_config() -> v.Config:
     return spec(
         v.Experiment,
         data=imagenet.train(batch_size=1024, augment=normalise),
-        model=spec(v.ResNet, depth=50, precision=spec(v.Precision, compute="bfloat16")),
+        model=spec(
+            v.ResNet, depth=50, norm_rows=32, precision=spec(v.Precision, compute="bfloat16")
+        ),
         objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=imagenet.nesterov(0.4),
         total="90 epochs",

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables
 
+from vision.models import layers
 from vision.models.attention import attention_weights
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
@@ -150,4 +151,23 @@ def test_remat_changes_no_gradient(tower: Any):
 
     plain, again = run("none"), run("full")
     for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(again), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())
+
+
+def test_a_scan_on_a_tpu_keeps_products_and_no_weights_of_attention(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """Without remat too: what leaves a scan's body is stored, and arithmetic is cheaper."""
+    params, state = random_variables(vit(), SHAPE)
+    x = jax.random.normal(jax.random.key(1), SHAPE)
+    run = quick_jit(jax.value_and_grad(functools.partial(loss, vit()), has_aux=True))
+    plain, all_kept = run(params, state, x), kept_bytes(vit())
+    monkeypatch.setattr(layers, "platform", lambda: "tpu")
+    kept = kept_bytes(vit())
+    # By layer: its input, q, k and v, attention, and the results of four products.
+    tokens, width, depth = SHAPE[0] * TOKENS, 16, 3
+    products = depth * tokens * width * 4 * (1 + 3 + 1 + 1 + 4 + 1)
+    assert products < kept < 1.2 * products < all_kept
+    run = quick_jit(jax.value_and_grad(functools.partial(loss, vit()), has_aux=True))
+    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(run(params, state, x)), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5 * np.abs(a).max())

@@ -10,6 +10,7 @@ from tower_cases import abstract_variables, identity, quick_jit, random_variable
 
 from vision.models.resnet import ResidualBlock, ResNet
 from vision.parallel.mesh import Mesh, batch_sharding
+from vision.run.compile import collectives
 from vision.train.precision import Precision
 from vision.train.tower import Tap, count_params, forward
 
@@ -113,6 +114,47 @@ def test_batch_norm_of_a_batch_on_eight_devices(variables, images):
     stats = eight["batch_stats"]["stem_norm"]
     np.testing.assert_allclose(stats["mean"], 0.1 * convolved.mean((0, 1, 2)), rtol=1e-4)
     np.testing.assert_allclose(stats["var"], 0.1 * convolved.var((0, 1, 2)), rtol=1e-4)
+
+
+def test_rows_that_are_normalised_together(images):
+    """As if every group of rows were a batch; the same on devices that hold whole groups, which
+    exchange running statistics alone."""
+    together, alone = Tiny(depth=10, norm_rows=2), Tiny(depth=10)
+    params, state = random_variables(alone, SHAPE)
+
+    def train(images, tower=together):
+        _, out, new_state = forward(tower, params, state, images, train=True)
+        return out["map"], new_state["batch_stats"]["block03"]
+
+    maps, stats = quick_jit(train)(images)
+    by_group = quick_jit(jax.vmap(functools.partial(train, tower=alone)))
+    expected, expected_stats = by_group(images.reshape(8, 2, *SHAPE[1:]))
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(maps, expected.reshape(maps.shape), rtol=1e-4, atol=1e-5 * scale)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b.mean(0), rtol=1e-4, atol=1e-5 * scale),
+        stats,
+        expected_stats,
+    )
+    with pytest.raises(ValueError, match="norm_rows=3 do not divide the 16 rows"):
+        jax.eval_shape(functools.partial(train, tower=Tiny(depth=10, norm_rows=3)), images)
+
+    # The gradient with respect to the images needs no device to know of another.
+    mesh = Mesh().build(jax.devices()[:8])
+
+    def gradient(images, tower):
+        def loss(images):
+            return forward(tower, params, state, images, train=True)[1]["map"].var()
+
+        return jax.grad(loss)(images)
+
+    def exchanges(tower):
+        with jax.set_mesh(mesh):
+            placed = jax.device_put(images, batch_sharding(mesh))
+            compiled = quick_jit(functools.partial(gradient, tower=tower)).lower(placed).compile()
+        return sum(collectives(compiled).values())
+
+    assert exchanges(together) <= 3 < exchanges(alone)
 
 
 @pytest.mark.parametrize("bottleneck", [False, True])

@@ -7,10 +7,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from vision.train.precision import Precision
 
 Attend = Literal["xla", "cudnn"]
+# What a rematerialisation policy calls the output: to compute it again would take the weights.
+ATTENTION = "attention"
 
 
 def attention_weights(
@@ -60,7 +63,8 @@ def attend(
       bias: (heads, N, N) added to the logits.
     """
     if implementation == "cudnn":
-        return _attend(q, k, v, mask, bias, precision.attention_logits, implementation, causal)
+        out = _attend(q, k, v, mask, bias, precision.attention_logits, implementation, causal)
+        return checkpoint_name(out, ATTENTION)
     # The weights are computed again in the backward pass: a hundredth of a block's arithmetic
     # against an array of (B, heads, N, N) that would be written, kept and read.
     attention = functools.partial(
@@ -69,7 +73,7 @@ def attend(
         implementation=implementation,
         causal=causal,
     )
-    return jax.checkpoint(attention)(q, k, v, mask, bias)
+    return checkpoint_name(jax.checkpoint(attention)(q, k, v, mask, bias), ATTENTION)
 
 
 def _attend(

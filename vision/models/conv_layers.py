@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import PartitionSpec as P
 
 from vision.config.ranges import Gt, Rule
@@ -81,8 +82,16 @@ def conv(
 
 
 class BatchNorm(nn.BatchNorm):
-    """Normalises by its running statistics where those may not change: see ``AdaptedTower``."""
+    """Normalises by its running statistics where those may not change: see ``AdaptedTower``.
 
+    Attributes:
+      rows: so many consecutive rows of a training batch are normalised by their own statistics,
+        and the running ones move towards the mean of all of them; None for the whole batch.
+    """
+
+    rows: int | None = None
+
+    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -91,7 +100,28 @@ class BatchNorm(nn.BatchNorm):
         mask: jax.Array | None = None,
     ) -> jax.Array:
         fixed = use_running_average or not self.is_mutable_collection("batch_stats")
-        return super().__call__(x, use_running_average=fixed, mask=mask)
+        batch, rows = x.shape[0], self.rows
+        if fixed or rows is None or batch <= rows or self.is_initializing():
+            return super().__call__(x, use_running_average=fixed, mask=mask)
+        if batch % rows:
+            raise ValueError(f"norm_rows={rows} do not divide the {batch} rows of a batch")
+        return self._by_group(x, batch // rows)
+
+    def _by_group(self, x: jax.Array, groups: int) -> jax.Array:
+        shape = (x.shape[-1],)
+        scale = self.param("scale", self.scale_init, shape, self.param_dtype)
+        bias = self.param("bias", self.bias_init, shape, self.param_dtype)
+        y = x.reshape(groups, -1, *x.shape[1:]).astype(jnp.float32)
+        axes = tuple(range(1, y.ndim - 1))
+        mean = y.mean(axes, keepdims=True)
+        # One pass over the activations, as with the statistics of the whole batch.
+        variance = jnp.maximum(0.0, jnp.square(y).mean(axes, keepdims=True) - jnp.square(mean))
+        for name, value in (("mean", mean), ("var", variance)):
+            running: Any = self.variable("batch_stats", name, jnp.zeros, shape, jnp.float32)
+            new = value.reshape(groups, -1).mean(0)
+            running.value = self.momentum * running.value + (1 - self.momentum) * new
+        y = (y - mean) * (jax.lax.rsqrt(variance + self.epsilon) * scale) + bias
+        return y.reshape(x.shape).astype(self.dtype or x.dtype)
 
 
 def batch_norm(
@@ -102,12 +132,13 @@ def batch_norm(
     scale_init: Initializer = nn.initializers.ones,
     epsilon: float = 1e-5,
     momentum: float = 0.9,
+    rows: int | None = None,
 ) -> jax.Array:
     """BatchNorm ``name`` of the module that calls it: parameters ``scale`` and ``bias``.
 
     Its ``mean`` and ``var`` are in the collection ``batch_stats``, float32, and move by ``1 -
     momentum`` of the way at each step; ``var`` is the biased variance. PyTorch calls ``1 -
-    momentum`` the momentum.
+    momentum`` the momentum. ``rows``: see ``BatchNorm``.
     """
     layer = BatchNorm(
         momentum=momentum,
@@ -115,6 +146,7 @@ def batch_norm(
         dtype=precision.compute,
         param_dtype=precision.params,
         scale_init=scale_init,
+        rows=rows,
         name=name,
     )
     return layer(x, use_running_average=not train)

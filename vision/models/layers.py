@@ -9,8 +9,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vision.models.attention import ATTENTION
 from vision.models.convolution import CONVOLUTION
-from vision.parallel.mesh import ShardingRule, constrain_batch
+from vision.parallel.mesh import ShardingRule, constrain_batch, platform
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
@@ -37,6 +38,16 @@ def _is_product(primitive: Any, *args: Any, **params: Any) -> Any:
     ) or _is_named_convolution(primitive, *args, **params)
 
 
+_is_attention = jax.checkpoint_policies.save_only_these_names(ATTENTION)
+
+
+def _is_product_or_attention(primitive: Any, *args: Any, **params: Any) -> Any:
+    # cuDNN's has a second output, which a name on the first does not reach.
+    if str(primitive).startswith("dot_product_attention_fwd"):
+        return True
+    return _is_product(primitive, *args, **params) or _is_attention(primitive, *args, **params)
+
+
 def rematerialise(
     block: type[nn.Module], remat: Remat, *, scanned: bool = False, static: tuple[int, ...] = ()
 ) -> type[nn.Module]:
@@ -46,15 +57,23 @@ def rematerialise(
 
     Args:
       block: class of the block.
-      remat: what it keeps for the backward pass: ``none`` keeps all, ``full`` only its input,
-        ``dots`` also the results of convolutions and of products with parameters.
+      remat: what it keeps for the backward pass: ``none`` leaves that to the compiler, ``full``
+        keeps only its input, ``dots`` also the results of convolutions and of products with
+        parameters.
       scanned: the block is the body of a scan, which keeps the compiler from merging the two
-        computations by itself.
+        computations by itself. Under ``none`` a GPU's or TPU's keeps results of products and of
+        attention: out of a scan these compilers compute the rest again, since arithmetic is
+        cheaper than memory; what leaves the body of one they would have to store, several times
+        as much. On a CPU all is kept.
       static: positions of arguments, the module being 0, that are Python values.
     """
-    if remat == "none":
+    if remat == "none" and (not scanned or platform() == "cpu"):
         return block
-    policy = jax.checkpoint_policies.nothing_saveable if remat == "full" else _is_product
+    policy = {
+        "none": _is_product_or_attention,
+        "dots": _is_product,
+        "full": jax.checkpoint_policies.nothing_saveable,
+    }[remat]
     return nn.remat(block, prevent_cse=not scanned, policy=policy, static_argnums=static)
 
 

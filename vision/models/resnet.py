@@ -57,6 +57,7 @@ class ResidualBlock(nn.Module):
       inner: channels of the bottleneck; None for ``channels``.
       groups: of the bottleneck's 3x3 convolution.
       average: projections see the mean of 2x2 windows.
+      norm_rows: see ``BatchNorm.rows``.
     """
 
     channels: int
@@ -67,6 +68,7 @@ class ResidualBlock(nn.Module):
     inner: int | None = None
     groups: int = 1
     average: bool = False
+    norm_rows: int | None = None
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -83,14 +85,16 @@ class ResidualBlock(nn.Module):
             )
             last = i == len(convs)
             scale = nn.initializers.zeros if last and self.zero_init else nn.initializers.ones
-            y = batch_norm(layer(y), train, self.precision, f"norm{i}", scale)
+            y = layer(y)
+            y = batch_norm(y, train, self.precision, f"norm{i}", scale, rows=self.norm_rows)
             y = y if last else nn.relu(y)
         if x.shape != y.shape:
             stride = self.stride
             if self.average and stride > 1:
                 x, stride = halve(x), 1
             layer = conv(y.shape[-1], 1, stride, precision=self.precision, name="downsample_conv")
-            x = batch_norm(layer(x), train, self.precision, "downsample_norm")
+            x = layer(x)
+            x = batch_norm(x, train, self.precision, "downsample_norm", rows=self.norm_rows)
         return nn.relu(x + y)
 
 
@@ -114,7 +118,10 @@ class ResNet(nn.Module):
     everything else is of the compute dtype.
 
     With ``train`` the batch statistics are those of the whole batch: under ``jax.jit`` with a
-    sharded batch, of the batch on all devices. The running variance is the biased one.
+    sharded batch, of the batch on all devices, which then exchange sums in every layer, forward
+    and backward. With ``norm_rows`` they are those of so many rows at a time, as if each worker
+    had normalised its own (Goyal et al., 2017): the same on every mesh, and nothing is exchanged
+    for them where a device has whole groups of rows. The running variance is the biased one.
 
     Attributes:
       depth: number of layers. The papers do not have 10, of basic blocks, nor 14 and 26, of
@@ -134,6 +141,7 @@ class ResNet(nn.Module):
         input, ``dots`` also the results of convolutions.
       precision: number formats of parameters, computation and outputs. Statistics are float32.
       head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+      norm_rows: consecutive rows of a training batch that are normalised together; None for all.
     """
 
     depth: Depth = 50
@@ -147,6 +155,7 @@ class ResNet(nn.Module):
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
+    norm_rows: Positive[int] | None = None
 
     def __post_init__(self) -> None:
         if self.stem == "deep" and 64 * self.width_multiplier % 2:
@@ -184,7 +193,8 @@ class ResNet(nn.Module):
         for suffix, channels, kernel, stride in convs:
             name = f"stem_conv{suffix}"
             x = conv(channels, kernel, stride, precision=self.precision, name=name)(x)
-            x = nn.relu(batch_norm(x, train, self.precision, f"stem_norm{suffix}"))
+            norm = f"stem_norm{suffix}"
+            x = nn.relu(batch_norm(x, train, self.precision, norm, rows=self.norm_rows))
         if self.stem != "cifar":
             x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
         x = apply_tap(tap, "stem", constrain_batch(x))
@@ -209,6 +219,7 @@ class ResNet(nn.Module):
                 int(self.group_width * self.width_multiplier) * self.groups * 2**stage,
                 self.groups,
                 self.downsample == "average",
+                self.norm_rows,
                 name=site,
             )
             x = out[site] = apply_tap(tap, site, constrain_batch(block(x, train)))
