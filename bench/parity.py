@@ -5,8 +5,10 @@
 For each model a process with torch makes it with random weights and says what it computes of two
 images (and two texts), float32; then a process of ours reads its file as ``init_from`` does.
 Written: the largest error of what the model gives (logits, or embeddings), relative to the largest
-value there, the same of the outputs of its blocks or stages (of all of them, the worst), and
-how many tensors are, written back, the same bit for bit. Models that are not asked for keep their
+value there, the same of the outputs of its blocks or stages (of all of them, the worst), the same
+of what it gives at another, non-square size of images, for which positions and biases are
+resampled, and how many tensors are, written back, the same bit for bit. A model without a tower
+of ours has it from the card that its library writes. Models that are not asked for keep their
 rows, if those are of this version of jax. ``--write`` puts the table into docs/weights.md; with
 ``--models none`` that is all.
 """
@@ -32,15 +34,16 @@ from bench.common import RESULTS, record
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- parity: written by bench.parity -->", "<!-- end of parity -->"
 Row = dict[str, Any]
+AT_OTHER = ("other size", "max relative error at it")
 
 
 class Case(NamedTuple):
-    """A model: what the table calls it, whose file it is, and our tower for it."""
+    """A model: what the table calls it, whose file it is, and our tower: None is the card's."""
 
     family: str
     variant: str
     source: str
-    tower: Callable[[], Any]
+    tower: Callable[[], Any] | None = None
     learned: tuple[str, ...] = ()
 
 
@@ -139,6 +142,17 @@ MODELS: Mapping[str, Case] = {
         "SigLIP, complete", "B/16", "transformers", functools.partial(_siglip, "gelu_tanh"), _BOTH
     ),
     "bert_base": Case("BERT", "base", "transformers", _bert),
+    "deit3_s16": Case("DeiT III", "S/16", "timm"),
+    "so150m": Case("ViT, registers with positions", "so150m2/16", "timm"),
+    "dinov2_s14_head": Case("DINOv2, classifier", "S/14, 4 registers", "transformers"),
+    "dinov3_s16_timm": Case("DINOv3", "S/16", "timm"),
+    "dinov3_s16_transformers": Case("DINOv3", "S/16", "transformers"),
+    "beit_b16_timm": Case("BEiT", "B/16", "timm"),
+    "beit_b16_transformers": Case("BEiT", "B/16", "transformers"),
+    "eva02_ti14": Case("EVA-02", "Ti/14", "timm"),
+    "eva02_b16_clip": Case("EVA-02, CLIP", "B/16", "timm"),
+    "swinv2_t": Case("Swin V2", "T, window 8", "timm"),
+    "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
 }
 
 
@@ -154,21 +168,28 @@ def measure(name: str, folder: Path) -> Row:
     from vision.weights.reader import open_weights
 
     case = MODELS[name]
-    tower = case.tower()
-    expected = {key: x[...] for key, x in open_weights(folder / "expected.safetensors").items()}
-    inputs = expected.get("images", expected.get("ids"))
-    if case.learned:
-        inputs = {"image": expected["images"], "text": expected["ids"]}
-    init = functools.partial(initialise, tower, jax.random.key(0))
-    params, state = jax.eval_shape(init, inputs)
-    target: dict[str, Any] = {"params": params, "model_state": dict(state)}
-    if case.learned:
-        number = jax.ShapeDtypeStruct((), np.float32)
-        target["objective"] = {"contrast": dict.fromkeys(case.learned, number)}
-    file = folder / "weights.safetensors"
-    loaded = InitFrom(f"{case.source}:{file}", head="read").load(tower, target)
+    stored = {key: x[...] for key, x in open_weights(folder / "expected.safetensors").items()}
+    expected = {key: x for key, x in stored.items() if not key.startswith("other/")}
+    file = folder / "model.safetensors"
+    classes = 1000 if "out/logits" in expected and not case.learned else None
+    tower = _of_card(case.source, folder, classes) if case.tower is None else case.tower()
 
+    def load(expected: Mapping[str, Any]) -> tuple[Any, Any]:
+        """Our parameters for images of this size, and the inputs."""
+        inputs = expected.get("images", expected.get("ids"))
+        if case.learned:
+            inputs = {"image": expected["images"], "text": expected["ids"]}
+        init = functools.partial(initialise, tower, jax.random.key(0))
+        params, state = jax.eval_shape(init, inputs)
+        target: dict[str, Any] = {"params": params, "model_state": dict(state)}
+        if case.learned:
+            number = jax.ShapeDtypeStruct((), np.float32)
+            target["objective"] = {"contrast": dict.fromkeys(case.learned, number)}
+        return InitFrom(f"{case.source}:{file}", head="read").load(tower, target), inputs
+
+    loaded, inputs = load(expected)
     sites = {key.removeprefix("out/"): x for key, x in expected.items() if key.startswith("out/")}
+    other = {key.removeprefix("other/"): x for key, x in stored.items() if key not in expected}
 
     @jax.jit
     def run(params: Any, state: Any, inputs: Any) -> dict[str, jax.Array]:
@@ -188,6 +209,15 @@ def measure(name: str, folder: Path) -> Row:
     outputs = {site: error for site, error in errors.items() if site not in features}
 
     weights = open_weights(file)
+    at_other = dict.fromkeys(AT_OTHER, "")
+    if other:
+        resized, images = load(other)
+        wanted = {key.removeprefix("out/"): x for key, x in other.items() if "out/" in key}
+        with jax.default_matmul_precision("float32"):
+            out = run(resized["params"], resized["model_state"], images)
+        worst = max(_error(np.asarray(out[site]), x) for site, x in wanted.items())
+        size = "x".join(map(str, other["images"].shape[1:3]))
+        at_other = dict(zip(AT_OTHER, (size, f"{worst:.1e}"), strict=True))
     names = names_of(case.source, tower, weights, case.learned)
     back = save(names, loaded)
     same = sum(np.array_equal(x, weights[key][...]) for key, x in back.items())
@@ -197,8 +227,16 @@ def measure(name: str, folder: Path) -> Row:
         "max relative error": f"{max(outputs.values()):.1e}",
         "blocks or stages": len(features),
         "max relative error there": f"{max(features.values()):.1e}",
+        **at_other,
         "tensors bit for bit": f"{same} of {len(back)}",
     }
+
+
+def _of_card(source: str, folder: Path, classes: int | None) -> Any:
+    from vision.config.specs import build
+    from vision.weights.pretrained import Pretrained
+
+    return build(Pretrained(f"{source}:{folder}").expanded(), num_classes=classes)
 
 
 def _error(found: Any, wanted: Any) -> float:
@@ -234,7 +272,17 @@ def read() -> list[dict[str, str]]:
         return []
     with path.open(newline="", encoding="utf-8") as file:
         rows = {row["model"]: row for row in csv.DictReader(file)}
-    return [rows[name] for name in MODELS if name in rows]
+    return [_with_columns(rows[name]) for name in MODELS if name in rows]
+
+
+def _with_columns(row: dict[str, str]) -> dict[str, str]:
+    """A row with the columns of a second size, which older ones lack."""
+    found = {}
+    for key, value in row.items():
+        found[key] = value
+        if key == "max relative error there":
+            found |= {name: row.get(name, "") for name in AT_OTHER}
+    return found
 
 
 Columns = Mapping[str, Callable[[dict[str, str]], str]]
@@ -253,6 +301,9 @@ LONG: Columns = {
     "Max relative error": SHORT["Max relative error"],
     "Of blocks or stages": lambda row: (
         f"{row['max relative error there']} ({row['blocks or stages']})"
+    ),
+    "At another size": lambda row: (
+        f"{row['max relative error at it']} ({row['other size']})" if row["other size"] else ""
     ),
     "Written back": lambda row: f"{row['tensors bit for bit']} tensors bit for bit",
     "Command": SHORT["Command"],

@@ -178,6 +178,7 @@ if TYPE_CHECKING:
     from vision.models.vgg import VGG as VGG
     from vision.models.vit import ViT as ViT
     from vision.models.vq import VqAutoencoder as VqAutoencoder
+    from vision.models.xcit import Xcit as Xcit
     from vision.objectives.caption import Caption as Caption
     from vision.objectives.classify import Classify as Classify
     from vision.objectives.contrast import Contrast as Contrast, SameKey as SameKey
@@ -321,6 +322,7 @@ _NAMES = {
     "vision.models.vgg": ("VGG",),
     "vision.models.vit": ("ViT",),
     "vision.models.vq": ("VqAutoencoder",),
+    "vision.models.xcit": ("Xcit",),
     "vision.objectives.caption": ("Caption",),
     "vision.objectives.classify": ("Classify",),
     "vision.objectives.contrast": ("Contrast", "SameKey"),

@@ -6,7 +6,7 @@ import re
 from functools import partial
 
 import torch
-from timm.models import beit, eva, mlp_mixer, swin_transformer_v2
+from timm.models import beit, eva, mlp_mixer, swin_transformer_v2, xcit
 
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
@@ -234,3 +234,33 @@ def mixer(model: mlp_mixer.MlpMixer) -> dict:
             ).eval(),
         )
     return {"tower": "Mixer", **fields}
+
+
+def x_cit(model: xcit.Xcit) -> dict:
+    block, last = model.blocks[0], model.cls_attn_blocks[0]
+    fields = {
+        "width": model.embed_dim,
+        "depth": len(model.blocks),
+        "heads": block.attn.num_heads,
+        "patch": model.patch_embed.patch_size,
+        "class_depth": len(model.cls_attn_blocks),
+        "mlp_dim": block.mlp.fc1.out_features,
+        "tokens_norm": last.tokens_norm,
+        "layer_scale": 1.0,
+        "size": list(model.patch_embed.img_size),
+    }
+    if model.global_pool != "token" or model.pos_embed is None:
+        raise Differs("it does not pool by its class token, or has no positions")
+    with torch.device("meta"):
+        compare(
+            model,
+            xcit.Xcit(
+                patch_size=fields["patch"],
+                embed_dim=fields["width"],
+                depth=fields["depth"],
+                num_heads=fields["heads"],
+                tokens_norm=fields["tokens_norm"],
+                num_classes=model.num_classes,
+            ).eval(),
+        )
+    return {"tower": "Xcit", **fields}

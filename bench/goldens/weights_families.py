@@ -66,6 +66,7 @@ def timm_outputs(model: torch.nn.Module, images: torch.Tensor) -> Found:
     found: Found = {}
     hooks = []
     lists = [model.blocks] if hasattr(model, "blocks") else [s.blocks for s in stages_of(model)]
+    lists += [model.cls_attn_blocks] if hasattr(model, "cls_attn_blocks") else []
     blocks = [block for each in lists for block in each]
     for i, block in enumerate(blocks):
         hooks.append(
@@ -111,7 +112,9 @@ def timm_case(
     if other is not None:
         sized = made(size)
         sized.load_state_dict(weights)
-        if hasattr(sized, "pos_embed") or hasattr(sized, "rel_pos_bias"):
+        if hasattr(sized, "set_input_size") and (
+            hasattr(sized, "pos_embed") or hasattr(sized, "rel_pos_bias")
+        ):
             sized.set_input_size(other)
         else:
             sized = made(other)
@@ -269,6 +272,12 @@ def others() -> Mapping[str, Callable[[str], None]]:
             **swin,
             window_size=8,
             pretrained_window_sizes=[6, 6, 3],
+        ),
+        "timm_xcit": lambda case: timm_case(
+            case, "xcit_nano_12_p16_224", 32, (48, 32), embed_dim=16, depth=2, num_heads=2
+        ),
+        "timm_xcit_p8": lambda case: timm_case(
+            case, "xcit_tiny_12_p8_224", 16, (24, 16), embed_dim=16, depth=2, num_heads=2
         ),
         "timm_mixer": lambda case: timm_case(
             case, "mixer_s16_224", 16, None, MlpMixer, patch_size=4, embed_dim=16, num_blocks=2

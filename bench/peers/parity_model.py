@@ -3,8 +3,9 @@
     python bench/peers/parity_model.py MODEL FOLDER
 
 Its weights are random, none at zero or one, where a tensor that is not used would not show. Into
-FOLDER go ``weights.safetensors``, as the library writes its files, and ``expected.safetensors``:
-``images`` (2, h, w, 3), ``ids`` (2, T) and, by our names, ``out/<name>``. The line it prints is the
+FOLDER go ``model.safetensors`` and ``config.json``, as the library writes them, and
+``expected.safetensors``: ``images`` (2, h, w, 3), ``ids`` (2, T) and, by our names, ``out/<name>``;
+below ``other/`` the same of images of another size, where there is one. The line it prints is the
 library and its version.
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import re
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -40,7 +41,9 @@ def randomise(model: torch.nn.Module, gain: float) -> torch.nn.Module:
                 continue
             if x.numel() == 1:
                 x.fill_(-2.25 if "bias" in name else 1.7)
-            elif name.endswith("running_var") or (x.ndim == 1 and name.endswith("weight")):
+            elif re.search(r"running_var$|gamma|lambda", name) or (
+                x.ndim == 1 and name.endswith("weight")
+            ):
                 x.uniform_(0.5, 1.5)
             elif x.ndim == 1:
                 x.normal_(0, 0.2)
@@ -70,13 +73,49 @@ def keep_blocks(sides: Mapping[str, torch.nn.Module]) -> Tensors:
 
 
 def timm_model(
-    name: str, size: int, gain: float, sites: tuple[str, ...] = (), **options: object
+    name: str,
+    size: int,
+    gain: float,
+    sites: tuple[str, ...] | None = (),
+    other: tuple[int, int] | None = None,
+    **options: object,
 ) -> tuple[torch.nn.Module, Tensors, Tensors]:
-    """Its intermediates are those of ``forward_intermediates``; ``sites`` are ours, or all."""
+    """Its intermediates are those of ``forward_intermediates``; ``sites`` are ours, or all.
+
+    With None they are of every block of every stage. ``other`` is a second size of images.
+    """
     import timm
 
     model = randomise(timm.create_model(name, pretrained=False, **options), gain)
+    given, found = timm_outputs(model, size, sites)
+    if other is not None:
+        resized = timm.create_model(name, pretrained=False, img_size=other, **options).eval()
+        weights = model.state_dict()
+        if any(weights[k].shape != x.shape for k, x in resized.state_dict().items()):
+            resized = timm.create_model(name, pretrained=False, **options).eval()
+            resized.load_state_dict(weights)
+            resized.set_input_size(other)
+        else:
+            resized.load_state_dict(weights)
+        images = torch.randn(ROWS, 3, *other)
+        last = resized.forward_features(images)
+        given["other/images"] = images
+        given["other/out/embedding"] = resized.forward_head(last, pre_logits=True)
+        if model.num_classes:
+            given["other/out/logits"] = resized.forward_head(last)
+    return model, given, found
+
+
+def timm_outputs(
+    model: torch.nn.Module, size: int, sites: tuple[str, ...] | None
+) -> tuple[Tensors, Tensors]:
     images = torch.randn(ROWS, 3, size, size)
+    if sites is None:
+        found = keep_each(block for stage in model.layers for block in stage.blocks)
+        last = model.forward_features(images)
+        found["embedding"] = model.forward_head(last, pre_logits=True)
+        found["logits"] = model.forward_head(last)
+        return {"images": images}, found
     form = {} if sites else {"output_fmt": "NLC", "return_prefix_tokens": True}
     last, stages = model.forward_intermediates(images, **form)
     found = {}
@@ -89,7 +128,17 @@ def timm_model(
     found["embedding"] = model.forward_head(last, pre_logits=True)
     if model.num_classes:
         found["logits"] = model.forward_head(last)
-    return model, {"images": images}, found
+    return {"images": images}, found
+
+
+def keep_each(blocks: Iterable[torch.nn.Module]) -> Tensors:
+    """Fills itself with what each of these gives."""
+    found: Tensors = {}
+    for i, block in enumerate(blocks):
+        block.register_forward_hook(
+            lambda module, given, out, i=i: found.update({f"block{i:02d}": out})
+        )
+    return found
 
 
 def open_clip_model(name: str) -> tuple[torch.nn.Module, Tensors, Tensors]:
@@ -116,11 +165,13 @@ def texts(context: int, vocabulary: int) -> torch.Tensor:
     return ids
 
 
-def transformers_model(kind: str, **fields: object) -> tuple[torch.nn.Module, Tensors, Tensors]:
+def transformers_model(
+    kind: str, head: str = "Model", other: tuple[int, int] | None = None, **fields: object
+) -> tuple[torch.nn.Module, Tensors, Tensors]:
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(**fields)
-    model = randomise(getattr(transformers, f"{kind}Model")(config), 1.0)
+    model = randomise(getattr(transformers, f"{kind}{head}")(config), 1.0)
     if kind == "Bert":
         found = keep_blocks({"": model})
         ids = texts(config.max_position_embeddings // 4, config.vocab_size)
@@ -128,10 +179,17 @@ def transformers_model(kind: str, **fields: object) -> tuple[torch.nn.Module, Te
         return model, {"ids": ids}, {**found, "embedding": out.pooler_output}
     vision = getattr(config, "vision_config", config)
     images = torch.randn(ROWS, 3, vision.image_size, vision.image_size)
-    if kind == "Dinov2":
-        found = keep_blocks({"": model})
-        embedding = model(images).pooler_output
-        return model, {"images": images}, {**found, "embedding": embedding}
+    if not hasattr(config, "text_config"):
+        name = "logits" if hasattr(model, "classifier") else "embedding"
+        attribute = {"logits": "logits", "embedding": "pooler_output"}[name]
+        kept = keep_blocks({"": model})
+        result = getattr(model(images), attribute)
+        found = {**kept, name: result}
+        given = {"images": images}
+        if other is not None:
+            given["other/images"] = torch.randn(ROWS, 3, *other)
+            given[f"other/out/{name}"] = getattr(model(given["other/images"]), attribute)
+        return model, given, found
     ids = texts(config.text_config.max_position_embeddings, config.text_config.vocab_size)
     found = keep_blocks({"image/": model.vision_model, "text/": model.text_model})
     out = model(input_ids=ids, pixel_values=images)
@@ -141,25 +199,59 @@ def transformers_model(kind: str, **fields: object) -> tuple[torch.nn.Module, Te
     return model, {"images": images, "ids": ids}, found
 
 
+SMALL = {"hidden_size": 384, "num_attention_heads": 6}
+
+
 def stages(*last: int) -> tuple[str, ...]:
     return tuple("" if i < 0 else f"block{i:02d}" for i in last)
 
 
 MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
-    "vit_b16": lambda: timm_model("vit_base_patch16_224", 224, 1.0),
-    "dinov2_s14_timm": lambda: timm_model("vit_small_patch14_dinov2", 518, 1.0),
+    "vit_b16": lambda: timm_model("vit_base_patch16_224", 224, 1.0, other=(192, 320)),
+    "dinov2_s14_timm": lambda: timm_model("vit_small_patch14_dinov2", 518, 1.0, other=(224, 308)),
     "dinov2_s14_transformers": lambda: transformers_model(
-        "Dinov2", hidden_size=384, num_attention_heads=6, image_size=518, patch_size=14
+        "Dinov2", other=(224, 308), image_size=518, patch_size=14, **SMALL
     ),
     "resnet50": lambda: timm_model("resnet50", 224, 2.0, stages(-1, 2, 6, 12, 15)),
     "convnext_t": lambda: timm_model("convnext_tiny", 224, 1.0, stages(2, 5, 14, 17)),
-    "swin_t": lambda: timm_model("swin_tiny_patch4_window7_224", 224, 1.0, stages(1, 3, 9, 11)),
+    "swin_t": lambda: timm_model(
+        "swin_tiny_patch4_window7_224", 224, 1.0, stages(1, 3, 9, 11), (256, 320)
+    ),
     "efficientnet_b0": lambda: timm_model("efficientnet_b0", 224, 2.0, stages(0, 2, 4, 10, 15)),
     "clip_b32": lambda: open_clip_model("ViT-B-32-quickgelu"),
     "clip_b32_transformers": lambda: transformers_model("CLIP"),
     "siglip_b16": lambda: open_clip_model("ViT-B-16-SigLIP"),
     "siglip_b16_transformers": lambda: transformers_model("Siglip"),
     "bert_base": lambda: transformers_model("Bert"),
+    "deit3_s16": lambda: timm_model("deit3_small_patch16_224", 224, 1.0, other=(192, 320)),
+    "so150m": lambda: timm_model("vit_so150m2_patch16_reg1_gap_256", 256, 1.0, other=(192, 320)),
+    "dinov2_s14_head": lambda: transformers_model(
+        "Dinov2WithRegisters",
+        "ForImageClassification",
+        (224, 308),
+        image_size=518,
+        patch_size=14,
+        num_labels=1000,
+        **SMALL,
+    ),
+    "dinov3_s16_timm": lambda: timm_model(
+        "vit_small_patch16_dinov3_qkvb", 256, 1.0, other=(192, 320)
+    ),
+    "dinov3_s16_transformers": lambda: transformers_model(
+        "DINOv3ViT", other=(192, 320), num_register_tokens=4, **SMALL
+    ),
+    "beit_b16_timm": lambda: timm_model("beit_base_patch16_224", 224, 1.0, other=(192, 320)),
+    "beit_b16_transformers": lambda: transformers_model(
+        "Beit",
+        "ForImageClassification",
+        (192, 320),
+        use_relative_position_bias=True,
+        num_labels=1000,
+    ),
+    "eva02_ti14": lambda: timm_model("eva02_tiny_patch14_224", 224, 1.0, other=(196, 308)),
+    "eva02_b16_clip": lambda: timm_model("eva02_base_patch16_clip_224", 224, 1.0, other=(192, 320)),
+    "swinv2_t": lambda: timm_model("swinv2_tiny_window8_256", 256, 1.0, None, (288, 352)),
+    "mixer_b16": lambda: timm_model("mixer_b16_224", 224, 1.0),
 }
 
 
@@ -171,15 +263,23 @@ def main() -> None:
     library = type(model).__module__.split(".")[0]
     if library == "transformers":
         with tempfile.TemporaryDirectory(dir=folder) as temporary:
+            model.config.architectures = [type(model).__name__]
             model.save_pretrained(temporary)
             weights = load_file(Path(temporary) / "model.safetensors")
+            (Path(temporary) / "config.json").rename(folder / "config.json")
     else:
         weights = model.state_dict()
+    if library == "timm":
+        from timm.models._hub import save_config_for_hf
+
+        save_config_for_hf(model, folder / "config.json")
     weights = {key: x.detach().contiguous() for key, x in weights.items()}
-    save_file(weights, folder / "weights.safetensors")
+    save_file(weights, folder / "model.safetensors")
     expected = {f"out/{key}": x for key, x in found.items()}
-    if "images" in given:
-        expected["images"] = given["images"].permute(0, 2, 3, 1)
+    expected |= {key: x for key, x in given.items() if key.startswith("other/")}
+    for key in ("images", "other/images"):
+        if key in given:
+            expected[key] = given[key].permute(0, 2, 3, 1)
     if "ids" in given:
         expected["ids"] = given["ids"].int()
     expected = {key: x.detach().clone().contiguous() for key, x in expected.items()}

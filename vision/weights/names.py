@@ -42,6 +42,7 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "Swin"): "swin.timm_swin",
     ("timm", "SwinV2"): "swin_v2.timm_swin_v2",
     ("timm", "VGG"): "vgg.timm_vgg",
+    ("timm", "Xcit"): "xcit.timm_xcit",
     ("torchvision", "ConvNeXt"): "convnext.torchvision_convnext",
     ("torchvision", "DenseNet"): "densenet.timm_densenet",
     ("torchvision", "ResNet"): "resnet.timm_resnet",

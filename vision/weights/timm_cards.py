@@ -37,6 +37,7 @@ _TOWERS: Mapping[str, str] = {
     "SwinV2": "swin_v2.SwinV2",
     "VGG": "vgg.VGG",
     "ViT": "vit.ViT",
+    "Xcit": "xcit.Xcit",
 }
 
 
@@ -72,7 +73,7 @@ def timm_tower(card: CardObject) -> Config:
     ):
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
-        mean = key == "global_pool" and value == "avg" and "ViT" not in kind
+        mean = key == "global_pool" and value == "avg" and "ViT" not in kind and kind != "Xcit"
         if key in _HARMLESS_ARGUMENTS or mean:
             continue
         change = _ARGUMENTS.get((kind, key))
@@ -222,6 +223,10 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
         "windows": [int(value)] * len(fields["depths"])
     },
     ("SwinV2", "pretrained_window_sizes"): _field("trained_windows", list),
+    ("Xcit", "embed_dim"): _width,
+    ("Xcit", "depth"): _field("depth"),
+    ("Xcit", "num_heads"): _field("heads"),
+    ("Xcit", "global_pool"): lambda fields, value: {"token": {}}[value],
     ("Mixer", "patch_size"): _field("patch"),
     ("Mixer", "embed_dim"): _mixer_width,
     ("Mixer", "num_blocks"): _field("depth"),
