@@ -40,7 +40,9 @@ demo: $(VENV)/.installed
 	$(RUN) train.py --config=configs/digits_vit.py --workdir=$(DEMO)
 	$(RUN) evaluate.py --workdir=$(DEMO)
 
-test: lint types unit
+# Types beside the tests: one process that would leave the second core idle.
+test: lint
+	@$(MAKE) --no-print-directory -j 2 types unit
 
 test-all: lint types
 	$(RUN) -m pytest $(TOGETHER)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from vision.models.resnet import ResNet
+from tests.norm_tower import NormTower
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.parallel.mesh import Mesh, batch_sharding, to_device
@@ -178,7 +178,7 @@ def test_an_average_among_the_rows_is_refused(accumulate: int):
 
 
 def test_batch_norm_averages_run_over_the_micro_batches_in_order():
-    model = ResNet(depth=10, num_classes=5, stem="cifar", width_multiplier=0.125)
+    model = NormTower(5)
     objective = Classify(model)
     batch = a_batch()
     loss, aux, _ = run(objective, 2, batch=batch)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.patch_tower import PatchTower
 from vision.data.batch_views import MixedResolution
-from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.parallel.mesh import Mesh, to_device
 from vision.run.compile import compile_step
@@ -24,7 +24,7 @@ MIXED = MixedResolution(sizes=(8, 16), weights=(1.0, 2.0))
 
 
 def make(shapes: MixedResolution | None) -> Step:
-    model = ViT(width=16, depth=2, heads=2, patch=4, num_classes=5, pool="mean")
+    model = PatchTower(num_classes=5)  # of images of any size
     optimizer = Optimizer(sgd(), 0.1, Constant())
     train_length = TrainLength(num_examples=160, batch_size=ROWS, total_steps=TOTAL)
     return Step(Classify(model), optimizer, train_length, batch_shapes=shapes)
