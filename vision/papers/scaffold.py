@@ -119,7 +119,9 @@ def next_steps(folder: Path, root: Path) -> str:
     return (
         f"\n  python -m pytest {folder if not inside else f'papers/{name}'}\n"
         f"  python train.py --config={config}:small --workdir=workdirs/{folder.name}\n"
-        f"  python -m vision.papers claim {name} --record\n"
+        # A margin is recorded only where it was committed before.
+        + (f"  git add papers/{name} && git commit -m 'The margin of {name}'\n" if inside else "")
+        + f"  python -m vision.papers claim {name} --record\n"
         + (
             "  UPDATE_GOLDEN=1 python -m pytest tests/test_configs.py -k golden\n"
             "  python -m vision.papers gallery\n"
