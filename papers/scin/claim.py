@@ -1,0 +1,106 @@
+"""Pictures of which graders disagree: labels with all that they said, or the majority's.
+
+Every picture is the mean of two digits of different classes, the first with a share between 0.5 and
+0.9. Three graders see the shares with an error of their own, name the digits whose share they take
+to be above 0.2 and put the more certain one first. Their label is that of SCIN: rank r has the
+weight 1 / r, weights are added up over graders and normalised. A linear classifier of the pixels
+learns from these weights, or from the class with the most of them, and is asked about pictures of
+other digits: what share of the weights it predicts, ``sum_c min(p_c, y_c)``.
+
+The control learns from weights that stand under other pictures' names. Beside it, what decides
+nothing, are weights of which the largest is the picture's own and the rest another picture's: they
+have the same certainty and no content.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import sklearn.linear_model
+
+from vision.data.sources.digits import Digits
+from vision.metrics.annotators import AnnotatorScores, annotator_scores
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
+
+MARGIN = Margin(0.02, rule="no classifier's number is reported: 2 points")
+
+CLASSES, GRADERS, ERROR, NAMED = 10, 3, 0.15, 0.2
+
+
+def weights(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Weighted labels (N, K) of shares (N, K)."""
+    total = np.zeros_like(shares)
+    for _ in range(GRADERS):
+        seen = np.where(shares > 0, shares + rng.normal(0, ERROR, shares.shape), 0)
+        order = np.argsort(-seen, axis=1)
+        for rank in (1, 2):
+            best = order[:, rank - 1]
+            rows = np.flatnonzero((seen[np.arange(len(seen)), best] > NAMED) | (rank == 1))
+            total[rows, best[rows]] += 1 / rank
+    return total / total.sum(1, keepdims=True)
+
+
+def pictures(split: str, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Pixels (N, 64) in 0..1 and weighted labels (N, K)."""
+    records = Digits(split).__getitems__(range(len(Digits(split))))
+    pixels, labels = records["image"].reshape(-1, 64) / 255, records["label"]
+    first = rng.integers(0, len(labels), count)
+    second = np.asarray([rng.choice(np.flatnonzero(labels != labels[i])) for i in first])
+    share = rng.uniform(0.5, 0.9, count)
+    x = share[:, None] * pixels[first] + (1 - share[:, None]) * pixels[second]
+    shares = np.zeros((count, CLASSES))
+    shares[np.arange(count), labels[first]] = share
+    shares[np.arange(count), labels[second]] = 1 - share
+    return x, weights(shares, rng)
+
+
+def taught(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Logits of new pictures: a row for every class of a picture, as heavy as its weight."""
+    rows, classes = np.nonzero(y)
+    model = sklearn.linear_model.LogisticRegression(C=1.0, max_iter=500)
+    return model.fit(x[rows], classes, sample_weight=y[rows, classes]).decision_function(new)
+
+
+def seen(seed: int) -> dict[str, AnnotatorScores]:
+    rng = np.random.default_rng(seed)
+    x, y = pictures("train", 1500, rng)
+    new, said = pictures("test", 1000, rng)
+    majority = np.eye(CLASSES)[y.argmax(1)]
+    rest = np.where(majority > 0, 0, y)[rng.permutation(len(y))] * (majority == 0)
+    own = np.where(majority > 0, y.max(1, keepdims=True), 0)
+    lent = own + rest * (1 - own.sum(1, keepdims=True)) / np.maximum(
+        rest.sum(1, keepdims=True), 1e-9
+    )
+    arms = {
+        "weights": y,
+        "majority": majority,
+        "permuted": y[rng.permutation(len(y))],
+        "lent": lent / lent.sum(1, keepdims=True),
+    }
+    return {name: annotator_scores(taught(x, labels, new), said) for name, labels in arms.items()}
+
+
+def test_weights_of_graders_teach_more_than_their_majority(record: Recorder):
+    rows = [seen(seed) for seed in SEEDS]
+
+    def side(name: str, arm: str, metric: str = "overlap") -> Side:
+        return Side(name, tuple(getattr(row[arm], metric) for row in rows))
+
+    what = "share of the graders' weights that is predicted"
+    by_majority = side("majority", "majority")
+    record(
+        claim="A classifier taught by the weighted labels of graders predicts more of their "
+        "weights than one taught by the class with the most weight.",
+        expected="undecided",
+        compared=Measured(what, side("weights", "weights"), by_majority),
+        margin=MARGIN,
+        scale=Scale(chance=1 / CLASSES),
+        control=Measured(what, side("weights of other pictures", "permuted"), by_majority),
+        measured=[
+            Measured(what, side("rest of another picture", "lent"), by_majority),
+            Measured(
+                "cross-entropy, nats",
+                side("weights", "weights", "cross_entropy"),
+                side("majority", "majority", "cross_entropy"),
+            ),
+        ],
+    )
