@@ -8,15 +8,19 @@ the same number of digits and without the label.
 
 The control is a classifier with random weights: what it says wrongly should be there no more often
 than by chance.
+
+Held: 89 % of the wrong answers name a digit that is there, 18 % would by chance; with random
+weights it is 10 and 8 %.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
-from configs.parts.canvases import CLASSES, Canvases, canvases, classifier, scores
+from configs.parts.canvases import Canvases, canvases, classifier, scores
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
-from vision.probes.linear import LinearClassifier
 
 MARGIN = Margin(0.22, rule="half of the 44 % of 676 mistakes that the review calls right")
 
@@ -39,7 +43,7 @@ def excused(said: np.ndarray, data: Canvases, rng: np.random.Generator) -> tuple
 def seen(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     model = classifier(canvases("train", 0.0, 1500, seed))
-    random = LinearClassifier(rng.normal(size=(64, CLASSES)), np.zeros(CLASSES))
+    random = dataclasses.replace(model, weight=rng.normal(size=model.weight.shape))
     data = canvases("test", SEVERAL, COUNT, seed + 100)
     said, guessed = (scores(each, data).argmax(1) for each in (model, random))
     own, other = excused(said, data, rng)
@@ -65,7 +69,7 @@ def test_many_mistakes_name_another_thing_that_is_there(record: Recorder):
     record(
         claim="Answers that the one label calls wrong name another thing in the picture more "
         "often than by chance.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("its own set", "own"), side("another's set", "other")),
         margin=MARGIN,
         scale=Scale(),

@@ -8,6 +8,8 @@ four within a point, at a quarter of the cost; at the same cost it should be bet
 
 The control shares its units with nothing: for each task a network of 32 units whose other three
 tasks have labels of other pictures. Chance is the most frequent answer.
+
+Held: 94.7 beside 92.8 %; without anything to share 92.1 %.
 """
 
 from __future__ import annotations
@@ -119,7 +121,7 @@ def test_one_network_for_four_questions(record: Recorder):
     record(
         claim="One network of all tasks is better than a network for each with a quarter of the "
         "units.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("one network of 32 units", "together"), alone),
         margin=MARGIN,
         scale=Scale(chance=rows[0]["frequent"]),

@@ -3,12 +3,17 @@
 Canvases of four cells show one to three digits. Twelve classes: the digits, and even and odd above
 them. Half of the labels of digits are verified; what they imply, a parent that is there or children
 that are not, follows by the hierarchy (``expand_labels``); the rest is unknown. A linear classifier
-of cells, whose largest logit over the cells is the canvas's, is fitted by 300 steps of Adam on all
+of cells, the soft maximum of whose logits is the canvas's, is fitted by 300 steps of Adam on 300
 training canvases with the sigmoid cross-entropy, once of known labels only, once of all, where the
 unknown count as absent. What is reported is the mean average precision over the classes on test
 canvases of which everything is known.
 
 The control leaves as many labels out, but of other canvases: what it takes for known is mostly not.
+
+A first classifier took the largest logit of all four cells and learned nothing but even and odd,
+0.30 of mAP where chance is 0.29: the gate of chance said so.
+
+Undecided: 93.9 beside 93.1 % of mAP, better by 0.1 to 1.4 points, which is less than the margin.
 """
 
 from __future__ import annotations
@@ -28,7 +33,7 @@ from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="no classifier is reported for this comparison: 2 points of mAP")
 
-SEVERAL, COUNT, VERIFIED, STEPS, RATE = 0.7, 1500, 0.5, 300, 0.03
+SEVERAL, COUNT, VERIFIED, STEPS, RATE = 0.7, 300, 0.5, 300, 0.03
 EVEN, ODD = CLASSES, CLASSES + 1
 
 
@@ -41,8 +46,9 @@ def hierarchy() -> np.ndarray:
 
 
 def scores(w: jax.Array, cells: jax.Array) -> jax.Array:
-    """Logits (N, K) of cells (N, 4, D + 1)."""
-    return jnp.max(cells @ w, 1)
+    """Logits (N, K) of cells (N, 4, D + 1): the soft maximum over those that are not empty."""
+    empty = cells[..., :-1].sum(-1, keepdims=True) == 0
+    return jax.nn.logsumexp(jnp.where(empty, -jnp.inf, cells @ w), 1)
 
 
 @jax.jit
@@ -67,8 +73,8 @@ def fitted(cells: jax.Array, targets: jax.Array, known: jax.Array) -> jax.Array:
 def seen(seed: int) -> dict[str, float]:
     rng, above = np.random.default_rng(seed), hierarchy()
     train, test = (
-        canvases(split, SEVERAL, COUNT, seed + shift)
-        for split, shift in (("train", 0), ("test", 100))
+        canvases(split, SEVERAL, count, seed + shift)
+        for split, count, shift in (("train", COUNT, 0), ("test", 1500, 100))
     )
     digits = np.pad(train.labels.astype(np.int8), ((0, 0), (0, 2)), constant_values=-1)
     digits[:, :CLASSES][rng.random((COUNT, CLASSES)) >= VERIFIED] = -1

@@ -32,9 +32,9 @@ SINGLE = np.zeros(3, bool)
 VERIFIED = np.array([[1, -1], [0, 1]])
 
 
-def precision(found: DetectedBoxes, scores: list[float], rule: Rule, **changes):
+def precision(detections: DetectedBoxes, scores: list[float], rule: Rule, **changes):
     given = {"truth": TRUTH, "group": SINGLE, "verified": VERIFIED} | changes
-    return detection_precision(detections=found, scores=np.asarray(scores), rule=rule, **given)
+    return detection_precision(detections=detections, scores=np.asarray(scores), rule=rule, **given)
 
 
 def test_ancestors_follow_and_descendants_are_absent():
@@ -98,15 +98,17 @@ def test_a_box_is_found_once_and_the_envelope_falls():
     assert precision(less, [0.5], "voc").precision[0] == 0
 
 
-def reference(found: DetectedBoxes, scores: np.ndarray, truth: DetectedBoxes, label: int) -> float:
+def reference(
+    detections: DetectedBoxes, scores: np.ndarray, truth: DetectedBoxes, label: int
+) -> float:
     """AP of one class, detection by detection."""
     left = {i for i in range(len(truth.label)) if truth.label[i] == label}
     total, right, points = len(left), 0, []
-    rows = sorted(np.flatnonzero(found.label == label), key=lambda i: -scores[i])
+    rows = sorted(np.flatnonzero(detections.label == label), key=lambda i: -scores[i])
     for n, i in enumerate(rows, 1):
         candidates = [
-            (overlap(found.box[i : i + 1], truth.box[j : j + 1])[0].item(), -int(j))
-            for j in np.flatnonzero((truth.label == label) & (truth.image == found.image[i]))
+            (overlap(detections.box[i : i + 1], truth.box[j : j + 1])[0].item(), -int(j))
+            for j in np.flatnonzero((truth.label == label) & (truth.image == detections.image[i]))
         ]
         best, j = max(candidates, default=(0.0, 1))
         if best >= 0.5 and -j in left:
@@ -128,14 +130,14 @@ def test_equal_to_a_slow_reference():
         box = np.concatenate([low, low + rng.uniform(3, 6, (count, 2))], 1)
         return DetectedBoxes(rng.integers(0, 5, count), rng.integers(0, 3, count), box)
 
-    truth, found = some(40), some(120)
+    truth, detections = some(40), some(120)
     scores, verified = rng.permutation(120) / 120, np.zeros((5, 4), int)
-    got = detection_precision(truth, np.zeros(40, bool), found, scores, verified, "voc")
-    expected = [reference(found, scores, truth, label) for label in range(3)]
-    np.testing.assert_allclose(got.precision[:3], expected, rtol=1e-12)
+    computed = detection_precision(truth, np.zeros(40, bool), detections, scores, verified, "voc")
+    expected = [reference(detections, scores, truth, label) for label in range(3)]
+    np.testing.assert_allclose(computed.precision[:3], expected, rtol=1e-12)
     assert min(expected) > 0.05
-    assert np.isnan(got.precision[3])
-    assert got.mean == pytest.approx(np.mean(expected))
+    assert np.isnan(computed.precision[3])
+    assert computed.mean == pytest.approx(np.mean(expected))
 
 
 def test_nothing_and_bad_input():

@@ -10,20 +10,27 @@ other digits: what share of the weights it predicts, ``sum_c min(p_c, y_c)``.
 The control learns from weights that stand under other pictures' names. Beside it, what decides
 nothing, are weights of which the largest is the picture's own and the rest another picture's: they
 have the same certainty and no content.
+
+Refuted: 66 % of the weights are predicted after weights and 70 % after the majority. A linear
+classifier is unsure enough by itself, and weights make it less sure still; in nats, which punish
+being sure and wrong, weights are no worse, 1.104 beside 1.109.
 """
 
 from __future__ import annotations
 
+import jax
+import jax.numpy as jnp
 import numpy as np
-import sklearn.linear_model
+import optax
 
 from vision.data.sources.digits import Digits
 from vision.metrics.annotators import AnnotatorScores, annotator_scores
+from vision.objectives.classify import cross_entropy
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="no classifier's number is reported: 2 points")
 
-CLASSES, GRADERS, ERROR, NAMED = 10, 3, 0.15, 0.2
+CLASSES, GRADERS, ERROR, NAMED, DECAY = 10, 3, 0.15, 0.2, 1e-3
 
 
 def weights(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -53,11 +60,32 @@ def pictures(split: str, count: int, rng: np.random.Generator) -> tuple[np.ndarr
     return x, weights(shares, rng)
 
 
+@jax.jit
+def fitted(x: jax.Array, y: jax.Array) -> jax.Array:
+    """Weights (D, K) of a linear layer, by 300 steps of Adam on the cross-entropy of all rows."""
+
+    def loss(w: jax.Array) -> jax.Array:
+        losses = cross_entropy(x @ w, y, "softmax", 0.0)
+        return losses.mean() + DECAY * jnp.sum(w**2)
+
+    optimizer = optax.adam(0.05)
+
+    def step(carry, _):
+        w, state = carry
+        updates, state = optimizer.update(jax.grad(loss)(w), state)
+        return (optax.apply_updates(w, updates), state), None
+
+    start = jnp.zeros((x.shape[1], y.shape[1]))
+    (w, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=300)
+    return w
+
+
 def taught(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Logits of new pictures: a row for every class of a picture, as heavy as its weight."""
-    rows, classes = np.nonzero(y)
-    model = sklearn.linear_model.LogisticRegression(C=1.0, max_iter=500)
-    return model.fit(x[rows], classes, sample_weight=y[rows, classes]).decision_function(new)
+    """Logits of new pictures by a classifier that learned weighted labels."""
+    known, asked = (
+        np.concatenate([part, np.ones((len(part), 1))], 1).astype(np.float32) for part in (x, new)
+    )
+    return asked @ np.asarray(fitted(known, y.astype(np.float32)))
 
 
 def seen(seed: int) -> dict[str, AnnotatorScores]:
@@ -90,7 +118,7 @@ def test_weights_of_graders_teach_more_than_their_majority(record: Recorder):
     record(
         claim="A classifier taught by the weighted labels of graders predicts more of their "
         "weights than one taught by the class with the most weight.",
-        expected="undecided",
+        expected="refuted",
         compared=Measured(what, side("weights", "weights"), by_majority),
         margin=MARGIN,
         scale=Scale(chance=1 / CLASSES),
