@@ -279,10 +279,58 @@ def others() -> Mapping[str, Callable[[str], None]]:
         "timm_xcit_p8": lambda case: timm_case(
             case, "xcit_tiny_12_p8_224", 16, (24, 16), embed_dim=16, depth=2, num_heads=2
         ),
+        "open_clip_coca": partial(coca, joint=12),
+        "open_clip_coca_wide": partial(coca, joint=16),
         "timm_mixer": lambda case: timm_case(
             case, "mixer_s16_224", 16, None, MlpMixer, patch_size=4, embed_dim=16, num_blocks=2
         ),
     }
+
+
+def coca(case: str, joint: int) -> None:
+    """open_clip's CoCa; what writes captions is in the file and not read."""
+    import open_clip
+
+    common = {"layers": 2, "width": 16, "output_tokens": True}
+    text = {**common, "heads": 2, "context_length": 8, "vocab_size": 40}
+    config = {
+        "embed_dim": joint,
+        "vision_cfg": {
+            **common,
+            "image_size": 16,
+            "head_width": 8,
+            "patch_size": 4,
+            "attentional_pool": True,
+            "attn_pooler_heads": 2,
+            "attn_pooler_queries": 5,
+        },
+        "text_cfg": {**text, "embed_cls": True},
+        "multimodal_cfg": {**text, "attn_pooler_heads": 2},
+        "custom_text": True,
+    }
+    CARDS[case] = {
+        "scheme": "open_clip",
+        "file": "open_clip_config.json",
+        "content": {"model_cfg": config, "preprocess_cfg": {}},
+    }
+    parts = {k: v for k, v in config.items() if k != "custom_text"}
+    model = randomise(open_clip.CoCa(**parts))
+    ids = torch.tensor([[38, 5, 6, 39, 0, 0, 0, 0], [38, 1, 2, 3, 4, 5, 6, 39]])
+
+    def run(images: torch.Tensor, model: torch.nn.Module = model) -> Found:
+        return {
+            "image/embedding": model.encode_image(images),
+            "text/embedding": model.encode_text(ids),
+        }
+
+    saved = outputs("", 16, run) | {"ids": ids.int()}
+    vision = {**config["vision_cfg"], "image_size": (24, 12)}
+    sized = open_clip.CoCa(**{**parts, "vision_cfg": vision}).eval()
+    state = dict(model.state_dict())
+    open_clip.model.resize_pos_embed(state, sized)
+    sized.load_state_dict(state)
+    saved |= outputs("other/", (24, 12), partial(run, model=sized)) | {"other/ids": ids.int()}
+    write(case, model.state_dict(), saved)
 
 
 def main() -> None:

@@ -64,6 +64,8 @@ def test_the_name_is_enough(case, tmp_path):
         if f"{prefix}images" not in golden:
             continue
         images = golden[f"{prefix}images"].astype(np.float32)
+        if f"{prefix}ids" in golden:
+            images = {"image": images, "text": golden[f"{prefix}ids"]}
         place = f"{prefix}out/"
         expected = {k.removeprefix(place): x for k, x in golden.items() if k.startswith(place)}
         tree = InitFrom(source, head="read").load(tower, fresh(tower, images))

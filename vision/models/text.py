@@ -34,7 +34,7 @@ from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
 
-TextPool = Literal["last", "argmax", "first", "mean", "map"]
+TextPool = Literal["last", "argmax", "first", "mean", "map", "class"]
 
 Out = dict[str, jax.Array]
 
@@ -67,7 +67,9 @@ class TextTransformer(nn.Module):
       context: maximum number of tokens of a row; rows may be shorter.
       causal: whether a token attends only to itself and earlier ones.
       pool: the ``last`` real token, the first with the largest id (``argmax``), the ``first`` of
-        all, the ``mean`` of the real ones, or attention pooling over them (``map``).
+        all, the ``mean`` of the real ones, attention pooling over them (``map``), or a learned
+        token after all others (``class``), as in open_clip's CoCa: the last LayerNorm is of it
+        alone, and it attends to what those weights were trained with, one token of padding too.
       pad_id: id of padding; None if there is none: all tokens are real.
       initialisation: ``clip`` is the paper's: normal, smaller the deeper; ``xavier`` as in ``ViT``.
       activation: of the MLPs; ``quick_gelu`` is that of the published CLIP weights.
@@ -113,12 +115,14 @@ class TextTransformer(nn.Module):
             raise ValueError(
                 "masked_head=True needs causal=False: masked tokens are predicted from both sides"
             )
+        if self.pool == "class" and (not self.causal or self.post_norm or self.pad_id is None):
+            raise ValueError("pool='class' needs causal=True, post_norm=False and a pad_id")
         super().__post_init__()
 
     @nn.nowrap
     def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
         """See ``vision.train.tower.Layered``."""
-        stem = ("token_embed", "pos_embed", "segment_embed", "norm_stem")
+        stem = ("token_embed", "pos_embed", "segment_embed", "norm_stem", "cls_token")
         return chain_layers_above(path[0], self.depth, stem)
 
     @nn.compact
@@ -143,9 +147,14 @@ class TextTransformer(nn.Module):
         table = token_table(self.vocab_size, self.width, self.precision)
         x = constrain_batch(table(ids))
         init = nn.initializers.normal(0.01)
-        shape = (self.context, self.width)
+        classed = self.pool == "class"
+        shape = (self.context + classed, self.width)
         places = self.param("pos_embed", init, shape, self.precision.params)
-        x = x + places[: ids.shape[1]].astype(x.dtype)
+        if classed:
+            cls = self.param("cls_token", init, (self.width,), self.precision.params)
+            cls = jnp.broadcast_to(cls.astype(x.dtype), (len(x), 1, self.width))
+            x = jnp.concatenate([x, cls], 1)
+        x = x + places[: x.shape[1]].astype(x.dtype)
         if self.segments:
             x = x + self._segments(segment_ids).astype(x.dtype)
         if self.post_norm:
@@ -181,9 +190,13 @@ class TextTransformer(nn.Module):
             key=block_key,
             drop_path=self.drop_path,
             tap=tap,
-            mask=None if self.causal or self.pad_id is None else mask,
+            mask=self._visible(ids, mask),
         )
-        if not self.post_norm:
+        pooled = x[:, -1]
+        if classed:
+            pooled = layer_norm(pooled, self.precision, "norm", self.norm_epsilon)
+            x = x[:, :-1]
+        elif not self.post_norm:
             x = layer_norm(x, self.precision, "norm", self.norm_epsilon)
         x = apply_tap(tap, "tokens", x)
         out |= blocks | {"tokens": x, "mask": mask}
@@ -199,7 +212,7 @@ class TextTransformer(nn.Module):
             pooled = jnp.take_along_axis(x, at[:, None, None], 1)[:, 0]
         elif self.pool == "mean":
             pooled = mean_over(x, mask)
-        else:
+        elif self.pool == "map":
             head = MAPHead(
                 self.heads,
                 mlp_dim,
@@ -214,6 +227,16 @@ class TextTransformer(nn.Module):
             small = nn.initializers.normal(0.02)
             pooled = jnp.tanh(dense(pooled, self.width, self.precision, "pooler", small))
         return end(pooled, out, tap, self.precision)
+
+    @nn.nowrap
+    def _visible(self, ids: jax.Array, mask: jax.Array) -> jax.Array | None:
+        """The tokens that can be attended to; None for all."""
+        if self.pool == "class":
+            # open_clip puts the class token's place first, where it stands last: token i is hidden
+            # where the one before it is padding.
+            first = jnp.ones((len(ids), 1), bool)
+            return jnp.concatenate([first, ids != self.pad_id], 1)
+        return None if self.causal or self.pad_id is None else mask
 
     @nn.nowrap
     def _segments(self, segment_ids: jax.Array | None) -> jax.Array:

@@ -22,12 +22,13 @@ from vision.models.layers import (
 )
 from vision.models.patches import embed_patches, spatial_tokens
 from vision.models.posemb import Grid, resample_posemb, sincos2d
+from vision.models.query_pool import QueryPool
 from vision.models.transformer import Block, MAPHead, MlpKind, layer_of, run_blocks
 from vision.parallel.mesh import ShardingRule, constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, Tree, apply_tap, chain_layers_above
 
-Pool = Literal["cls", "mean", "map", "cls_mean"]
+Pool = Literal["cls", "mean", "map", "cls_mean", "queries"]
 Posemb = Literal["learned", "sincos2d"]
 
 # Tensor parallelism as in Megatron-LM (Shoeybi et al., 2019): two sums over tensor per block and
@@ -120,7 +121,11 @@ class ViT(nn.Module):
       width, depth, mlp_dim, heads, patch: override the variant, or stand without one.
       num_classes: classes of the head; None and 0 both mean no head.
       pool: class token, mean over patches, multi-head attention pooling over patches, or class
-        token and mean after one another (``cls_mean``), as DINOv2's linear classifiers read.
+        token and mean after one another (``cls_mean``), as DINOv2's linear classifiers read, or the
+        first of ``queries`` learned ones that attend to all tokens, as in open_clip's CoCa; the
+        last LayerNorm is then after it, and ``out`` has all of them as ``queries``.
+      queries, query_width, query_heads: of pool="queries": their number, the width of what they
+        give (None for that of the tower) and the heads of their attention.
       class_token: whether there is one; None: only if ``pool`` reads it.
       class_position: the class token has a learned position too, ``cls_pos_embed``; it only
         matters to weights that are read or written in another library's naming.
@@ -159,6 +164,9 @@ class ViT(nn.Module):
     patch: Positive[int] | None = None
     num_classes: NonNegative[int] | None = None
     pool: Pool = "cls"
+    queries: Positive[int] = 256
+    query_width: Positive[int] | None = None
+    query_heads: Positive[int] = 8
     class_token: bool | None = None
     class_position: bool = False
     registers: NonNegative[int] = 0
@@ -180,6 +188,10 @@ class ViT(nn.Module):
 
     def __post_init__(self) -> None:
         size = self.resolved()
+        if self.pool == "queries" and (self.query_width or size.width) % self.query_heads:
+            raise ValueError(f"query_heads={self.query_heads} does not divide the queries' width")
+        if self.pool == "queries" and not self.norm_pooled:
+            raise ValueError("pool='queries' has the last LayerNorm after it: norm_pooled=True")
         reads_class = self.pool in ("cls", "cls_mean")
         if reads_class and self.class_token is False:
             raise ValueError(f"pool={self.pool!r} reads the class token: class_token is not False")
@@ -250,6 +262,16 @@ class ViT(nn.Module):
         elif self.pool == "cls_mean":
             mean = patches.mean(axis=1, dtype=jnp.float32)
             pooled = jnp.concatenate([x[:, 0].astype(jnp.float32), mean], -1)
+        elif self.pool == "queries":
+            pooled = QueryPool(
+                self.queries,
+                self.query_width or size.width,
+                self.query_heads,
+                self.norm_epsilon,
+                self.precision,
+                self.attention,
+                name="query_pool",
+            )(x)
         else:
             activation = self.activation
             assert activation != "swiglu"
@@ -265,6 +287,9 @@ class ViT(nn.Module):
             pooled = head(patches)
         if self.norm_pooled:
             pooled = layer_norm(pooled, self.precision, "fc_norm", self.norm_epsilon)
+        if self.pool == "queries":
+            out["queries"] = pooled = apply_tap(tap, "queries", pooled)
+            pooled = pooled[:, 0]
         pooled = out["pooled"] = apply_tap(tap, "pooled", pooled.astype(self.precision.output))
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 

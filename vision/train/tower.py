@@ -12,6 +12,7 @@ A tower is a ``flax.linen`` module called as ``tower(x, train=..., tap=...)`` an
                 ``block00/mix`` is what stands in the place of attention in an MLP-Mixer
     tokens      (B, N, D) after the final norm, prefix tokens first
     map         (B, h, w, C) spatial features after the last block (and norm)
+    queries     (B, Q, D) what all queries of a pooling by queries give
     pooled      (B, D) after pooling
     embedding   (B, D) what the tower returns first: the input of the classifier head
     logits      (B, num_classes), only with a classifier head

@@ -88,8 +88,11 @@ _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
 _OTHERS: Mapping[tuple[str, Side], str] = {
     ("open_clip", "image"): r"(text|transformer|token_embedding|ln_final|logit)[._].*"
     r"|positional_embedding|text_projection|visual\.(head\..*|proj)|attn_mask",
-    ("open_clip", "text"): r"visual\..*|logit_(scale|bias)|(text\.)?(text_projection(\..*)?"
-    r"|proj\..*)",
+    (
+        "open_clip",
+        "text",
+    ): r"(visual|text_decoder)\..*|logit_(scale|bias)"
+    r"|(text\.)?(text_projection(\..*)?|proj\..*)",
     ("transformers", "image"): r"(text_model|text_projection|visual_projection)\..*"
     r"|logit_(scale|bias)",
     ("transformers", "text"): r"(vision_model|text_projection|visual_projection)\..*"

@@ -93,7 +93,6 @@ _TEXT_HARMLESS = (
 )
 # What else there is has to have its default, with which it does nothing.
 _OFF: Mapping[str, Any] = {
-    "attentional_pool": False,
     "final_ln_after_pool": False,
     "no_ln_pre": False,
     "pos_embed_type": "learnable",
@@ -103,7 +102,8 @@ _OFF: Mapping[str, Any] = {
     "scale_attn_inner": False,
     "scale_attn": False,
     "scale_fc": False,
-    "embed_cls": False,
+    "use_pad_mask": False,
+    "correct_cls_mask": False,
 }
 
 
@@ -115,7 +115,8 @@ def _open_clip(card: CardObject) -> Config:
             "config by hand, model=spec(Dual, ...), as docs/weights.md says"
         )
     known = ("embed_dim", "quick_gelu", "vision_cfg", "text_cfg", *_OPEN_CLIP_HARMLESS)
-    _check_keys(config, known)
+    # Of CoCa, whose towers alone are read, without what writes captions.
+    _check_keys(config, (*known, "multimodal_cfg"))
     quick = config.values.get("quick_gelu") is True
     width = config.sides("embed_dim", 512)[0]
     vision, text = config.part("vision_cfg"), config.part("text_cfg")
@@ -126,11 +127,16 @@ def _open_clip(card: CardObject) -> Config:
         *("width", "heads", "layers", "context_length", "vocab_size", "mlp_ratio"),
         *("ls_init_value", "pad_id", "no_causal_mask", "pool_type", "proj_bias", "proj_type"),
         *("act_kwargs", "norm_kwargs", "hf_model_pretrained", "hf_proj_type", "hf_pooler_type"),
+        "embed_cls",
     }
     _check_keys(text, (*options, *_TEXT_HARMLESS, *_OFF))
     text.choice("proj_type", {"linear": ""}, "")
-    pool = text.choice("pool_type", {"argmax": CLIP_POOL, "last": "last"}, CLIP_POOL)
     causal = text.values.get("no_causal_mask") is not True
+    pool = text.choice("pool_type", {"argmax": CLIP_POOL, "last": "last"}, CLIP_POOL)
+    if text.values.get("embed_cls") is True:
+        pool = "class"
+        if not causal:
+            raise text.error("embed_cls", "is read with a causal mask alone")
     bias = text.values.get("proj_bias") is True
     if projected and image_bias != bias:
         raise text.error("proj_bias", "is not that of the image tower, which a Dual has in common")
@@ -145,7 +151,7 @@ def _open_clip(card: CardObject) -> Config:
         context=text.sides("context_length", 77)[0],
         causal=causal,
         pool=pool,
-        pad_id=0 if causal else None,
+        pad_id=text.values.get("pad_id") or 0 if causal else None,
         **_common(text, quick),
     )
     return spec(Dual, image=image, text=tower, width=width, image_projection=projected, bias=bias)
@@ -170,7 +176,19 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
         raise vision.error("layers", "are of CLIP's modified ResNet, which no tower here is")
     known = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "ls_init_value")
     others = ("act_kwargs", "norm_kwargs", "pool_type", "timm_pool", "timm_proj", "timm_proj_bias")
-    _check_keys(vision, (*known, *others, *_VISION_HARMLESS, *_OFF))
+    _check_keys(vision, (*known, *others, "attentional_pool", *_VISION_HARMLESS, *_OFF))
+    pooling: dict[str, Any] = {}
+    if vision.values.get("attentional_pool"):
+        if vision.values["attentional_pool"] is not True:
+            raise vision.error("attentional_pool", "is another than CoCa's, which is true")
+        pooling = {
+            "pool": "queries",
+            "norm_pooled": True,
+            "class_token": True,
+            "queries": vision.sides("attn_pooler_queries", 256)[0],
+            "query_heads": vision.sides("attn_pooler_heads", 8)[0],
+            "query_width": width,
+        }
     vision.choice("pool_type", {"tok": ""}, "")
     size = vision.sides("width", 768)[0]
     patch = vision.sides("patch_size", 16)
@@ -186,6 +204,7 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
         patch=patch[0],
         class_position=True,
         pre_norm=True,
+        **pooling,
         **_common(vision, quick),
     )
     return tower, True, False

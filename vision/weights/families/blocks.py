@@ -137,7 +137,7 @@ def map_pool(naming: Layers, heads: int) -> list[MapEntry]:
             if naming.flax:
                 form = _flax_heads_in(heads)
             elif shared > 1:
-                form = _rows(row, shared, form)
+                form = rows(row, shared, form)
             ours = f"params.map_pool.{name}.{'bias' if end == 'bias' else 'kernel'}"
             entries.append(MapEntry(ours, (tensor + end,), form))
     entries += heads_out("map_pool.proj", naming.pool_proj, naming, heads)
@@ -199,7 +199,7 @@ def _flax_qkv(heads: int) -> Form:
     return Form(f"q, k and v of {heads} heads", read, write)
 
 
-def _rows(place: int, count: int, form: Form) -> Form:
+def rows(place: int, count: int, form: Form) -> Form:
     """One of ``count`` equal parts of the rows of a tensor."""
 
     def read(tensors: Sequence[np.ndarray]) -> np.ndarray:

@@ -61,6 +61,8 @@ def joint_names(
         if dual.width is not None and (side == "text" or dual.image_projection):
             entries += _projection(dual, f"{side}_projection", _PROJECTIONS[library, side], tensors)
     ignored = {}
+    if library == "open_clip":
+        ignored[r"text_decoder\..*"] = "writes captions; of CoCa both towers are read"
     for name, candidates in _LEARNED[library].items():
         theirs = _first(candidates, tensors)
         if name not in learned:

@@ -4,6 +4,7 @@ Which fields a ``TextTransformer`` needs so that its numbers are theirs, beside 
 
     CLIP, anywhere               pool="argmax", norm_epsilon=1e-5, and activation="quick_gelu" for
                                  OpenAI's weights
+    CoCa of open_clip            pool="class", context=76, norm_epsilon=1e-5
     SigLIP of open_clip          causal=False, pad_id=None; activation="gelu_tanh" for SigLIP2
     SigLIP, SigLIP2 elsewhere    causal=False, pad_id=None, activation="gelu_tanh"
     BERT                         causal=False, post_norm=True, segments=2, pool="first",
@@ -134,6 +135,8 @@ def big_vision_text(tower: TextTransformer) -> Names:
 def _names(
     tower: TextTransformer, naming: TextNaming, ignored: Mapping[str, str] | None = None
 ) -> Names:
+    if tower.pool == "class" and naming.block != OPEN_CLIP["block"]:
+        raise WeightsError("pool='class' is of open_clip's CoCa, not of these weights")
     if tower.post_norm != bool(naming.norm_stem):
         here, there = ("post", "pre") if tower.post_norm else ("pre", "post")
         raise WeightsError(
@@ -144,6 +147,8 @@ def _names(
         MapEntry("params.token_embed.embedding", (naming.table,)),
         MapEntry("params.pos_embed", (naming.pos,), _LEADING if naming.flax else SAME),
     ]
+    if tower.pool == "class":
+        entries.append(MapEntry("params.cls_token", ("cls_emb",)))
     if tower.segments:
         entries.append(MapEntry("params.segment_embed", (naming.segments,)))
     for i in range(tower.depth):

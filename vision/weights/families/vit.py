@@ -10,6 +10,8 @@ Which fields a tower needs so that its numbers are theirs, beside sizes and ``nu
     timm *_siglip_*              pool="map"
     CLIP, anywhere               class_position, pre_norm, norm_epsilon=1e-5, and
                                  activation="quick_gelu" for OpenAI's weights
+    CoCa of open_clip            the same, pool="queries", norm_pooled, query_width that of the
+                                 joint space
     transformers SigLIP, SigLIP2 pool="map", activation="gelu_tanh"; of a Siglip2Model ("naflex")
                                  the images have the sides of its grid of patches
     transformers DINOv2          class_position, layer_scale=1.0, and registers=4; with its
@@ -81,6 +83,7 @@ def open_clip_vit(tower: ViT) -> Names:
         norm_pre="ln_pre.",
         norm="ln_post.",
         fc_norm="ln_post.",
+        query_pool="attn_pool.",
         joined=True,
     )
     return vit_names(tower, naming)

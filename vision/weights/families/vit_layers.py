@@ -10,9 +10,19 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from vision.models.vit import ViT
-from vision.weights.families.blocks import Layers, block, dense, map_pool, norm
+from vision.weights.families.blocks import Layers, block, dense, map_pool, norm, rows
 from vision.weights.fit import fit_patches, fit_positions
-from vision.weights.mapping import CONV, SAME, Form, MapEntry, Names, part, reshaped
+from vision.weights.mapping import (
+    CONV,
+    LINEAR,
+    SAME,
+    Form,
+    MapEntry,
+    Names,
+    WeightsError,
+    part,
+    reshaped,
+)
 
 Fit = Callable[[np.ndarray, tuple[int, ...]], np.ndarray]
 _VECTOR = reshaped("a vector", (1, 1, -1), (-1,))
@@ -26,6 +36,7 @@ class Naming(Layers):
       patch, cls, registers, pos, norm_pre: of the stem.
       fc_norm: norm after pooling.
       head: of the classifier.
+      query_pool: of pooling by queries; empty where the library has none.
       joined: positions of class token and patches, (1 + N, D) without a leading axis.
       flat_patches: the patch embedding is a dense layer on patches (h, w, C) laid flat.
       fit: makes positions those of another grid, as this library does.
@@ -38,6 +49,7 @@ class Naming(Layers):
     norm_pre: str = "norm_pre."
     fc_norm: str = "fc_norm."
     head: str = "head."
+    query_pool: str = ""
     joined: bool = False
     flat_patches: bool = False
     fit: Fit = fit_positions
@@ -60,9 +72,36 @@ def vit_names(tower: ViT, naming: Naming, ignored: Mapping[str, str] | None = No
         entries += norm("norm", naming.norm, naming)
     if tower.pool == "map":
         entries += map_pool(naming, size.heads)
+    if tower.pool == "queries":
+        entries += _query_pool(tower, naming)
     if tower.num_classes:
         entries += dense("head", naming.head, naming)
     return Names(tuple(entries), ignored)
+
+
+def _query_pool(tower: ViT, naming: Naming) -> list[MapEntry]:
+    """Entries of pooling by queries: one tensor for q, k and v where tokens are as wide as they."""
+    if not naming.query_pool:
+        raise WeightsError("pool='queries' is of open_clip's CoCa, not of these weights")
+    ours, theirs = "query_pool", naming.query_pool
+    width = tower.resolved().width
+    joined = (tower.query_width or width) == width
+    entries = [
+        MapEntry(f"params.{ours}.queries", (f"{theirs}query",)),
+        *norm(f"{ours}.norm_q", f"{theirs}ln_q.", naming),
+        *norm(f"{ours}.norm_k", f"{theirs}ln_k.", naming),
+        *dense(f"{ours}.proj", f"{theirs}attn.out_proj.", naming),
+    ]
+    for row, name in enumerate("qkv"):
+        kernel, bias = (f"params.{ours}.{name}.{end}" for end in ("kernel", "bias"))
+        if joined:
+            entries.append(
+                MapEntry(kernel, (f"{theirs}attn.in_proj_weight",), rows(row, 3, LINEAR))
+            )
+        else:
+            entries.append(MapEntry(kernel, (f"{theirs}attn.{name}_proj_weight",), LINEAR))
+        entries.append(MapEntry(bias, (f"{theirs}attn.in_proj_bias",), rows(row, 3, SAME)))
+    return entries
 
 
 def _embedding(tower: ViT, naming: Naming) -> list[MapEntry]:
