@@ -133,7 +133,10 @@ def seeds(arguments: Sequence[str]) -> range:
 
 
 def record(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Prints rows and writes them to ``bench/results/<name>.csv`` with versions and device."""
+    """Prints rows and writes them to ``bench/results/<name>.csv`` with versions and device.
+
+    A row that has those already, since it was read from there, keeps them.
+    """
     import jax
 
     where = {
@@ -144,7 +147,7 @@ def record(name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         "devices": jax.device_count(),
         "processor": _processor(),
     }
-    full = [{**row, **where} for row in rows]
+    full = [{**row, **{key: row.get(key, value) for key, value in where.items()}} for row in rows]
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.csv"
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -3,18 +3,20 @@
     python -m bench.inference [--models ViT-B/16 ResNet-50] [--against eager] [--cores 1 2]
 
 Random float32 weights of timm's are written to a safetensors file and read by both sides; the
-logits of the first image are checked to agree to 1e-4 of their largest. Images of 224 px are in
-memory, 8 at once and 1. Torch runs eager, with ``channels_last`` and with ``torch.compile``, in
-inference mode; ours is ``jax.jit`` of the tower, a ViT's blocks unrolled. Rounds, clocks and ratios
-are those of ``bench.compare``: on one core CPU seconds, on two wall seconds; above 1 ours is
-faster. The contender ``lax`` is ours with convolutions and pooling as ``jax.lax`` has them.
+logits of the first image are checked to agree to 1e-4 of their largest. Images of 224 px (256 for
+Swin V2) are in memory, 8 at once and 1. Torch runs eager, with ``channels_last`` and with
+``torch.compile``, in inference mode; ours is ``jax.jit`` of the tower, a ViT's blocks unrolled.
+Rounds, clocks and ratios are those of ``bench.compare``: on one core CPU seconds, on two wall
+seconds; above 1 ours is faster. The contender ``lax`` is ours with convolutions and pooling as
+``jax.lax`` has them.
 
-Written to bench/results/inference.csv.
+Written to bench/results/inference.csv, where models that are not asked for keep their rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import os
 import statistics
@@ -30,15 +32,16 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 import numpy as np
 
-from bench.common import Peer, ratio, record
+from bench.common import RESULTS, Peer, ratio, record
 from bench.compare import in_turn
 
-SIZE, BATCHES = 224, (8, 1)
+BATCHES = (8, 1)
 MODES = ("eager", "channels_last", "compile")
-# name: (timm's, modes of torch, forms of ours, passes over 8 images and over 1 in a round)
+# name: (timm's, modes of torch, forms of ours, passes over 8 images and over 1 in a round, size)
 MODELS = {
-    "ViT-B/16": ("vit_base_patch16_224", ("eager", "compile"), ("ours",), (1, 3)),
-    "ResNet-50": ("resnet50", MODES, ("ours", "lax"), (2, 6)),
+    "ViT-B/16": ("vit_base_patch16_224", ("eager", "compile"), ("ours",), (1, 3), 224),
+    "ResNet-50": ("resnet50", MODES, ("ours", "lax"), (2, 6), 224),
+    "SwinV2-T": ("swinv2_tiny_window8_256", ("eager", "compile"), ("ours",), (1, 3), 256),
 }
 Facts = Mapping[str, Any]
 
@@ -47,18 +50,18 @@ def start(
     model: str, weights: str, against: list[str], python: str, cores: int
 ) -> tuple[dict[str, Peer], dict[str, Facts]]:
     """The contenders, waiting, and what they said about themselves."""
-    theirs, modes, forms, _ = MODELS[model]
+    theirs, modes, forms, _, size = MODELS[model]
     clock, batches = "cpu" if cores == 1 else "wall", map(str, BATCHES)
     rest = (clock, weights, *batches)
     contenders, facts = {}, {}
     for form in forms:
         if form == "ours" or form in against:
             contenders[form] = Peer(
-                sys.executable, "our_forward.py", 1, model, str(SIZE), form, *rest
+                sys.executable, "our_forward.py", 1, model, str(size), form, *rest
             )
     for mode in (mode for mode in modes if mode in against):
         contenders[f"torch {mode}"] = Peer(
-            python, "timm_forward.py", 1, theirs, str(SIZE), mode, str(cores), *rest
+            python, "timm_forward.py", 1, theirs, str(size), mode, str(cores), *rest
         )
     for name, peer in [*contenders.items()]:
         facts[name] = json.loads(peer.line() or '{"failed": "it ended"}')
@@ -111,6 +114,15 @@ def measure(
     return rows
 
 
+def others(models: list[str]) -> list[dict[str, str]]:
+    """The rows of models that are not measured now."""
+    path = RESULTS / "inference.csv"
+    if not path.exists():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [row for row in csv.DictReader(file) if row["model"] not in models]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
@@ -125,7 +137,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for model in arguments.models:
             weights = f"{folder}/{model.replace('/', '_')}.safetensors"
-            command = [arguments.peers, script, MODELS[model][0], str(SIZE), "write", "2", "wall"]
+            name, size = MODELS[model][0], str(MODELS[model][-1])
+            command = [arguments.peers, script, name, size, "write", "2", "wall"]
             subprocess.run([*command, weights], check=True)
             for cores in arguments.cores:
                 os.sched_setaffinity(0, every[-cores:])  # the processes to come inherit it
@@ -133,7 +146,7 @@ def main() -> None:
                     model, weights, arguments.against, arguments.peers, arguments.rounds, cores
                 )
                 os.sched_setaffinity(0, every)
-                record("inference", rows)
+                record("inference", [*others(arguments.models), *rows])
 
 
 if __name__ == "__main__":

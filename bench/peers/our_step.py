@@ -30,6 +30,7 @@ from bench.step import fake_batch
 from vision.models import convolution
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import ResNet
+from vision.models.swin_v2 import SwinV2
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.parallel.mesh import Mesh, to_device
@@ -46,6 +47,8 @@ def tower(name: str) -> Tower:
         return ViT(variant=name.removeprefix("ViT-"), num_classes=1000, scan=False)
     if name == "ConvNeXt-T":
         return ConvNeXt(variant="tiny", num_classes=1000)
+    if name == "SwinV2-T":
+        return SwinV2(variant="T", window=8, num_classes=1000)
     return ResNet(depth=50, num_classes=1000)
 
 
