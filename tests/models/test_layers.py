@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from typing import Any
+
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
-from vision.models.layers import drop_path, drop_path_rates, dropout
+from vision.models import layers
+from vision.models.layers import drop_path, drop_path_rates, dropout, query_key_value
 from vision.models.posemb import resample_posemb, sincos2d
+from vision.train.precision import Precision
 
 
 def test_drop_path_keeps_the_expectation():
@@ -81,3 +86,36 @@ def test_sincos2d():
     np.testing.assert_allclose(flat[1:, 1:][:3, :5], flat[1:, 1:][:3, :5][::-1, ::-1], atol=1e-5)
     with pytest.raises(ValueError, match="divisible by 4, not 6"):
         sincos2d((2, 2), 6)
+
+
+class QueryKeyValue(nn.Module):
+    use_bias: bool
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> Any:
+        return query_key_value(x, 2, Precision(), nn.initializers.normal(1.0), self.use_bias)
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+def test_queries_keys_and_values_of_a_tpu_are_those_of_a_cpu(
+    use_bias: bool, monkeypatch: pytest.MonkeyPatch
+):
+    """Three products there, one here, of the same parameters under the same names."""
+    x = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    module = QueryKeyValue(use_bias)
+    q, k, v = module.init_with_output(jax.random.key(1), x)[0]
+    variables = module.init(jax.random.key(1), x)
+    assert q.shape == k.shape == v.shape == (2, 3, 2, 4)
+    kernel = variables["params"]["qkv"]["kernel"]
+    # The columns are q, k and v of the first head, then of the second.
+    np.testing.assert_allclose(q[..., 1, :], x @ kernel[:, 12:16], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(v[..., 0, :], x @ kernel[:, 8:12], rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(layers, "platform", lambda: "tpu")
+    again = module.init(jax.random.key(1), x)
+    jax.tree.map(np.testing.assert_array_equal, variables, again)
+    shifted = jax.tree.map(lambda leaf: leaf + 0.5, variables)
+    there = module.apply(shifted, x)
+    monkeypatch.undo()
+    here = module.apply(shifted, x)
+    for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)

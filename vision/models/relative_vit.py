@@ -11,7 +11,16 @@ import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.attention import Attend, attend, attention_weights
-from vision.models.layers import Mlp, Remat, check_images, classify, dense, dropout, layer_norm
+from vision.models.layers import (
+    Mlp,
+    Remat,
+    check_images,
+    classify,
+    dense,
+    dropout,
+    layer_norm,
+    query_key_value,
+)
 from vision.models.patches import embed_patches, spatial_tokens
 from vision.models.posemb import Grid, resample_posemb
 from vision.models.relative_bias import bias_of, class_token_rows
@@ -60,17 +69,9 @@ class RelativeAttention(nn.Module):
         """(B, N, D); ``bias`` (heads, N, N) is added to the logits."""
         batch, tokens, width = x.shape
         shape = (self.heads, width // self.heads)
-        qkv = dense(
-            x,
-            3 * width,
-            self.precision,
-            "qkv",
-            self.kernels.qkv,
-            use_bias=self.qkv_bias == "all",
-            shape=(shape[0], 3, shape[1]),
-            tensor=2,
+        q, k, v = query_key_value(
+            x, self.heads, self.precision, self.kernels.qkv, use_bias=self.qkv_bias == "all"
         )
-        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         if self.qkv_bias == "qv":
             q, v = (
                 y

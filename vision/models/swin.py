@@ -21,6 +21,7 @@ from vision.models.layers import (
     drop_path,
     drop_path_rates,
     layer_norm,
+    query_key_value,
     rematerialise,
     spatial_sites,
 )
@@ -117,9 +118,7 @@ class WindowAttention(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(B, windows, N, C), and the attention weights (B, windows, heads, N, N) if tapped."""
         width = x.shape[-1]
-        shape = (self.heads, 3, width // self.heads)
-        qkv = dense(x, 3 * width, self.precision, "qkv", _INIT, shape=shape, tensor=3)
-        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        q, k, v = query_key_value(x, self.heads, self.precision, _INIT)
         table = self.param(
             "bias_table", _INIT, ((2 * self.side - 1) ** 2, self.heads), self.precision.params
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.config.ranges import NonEmpty, NonNegative, checked
-from vision.models.layers import Mlp, dense, drop_path, layer_norm
+from vision.models.layers import Mlp, dense, drop_path, layer_norm, query_key_value
 from vision.models.relative_bias import bias_of, offset_rows
 from vision.models.swin import Pair, StagePlan, Swin, in_windows, neighbours
 from vision.parallel.mesh import constrain_batch
@@ -61,11 +61,7 @@ class CosineAttention(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         """(B, windows, N, C), and the attention weights (B, windows, heads, N, N) if tapped."""
         width, params = x.shape[-1], self.precision.params
-        shape = (self.heads, 3, width // self.heads)
-        qkv = dense(
-            x, 3 * width, self.precision, "qkv", _INIT, use_bias=False, shape=shape, tensor=3
-        )
-        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
+        q, k, v = query_key_value(x, self.heads, self.precision, _INIT, use_bias=False)
         q, v = (
             y
             + self.param(name, nn.initializers.zeros, (width,), params)

@@ -23,6 +23,7 @@ from vision.models.layers import (
     drop_path_rates,
     dropout,
     layer_norm,
+    query_key_value,
     rematerialise,
 )
 from vision.parallel.mesh import constrain_batch
@@ -108,17 +109,9 @@ class Attention(nn.Module):
         self, x: jax.Array, tap: Tap | None, site: str, mask: jax.Array | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         batch, tokens, width = x.shape
-        qkv = dense(
-            x,
-            3 * width,
-            self.precision,
-            "qkv",
-            self.kernels.qkv,
-            use_bias=self.qkv_bias,
-            shape=(self.heads, 3, width // self.heads),
-            tensor=2,
+        q, k, v = query_key_value(
+            x, self.heads, self.precision, self.kernels.qkv, use_bias=self.qkv_bias
         )
-        q, k, v = qkv[..., 0, :], qkv[..., 1, :], qkv[..., 2, :]
         out = {}
         if wants(tap, site):
             logits_dtype = self.precision.attention_logits
