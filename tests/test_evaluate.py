@@ -178,9 +178,9 @@ def test_best_step_and_changed_evaluators(tmp_path: Path, capsys: pytest.Capture
     assert found["top1"] == pytest.approx(top1[best], abs=1e-6)
     assert found["examples"] == 359
     for wrong, words in (
-        ("--step=best", "--step=best:test/top1"),
+        ("--step=best", "best:test/top1"),
         ("--step=best:test/top11", "no checkpoint in"),
-        ("--step=bets", "no whole number"),
+        ("--step=bets", "neither a number nor best"),
         ("--config.total=3 steps", "only --config.evaluators"),
         ("--config.evaluators.tset.data.batch_size=3", "tset"),
     ):

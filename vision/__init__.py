@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from vision.run.experiment import Experiment as Experiment
     from vision.run.mlflow_logger import MLflow as MLflow
     from vision.run.nonfinite import Nonfinite as Nonfinite
+    from vision.run.stopping import EarlyStop as EarlyStop
     from vision.run.wandb_logger import Wandb as Wandb
     from vision.parallel.mesh import Mesh as Mesh, ShardingRule as ShardingRule
     from vision.train.objective import (
@@ -185,7 +186,14 @@ if TYPE_CHECKING:
     from vision.objectives.denoise import Denoise as Denoise
     from vision.objectives.masked_language import MaskedLanguage as MaskedLanguage
     from vision.objectives.multitask import MultiTask as MultiTask
+    from vision.objectives.imbalance import (
+        Asymmetric as Asymmetric,
+        BalancedWeights as BalancedWeights,
+        FixedWeights as FixedWeights,
+        Focal as Focal,
+    )
     from vision.objectives.quantise import Quantise as Quantise
+    from vision.objectives.regress import Regress as Regress
     from vision.objectives.reconstruct import Reconstruct as Reconstruct
     from vision.objectives.self_distill import SelfDistill as SelfDistill
     from vision.objectives.two_views import TwoViews as TwoViews
@@ -211,6 +219,7 @@ _NAMES = {
     "vision.run.experiment": ("Experiment",),
     "vision.run.mlflow_logger": ("MLflow",),
     "vision.run.nonfinite": ("Nonfinite",),
+    "vision.run.stopping": ("EarlyStop",),
     "vision.run.wandb_logger": ("Wandb",),
     "vision.parallel.mesh": ("Mesh", "ShardingRule"),
     "vision.train.objective": ("BatchCoupled", "Objective", "apply", "averaged"),
@@ -329,7 +338,14 @@ _NAMES = {
     "vision.objectives.denoise": ("Denoise",),
     "vision.objectives.masked_language": ("MaskedLanguage",),
     "vision.objectives.multitask": ("MultiTask",),
+    "vision.objectives.imbalance": (
+        "Asymmetric",
+        "BalancedWeights",
+        "FixedWeights",
+        "Focal",
+    ),
     "vision.objectives.quantise": ("Quantise",),
+    "vision.objectives.regress": ("Regress",),
     "vision.objectives.reconstruct": ("Reconstruct",),
     "vision.objectives.self_distill": ("SelfDistill",),
     "vision.objectives.two_views": ("TwoViews",),

@@ -196,7 +196,7 @@ def test_of_a_run_that_keeps_an_average_this_is_read(tmp_path):
         ("timm:/nowhere/x:y", "neither a file or folder here nor organisation/name on the hub"),
         ("transformers:model", "neither a file or folder here nor organisation/name"),
         ("workdir:/nowhere", "holds no valid checkpoint"),
-        ("workdir:/nowhere@last", "'last' is not a step"),
+        ("workdir:/nowhere@last", "'last' is neither a number nor best"),
     ],
 )
 def test_sources_that_are_not_there(source, message):

@@ -18,25 +18,13 @@ from vision.checkpoint.reading import (
     read_verified,
     step_numbers,
 )
-from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.checkpoint.retention import named_step
+from vision.checkpoint.usage import FLAGS, USAGE
+from vision.config.cli import UsageError, parse, run_main
 from vision.config.errors import caused_by
 from vision.config.files import replace_file
 from vision.train.state import digest
 
-_USAGE = """
-python -m vision.checkpoint.store COMMAND WORKDIR [flags]
-
-  verify  reads every checkpoint and compares it with its checksums; exit status 1 if one is damaged
-  list    steps, and which of them are complete
-  digest  SHA-256 over a state
-  export  writes parameters, and BatchNorm statistics and the like, as safetensors
-"""
-_FLAGS = {
-    "step": "which checkpoint (default: verify: all; digest, export: the newest valid one)",
-    "out": "export: the file to write",
-    "params": "export: regular expression; only names in which it is found (default: all)",
-    "extra_state": "export: 'ema' for the average (default if there is one), 'none' for the last",
-}
 _COMMANDS = ("verify", "list", "digest", "export")
 
 
@@ -47,11 +35,11 @@ def main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str]) -> int:
     names = [x for x in arguments if not x.startswith("-")]
-    flags = parse([x for x in arguments if x.startswith("-")], _USAGE, (), **_FLAGS)
+    flags = parse([x for x in arguments if x.startswith("-")], USAGE, (), **FLAGS)
     if len(names) != 2 or names[0] not in _COMMANDS:
         raise UsageError(f"give one of {', '.join(_COMMANDS)} and a workdir (see --help)")
-    step = whole_number("step", flags.step) if flags.step is not False else None
     command, workdir = names[0], Path(names[1])
+    step = named_step(workdir, flags.step or None)
     if command in ("verify", "list"):
         return verify(workdir, step, read=command == "verify")
     if command == "digest":

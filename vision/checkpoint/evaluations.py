@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from vision.config.files import replace_file
@@ -26,10 +26,25 @@ class StepEvaluation:
     Attributes:
       metrics: evaluator and number, such as ``test/top1``, to the value; finite ones only.
       failed: name of an evaluator that raised to its error as text.
+      finished: names of those that did not raise; empty in files of older versions.
     """
 
     metrics: Mapping[str, float] = dataclasses.field(default_factory=dict)
     failed: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    finished: Sequence[str] = ()
+
+    def ran(self, name: str) -> bool:
+        """Whether an evaluator finished or raised."""
+        measured = any(each.partition("/")[0] == name for each in self.metrics)
+        return measured or name in self.failed or name in self.finished
+
+    def joined(self, other: StepEvaluation) -> StepEvaluation:
+        """Both, of the same step and different evaluators."""
+        return StepEvaluation(
+            {**self.metrics, **other.metrics},
+            {**self.failed, **other.failed},
+            (*self.finished, *other.finished),
+        )
 
 
 def read_evaluations(folder: Path) -> dict[int, StepEvaluation]:

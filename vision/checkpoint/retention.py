@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from vision.checkpoint.evaluations import read_evaluations
+from vision.checkpoint.identity import CONFIG
 from vision.checkpoint.manifest import CheckpointError, CheckpointManifest, DamagedError
 from vision.checkpoint.reading import complete, folder_of
 
@@ -32,6 +34,49 @@ def best_checkpoint(workdir: Path, metric: str, mode: str) -> int:
             f"no checkpoint in {folder} was saved where {metric} was measured; it has steps {have}"
         )
     return best[-1]
+
+
+def named_step(workdir: Path, text: str | int | None) -> int | None:
+    """The step that a person means.
+
+    Args:
+      workdir: folder of a run.
+      text: a number; ``best`` by the run's ``config.checkpoints.best``; ``best:test/top1`` by that
+        metric, the largest (the smallest where ``checkpoints.best_mode`` is ``min``); None or an
+        empty text for the newest valid checkpoint.
+
+    Returns:
+      The step; None for the newest valid one.
+
+    Raises:
+      CheckpointError: neither of these, or no checkpoint was saved where the metric was measured.
+    """
+    if text is None or text == "":
+        return None
+    if text is True:
+        raise CheckpointError("--step needs a value: a number, or best")
+    if isinstance(text, int):
+        return text
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    word, _, metric = text.partition(":")
+    if word != "best":
+        raise CheckpointError(
+            f"step {text!r} is neither a number nor best, nor best:METRIC such as best:test/top1"
+        )
+    try:
+        config = json.loads((workdir / CONFIG).read_bytes())
+        policy = config.get("checkpoints") or {}
+        default, mode = policy.get("best"), policy.get("best_mode") or "max"
+    except (OSError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"{workdir / CONFIG} cannot be read: {error}") from error
+    metric = metric or default or ""
+    if not metric:
+        raise CheckpointError(
+            f"step {text!r}: best is by config.checkpoints.best, which the run in {workdir} does "
+            "not set; name a metric, as in best:test/top1"
+        )
+    return best_checkpoint(workdir, metric, mode)
 
 
 @dataclasses.dataclass

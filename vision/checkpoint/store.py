@@ -23,6 +23,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from vision.checkpoint.usage import FLAGS, USAGE
+from vision.config.cli import help_first
+
+if __name__ == "__main__":
+    help_first(USAGE, FLAGS)
+
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp

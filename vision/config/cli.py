@@ -7,11 +7,13 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 from vision.config.errors import UserError
+
+_HELP = ("-h", "--help")
 
 
 class UsageError(UserError):
@@ -46,11 +48,8 @@ def parse(
     overrides: dict[str, str] = {}
     for argument in arguments:
         name, equals, value = argument.removeprefix("--").partition("=")
-        if argument in ("-h", "--help"):
-            width = max(map(len, flags), default=0)
-            print(usage.strip() + "\n")
-            print("\n".join(f"  --{flag.ljust(width)}  {text}" for flag, text in flags.items()))
-            raise SystemExit(0)
+        if argument in _HELP:
+            _show_help(usage, flags)
         if not argument.startswith("--"):
             raise UsageError(f"{argument!r} is no flag; flags are --name=value (see --help)")
         if name.startswith("config."):
@@ -80,6 +79,28 @@ def parse(
                 )
     values = {name: found.get(name, False) for name in flags}
     return SimpleNamespace(**values, overrides=overrides)
+
+
+def help_first(usage: str | None, flags: Mapping[str, str] | None = None) -> None:
+    """Answers ``--help`` and ends, where the command line asks for it.
+
+    For modules that are programs and import much: called at their top, where they are
+    ``__main__``, since help should not wait for what only the work needs.
+
+    Args:
+      usage: what ``parse`` is given; alone where the program has no flags.
+      flags: those that ``parse`` is given.
+    """
+    if any(argument in _HELP for argument in sys.argv[1:]):
+        _show_help(usage or "", flags or {})
+
+
+def _show_help(usage: str, flags: Mapping[str, str]) -> None:
+    width = max(map(len, flags), default=0)
+    print(usage.strip() + "\n" * bool(flags))
+    for flag, text in flags.items():
+        print(f"  --{flag.ljust(width)}  {text}")
+    raise SystemExit(0)
 
 
 def _expanded(value: str) -> str:

@@ -8,9 +8,11 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vision.config.ranges import Rate, checked
+from vision.objectives.imbalance import Asymmetric, ClassWeights, Focal, focused
 from vision.train.labels import Form, LabelKind
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
 
@@ -38,10 +40,21 @@ class Classify(Objective):
         over classes as in Beyer et al. (2020), "Are we done with ImageNet?".
       label_smoothing: weight of the uniform distribution in the target (softmax), or distance
         of both targets from 0 and 1, doubled (sigmoid).
+      class_weights: what the loss of each class counts, ``BalancedWeights`` or ``FixedWeights``;
+        None for 1. The loss stays a mean over examples: it is not divided by their weights.
+      focus: ``Focal``, or for independent classes ``Asymmetric``; None for the cross-entropy.
     """
 
     loss_type: Literal["softmax", "sigmoid"] = "softmax"
     label_smoothing: Rate = 0.0
+    class_weights: ClassWeights | None = None
+    focus: Focal | Asymmetric | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.focus, Asymmetric) and self.loss_type != "sigmoid":
+            raise ValueError(
+                "focus=Asymmetric is for independent classes: loss_type='sigmoid', or Focal"
+            )
 
     @property
     def label_kinds(self) -> Mapping[str, LabelKind]:
@@ -62,7 +75,12 @@ class Classify(Objective):
             raise ValueError("labels known in part (label_known) need loss_type='sigmoid'")
         else:
             metrics = top1(logits, targets)
-        losses = cross_entropy(logits, targets, self.loss_type, self.label_smoothing, known)
+        weights = None
+        if self.class_weights is not None:
+            weights = self.class_weights.of(logits.shape[-1])
+        losses = cross_entropy(
+            logits, targets, self.loss_type, self.label_smoothing, known, self.focus, weights
+        )
         return averaged(losses, labelled & batch["_mask"], state, **metrics)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
@@ -117,14 +135,23 @@ def cross_entropy(
     kind: str,
     label_smoothing: float,
     known: jax.Array | None = None,
+    focus: Focal | Asymmetric | None = None,
+    weights: np.ndarray | None = None,
 ) -> jax.Array:
     """Losses (B,) in nats of logits (B, K) against targets (B, K) in [0, 1].
 
-    With sigmoid, only of the classes that are ``known``, bool (B, K); None for all.
+    With sigmoid, only of the classes that are ``known``, bool (B, K); None for all. ``focus`` and
+    ``weights`` (K,) as in ``Classify``.
     """
+    plain = focus is None and weights is None
     if kind == "sigmoid":
         smooth = targets * (1 - label_smoothing) + label_smoothing / 2
-        losses = optax.sigmoid_binary_cross_entropy(logits, smooth)
+        if plain:
+            losses = optax.sigmoid_binary_cross_entropy(logits, smooth)
+        else:
+            losses = focused(logits, smooth, kind, focus, weights)
         return (losses if known is None else jnp.where(known, losses, 0)).sum(-1)
     smooth = targets * (1 - label_smoothing) + label_smoothing / logits.shape[-1]
+    if not plain:
+        return focused(logits, smooth, kind, focus, weights).sum(-1)
     return optax.safe_softmax_cross_entropy(logits, smooth)

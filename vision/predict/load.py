@@ -12,6 +12,7 @@ from pathlib import Path
 import jax
 
 from vision.checkpoint.reading import complete, folder_of
+from vision.checkpoint.retention import named_step
 from vision.parallel.mesh import MeshError
 from vision.predict.predictor import Predictor
 from vision.predict.preprocessing import of_run
@@ -30,7 +31,7 @@ _WHOLE = {"mesh.replica": "1", "mesh.data": "-1", "mesh.fsdp": "1", "mesh.tensor
 def load(
     workdir: str | os.PathLike[str],
     *,
-    step: int | None = None,
+    step: int | str | None = None,
     preprocessing: str = "",
     allow_modules: Collection[str] = (),
     batch_size: int | None = None,
@@ -43,7 +44,8 @@ def load(
     Args:
       workdir: folder of a run; or ``timm:``, ``open_clip:`` or ``transformers:`` and a name on the
         hub or a folder; or a folder with weights and the config of one of these libraries.
-      step: of the checkpoint of a run; None for the newest valid one.
+      step: of the checkpoint of a run, or ``best`` (by the config's ``checkpoints.best``), or
+        ``best:METRIC``; None for the newest valid one.
       preprocessing: an evaluator of the run's config whose ops are taken, or weights whose card
         says it, ``timm:NAME``; empty for the first ``Classification``, else the first evaluator
         that reads images.
@@ -77,7 +79,7 @@ def load(
             f"{folder} has no checkpoint: train.py with --workdir={folder} saves one as the "
             "config's checkpoints.every says, and at the end"
         )
-    run = _read(folder, step, allow_modules)
+    run = _read(folder, named_step(folder, step), allow_modules)
     prepared = of_run(run, preprocessing, str(folder))
     predictor = Predictor(
         source=f"{folder} at step {run.step}",

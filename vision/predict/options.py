@@ -14,7 +14,7 @@ FLAGS = {
     "workdir": "folder of the run",
     "model": "instead of a run: timm:, open_clip: or transformers: and a name on the hub or a "
     "folder, or a folder with their config.json and weights",
-    "step": "of the checkpoint; the newest valid one by default",
+    "step": "of the checkpoint, or best; the newest valid one by default",
     "preprocessing": "evaluator of the config whose ops are taken, or weights with a card, "
     "timm:NAME; by default the first Classification, else the first that reads images",
     "classes": "names for a dual encoder, separated by commas",
@@ -70,7 +70,7 @@ def loaded(options: SimpleNamespace) -> Predictor:
         )
     predictor = load(
         model or str(workdir),
-        step=None if step is None else whole_number("step", step),
+        step=step,
         preprocessing=text(options, "preprocessing") or "",
         allow_modules=tuple(allowed.split(",")) if allowed else (),
         **given,

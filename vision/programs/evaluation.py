@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vision.checkpoint.retention import best_checkpoint
+from vision.checkpoint.retention import named_step
 from vision.config import specs as config
-from vision.config.cli import UsageError, cache_compilations, whole_number
+from vision.config.cli import UsageError, cache_compilations
 from vision.parallel import cluster
 from vision.programs.compare import compare
 from vision.programs.workdir import evaluate_workdir
@@ -19,7 +19,7 @@ from vision.report.numbers import format_table, metric
 from vision.report.run import write_report
 from vision.run import experiment
 from vision.run.initial import init_run
-from vision.run.workdir import read_config, write_text
+from vision.run.workdir import write_text
 from vision.scenario.stages import run_folders
 from vision.weights.average import average
 
@@ -64,7 +64,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
         workdir,
         out,
         names=names.split(",") if names else None,
-        step=_step(options, workdir, allow),
+        step=_step(options, workdir),
         command=command,
         features=Path(features) if features else None,
         suite=_text(options, "suite"),
@@ -84,23 +84,13 @@ def _allowed(options: SimpleNamespace) -> tuple[str, ...]:
     return tuple(text.split(",")) if text else ()
 
 
-def _step(options: SimpleNamespace, workdir: Path, allow: Collection[str]) -> int | None:
+def _step(options: SimpleNamespace, workdir: Path) -> int | None:
     """The checkpoint that ``--step`` means; None for the newest valid one."""
     text = _text(options, "step")
-    if text is None or not text.startswith("best"):
-        return whole_number("step", options.step) if text else None
-    checkpoints: Any = read_config(workdir, allow).checkpoints
-    word, _, metric = text.partition(":")
-    metric = metric or checkpoints.best
-    if word != "best" or metric is None:
-        raise UsageError(
-            f"--step={text}: best is by config.checkpoints.best, which this run does not set; name "
-            "a metric, as in --step=best:test/top1 (largest; smallest where checkpoints.best_mode "
-            "is min)"
-        )
-    best = best_checkpoint(workdir, metric, checkpoints.best_mode)
-    print(f"step {best} is best by {metric} ({checkpoints.best_mode}) of the checkpoints kept")
-    return best
+    step = named_step(workdir, text)
+    if text and text.startswith("best"):
+        print(f"step {step} is the best of the checkpoints kept")
+    return step
 
 
 def summary(results: Mapping[str, Mapping[str, Any]]) -> str:

@@ -27,6 +27,23 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from vision.config.cli import help_first
+
+FLAGS = {
+    "config": "config file, optionally followed by :mode",
+    "devices": "simulate so many CPU devices; without it, the devices here",
+    "leaves": "print so many of the largest arrays only; all by default",
+    "compile": "compile the step as well, which takes as long as in training",
+    "image": "without data: size of an image, such as 224x224x3 or 224x224x3:uint8",
+    "classes": "without data: number of classes",
+    "examples": "without data: number of training examples",
+    "target": "TPUs to lay out for, such as v5e:4x4, or 2xv5e:16x16 for two slices of it",
+    "advise": "with --target: where the step does not fit, try what would make it fit",
+    "json": "print one JSON object instead of tables",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
+
 import jax
 
 from vision.config import specs as configs
@@ -211,16 +228,7 @@ def main(arguments: list[str]) -> int:
         arguments,
         __doc__ or "",
         required=("config",),
-        config="config file, optionally followed by :mode",
-        devices="simulate so many CPU devices; without it, the devices here",
-        leaves="print so many of the largest arrays only; all by default",
-        compile="compile the step as well, which takes as long as in training",
-        image="without data: size of an image, such as 224x224x3 or 224x224x3:uint8",
-        classes="without data: number of classes",
-        examples="without data: number of training examples",
-        target="TPUs to lay out for, such as v5e:4x4, or 2xv5e:16x16 for two slices of it",
-        advise="with --target: where the step does not fit, try what would make it fit",
-        json="print one JSON object instead of tables",
+        **FLAGS,
     )
     target = _target(options)
     if target is not None:

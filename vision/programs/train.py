@@ -7,6 +7,8 @@ Any value of a config can be set with --config.<key>=<value>, also inside lists:
 --config.data.ops[1].size=192. What stands after a colon calls a function of the config file,
 --config=papers/cutmix/config.py:small,rival=cutout; a first word that is none of its functions
 is the first argument of get_config. A config of several stages has a folder for each.
+--config=FILE --help prints all that can be set in it, with types, defaults and what it is;
+python -m vision.catalog finds configs, models, ops and the like.
 
 On several processes (docs/launch.md) every one runs this command: with --distributed under SLURM,
 GKE, Open MPI or on TPU VMs; on one machine by python -m vision.programs.launch.
@@ -26,6 +28,11 @@ from vision.config.cli import cache_compilations, parse, run_main, whole_number
 
 def main(arguments: list[str]) -> int:
     """Runs the command; returns its exit status."""
+    if (config_help := config_asked(arguments)) is not None:
+        from vision.config.tree import config_tree
+
+        print(config_tree(config_help))
+        return 0
     options = parse(
         arguments,
         __doc__ or "",
@@ -37,6 +44,8 @@ def main(arguments: list[str]) -> int:
         profile="write a trace of so many steps into the workdir, for TensorBoard",
     )
     workdir = Path(options.workdir)
+    # What follows imports for seconds.
+    print(f"training {options.config} in {workdir}", file=sys.stderr, flush=True)
     from vision.config import specs as config
     from vision.parallel import cluster
 
@@ -62,6 +71,12 @@ def main(arguments: list[str]) -> int:
     if outcome.signal is not None:
         return 128 + outcome.signal
     return 1 if outcome.failed else 0
+
+
+def config_asked(arguments: list[str]) -> str | None:
+    """The config whose parts are asked for, ``--config=... --help``; None for anything else."""
+    given = [x.removeprefix("--config=") for x in arguments if x.startswith("--config=")]
+    return given[-1] if given and {"-h", "--help"} & set(arguments) else None
 
 
 def console() -> None:

@@ -18,6 +18,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from vision.config.cli import help_first
+
+LIMIT = 2000
+FLAGS = {
+    "config": "config file, optionally followed by :mode",
+    "out": "HTML file; dataset.html by default",
+    "limit": f"most records to read of every part, evenly spread; {LIMIT} by default",
+    "card": "JSON file with what else is known: licence, homepage, citation, consent, ...",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
+
 from vision.config.cli import UsageError, parse, run_main
 from vision.config.errors import caused_by
 from vision.config.files import replace_file
@@ -27,8 +39,6 @@ from vision.config.specs import build, load, to_plain, validate
 from vision.report.dataset_page import render
 from vision.report.files import ReportError
 from vision.report.survey import SourcePart, survey
-
-LIMIT = 2000
 
 
 def parts_of(config: Any) -> tuple[list[SourcePart], dict[str, Any]]:
@@ -125,10 +135,7 @@ def main(arguments: Sequence[str]) -> int:
         list(arguments),
         __doc__ or "",
         required=("config",),
-        config="config file, optionally followed by :mode",
-        out="HTML file; dataset.html by default",
-        limit=f"most records to read of every part, evenly spread; {LIMIT} by default",
-        card="JSON file with what else is known: licence, homepage, citation, consent, ...",
+        **FLAGS,
     )
     if options.limit and not (str(options.limit).isdecimal() and int(options.limit) > 0):
         raise UsageError(f"--limit={options.limit}: a whole number of at least 1")

@@ -18,8 +18,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from vision.config.cli import help_first
+
+PORT, LIMIT, MAX_LIMIT = 8008, 5000, 200_000
+FLAGS = {
+    "workdir": "folder of a run",
+    "data": "evaluator, or folder of JPEG and PNG files; the retrieval evaluator by default",
+    "limit": f"most images of the gallery, 1 to {MAX_LIMIT}; {LIMIT} by default",
+    "step": "of the checkpoint, or best; the newest valid one by default",
+    "port": f"{PORT} by default; 0 takes a free one",
+    "host": "address to listen at; 127.0.0.1 by default",
+    "public": "needed for a --host that other machines can reach",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
+
 import jax
 
+from vision.checkpoint.retention import named_step
 from vision.config.cli import UsageError, parse, run_main, whole_number
 from vision.config.errors import UserError
 from vision.data.pipeline import EvalData
@@ -36,8 +52,6 @@ from vision.report.retrieval_server import application
 from vision.report.server import bind, listening
 from vision.report.server import run as serve
 from vision.run.restore import Run, load_run
-
-PORT, LIMIT, MAX_LIMIT = 8008, 5000, 200_000
 
 
 class RetrievalError(UserError):
@@ -136,19 +150,13 @@ def main(arguments: Sequence[str]) -> int:
         list(arguments),
         __doc__ or "",
         required=("workdir",),
-        workdir="folder of a run",
-        data="evaluator, or folder of JPEG and PNG files; the retrieval evaluator by default",
-        limit=f"most images of the gallery, 1 to {MAX_LIMIT}; {LIMIT} by default",
-        step="of the checkpoint; the newest valid one by default",
-        port=f"{PORT} by default; 0 takes a free one",
-        host="address to listen at; 127.0.0.1 by default",
-        public="needed for a --host that other machines can reach",
+        **FLAGS,
     )
     host, port = listening(options, PORT, "the gallery")
     limit = whole_number("limit", options.limit) or LIMIT
     if limit > MAX_LIMIT:
         raise UsageError(f"--limit={limit}: at most {MAX_LIMIT}")
-    step = whole_number("step", options.step) if options.step else None
+    step = named_step(Path(options.workdir), options.step or None)
     bound = bind(host, port)
     with bound:
         start = time.perf_counter()

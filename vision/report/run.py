@@ -1,8 +1,10 @@
-"""The page of a run: ``python -m vision.report.run --workdir=DIR [--out=report.html]``."""
+"""Writes the page of a run: curves, numbers, figures, costs and config.
+
+python -m vision.report.run --workdir=workdirs/mine
+"""
 
 from __future__ import annotations
 
-import argparse
 import base64
 import json
 import math
@@ -11,6 +13,15 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+
+from vision.config.cli import help_first, parse, run_main
+
+FLAGS = {
+    "workdir": "folder of the run",
+    "out": "HTML file; report.html in the workdir by default",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
 
 import numpy as np
 from markupsafe import Markup
@@ -32,7 +43,6 @@ from vision.report.files import (
     CONFIG,
     EVALUATION,
     METRICS,
-    ReportError,
     RunFiles,
     read_run,
     write_page,
@@ -329,19 +339,12 @@ def _made_with(evaluation: Mapping[str, Any]) -> Content:
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m vision.report.run", description="Writes the page of a run."
-    )
-    parser.add_argument("--workdir", required=True, type=Path, help="folder of the run")
-    parser.add_argument("--out", type=Path, help="HTML file; report.html in the workdir by default")
-    options = parser.parse_args(arguments)
-    try:
-        print(write_report(options.workdir, options.out or options.workdir / "report.html"))
-    except ReportError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Runs the command; returns its exit status."""
+    options = parse(arguments, __doc__ or "", required=("workdir",), **FLAGS)
+    workdir = Path(options.workdir)
+    print(write_report(workdir, Path(options.out) if options.out else workdir / "report.html"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_main(main, sys.argv[1:]))

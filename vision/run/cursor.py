@@ -23,6 +23,9 @@ class RunCursor:
       skipped_in_a_row: how many of the newest updates were.
       unevaluated: whether evaluators were due at ``step``, which run after the save; whether they
         did says ``vision.checkpoint.evaluations``.
+      best_value, best_step: the best of what ``EarlyStop`` watches, and when it was measured; None
+        and 0 before the first.
+      evaluations_since_best: how many evaluations in a row were not better.
     """
 
     step: int = 0
@@ -34,6 +37,9 @@ class RunCursor:
     skipped: int = 0
     skipped_in_a_row: int = 0
     unevaluated: bool = False
+    best_value: float | None = None
+    best_step: int = 0
+    evaluations_since_best: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """The meta data of a checkpoint."""

@@ -72,4 +72,5 @@ def evaluate_due(
             continue
         report(name, metrics, figures)
         measured |= {f"{name}/{key}": x for key, x in metrics.items() if math.isfinite(x)}
-    return StepEvaluation(measured, failed)
+    finished = [name for name in evaluators if name not in failed]
+    return StepEvaluation(measured, failed, finished)

@@ -20,6 +20,7 @@ from vision.parallel.mesh import Mesh, ShardingRule
 from vision.run.loggers import Logger
 from vision.run.nonfinite import Nonfinite
 from vision.run.sealed import seal, unseal
+from vision.run.stopping import EarlyStop
 from vision.run.workdir import WorkdirError, write_text
 from vision.train.objective import Objective
 from vision.train.optim import Ema, Optimizer
@@ -97,6 +98,7 @@ class Experiment:
         the same update with less memory. See ``vision.train.step.Step``.
       nonfinite: what happens when a loss or gradient is NaN or infinite.
       checkpoints: how often states are saved and which are kept.
+      early_stop: when a run ends before ``total``; None for never.
       log_every: distance between rows of ``metrics.jsonl``.
       loggers: where rows and the evaluators' figures go besides the workdir: ``Wandb``, ``MLflow``.
       seed: of parameters, data order, augmentation and dropout, from 0 to 2^32 - 1.
@@ -117,6 +119,7 @@ class Experiment:
     accumulate: Positive[int] = 1
     nonfinite: Nonfinite = Nonfinite()  # noqa: RUF009 - frozen
     checkpoints: Checkpoints = Checkpoints()  # noqa: RUF009 - frozen
+    early_stop: EarlyStop | None = None
     log_every: str = "50 steps"
     loggers: tuple[Logger, ...] = ()
     seed: Annotated[int, Ge(0), Lt(2**32)] = 0
@@ -186,6 +189,7 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
                     f"{source}: config.evaluate_every has {name!r}, which is no evaluator"
                     f"{nearest(name, evaluators)}"
                 )
+    _check_early_stop(config, evaluators, source)
     checkpoints: Any = config.checkpoints
     best: Any = checkpoints.best
     if best is not None:
@@ -197,3 +201,21 @@ def check(config: ml_collections.ConfigDict, source: str = "config") -> None:
                 f"evaluator, a slash and one of its metrics{nearest(name, evaluators)}"
                 + (f"; valid: {', '.join(shown)}" if shown else "; there are no evaluators")
             )
+
+
+def _check_early_stop(config: Any, evaluators: list[str], source: str) -> None:
+    if config.early_stop is None:
+        return
+    metric, distances = config.early_stop.metric, config.evaluate_every
+    name, slash, _ = metric.partition("/")
+    running = evaluators if isinstance(distances, str) else list(distances or {})
+    if not slash or name not in evaluators:
+        raise ConfigError(
+            f"{source}: config.early_stop.metric is {metric!r}, but it is the name of an "
+            f"evaluator, a slash and one of its metrics{nearest(name, evaluators)}"
+        )
+    if name not in running:
+        raise ConfigError(
+            f"{source}: config.early_stop.metric is {metric!r}, but {name} runs at the end only: "
+            "set config.evaluate_every"
+        )

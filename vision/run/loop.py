@@ -15,6 +15,7 @@ import jax
 import ml_collections
 import numpy as np
 
+from vision.checkpoint.evaluations import StepEvaluation
 from vision.checkpoint.store import CheckpointStore
 from vision.config.specs import to_plain
 from vision.evaluate.figures import Figure
@@ -35,6 +36,7 @@ from vision.run.prepare import check_for_training, prepare
 from vision.run.restore import restore_or_init
 from vision.run.setup import Outcome, RunSetup
 from vision.run.signals import Signals, catch_signals
+from vision.run.stopping import check_metric, counted, stalled
 from vision.run.trace import Trace
 from vision.run.workdir import DATA_SPEC, WorkdirError, open_workdir
 from vision.train.state import State
@@ -137,7 +139,7 @@ class _Loop:
         self.store, self.workdir, self.lock = setup.store, setup.workdir, setup.lock
         self.watch, self.progress, self.loggers = setup.watch, setup.progress, setup.loggers
         experiment = setup.prepared.experiment
-        self.evaluators = dict(experiment.evaluators or {})
+        self.evaluators, self.early_stop = dict(experiment.evaluators or {}), experiment.early_stop
         self.batch_size, self.total = experiment.data.batch_size, setup.prepared.total_steps
         self.row_meter = Meter(self.batch_size, setup.cost.mfu)
         self.line_meter = Meter(self.batch_size)
@@ -152,8 +154,10 @@ class _Loop:
         """Sets state and cursor; opens the files and the loader from that step on."""
         evaluation = self.store.evaluation(cursor.step)
         if evaluation is not None:
-            cursor = dataclasses.replace(cursor, unevaluated=False)
+            if cursor.unevaluated:
+                cursor = counted(self.early_stop, cursor, evaluation)
             self.failed |= evaluation.failed
+        self.evaluated = evaluation or StepEvaluation()
         self.state, self.cursor = state, cursor
         self.saved, self.save_timer = cursor.step, SaveTimer(cursor.step > 0)
         self.bad_records = BadRecords(cursor.bad_records, self.progress)
@@ -183,7 +187,9 @@ class _Loop:
         trace = Trace(self.workdir, profile_steps, first, self.total, self.progress.say)
         self.clock.go()
         stopped = None
-        while self.cursor.step < self.total and not (stopped := signals.stop(self.cursor.step)):
+        while self.cursor.step < self.total and not stalled(self.early_stop, self.cursor):
+            if stopped := signals.stop(self.cursor.step):
+                break
             self.lock.check()
             trace.before(self.cursor.step)
             self._step()
@@ -202,13 +208,16 @@ class _Loop:
             if due or save:
                 self.clock.go()
         self._finish(0)
+        if (early := stalled(self.early_stop, self.cursor)) and not stopped:
+            self._evaluate([name for name in self.evaluators if not self.evaluated.ran(name)])
+            self.progress.say(early)
         saved = self._save(wait=True)
         self.loggers.finished = not stopped
         if not stopped:
             spent = duration(self.watch.total_s)
             self.progress.say(
                 f"done: {self.cursor.step} steps in {spent} ({self.watch.shares()})"
-                if first < self.total
+                if first < self.cursor.step
                 else f"already trained to step {self.cursor.step}: nothing to do"
             )
             for name, error in self.failed.items():
@@ -231,7 +240,7 @@ class _Loop:
         with jax.transfer_guard("disallow"):
             self.state, metrics = self.compiled.update(self.state, arrays)
         step = self.cursor.step + 1
-        self.cursor = dataclasses.replace(self.cursor, step=step)
+        self.cursor, self.evaluated = dataclasses.replace(self.cursor, step=step), StepEvaluation()
         self.pending.append(
             _Pending(step, waited_s, self.bad_records.here, batch["_index"], metrics)
         )
@@ -348,6 +357,7 @@ class _Loop:
             return self.signals.stop(step) is not None
 
         def report(name: str, values: Mapping[str, float], drawn: Mapping[str, Figure]) -> None:
+            check_metric(self.early_stop, name, values)
             self._log(step, {f"{name}/{key}": value for key, value in values.items()})
             self.loggers.figures(step, name, drawn)
             shown = "  ".join(f"{key} {value:.4g}" for key, value in values.items())
@@ -362,10 +372,11 @@ class _Loop:
             self.journal.failed_evaluation(step, name, error)
             self.progress.say(f"step {step}  {name} failed: {error}")
         self.failed |= result.failed
-        self.cursor = dataclasses.replace(self.cursor, unevaluated=False)
+        self.cursor = counted(self.early_stop, self.cursor, result)
         self._log_seconds()
         self.journal.flush()
-        self.store.set_evaluation(step, result)
+        self.evaluated = self.evaluated.joined(result)
+        self.store.set_evaluation(step, self.evaluated)
 
     def _save(self, *, wait: bool) -> bool:
         self.lock.check()

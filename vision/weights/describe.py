@@ -11,6 +11,11 @@ import dataclasses
 import sys
 from typing import Any
 
+from vision.config.cli import help_first
+
+if __name__ == "__main__":
+    help_first(__doc__)
+
 from vision.config.cli import UsageError
 from vision.config.errors import UserError
 from vision.config.hints import CONSTRUCTOR, is_spec

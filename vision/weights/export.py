@@ -21,6 +21,22 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from vision.config.cli import help_first
+
+To = Literal["ours", "timm", "open_clip", "transformers"]
+FLAGS = {
+    "workdir": "folder of the run",
+    "output": "folder to write",
+    "step": "of the checkpoint, or best; the newest valid one by default",
+    "to": f"whose names and config: {', '.join(get_args(To))}; ours by default",
+    "dtype": "float32, float16 or bfloat16; as the parameters are by default",
+    "licence": "for the model card, such as apache-2.0",
+    "architecture": "timm's name of it, where it cannot be told from the tower",
+    "stablehlo": "write the compiled program too",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
+
 import jax
 import ml_dtypes
 import numpy as np
@@ -28,7 +44,8 @@ import numpy as np
 from vision.blocks.scale import Scale
 from vision.checkpoint.commands import exported
 from vision.checkpoint.reading import flatten
-from vision.config.cli import UsageError, parse, run_main, whole_number
+from vision.checkpoint.retention import named_step
+from vision.config.cli import UsageError, parse, run_main
 from vision.config.specs import to_plain
 from vision.models.adapted import AdaptedTower, merged
 from vision.models.dual import Dual
@@ -49,7 +66,6 @@ from vision.weights.names import names_of
 from vision.weights.preprocessing import Preprocessing, of_ops
 from vision.weights.reader import write_safetensors
 
-To = Literal["ours", "timm", "open_clip", "transformers"]
 _DTYPES: Mapping[str, Any] = {
     "float32": np.float32,
     "float16": np.float16,
@@ -224,21 +240,14 @@ def main(arguments: list[str]) -> int:
         arguments,
         __doc__ or "",
         required=("workdir",),
-        workdir="folder of the run",
-        output="folder to write",
-        step="of the checkpoint; the newest valid one by default",
-        to=f"whose names and config: {', '.join(get_args(To))}; ours by default",
-        dtype="float32, float16 or bfloat16; as the parameters are by default",
-        licence="for the model card, such as apache-2.0",
-        architecture="timm's name of it, where it cannot be told from the tower",
-        stablehlo="write the compiled program too",
+        **FLAGS,
     )
     if not isinstance(options.output, str):
         raise UsageError("--output=... is required (see --help)")
     export(
         Path(options.workdir),
         Path(options.output),
-        step=whole_number("step", options.step) if options.step else None,
+        step=named_step(Path(options.workdir), options.step or None),
         to=options.to or "ours",
         dtype=options.dtype or None,
         licence=options.licence or "unknown",

@@ -12,7 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from vision.checkpoint.manifest import CheckpointError
 from vision.checkpoint.reading import flatten, load_state
+from vision.checkpoint.retention import named_step
 from vision.config.ranges import Regex, checked
 from vision.evaluate.class_names import ClassNamesError, class_numbers
 from vision.models.adapted import AdaptedTower
@@ -57,9 +59,9 @@ class InitFrom:
     Attributes:
       source: ``timm:``, ``torchvision:``, ``open_clip:``, ``transformers:`` or ``big_vision:``,
         then a path or, but for torchvision, a name on the hub, ``organisation/name@revision`` or
-        ``organisation/name:file``; or ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``,
-        or ``safetensors:<path>`` with our own names; or ``package:<name>``, a package of weights
-        that ``vision.weights.packages`` knows; or ``efficientnet_pytorch:<path>``.
+        ``organisation/name:file``; or ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``
+        or ``@best``, or ``safetensors:<path>`` with our own names; or ``package:<name>``, a package
+        of weights that ``vision.weights.packages`` knows; or ``efficientnet_pytorch:<path>``.
       head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
         starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
       kept: regular expressions, searched in names such as ``params.norm.scale``, of parameters
@@ -180,13 +182,15 @@ class InitFrom:
         # In a run's state the tower is below the name ``model``.
         places = {root: f"{root}.model" for root in ("params", "model_state")}
         if scheme == "workdir":
-            folder, _, step = path.partition("@")
-            if step and not step.isdecimal():
-                raise WeightsError(f"init_from.source={self.source!r}: {step!r} is not a step")
+            folder, _, named = path.partition("@")
+            try:
+                step = named_step(Path(folder), named)
+            except CheckpointError as error:
+                raise WeightsError(f"init_from.source={self.source!r}: {error}") from error
             pattern = r"(params|model_state)\.model\."
             if "objective" in target:
                 pattern += rf"|params\.{_LOSS}\."
-            found_step, tensors = _evaluated(Path(folder), int(step) if step else None, pattern)
+            found_step, tensors = _evaluated(Path(folder), step, pattern)
             if not isinstance(tower, AdaptedTower):
                 tensors = merged_state(Path(folder), tensors)
             source = f"{folder} at step {found_step}"

@@ -13,6 +13,11 @@ import json
 import sys
 from pathlib import Path
 
+from vision.config.cli import help_first
+
+if __name__ == "__main__":
+    help_first(__doc__)
+
 import jax.export
 import numpy as np
 
@@ -25,9 +30,6 @@ from vision.weights.mapping import WeightsError
 
 
 def main(arguments: list[str]) -> int:
-    if arguments in (["--help"], ["-h"]):
-        print(__doc__)
-        return 0
     if len(arguments) < 2:
         print("error: give a folder and at least one image", file=sys.stderr)
         return 2

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from vision.data.sources.scenes.contact_sheet import save_sheet
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -14,6 +12,8 @@ def main() -> None:
     )
     parser.add_argument("--sheet", required=True, metavar="FILE", help="image to write")
     arguments = parser.parse_args()
+    from vision.data.sources.scenes.contact_sheet import save_sheet
+
     save_sheet(arguments.sheet)
     print(f"wrote {arguments.sheet}")
 
