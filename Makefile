@@ -6,6 +6,8 @@
 # make test-cost   CPU-seconds of all but the slow tests, compiled afresh; of papers, a budget
 # make claims   every claim about a method, recorded in papers/*/result.json and docs/papers.md
 # make claims-sample   a few of them, others for every commit; records nothing
+# make zoo       every member of zoo/ again by its config, in workdirs/zoo; goes on where it was
+#   broken off
 # make test-isa   some tests with another instruction set and thread count at every commit
 # make test-extras   what needs heavy packages, in an environment of its own: W&B, MLflow
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
@@ -21,7 +23,7 @@ DEMO := workdirs/digits_vit
 TOGETHER := -n 2 --dist=loadfile
 COST_TESTS ?=
 
-.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-extras test-newest newest-python newest-packages tpu-env claims claims-sample lint types unit lock clean
+.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-extras test-newest newest-python newest-packages tpu-env claims claims-sample zoo lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -73,6 +75,9 @@ claims: $(VENV)/.installed-test
 
 claims-sample: $(VENV)/.installed-test
 	$(RUN) -m vision.papers claim --sample
+
+zoo: $(VENV)/.installed
+	$(RUN) -m vision.zoo --make=all
 
 test-isa: $(VENV)/.installed-test
 	$(RUN) -m tests.instruction_sets

@@ -2,13 +2,13 @@
 
 ``configs`` and ``papers`` are importable under these names, and would be in everybody's way in
 site-packages: an installation has them in ``vision/_recipes``, which is put on the path's end when
-a config or a run is read (``vision.config.config_files.recipes_importable``). An editable install
-takes them from the checkout.
+a config or a run is read (``vision.config.config_files.recipes_importable``); the weights of
+``zoo`` lie there too. An editable install takes them from the checkout.
 """
 
 from setuptools import find_namespace_packages, setup
 
-RECIPES = ("configs", "papers")
+RECIPES = ("configs", "papers", "zoo")
 
 library = find_namespace_packages(include=["vision", "vision.*"])
 recipes = [

@@ -30,6 +30,7 @@ FLOORS = {
     "predict": (*LOWER, *(each for each in UPPER if each != "report")),
     "serve": (*LOWER, *UPPER, "predict"),
     "programs": (*LOWER, *UPPER, "papers"),
+    "zoo": (*LOWER, *UPPER, "papers", "predict", "report", "programs"),
     "sweep": (*LOWER, *UPPER),
 }
 FILES = sorted((ROOT / "vision").rglob("*.py"))

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
-PARTS = ("vision", "configs", "papers", "pyproject.toml", "setup.py", "requirements.txt")
+PARTS = ("vision", "configs", "papers", "zoo", "pyproject.toml", "setup.py", "requirements.txt")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
 pytestmark = pytest.mark.slow
@@ -92,8 +92,9 @@ def test_what_is_installed(environment: Path, tmp_path: Path):
         return {str(path.relative_to(folder)) for path in found if "__pycache__" not in path.parts}
 
     assert files(environment / "vision") >= files(ROOT / "vision")
-    assert files(environment / "vision" / "_recipes" / "configs") == files(ROOT / "configs")
-    for name in ("configs", "papers", "tests", "claims", "bench"):
+    for folder in ("configs", "zoo"):
+        assert files(environment / "vision" / "_recipes" / folder) == files(ROOT / folder)
+    for name in ("configs", "papers", "zoo", "tests", "claims", "bench"):
         assert not (environment / name).exists()
     code = "import vision; print(vision.__version__, vision.__file__, vision.ViT.__name__)"
     said = checked([str(environment.parents[2] / "bin" / "python"), "-c", code], tmp_path)

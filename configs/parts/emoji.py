@@ -43,13 +43,13 @@ def shown(**more):
     return spec(EvalData, source=source, batch_size=64)
 
 
-def asked(batch_size=256, **source):
+def asked(*more_ops, batch_size=256, **source):
     """One example of every drawing that is asked about."""
     return spec(
         EvalData,
         source=emoji("test", **source),
         batch_size=batch_size,
-        ops=[spec(ops.ValueRange, low=-1, high=1)],
+        ops=[spec(ops.ValueRange, low=-1, high=1), *more_ops],
     )
 
 

@@ -42,8 +42,9 @@ def load(
     written.
 
     Args:
-      workdir: folder of a run; or ``timm:``, ``open_clip:`` or ``transformers:`` and a name on the
-        hub or a folder; or a folder with weights and the config of one of these libraries.
+      workdir: folder of a run; or ``zoo:`` and the name of a member; or ``timm:``,
+        ``open_clip:`` or ``transformers:`` and a name on the hub or a folder; or a folder with
+        weights and the config of one of these libraries.
       step: of the checkpoint of a run, or ``best`` (by the config's ``checkpoints.best``), or
         ``best:METRIC``; None for the newest valid one.
       preprocessing: an evaluator of the run's config whose ops are taken, or weights whose card

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "workdir": "folder of the run",
-    "model": "instead of a run: timm:, open_clip: or transformers: and a name on the hub or a "
-    "folder, or a folder with their config.json and weights",
+    "model": "instead of a run: zoo: and the name of a member; timm:, open_clip: or transformers: "
+    "and a name on the hub or a folder; or a folder with their config.json and weights",
     "step": "of the checkpoint, or best; the newest valid one by default",
     "preprocessing": "evaluator of the config whose ops are taken, or weights with a card, "
     "timm:NAME; by default the first Classification, else the first that reads images",
@@ -64,9 +64,9 @@ def loaded(options: SimpleNamespace) -> Predictor:
     sentences = load_templates(templates) if templates else PLAIN
     if model is not None and weights_source(model) is None:
         raise UsageError(
-            f"--model={model}: neither timm:, open_clip: or transformers: with a name or a folder, "
-            "nor a folder with open_clip_config.json or one of their config.json; a run is "
-            "--workdir=..."
+            f"--model={model}: neither timm:, open_clip: or transformers: with a name or a "
+            "folder, nor zoo: with the name of a member, nor a folder with "
+            "open_clip_config.json or one of their config.json; a run is --workdir=..."
         )
     predictor = load(
         model or str(workdir),

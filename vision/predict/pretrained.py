@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from vision.blocks.contrast import Sigmoid, Softmax
 from vision.checkpoint.reading import flatten
+from vision.config.hints import CONSTRUCTOR
 from vision.config.specs import build
 from vision.data.tokenize import Tokenizer
 from vision.evaluate.evaluator import Predict
@@ -28,14 +29,14 @@ from vision.predict.results import unique_names
 from vision.predict.zero_shot import TextSide
 from vision.train.objective import Batch, Context, Objective, Variables, apply
 from vision.train.tower import Tap, Tapped, Tower
-from vision.weights import packages
+from vision.weights import packages, zoo
 from vision.weights.cards import CardObject, card_beside, read_card
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.pretrained import tower_card
 from vision.weights.text_cards import read_tokenizer
 
-_SCHEMES = ("timm", "open_clip", "transformers", packages.SCHEME)
+_SCHEMES = ("timm", "open_clip", "transformers", packages.SCHEME, zoo.SCHEME)
 
 
 def weights_source(text: str) -> str | None:
@@ -65,7 +66,7 @@ def load_weights(source: str, preprocessing: str = "") -> Predictor:
     """A classifier, an image-text model, or a tower that only embeds, as its files say.
 
     Args:
-      source: of ``InitFrom``: ``timm:``, ``open_clip:`` or ``transformers:``.
+      source: of ``InitFrom``: ``timm:``, ``open_clip:``, ``transformers:`` or ``zoo:``.
       preprocessing: weights with another card; empty for these.
 
     Raises:
@@ -96,7 +97,8 @@ def of_tower(model: Tower, source: str, prepared: Prepared, names: Sequence[str]
     """
     objective = Classify(model=model)
     batch = {"image": jax.ShapeDtypeStruct((1, *prepared.shape), prepared.dtype)}
-    variables = _filled(objective, batch, InitFrom(source, head="read" if names else "auto"))
+    weights = InitFrom(source, head="read" if names else "auto")
+    variables = filled(_fresh(objective, batch), model, weights)
     forward = forward_of(objective) if names else _embedding_of(model)
     return _predictor(source, prepared, forward, variables, unique_names(names), None)
 
@@ -121,7 +123,7 @@ def of_dual(
         "image": jax.ShapeDtypeStruct((1, *prepared.shape), prepared.dtype),
         "text": jax.ShapeDtypeStruct((1, text.context), jnp.int32),
     }
-    variables = _filled(objective, batch, InitFrom(source))
+    variables = filled(_fresh(objective, batch), model, InitFrom(source))
     side = TextSide(objective, functools.partial(_tokenizer, source), source)
     return _predictor(source, prepared, forward_of(objective), variables, (), side)
 
@@ -139,17 +141,27 @@ def _predictor(
     return Predictor(source, classes, prepared, forward, placed, mesh, text_side=side)
 
 
-def _filled(
-    objective: Objective, batch: Mapping[str, jax.ShapeDtypeStruct], weights: InitFrom
-) -> Variables:
-    """The variables of an objective, all of them from the weights."""
-    fresh: Any = jax.eval_shape(objective.init, jax.random.key(0), batch)
+def _fresh(objective: Objective, batch: Mapping[str, jax.ShapeDtypeStruct]) -> Variables:
+    return jax.eval_shape(objective.init, jax.random.key(0), batch)
+
+
+def filled(fresh: Variables, model: Tower, weights: InitFrom) -> Variables:
+    """The variables of an objective, all of them from weights.
+
+    Args:
+      fresh: shapes and dtypes of ``params`` and ``model_state``, those of ``model`` by that name.
+      model: the tower.
+      weights: where they are.
+
+    Raises:
+      WeightsError: weights that cannot be read, do not fit, or lack some.
+    """
     target = {
         "params": fresh.params["model"],
-        "model_state": fresh.model_state["model"],
+        "model_state": fresh.model_state.get("model", {}),
         "objective": {name: tree for name, tree in fresh.params.items() if name != "model"},
     }
-    loaded = weights.load(objective.model, target)
+    loaded = weights.load(model, target)
     lacking = [n for n, x in flatten(loaded).items() if isinstance(x, jax.ShapeDtypeStruct)]
     if lacking:
         raise WeightsError(f"{weights.source} has no {', '.join(lacking[:5])}")
@@ -184,6 +196,8 @@ def class_names(source: str) -> tuple[str, ...]:
     Raises:
       WeightsError: the file is not what it should be.
     """
+    if source.startswith(f"{zoo.SCHEME}:"):
+        return zoo.class_names(source.partition(":")[2])
     card = card_beside(source, {"timm": "config.json", "transformers": "config.json"})
     if card is None:
         return ()
@@ -219,6 +233,9 @@ def timm_names(card: CardObject) -> tuple[str, ...]:
 
 def _has_bias(card: CardObject) -> bool:
     """Whether an image-text model was trained with SigLIP's loss, which has a bias."""
+    criterion = card.part("objective").part("criterion").values.get(CONSTRUCTOR, "")
+    if str(criterion).endswith(".Sigmoid"):  # of a run's config, as in the zoo
+        return True
     kind = card.values.get("model_type")
     biased = card.part("model_cfg").values.get("init_logit_bias") is not None
     return biased or (isinstance(kind, str) and kind.startswith("siglip"))

@@ -19,7 +19,7 @@ from typing import Any
 
 from PIL import Image
 
-from vision.weights import hub, packages
+from vision.weights import hub, packages, zoo
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Mode, Preprocessing
 
@@ -29,6 +29,7 @@ FILES: Mapping[str, str] = {
     "open_clip": "open_clip_config.json",
     "transformers": "preprocessor_config.json",
     "safetensors": OURS,
+    zoo.SCHEME: OURS,
 }
 _PILLOW = tuple(method.name.lower() for method in Image.Resampling)
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -126,6 +127,8 @@ def card_beside(source: str, files: Mapping[str, str]) -> CardObject | None:
         return CardObject(packages.file_of(text), packages.known(text).card())
     if scheme not in files:
         return None
+    if scheme == zoo.SCHEME:
+        return read_card(zoo.folder_of(text) / files[scheme])
     path = hub.beside(scheme, text, files[scheme])
     return None if path is None else read_card(path)
 
@@ -292,6 +295,7 @@ _READERS = {
     "open_clip": _open_clip,
     "transformers": _transformers,
     "safetensors": _ours,
+    zoo.SCHEME: _ours,
 }
 
 

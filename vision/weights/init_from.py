@@ -22,7 +22,7 @@ from vision.models.dual import Dual
 from vision.run.experiment import DataSpec
 from vision.run.workdir import DATA_SPEC
 from vision.train.tower import Tower
-from vision.weights import agreement, cards, hub, packages
+from vision.weights import agreement, cards, hub, packages, zoo
 from vision.weights.artefact import LABELS
 from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
@@ -35,7 +35,7 @@ from vision.weights.tower_cards import TowerCard, read_tower
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
-_SCHEMES = (*LIBRARIES, packages.SCHEME, "workdir", "safetensors")
+_SCHEMES = (*LIBRARIES, packages.SCHEME, zoo.SCHEME, "workdir", "safetensors")
 _HUBS = ("timm", "open_clip", "transformers", "big_vision")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
@@ -61,7 +61,8 @@ class InitFrom:
         then a path or, but for torchvision, a name on the hub, ``organisation/name@revision`` or
         ``organisation/name:file``; or ``workdir:<folder of a run>``, ``workdir:<folder>@<step>``
         or ``@best``, or ``safetensors:<path>`` with our own names; or ``package:<name>``, a package
-        of weights that ``vision.weights.packages`` knows; or ``efficientnet_pytorch:<path>``.
+        of weights that ``vision.weights.packages`` knows; or ``efficientnet_pytorch:<path>``; or
+        ``zoo:<name>``, a tower that comes with the repository, see ``vision.weights.zoo``.
       head: ``auto`` reads the classifier ``head`` where the file has one of as many classes and
         starts anew otherwise; ``read`` insists on it; ``new`` never reads it.
       kept: regular expressions, searched in names such as ``params.norm.scale``, of parameters
@@ -175,6 +176,8 @@ class InitFrom:
         file = None
         if scheme == packages.SCHEME:
             scheme, file = packages.known(path).library, packages.file_of(path)
+        if scheme == zoo.SCHEME:
+            scheme, path = "safetensors", str(zoo.folder_of(path))
         if scheme in LIBRARIES:
             weights = open_weights(file or _find(scheme, path))
             learned = target.get("objective", {}).get(_LOSS, {})
@@ -241,6 +244,8 @@ class InitFrom:
     def _class_names(self) -> tuple[str, ...]:
         """Of the source, in the order of its logits; empty where it does not say."""
         scheme, _, path = self.source.partition(":")
+        if scheme == zoo.SCHEME:
+            return zoo.class_names(path)
         folder = Path(path.partition("@")[0] if scheme == "workdir" else path).expanduser()
         if scheme == "workdir" and (folder / DATA_SPEC).exists():
             return DataSpec.load(folder / DATA_SPEC).class_names

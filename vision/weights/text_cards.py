@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from vision.config.specs import build
 from vision.data.tokenize import Tokenizer
 from vision.data.tokenizers.canonical import Canonical, Lower, SiglipCanonical
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.data.tokenizers.huggingface import HuggingFaceTokenizer
-from vision.weights import hub
+from vision.weights import hub, zoo
 from vision.weights.cards import CardObject, read_card
 from vision.weights.mapping import WeightsError
 
@@ -43,6 +44,9 @@ def read_tokenizer(source: str) -> Tokenizer | None:
         return _open_clip(text)
     if scheme == "transformers":
         return _transformers(text)
+    if scheme == zoo.SCHEME:
+        tokenizer = zoo.tokenizer(zoo.config(text))
+        return None if tokenizer is None else build(tokenizer)
     return None
 
 

@@ -3,6 +3,7 @@
     timm           config.json               ``architecture`` and ``model_args``
     open_clip      open_clip_config.json     ``model_cfg``
     transformers   config.json               ``model_type`` and its fields
+    zoo            config.json               ``model``, of the resolved config
 
 A key that is neither used nor known to change nothing
 is an error that names it, unless it is null.
@@ -21,7 +22,7 @@ from vision.config.specs import build, spec
 from vision.models.dual import Dual
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
-from vision.weights import packages
+from vision.weights import packages, zoo
 from vision.weights.cards import CardObject, card_beside
 from vision.weights.mapping import WeightsError
 from vision.weights.timm_cards import (
@@ -37,6 +38,7 @@ FILES: Mapping[str, str] = {
     "timm": "config.json",
     "open_clip": "open_clip_config.json",
     "transformers": "config.json",
+    zoo.SCHEME: zoo.CONFIG,
 }
 
 
@@ -237,4 +239,5 @@ _READERS: Mapping[str, Callable[[CardObject], Config]] = {
     packages.SCHEME: timm_tower,
     "open_clip": _open_clip,
     "transformers": transformers_tower,
+    zoo.SCHEME: lambda card: zoo.tower(card.values, card.path),
 }
