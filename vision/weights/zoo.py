@@ -15,7 +15,8 @@ from vision.config.config_files import recipes
 from vision.config.hints import CONSTRUCTOR
 from vision.config.modes import Config
 from vision.config.schema import nearest
-from vision.config.specs import from_plain
+from vision.config.specs import from_plain, to_plain, with_defaults
+from vision.run.workdir import read_config
 from vision.weights.mapping import WeightsError
 
 SCHEME = "zoo"
@@ -60,8 +61,14 @@ def card(name: str) -> dict[str, Any]:
 
 
 def config(name: str) -> dict[str, Any]:
-    """The resolved config that a member was trained with, as plain data; errors as of ``card``."""
-    return _json(folder_of(name) / CONFIG)
+    """The resolved config that a member was trained with, as plain data, in the names and defaults
+    of today.
+
+    Raises:
+      WeightsError: no such member.
+      UserError: the config is damaged, or names what is not ours.
+    """
+    return to_plain(read_config(folder_of(name)))
 
 
 def tower(values: Mapping[str, Any], path: Path) -> Config:
@@ -72,7 +79,7 @@ def tower(values: Mapping[str, Any], path: Path) -> Config:
     """
     if not values.get("model"):
         raise WeightsError(f"{path} has no model: make the member again, python -m vision.zoo")
-    return from_plain(values["model"])
+    return with_defaults(from_plain(values["model"]))
 
 
 def tokenizer(values: Mapping[str, Any]) -> Config | None:

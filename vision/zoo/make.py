@@ -69,12 +69,11 @@ def make(name: str, workdirs: Path) -> None:
     size = (folder / zoo.WEIGHTS).stat().st_size
     if size > MOST_BYTES:
         raise UserError(f"{folder / zoo.WEIGHTS} has {size:,} bytes; at most {MOST_BYTES:,} ship")
-    resolved = (folder / zoo.CONFIG).read_text(encoding="utf-8")
     spec = DataSpec.load(workdir / DATA_SPEC)
     weights = open_weights(folder / zoo.WEIGHTS)
     card: dict[str, Any] = {
         "config": config,
-        "config_sha256": config_digest(json.loads(resolved)),
+        "config_sha256": config_digest(folder),
         "seed": seed,
         "command": f"python -m vision.zoo --make={name}",
         "step": _last(workdir, "step"),
@@ -83,7 +82,7 @@ def make(name: str, workdirs: Path) -> None:
         "weights_sha256": hashlib.sha256((folder / zoo.WEIGHTS).read_bytes()).hexdigest(),
         "bytes": size,
         "parameters": _parameters(weights),
-        "data": data_digests(json.loads(resolved)["data"]),
+        "data": data_digests(json.loads((folder / zoo.CONFIG).read_text())["data"]),
         "code": code_digests(config),
         "num_examples": spec.num_examples,
         "class_names": list(spec.class_names),
@@ -112,9 +111,9 @@ def told(plain: Any) -> Any:
     return {key: config[key] for key in _DECIDE if key in config}
 
 
-def config_digest(plain: Any) -> str:
-    """SHA-256 of a resolved config, whatever the order of its keys."""
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+def config_digest(folder: Path) -> str:
+    """SHA-256 of a member's resolved config."""
+    return hashlib.sha256((folder / zoo.CONFIG).read_bytes()).hexdigest()
 
 
 def planned(config: str, seed: int) -> Any:
