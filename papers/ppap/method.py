@@ -3,8 +3,9 @@
 Guiding a diffusion model to a class needs the gradient of log p(y | x_t), which is useless for a
 classifier of clean images. The T steps are divided into N equal ranges, each with an expert: the
 classifier with frozen kernels, a low-rank update of its convolutions, and separate norms and
-biases. The experts are distilled from the classifier on images sampled unconditionally from the
-diffusion model, without any data. With p the classifier and q_n expert n,
+biases, but for its head, which all share. The experts are distilled from the classifier on images
+sampled unconditionally from the diffusion model, without any data. With p the classifier and q_n
+expert n,
 
     x_t = sqrt(abar_t) x_0 + sqrt(1 - abar_t) e,   x_0 generated, t ~ U(range n)
     L_n = KL( softmax(logits_p(x_0) / 0.25) || softmax(logits_{q_n}(x_t)) )
@@ -87,7 +88,9 @@ class NoiseExperts(Objective):
         return variables.merge(params={EXPERTS: {**variables.params[EXPERTS], "own": copies}})
 
     def _copies(self, params: Tree) -> Tree:
-        return jax.tree.map(lambda x: jnp.stack([x] * self.experts), non_kernels(params))
+        # The head stays the classifier's, its bias too, as in the authors' code.
+        own = non_kernels({name: x for name, x in params.items() if name != "head"})
+        return jax.tree.map(lambda x: jnp.stack([x] * self.experts), own)
 
     def range_of(self, time: jax.Array) -> jax.Array:
         """Index of the expert of a step, 0..N - 1."""

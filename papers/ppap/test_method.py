@@ -94,9 +94,11 @@ def test_every_expert_is_the_classifier_at_the_start(begun: Any):
 
 def test_the_step_decides_which_expert_answers(begun: Any):
     data, ctx = batch(), Context(jnp.int32(0), 1, train=False)
-    copies = begun.params["experts"]["own"]
-    copies = {**copies, "head": {"bias": jnp.asarray(np.arange(9, dtype=np.float32).reshape(3, 3))}}
-    changed = begun.merge(params={"experts": {**begun.params["experts"], "own": copies}})
+    own = begun.params["experts"]["own"]
+    # Expert n has features of n everywhere, which the head of all three adds up.
+    level = np.repeat(np.arange(3, dtype=np.float32)[:, None], 4, 1)
+    own = {**own, "norm0": {"scale": jnp.zeros((3, 4)), "bias": jnp.asarray(level)}}
+    changed = begun.merge(params={"experts": {**begun.params["experts"], "own": own}})
 
     @jax.jit
     def of(time: jax.Array) -> jax.Array:
@@ -107,7 +109,8 @@ def test_the_step_decides_which_expert_answers(begun: Any):
 
     first = logits(0)
     for time, expert in ((33, 0), (34, 1), (66, 1), (67, 2), (99, 2)):
-        np.testing.assert_allclose(logits(time) - first, 3.0 * expert, atol=1e-5)
+        summed = expert * np.asarray(begun.params["model"]["head"]["kernel"]).sum(0)
+        np.testing.assert_allclose(logits(time) - first, np.tile(summed, (6, 1)), atol=1e-5)
     with pytest.raises(ValueError, match="one step at a time"):
         PPAP.predict(changed, {**data, "time": jnp.zeros(6, jnp.int32)}, ctx)
 
@@ -120,7 +123,8 @@ def test_only_experts_learn_and_masked_rows_teach_nothing(begun: Any):
         added = jax.tree.map(lambda x, n=n: x[n], slopes["experts"]["adapters"])
         assert np.any(added["conv0"]["lora_b"])
         assert not np.any(added["conv0"]["lora_a"])  # B is zero
-        assert np.any(slopes["experts"]["own"]["head"]["bias"][n])
+        assert np.any(slopes["experts"]["own"]["norm0"]["bias"][n])
+    assert "head" not in slopes["experts"]["own"]
     data["image"][5] = 3.0
     np.testing.assert_allclose(value, learned(begun.params, data)[0], rtol=1e-6)
     assert value > 0
