@@ -24,11 +24,13 @@ class Canvases:
       cells: float32 (N, 4, 64) in 0..1, 8 x 8 pixels each; an empty cell is 0.
       labels: bool (N, 10), the digits that are there.
       label: int64 (N,), one of them at random.
+      digits: int64 (N, 4), the digit of every cell, -1 for an empty one.
     """
 
     cells: np.ndarray
     labels: np.ndarray
     label: np.ndarray
+    digits: np.ndarray
 
 
 def canvases(split: str, several: float, count: int, seed: int) -> Canvases:
@@ -47,14 +49,15 @@ def canvases(split: str, several: float, count: int, seed: int) -> Canvases:
     cells = np.zeros((count, CELLS, pixels.shape[1]), np.float32)
     labels = np.zeros((count, CLASSES), bool)
     label = np.zeros(count, np.int64)
+    digits = np.full((count, CELLS), -1)
     for i in range(count):
         size = int(rng.integers(2, 4)) if rng.random() < several else 1
         classes = rng.choice(CLASSES, size, replace=False)
         places = rng.choice(CELLS, size, replace=False)
         cells[i, places] = pixels[[rng.choice(members[c]) for c in classes]]
-        labels[i, classes] = True
+        labels[i, classes], digits[i, places] = True, classes
         label[i] = rng.choice(classes)
-    return Canvases(cells, labels, label)
+    return Canvases(cells, labels, label, digits)
 
 
 def classifier(data: Canvases, decay: float = 1e-3) -> LinearClassifier:

@@ -1,84 +1,78 @@
-"""Defensive distillation under FGSM and Carlini-Wagner, on digits.
+"""Defensive distillation under FGSM, on digits.
 
-A narrow ConvNeXt learns digits from labels at temperature 1; another one at temperature 50, and
-teaches a third at the same. The first 125 test digits are attacked by FGSM with radius 0.15 and by
-Carlini-Wagner, 100 steps for each of five c; the distilled network also by FGSM through its logits
-over the temperature.
+A network of one hidden layer learns digits from labels at temperature 1; another one at temperature
+50, and teaches a third at the same. Test digits are attacked by FGSM with radius 0.1 of pixels in
+0..1. The control attacks the distilled network too, through its logits over the temperature, where
+its gradient is not hidden: there it must not be better than the plain one. What Carlini-Wagner does
+is left out for its cost; with three seeds of a ConvNeXt it left neither network an answer.
 
-Before, with 60 steps for four c, Carlini-Wagner left 9 % of the plain and 16 % of the distilled
-network's answers: it had not come to its end. A ViT of one block did not learn enough at this
-temperature, 60 % without attack, to say anything.
-
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
+Undecided, since the control is better too: distilled 78 % beside 32, and through z / T 52. A hidden
+gradient is not all that distillation does to so small a network. (A ConvNeXt had 84 % beside 10,
+and 11 through z / T, in three seeds.)
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
-import tempfile
-from pathlib import Path
-from typing import Any
+import jax
+import jax.numpy as jnp
+import numpy as np
 
-from papers.fgsm_cw_distill.config import small
-from vision.config.specs import build
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
-from vision.run import loop
+from configs.parts.digit_mlp import Weights, begun, digits, logits, nll, right, trained
+from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="a curve, no figure: 2 points")
+UNITS, STEPS, RATE, RADIUS, HOT = 64, 600, 3e-3, 0.1, 50.0
 
 
-def test_distillation_hides_the_gradient_from_fgsm_and_from_nothing_else(record: Recorder):
-    asked: Any = small().evaluators
-    attacked = dataclasses.replace(build(asked.attacked), epsilons=())
-    tempered = dataclasses.replace(build(asked.tempered), epsilons=())
-    plain: Any = small(distil=False)
-    plain.objective.temperature = 1.0
-    rows: dict[str, list[dict[str, float]]] = {"plain": [], "distilled": [], "tempered": []}
-    for seed in SEEDS:
-        rows["plain"].append(measure(train(plain, seed), attacked))
-        with tempfile.TemporaryDirectory() as folder:
-            teacher: Any = small(distil=False)
-            teacher.seed, teacher.evaluators = seed, None
-            loop.train(teacher, Path(folder) / "teacher", progress_s=math.inf)
-            student: Any = small()
-            student.init_from.source = f"workdir:{folder}/teacher"
-            distilled = train(student, seed)
-        rows["distilled"].append(measure(distilled, attacked))
-        rows["tempered"].append(measure(distilled, tempered))
+def loss(w: Weights, data: tuple[jax.Array, ...], key: jax.Array) -> jax.Array:
+    return nll(w, *data)
+
+
+def attacked(w: Weights, x: np.ndarray, label: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """Pictures (N, 64) after FGSM through the logits over a temperature."""
+    targets = jax.nn.one_hot(label, 10)
+    slope = jax.jit(jax.grad(lambda x: len(x) * nll(w, x, targets, temperature)))(jnp.asarray(x))
+    return np.clip(x + RADIUS * np.sign(np.asarray(slope)), 0, 1)
+
+
+def seen(seed: int) -> dict[str, float]:
+    (x, label), (new, asked) = digits("train"), digits("test")
+    x, targets = jnp.asarray(x), jax.nn.one_hot(label, 10)
+
+    def learned(number: int, targets: jax.Array, temperature: float) -> Weights:
+        start = begun(10 * seed + number, UNITS)
+        return trained(start, loss, (x, targets, temperature), STEPS, RATE)
+
+    plain, teacher = learned(0, targets, 1.0), learned(1, targets, HOT)
+    distilled = learned(2, jax.nn.softmax(logits(teacher, x) / HOT), HOT)
+    pictures = {
+        "plain": attacked(plain, new, asked),
+        "distilled": attacked(distilled, new, asked),
+        "tempered": attacked(distilled, new, asked, HOT),
+    }
+    networks = {"plain": plain, "distilled": distilled, "tempered": distilled}
+    row = {n: float(np.mean(right(networks[n], made, asked))) for n, made in pictures.items()}
+    row |= {f"{n} clean": float(np.mean(right(networks[n], new, asked))) for n in networks}
+    return row | {"unmoved": float(np.mean((pictures["distilled"] == new).all(1)))}
+
+
+def test_distillation_hides_the_gradient_from_fgsm(record: Recorder):
+    rows = [seen(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
-        return Side(name, tuple(row[key] for row in rows[name]))
+        return Side(name, tuple(row[key] for row in rows))
 
+    what, plain = f"accuracy under FGSM of {RADIUS}", side("plain", "plain")
     record(
         claim="FGSM leaves a distilled network more accuracy than a plain one.",
         expected="undecided",
-        compared=Measured(
-            "accuracy under FGSM of 0.15",
-            side("distilled", "fgsm_accuracy"),
-            side("plain", "fgsm_accuracy"),
-        ),
+        compared=Measured(what, side("distilled", "distilled"), plain),
         margin=MARGIN,
         scale=Scale(),
-        control=None,
-        measured=[
-            Measured("accuracy", side("distilled", "accuracy"), side("plain", "accuracy")),
-            Measured(
-                "accuracy under FGSM of 0.15, through z / T",
-                side("tempered", "fgsm_accuracy"),
-                side("plain", "fgsm_accuracy"),
-            ),
-            Measured(
-                "pictures without any gradient",
-                side("distilled", "zero_gradient"),
-                side("plain", "zero_gradient"),
-            ),
-            Measured(
-                "accuracy under Carlini-Wagner",
-                side("distilled", "cw_accuracy"),
-                side("plain", "cw_accuracy"),
-            ),
-            Measured("L2 of Carlini-Wagner", side("distilled", "cw_l2"), side("plain", "cw_l2")),
+        premises=[
+            Premise(f"accuracy of the {n} network", side("", f"{n} clean").values, at_least=0.8)
+            for n in ("plain", "distilled")
         ],
+        control=Measured(f"{what}, through z / T", side("distilled", "tempered"), plain),
+        measured=[Measured("pictures without any gradient", side("distilled", "unmoved"))],
     )

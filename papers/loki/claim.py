@@ -1,61 +1,67 @@
 """Digits without training records, predicted by their position between the observed ones.
 
-A small ViT learns six of the ten digits, or four. Its probabilities become answers over all ten by
-the argmax and by Loki: with six, distances are those of the digits' mean features (of training
-records of all ten, which is what Loki is told of the others); with four, the difference of the
-digits themselves, a metric that has nothing to do with how they look.
+A network of one hidden layer learns six of the ten digits. Its probabilities become answers over
+all ten by the argmax and by Loki, with the distances of the digits' mean features (of training
+records of all ten, which is what Loki is told of the others). The control tells Loki as much about
+nothing: positions of the digits drawn at random.
 
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
+Held: 64.1 beside 59.0 %, and 59.1 with random positions; of unseen digits 13 % are named.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
+import jax.numpy as jnp
 import numpy as np
 
-from papers.loki.config import line, small
-from vision.config.specs import build
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+from configs.parts.digit_mlp import Weights, begun, digits, features, logits, nll, trained
+from papers.loki.method import frechet, squared_distances
+from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(
     0.03, rule="half of the 10.5 % that the authors gain on CLIP, of an accuracy of 0.6"
 )
+OBSERVED = np.asarray((0, 1, 2, 4, 6, 7))
+UNITS, STEPS, RATE = 64, 200, 3e-3
 
 
-def test_answers_come_nearer_and_unseen_digits_are_named(record: Recorder):
-    results: dict[str, list[dict[str, float]]] = {"small": [], "line": []}
-    for mode, rows in results.items():
-        config: Any = small() if mode == "small" else line()
-        evaluator = build(config.evaluators)["all"]
-        rows += [measure(train(config, seed), evaluator) for seed in SEEDS]
+def loss(w: Weights, data: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.Array:
+    return nll(w, *data)
 
-    def both(name: str, mode: str, metric: str) -> Measured:
-        loki, argmax = (
-            Side(title, tuple(row[f"{rule}_{metric}"] for row in results[mode]))
-            for title, rule in (("Loki", "loki"), ("argmax", "argmax"))
-        )
-        return Measured(name, loki, argmax)
 
-    def gain(of: Measured) -> float:
-        assert of.baseline is not None
-        return float(np.mean(of.method.values) - np.mean(of.baseline.values))
+def seen(seed: int) -> dict[str, float]:
+    (x, label), (new, asked) = digits("train"), digits("test")
+    rows = np.isin(label, OBSERVED)
+    targets = jax.nn.one_hot(np.searchsorted(OBSERVED, label[rows]), len(OBSERVED))
+    start = begun(seed, UNITS, len(OBSERVED))
+    w = trained(start, loss, (jnp.asarray(x[rows]), targets), STEPS, RATE)
+    likely = np.asarray(jax.nn.softmax(logits(w, jnp.asarray(new))), np.float64)
+    h = np.asarray(features(w, jnp.asarray(x)))
+    means = np.stack([h[label == c].mean(0) for c in range(10)])
+    random = np.random.default_rng(seed).normal(size=(10, 5))
+    answers = {
+        "argmax": OBSERVED[likely.argmax(1)],
+        "loki": frechet(likely, squared_distances(means, OBSERVED)),
+        "random": frechet(likely, squared_distances(random, OBSERVED)),
+    }
+    unseen = ~np.isin(asked, OBSERVED)
+    row = {name: float(np.mean(said == asked)) for name, said in answers.items()}
+    return row | {"unseen": float(np.mean((answers["loki"] == asked)[unseen]))}
 
-    near = both("mean squared distance, six digits known", "small", "squared")
-    top1 = both("top-1 of ten, six digits known", "small", "top1")
-    straight = both("mean squared distance on the line, four known", "line", "squared")
+
+def test_unseen_digits_are_named(record: Recorder):
+    rows = [seen(seed) for seed in SEEDS]
+
+    def side(name: str, key: str) -> Side:
+        return Side(name, tuple(row[key] for row in rows))
+
+    what, argmax = "top-1 of ten, six digits known", side("argmax", "argmax")
     record(
         claim="With six of ten digits known Loki names more digits right than the argmax.",
-        expected="undecided",
-        compared=top1,
+        expected="held",
+        compared=Measured(what, side("Loki", "loki"), argmax),
         margin=MARGIN,
         scale=Scale(chance=0.1),
-        control=None,
-        measured=[
-            near,
-            both("top-1 of the unseen, six known", "small", "unseen_top1"),
-            straight,
-            both("top-1 of ten, four known", "line", "top1"),
-        ],
+        control=Measured(what, side("Loki, random positions", "random"), argmax),
+        measured=[Measured("top-1 of the unseen", side("Loki", "unseen"))],
     )

@@ -1,16 +1,19 @@
 """Counts of votes on digits, by the Dirichlet-multinomial likelihood and by shares of votes.
 
-Between 5 and 40 voters answer one question of four answers about a digit. Every digit has answers
-that it mostly gets, and every picture shares of its own around these, so that voters of two
+Between 5 and 40 voters answer one question of four answers about a digit. Every digit has an
+answer that it mostly gets, and every picture shares of its own around these, so that voters of two
 pictures of one digit agree less than voters of one picture do. A linear layer on the pixels is
 fitted to the votes of training digits by 400 steps of Adam on all of them, either as the paper does
 or with the cross-entropy of the shares of votes, and asked for the likelihood of the votes on test
 digits, in nats per picture.
 
-The control has no shares of a picture's own: all pictures of a digit have the same. There the
-likelihood of independent votes is the right one, and the other must not be better. That the
-baseline has learned its task is a premise: it tells the majority answer of more pictures than the
-most frequent answer does, by 15 points at least.
+The control has no shares of a picture's own: all pictures of a digit have the same, and the layer
+reads which digit it is in the place of pixels. There the likelihood of independent votes is the
+right one, and the other must not be better. (On pixels it was, by 0.9 nats: where the layer errs,
+pictures differ too.) That the baseline has learned its task is a premise: it tells the majority
+answer of more pictures than the most frequent answer does, by 15 points at least.
+
+Held: 6.6 beside 11.0 nats; where pictures are alike 4.97 beside 4.94.
 """
 
 from __future__ import annotations
@@ -72,15 +75,16 @@ def fitted(x: jax.Array, counts: jax.Array, dirichlet: bool) -> jax.Array:
 
 def seen(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
-    digit = rng.dirichlet(np.ones(ANSWERS), 10)
+    digit = 0.1 + 0.6 * np.eye(ANSWERS)[np.arange(10) % ANSWERS]
     parts = [Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")]
     images = [part["image"].reshape(-1, 64).astype(np.float32) / 255 for part in parts]
     x, new = (np.concatenate([image, np.ones((len(image), 1), np.float32)], 1) for image in images)
     row: dict[str, float] = {}
     for own in (True, False):
         counts, asked = (votes(part["label"], own, digit, rng).astype(np.float32) for part in parts)
+        known, unknown = (x, new) if own else (np.eye(10)[part["label"]] for part in parts)
         for dirichlet in (True, False):
-            logits = new @ np.asarray(fitted(x, counts, dirichlet))
+            logits = unknown @ np.asarray(fitted(known, counts, dirichlet))
             name = f"{'dirichlet' if dirichlet else 'shares'}{'' if own else ' alike'}"
             row[name] = float(likelihood(logits, asked, dirichlet).mean())
             if own:
@@ -102,7 +106,7 @@ def test_counts_are_told_better_where_pictures_differ(record: Recorder):
     record(
         claim="Where pictures of one kind differ in what voters see, the Dirichlet-multinomial "
         "likelihood tells new counts better than shares of votes do.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("Dirichlet", "dirichlet"), side("shares", "shares")),
         margin=MARGIN,
         scale=Scale(worst=max(row["alike"] for row in rows), best=0.0),
