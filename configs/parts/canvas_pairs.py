@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.canvases import CELLS, CLASSES, canvases
+from configs.parts.canvases import CELLS, CLASSES, Split, canvases
 from configs.parts.digit_mlp import Weights, trained
 from vision.blocks.contrast import Softmax
 from vision.blocks.sharded_contrast import Modality, compare
@@ -52,7 +52,7 @@ def words_of(digits: np.ndarray) -> np.ndarray:
     return (digits[..., None] == np.arange(CLASSES)).reshape(len(digits), -1).astype(np.float32)
 
 
-def pairs(split: str, count: int, seed: int) -> Pairs:
+def pairs(split: Split, count: int, seed: int) -> Pairs:
     """Pairs of canvases with two or three digits, no two with the same caption."""
     made = canvases(split, 1.0, 2 * count, seed)
     first = np.sort(np.unique(made.digits, axis=0, return_index=True)[1])[:count]
@@ -83,7 +83,7 @@ def embedded(tower: Weights, x: jax.Array) -> jax.Array:
 def contrast(w: Weights, data: tuple[jax.Array, ...], key: jax.Array, criterion: Any) -> jax.Array:
     """The loss of a batch of rows drawn at random from ``data``, images and words."""
     rows = jax.random.randint(key, (BATCH,), 0, len(data[0]))
-    sides = (
+    image, text = (
         Modality(
             {"embedding": embedded(w[name], x[rows])}, jnp.arange(BATCH), jnp.ones(BATCH, bool)
         )
@@ -91,7 +91,7 @@ def contrast(w: Weights, data: tuple[jax.Array, ...], key: jax.Array, criterion:
     )
     scale = SCALE if isinstance(criterion, Softmax) else 1.0  # a margin is one of cosines
     coefficients = jnp.float32(scale), jnp.float32(0)
-    return compare(criterion, Dot(), coefficients, *sides).loss
+    return compare(criterion, Dot(), coefficients, image, text).loss
 
 
 @functools.cache  # one program for all seeds

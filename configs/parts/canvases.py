@@ -7,6 +7,7 @@ chance, as with photographs that show several things and are given one label.
 from __future__ import annotations
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from vision.data.sources.digits import Digits
 from vision.probes.linear import LinearClassifier, fit_logistic
 
 CELLS, CLASSES = 4, 10
+Split = Literal["train", "test"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Canvases:
     digits: np.ndarray
 
 
-def canvases(split: str, several: float, count: int, seed: int) -> Canvases:
+def canvases(split: Split, several: float, count: int, seed: int) -> Canvases:
     """Canvases of the digits of a split, each digit of a canvas of another class.
 
     Args:

@@ -41,7 +41,9 @@ def logits(w: Weights, x: jax.Array) -> jax.Array:
     return features(w, x) @ w["head"]["kernel"] + w["head"]["bias"]
 
 
-def nll(w: Weights, x: jax.Array, targets: jax.Array, temperature: float = 1.0) -> jax.Array:
+def nll(
+    w: Weights, x: jax.Array, targets: jax.Array, temperature: float | jax.Array = 1.0
+) -> jax.Array:
     """Mean cross-entropy in nats with targets (N, K), of logits over a temperature."""
     return cross_entropy(logits(w, x) / temperature, targets, "softmax", 0.0).mean()
 

@@ -18,6 +18,8 @@ being sure and wrong, weights are no worse, 1.104 beside 1.109.
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -46,7 +48,9 @@ def weights(shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return total / total.sum(1, keepdims=True)
 
 
-def pictures(split: str, count: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def pictures(
+    split: Literal["train", "test"], count: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Pixels (N, 64) in 0..1 and weighted labels (N, K)."""
     records = Digits(split).__getitems__(range(len(Digits(split))))
     pixels, labels = records["image"].reshape(-1, 64) / 255, records["label"]
@@ -61,7 +65,7 @@ def pictures(split: str, count: int, rng: np.random.Generator) -> tuple[np.ndarr
 
 
 @jax.jit
-def fitted(x: jax.Array, y: jax.Array) -> jax.Array:
+def fitted(x: Any, y: Any) -> Any:
     """Weights (D, K) of a linear layer, by 300 steps of Adam on the cross-entropy of all rows."""
 
     def loss(w: jax.Array) -> jax.Array:

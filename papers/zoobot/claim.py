@@ -19,6 +19,7 @@ Held: 6.6 beside 11.0 nats; where pictures are alike 4.97 beside 4.94.
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ def votes(labels: np.ndarray, own: bool, digit: np.ndarray, rng: np.random.Gener
     return np.stack([rng.multinomial(n, p) for n, p in zip(voters, shares, strict=True)])
 
 
-def likelihood(logits: jax.Array, counts: jax.Array, dirichlet: bool) -> jax.Array:
+def likelihood(logits: Any, counts: Any, dirichlet: bool) -> jax.Array:
     """Negative log-likelihood (N,), nats."""
     if dirichlet:
         return dirichlet_multinomial(counts, 1 + CEILING * jax.nn.sigmoid(logits))
@@ -52,7 +53,7 @@ def likelihood(logits: jax.Array, counts: jax.Array, dirichlet: bool) -> jax.Arr
 
 
 @functools.partial(jax.jit, static_argnums=2)
-def fitted(x: jax.Array, counts: jax.Array, dirichlet: bool) -> jax.Array:
+def fitted(x: Any, counts: Any, dirichlet: bool) -> Any:
     """Weights (D, 4) of a linear layer."""
     shares = counts / counts.sum(-1, keepdims=True)
 
@@ -92,7 +93,9 @@ def seen(seed: int) -> dict[str, float]:
         if own:
             row["frequent"] = float(np.bincount(asked.argmax(1)).max() / len(asked))
             # Of votes that are all equally likely.
-            row["alike"] = float(multinomial(asked, jnp.full(ANSWERS, -np.log(ANSWERS))).mean())
+            row["alike"] = float(
+                multinomial(jnp.asarray(asked), jnp.full(ANSWERS, -np.log(ANSWERS))).mean()
+            )
     return row
 
 
