@@ -73,10 +73,8 @@ def fitted(cells: Any, targets: Any, known: Any) -> Any:
 
 def seen(seed: int) -> dict[str, float]:
     rng, above = np.random.default_rng(seed), hierarchy()
-    train, test = (
-        canvases(split, SEVERAL, count, seed + shift)
-        for split, count, shift in (("train", COUNT, 0), ("test", 1500, 100))
-    )
+    train = canvases("train", SEVERAL, COUNT, seed)
+    test = canvases("test", SEVERAL, 1500, seed + 100)
     digits = np.pad(train.labels.astype(np.int8), ((0, 0), (0, 2)), constant_values=-1)
     digits[:, :CLASSES][rng.random((COUNT, CLASSES)) >= VERIFIED] = -1
     labels = expand_labels(digits, above)
