@@ -164,6 +164,7 @@ if TYPE_CHECKING:
     from vision.models.efficientnet_lite import EfficientNetLite as EfficientNetLite
     from vision.models.inception import InceptionV4 as InceptionV4
     from vision.models.inception_resnet import InceptionResNetV2 as InceptionResNetV2
+    from vision.models.maxvit import MaxVit as MaxVit
     from vision.models.mixer import Mixer as Mixer
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
     from vision.models.nasnet import NasNet as NasNet
@@ -316,6 +317,7 @@ _NAMES = {
     "vision.models.efficientnet_lite": ("EfficientNetLite",),
     "vision.models.inception": ("InceptionV4",),
     "vision.models.inception_resnet": ("InceptionResNetV2",),
+    "vision.models.maxvit": ("MaxVit",),
     "vision.models.mixer": ("Mixer",),
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
     "vision.models.nasnet": ("NasNet",),

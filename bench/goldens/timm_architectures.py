@@ -24,7 +24,7 @@ for operator in ("nms", "qnms"):
 import timm  # noqa: E402
 from timm.layers import SwiGLUPacked  # noqa: E402
 from timm.models import convnext, resnet, vision_transformer  # noqa: E402
-from timm_relative import Differs, compare, mixer, relative, swin_v2, x_cit  # noqa: E402
+from timm_relative import Differs, compare, maxvit, mixer, relative, swin_v2, x_cit  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "vision" / "weights" / "timm_architectures.json"
 STAGES = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
@@ -175,6 +175,7 @@ READERS = {
     "deit": vit,
     "eva": relative,
     "beit": relative,
+    "maxxvit": maxvit,
     "mlp_mixer": mixer,
     "swin_transformer_v2": swin_v2,
     "xcit": x_cit,

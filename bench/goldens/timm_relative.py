@@ -6,7 +6,7 @@ import re
 from functools import partial
 
 import torch
-from timm.models import beit, eva, mlp_mixer, swin_transformer_v2, xcit
+from timm.models import beit, eva, maxxvit, mlp_mixer, swin_transformer_v2, xcit
 
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 
@@ -264,3 +264,47 @@ def x_cit(model: xcit.Xcit) -> dict:
             ).eval(),
         )
     return {"tower": "Xcit", **fields}
+
+
+def maxvit(model: maxxvit.MaxxVit) -> dict:
+    """Google's MaxViT, of which timm's class has many others."""
+    stages = [stage.blocks for stage in model.stages]
+    block = stages[0][0]
+    if type(block).__name__ != "MaxxVitBlock" or block.nchw_attn or block.attn_block is None:
+        raise Differs("it is none of Google's MaxViTs (maxvit_*_tf_*), which MaxVit here is")
+    attention = block.attn_block.attn
+    if type(attention.rel_pos).__name__ != "RelPosBiasTf" or attention.head_first:
+        raise Differs("its biases or heads are not those of Google's MaxViTs, which MaxVit here is")
+    windows = {
+        tuple(part.partition_size)
+        for blocks in stages
+        for each in blocks
+        for part in (each.attn_block, each.attn_grid)
+    }
+    fields = {
+        "widths": [blocks[0].conv.conv3_1x1.out_channels for blocks in stages],
+        "depths": [len(blocks) for blocks in stages],
+        "stem_width": model.stem.conv1.out_channels,
+        "head_width": attention.dim_head,
+        "embedding_width": model.head.pre_logits.fc.out_features,
+        "window": list(windows.pop()),
+        "mlp_ratio": block.attn_block.mlp.fc1.out_features / block.attn_block.mlp.fc1.in_features,
+    }
+    if windows:
+        raise Differs("it has windows of several sizes")
+    with torch.device("meta"):
+        plain = maxxvit.MaxxVit(
+            maxxvit.MaxxVitCfg(
+                embed_dim=tuple(fields["widths"]),
+                depths=tuple(fields["depths"]),
+                block_type=("M",) * len(stages),
+                stem_width=fields["stem_width"],
+                stem_bias=True,
+                head_hidden_size=fields["embedding_width"],
+                **maxxvit._tf_cfg(),
+            ),
+            img_size=model.img_size,
+            num_classes=model.num_classes,
+        ).eval()
+    compare(model, plain)
+    return {"tower": "MaxVit", **fields}

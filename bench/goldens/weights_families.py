@@ -32,6 +32,7 @@ import timm  # noqa: E402
 import transformers  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from timm.models._hub import save_config_for_hf  # noqa: E402
+from timm.models.maxxvit import MaxxVit  # noqa: E402
 from timm.models.mlp_mixer import MlpMixer  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "weights" / "families"
@@ -77,6 +78,8 @@ def timm_outputs(model: torch.nn.Module, images: torch.Tensor) -> Found:
     last = model.forward_features(images)
     for hook in hooks:
         hook.remove()
+    if isinstance(model, MaxxVit):
+        found = {site: x.permute(0, 2, 3, 1) for site, x in found.items()}
     found["embedding"] = model.forward_head(last, pre_logits=True)
     found["logits"] = model.forward_head(last)
     return found
@@ -113,7 +116,9 @@ def timm_case(
         sized = made(size)
         sized.load_state_dict(weights)
         if hasattr(sized, "set_input_size") and (
-            hasattr(sized, "pos_embed") or hasattr(sized, "rel_pos_bias")
+            hasattr(sized, "pos_embed")
+            or hasattr(sized, "partition_ratio")
+            or hasattr(sized, "rel_pos_bias")
         ):
             sized.set_input_size(other)
         else:
@@ -278,6 +283,17 @@ def others() -> Mapping[str, Callable[[str], None]]:
         ),
         "timm_xcit_p8": lambda case: timm_case(
             case, "xcit_tiny_12_p8_224", 16, (24, 16), embed_dim=16, depth=2, num_heads=2
+        ),
+        "timm_maxvit": lambda case: timm_case(
+            case,
+            "maxvit_tiny_tf_224",
+            64,
+            (64, 96),
+            embed_dim=[16, 16, 24, 32],
+            depths=[1, 1, 1, 1],
+            stem_width=16,
+            head_hidden_size=24,
+            transformer_dim_head=8,
         ),
         "open_clip_coca": partial(coca, joint=12),
         "open_clip_coca_wide": partial(coca, joint=16),

@@ -30,6 +30,7 @@ _TOWERS: Mapping[str, str] = {
     "InceptionV4": "inception.InceptionV4",
     "MobileNetV2": "mobilenet.MobileNetV2",
     "MobileNetV3": "mobilenet.MobileNetV3",
+    "MaxVit": "maxvit.MaxVit",
     "Mixer": "mixer.Mixer",
     "RelativeViT": "relative_vit.RelativeViT",
     "ResNet": "resnet.ResNet",
@@ -74,9 +75,9 @@ def timm_tower(card: CardObject) -> Config:
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
         mean = key == "global_pool" and value == "avg" and "ViT" not in kind and kind != "Xcit"
-        if key in _HARMLESS_ARGUMENTS or mean:
-            continue
         change = _ARGUMENTS.get((kind, key))
+        if change is None and (key in _HARMLESS_ARGUMENTS or mean):
+            continue
         if change is None:
             raise arguments.error(key, f"is an argument of timm's that has no meaning for {kind}")
         try:
@@ -164,6 +165,11 @@ def _mixer_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     }
 
 
+def _window(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    height, width = (value, value) if isinstance(value, int) else value
+    return {"window": [height // 32, width // 32]}
+
+
 def _pool(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     pool = VIT_POOLS[value]
     return {} if pool == fields["pool"] else {"pool": pool, "norm_pooled": pool == "mean"}
@@ -227,6 +233,13 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("Xcit", "depth"): _field("depth"),
     ("Xcit", "num_heads"): _field("heads"),
     ("Xcit", "global_pool"): lambda fields, value: {"token": {}}[value],
+    ("MaxVit", "img_size"): _window,
+    ("MaxVit", "embed_dim"): _field("widths", list),
+    ("MaxVit", "depths"): _field("depths", list),
+    ("MaxVit", "stem_width"): _field("stem_width"),
+    ("MaxVit", "head_hidden_size"): _field("embedding_width"),
+    ("MaxVit", "transformer_dim_head"): _field("head_width"),
+    ("MaxVit", "transformer_window_size"): _field("window", list),
     ("Mixer", "patch_size"): _field("patch"),
     ("Mixer", "embed_dim"): _mixer_width,
     ("Mixer", "num_blocks"): _field("depth"),
