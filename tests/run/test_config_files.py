@@ -48,17 +48,18 @@ def make(workdir: Path, node: Any, **options: Any) -> None:
     open_workdir(workdir, node, **options).__exit__(None, None, None)
 
 
-def in_a_new_process(workdir: Path) -> Any:
-    """What ``build(read_config(workdir))`` is to a process that never saw the config file."""
+def in_a_new_process(*workdirs: Path) -> str:
+    """What ``build(read_config(workdir))`` is to a process that never saw the config files, a line
+    for each; or its error."""
     code = (
         "import sys; from pathlib import Path\n"
         "from vision.config import specs as config\n"
         "from vision.run.workdir import read_config\n"
-        "print(config.build(read_config(Path(sys.argv[1]))))"
+        "for each in sys.argv[1:]: print(config.build(read_config(Path(each))))"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ran = subprocess.run(
-        [sys.executable, "-c", code, str(workdir)],
+        [sys.executable, "-c", code, *map(str, workdirs)],
         capture_output=True,
         text=True,
         cwd="/",
@@ -134,14 +135,18 @@ def test_a_package_beside_the_config_and_imports_inside_it(tmp_path: Path):
     assert in_a_new_process(tmp_path / "w") == "Net(width=7, name='nets')"
 
 
-@pytest.mark.parametrize("module", ["mynet", ".mynet", "paper.mynet"])
-def test_a_folder_that_is_a_package(tmp_path: Path, module: str):
-    file = write(tmp_path / "paper", width=4, module=module)
-    (file.parent / "__init__.py").write_text("")
-    node = config.load(str(file))
-    assert config.to_plain(node)["_constructor"] == "paper.mynet.Net"
-    make(tmp_path / "w", node)
-    assert in_a_new_process(tmp_path / "w") == "Net(width=4, name='paper')"
+def test_a_folder_that_is_a_package(tmp_path: Path):
+    workdirs = []
+    for number, module in enumerate(("mynet", ".mynet", "paper.mynet")):
+        place = tmp_path / str(number)
+        file = write(place / "paper", width=number, module=module)
+        (file.parent / "__init__.py").write_text("")
+        node = config.load(str(file))
+        assert config.to_plain(node)["_constructor"] == "paper.mynet.Net"
+        workdirs.append(place / "w")
+        make(workdirs[-1], node)
+    lines = in_a_new_process(*workdirs).splitlines()
+    assert lines == [f"Net(width={number}, name='paper')" for number in range(3)]
 
 
 def test_a_changed_neighbour_is_read_again_and_said(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.patch_tower import PatchTower
 from vision.checkpoint.reading import load_state
 from vision.config.schema import ConfigError
 from vision.config.specs import build, override, spec
@@ -19,7 +20,6 @@ from vision.data.batch_ops import BatchValueRange
 from vision.data.pipeline import TrainData
 from vision.data.samplers import WeightedSampler
 from vision.data.sources.digits import Digits
-from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.run import experiment
 from vision.run.experiment import Experiment
@@ -67,7 +67,7 @@ def run_of(total: str, **data: Any) -> Any:
             threads=0,
             **data,
         ),
-        model=spec(ViT, width=16, depth=1, heads=2, patch=4, pool="mean"),
+        model=spec(PatchTower, width=16),
         objective=spec(Classify),
         optimizer=spec(Optimizer, method=spec(adamw), learning_rate=1e-3),
         total=total,
