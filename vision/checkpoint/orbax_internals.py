@@ -4,6 +4,10 @@ TensorStore (to 0.1.86, the newest, at least) never frees the texts in what it g
 Orbax asks for that in every save: once per array, where its files lie, and twice how many bytes
 were moved, for a log. So every save left some 20 KiB and 1 KiB for every array behind, hundreds of
 megabytes in a long run that saves often. Both questions are answered here instead.
+
+Of an array that stands on several devices Orbax saves a part from each. To cut it is a program for
+every shape and place, which takes tens of milliseconds to compile: for a small array that is longer
+than to write it. Those are written whole, by one device.
 """
 
 from __future__ import annotations
@@ -11,11 +15,16 @@ from __future__ import annotations
 import types
 from typing import Any
 
+import jax
+import orbax.checkpoint as ocp
 import tensorstore
 from orbax.checkpoint._src.serialization import tensorstore_utils
 
 # Other versions of Orbax may not have them.
 _COUNT, _PLACE = "get_tensorstore_raw_bytes", "_build_ocdbt_kvstore_tspec"
+_LEAST = "_min_slice_bytes_for_replica_parallel"
+# A part of an array that is worth a program of its own.
+_LEAST_BYTES = 1 << 16
 
 
 def stop_leaks() -> None:
@@ -28,6 +37,14 @@ def stop_leaks() -> None:
         answered = types.FunctionType(place.__code__, names, _PLACE, place.__defaults__)
         answered.__kwdefaults__ = place.__kwdefaults__
         setattr(tensorstore_utils, _PLACE, answered)
+
+
+def write_small_arrays_whole() -> None:
+    """Keeps Orbax from cutting replicated arrays into parts below ``_LEAST_BYTES``; may be called
+    again."""
+    handler = ocp.type_handlers.get_type_handler(jax.Array)
+    if hasattr(handler, _LEAST):
+        setattr(handler, _LEAST, _LEAST_BYTES)
 
 
 def _no_bytes(direction: Any = None) -> int:

@@ -45,7 +45,7 @@ from vision.checkpoint.manifest import (
     ManifestSave,
     NoValidCheckpointError,
 )
-from vision.checkpoint.orbax_internals import stop_leaks
+from vision.checkpoint.orbax_internals import stop_leaks, write_small_arrays_whole
 from vision.checkpoint.quarantine import Quarantine
 from vision.checkpoint.reading import (
     STATE,
@@ -120,6 +120,7 @@ class CheckpointStore:
             self._quarantine.set_aside_unusable()
         barrier("checkpoints: looked through")
         stop_leaks()
+        write_small_arrays_whole()
         self._manager = self._open(options)
 
     def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
