@@ -167,7 +167,7 @@ def append(row: Mapping[str, Any]) -> None:
     order = {name: i for i, name in enumerate(RECIPES)}
     rows.sort(key=lambda each: (order[each["recipe"]], parse_target(each["target"]).chips))
     with PATH.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, restval="")
+        writer: Any = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
         writer.writerows(rows)
 

@@ -1,6 +1,7 @@
 """Eight virtual CPU devices and a shared compilation cache, set before jax is imported.
 
-XLA_FLAGS and VISION_TEST_ISA of the caller count too: see ``tests/fast_compilation.py``.
+XLA_FLAGS and VISION_TEST_ISA of the caller count too: see ``tests/fast_compilation.py``. With
+VISION_TEST_PLATFORM=cuda or tpu tests run on that device; those of meshes need eight of them.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from tests.fast_compilation import with_devices
 
-os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_PLATFORMS"] = os.environ.get("VISION_TEST_PLATFORM", "cpu")
 os.environ["XLA_FLAGS"] = with_devices(8)
 os.environ.setdefault(
     "JAX_COMPILATION_CACHE_DIR", str(Path(__file__).resolve().parents[1] / ".cache" / "jax")

@@ -58,7 +58,12 @@ def devices_of(name: str) -> Iterator[None]:
 
 def exported(name: str, function: Callable[..., Any], *shapes: Any) -> str:
     """The program of a function for a platform, as StableHLO."""
-    program = jax.export.export(jax.jit(function), platforms=[name])(*shapes)
+    # cuDNN's calls may change between versions of JAX: nothing is stored here.
+    calls = ("__cudnn$fmhaSoftmax", "__cudnn$fmhaSoftmaxBackward")
+    checks = [jax.export.DisabledSafetyCheck.custom_call(call) for call in calls]
+    program = jax.export.export(jax.jit(function), platforms=[name], disabled_checks=checks)(
+        *shapes
+    )
     assert program.platforms == (name,)
     return str(program.mlir_module())
 
@@ -106,7 +111,7 @@ def test_a_training_step(name: str, tower: Any):
 @pytest.mark.parametrize("name", KINDS)
 def test_what_probes_and_evaluators_fit_and_search(name: str):
     x, key = shape(12, 4), jax.eval_shape(lambda: jax.random.key(0))
-    means = class_means.ClassMeans(shape(3, 4), shape(3, dtype="int32"))
+    means = jax.eval_shape(functools.partial(class_means.empty_means, 3, 4))
     labels, order = shape(12, dtype="int32"), shape(5, 6, dtype="int32")
     with devices_of(name):
         exported(name, lambda x, key: kmeans.seeds(x, 3, key), x, key)

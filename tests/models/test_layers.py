@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from vision.models import layers
+from vision.models.attention import even_tokens
 from vision.models.layers import drop_path, drop_path_rates, dropout, query_key_value
 from vision.models.posemb import resample_posemb, sincos2d
 from vision.train.precision import Precision
@@ -106,7 +108,8 @@ def test_queries_keys_and_values_of_a_tpu_are_those_of_a_cpu(
     q, k, v = module.init_with_output(jax.random.key(1), x)[0]
     variables = module.init(jax.random.key(1), x)
     assert q.shape == k.shape == v.shape == (2, 3, 2, 4)
-    kernel = variables["params"]["qkv"]["kernel"]
+    params: Any = variables["params"]
+    kernel = params["qkv"]["kernel"]
     # The columns are q, k and v of the first head, then of the second.
     np.testing.assert_allclose(q[..., 1, :], x @ kernel[:, 12:16], rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(v[..., 0, :], x @ kernel[:, 8:12], rtol=1e-5, atol=1e-5)
@@ -119,3 +122,32 @@ def test_queries_keys_and_values_of_a_tpu_are_those_of_a_cpu(
     here = module.apply(shifted, x)
     for a, b in zip(jax.tree.leaves(there), jax.tree.leaves(here), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("masked", [False, True])
+def test_attention_of_odd_tokens_by_even_ones(masked: bool, causal: bool):
+    """The same output and gradients, with the token more that cuDNN needs."""
+    keys = jax.random.split(jax.random.key(0), 4)
+    q, k, v = (jax.random.normal(key, (2, 5, 3, 8)) for key in keys[:3])
+    mask = (jnp.arange(5) < jnp.asarray([[5], [3]]))[:, None, None] if masked else None
+    mask = None if mask is None else jnp.broadcast_to(mask, (2, 1, 5, 5))
+    bias = jax.random.normal(keys[3], (1, 3, 5, 5)) if masked else None
+    call = functools.partial(jax.nn.dot_product_attention, is_causal=causal)
+
+    def plain(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.sin(call(q, k, v, mask=mask, bias=bias)))
+
+    def even(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+        def checked(*arrays: jax.Array, **more: Any) -> jax.Array:
+            assert [x.shape[1] for x in arrays] == [6, 6, 6]
+            return call(*arrays, **more)
+
+        return jnp.sum(jnp.sin(even_tokens(checked, q, k, v, mask, bias)))
+
+    for a, b in zip(
+        jax.tree.leaves(jax.value_and_grad(plain, (0, 1, 2))(q, k, v)),
+        jax.tree.leaves(jax.value_and_grad(even, (0, 1, 2))(q, k, v)),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)

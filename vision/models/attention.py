@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Literal
 
 import jax
@@ -91,8 +92,49 @@ def _attend(
             mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
         if bias is not None:
             bias = bias[None]
-        return jax.nn.dot_product_attention(
-            q, k, v, bias=bias, mask=mask, is_causal=causal, implementation=implementation
+        call = functools.partial(
+            jax.nn.dot_product_attention, is_causal=causal, implementation=implementation
         )
+        if implementation == "cudnn" and (q.shape[1] % 2 or k.shape[1] % 2):
+            return even_tokens(call, q, k, v, mask, bias)
+        return call(q, k, v, bias=bias, mask=mask)
     weights = attention_weights(q, k, logits_dtype, mask, causal, bias)
     return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+
+
+def even_tokens(
+    call: Callable[..., jax.Array],
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+) -> jax.Array:
+    """Attention of odd numbers of tokens by a function of even ones.
+
+    JAX refuses to differentiate cuDNN's attention of, say, 196 patches and a class token. A token
+    is added that nobody looks at, and its output dropped.
+
+    Args:
+      call: like ``jax.nn.dot_product_attention``.
+      q, k, v: (B, N, heads, d), keys and values of their own N.
+      mask: bool, broadcasts to (B, heads, N, N).
+      bias: likewise.
+    """
+    rows, columns = q.shape[1], k.shape[1]
+    more = (rows % 2, columns % 2)
+
+    def padded(x: jax.Array, tokens: int) -> jax.Array:
+        return jnp.pad(x, ((0, 0), (0, tokens), (0, 0), (0, 0)))
+
+    weights = ((0, 0), (0, 0), (0, more[0]), (0, more[1]))
+    out = call(
+        padded(q, more[0]),
+        padded(k, more[1]),
+        padded(v, more[1]),
+        mask=None if mask is None else jnp.pad(mask, weights),
+        bias=None if bias is None else jnp.pad(bias, weights),
+        query_seq_lengths=jnp.full(len(q), rows, jnp.int32),
+        key_value_seq_lengths=jnp.full(len(q), columns, jnp.int32),
+    )
+    return out[:, :rows]
