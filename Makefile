@@ -9,7 +9,8 @@
 # make zoo       every member of zoo/ again by its config, in workdirs/zoo; goes on where it was
 #   broken off
 # make test-isa   some tests with another instruction set and thread count at every commit
-# make test-extras   what needs heavy packages, in an environment of its own: W&B, MLflow
+# make docs   the documents as a site, build/site/index.html; a broken link is an error
+# make test-extras   what needs heavy packages, in an environment of its own: W&B, MLflow, ONNX
 # make test-newest   the test suite on Python 3.12 or newer, with the newest packages in range;
 #   NEWEST_TESTS="tests/train/test_step.py ..." for some of it
 # make tpu-env   .venv-tpu, with the TPU's compiler, for dry runs: vision.programs.layout --target
@@ -23,7 +24,7 @@ DEMO := workdirs/digits_vit
 TOGETHER := -n 2 --dist=loadfile
 COST_TESTS ?=
 
-.PHONY: demo test test-all test-slow test-changed test-cost test-isa test-extras test-newest newest-python newest-packages tpu-env claims claims-sample zoo lint types unit lock clean
+.PHONY: demo test test-all test-slow test-changed test-cost test-isa docs test-extras test-newest newest-python newest-packages tpu-env claims claims-sample zoo lint types unit lock clean
 .DELETE_ON_ERROR:
 
 $(VENV)/bin/python:
@@ -82,14 +83,24 @@ zoo: $(VENV)/.installed
 test-isa: $(VENV)/.installed-test
 	$(RUN) -m tests.instruction_sets
 
+# Without our own package: docstrings are read, not imported.
+.venv-docs/.installed: pyproject.toml
+	test -x .venv-docs/bin/python || $(PYTHON) -m venv .venv-docs
+	.venv-docs/bin/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")' \
+	  | .venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r /dev/stdin
+	@touch $@
+
+docs: .venv-docs/.installed
+	.venv-docs/bin/python -m mkdocs build --quiet --strict
+
 # In a folder of its own: these packages are heavier than all others together.
 .venv-extras/.installed: pyproject.toml requirements.lock
 	test -x .venv-extras/bin/python || $(PYTHON) -m venv .venv-extras
-	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,wandb,mlflow]' $(LOCK)
+	.venv-extras/bin/python -m pip install --quiet --disable-pip-version-check -e '.[dev,wandb,mlflow,onnx]' $(LOCK)
 	@touch $@
 
 test-extras: .venv-extras/.installed
-	.venv-extras/bin/python -m pytest -n0 tests/run/test_loggers.py
+	.venv-extras/bin/python -m pytest -n0 tests/run/test_loggers.py tests/weights/test_onnx.py
 
 # In a folder of its own; needs a Python 3.12 or newer: make NEWEST=python3.13 test-newest
 NEWEST ?= $(shell for v in 3.14 3.13 3.12; do for p in python$$v $$HOME/.pyenv/versions/$$v.*/bin/python; do \

@@ -308,7 +308,7 @@ LONG: Columns = {
     "Written back": lambda row: f"{row['tensors bit for bit']} tensors bit for bit",
     "Command": SHORT["Command"],
 }
-PAGES = {ROOT / "README.md": SHORT, ROOT / "docs" / "weights.md": LONG}
+PAGES = {ROOT / "docs" / "numbers.md": SHORT, ROOT / "docs" / "weights.md": LONG}
 
 
 def table(rows: list[dict[str, str]], columns: Columns) -> str:

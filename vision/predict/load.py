@@ -54,7 +54,8 @@ def load(
         name; see ``vision.run.workdir.read_config``.
       batch_size: of the ``Predictor``; None for 8 on CPUs, whose caches hold no more, and 32
         elsewhere.
-      threads, workers: of the ``Predictor``.
+      threads: of the ``Predictor``.
+      workers: of the ``Predictor``.
 
     Raises:
       UserError: no run, several, one without a checkpoint or without an evaluator that reads

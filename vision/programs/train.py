@@ -65,6 +65,8 @@ def main(arguments: list[str]) -> int:
         profile_steps=whole_number("profile", options.profile),
         spent_s=process_age_s(),
     )
+    if cluster.is_main() and outcome.saved and not stages.is_scenario(loaded):
+        _write_page(workdir)
     cluster.leave()
     if not outcome.saved:
         return 1
@@ -77,6 +79,17 @@ def config_asked(arguments: list[str]) -> str | None:
     """The config whose parts are asked for, ``--config=... --help``; None for anything else."""
     given = [x.removeprefix("--config=") for x in arguments if x.startswith("--config=")]
     return given[-1] if given and {"-h", "--help"} & set(arguments) else None
+
+
+def _write_page(workdir: Path) -> None:
+    """Writes the page of the run, of what there is; evaluate.py writes it anew with figures."""
+    from vision.report.files import ReportError
+    from vision.report.run import write_report
+
+    try:
+        print(f"page: {write_report(workdir, workdir / 'report.html')}", file=sys.stderr)
+    except ReportError as error:
+        print(f"no page: {error}", file=sys.stderr)
 
 
 def console() -> None:

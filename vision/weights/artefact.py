@@ -7,6 +7,7 @@ runs it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,6 +23,30 @@ from vision.weights.preprocessing import Preprocessing
 PROGRAM, LABELS = "model.stablehlo", "labels.json"
 # The limit of jax.export's format, whose offsets have 32 bits.
 _MOST_BYTES = 2**31 - 2**24
+
+
+def weight_bytes(variables: Variables) -> int:
+    """Size of what a program holds: parameters and model state."""
+    leaves = jax.tree.leaves((variables.params, variables.model_state))
+    return sum(x.size * x.dtype.itemsize for x in leaves)
+
+
+def program_of(
+    predict: Predict, variables: Variables, card: Preprocessing
+) -> Callable[[jax.Array], dict[str, jax.Array]]:
+    """uint8 images (B, height, width, channels) to those outputs of ``predict`` that have B rows.
+
+    The arguments are those of ``make_artefact``.
+    """
+    constants: Variables = jax.tree.map(np.asarray, jax.device_get(variables))
+    mean, std = (np.asarray(x, np.float32) for x in (card.mean, card.std))
+
+    def program(images: jax.Array) -> dict[str, jax.Array]:
+        numbers = (images.astype(jnp.float32) / 255 - mean) / std
+        outputs = predict(constants, {"image": numbers})
+        return {name: x for name, x in outputs.items() if x.ndim and x.shape[0] == images.shape[0]}
+
+    return program
 
 
 def make_artefact(
@@ -41,17 +66,9 @@ def make_artefact(
     Raises:
       WeightsError: more weights than the format holds.
     """
-    constants: Variables = jax.tree.map(np.asarray, jax.device_get(variables))
-    size = sum(x.nbytes for x in jax.tree.leaves((constants.params, constants.model_state)))
-    if size > _MOST_BYTES:
+    if (size := weight_bytes(variables)) > _MOST_BYTES:
         raise WeightsError(f"{size:,} bytes of weights are more than a StableHLO artefact holds")
-    mean, std = (np.asarray(x, np.float32) for x in (card.mean, card.std))
-
-    def program(images: jax.Array) -> dict[str, jax.Array]:
-        numbers = (images.astype(jnp.float32) / 255 - mean) / std
-        outputs = predict(constants, {"image": numbers})
-        return {name: x for name, x in outputs.items() if x.ndim and x.shape[0] == images.shape[0]}
-
+    program = program_of(predict, variables, card)
     (batch,) = jax.export.symbolic_shape("b")
     images: Any = jax.ShapeDtypeStruct((batch, *card.size, len(card.mean)), jnp.uint8)
     exported = jax.export.export(jax.jit(program), platforms=platforms)(images)

@@ -10,6 +10,7 @@ The folder holds
     labels.json           names of the classes
     README.md             model card: metrics, data, licence, step and digest
     model.stablehlo       with ``--stablehlo``: see ``vision.weights.artefact``
+    model.onnx            with ``--onnx``: see ``vision.weights.onnx_program``
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ FLAGS = {
     "licence": "for the model card, such as apache-2.0",
     "architecture": "timm's name of it, where it cannot be told from the tower",
     "stablehlo": "write the compiled program too",
+    "onnx": "write an ONNX file for so many images at a time, --onnx=8; 1 without a number",
 }
 if __name__ == "__main__":
     help_first(__doc__, FLAGS)
@@ -45,7 +47,7 @@ from vision.blocks.scale import Scale
 from vision.checkpoint.commands import exported
 from vision.checkpoint.reading import flatten
 from vision.checkpoint.retention import named_step
-from vision.config.cli import UsageError, parse, run_main
+from vision.config.cli import UsageError, parse, run_main, whole_number
 from vision.config.specs import to_plain
 from vision.models.adapted import AdaptedTower, merged
 from vision.models.dual import Dual
@@ -63,6 +65,7 @@ from vision.weights.mapping import Tree, WeightsError, is_floating, save
 from vision.weights.merge import merged_state
 from vision.weights.model_card import model_card
 from vision.weights.names import names_of
+from vision.weights.onnx_program import ONNX, check_packages, make_onnx, real_images
 from vision.weights.preprocessing import Preprocessing, of_ops
 from vision.weights.reader import write_safetensors
 
@@ -83,6 +86,7 @@ def export(
     licence: str = "unknown",
     architecture: str | None = None,
     stablehlo: bool = False,
+    onnx: int = 0,
 ) -> None:
     """Writes a run's model, averaged parameters where it keeps an average, into a folder.
 
@@ -95,6 +99,7 @@ def export(
       licence: identifier for the model card, such as ``apache-2.0``.
       architecture: timm's name of it, where it cannot be told from the tower.
       stablehlo: write the compiled program too.
+      onnx: write an ONNX file for so many images at a time, verified on real ones; 0 for none.
 
     Raises:
       WeightsError: the library cannot express the model or its preprocessing.
@@ -104,9 +109,11 @@ def export(
         raise WeightsError(f"--to={to}, but it is one of {', '.join(get_args(To))}")
     if dtype is not None and dtype not in _DTYPES:
         raise WeightsError(f"--dtype={dtype}, but it is one of {', '.join(_DTYPES)}")
+    if onnx:
+        check_packages()
     run = load_run(workdir, step)
     card = card_of(run)
-    if card is None and (to != "ours" or stablehlo):
+    if card is None and (to != "ours" or stablehlo or onnx):
         raise WeightsError(
             f"no evaluator of {workdir} has ops, which give the model's preprocessing"
         )
@@ -130,6 +137,11 @@ def export(
         files[LABELS] = list(run.data_spec.class_names)
     readme = model_card(workdir, run, files, tensors, to=to, licence=licence, texts=texts)
 
+    translated, differences = b"", {}
+    if onnx:
+        assert card is not None
+        images = real_images(run, card, onnx)
+        translated, differences = make_onnx(run.predict, run.variables, card, images)
     output.mkdir(parents=True, exist_ok=True)
     weights = "open_clip_model.safetensors" if to == "open_clip" else "model.safetensors"
     write_safetensors(output / weights, tensors, texts)
@@ -139,8 +151,17 @@ def export(
     if stablehlo:
         assert card is not None
         (output / PROGRAM).write_bytes(make_artefact(run.predict, run.variables, card))
-    listed = ", ".join([weights, *files, "README.md", *([PROGRAM] if stablehlo else [])])
+    if onnx:
+        (output / ONNX).write_bytes(translated)
+    programs = [*([PROGRAM] if stablehlo else []), *([ONNX] if onnx else [])]
+    listed = ", ".join([weights, *files, "README.md", *programs])
     print(f"{output}: step {run.step}, {len(tensors)} tensors as {to} names them: {listed}")
+    if onnx:
+        worst = max(differences.items(), key=lambda pair: pair[1], default=("nothing", 0.0))
+        print(
+            f"{output / ONNX}: {onnx} image(s) at a time; onnxruntime differs from us by at most "
+            f"{worst[1]:.1e} of the largest number ({worst[0]})"
+        )
 
 
 def card_of(run: Run) -> Preprocessing | None:
@@ -253,6 +274,7 @@ def main(arguments: list[str]) -> int:
         licence=options.licence or "unknown",
         architecture=options.architecture or None,
         stablehlo=bool(options.stablehlo),
+        onnx=1 if options.onnx is True else whole_number("onnx", options.onnx),
     )
     return 0
 
