@@ -153,6 +153,8 @@ MODELS: Mapping[str, Case] = {
     "eva02_b16_clip": Case("EVA-02, CLIP", "B/16", "timm"),
     "swinv2_t": Case("Swin V2", "T, window 8", "timm"),
     "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
+    "xcit_nano": Case("XCiT", "nano, 12 blocks, p16", "timm"),
+    "maxvit_t": Case("MaxViT", "T, of Google", "timm"),
 }
 
 

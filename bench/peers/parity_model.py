@@ -89,7 +89,8 @@ def timm_model(
     model = randomise(timm.create_model(name, pretrained=False, **options), gain)
     given, found = timm_outputs(model, size, sites)
     if other is not None:
-        resized = timm.create_model(name, pretrained=False, img_size=other, **options).eval()
+        made = {} if hasattr(model, "partition_ratio") else {"img_size": other}
+        resized = timm.create_model(name, pretrained=False, **made, **options).eval()
         weights = model.state_dict()
         if any(weights[k].shape != x.shape for k, x in resized.state_dict().items()):
             resized = timm.create_model(name, pretrained=False, **options).eval()
@@ -111,8 +112,11 @@ def timm_outputs(
 ) -> tuple[Tensors, Tensors]:
     images = torch.randn(ROWS, 3, size, size)
     if sites is None:
-        found = keep_each(block for stage in model.layers for block in stage.blocks)
+        stages = getattr(model, "layers", None) or getattr(model, "stages", None) or [model]
+        found = keep_each(block for stage in stages for block in stage.blocks)
         last = model.forward_features(images)
+        if hasattr(model, "partition_ratio"):  # MaxViT
+            found = {site: x.permute(0, 2, 3, 1) for site, x in found.items()}
         found["embedding"] = model.forward_head(last, pre_logits=True)
         found["logits"] = model.forward_head(last)
         return {"images": images}, found
@@ -251,7 +255,9 @@ MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     "eva02_ti14": lambda: timm_model("eva02_tiny_patch14_224", 224, 1.0, other=(196, 308)),
     "eva02_b16_clip": lambda: timm_model("eva02_base_patch16_clip_224", 224, 1.0, other=(192, 320)),
     "swinv2_t": lambda: timm_model("swinv2_tiny_window8_256", 256, 1.0, None, (288, 352)),
-    "mixer_b16": lambda: timm_model("mixer_b16_224", 224, 1.0),
+    "mixer_b16": lambda: timm_model("mixer_b16_224", 224, 1.0, None),
+    "xcit_nano": lambda: timm_model("xcit_nano_12_p16_224", 224, 1.0, None, (192, 320)),
+    "maxvit_t": lambda: timm_model("maxvit_tiny_tf_224", 224, 1.0, None, (224, 448)),
 }
 
 

@@ -166,6 +166,11 @@ TIMM, HF, CLIP = "config.json", "preprocessor_config.json", "open_clip_config.js
         ("transformers", {HF: {"image_processor_type": "ViTImageProcessor", "resample": 9}}, "9"),
         (
             "transformers",
+            {HF: {"image_processor_type": "Siglip2ImageProcessorFast", "max_num_patches": 1024}},
+            r"keeps the shape of every image \(NaFlex\).*size=\(512, 512\), mode='squash'",
+        ),
+        (
+            "transformers",
             {HF: {"image_processor_type": "ViTImageProcessor", "do_normalize": False}},
             "do_normalize leaves a step out",
         ),
@@ -183,6 +188,26 @@ def test_bad_cards(scheme, files, message, tmp_path):
     name = re.escape(str(tmp_path / next(iter(files))))
     with pytest.raises(WeightsError, match=f"{name}.*{message}"):
         read(f"{scheme}:{tmp_path}")
+
+
+@pytest.mark.parametrize(
+    ("values", "wanted"),
+    [
+        (
+            {"image_processor_type": "DINOv3ViTImageProcessorFast", "default_to_square": True},
+            Preprocessing(mode="squash", method="bilinear"),
+        ),
+        (
+            {"feature_extractor_type": "BeitFeatureExtractor", "do_center_crop": True, "size": 256}
+            | {"crop_size": 224, "do_reduce_labels": False},
+            Preprocessing(resized=(256, 256), mode="squash", mean=(0.5,) * 3, std=(0.5,) * 3),
+        ),
+    ],
+)
+def test_processors_of_newer_families(values, wanted, tmp_path):
+    found = read(f"transformers:{beside(tmp_path, {HF: values})}")
+    assert found is not None
+    assert found[0] == wanted
 
 
 def test_what_a_library_cannot_say():

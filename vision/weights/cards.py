@@ -22,6 +22,7 @@ from PIL import Image
 from vision.weights import hub, packages, zoo
 from vision.weights.mapping import WeightsError
 from vision.weights.preprocessing import Mode, Preprocessing
+from vision.weights.processors import CLIP, IMAGENET, KEYS, PROCESSORS, SUFFIXES, naflex
 
 OURS = "preprocessing.json"
 FILES: Mapping[str, str] = {
@@ -32,9 +33,6 @@ FILES: Mapping[str, str] = {
     zoo.SCHEME: OURS,
 }
 _PILLOW = tuple(method.name.lower() for method in Image.Resampling)
-_IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-_HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +161,7 @@ def _timm(card: CardObject) -> Preprocessing:
     channels, height, width = int(channels), *map(int, size)
     mean, std = (
         card.numbers(key, default[:channels], channels)
-        for key, default in zip(("mean", "std"), _IMAGENET, strict=True)
+        for key, default in zip(("mean", "std"), IMAGENET, strict=True)
     )
     (ratio,) = card.numbers("crop_pct", (0.875,), 1)
     mode: Any = card.choice("crop_mode", _TIMM_MODES, "shortest")
@@ -181,7 +179,7 @@ def _open_clip(card: CardObject) -> Preprocessing:
     vision = card.part("model_cfg").part("vision_cfg")
     tower = "image_size" in vision.values
     size = vision.sides("image_size", 224) if tower else images.sides("size", 224)
-    mean, std = images.numbers("mean", _CLIP[0], 3), images.numbers("std", _CLIP[1], 3)
+    mean, std = images.numbers("mean", CLIP[0], 3), images.numbers("std", CLIP[1], 3)
     # In evaluation ``random`` means bicubic there.
     methods = {"bicubic": "bicubic", "bilinear": "bilinear", "random": "bicubic"}
     method: Any = images.choice("interpolation", methods, "bicubic")
@@ -191,44 +189,17 @@ def _open_clip(card: CardObject) -> Preprocessing:
     return _preprocessing(images, size, size, mode, method, mean, std, (int(fill),) * 3)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Processor:
-    """The defaults of an image processor class of transformers."""
-
-    method: str
-    statistics: tuple[tuple[float, ...], ...]
-    size: Any
-    crop: int | None = None
-    shortest: bool = False
-
-
-_CLIP_LIKE = _Processor("bicubic", _CLIP, {"shortest_edge": 224}, 224, shortest=True)
-_PROCESSORS: Mapping[str, _Processor] = {
-    "Bit": _CLIP_LIKE,
-    "CLIP": _CLIP_LIKE,
-    "ConvNext": _Processor("bicubic", _HALF, {"shortest_edge": 384}, shortest=True),
-    "DeiT": _Processor("bicubic", _HALF, {"height": 256, "width": 256}, 224),
-    "Siglip": _Processor("bicubic", _HALF, {"height": 224, "width": 224}),
-    "ViT": _Processor("bilinear", _HALF, {"height": 224, "width": 224}),
-}
-_SUFFIXES = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
-_HF_OTHERS = (
-    *("feature_extractor_type", "image_processor_type", "processor_class", "do_convert_rgb"),
-    *("size", "crop_size", "crop_pct", "resample", "image_mean", "image_std", "rescale_factor"),
-    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"),
-    *("data_format", "input_data_format", "device", "return_tensors", "disable_grouping"),
-)
-
-
 def _transformers(card: CardObject) -> Preprocessing:
     values = card.values
-    card.check_keys((*_HF_OTHERS, "do_pad"))
     kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
     key = "image_processor_type" if "image_processor_type" in values else "feature_extractor_type"
-    name = next((kind.removesuffix(s) for s in _SUFFIXES if kind.endswith(s)), kind)
-    if name not in _PROCESSORS:
-        raise card.error(key, f"is none of {', '.join(_PROCESSORS)} (ImageProcessor)")
-    default = _PROCESSORS[name]
+    name = next((kind.removesuffix(s) for s in SUFFIXES if kind.endswith(s)), kind)
+    if name == "Siglip2":
+        raise card.error(key, naflex(values))
+    card.check_keys((*KEYS, "do_pad"))
+    if name not in PROCESSORS:
+        raise card.error(key, f"is none of {', '.join(PROCESSORS)} (ImageProcessor)")
+    default = PROCESSORS[name]
     for switch in ("do_resize", "do_rescale", "do_normalize"):
         if values.get(switch) is False:
             raise card.error(switch, "leaves a step out, which has no counterpart here")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from vision.config.modes import Config
@@ -27,6 +28,17 @@ _POOLED = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForSequenceC
 _MASKED = ("ForPreTraining", "ForMaskedLM")
 
 
+# What is said of model types near those.
+_NEAR: Mapping[str, str] = {
+    "deit": "a DeiT with a distillation token, which no tower here has; ",
+    "swin": "of Swin the files of timm are read, swin_*; ",
+    "swinv2": "of Swin V2 the files of timm are read, swinv2_*; ",
+    "data2vec-vision": "a BEiT under names of its own, which are not known here; ",
+    "dinov3_convnext": "of DINOv3 the vision transformers are read, dinov3_vit; ",
+    "vit_mae": "a masked autoencoder, whose encoder timm has as vit_*_patch16_224.mae; ",
+}
+
+
 def transformers_tower(card: CardObject) -> Config:
     """The tower of a ``config.json``: a ``ViT``, a ``TextTransformer`` or a ``Dual``.
 
@@ -36,9 +48,7 @@ def transformers_tower(card: CardObject) -> Config:
     kind = card.values.get("model_type")
     if kind not in _TYPES:
         what = "has no model_type" if kind is None else f"model_type is {str(kind)[:60]!r}"
-        hint = ""
-        if kind == "deit":
-            hint = "a DeiT with a distillation token, which no tower here has; "
+        hint = _NEAR.get(str(kind), "")
         raise WeightsError(f"{card.path}: {what}: {hint}towers here are {', '.join(_TYPES)}")
     if kind in ("clip", "siglip", "siglip2"):
         return _dual(card, kind)

@@ -1,0 +1,58 @@
+"""Image processors of transformers: their defaults, and the keys of their cards."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+HALF = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+
+@dataclasses.dataclass(frozen=True)
+class Processor:
+    """The defaults of an image processor class of transformers."""
+
+    method: str
+    statistics: tuple[tuple[float, ...], ...]
+    size: Any
+    crop: int | None = None
+    shortest: bool = False
+
+
+CLIP_LIKE = Processor("bicubic", CLIP, {"shortest_edge": 224}, 224, shortest=True)
+PROCESSORS: Mapping[str, Processor] = {
+    "Beit": Processor("bicubic", HALF, {"height": 224, "width": 224}),
+    "Bit": CLIP_LIKE,
+    "CLIP": CLIP_LIKE,
+    "ConvNext": Processor("bicubic", HALF, {"shortest_edge": 384}, shortest=True),
+    "DeiT": Processor("bicubic", HALF, {"height": 256, "width": 256}, 224),
+    "DINOv3ViT": Processor("bilinear", IMAGENET, {"height": 224, "width": 224}),
+    "Siglip": Processor("bicubic", HALF, {"height": 224, "width": 224}),
+    "ViT": Processor("bilinear", HALF, {"height": 224, "width": 224}),
+}
+SUFFIXES = ("ImageProcessorFast", "ImageProcessorPil", "ImageProcessor", "FeatureExtractor")
+KEYS = (
+    *("feature_extractor_type", "image_processor_type", "processor_class", "do_convert_rgb"),
+    *("size", "crop_size", "crop_pct", "resample", "image_mean", "image_std", "rescale_factor"),
+    *("do_resize", "do_center_crop", "do_rescale", "do_normalize", "default_to_square"),
+    *("do_reduce_labels", "reduce_labels"),  # of segmentation maps
+    *("data_format", "input_data_format", "device", "return_tensors", "disable_grouping"),
+)
+
+
+def naflex(values: Mapping[str, Any]) -> str:
+    """Why the card of SigLIP2's processor for images of any shape is not read, and what to write.
+
+    Args:
+      values: of the card.
+    """
+    patch, count = values.get("patch_size") or 16, values.get("max_num_patches") or 256
+    side = patch * int(count**0.5) if isinstance(patch, int) and isinstance(count, int) else 256
+    return (
+        "keeps the shape of every image (NaFlex), and batches here have one: the tower takes "
+        f"images of any one size, square ones as Preprocessing(size=({side}, {side}), "
+        "mode='squash', method='bilinear', mean=(0.5,) * 3, std=(0.5,) * 3) prepares them"
+    )
