@@ -29,7 +29,10 @@ from bench.common import Peer, record
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.efficientnet import EfficientNet
+from vision.models.efficientnet_lite import EfficientNetLite
+from vision.models.regnet import RegNet
 from vision.models.resnet import ResNet
+from vision.models.resnet_v2 import ResNetV2
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.train.tower import forward, initialise
@@ -42,6 +45,8 @@ CLASSES, CONTEXT, WORDS, MOST = 5, 7, 50, 1e-4
 CARD = Preprocessing(size=(32, 32), resized=(36, 36), mean=(0.4, 0.5, 0.6))
 SQUASHED = Preprocessing(size=(32, 32), mode="squash", method="bilinear", mean=(0.5,) * 3)
 WHOLE = Preprocessing(size=(32, 32))
+WIDE = Preprocessing(size=(64, 96))
+DEEP: dict[str, Any] = {"stem": "deep", "downsample": "average"}
 Vit = functools.partial(ViT, width=24, depth=2, heads=2, patch=8, mlp_dim=52)
 Text = functools.partial(TextTransformer, WORDS, width=24, depth=2, heads=2, context=CONTEXT)
 CLIP = {"class_position": True, "pre_norm": True, "norm_epsilon": 1e-5}
@@ -111,9 +116,47 @@ CASES: tuple[tuple[str, str, Any, Preprocessing, str | None], ...] = (
         CARD,
         "efficientnet_b0",
     ),
+    (
+        "timm",
+        "EfficientNet-Lite0, SAME",
+        EfficientNetLite("lite0", num_classes=CLASSES, padding="same", norm_epsilon=1e-3),
+        CARD,
+        "tf_efficientnet_lite0",
+    ),
+    ("timm", "SE-ResNet-18", ResNet(18, num_classes=CLASSES, squeeze=True), CARD, None),
+    (
+        "timm",
+        "ResNet-26t, blur",
+        ResNet(26, num_classes=CLASSES, stem_widths=(24, 32), anti_alias="blur", **DEEP),
+        WIDE,
+        None,
+    ),
+    (
+        "timm",
+        "SE-ResNet-26d, means",
+        ResNet(26, num_classes=CLASSES, squeeze=True, anti_alias="average", **DEEP),
+        WIDE,
+        None,
+    ),
+    ("timm", "ResNet v2-18d", ResNetV2(18, num_classes=CLASSES, **DEEP), CARD, "resnetv2_18d"),
+    (
+        "timm",
+        "RegNetY-200MF",
+        RegNet((1, 1, 4, 7), (24, 56, 152, 368), 8, num_classes=CLASSES),
+        CARD,
+        "regnety_002",
+    ),
     ("open_clip", "CLIP", Dual(Vit(**CLIP), Text(norm_epsilon=1e-5), width=16), WHOLE, None),
     ("open_clip", "CLIP, quick GELU", QUICK, SQUASHED, None),
     ("transformers", "ViT", Vit(num_classes=CLASSES, class_position=True), CARD, None),
+    ("transformers", "ResNet-10", ResNet(10, num_classes=CLASSES), CARD, None),
+    (
+        "transformers",
+        "ConvNeXt V2",
+        ConvNeXt("atto", num_classes=CLASSES, grn=True, layer_scale=None, final_epsilon=1e-12),
+        CARD,
+        None,
+    ),
     ("transformers", "CLIP", QUICK, CARD, None),
     (
         "transformers",

@@ -170,7 +170,9 @@ if TYPE_CHECKING:
     from vision.models.nasnet import NasNet as NasNet
     from vision.models.plain_conv import PlainConv as PlainConv
     from vision.models.relative_vit import RelativeViT as RelativeViT
+    from vision.models.regnet import RegNet as RegNet
     from vision.models.resnet import ResNet as ResNet
+    from vision.models.resnet_v2 import ResNetV2 as ResNetV2
     from vision.models.rope import Rope as Rope
     from vision.models.swin import Swin as Swin
     from vision.models.swin_v2 import SwinV2 as SwinV2
@@ -323,7 +325,9 @@ _NAMES = {
     "vision.models.nasnet": ("NasNet",),
     "vision.models.plain_conv": ("PlainConv",),
     "vision.models.relative_vit": ("RelativeViT",),
+    "vision.models.regnet": ("RegNet",),
     "vision.models.resnet": ("ResNet",),
+    "vision.models.resnet_v2": ("ResNetV2",),
     "vision.models.rope": ("Rope",),
     "vision.models.swin": ("Swin",),
     "vision.models.swin_v2": ("SwinV2",),

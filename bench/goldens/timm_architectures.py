@@ -23,13 +23,11 @@ for operator in ("nms", "qnms"):
 
 import timm  # noqa: E402
 from timm.layers import SwiGLUPacked  # noqa: E402
-from timm.models import convnext, resnet, vision_transformer  # noqa: E402
+from timm.models import vision_transformer  # noqa: E402
+from timm_convolutional import conv_next, reg_net, res_net, res_net_v2  # noqa: E402
 from timm_relative import Differs, compare, maxvit, mixer, relative, swin_v2, x_cit  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "vision" / "weights" / "timm_architectures.json"
-STAGES = {(1, 1, 1, 1): 10, (2, 2, 2, 2): 18, (3, 4, 6, 3): 34}
-BOTTLENECKS = {(1, 1, 1, 1): 14, (2, 2, 2, 2): 26, (3, 4, 6, 3): 50}
-BOTTLENECKS |= {(3, 4, 23, 3): 101, (3, 8, 36, 3): 152}
 ACTIVATIONS = {"GELU": "gelu", "GELUTanh": "gelu_tanh", "QuickGELU": "quick_gelu"}
 POOLS = {"token": "cls", "avg": "mean", "map": "map"}
 
@@ -100,66 +98,6 @@ def vit(model: vision_transformer.VisionTransformer) -> dict:
     return {"tower": "ViT", **fields, "size": list(model.patch_embed.img_size)}
 
 
-def res_net(model: resnet.ResNet) -> dict:
-    kind = type(model.layer1[0]).__name__
-    blocks = tuple(len(getattr(model, f"layer{i}")) for i in range(1, 5))
-    depth = {"BasicBlock": STAGES, "Bottleneck": BOTTLENECKS}.get(kind, {}).get(blocks)
-    if type(model) is not resnet.ResNet or depth is None:
-        raise Differs(f"it has {kind}s, {blocks} of them, which no ResNet here has")
-    deep = isinstance(model.conv1, torch.nn.Sequential)
-    down = model.layer2[0].downsample
-    average = isinstance(down[0], (torch.nn.AvgPool2d, torch.nn.Identity))
-    first = model.layer1[0]
-    groups = first.conv2.groups if kind == "Bottleneck" else 1
-    inner = first.conv2.out_channels if kind == "Bottleneck" else 64
-    with torch.device("meta"):
-        plain = resnet.ResNet(
-            getattr(resnet, kind),
-            blocks,
-            cardinality=groups,
-            base_width=inner // groups,
-            stem_width=32 if deep else 64,
-            stem_type="deep" if deep else "",
-            avg_down=average,
-        ).eval()
-    compare(model, plain)
-    return {
-        "tower": "ResNet",
-        "depth": depth,
-        "stem": "deep" if deep else "imagenet",
-        "downsample": "average" if average else "strided",
-        "groups": groups,
-        "group_width": inner // groups,
-    }
-
-
-def conv_next(model: convnext.ConvNeXt) -> dict:
-    stages = [stage.blocks for stage in model.stages]
-    block = stages[0][0]
-    grn = not isinstance(getattr(block.mlp, "grn", torch.nn.Identity()), torch.nn.Identity)
-    if not isinstance(model.stem[0], torch.nn.Conv2d):
-        raise Differs("its stem is not one convolution")
-    with torch.device("meta"):
-        plain = convnext.ConvNeXt(
-            depths=[len(blocks) for blocks in stages],
-            dims=[blocks[0].conv_dw.out_channels for blocks in stages],
-            patch_size=model.stem[0].stride[0],
-            ls_init_value=None if block.gamma is None else 1e-6,
-            conv_mlp=isinstance(block.mlp.fc1, torch.nn.Conv2d),
-            use_grn=grn,
-            num_classes=model.num_classes,
-        ).eval()
-    compare(model, plain)
-    return {
-        "tower": "ConvNeXt",
-        "depths": [len(blocks) for blocks in stages],
-        "dims": [blocks[0].conv_dw.out_channels for blocks in stages],
-        "stem_stride": model.stem[0].stride[0],
-        "layer_scale": None if block.gamma is None else 1e-6,
-        "grn": grn,
-    }
-
-
 def swin(model: torch.nn.Module) -> dict:
     found = {"width": model.embed_dim, "depths": [], "heads": [], "windows": []}
     for stage in model.layers:
@@ -180,6 +118,8 @@ READERS = {
     "swin_transformer_v2": swin_v2,
     "xcit": x_cit,
     "resnet": res_net,
+    "resnetv2": res_net_v2,
+    "regnet": reg_net,
     "convnext": conv_next,
     "swin_transformer": swin,
 }
@@ -226,8 +166,6 @@ def by_name() -> dict[str, dict]:
 
 
 def refusal(name: str, module: str) -> str | None:
-    if module == "resnetv2":
-        return "it is a pre-activation ResNet with BatchNorm; BiT here has GroupNorm"
     if name in ("mobilenetv2_110d", "mobilenetv2_120d"):
         return "its first and last convolution keep their widths, which no MobileNetV2 here has"
     if module in ("efficientnet", "mobilenetv3", "densenet", "vgg"):

@@ -164,6 +164,7 @@ def test_a_tower_without_a_head_leaves_theirs_out():
 def test_batch_norm_before_convolutions_is_told_apart():
     tensors = {"stages.0.blocks.0.norm1.running_mean": np.zeros(4, np.float32)}
     with pytest.raises(
-        WeightsError, match=r"pre-activation ResNet with BatchNorm.*resnetv2_\*_bit"
+        WeightsError,
+        match=r"pre-activation ResNet with BatchNorm.*: ResNetV2 reads.*resnetv2_\*_bit",
     ):
         names_of("timm", BiT(depth=50), tensors)

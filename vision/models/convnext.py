@@ -103,11 +103,13 @@ class ConvNeXtBlock(nn.Module):
       layer_scale: initial factor of the branch; None for none.
       precision: number formats.
       grn: whether the MLP has ``GlobalResponse``.
+      norm_epsilon: of LayerNorm.
     """
 
     layer_scale: float | None
     precision: Precision
     grn: bool = False
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, key: jax.Array | None, rate: jax.Array | None) -> jax.Array:
@@ -121,7 +123,7 @@ class ConvNeXtBlock(nn.Module):
             name="conv_dw",
             kernel_init=_INIT,
         )(x)
-        y = layer_norm(constrain_batch(y), self.precision, "norm")
+        y = layer_norm(constrain_batch(y), self.precision, "norm", self.norm_epsilon)
         mlp = ResponseMlp if self.grn else Mlp
         y = mlp(4 * channels, _INIT, self.precision, name="mlp")(y)
         if self.layer_scale is not None:
@@ -151,6 +153,8 @@ class ConvNeXt(nn.Module):
       drop_path: stochastic depth of the last block; the rate rises linearly from 0 at the first.
       layer_scale: initial value of a learned factor on every branch; None for none.
       grn: global response normalisation in the MLPs.
+      norm_epsilon: of LayerNorm; 1e-5 in timm's convnext_xxlarge.
+      final_epsilon: of the LayerNorm behind pooling; None: the same. transformers has 1e-12.
       remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
         input, ``dots`` also the results of convolutions and of products with parameters.
       precision: number formats of parameters, computation and outputs.
@@ -165,6 +169,8 @@ class ConvNeXt(nn.Module):
     drop_path: Rate = 0.0
     layer_scale: float | None = 1e-6
     grn: bool = False
+    norm_epsilon: Positive[float] = 1e-6
+    final_epsilon: Positive[float] | None = None
     remat: Remat = "none"
     precision: Precision = Precision()
     head_zero_init: bool = True
@@ -226,18 +232,20 @@ class ConvNeXt(nn.Module):
             return constrain_batch(layer(x))
 
         x = reduce(x, dims[0], self.stem_stride, "stem_conv")
-        x = layer_norm(x, self.precision, "stem_norm")
+        x = layer_norm(x, self.precision, "stem_norm", self.norm_epsilon)
         x = apply_tap(tap, "stem", x)
         out = {"stem": x}
         block_type = rematerialise(ConvNeXtBlock, self.remat)
         i = 0
         for stage, (depth, channels) in enumerate(zip(depths, dims, strict=True)):
             if stage > 0:
-                x = layer_norm(x, self.precision, f"downsample{stage}_norm")
+                x = layer_norm(x, self.precision, f"downsample{stage}_norm", self.norm_epsilon)
                 x = reduce(x, channels, 2, f"downsample{stage}_conv")
             for _ in range(depth):
                 site = f"block{i:02d}"
-                block = block_type(self.layer_scale, self.precision, self.grn, name=site)
+                block = block_type(
+                    self.layer_scale, self.precision, self.grn, self.norm_epsilon, name=site
+                )
                 x = apply_tap(tap, site, constrain_batch(block(x, keys[i], rates[i])))
                 out[site] = x
                 i += 1
@@ -245,5 +253,7 @@ class ConvNeXt(nn.Module):
         x, out = spatial_sites(x, out, tap)
         pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
         pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
-        embedding = layer_norm(pooled, as_output(self.precision), "norm")
+        embedding = layer_norm(
+            pooled, as_output(self.precision), "norm", self.final_epsilon or self.norm_epsilon
+        )
         return classify(embedding, out, tap, self.num_classes, self.head_zero_init, self.precision)

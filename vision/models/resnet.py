@@ -1,4 +1,4 @@
-"""ResNet v1.5 and v1d, wide ResNet and ResNeXt, 10 to 152 layers."""
+"""ResNet v1.5 and v1d, wide ResNet, ResNeXt, SE-ResNet and anti-aliased ones, 10 to 269 layers."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, Positive, checked
+from vision.models.anti_alias import AntiAlias, halve, halve_as, pool_stem
 from vision.models.conv_layers import WidthMultiplier, batch_norm, conv
-from vision.models.convolution import max_pool
+from vision.models.inverted_residual import SqueezeExcite
 from vision.models.layers import (
     Remat,
     check_images,
@@ -23,7 +24,7 @@ from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
 
-Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152]
+Depth = Literal[10, 14, 18, 26, 34, 50, 101, 152, 200, 269]
 Stem = Literal["imagenet", "cifar", "deep"]
 Downsample = Literal["strided", "average"]
 
@@ -36,6 +37,8 @@ STAGES: Mapping[int, tuple[int, int, int, int]] = {
     50: (3, 4, 6, 3),
     101: (3, 4, 23, 3),
     152: (3, 8, 36, 3),
+    200: (3, 24, 36, 3),
+    269: (3, 30, 48, 8),
 }
 BASIC = (10, 18, 34)  # depths with two 3x3 convolutions in a block; the others have bottlenecks
 
@@ -58,6 +61,8 @@ class ResidualBlock(nn.Module):
       groups: of the bottleneck's 3x3 convolution.
       average: projections see the mean of 2x2 windows.
       norm_rows: see ``BatchNorm.rows``.
+      squeeze: the branch ends in squeeze-and-excitation to a sixteenth of its channels.
+      anti_alias: how the first 3x3 convolution halves the resolution.
     """
 
     channels: int
@@ -69,6 +74,8 @@ class ResidualBlock(nn.Module):
     groups: int = 1
     average: bool = False
     norm_rows: int | None = None
+    squeeze: bool = False
+    anti_alias: AntiAlias = "none"
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -80,6 +87,8 @@ class ResidualBlock(nn.Module):
             convs = [(self.channels, 3, self.stride, 1), (self.channels, 3, 1, 1)]
         y = x
         for i, (channels, kernel, stride, groups) in enumerate(convs, 1):
+            aliased = stride == 2 and self.anti_alias != "none"
+            stride = 1 if aliased else stride
             layer = conv(
                 channels, kernel, stride, groups, precision=self.precision, name=f"conv{i}"
             )
@@ -88,6 +97,10 @@ class ResidualBlock(nn.Module):
             y = layer(y)
             y = batch_norm(y, train, self.precision, f"norm{i}", scale, rows=self.norm_rows)
             y = y if last else nn.relu(y)
+            y = halve_as(self.anti_alias, y) if aliased else y
+        if self.squeeze:
+            squeezed = max(8, (y.shape[-1] // 16 + 4) // 8 * 8)
+            y = SqueezeExcite(squeezed, "relu", False, self.precision, name="se")(y)
         if x.shape != y.shape:
             stride = self.stride
             if self.average and stride > 1:
@@ -95,12 +108,12 @@ class ResidualBlock(nn.Module):
             layer = conv(y.shape[-1], 1, stride, precision=self.precision, name="downsample_conv")
             x = layer(x)
             x = batch_norm(x, train, self.precision, "downsample_norm", rows=self.norm_rows)
+        if x.shape != y.shape:
+            raise ValueError(
+                f"anti_alias={self.anti_alias!r} makes {y.shape[1:3]} of what the shortcut makes "
+                f"{x.shape[1:3]} of: give it images whose sides are multiples of 32"
+            )
         return nn.relu(x + y)
-
-
-def halve(x: jax.Array) -> jax.Array:
-    """(B, h, w, C) means of 2x2 windows; windows cut by an odd side are means of the rest."""
-    return nn.avg_pool(x, (2, 2), (2, 2), "SAME", count_include_pad=False)
 
 
 @checked
@@ -109,7 +122,8 @@ class ResNet(nn.Module):
 
     ``stem="deep", downsample="average"`` is v1d (He et al., Bag of Tricks, 2019). ResNeXt-50 32x4d
     (Xie et al., 2017) is ``groups=32, group_width=4``; Wide ResNet-50-2 (Zagoruyko and Komodakis,
-    2016) is ``group_width=128``.
+    2016) is ``group_width=128``. SE-ResNet (Hu et al., 2018) is ``squeeze=True``; with
+    ``anti_alias`` convolutions of stride 2 halve the resolution after their ReLU instead.
 
     Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
     ``vision.train.tower``. Blocks count through all stages: ``block00`` to ``block15`` for 50
@@ -125,16 +139,22 @@ class ResNet(nn.Module):
 
     Attributes:
       depth: number of layers. The papers do not have 10, of basic blocks, nor 14 and 26, of
-        bottlenecks: one and two blocks in each stage.
+        bottlenecks: one and two blocks in each stage; 200 and 269 are those of ResNet-D.
       num_classes: classes of the head; None and 0 both mean no head.
       stem: ``imagenet``: 7x7 convolution of stride 2, then 3x3 max pooling of stride 2;
         ``deep``: three 3x3 convolutions in place of the 7x7 one, the first of stride 2;
         ``cifar``: 3x3 convolution of stride 1, no pooling, for images of about 32 px.
+      stem_widths: channels of the first two convolutions of ``deep``; None: half of the third's
+        each. ResNet-T has (24, 32), ResNet-S (64, 64).
       downsample: how a shortcut halves the resolution: ``strided``: 1x1 convolution of stride 2,
         which reads a quarter of the positions; ``average``: mean of 2x2 windows before it.
       width_multiplier: multiplies the channels of every layer, the embedding's too.
       groups: of the 3x3 convolution of a bottleneck: the cardinality of ResNeXt.
       group_width: channels of each group in the first stage, before ``width_multiplier``.
+      squeeze: squeeze-and-excitation at the end of every branch.
+      anti_alias: how 3x3 convolutions of stride 2, and the pooling behind the stem, halve the
+        resolution: ``none``: by their stride; ``average``: by means of 2x2 windows; ``blur``: by
+        every second pixel of a blurred image.
       zero_init_residual: scale of every block's last BatchNorm starts at zero (Goyal et al.,
         2017).
       remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
@@ -151,6 +171,9 @@ class ResNet(nn.Module):
     downsample: Downsample = "strided"
     groups: Positive[int] = 1
     group_width: Positive[int] = 64
+    stem_widths: tuple[Positive[int], Positive[int]] | None = None
+    squeeze: bool = False
+    anti_alias: AntiAlias = "none"
     zero_init_residual: bool = True
     remat: Remat = "none"
     precision: Precision = Precision()
@@ -158,7 +181,9 @@ class ResNet(nn.Module):
     norm_rows: Positive[int] | None = None
 
     def __post_init__(self) -> None:
-        if self.stem == "deep" and 64 * self.width_multiplier % 2:
+        if self.stem_widths is not None and self.stem != "deep":
+            raise ValueError(f"stem_widths={self.stem_widths}, but stem={self.stem!r} has one conv")
+        if self.stem == "deep" and not self.stem_widths and 64 * self.width_multiplier % 2:
             raise ValueError(
                 f"width_multiplier={self.width_multiplier} gives stem='deep' an odd number of "
                 "channels, but its first two convolutions have half as many"
@@ -187,7 +212,8 @@ class ResNet(nn.Module):
         check_images(x)
         width = int(64 * self.width_multiplier)
         if self.stem == "deep":
-            convs = [("1", width // 2, 3, 2), ("2", width // 2, 3, 1), ("3", width, 3, 1)]
+            first, second = self.stem_widths or (width // 2, width // 2)
+            convs = [("1", first, 3, 2), ("2", second, 3, 1), ("3", width, 3, 1)]
         else:
             convs = [("", width, 7, 2) if self.stem == "imagenet" else ("", width, 3, 1)]
         for suffix, channels, kernel, stride in convs:
@@ -196,7 +222,7 @@ class ResNet(nn.Module):
             norm = f"stem_norm{suffix}"
             x = nn.relu(batch_norm(x, train, self.precision, norm, rows=self.norm_rows))
         if self.stem != "cifar":
-            x = max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+            x = pool_stem(self.anti_alias, x)
         x = apply_tap(tap, "stem", constrain_batch(x))
         out = {"stem": x}
 
@@ -220,6 +246,8 @@ class ResNet(nn.Module):
                 self.groups,
                 self.downsample == "average",
                 self.norm_rows,
+                self.squeeze,
+                self.anti_alias,
                 name=site,
             )
             x = out[site] = apply_tap(tap, site, constrain_batch(block(x, train)))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vision.models.convnext import ConvNeXt
-from vision.models.resnet import ResNet
+from vision.models.resnet import BASIC, STAGES, ResNet
 from vision.models.vit import ViT
 from vision.train.tower import Tower
 from vision.weights.families.convnext import timm_convnext
@@ -14,6 +14,22 @@ from vision.weights.families.units import POINTWISE
 from vision.weights.mapping import WeightsError
 
 _ACTIVATIONS: Mapping[str, str] = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
+# Squeeze-and-excitation, anti-aliasing, basic blocks: a model of timm's that has them; what else it
+# has is said by its arguments.
+_RESNETS: Mapping[tuple[bool, str, bool], str] = {
+    (True, "none", True): "seresnet18",
+    (True, "none", False): "seresnet50",
+    (True, "average", False): "seresnetaa50d",
+    (False, "average", True): "resnetaa34d",
+    (False, "average", False): "resnetaa50",
+    (False, "blur", True): "resnetblur18",
+    (False, "blur", False): "resnetblur50",
+}
+_STEMS: Mapping[tuple[int, int], str] = {
+    (32, 32): "deep",
+    (64, 64): "deep",
+    (24, 32): "deep_tiered",
+}
 _POOLS: Mapping[str, str] = {"cls": "token", "mean": "avg", "map": "map"}
 
 
@@ -87,22 +103,46 @@ def _resnet(tower: ResNet) -> tuple[str, dict[str, Any]]:
     if tower.width_multiplier != 1 or tower.stem == "cifar":
         raise WeightsError("timm has no ResNet with width_multiplier or stem='cifar'")
     arguments: dict[str, Any] = {}
+    base = f"resnet{tower.depth}"
+    if tower.squeeze or tower.anti_alias != "none":
+        basic = tower.depth in BASIC
+        base = _RESNETS.get((tower.squeeze, tower.anti_alias, basic), "")
+        if not base:
+            raise WeightsError(
+                f"timm has no ResNet of {'basic blocks' if basic else 'bottlenecks'} with "
+                f"squeeze={tower.squeeze} and anti_alias={tower.anti_alias!r}"
+            )
+        arguments |= {"layers": list(STAGES[tower.depth]), "stem_type": "", "stem_width": 64}
+        arguments["avg_down"] = False
+    elif tower.depth in (10, 14, 269):  # of which timm has others
+        base = "resnet18" if tower.depth == 10 else "resnet50"
+        arguments["layers"] = list(STAGES[tower.depth])
     if tower.stem == "deep":
-        arguments |= {"stem_type": "deep", "stem_width": 32}
+        widths = tower.stem_widths or (32, 32)
+        if widths not in _STEMS:
+            raise WeightsError(f"timm has no ResNet with stem_widths={widths}")
+        arguments |= {"stem_type": _STEMS[widths], "stem_width": widths[1]}
     if tower.downsample == "average":
         arguments["avg_down"] = True
     if (tower.groups, tower.group_width) != (1, 64):
         arguments |= {"cardinality": tower.groups, "base_width": tower.group_width}
-    return f"resnet{tower.depth}", arguments
+    return base, arguments
 
 
 def _convnext(tower: ConvNeXt) -> tuple[str, dict[str, Any]]:
     depths, dims = tower.resolved()
-    arguments = {
+    if tower.final_epsilon not in (None, tower.norm_epsilon):
+        raise WeightsError(
+            f"timm has no ConvNeXt whose last norm has another epsilon, final_epsilon="
+            f"{tower.final_epsilon}, than the others; export to transformers"
+        )
+    arguments: dict[str, Any] = {
         "depths": list(depths),
         "dims": list(dims),
         "patch_size": tower.stem_stride,
         "ls_init_value": tower.layer_scale,
         "conv_mlp": any(entry.form is POINTWISE for entry in timm_convnext(tower).entries),
     }
+    if tower.norm_epsilon != 1e-6:
+        arguments["norm_eps"] = tower.norm_epsilon
     return "convnextv2_tiny" if tower.grn else "convnext_tiny", arguments

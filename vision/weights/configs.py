@@ -7,7 +7,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from vision.data.tokenizers.clip import ClipTokenizer
+from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
+from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.weights.architectures import timm_architecture
@@ -15,6 +17,7 @@ from vision.weights.cards import FILES, written
 from vision.weights.mapping import WeightsError
 from vision.weights.names import names_of
 from vision.weights.preprocessing import Preprocessing
+from vision.weights.transformers_convolutional import class_prefix, convolutional_config
 
 log = logging.getLogger(__name__)
 
@@ -162,17 +165,29 @@ def _transformers(
 ) -> dict[str, Any]:
     if isinstance(model, Dual):
         return _transformers_dual(model, card, learned)
+    if isinstance(model, (ResNet, ConvNeXt)):
+        kind = class_prefix(model)
+        return {
+            **_head(kind, model, labels),
+            **convolutional_config(model),
+            "num_channels": len(card.mean),
+        }
     if not isinstance(model, ViT):
         raise WeightsError(f"transformers: no name map for a {type(model).__name__}; try timm")
     _check("transformers", model, pool="cls", class_position=True, registers=0, norm_pooled=False)
     _check("transformers", model, pre_norm=False, layer_scale=None, qkv_bias=True)
-    head: dict[str, Any] = {"architectures": ["ViTModel"]}
-    if model.num_classes:
-        class_names = labels if len(labels) == model.num_classes else range(model.num_classes)
-        head = {"architectures": ["ViTForImageClassification"]}
-        head["id2label"] = {str(i): str(name) for i, name in enumerate(class_names)}
-        head["label2id"] = {str(name): i for i, name in enumerate(class_names)}
-    return {"model_type": "vit", **head, **_image_config(model, card)}
+    return {"model_type": "vit", **_head("ViT", model, labels), **_image_config(model, card)}
+
+
+def _head(kind: str, model: Any, labels: Sequence[str]) -> dict[str, Any]:
+    if not model.num_classes:
+        return {"architectures": [f"{kind}Model"]}
+    class_names = labels if len(labels) == model.num_classes else range(model.num_classes)
+    return {
+        "architectures": [f"{kind}ForImageClassification"],
+        "id2label": {str(i): str(name) for i, name in enumerate(class_names)},
+        "label2id": {str(name): i for i, name in enumerate(class_names)},
+    }
 
 
 def _image_config(tower: ViT, card: Preprocessing) -> dict[str, Any]:

@@ -50,8 +50,10 @@ from vision.checkpoint.retention import named_step
 from vision.config.cli import UsageError, parse, run_main, whole_number
 from vision.config.specs import to_plain
 from vision.models.adapted import AdaptedTower, merged
+from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.posemb import sincos2d
+from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 from vision.run.restore import Run, load_run
@@ -197,13 +199,22 @@ def library_tensors(
         trees = {**trees, "params": {**trees["params"], "pos_embed": positions}}
     if isinstance(model, Dual):
         return save(names_of(to, model, usual(to, model), _learned(trees)), trees)
-    # Names that identify the layout of transformers' ViTForImageClassification.
-    layout_names = ("vit.embeddings.cls_token", "classifier.weight", "classifier.bias")
-    layout_names = layout_names if to == "transformers" else ()
+    layout_names = _classifier_names(model) if to == "transformers" else ()
     network_trees = {name: tree for name, tree in trees.items() if name != "objective"}
     return save(
         names_of(to, model, dict.fromkeys(layout_names, np.zeros(0, np.float32))), network_trees
     )
+
+
+def _classifier_names(model: Any) -> tuple[str, ...]:
+    """Names by which the files of transformers' classifiers are told: what is within the model, and
+    its head beside it."""
+    first, head = "vit.embeddings.cls_token", "classifier"
+    if isinstance(model, ResNet):
+        first, head = "resnet.embedder.embedder", "classifier.1"
+    elif isinstance(model, ConvNeXt):
+        first = f"convnext{'v2' if model.grn else ''}.embeddings"
+    return first, f"{head}.weight", f"{head}.bias"
 
 
 def _learned(trees: Mapping[str, Tree]) -> list[str]:

@@ -39,11 +39,15 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "MobileNetV3"): "mobilenet.timm_mobilenet",
     ("timm", "MaxVit"): "maxvit.timm_maxvit",
     ("timm", "Mixer"): "mixer.timm_mixer",
+    ("timm", "RegNet"): "regnet.timm_regnet",
     ("timm", "ResNet"): "resnet.timm_resnet",
+    ("timm", "ResNetV2"): "resnet_v2.timm_resnet_v2",
     ("timm", "Swin"): "swin.timm_swin",
     ("timm", "SwinV2"): "swin_v2.timm_swin_v2",
     ("timm", "VGG"): "vgg.timm_vgg",
     ("timm", "Xcit"): "xcit.timm_xcit",
+    ("transformers", "ConvNeXt"): "convnext.transformers_convnext",
+    ("transformers", "ResNet"): "resnet.transformers_resnet",
     ("torchvision", "ConvNeXt"): "convnext.torchvision_convnext",
     ("torchvision", "DenseNet"): "densenet.timm_densenet",
     ("torchvision", "ResNet"): "resnet.timm_resnet",
@@ -67,6 +71,10 @@ class _Place(NamedTuple):
     library: str = ""
 
 
+_IMAGE_TOWERS = (
+    *("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "beit."),
+    *("resnet.", "convnext.", "convnextv2."),
+)
 # The first that a file has is used; without any, names have no prefix.
 _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
     # open_clip keeps towers of timm's and transformers' in their naming.
@@ -75,12 +83,7 @@ _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {
         _Place("text.transformer.", "embeddings.", "transformers"),
         _Place("text."),
     ),
-    ("transformers", "image"): tuple(
-        map(
-            _Place,
-            ("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "beit."),
-        )
-    ),
+    ("transformers", "image"): tuple(map(_Place, _IMAGE_TOWERS)),
     ("transformers", "text"): (_Place("text_model."), _Place("bert.")),
     ("big_vision", "image"): tuple(map(_Place, ("opt/target/", "params/img/", "img/", "params/"))),
     ("big_vision", "text"): (_Place("params/txt/"), _Place("txt/")),
@@ -195,8 +198,7 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
     if isinstance(tower, BiT) and any(name.endswith(".running_mean") for name in tensors):
         raise WeightsError(
             "these weights are of a pre-activation ResNet with BatchNorm, such as timm's "
-            "resnetv2_50, and no tower here is one: BiT has GroupNorm and reads timm's "
-            "resnetv2_*_bit, ResNet reads resnet*, with BatchNorm after each convolution"
+            "resnetv2_50: ResNetV2 reads them; BiT has GroupNorm and reads timm's resnetv2_*_bit"
         )
     kind = type(tower).__name__
     path = _FAMILIES.get((library, kind))

@@ -15,6 +15,7 @@ from typing import Any
 from vision.config.modes import Config
 from vision.config.schema import locate
 from vision.config.specs import spec
+from vision.models.resnet import BASIC, STAGES
 from vision.models.rope import Rope
 from vision.weights.cards import CardObject
 from vision.weights.mapping import WeightsError
@@ -33,7 +34,9 @@ _TOWERS: Mapping[str, str] = {
     "MaxVit": "maxvit.MaxVit",
     "Mixer": "mixer.Mixer",
     "RelativeViT": "relative_vit.RelativeViT",
+    "RegNet": "regnet.RegNet",
     "ResNet": "resnet.ResNet",
+    "ResNetV2": "resnet_v2.ResNetV2",
     "Swin": "swin.Swin",
     "SwinV2": "swin_v2.SwinV2",
     "VGG": "vgg.VGG",
@@ -70,7 +73,8 @@ def timm_tower(card: CardObject) -> Config:
     arguments = card.part("model_args")
     # These first, since others are relative to them.
     for key, value in sorted(
-        arguments.values.items(), key=lambda item: item[0] not in ("embed_dim", "depths")
+        arguments.values.items(),
+        key=lambda item: item[0] not in ("embed_dim", "depths", "stem_type"),
     ):
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
@@ -187,13 +191,26 @@ def _fc_norm(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 
 
 def _deep_stem(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    return {"stem": {"deep": "deep", "": "imagenet"}[value]}
+    if value == "deep_tiered":
+        return {"stem": "deep", "stem_widths": [24, 32]}
+    return {"stem": {"deep": "deep", "": "imagenet"}[value], "stem_widths": None}
 
 
 def _stem_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    if value != 32:
+    tiered = fields.get("stem_widths") == [24, 32]
+    if value not in (32, 64) or (tiered and value != 32):
         raise ValueError(value)
-    return {}
+    # Of a stem of one convolution it says nothing.
+    wide = value == 64 and fields["stem"] == "deep"
+    return {"stem_widths": [64, 64]} if wide else {}
+
+
+def _layers(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    basic = fields["depth"] in BASIC
+    found = [d for d, n in STAGES.items() if n == tuple(value) and (d in BASIC) == basic]
+    if not found:
+        raise ValueError(value)
+    return {"depth": found[0]}
 
 
 _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
@@ -243,6 +260,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("Mixer", "patch_size"): _field("patch"),
     ("Mixer", "embed_dim"): _mixer_width,
     ("Mixer", "num_blocks"): _field("depth"),
+    ("ResNet", "layers"): _layers,
     ("ResNet", "stem_type"): _deep_stem,
     ("ResNet", "stem_width"): _stem_width,
     ("ResNet", "avg_down"): lambda fields, value: {
@@ -255,6 +273,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("ConvNeXt", "patch_size"): _field("stem_stride"),
     ("ConvNeXt", "ls_init_value"): _field("layer_scale", (int, float)),
     ("ConvNeXt", "use_grn"): _field("grn", bool),
+    ("ConvNeXt", "norm_eps"): lambda fields, value: {"norm_epsilon": float(value)},
     # Tensors say which of the two layers that compute the same theirs is.
     ("ConvNeXt", "conv_mlp"): lambda fields, value: {},
 }

@@ -12,6 +12,8 @@ from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.weights.cards import CardObject
 from vision.weights.mapping import WeightsError
+from vision.weights.transformers_convolutional import TYPES as CONVOLUTIONAL
+from vision.weights.transformers_convolutional import convolutional_tower
 from vision.weights.transformers_keys import activation, check_keys
 from vision.weights.transformers_relative import relative_tower
 
@@ -21,7 +23,7 @@ CLIP_POOL = "argmax"
 _TYPES = (
     *("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model", "clip_text_model"),
     *("siglip", "siglip2", "siglip_vision_model", "siglip2_vision_model", "siglip_text_model"),
-    *("siglip2_text_model", "bert", "dinov3_vit", "beit"),
+    *("siglip2_text_model", "bert", "dinov3_vit", "beit", *CONVOLUTIONAL),
 )
 # Classes whose files have a layer after BERT's first token, and those with masked tokens' logits.
 _POOLED = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForSequenceClassification")
@@ -57,6 +59,8 @@ def transformers_tower(card: CardObject) -> Config:
         return _text(card, family)
     if kind == "bert":
         return _bert(card)
+    if kind in CONVOLUTIONAL:
+        return convolutional_tower(card, kind)
     if kind in ("dinov3_vit", "beit"):
         return relative_tower(card, kind)
     return _image(card, family)

@@ -70,3 +70,40 @@ def torchvision_convnext(tower: ConvNeXt) -> Names:
             block += 1
     entries += norm("norm", "classifier.0")
     return Names(tuple(entries)) + head(tower.num_classes, "classifier.2")
+
+
+def transformers_convnext(tower: ConvNeXt) -> Names:
+    """transformers' ``ConvNextModel`` and ``ConvNextV2Model``, and their classifiers.
+
+    Both have ``final_epsilon=1e-12``.
+    """
+    response = reshaped("response (1, 1, 1, C)", (-1,), (1, 1, 1, -1))
+    embeddings, encoder = "embeddings.", "encoder.stages."
+    entries: list[MapEntry] = [
+        *layer("stem_conv", f"{embeddings}patch_embeddings", CONV),
+        *norm("stem_norm", f"{embeddings}layernorm"),
+    ]
+    block = 0
+    depths, _ = tower.resolved()
+    for stage, count in enumerate(depths):
+        if stage > 0:
+            entries += norm(f"downsample{stage}_norm", f"{encoder}{stage}.downsampling_layer.0")
+            entries += layer(
+                f"downsample{stage}_conv", f"{encoder}{stage}.downsampling_layer.1", CONV
+            )
+        for place in range(count):
+            ours, theirs = f"block{block:02d}", f"{encoder}{stage}.layers.{place}"
+            entries += layer(f"{ours}.conv_dw", f"{theirs}.dwconv", CONV)
+            entries += norm(f"{ours}.norm", f"{theirs}.layernorm")
+            entries += layer(f"{ours}.mlp.fc1", f"{theirs}.pwconv1")
+            entries += layer(f"{ours}.mlp.fc2", f"{theirs}.pwconv2")
+            if tower.grn:
+                for leaf, name in (("gamma", "weight"), ("beta", "bias")):
+                    names = f"params.{ours}.mlp.grn.{leaf}", (f"{theirs}.grn.{name}",)
+                    entries.append(MapEntry(*names, response))
+            if tower.layer_scale is not None:
+                scale = (f"{theirs}.layer_scale_parameter",)
+                entries.append(MapEntry(f"params.{ours}.ls.gamma", scale))
+            block += 1
+    entries += norm("norm", "layernorm")
+    return Names(tuple(entries)) + head(tower.num_classes, "classifier")
