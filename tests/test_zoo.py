@@ -46,6 +46,8 @@ def test_a_card_is_of_its_files(name: str):
     assert hashlib.sha256(data).hexdigest() == card["weights_sha256"]
     assert len(data) == card["bytes"] <= make.MOST_BYTES
     weights = open_weights(folder / zoo.WEIGHTS)
+    for scalar in ("params.contrast.log_scale", "params.contrast.bias"):
+        assert scalar not in weights or weights[scalar].shape == ()
     kinds = {np.asarray(x[...]).dtype.name for x in weights.values()}
     assert "float16" in kinds
     assert not kinds & {"float32", "float64"}

@@ -156,8 +156,9 @@ def exported(
             f"{folder / str(loaded_step)} has no extra_state {entry!r}; it has {has}"
         )
     prefix = "" if entry == "none" else f"extra_state.{entry}."
+    # Not ascontiguousarray, which makes vectors of scalars.
     arrays = {
-        name.removeprefix(prefix): np.ascontiguousarray(value)
+        name.removeprefix(prefix): np.asarray(value, order="C")
         for name, value in state.items()
         if name.startswith((f"{prefix}params.", f"{prefix}model_state."))
     }

@@ -16,11 +16,11 @@ from vision.config.config_files import find
 from vision.config.errors import UserError
 from vision.config.hints import CONSTRUCTOR
 from vision.config.schema import locate
-from vision.config.specs import from_plain, load, to_plain, without_defaults
+from vision.config.specs import differences, from_plain, load, to_plain, without_defaults
 from vision.papers.ledger import ROOT, depends
 from vision.programs import train
 from vision.run.experiment import DataSpec
-from vision.run.workdir import DATA_SPEC, write_text
+from vision.run.workdir import DATA_SPEC, read_config, write_text
 from vision.weights import zoo
 from vision.weights.export import export
 from vision.weights.reader import open_weights
@@ -62,6 +62,10 @@ def make(name: str, workdirs: Path) -> None:
     config, seed = str(known[name]["config"]), int(known[name]["seed"])
     workdir, folder = workdirs / name, zoo.zoo_folder() / name
     arguments = [f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}"]
+    if (workdir / zoo.CONFIG).exists():
+        begun = told(to_plain(read_config(workdir)))
+        if not differences(begun, planned(config, seed)):  # what else differs decides no weight
+            arguments.append("--accept_config_change")
     if status := train.main(arguments):
         raise UserError(f"{name}: training ended with status {status}; the same command goes on")
     export(workdir, folder, dtype="float16", licence=LICENCE)

@@ -16,7 +16,7 @@ from vision.data import ops
 from vision.data.pipeline import EvalData
 from vision.data.sources.emoji import Emoji, names
 from vision.report.drawing import plain
-from vision.report.numbers import metric, number
+from vision.report.numbers import metric, number, percent
 from vision.report.page import Content, code, headlines, note, page, table, tag
 from vision.weights import zoo
 from vision.zoo.measure import Member, member
@@ -42,7 +42,7 @@ def rows() -> list[tuple[str, ...]]:
     found = []
     for name in zoo.members():
         card = zoo.card(name)
-        told = (f"{k} {metric(m, x)}" for k, m, x in headline(card["reaches"]))
+        told = (f"{what} {percent(share)}" for what, share in headline(card["reaches"]))
         found.append(
             (
                 name,
@@ -59,13 +59,13 @@ def rows() -> list[tuple[str, ...]]:
 COLUMNS = ("member", "config", "parameters", "kB", "minutes", "reaches")
 
 
-def headline(reached: dict[str, dict[str, float]]) -> list[tuple[str, str, float]]:
-    """One number of every evaluator: what is shown of it, the metric, its value."""
+def headline(reached: dict[str, dict[str, float]]) -> list[tuple[str, float]]:
+    """One share of every evaluator, with the names of both."""
     found = []
     for name, numbers in reached.items():
         for key in ("top1", "image_to_text_r1"):
             if key in numbers:
-                found.append((f"{name} {key}", key, numbers[key]))
+                found.append((f"{name} {key}", numbers[key]))
     return found
 
 
