@@ -223,7 +223,7 @@ def own_names(tower: Tower, target: Any, prefix: Mapping[str, str]) -> Names:
     """
     image, place = (tower.image, "params.image") if isinstance(tower, Dual) else (tower, "params")
     fits = {f"{place}.pos_embed": fit_positions, f"{place}.patch_embed.kernel": fit_patches}
-    fits = fits if isinstance(image, ViT) else {}
+    fits = fits if isinstance(image, (ViT, RelativeViT)) else {}
     entries = []
     for ours in flatten(target):
         root, _, below = ours.partition(".")

@@ -166,13 +166,18 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
         known = ("timm_model_name", "timm_pool", "timm_proj", "timm_proj_bias", "layers", "width")
         _check_keys(vision, (*known, "head_width", "patch_size", "mlp_ratio", *_VISION_HARMLESS))
         fields = dict(timm_fields(vision, "timm_model_name", str(name)))
+        if "timm_proj" in vision.values and not vision.values["timm_proj"]:
+            raise vision.error(
+                "timm_proj",
+                "makes the classifier of timm's tower, with a bias, the projection, which no Dual "
+                "here has; write the image tower by hand, and read it with into='image'",
+            )
         projected = vision.choice("timm_proj", {"none": "", "linear": "linear"}, "linear") != ""
-        pool = vision.choice("timm_pool", VIT_POOLS, "mean")
-        if fields["tower"] == "ViT":
-            if pool != fields["pool"]:
-                raise vision.error("timm_pool", f"is not that of {name}, {fields['pool']}")
-        elif pool != "mean":
-            raise vision.error("timm_pool", f"is not that of {name}")
+        own = fields.get("pool", "mean")
+        # An empty text leaves timm's own pooling.
+        pool = own if vision.values.get("timm_pool") == "" else ""
+        if (pool or vision.choice("timm_pool", VIT_POOLS, "mean")) != own:
+            raise vision.error("timm_pool", f"is not that of {name}, {own}")
         return of_fields(fields), projected, vision.values.get("timm_proj_bias") is True
     if not isinstance(vision.values.get("layers", 12), int):
         raise vision.error("layers", "are of CLIP's modified ResNet, which no tower here is")
