@@ -64,7 +64,6 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     programs = environment.parents[2] / "bin"
-    recipe = environment / "vision" / "_recipes" / "configs" / "digits_vit.py"
     changes = [
         "total=5 steps",
         "optimizer.schedule.warmup=0 steps",
@@ -73,8 +72,9 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
         "model.heads=2",
     ]
     flags = [f"--config.{change}" for change in changes]
-    train = [str(programs / "vision-train"), f"--config={recipe}", "--workdir=w", *flags]
+    train = [str(programs / "vision-train"), "--config=digits_vit", "--workdir=w", *flags]
     assert "5 steps" in checked(train, tmp_path)
+    assert "evaluate.py writes it" in (tmp_path / "w" / "report.html").read_text()
     shown = checked([str(programs / "vision-evaluate"), "--workdir=w", "--out=o"], tmp_path)
     assert "top1" in shown
     assert json.loads((tmp_path / "o" / "evaluation.json").read_text())["step"] == 5
@@ -83,6 +83,10 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     predict = [str(programs / "vision-predict"), "--workdir=w", "black.png", "--out=p.csv"]
     assert "1 images" in checked(predict, tmp_path)
     assert (tmp_path / "p.csv").read_text().count("\n") == 2
+    sweep = [str(programs / "vision-sweep"), "--config=digits_vit", "--workdir=s", *flags]
+    assert "1 of 1 trials" in checked([*sweep, "--grid", "seed=3"], tmp_path)
+    assert (tmp_path / "s" / "0000" / "report.html").exists()
+    assert "--port" in checked([str(programs / "vision-serve"), "--help"], tmp_path)
     assert "--port" in checked([str(programs / "vision-serve"), "--help"], tmp_path)
 
 

@@ -72,6 +72,9 @@ def test_own_images_train_and_bad_files_are_listed(images: Path, trained: Path):
     assert all(row["reason"] for row in bad)
     assert rows[-1]["train/bad_records"] == len(bad)
     assert list((trained / "tensorboard").glob("events.out.tfevents.*"))
+    page = (trained / "report.html").read_text()
+    assert "last step 8" in page
+    assert "There is no evaluation.json here: evaluate.py writes it." in page
 
 
 def test_the_time_of_a_run_is_accounted_for(trained: Path):
