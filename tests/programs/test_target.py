@@ -6,6 +6,7 @@ What needs libtpu, in an environment of its own, is slow and left out where ther
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,26 @@ from vision.run.experiment import Experiment
 from vision.run.hlo import Collective, Summary
 from vision.train.optim import Optimizer, sgd
 
+ROOT = Path(__file__).resolve().parents[2]
 DATA = ["--image=32x32x3", "--classes=5", "--examples=100"]
+SMALL = """
+import vision as v
+from vision import spec
+from vision.parallel.mesh import Mesh, ShardingRule
+
+def get_config():
+    half = spec(v.Precision, compute="bfloat16")
+    return spec(
+        v.Experiment,
+        data=spec(v.TrainData, source=spec(v.Folder, root="absent"), batch_size=64, threads=0),
+        model=spec(v.ViT, width=128, depth=2, heads=2, patch=8, pool="mean", precision=half),
+        objective=spec(v.Classify),
+        optimizer=spec(v.Optimizer, method=spec(v.sgd), learning_rate=0.1),
+        mesh=spec(Mesh),
+        sharding=[spec(ShardingRule, pattern=".*", layout="fsdp")],
+        total="1 epochs",
+    )
+"""
 
 
 def config(**more: Any) -> Any:
@@ -188,3 +208,37 @@ def test_the_longest_time_is_the_bound():
     assert "1 loop(s) whose number of turns the data decides" in text
     assert "2 all-reduce: 200.0 MB, 2 overlapped" in roofline.show_summary(summary)
     json.dumps(roofline.as_json(roofline.fit_of({}, None), summary, found))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.skipif(target.python_with_compiler() is None, reason="no .venv-tpu: make tpu-env")
+@pytest.mark.parametrize(
+    ("name", "flags", "kinds"),
+    [
+        ("v5e:2x2", [], {"all-reduce"}),
+        ("2xv5e:2x2", [], {"all-reduce", "between slices"}),
+        ("v5p:2x2x1", ["--config.mesh.fsdp=4", "--config.mesh.data=1"], {"all-gather"}),
+    ],
+)
+def test_small_steps_by_the_compiler_of_a_tpu(
+    name: str, flags: list[str], kinds: set[str], tmp_path: Path
+):
+    """From the command line to the numbers, in the environment of ``make tpu-env``."""
+    path = tmp_path / "small.py"
+    path.write_text(SMALL)
+    command = [
+        sys.executable, "-m", "vision.programs.layout", f"--config={path}", *DATA,
+        f"--target={name}", "--compile", "--json", *flags,
+    ]  # fmt: skip
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout)
+    compiled = found["compiled"]
+    assert compiled["target"] == name
+    assert compiled["fits"] is True
+    assert compiled["needed_bytes"] < 2**28
+    assert kinds <= compiled["collectives"].keys()
+    assert 0 < compiled["mfu_ceiling"] < 1
+    assert compiled["hbm_bytes"] > found["state"]["params"]["device_bytes"]
+    assert compiled["estimate_seconds"] >= 0.5 * compiled["seconds"]["products"]
