@@ -77,6 +77,7 @@ def get_config(
     size: int | tuple[int, ...] | None = None,
     weights: str = "",
     variant: str | None = None,
+    batch: int = 64,
 ) -> v.Config:
     if tower is None and not weights:
         weights, tune = default_weights(), tune or "head"
@@ -114,7 +115,7 @@ def get_config(
         data=spec(
             v.TrainData,
             source=spec(v.Folder, root=folder, part="train", fraction=0.1),
-            batch_size=64,
+            batch_size=batch,
             ops=[
                 spec(ops.Decode),
                 spec(ops.RandomResizedCrop, size=largest, scale=(0.35, 1.0), **resize),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -159,6 +160,25 @@ def browser_in(folder: Path) -> Iterator[Browser]:
     finally:
         driver.terminate()
         driver.wait(timeout=10)
+
+
+AXE = Path(
+    os.environ.get("AXE_CORE")
+    or Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+)
+NO_AXE = f"needs axe: npm install --no-save axe-core@4 (no file {AXE}; AXE_CORE names another)"
+_AXE = """
+const done = arguments[0];
+axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.violations.map(
+  (fault) => [fault.impact, `${fault.id}: ${fault.nodes.map((n) => n.html.slice(0, 120))}`])));
+"""
+
+
+def serious_faults(browser: Browser) -> list[str]:
+    """What axe finds on the page that is open and calls serious or critical."""
+    browser.run(AXE.read_text(encoding="utf-8"))
+    found = browser.send("/execute/async", {"script": _AXE, "args": []})
+    return [text for impact, text in found if impact in ("serious", "critical")]
 
 
 def until(browser: Browser, script: str) -> Any:

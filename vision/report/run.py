@@ -124,7 +124,8 @@ def render(files: RunFiles) -> str:
         body.append(("evaluation", "Evaluation", note("No evaluator ran.", warning=True)))
     else:
         results = {name: _mapping(result) for name, result in evaluators.items()}
-        body.append(("evaluation", "Evaluation", overview(results)))
+        if len(results) > 1:  # one shows its numbers in its own section
+            body.append(("evaluation", "Evaluation", overview(results)))
     for i, (name, result) in enumerate(evaluators.items()):
         body.append((f"evaluation-{i}", f"Evaluation: {name}", _evaluation(_mapping(result))))
     body.append(("config", "Configuration", _config(files)))

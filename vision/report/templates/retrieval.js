@@ -163,7 +163,7 @@ function score(item, ranking) {
 
 function picture(image, alt) {
   const img = make("img", { src: `/image/${image}`, alt });
-  img.addEventListener("load", () => img.classList.toggle("small", img.naturalWidth < 160));
+  img.addEventListener("load", () => { img.classList.add("there"); img.classList.toggle("small", img.naturalWidth < 160); });
   img.addEventListener("error", () => { img.classList.add("lost"); img.alt = "This image cannot be shown."; });
   return img;
 }
