@@ -1,6 +1,6 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
 # make test   install, lint, types and all tests but the slow ones: a quarter of an hour on two cores
-# make test-all   the slow ones too: long kills, processes, faults, every paper's resume
+# make test-all   the slow ones and the documents too: long kills, processes, faults, every paper's resume
 # make test-slow   the slow ones alone
 # make test-changed   the tests that this branch can break, by imports and papers' dependencies
 # make test-cost   CPU-seconds of all but the slow tests, compiled afresh; of papers, a budget
@@ -47,7 +47,7 @@ demo: $(VENV)/.installed
 test: lint
 	@$(MAKE) --no-print-directory -j 2 types unit
 
-test-all: lint types
+test-all: lint types docs
 	$(RUN) -m pytest $(TOGETHER)
 
 lint: $(VENV)/.installed-test
