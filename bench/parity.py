@@ -153,6 +153,10 @@ MODELS: Mapping[str, Case] = {
     "eva02_b16_clip": Case("EVA-02, CLIP", "B/16", "timm"),
     "swinv2_t": Case("Swin V2", "T, window 8", "timm"),
     "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
+    "tf_efficientnet_lite0": Case("EfficientNet-Lite, SAME", "lite0", "timm"),
+    "resnetv2_50": Case("ResNet v2, BatchNorm", "50", "timm"),
+    "regnety_016": Case("RegNetY", "1.6GF", "timm"),
+    "resnet50_transformers": Case("ResNet", "50", "transformers"),
     "xcit_nano": Case("XCiT", "nano, 12 blocks, p16", "timm"),
     "maxvit_t": Case("MaxViT", "T, of Google", "timm"),
 }

@@ -89,7 +89,7 @@ def timm_model(
     model = randomise(timm.create_model(name, pretrained=False, **options), gain)
     given, found = timm_outputs(model, size, sites)
     if other is not None:
-        made = {} if hasattr(model, "partition_ratio") else {"img_size": other}
+        made = {"img_size": other} if hasattr(model, "patch_embed") else {}
         resized = timm.create_model(name, pretrained=False, **made, **options).eval()
         weights = model.state_dict()
         if any(weights[k].shape != x.shape for k, x in resized.state_dict().items()):
@@ -206,10 +206,30 @@ def transformers_model(
 SMALL = {"hidden_size": 384, "num_attention_heads": 6}
 
 
+def transformers_convolutional(
+    kind: str, gain: float, sites: tuple[str, ...], other: tuple[int, int], **fields: object
+) -> tuple[torch.nn.Module, Tensors, Tensors]:
+    import transformers
+
+    config = getattr(transformers, f"{kind}Config")(**fields, num_labels=1000)
+    model = randomise(getattr(transformers, f"{kind}ForImageClassification")(config), gain)
+    images, others = torch.randn(ROWS, 3, 224, 224), torch.randn(ROWS, 3, *other)
+    out = model(images, output_hidden_states=True)
+    found = {
+        site: x.permute(0, 2, 3, 1)
+        for site, x in zip(sites, out.hidden_states, strict=True)
+        if site
+    }
+    found["logits"] = out.logits
+    given = {"images": images, "other/images": others, "other/out/logits": model(others).logits}
+    return model, given, found
+
+
 def stages(*last: int) -> tuple[str, ...]:
     return tuple("" if i < 0 else f"block{i:02d}" for i in last)
 
 
+RESNET_50 = stages(-1, 2, 6, 12, 15)
 MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     "vit_b16": lambda: timm_model("vit_base_patch16_224", 224, 1.0, other=(192, 320)),
     "dinov2_s14_timm": lambda: timm_model("vit_small_patch14_dinov2", 518, 1.0, other=(224, 308)),
@@ -258,6 +278,19 @@ MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     "mixer_b16": lambda: timm_model("mixer_b16_224", 224, 1.0, None),
     "xcit_nano": lambda: timm_model("xcit_nano_12_p16_224", 224, 1.0, None, (192, 320)),
     "maxvit_t": lambda: timm_model("maxvit_tiny_tf_224", 224, 1.0, None, (224, 448)),
+    "tf_efficientnet_lite0": lambda: timm_model(
+        "tf_efficientnet_lite0", 224, 2.0, stages(0, 2, 4, 10, 15), (165, 206)
+    ),
+    # With kernels as large as the others' torch in float32 and in float64 differ by 1e-3: gates
+    # are computed from sums of thousands.
+    "seresnet50": lambda: timm_model("seresnet50", 224, 0.5, RESNET_50, (165, 206)),
+    "resnetv2_50": lambda: timm_model("resnetv2_50", 224, 1.0, RESNET_50, (165, 206)),
+    "regnety_016": lambda: timm_model(
+        "regnety_016", 224, 0.5, stages(-1, 1, 7, 24, 26), (165, 206)
+    ),
+    "resnet50_transformers": lambda: transformers_convolutional(
+        "ResNet", 2.0, RESNET_50, (165, 206)
+    ),
 }
 
 

@@ -15,13 +15,17 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from vision.config.specs import build
+from vision.models.convnext import ConvNeXt
 from vision.models.regnet import RegNet
 from vision.models.resnet import ResNet
 from vision.models.resnet_v2 import ResNetV2
 from vision.train.tower import forward, initialise
 from vision.weights.architectures import timm_architecture
+from vision.weights.configs import config_of
+from vision.weights.export import library_tensors
 from vision.weights.mapping import WeightsError, load, save
 from vision.weights.names import names_of
+from vision.weights.preprocessing import Preprocessing
 from vision.weights.tower_cards import read_tower
 
 GOLDENS = Path(__file__).resolve().parents[1] / "golden" / "weights" / "convolutional"
@@ -178,3 +182,39 @@ def test_the_name_back_is_of_the_same_tower(name: str, tmp_path: Path):
     again = read_tower(f"timm:{tmp_path}")
     assert again is not None
     assert build(again.config) == tower
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.startswith("transformers")])
+def test_what_leaves_for_transformers_is_what_came(case: str, tmp_path: Path):
+    """The card, and the names of all tensors, with those of the model before those of its head."""
+    tower = tower_of(case, tmp_path)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), np.float32)
+    shapes = jax.eval_shape(functools.partial(initialise, tower), jax.random.key(0), images)
+    params, state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes)
+    trees = {"params": params, "model_state": dict(state)}
+    files = config_of("transformers", tower, Preprocessing((64, 64)), "abcdefg")
+    assert files["config.json"]["id2label"]["6"] == "g"
+    assert files["config.json"]["architectures"] == card(case)["architectures"]
+    (tmp_path / "config.json").write_text(json.dumps(files["config.json"]))
+    again = read_tower(f"transformers:{tmp_path}")
+    assert again is not None
+    assert build(again.config, num_classes=CLASSES) == tower
+    with safe_open(GOLDENS / f"{case}.safetensors", "numpy") as file:
+        theirs = {k.removeprefix("weights/") for k in file.keys() if k[:8] == "weights/"}  # noqa: SIM118
+    written = library_tensors(tower, trees, "transformers", (64, 64)).keys()
+    assert written == {key for key in theirs if not key.endswith("num_batches_tracked")}
+
+
+def test_what_transformers_has_no_class_for():
+    for tower, message in (
+        (ResNet(depth=50, squeeze=True), "squeeze=False, this one squeeze=True"),
+        (ResNet(depth=50, stem="deep"), "stem='imagenet', this one stem='deep'"),
+        (ConvNeXt("atto", norm_epsilon=1e-5), "norm_epsilon=1e-06, this one norm_epsilon=1e-05"),
+        (ConvNeXt("atto", grn=True), r"ConvNeXt V2 \(grn=True\) has no layer_scale"),
+    ):
+        with pytest.raises(WeightsError, match=f"transformers: its .*{message}"):
+            config_of("transformers", tower, Preprocessing((64, 64)))
+    with pytest.raises(WeightsError, match="timm has no ResNet of basic blocks with squeeze=True"):
+        timm_architecture(ResNet(depth=18, squeeze=True, anti_alias="blur"), (224, 224))
+    with pytest.raises(WeightsError, match="last norm has another epsilon, final_epsilon=1e-12"):
+        timm_architecture(ConvNeXt("atto", final_epsilon=1e-12), (224, 224))
