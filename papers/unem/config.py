@@ -19,6 +19,7 @@ from papers.unem.evaluator import UnrolledEM
 from vision import batch_ops, ops, spec
 
 GRID = (0.01, 1.0, 5.0, 20.0, 60.0)
+SCALES = (0.5, 1.0, 2.0)
 
 
 def get_config(folder: str = "data/mini_imagenet") -> v.Config:
@@ -44,6 +45,7 @@ def get_config(folder: str = "data/mini_imagenet") -> v.Config:
             present=5,
             shots=shots,
             grid=GRID,
+            scales=SCALES,
         )
         for shots in (1, 5, 10, 20)
     }
@@ -108,6 +110,7 @@ def small(dirichlet: bool = False) -> v.Config:
                 steps=150,
                 batch_size=8,
                 grid=GRID,
+                scales=SCALES,
                 **form,
             )
         },

@@ -26,9 +26,10 @@ class UnrolledEM:
     """Transductive few-shot tasks by UNEM, by EM with fixed hyper-parameters, and inductively.
 
     Hyper-parameters are learned on tasks from ``fit``, and all methods are evaluated on the same
-    tasks from ``data``. Yields ``learned``, the mean accuracy over tasks,
-    ``fixed_<g>`` for every g of ``grid``, and ``inductive`` (one layer, gaussian: the nearest mean
-    of the support; dirichlet: the best zero-shot probability); of each ``<name>_ci95``, half the
+    tasks from ``data``. Yields ``learned``, the mean accuracy over tasks, ``fixed_<g>`` for every g
+    of ``grid``, with a ``grid`` also ``fixed``, the pair of g and s of ``grid`` and ``scales`` that
+    is best on the tasks of ``fit``, and ``inductive`` (one layer, gaussian: the nearest mean of the
+    support; dirichlet: the best zero-shot probability); of each ``<name>_ci95``, half the
     width of its 95 % interval; ``classes`` of ``data``, ``examples``, and, only where there are
     any, ``unlabelled`` and ``nonfinite`` (left out). The figure ``constants`` shows g_l and
     1 + t_l per layer. The same ``seed`` draws the same tasks.
@@ -46,6 +47,7 @@ class UnrolledEM:
       scale: initial s, and s of the fixed hyper-parameters.
       steps, rate, batch_size: of Adam.
       grid: fixed values of g to evaluate.
+      scales: values of s to choose from beside ``grid``; empty for ``scale``.
       seed: of the tasks.
       output: name of the features (B, D) that ``predict`` gives.
     """
@@ -66,6 +68,7 @@ class UnrolledEM:
     rate: float = 0.1
     batch_size: Positive[int] = 10
     grid: tuple[Positive[float], ...] = ()
+    scales: tuple[Positive[float], ...] = ()
     seed: int = 0
     output: str = "embedding"
 
@@ -97,6 +100,8 @@ class UnrolledEM:
         learned, _ = learn(start, *fit_tasks, self.form, self.steps, self.rate, self.batch_size)
         methods = {"learned": learned}
         methods |= {f"fixed_{g:g}": constants(self.layers, g, self.scale) for g in self.grid}
+        if self.grid:
+            methods["fixed"] = self.chosen(fit_tasks)
         methods["inductive"] = constants(0 if self.form == "dirichlet" else 1, 0.0, self.scale)
         for name, rule in methods.items():
             interval = normal_interval(np.asarray(accuracies(rule, *test_tasks, self.form)))
@@ -111,6 +116,14 @@ class UnrolledEM:
         weights = [np.asarray(jax.nn.softplus(learned[n])) for n in ("balance", "temperature")]
         lines = (Line("balance", layer, weights[0]), Line("temperature", layer, 1 + weights[1]))
         yield "constants", Curve(lines, "layer", "learned")
+
+    def chosen(self, fit_tasks: tuple[np.ndarray, ...]) -> Constants:
+        """The fixed constants of ``grid`` and ``scales`` with the best mean accuracy on tasks."""
+        rules = [
+            constants(self.layers, g, s) for g in self.grid for s in self.scales or (self.scale,)
+        ]
+        means = [float(jnp.mean(accuracies(rule, *fit_tasks, self.form))) for rule in rules]
+        return rules[int(np.argmax(means))]
 
 
 def tasks(x: np.ndarray, drawn: Episodes, present: int, form: Form) -> tuple[np.ndarray, ...]:
