@@ -2,16 +2,11 @@
 
 Six generators leave each a fixed fingerprint in scenes of 24 pixels; a small ViT learns to name
 them, or that there is none. Six others are never trained on. Both classifiers see the same batches
-for as many steps; POSE sees every batch three times over, once as it is and twice changed by an
+for 300 steps; POSE sees every batch three times over, once as it is and twice changed by an
 augmenter, and the augmenters' own moves come on top.
 
-It did not hold: with POSE the known ones are named less well, 67 % beside 92 %, and unknown ones
-stand out less. In 300 steps the classifier has not learned its first task while six augmenters pull
-at its features; more steps for both would be the next thing to try, and cost more than a claim may.
-A first trial with patches of 4 pixels and batches of 48 was broken off for its cost.
-
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
+One seed, for its cost of 45 s: undecided whatever it says. With logits over the temperature in the
+cross-entropy, which is not the authors' loss, closed-set accuracy fell from 92 to 67 %.
 """
 
 from __future__ import annotations
@@ -21,8 +16,9 @@ from typing import Any
 from configs.parts.drawn import drawn
 from papers.pose.config import small
 from vision.config.specs import build
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side, measure, train
 
+SEEDS = (0,)
 MARGIN = Margin(0.02, rule="figures are unconfirmed: 0.02 of AUROC")
 
 
@@ -52,4 +48,5 @@ def test_simulated_generators_make_unknown_ones_stand_out(record: Recorder):
         scale=Scale(chance=0.5),
         control=None,
         measured=[closed, both("OSCR", "unknown_msp_oscr")],
+        seeds=SEEDS,
     )

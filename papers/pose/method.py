@@ -11,10 +11,12 @@ phases, which update two networks:
 
     augmenter   MSE(G_e(x), x) + 0.01 max(1 - cos(F(x), F(G_e(x))), 1 - 0.95)
                 + 0.0001 cos(F(G_e(x)), F(G_p(x)))
-    classifier  CE(logits / 0.1, y) + triplet([F(x), F(G_e(x))], [y, y + K])
+    classifier  CE(softmax(logits) / 0.1, y) + triplet([F(x), F(G_e(x))], [y, y + K])
                 + triplet([F(x), F(G_p(x))], [y, y + K])
 
-with the batch-hard triplet loss of margin 0.3. The score for a known generator is the largest
+with the batch-hard triplet loss of margin 0.3. Probabilities stand in the place of logits, as in
+the authors' code, so that the cross-entropy is at most 10 + log K and what is surely right has no
+gradient left. The score for a known generator is the largest
 softmax probability. With ``augmenters=0`` the classifier is trained alone.
 
 Yang et al., Progressive Open Space Expansion for Open-Set Model Attribution, 2023. Headline: best
@@ -62,7 +64,7 @@ class Pose(Objective):
       model: a tower with a head; filled in from ``config.model``.
       augmenters: number of augmenters, one per equal part of the run (the paper's epochs).
       width: channels between an augmenter's convolutions.
-      temperature: of the cross-entropy.
+      temperature: of the probabilities in the cross-entropy.
       margin: of the triplet loss.
       similarity: cosine of the features above which the second term has no gradient.
       weights: of an augmenter's three terms.
@@ -122,7 +124,8 @@ class Pose(Objective):
         features, logits, state = self._features(variables, images, ctx, train=True)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         valid = labelled & batch["_mask"]
-        losses = cross_entropy(logits / self.temperature, targets, "softmax", 0.0)
+        likely = jax.nn.softmax(logits) / self.temperature
+        losses = cross_entropy(likely, targets, "softmax", 0.0)
         correct = jnp.argmax(logits, -1) == batch["label"]
         loss, aux = averaged(losses, valid, state, top1=correct)
         for (_, present), feature in zip(augmented, features[1:], strict=True):

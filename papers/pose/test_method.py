@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from scipy.special import log_softmax, softmax
 
 from papers.pose.augmenters import augment
 from papers.pose.method import Pose
@@ -105,9 +106,9 @@ def test_without_augmenters_it_is_a_classifier():
 
     top1, logits = of_classifier(state.variables)
     assert metrics["attribute_top1"] == top1
-    logits = np.asarray(logits)[:10] / 0.1
-    log = logits - np.log(np.exp(logits).sum(1, keepdims=True))
-    expected = -np.mean(log[np.arange(10), data["label"][:10]])
+    # Probabilities over the temperature in the place of logits.
+    likely = softmax(np.asarray(logits)[:10], -1) / 0.1
+    expected = -np.mean(log_softmax(likely, -1)[np.arange(10), data["label"][:10]])
     np.testing.assert_allclose(metrics["loss"], expected, rtol=1e-4)
 
 
