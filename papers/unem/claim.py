@@ -6,6 +6,8 @@ by 150 steps of Adam, the fixed ones, a balance and a scale for all layers, as t
 and both are asked about the same 200 tasks of test records. The Gaussian form.
 
 The control learns from tasks whose queries have each other's labels.
+
+Undecided: 85.8 beside 83.3 %, better by 2.1 to 2.9 points, which is less than the margin.
 """
 
 from __future__ import annotations
