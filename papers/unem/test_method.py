@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
@@ -81,9 +82,11 @@ def test_the_loss_takes_assignments_for_logits_and_is_bounded():
     log_u = log_softmax(4 * np.random.default_rng(5).normal(size=(3, 7, 4)), -1).astype(np.float32)
     label = np.arange(7) % 4
     expected = -log_softmax(np.exp(log_u), -1)[:, np.arange(7), label].mean()
-    assert float(bounded_loss(log_u, label)) == pytest.approx(expected, rel=1e-5)
+    assert float(bounded_loss(jnp.asarray(log_u), jnp.asarray(label))) == pytest.approx(
+        expected, rel=1e-5
+    )
     surely_wrong = np.log(np.asarray([[[1.0, 0.0, 0.0, 0.0]]], np.float32) + 1e-30)
-    assert float(bounded_loss(surely_wrong, np.asarray([1]))) < 1 + np.log(4)
+    assert float(bounded_loss(jnp.asarray(surely_wrong), jnp.asarray([1]))) < 1 + np.log(4)
 
 
 def test_constants_learn_through_the_layers():
