@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from vision.models.vit import ViT
 from vision.objectives.classify import Classify
 from vision.parallel import targets
 from vision.parallel.chips import CHIPS, find
-from vision.parallel.mesh import Mesh
+from vision.parallel.mesh import Mesh, arrange
 from vision.parallel.targets import TOPOLOGIES, Target, TargetError, parse_target
 from vision.programs import layout, roofline, target
 from vision.run.experiment import Experiment
@@ -165,6 +166,38 @@ def test_remedies_come_cheapest_first_and_change_the_config():
     assert config().model.remat == "none"
 
 
+def test_advice_is_the_first_that_fits(monkeypatch: pytest.MonkeyPatch):
+    def measure(changed: Any, data_spec: Any, slices: Target) -> Any:
+        if changed.model.remat == "dots":
+            raise TargetError("another problem")
+        fits = changed.model.remat == "full" or slices.chips > 16
+        fit = roofline.Fit(8 << 30 if fits else 20 << 30, 16 << 30, {"temporaries": 8 << 30})
+        return None, target.Outcome(slices, 64, fit)
+
+    monkeypatch.setattr(target, "measure", measure)
+    said: list[str] = []
+    data_spec: Any = None
+    words = target.advise(config(), data_spec, parse_target("v5e:4x4"), said.append)
+    assert words == "--config.model.remat=full"
+    assert said == [
+        "--config.model.remat=dots: another problem",
+        "--config.model.remat=full: fits: 8.00 of 16.00 GiB",
+    ]
+    already = config()
+    already.model.remat = "full"
+    monkeypatch.setattr(target, "remedies", lambda *_: iter([]))
+    assert target.advise(already, data_spec, parse_target("v5e:4x4"), said.append) is None
+
+
+def test_the_two_cores_of_a_v4_keep_their_order():
+    cores = [
+        types.SimpleNamespace(device_kind="TPU v4", core_on_chip=i % 2, id=i) for i in range(8)
+    ]
+    found = arrange({"replica": 1, "data": 2, "fsdp": 4, "tensor": 1}, cores)
+    assert found.shape == (1, 2, 4, 1)
+    assert [each.id for each in found.ravel()] == list(range(8))
+
+
 def test_memory_that_fits_and_that_does_not():
     memory = {"arguments": 3 << 30, "outputs": 2 << 30, "reused": 2 << 30, "temporaries": 1 << 30}
     fit = roofline.fit_of(memory, 16 << 30)
@@ -218,6 +251,7 @@ def test_the_longest_time_is_the_bound():
     [
         ("v5e:2x2", [], {"all-reduce"}),
         ("2xv5e:2x2", [], {"all-reduce", "between slices"}),
+        ("v4:2x2x1", [], {"all-reduce"}),
         ("v5p:2x2x1", ["--config.mesh.fsdp=4", "--config.mesh.data=1"], {"all-gather"}),
     ],
 )

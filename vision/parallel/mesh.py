@@ -74,6 +74,10 @@ def arrange(sizes: Mapping[str, int], devices: Sequence[Any]) -> np.ndarray:
     """Devices as an array of the mesh's shape: near ones next to each other on the last axes."""
     shape = tuple(sizes.values())
     slices = len({getattr(device, "slice_index", None) for device in devices})
+    if any(d.device_kind == "TPU v4" and d.core_on_chip for d in devices):
+        # A v4 has one device a chip, and jax arranges no other; only its compiler away from one
+        # has two (``vision.parallel.targets``), in the order of their places.
+        return np.asarray(devices, dtype=object).reshape(shape)
     if slices == 1:
         return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
     if sizes["replica"] % slices == 0:
