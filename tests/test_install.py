@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("vision", "configs", "papers", "zoo", "pyproject.toml", "setup.py", "requirements.txt")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
 OFFLINE = ["--no-deps", "--no-index", "--no-build-isolation"]
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
 
 def checked(command: list[str], cwd: Path) -> str:
