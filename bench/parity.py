@@ -150,7 +150,6 @@ MODELS: Mapping[str, Case] = {
     "beit_b16_timm": Case("BEiT", "B/16", "timm"),
     "beit_b16_transformers": Case("BEiT", "B/16", "transformers"),
     "eva02_ti14": Case("EVA-02", "Ti/14", "timm"),
-    "eva02_b16_clip": Case("EVA-02, CLIP", "B/16", "timm"),
     "swinv2_t": Case("Swin V2", "T, window 8", "timm"),
     "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
     "tf_efficientnet_lite0": Case("EfficientNet-Lite, SAME", "lite0", "timm"),

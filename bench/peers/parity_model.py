@@ -273,7 +273,6 @@ MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
         num_labels=1000,
     ),
     "eva02_ti14": lambda: timm_model("eva02_tiny_patch14_224", 224, 1.0, other=(196, 308)),
-    "eva02_b16_clip": lambda: timm_model("eva02_base_patch16_clip_224", 224, 1.0, other=(192, 320)),
     "swinv2_t": lambda: timm_model("swinv2_tiny_window8_256", 256, 1.0, None, (288, 352)),
     "mixer_b16": lambda: timm_model("mixer_b16_224", 224, 1.0, None),
     "xcit_nano": lambda: timm_model("xcit_nano_12_p16_224", 224, 1.0, None, (192, 320)),

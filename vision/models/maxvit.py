@@ -52,6 +52,11 @@ class PartAttention(nn.Module):
 
     The columns of ``qkv`` are in the order of ``vision.models.transformer.Attention``; the bias is
     ``bias_table`` (2 rows - 1, 2 columns - 1, heads).
+
+    Attributes:
+      heads: of the attention.
+      window: rows and columns of a part, in tokens.
+      precision: number formats.
     """
 
     heads: int
@@ -86,7 +91,17 @@ class PartAttention(nn.Module):
 
 
 class PartBlock(nn.Module):
-    """``x + attn(norm1(x))`` in windows or over grids, then ``x + mlp(norm2(x))``."""
+    """``x + attn(norm1(x))`` in windows or over grids, then ``x + mlp(norm2(x))``.
+
+    Attributes:
+      heads: of the attention.
+      window: rows and columns of a window or a grid, in tokens.
+      over_grids: tokens of a part are far apart.
+      mlp_ratio: hidden width of the MLP over the width.
+      precision: number formats.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
+    """
 
     heads: int
     window: Pair
@@ -122,6 +137,16 @@ class MaxVitBlock(nn.Module):
 
     Returns, and has sites, for (B, h, w, C): ``blockNN/conv``, before the sum, and those of
     ``vision.models.transformer.Block`` below ``blockNN/window`` and ``blockNN/grid``.
+
+    Attributes:
+      width: channels of the result.
+      stride: of the convolutions, 1 or 2.
+      heads: of both attentions.
+      window: rows and columns of windows and grids, in tokens.
+      mlp_ratio: hidden width of the MLPs over the width.
+      precision: number formats.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     width: int

@@ -206,8 +206,8 @@ class RelativeViT(nn.Module):
       activation: of the MLPs; ``swiglu`` has ``mlp_dim`` gated units.
       attention_norm: a LayerNorm before the last layer of every attention.
       mlp_norm: the same of every MLP, which has to be ``swiglu``.
-      pre_norm, norm_pooled, norm_epsilon, scan, remat, drop_path, dropout, precision,
-        head_zero_init, attention: as in ``ViT``.
+      pre_norm, norm_pooled, norm_epsilon, scan, remat, drop_path, dropout: as in ``ViT``.
+      precision, head_zero_init, attention: as in ``ViT``.
     """
 
     width: Positive[int]

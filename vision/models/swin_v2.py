@@ -104,8 +104,16 @@ def _unit(x: jax.Array) -> jax.Array:
 class SwinV2Block(nn.Module):
     """``x + norm1(attn(x))`` in windows, shifted or not, then ``x + norm2(mlp(x))``.
 
-    Returns, and has fields, as ``vision.models.swin.SwinBlock``; ``trained`` is of
-    ``CosineAttention``.
+    Returns what ``vision.models.swin.SwinBlock`` returns.
+
+    Attributes:
+      stage: width, heads and window.
+      shifted: windows are moved by half their side.
+      mlp_ratio: hidden width of the MLP over D.
+      precision: number formats.
+      trained: as in ``CosineAttention``.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     stage: StagePlan

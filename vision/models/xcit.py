@@ -56,6 +56,10 @@ class ChannelAttention(nn.Module):
     """Attention of the channels of a head to one another, by cosines over the tokens.
 
     The columns of ``qkv`` are in the order of ``vision.models.transformer.Attention``.
+
+    Attributes:
+      heads: of the attention.
+      precision: number formats.
     """
 
     heads: int
@@ -92,6 +96,14 @@ class XcitBlock(nn.Module):
 
     ``local`` is two depthwise convolutions over neighbouring patches. Returns, and has sites, as
     ``vision.models.transformer.Block``, and ``blockNN/local``.
+
+    Attributes:
+      heads: of the attention.
+      mlp_dim: hidden width of the MLP.
+      layer_scale: initial factor of the branches.
+      precision: number formats.
+      tap: see ``vision.train.tower.Tap``.
+      site: name of the block for the tap.
     """
 
     heads: int
@@ -138,6 +150,13 @@ class ClassBlock(nn.Module):
 
     As the published weights were trained, the other tokens change too: their normalised values are
     added, and they are doubled. Nothing reads them later but the next such block.
+
+    Attributes:
+      heads: of the attention.
+      mlp_dim: hidden width of the MLP.
+      layer_scale: initial factor of both branches.
+      tokens_norm: all tokens are normalised before the MLP, not the class token alone.
+      precision: number formats.
     """
 
     heads: int

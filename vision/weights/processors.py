@@ -13,7 +13,15 @@ CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711
 
 @dataclasses.dataclass(frozen=True)
 class Processor:
-    """The defaults of an image processor class of transformers."""
+    """The defaults of an image processor class of transformers.
+
+    Attributes:
+      method: by which it resizes.
+      statistics: mean and deviation of each channel.
+      size: before the crop, as its cards have it.
+      crop: side of the crop; None for none.
+      shortest: a single number in a card is the shorter side.
+    """
 
     method: str
     statistics: tuple[tuple[float, ...], ...]
