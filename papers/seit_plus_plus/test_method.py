@@ -150,7 +150,11 @@ def test_what_is_masked_is_not_seen_and_the_loss_is_of_masked_places(mtm: Any):
 def test_scores_are_those_of_gelu_norm_and_codebook():
     values = RNG.normal(size=(5, 3, 4)).astype(np.float32)
     scale, shift, bias = (RNG.normal(size=n).astype(np.float32) for n in (4, 4, 11))
-    found = id_scores(values, BOOK, {"norm_scale": scale, "norm_bias": shift, "bias": bias})
+    found = id_scores(
+        jnp.asarray(values),
+        jnp.asarray(BOOK),
+        {"norm_scale": scale, "norm_bias": shift, "bias": bias},
+    )
     x = values * ndtr(values)
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
     np.testing.assert_allclose(found, (x * scale + shift) @ BOOK.T + bias, rtol=1e-4, atol=1e-5)
@@ -163,7 +167,7 @@ def test_the_decoder_hides_what_is_masked_and_was_kept():
     masked = np.asarray([[False, True, True, False]])  # position 1 was dropped, 2 was kept
 
     @jax.jit
-    def both(key: jax.Array) -> tuple[jax.Array, ...]:
+    def both(key: jax.Array) -> Any:
         variables = decoder.init(key, x, places, masked)
         of_two, of_three = x.copy(), x.copy()
         of_two[0, 2] += 3.0

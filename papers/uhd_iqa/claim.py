@@ -15,6 +15,8 @@ Held: 0.94 beside 0.64.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import scipy.ndimage
 import scipy.stats
@@ -46,7 +48,7 @@ def statistics(x: np.ndarray) -> list[float]:
         rest = x - scipy.ndimage.gaussian_filter(x, scale)
         size = np.abs(rest)
         found += [np.log(size.mean() + 1e-9), np.log(size.std() + 1e-9)]
-        found.append(float(scipy.stats.kurtosis(rest, axis=None)))
+        found.append(float(scipy.stats.kurtosis(rest.ravel())))
     return found
 
 
@@ -60,6 +62,11 @@ def small(x: np.ndarray) -> np.ndarray:
     return np.asarray(statistics(x.reshape(CROP, factor, CROP, factor).mean((1, 3))))
 
 
+def spearman(a: np.ndarray, b: np.ndarray) -> float:
+    found: Any = scipy.stats.spearmanr(a, b)
+    return float(found.statistic)
+
+
 def srcc(x: np.ndarray, y: np.ndarray, new: np.ndarray, asked: np.ndarray) -> float:
     """Spearman's correlation of a ridge regression's answers with ratings."""
 
@@ -67,12 +74,9 @@ def srcc(x: np.ndarray, y: np.ndarray, new: np.ndarray, asked: np.ndarray) -> fl
         return prepare_ridge(x, y[:, None], standardise=True).fit(decay).logits(new)[:, 0]
 
     held = len(x) // 3
-    scores = [
-        scipy.stats.spearmanr(answers(x[held:], y[held:], x[:held], decay), y[:held]).statistic
-        for decay in DECAYS
-    ]
+    scores = [spearman(answers(x[held:], y[held:], x[:held], decay), y[:held]) for decay in DECAYS]
     decay = DECAYS[int(np.argmax(scores))]
-    return float(scipy.stats.spearmanr(answers(x, y, new, decay), asked).statistic)
+    return spearman(answers(x, y, new, decay), asked)
 
 
 def seen(seed: int) -> dict[str, float]:
@@ -91,7 +95,7 @@ def seen(seed: int) -> dict[str, float]:
             rows["permuted"] = srcc(x[:TRAIN], others, x[TRAIN:], y[TRAIN:])
     half = rng.permutation(RATERS)
     parts = [ratings[rows_of].mean(0)[TRAIN:] for rows_of in np.split(half, 2)]
-    return rows | {"raters": float(scipy.stats.spearmanr(*parts).statistic)}
+    return rows | {"raters": spearman(*parts)}
 
 
 def test_what_is_made_small_does_not_show_its_blur(record: Recorder):
