@@ -59,6 +59,15 @@ def named_step(workdir: Path, text: str | int | None) -> int | None:
         return text
     if text.isascii() and text.isdecimal():
         return int(text)
+    return best_checkpoint(workdir, *best_by(workdir, text))
+
+
+def best_by(workdir: Path, text: str) -> tuple[str, str]:
+    """The metric and the mode, ``max`` or ``min``, that ``best`` or ``best:METRIC`` means.
+
+    Raises:
+      CheckpointError: neither of these, or the run's config names no metric.
+    """
     word, _, metric = text.partition(":")
     if word != "best":
         raise CheckpointError(
@@ -76,7 +85,7 @@ def named_step(workdir: Path, text: str | int | None) -> int | None:
             f"step {text!r}: best is by config.checkpoints.best, which the run in {workdir} does "
             "not set; name a metric, as in best:test/top1"
         )
-    return best_checkpoint(workdir, metric, mode)
+    return metric, mode
 
 
 @dataclasses.dataclass

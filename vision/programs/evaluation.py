@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vision.checkpoint.retention import named_step
+from vision.checkpoint.retention import best_by, named_step
 from vision.config import specs as config
 from vision.config.cli import UsageError, cache_compilations
 from vision.parallel import cluster
@@ -89,7 +89,8 @@ def _step(options: SimpleNamespace, workdir: Path) -> int | None:
     text = _text(options, "step")
     step = named_step(workdir, text)
     if text and text.startswith("best"):
-        print(f"step {step} is the best of the checkpoints kept")
+        metric, mode = best_by(workdir, text)
+        print(f"step {step} is best by {metric} ({mode}) of the checkpoints kept")
     return step
 
 
