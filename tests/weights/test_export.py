@@ -24,6 +24,7 @@ from vision.models.adapted import AdaptedTower
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
+from vision.models.swin import Swin
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.run.experiment import check
@@ -247,7 +248,7 @@ TEXT = TextTransformer(20, width=8, depth=1, heads=2, context=6, norm_epsilon=1e
         ("open_clip", CLIP, "open_clip keeps image-text models"),
         ("open_clip", Dual(CLIP, TEXT, width=8, bias=True), "its model has bias=False"),
         ("open_clip", Dual(ResNet(18), TEXT, width=8), "of a ViT and a TextTransformer only"),
-        ("transformers", ResNet(50), "no name map for a ResNet"),
+        ("transformers", Swin("T"), "no name map for a Swin"),
         ("transformers", CLIP, "its model has pre_norm=False, this ViT pre_norm=True"),
         ("timm", ResNet(50, width_multiplier=2.0), "timm has no ResNet with width_multiplier"),
         ("timm", CLIP.clone(norm_epsilon=1e-3), "timm has no name for a ViT with norm_epsilon"),
