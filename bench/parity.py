@@ -154,6 +154,7 @@ MODELS: Mapping[str, Case] = {
     "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
     "tf_efficientnet_lite0": Case("EfficientNet-Lite, SAME", "lite0", "timm"),
     "seresnet50": Case("SE-ResNet", "50", "timm"),
+    "resnetaa50": Case("ResNet, means", "50", "timm"),
     "resnetblur50": Case("ResNet, blur", "50", "timm"),
     "resnetv2_50": Case("ResNet v2, BatchNorm", "50", "timm"),
     "regnety_016": Case("RegNetY", "1.6GF", "timm"),

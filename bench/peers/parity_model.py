@@ -283,6 +283,7 @@ MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     # With kernels as large as the others' torch in float32 and in float64 differ by 1e-3: gates
     # are computed from sums of thousands.
     "seresnet50": lambda: timm_model("seresnet50", 224, 0.5, RESNET_50, (165, 206)),
+    "resnetaa50": lambda: timm_model("resnetaa50", 224, 2.0, RESNET_50, (160, 192)),
     "resnetblur50": lambda: timm_model("resnetblur50", 224, 2.0, RESNET_50, (165, 206)),
     "resnetv2_50": lambda: timm_model("resnetv2_50", 224, 1.0, RESNET_50, (165, 206)),
     "regnety_016": lambda: timm_model(
