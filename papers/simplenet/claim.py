@@ -14,8 +14,6 @@ undecided.
 
 from __future__ import annotations
 
-import numpy as np
-
 from papers.simplenet.config import small
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
@@ -29,7 +27,6 @@ def test_depth_and_late_pooling_are_worth_a_point(record: Recorder):
         evaluator = build(config.evaluators)["test"]
         rows[name] = [measure(train(config, seed), evaluator)["top1"] for seed in SEEDS]
     deep, early = (Side(name, tuple(values)) for name, values in rows.items())
-    np.subtract(deep.values, early.values)
     record(
         claim="SimpleNet names more digits than two layers of as many parameters.",
         expected="undecided",
