@@ -27,6 +27,7 @@ def test_every_block_runs(tmp_path: Path):
     for name in ("configs", "papers", "vision", "train.py", "evaluate.py"):
         (tmp_path / name).symlink_to(ROOT / name)
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "JAX_PLATFORMS": "cpu"}
+    environment.pop("XLA_FLAGS", None)  # tests compile quickly and run slowly; a reader does not
     served = ""
     for language, text in blocks():
         if "vision.serve" in text:
