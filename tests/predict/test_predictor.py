@@ -57,7 +57,7 @@ def test_the_inputs_are_those_of_the_evaluator_bit_for_bit(run: Predictor):
     loader = evaluator.data.loader(process_index=0, process_count=1)
     theirs = next(loader)
     loader.close()
-    ours = [run._single(run.gather(file)[0])[1]["image"][0] for file in files]
+    ours = [run.single(run.gather(file)[0])[1]["image"][0] for file in files]
     np.testing.assert_array_equal(ours, theirs["image"][: len(files)])
 
 
@@ -202,7 +202,7 @@ def test_explain_is_grad_cam_at_the_block_before_the_last(run: Predictor, data: 
     """The head reads the class token: nothing depends on the last block's patches."""
     file = data / "bee, queen" / "3.jpg"
     found = run.explain(file, "ant").heat
-    batch = run._single(run.gather(file)[0])[1]
+    batch = run.single(run.gather(file)[0])[1]
 
     def asked(images: jax.Array, tap: Tap | None = None) -> jax.Array:
         return run.forward(run.variables, {**batch, "image": images}, tap)["logits"][:, 0]  # pyright: ignore
