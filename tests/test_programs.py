@@ -199,7 +199,7 @@ def test_evaluate_mistakes(trained: Path, tmp_path: Path, capsys: pytest.Capture
         ([f"--workdir={tmp_path}"], ["not the workdir of a run"]),
         ([f"--workdir={trained}", "--evaluators=vla"], ["no evaluator 'vla'", "'val'"]),
         ([f"--workdir={trained}", "--config.seed=1"], ["config is that of the workdir"]),
-        ([f"--workdir={trained}", "--step=5"], ["no valid checkpoint of step 5", "has 8"]),
+        ([f"--workdir={trained}", "--step=5"], ["no valid checkpoint of step 5", "has 7, 8"]),
         ([f"--workdir={trained}", "--step=last"], ["step 'last' is neither a number nor best"]),
     ):
         assert call(evaluate, *arguments) == 2

@@ -24,6 +24,9 @@ CURSOR = RunCursor(
     skipped=5,
     skipped_in_a_row=1,
     unevaluated=True,
+    best_value=0.75,
+    best_step=6,
+    evaluations_since_best=2,
 )
 
 

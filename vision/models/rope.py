@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vision.config.ranges import Positive
+from vision.config.ranges import Positive, checked
 from vision.models.posemb import Grid
 
 
 @dataclasses.dataclass(frozen=True)
+@checked
 class Rope:
     """Rotary positions on two axes (Su et al., RoFormer, 2021; Heo et al., 2024).
 

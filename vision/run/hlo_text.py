@@ -22,7 +22,13 @@ _TILE = re.compile(r":T\(([\d,]+)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """An array in the program: its bytes as laid out, tiles padded, and whether they are in HBM."""
+    """An array in the program.
+
+    Attributes:
+      logical: bytes of its elements.
+      bytes: as laid out, with tiles padded.
+      in_hbm: whether it is in HBM; otherwise in the chip's own memory.
+    """
 
     logical: int
     bytes: int
