@@ -15,9 +15,8 @@ phases, which update two networks:
                 + triplet([F(x), F(G_p(x))], [y, y + K])
 
 with the batch-hard triplet loss of margin 0.3. Probabilities stand in the place of logits, as in
-the authors' code, so that the cross-entropy is at most 10 + log K and what is surely right has no
-gradient left. The score for a known generator is the largest
-softmax probability. With ``augmenters=0`` the classifier is trained alone.
+the authors' code, so that the cross-entropy is at most 10 + log K. The score for a known generator
+is the largest softmax probability. With ``augmenters=0`` the classifier is trained alone.
 
 Yang et al., Progressive Open Space Expansion for Open-Set Model Attribution, 2023. Headline: best
 AUC and OSCR on 15 known and 53 unknown generators (OSMA); the card's figures are unconfirmed.
@@ -124,10 +123,9 @@ class Pose(Objective):
         features, logits, state = self._features(variables, images, ctx, train=True)
         targets, labelled = to_targets(batch["label"], logits.shape[-1])
         valid = labelled & batch["_mask"]
-        likely = jax.nn.softmax(logits) / self.temperature
-        losses = cross_entropy(likely, targets, "softmax", 0.0)
-        correct = jnp.argmax(logits, -1) == batch["label"]
-        loss, aux = averaged(losses, valid, state, top1=correct)
+        bounded = jax.nn.softmax(logits) / self.temperature
+        losses = cross_entropy(bounded, targets, "softmax", 0.0)
+        loss, aux = averaged(losses, valid, state, top1=jnp.argmax(logits, -1) == batch["label"])
         for (_, present), feature in zip(augmented, features[1:], strict=True):
             pair, classes = (features[0], feature), logits.shape[-1]
             triplet = separating_triplet(pair, batch["label"], classes, valid, self.margin)

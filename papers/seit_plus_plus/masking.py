@@ -1,6 +1,8 @@
-"""Masking inside the ViT: masked positions get a learned token, dropped ones leave the sequence."""
+"""Masking inside the ViT, where dropped positions leave the sequence, and scores of masked ids."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,3 +26,14 @@ def masking_tap(replacement: jax.Array, masked: jax.Array, visible: jax.Array) -
         return jnp.concatenate([x[:, :prefix], kept], axis=1)
 
     return Tap(hide, "stem")
+
+
+def id_scores(values: jax.Array, codebook: jax.Array, masking: Any) -> jax.Array:
+    """Logits (..., K) of a decoder's outputs (..., d) by codebook (K, d).
+
+    ``masking`` has ``norm_scale`` and ``norm_bias`` (d,), and ``bias`` (K,).
+    """
+    x = jax.nn.gelu(values, approximate=False)
+    centred = x - x.mean(-1, keepdims=True)
+    x = centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
+    return (x * masking["norm_scale"] + masking["norm_bias"]) @ codebook.T + masking["bias"]

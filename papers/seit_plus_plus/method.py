@@ -40,7 +40,7 @@ import numpy as np
 import optax
 
 from papers.seit_plus_plus.codes import read_codebook
-from papers.seit_plus_plus.masking import masking_tap
+from papers.seit_plus_plus.masking import id_scores, masking_tap
 from vision.config.ranges import Gt, Lt, Positive, checked
 from vision.models.unet import folded
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
@@ -116,9 +116,8 @@ class MaskedTokens(Objective):
         """Number of masked positions, int32, at least the number of dropped ones."""
         low, high = ((x - self.mean) / self.deviation for x in (self.dropped, 1.0))
         share = self.mean + self.deviation * jax.random.truncated_normal(key, low, high)
-        return jnp.clip(
-            jnp.ceil(share * positions).astype(jnp.int32), self.hidden(positions), positions
-        )
+        count = jnp.ceil(share * positions).astype(jnp.int32)
+        return jnp.clip(count, self.hidden(positions), positions)
 
     def hidden(self, positions: int) -> int:
         """Number of dropped positions."""
@@ -158,14 +157,3 @@ class MaskedTokens(Objective):
         """``embedding`` (B, D) of the unmasked image."""
         out, _ = apply(self.model, variables, batch["image"], ctx)
         return {"embedding": out["embedding"]}
-
-
-def id_scores(values: jax.Array, codebook: jax.Array, masking: Tree) -> jax.Array:
-    """Logits (..., K) of a decoder's outputs (..., d) by codebook (K, d).
-
-    ``masking`` has ``norm_scale`` and ``norm_bias`` (d,), and ``bias`` (K,).
-    """
-    x = jax.nn.gelu(values, approximate=False)
-    centred = x - x.mean(-1, keepdims=True)
-    x = centred * jax.lax.rsqrt(jnp.mean(centred**2, -1, keepdims=True) + 1e-5)
-    return (x * masking["norm_scale"] + masking["norm_bias"]) @ codebook.T + masking["bias"]
