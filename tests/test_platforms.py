@@ -124,8 +124,13 @@ def test_what_probes_and_evaluators_fit_and_search(name: str):
         exported(name, nearest._searcher(None, None, 3), shape(2, 4), x)
 
 
+# They read a user's table, which is not here; their objectives are in other configs too.
+OWN_FILES = {"own_pairs", "own_table"}
+LOWERED = [name for name in RECIPES if name not in OWN_FILES]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("config", RECIPES + [name for name in PAPERS if ":" in name])
+@pytest.mark.parametrize("config", LOWERED + [name for name in PAPERS if ":" in name])
 def test_steps_and_predictions_of_every_config(config: str):
     """All objectives that a recipe or a paper has, with few and narrow blocks."""
     for run in known_runs(load(config)).values():
