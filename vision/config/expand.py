@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
 
 import ml_collections
 
@@ -21,18 +21,22 @@ from vision.config.specs import build, override, validate
 
 
 class Stands(Protocol):
-    """What a node stands for.
-
-    Attributes:
-      fills: a field of the nearest config above that has it, which this sets too where it is None;
-        empty for none.
-    """
-
-    fills: ClassVar[str]
+    """What a node stands for."""
 
     def expanded(self) -> Config | tuple[Config, ...]:
         """The node, or in a list the nodes, in its place."""
         ...
+
+
+@runtime_checkable
+class Fills(Stands, Protocol):
+    """What stands for a node, and sets a field elsewhere too.
+
+    Attributes:
+      fills: a field of the nearest config above that has it, which is set where it is None.
+    """
+
+    fills: ClassVar[str]
 
     def beside(self, place: str) -> Config:
         """What that field becomes.
@@ -96,19 +100,24 @@ def _replacement(
         validate(node, source=where)
         stands = cast(Stands, build(node))
         found = stands.expanded()
-        for depth in range(len(above) - 1, -1, -1):
-            parent, _ = above[depth]
-            accepted = parameters(locate(parent[CONSTRUCTOR])) if is_spec(parent) else {}
-            if stands.fills in accepted:
-                place = ".".join(key for _, key in above[depth:]).replace(".[", "[")
-                beside = stands.beside(place)
-                if parent.get(stands.fills) is None:
-                    with parent.unlocked(), parent.ignore_type():
-                        parent[stands.fills] = beside
-                break
+        if isinstance(stands, Fills):
+            _fill(stands, above)
     except UserError as error:
         raise ConfigError(str(error) if where in str(error) else f"{where}: {error}") from error
     return found
+
+
+def _fill(stands: Fills, above: tuple[tuple[Any, str], ...]) -> None:
+    for depth in range(len(above) - 1, -1, -1):
+        parent, _ = above[depth]
+        accepted = parameters(locate(parent[CONSTRUCTOR])) if is_spec(parent) else {}
+        if stands.fills in accepted:
+            place = ".".join(key for _, key in above[depth:]).replace(".[", "[")
+            beside = stands.beside(place)
+            if parent.get(stands.fills) is None:
+                with parent.unlocked(), parent.ignore_type():
+                    parent[stands.fills] = beside
+            return
 
 
 def overridden(config: Any, overrides: Mapping[str, str], source: str) -> Any:

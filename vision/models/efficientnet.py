@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import flax.linen as nn
 import jax
@@ -43,6 +43,35 @@ STAGES = (
     (Row(4, 5, 2, 6, 192, True, "silu"),),
     (Row(1, 3, 1, 6, 320, True, "silu"),),
 )
+
+
+class Scaled(Protocol):
+    """What has a size by name, or by its multipliers; see ``EfficientNet``."""
+
+    variant: str | None
+    width_multiplier: float | None
+    depth_multiplier: float | None
+
+
+def multipliers(
+    network: Scaled, variants: Mapping[str, tuple[float, float]]
+) -> tuple[float, float]:
+    """Those of the width and of the depth: the network's own before its variant's.
+
+    Raises:
+      ValueError: neither says what one of them is.
+    """
+    width, depth = network.width_multiplier, network.depth_multiplier
+    if network.variant is not None:
+        of_variant = variants[network.variant]
+        width = of_variant[0] if width is None else width
+        depth = of_variant[1] if depth is None else depth
+    if width is None or depth is None:
+        raise ValueError(
+            f"{type(network).__name__} without a variant needs width_multiplier and "
+            f"depth_multiplier; or set variant to one of {', '.join(variants)}"
+        )
+    return width, depth
 
 
 @checked
@@ -93,16 +122,7 @@ class EfficientNet(nn.Module):
     @nn.nowrap
     def resolved(self) -> MobilePlan:
         """The sizes that the variant and the fields amount to."""
-        width, depth = self.width_multiplier, self.depth_multiplier
-        if self.variant is not None:
-            of_variant = VARIANTS[self.variant]
-            width = of_variant[0] if width is None else width
-            depth = of_variant[1] if depth is None else depth
-        if width is None or depth is None:
-            raise ValueError(
-                "EfficientNet without a variant needs width_multiplier and depth_multiplier; or "
-                f"set variant to one of {', '.join(VARIANTS)}"
-            )
+        width, depth = multipliers(self, VARIANTS)
         stem = divisible(32 * width)
         # A quarter of the channels before the expansion.
         blocks = plan_blocks(

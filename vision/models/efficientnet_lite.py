@@ -9,7 +9,7 @@ import flax.linen as nn
 import jax
 
 from vision.config.ranges import NonNegative, Positive, Rate, checked, one_of
-from vision.models.efficientnet import STAGES
+from vision.models.efficientnet import STAGES, multipliers
 from vision.models.inverted_residual import MobilePlan, Padding, plan_blocks, run_mobile
 from vision.models.layers import Remat
 from vision.train.precision import Precision
@@ -81,16 +81,7 @@ class EfficientNetLite(nn.Module):
     @nn.nowrap
     def resolved(self) -> MobilePlan:
         """The sizes that the variant and the fields amount to."""
-        width, depth = self.width_multiplier, self.depth_multiplier
-        if self.variant is not None:
-            of_variant = VARIANTS[self.variant]
-            width = of_variant[0] if width is None else width
-            depth = of_variant[1] if depth is None else depth
-        if width is None or depth is None:
-            raise ValueError(
-                "EfficientNetLite without a variant needs width_multiplier and depth_multiplier; "
-                f"or set variant to one of {', '.join(VARIANTS)}"
-            )
+        width, depth = multipliers(self, VARIANTS)
         depths = [1.0, *[depth] * (len(_STAGES) - 2), 1.0]
         blocks = plan_blocks(_STAGES, 32, width, depths, lambda hidden, expansion: 0)
         return MobilePlan(32, blocks, self.head_width or 1280, "relu6")

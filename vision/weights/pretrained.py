@@ -77,8 +77,6 @@ class PretrainedOps:
       only_values: only those from pixels to numbers, after a training run's own crops.
     """
 
-    fills: ClassVar[str] = ""
-
     source: str
     only_values: bool = False
 
@@ -91,10 +89,6 @@ class PretrainedOps:
         card = preprocessing(self.source)
         found = card.values() if self.only_values else card.evaluation()
         return tuple(_as_spec(op) for op in found)
-
-    def beside(self, place: str) -> Config:
-        """Nothing: see ``fills``."""
-        raise NotImplementedError
 
 
 def preprocessing(source: str) -> Preprocessing:

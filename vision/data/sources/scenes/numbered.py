@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import operator
 from typing import Annotated
 
@@ -11,7 +12,7 @@ from vision.data.sources.scenes.draws import uniforms
 Side = Annotated[int, Ge(8)]
 
 
-class NumberedExamples:
+class NumberedExamples(abc.ABC):
     """Examples 0..n-1, each a pure function of a dataclass's fields and its number.
 
     Attributes:
@@ -24,8 +25,8 @@ class NumberedExamples:
     split: str
     image_size: int | tuple[int, int]
 
-    def __len__(self) -> int:
-        raise NotImplementedError
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
 
     @property
     def image_shape(self) -> tuple[int, int]:
