@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from vision.data.sources.emoji import packed
 from vision.data.sources.emoji.compose import Placed, compose
 from vision.data.sources.emoji.packed import Drawing, Sign
 from vision.data.sources.scenes import vocabulary as words
+from vision.data.sources.scenes.drawn_features import Feature, padded, rendered
 from vision.data.sources.scenes.record import Scene
 from vision.data.sources.scenes.renderer import Rendering
 
@@ -63,22 +64,7 @@ class Example:
 
     def padded(self, rows: np.ndarray, fill: float = 0) -> np.ndarray:
         """``rows`` [K, ...] with rows of ``fill`` up to the source's most objects."""
-        full = np.full((self.source.num_objects[1], *rows.shape[1:]), fill, rows.dtype)
-        full[: len(rows)] = rows
-        return full
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """How a feature is described for a source, and how it is read from an example.
-
-    Attributes:
-      describe: dtype, shape and meaning of the feature of a source, in words.
-      read: the feature of an example.
-    """
-
-    describe: Callable[[Emoji], str]
-    read: Callable[[Example], Any]
+        return padded(rows, self.source.num_objects[1], fill)
 
 
 def _fixed(text: str) -> Callable[[Emoji], str]:
@@ -167,21 +153,7 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
             _fixed("float32[{K},4]: centre y and x, half the side (shares of the image), turn"),
             _geometry,
         ),
-        "masks": Feature(
-            _fixed("bool[{K},{HW}], visible pixels of every object"),
-            lambda e: e.padded(e.rendering.masks),
-        ),
-        "boxes": Feature(
-            _fixed("int32[{K},4]: y0, x0, y1, x1 in pixels, the last two exclusive"),
-            lambda e: e.padded(e.rendering.boxes),
-        ),
-        "visible": Feature(
-            _fixed("float32[{K}], 0..1, uncovered share of the object"),
-            lambda e: e.padded(e.rendering.visible),
-        ),
-        "instances": Feature(
-            _fixed("uint8[{HW}], 0 background, k + 1 object k"), lambda e: e.rendering.instances
-        ),
+        **rendered(_fixed),
         "segmentation": Feature(
             _fixed(f"uint8[{{HW}}], 0 background, 1..{len(packed.GROUPS)} group"), _segmentation
         ),

@@ -11,12 +11,12 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from types import MappingProxyType
-from typing import Any
 
 import numpy as np
 
 from vision.data.sources.scenes import vocabulary as words
 from vision.data.sources.scenes.captions import caption
+from vision.data.sources.scenes.drawn_features import Feature, padded, rendered
 from vision.data.sources.scenes.graph import RELATIONS, relations
 from vision.data.sources.scenes.labelled import LabelledScenes
 from vision.data.sources.scenes.pen import MAX_POINTS
@@ -79,22 +79,7 @@ class Example:
 
     def padded(self, rows: np.ndarray, fill: float = 0) -> np.ndarray:
         """``rows`` [K, ...] with rows of ``fill`` up to the source's ``max_objects``."""
-        full = np.full((self.source.max_objects, *rows.shape[1:]), fill, rows.dtype)
-        full[: len(rows)] = rows
-        return full
-
-
-@dataclasses.dataclass(frozen=True)
-class Feature:
-    """How a feature is described for a source, and how it is read from an example.
-
-    Attributes:
-      describe: dtype, shape and meaning of the feature of a source, in words.
-      read: the feature of an example.
-    """
-
-    describe: Callable[[LabelledScenes], str]
-    read: Callable[[Example], Any]
+        return padded(rows, self.source.max_objects, fill)
 
 
 def hierarchy(thing: Object) -> np.ndarray:
@@ -224,21 +209,7 @@ FEATURES: MappingProxyType[str, Feature] = MappingProxyType(
             _fixed("float32[{K},4]: centre y and x, radius (shares of the image), rotation_deg"),
             _geometry,
         ),
-        "masks": Feature(
-            _fixed("bool[{K},{HW}], visible pixels of every object"),
-            lambda e: e.padded(e.rendering.masks),
-        ),
-        "boxes": Feature(
-            _fixed("int32[{K},4]: y0, x0, y1, x1 in pixels, the last two exclusive"),
-            lambda e: e.padded(e.rendering.boxes),
-        ),
-        "visible": Feature(
-            _fixed("float32[{K}], 0..1, uncovered share of the object"),
-            lambda e: e.padded(e.rendering.visible),
-        ),
-        "instances": Feature(
-            _fixed("uint8[{HW}], 0 background, k + 1 object k"), lambda e: e.rendering.instances
-        ),
+        **rendered(_fixed),
         "segmentation": Feature(
             _fixed(f"uint8[{{HW}}], 0 background, 1..{len(words.SHAPES)} shape"), _segmentation
         ),
