@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import collections
 import io
 import os
@@ -15,7 +14,7 @@ from PIL import Image
 from vision.papers.chart import chart, differences
 from vision.papers.discover import OUTCOMES, Entry, PaperError, searchable
 from vision.papers.outcome import HELD, REFUTED, UNDECIDED
-from vision.report.page import Content, disclosure, headlines, join, note, page, tag
+from vision.report.page import Content, disclosure, headlines, inline_picture, join, note, page, tag
 
 PICTURE, READ_ME = "picture.png", "README.md"
 MAX_PICTURE_PX = 880  # twice the width of a card
@@ -192,4 +191,4 @@ def _data_url(path: Path) -> str:
                 data = buffer.getvalue()
     except OSError as error:
         raise PaperError(f"{path} is no picture: {error}") from error
-    return f"data:image/png;base64,{base64.b64encode(data).decode()}"
+    return inline_picture(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,7 @@ from vision.report.page import (
     config_tree,
     disclosure,
     headlines,
+    inline_picture,
     join,
     note,
     page,
@@ -185,8 +185,7 @@ def _texts(survey: Survey, example: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _image(png: bytes, alt: str, style: str | None = None) -> Markup:
-    data = base64.b64encode(png).decode("ascii")
-    return tag("img", src=f"data:image/png;base64,{data}", alt=alt, style=style)
+    return tag("img", src=inline_picture(png), alt=alt, style=style)
 
 
 def _small(png: bytes, alt: str) -> Markup:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import io
 from collections.abc import Callable, Sequence
@@ -23,7 +22,7 @@ from vision.report.charts import line_chart
 from vision.report.explain_maps import METHODS, RANDOM, ClassMaps, class_maps, mean_areas
 from vision.report.neighbours import Neighbours, training_images
 from vision.report.numbers import percent
-from vision.report.page import Content, exact, join, note, page, table, tag
+from vision.report.page import Content, exact, inline_picture, join, note, page, table, tag
 
 NEIGHBOURS = 4
 _SIDE_PX = 224
@@ -244,7 +243,7 @@ def _image(each: ExplainedImage) -> Markup:
     if each.neighbours:
         figures = [
             _figure(
-                f"data:image/png;base64,{base64.b64encode(item['png']).decode()}",
+                inline_picture(item["png"]),
                 f"{item['label'] or 'no label'}, cosine {item['cosine']:.3f}",
                 f"Training image {item['key']}",
                 item["key"],
@@ -289,4 +288,4 @@ def _address(image: Image.Image) -> str:
     how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
     buffer = io.BytesIO()
     image.convert("RGB").resize(size, how).save(buffer, "JPEG", quality=88)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return inline_picture(buffer.getvalue(), "jpeg")

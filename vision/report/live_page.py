@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
-from vision.report.page import Content, data_block, join, note, tag
+from vision.report.page import Content, allowed, data_block, join, note, tag
 
 _TEMPLATES = Path(__file__).parent / "templates"
 
@@ -42,7 +40,7 @@ def live_page(
     """
     style = (_TEMPLATES / "page.css").read_text(encoding="utf-8") + style
     policy = (
-        f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        f"default-src 'none'; style-src {allowed(style)}; script-src {allowed(script)}; "
         f"img-src {images}; connect-src 'self'; base-uri 'none'; form-action 'none'; "
         "frame-ancestors 'none'"
     )
@@ -75,7 +73,3 @@ def live_page(
 def template(name: str) -> str:
     """The text of a file of ``templates``."""
     return (_TEMPLATES / name).read_text(encoding="utf-8")
-
-
-def _hash(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import io
 import time
 from concurrent.futures import Future
@@ -17,6 +16,7 @@ from vision.data.source import DataError
 from vision.predict.explain import Explanation
 from vision.predict.predictor import Predictor
 from vision.report import server
+from vision.report.page import inline_picture
 from vision.report.server import (
     HTTPException,
     JSONResponse,
@@ -162,7 +162,7 @@ def _png(pixels: np.ndarray) -> str:
     """A ``data:`` address of uint8 [H, W] or [H, W, 3]."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return inline_picture(buffer.getvalue())
 
 
 def _milliseconds(started: float) -> int:

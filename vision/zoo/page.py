@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from vision.data.pipeline import EvalData
 from vision.data.sources.emoji import Emoji, names
 from vision.report.drawing import plain
 from vision.report.numbers import metric, number, percent
-from vision.report.page import Content, code, headlines, note, page, table, tag
+from vision.report.page import Content, code, headlines, inline_picture, note, page, table, tag
 from vision.weights import zoo
 from vision.zoo.measure import Member, member
 
@@ -175,12 +174,10 @@ def _named(
 
 
 def _tile(source: Emoji, index: int, remark: str) -> Content:
-    data = base64.b64encode(plain(source[index]["image"])).decode("ascii")
+    address = inline_picture(plain(source[index]["image"]))
     name = names("en")[source.subject(index).emoji][0]
     edge = {"asked": "2px solid #888", "same": "3px solid #2a9d55"}.get(
         remark, "2px solid transparent"
     )
-    image = tag(
-        "img", src=f"data:image/png;base64,{data}", alt=name, style=f"width:64px;border:{edge}"
-    )
+    image = tag("img", src=address, alt=name, style=f"width:64px;border:{edge}")
     return tag("figure", image, tag("figcaption", name), style=_TILE)
