@@ -16,6 +16,7 @@ from vision.models.layers import (
     Remat,
     check_images,
     classify,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -160,6 +161,5 @@ class BiT(nn.Module):
 
         x = _norm(x, self.norm_groups, self.precision, "norm")
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

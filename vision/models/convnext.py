@@ -19,12 +19,14 @@ from vision.models.layers import (
     Remat,
     activate,
     as_output,
+    block_keys,
     check_images,
     classify,
     dense,
     drop_path,
     drop_path_rates,
     layer_norm,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -213,9 +215,7 @@ class ConvNeXt(nn.Module):
                 f"image of {x.shape[1]}x{x.shape[2]} is smaller than the total stride {total}: "
                 f"resize the images or lower stem_stride={self.stem_stride}"
             )
-        keys: list[jax.Array | None] = [None] * sum(depths)
-        if train and self.drop_path:
-            keys = list(jax.random.split(self.make_rng("dropout"), sum(depths)))
+        keys = block_keys(self, self.drop_path, sum(depths), train)
         rates = drop_path_rates(self.drop_path, sum(depths))
 
         def reduce(x: jax.Array, channels: int, stride: int, name: str) -> jax.Array:
@@ -251,8 +251,7 @@ class ConvNeXt(nn.Module):
                 i += 1
 
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         embedding = layer_norm(
             pooled, as_output(self.precision), "norm", self.final_epsilon or self.norm_epsilon
         )

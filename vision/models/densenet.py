@@ -14,9 +14,11 @@ from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.models.layers import (
     Remat,
+    block_keys,
     check_images,
     classify,
     dropout,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -145,9 +147,7 @@ class DenseNet(nn.Module):
                 f"image of {x.shape[1]}x{x.shape[2]} is smaller than the total stride {total}: "
                 "resize the images, or set stem='cifar'"
             )
-        keys: list[jax.Array | None] = [None] * sum(layers)
-        if train and self.dropout:
-            keys = list(jax.random.split(self.make_rng("dropout"), sum(layers)))
+        keys = block_keys(self, self.dropout, sum(layers), train)
 
         kernel, stride = (7, 2) if self.stem == "imagenet" else (3, 1)
         x = conv(
@@ -189,6 +189,5 @@ class DenseNet(nn.Module):
 
         x = nn.relu(batch_norm(x, train, self.precision, "norm"))
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

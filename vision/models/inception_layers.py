@@ -15,10 +15,11 @@ from vision.models.layers import (
     check_images,
     classify,
     dropout,
+    pooled_map,
     spatial_sites,
 )
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap
+from vision.train.tower import Tap
 
 # Both networks reduce the image by 32 and do so mostly without padding.
 SMALLEST_PX = 75
@@ -174,8 +175,7 @@ def end_tower(
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Sites from ``tokens`` on, of an Inception tower: mean over positions, dropout, head."""
     x, out = spatial_sites(x, out, tap)
-    pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(tower.precision.output)
-    pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+    pooled = out["pooled"] = pooled_map(x, tap, tower.precision)
     key = tower.make_rng("dropout") if train and tower.dropout else None
     embedding = dropout(pooled, key, tower.dropout)
     return classify(embedding, out, tap, tower.num_classes, tower.head_zero_init, tower.precision)

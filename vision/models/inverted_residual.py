@@ -20,6 +20,7 @@ from vision.models.layers import (
     drop_path,
     drop_path_rates,
     dropout,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -300,8 +301,7 @@ def run_mobile(
     if not plan.pooled_head:
         x = unit(x, train, plan.head, 1, "head", activation=plan.activation)
     x, out = spatial_sites(constrain_batch(x), out, tap)
-    pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(precision.output)
-    embedding = out["pooled"] = apply_tap(tap, "pooled", pooled)
+    embedding = out["pooled"] = pooled_map(x, tap, precision)
     if plan.pooled_head:
         embedding = dense(embedding, plan.head, as_output(precision), "head_dense", _HE_FAN_IN)
         embedding = _ACTIVATIONS[plan.activation](embedding)

@@ -117,6 +117,13 @@ def drop_path_rates(rate: float, depth: int) -> jax.Array:
     return jnp.linspace(0, rate, depth, dtype=jnp.float32)
 
 
+def block_keys(module: nn.Module, rate: float, count: int, train: bool) -> list[jax.Array | None]:
+    """A key per block for what a rate drops; None for every block where nothing is dropped."""
+    if not (train and rate):
+        return [None] * count
+    return list(jax.random.split(module.make_rng("dropout"), count))
+
+
 def as_output(precision: Precision) -> Precision:
     """Number formats of layers that compute an output of the tower."""
     return dataclasses.replace(precision, compute=precision.output)
@@ -291,6 +298,12 @@ def spatial_sites(
     tokens = apply_tap(tap, "tokens", x.reshape(batch, height * width, channels))
     x = apply_tap(tap, "map", tokens.reshape(batch, height, width, channels))
     return x, {**out, "tokens": tokens, "map": x}
+
+
+def pooled_map(x: jax.Array, tap: Tap | None, precision: Precision) -> jax.Array:
+    """Site ``pooled`` of a convolutional tower: means (B, C) over (B, h, w, C), in output dtype."""
+    pooled = x.mean(axis=(1, 2), dtype=jnp.float32)
+    return apply_tap(tap, "pooled", pooled.astype(precision.output))
 
 
 def classify(

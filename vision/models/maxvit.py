@@ -14,6 +14,7 @@ from vision.models.layers import (
     Mlp,
     Remat,
     activate,
+    block_keys,
     check_images,
     classify,
     dense,
@@ -268,9 +269,7 @@ class MaxVit(nn.Module):
         check_images(x)
         self._check(x.shape[1:3])
         total, precision = sum(self.depths), self.precision
-        keys: list[jax.Array | None] = [None] * total
-        if train and self.drop_path:
-            keys = list(jax.random.split(self.make_rng("dropout"), total))
+        keys = block_keys(self, self.drop_path, total, train)
         rates = drop_path_rates(self.drop_path, total)
         options = {"padding": "SAME", "use_bias": True, "precision": precision}
         x = conv(self.stem_width, 3, 2, **options, name="stem_conv1")(x)

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.inverted_residual import SqueezeExcite
 from vision.models.layers import (
     Remat,
+    block_keys,
     check_images,
     classify,
     drop_path,
     drop_path_rates,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -122,9 +123,7 @@ class RegNet(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
         total = sum(self.depths)
-        keys: list[jax.Array | None] = [None] * total
-        if train and self.drop_path:
-            keys = list(jax.random.split(self.make_rng("dropout"), total))
+        keys = block_keys(self, self.drop_path, total, train)
         rates = drop_path_rates(self.drop_path, total)
         x = conv(self.stem_width, 3, 2, precision=self.precision, name="stem_conv")(x)
         x = nn.relu(batch_norm(x, train, self.precision, "stem_norm"))
@@ -147,6 +146,5 @@ class RegNet(nn.Module):
                 x = out[site] = apply_tap(tap, site, constrain_batch(x))
                 i += 1
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

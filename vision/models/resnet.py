@@ -7,7 +7,6 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, Positive, checked
 from vision.models.anti_alias import AntiAlias, halve, halve_as, pool_stem
@@ -17,6 +16,7 @@ from vision.models.layers import (
     Remat,
     check_images,
     classify,
+    pooled_map,
     rematerialise,
     spatial_sites,
 )
@@ -253,6 +253,5 @@ class ResNet(nn.Module):
             x = out[site] = apply_tap(tap, site, constrain_batch(block(x, train)))
 
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

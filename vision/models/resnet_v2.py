@@ -7,13 +7,19 @@ from typing import Literal
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, checked
 from vision.models.anti_alias import halve
 from vision.models.conv_layers import WidthMultiplier, batch_norm, conv
 from vision.models.convolution import max_pool
-from vision.models.layers import Remat, check_images, classify, rematerialise, spatial_sites
+from vision.models.layers import (
+    Remat,
+    check_images,
+    classify,
+    pooled_map,
+    rematerialise,
+    spatial_sites,
+)
 from vision.models.resnet import BASIC, STAGES, Downsample
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
@@ -151,6 +157,5 @@ class ResNetV2(nn.Module):
 
         x = nn.relu(batch_norm(x, train, self.precision, "norm"))
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -15,12 +15,14 @@ from vision.models.convolution import convolve
 from vision.models.layers import (
     Mlp,
     Remat,
+    block_keys,
     check_images,
     classify,
     dense,
     drop_path,
     drop_path_rates,
     layer_norm,
+    pooled_map,
     query_key_value,
     rematerialise,
     spatial_sites,
@@ -294,9 +296,7 @@ class Swin(nn.Module):
         check_images(x)
         stages = self.resolved()
         total = sum(stage.depth for stage in stages)
-        keys: list[jax.Array | None] = [None] * total
-        if train and self.drop_path:
-            keys = list(jax.random.split(self.make_rng("dropout"), total))
+        keys = block_keys(self, self.drop_path, total, train)
         rates = drop_path_rates(self.drop_path, total)
 
         x = nn.Conv(
@@ -329,8 +329,7 @@ class Swin(nn.Module):
 
         x = layer_norm(x, self.precision, "norm", epsilon=_EPSILON)
         x, out = spatial_sites(x, out, tap)
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)
 
     @nn.nowrap

@@ -15,6 +15,7 @@ from vision.models.layers import (
     check_images,
     dense,
     dropout,
+    pooled_map,
     spatial_sites,
 )
 from vision.models.transformer import Attention, BlockInit
@@ -145,8 +146,7 @@ class UNet(nn.Module):
             kernel_init=_ZEROS,
         )(x)
         out["noise"] = apply_tap(tap, "noise", constrain_batch(unfolded(noise, self.patch)))
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        out["pooled"] = apply_tap(tap, "pooled", pooled)
+        out["pooled"] = pooled_map(x, tap, self.precision)
         out["embedding"] = apply_tap(tap, "embedding", out["pooled"])
         return out["embedding"], out
 

@@ -17,6 +17,7 @@ from vision.models.layers import (
     check_images,
     classify,
     dropout,
+    pooled_map,
     spatial_sites,
 )
 from vision.parallel.mesh import constrain_batch
@@ -154,7 +155,6 @@ class VGG(nn.Module):
         x = dropout(nn.relu(constrain_batch(layer(x))), keys[0], self.dropout)
         layer = conv(self.hidden, 1, use_bias=True, precision=self.precision, name="fc2")
         x = nn.relu(constrain_batch(layer(x)))
-        pooled = x.mean(axis=(1, 2), dtype=jnp.float32).astype(self.precision.output)
-        pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
+        pooled = out["pooled"] = pooled_map(x, tap, self.precision)
         embedding = dropout(pooled, keys[1], self.dropout)
         return classify(embedding, out, tap, self.num_classes, self.head_zero_init, self.precision)

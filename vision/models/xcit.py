@@ -19,6 +19,7 @@ from vision.models.layers import (
     Mlp,
     Remat,
     activate,
+    block_keys,
     check_images,
     classify,
     dense,
@@ -236,9 +237,7 @@ class Xcit(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
-        keys: list[jax.Array | None] = [None] * self.depth
-        if train and self.drop_path:
-            keys = list(jax.random.split(self.make_rng("dropout"), self.depth))
+        keys = block_keys(self, self.drop_path, self.depth, train)
         x, grid = self._embed(x, train)
         out = {"stem": apply_tap(tap, "stem", x)}
         x, precision = out["stem"], self.precision
