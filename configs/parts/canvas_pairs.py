@@ -61,7 +61,7 @@ def pairs(split: Split, count: int, seed: int) -> Pairs:
     return Pairs(made.cells[first].reshape(count, -1), words_of(digits), digits)
 
 
-def begun(seed: int, languages: int = 1) -> Weights:
+def init_weights(seed: int, languages: int = 1) -> Weights:
     """Towers before training."""
     rng = np.random.default_rng(seed)
 
@@ -104,7 +104,7 @@ def learned(
     seed: int, image: np.ndarray, words: np.ndarray, steps: int = 400, criterion: Any = None
 ) -> Weights:
     """Towers after steps on batches of 128 pairs; words (N, 40 or more)."""
-    start = begun(seed, words.shape[1] // WORDS)
+    start = init_weights(seed, words.shape[1] // WORDS)
     data = (jnp.asarray(image), jnp.asarray(words, jnp.float32))
     return trained(start, loss_of(criterion), data, steps, 3e-3)
 

@@ -23,7 +23,7 @@ def digits(split: str) -> tuple[np.ndarray, np.ndarray]:
     return records["image"].reshape(-1, 64).astype(np.float32) / 255, records["label"]
 
 
-def begun(seed: int, units: int, classes: int = 10) -> Weights:
+def init_weights(seed: int, units: int, classes: int = 10) -> Weights:
     """Weights before training; the head is 0."""
     rng = np.random.default_rng(seed)
     kernel = rng.normal(0, (2 / 64) ** 0.5, (64, units)).astype(np.float32)

@@ -20,7 +20,7 @@ MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 PAIRS, WRONG, TESTS = 400, 0.3, 300
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     data, test = pairs("train", 2 * PAIRS, seed), pairs("test", TESTS, seed + 100)
 
@@ -39,7 +39,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_more_pairs_are_worth_some_noise(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

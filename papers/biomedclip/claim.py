@@ -25,7 +25,7 @@ def cut(digits: np.ndarray) -> np.ndarray:
     return np.where(np.arange(4) == first[:, None], digits, -1)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     data, test = pairs("train", PAIRS, seed), pairs("test", TESTS, seed + 100)
 
@@ -43,7 +43,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_room_for_the_whole_caption(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

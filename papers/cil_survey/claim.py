@@ -24,7 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, begun, digits, logits, right, trained
+from configs.parts.digit_mlp import Weights, digits, init_weights, logits, right, trained
 from papers.cil_survey.head import aligned, masked_to
 from vision.objectives.classify import cross_entropy
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
@@ -69,7 +69,7 @@ def lengths(w: Weights, classes: tuple[int, ...]) -> float:
 def learned(seed: int, align: Alignment) -> dict[str, float]:
     """Accuracy after the last task, and the least ratio of new rows' length to old ones'."""
     (x, label), (new_x, asked) = digits("train"), digits("test")
-    rng, w, kept, ratios = np.random.default_rng(seed), begun(seed, UNITS), [], []
+    rng, w, kept, ratios = np.random.default_rng(seed), init_weights(seed, UNITS), [], []
     for stage, new in enumerate(TASKS):
         old = tuple(c for task in TASKS[:stage] for c in task)
         rows = np.concatenate([*kept, np.flatnonzero(np.isin(label, new))])

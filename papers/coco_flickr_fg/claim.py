@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from configs.parts.canvas_pairs import Pairs, begun, learned, pairs, recall, similarities
+from configs.parts.canvas_pairs import Pairs, init_weights, learned, pairs, recall, similarities
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
@@ -32,14 +32,17 @@ def near(target: Pairs, rng: np.random.Generator) -> np.ndarray:
     return image.reshape(len(target), -1)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     data = pairs("train", PAIRS, seed)
     test = pairs("test", (1 + NEAR) * TARGETS, seed + 100)
     target, other = test.take(np.arange(TARGETS)), test.image[TARGETS:]
     alike = np.concatenate([near(target, rng) for _ in range(NEAR)])
     row: dict[str, float] = {}
-    for name, w in (("", learned(seed, data.image, data.words)), ("untrained ", begun(seed))):
+    for name, w in (
+        ("", learned(seed, data.image, data.words)),
+        ("untrained ", init_weights(seed)),
+    ):
         for gallery, more in (("near", alike), ("random", other), ("none", other[:0])):
             images = np.concatenate([target.image, more])
             row[name + gallery] = recall(similarities(w, images, target.words).T)
@@ -47,7 +50,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_near_duplicates_cost_more(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

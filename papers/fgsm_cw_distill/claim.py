@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, begun, digits, logits, nll, right, trained
+from configs.parts.digit_mlp import Weights, digits, init_weights, logits, nll, right, trained
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="a curve, no figure: 2 points")
@@ -35,12 +35,12 @@ def attacked(w: Weights, x: np.ndarray, label: np.ndarray, temperature: float = 
     return np.clip(x + RADIUS * np.sign(np.asarray(slope)), 0, 1)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     (x, label), (new, asked) = digits("train"), digits("test")
     x, targets = jnp.asarray(x), jax.nn.one_hot(label, 10)
 
     def learned(number: int, targets: jax.Array, temperature: float) -> Weights:
-        start = begun(10 * seed + number, UNITS)
+        start = init_weights(10 * seed + number, UNITS)
         return trained(start, loss, (x, targets, temperature), STEPS, RATE)
 
     plain, teacher = learned(0, targets, 1.0), learned(1, targets, HOT)
@@ -57,7 +57,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_distillation_hides_the_gradient_from_fgsm(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -40,7 +40,7 @@ def excused(said: np.ndarray, data: Canvases, rng: np.random.Generator) -> tuple
     return float(own[wrong].mean()), float(other[wrong].mean())
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     model = classifier(canvases("train", 0.0, 1500, seed))
     random = dataclasses.replace(model, weight=rng.normal(size=model.weight.shape))
@@ -60,7 +60,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_many_mistakes_name_another_thing_that_is_there(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, begun, digits, features, logits, nll, trained
+from configs.parts.digit_mlp import Weights, digits, features, init_weights, logits, nll, trained
 from papers.loki.method import frechet, squared_distances
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
@@ -29,11 +29,11 @@ def loss(w: Weights, data: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.A
     return nll(w, *data)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     (x, label), (new, asked) = digits("train"), digits("test")
     rows = np.isin(label, OBSERVED)
     targets = jax.nn.one_hot(np.searchsorted(OBSERVED, label[rows]), len(OBSERVED))
-    start = begun(seed, UNITS, len(OBSERVED))
+    start = init_weights(seed, UNITS, len(OBSERVED))
     w = trained(start, loss, (jnp.asarray(x[rows]), targets), STEPS, RATE)
     likely = np.asarray(jax.nn.softmax(logits(w, jnp.asarray(new))), np.float64)
     h = np.asarray(features(w, jnp.asarray(x)))
@@ -50,7 +50,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_unseen_digits_are_named(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

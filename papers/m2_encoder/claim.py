@@ -28,7 +28,7 @@ MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 PAIRS, TESTS = 800, 300
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     data, test = pairs("train", PAIRS, seed), pairs("test", TESTS, seed + 100)
     foreign = (np.arange(PAIRS) % 2 == 1)[:, None]
@@ -46,7 +46,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_two_languages_share_what_they_see(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

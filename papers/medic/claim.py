@@ -80,7 +80,7 @@ def answers(
     return {task: np.asarray(each.argmax(-1)) for task, each in said.items()}
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     """Mean accuracies over the tasks."""
     rng = np.random.default_rng(seed)
     parts = [Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")]
@@ -113,7 +113,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_one_network_for_four_questions(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, begun, digits, logits, nll, right, trained
+from configs.parts.digit_mlp import Weights, digits, init_weights, logits, nll, right, trained
 from papers.model_soups.method import ensemble, greedy, uniform
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
 from vision.train.objective import Variables
@@ -41,7 +41,7 @@ def tuned(start: Weights, x: np.ndarray, label: np.ndarray, rng: np.random.Gener
     return trained(start, smoothed, data, 150, jnp.float32(rate))
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     (x, label), (new, asked) = digits("train"), digits("test")
     order = rng.permutation(len(x))
@@ -57,7 +57,9 @@ def seen(seed: int) -> dict[str, float]:
     def begun_at(number: int) -> Weights:
         data = (jnp.asarray(x[known]), jax.nn.one_hot(label[known], 10), 0.0, 0.0)
         floats = tuple(jnp.asarray(each, jnp.float32) for each in data)
-        return trained(begun(100 * seed + number, UNITS), smoothed, floats, 200, jnp.float32(3e-3))
+        return trained(
+            init_weights(100 * seed + number, UNITS), smoothed, floats, 200, jnp.float32(3e-3)
+        )
 
     def accuracy(variables: Variables, x: np.ndarray, label: np.ndarray) -> float:
         return float(np.mean(right(variables.params["model"], x, label)))
@@ -78,7 +80,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_a_greedy_soup_beats_the_best_of_its_runs(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

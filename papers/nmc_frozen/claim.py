@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.neighbors import NearestCentroid
 
-from configs.parts.digit_mlp import Weights, begun, digits, features, nll, right, trained
+from configs.parts.digit_mlp import Weights, digits, features, init_weights, nll, right, trained
 from papers.nmc_frozen.config import TASKS
 from papers.nmc_frozen.method import nearest_class
 from vision.papers.claims import SEEDS, Margin, Measured, Parity, Premise, Recorder, Scale, Side
@@ -44,10 +44,10 @@ def parity() -> Parity:
     return Parity("scikit-learn", metadata.version("scikit-learn"), float(error))
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     """Accuracies on all ten digits after the five tasks."""
     (x, label), (new, asked) = digits("train"), digits("test")
-    start = begun(seed, UNITS)
+    start = init_weights(seed, UNITS)
     h, h_new = (np.asarray(features(start, jnp.asarray(each))) for each in (x, new))
     others = np.random.default_rng(seed).permutation(label)
     means, wrong, tuned = empty_means(10, UNITS), empty_means(10, UNITS), start
@@ -69,7 +69,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_means_of_an_untrained_network_beat_training_it_task_by_task(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

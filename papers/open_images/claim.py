@@ -71,7 +71,7 @@ def fitted(cells: Any, targets: Any, known: Any) -> Any:
     return w
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng, above = np.random.default_rng(seed), hierarchy()
     train = canvases("train", SEVERAL, COUNT, seed)
     test = canvases("test", SEVERAL, 1500, seed + 100)
@@ -98,7 +98,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_what_nobody_verified_is_left_out(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -92,7 +92,7 @@ def taught(x: np.ndarray, y: np.ndarray, new: np.ndarray) -> np.ndarray:
     return asked @ np.asarray(fitted(known, y.astype(np.float32)))
 
 
-def seen(seed: int) -> dict[str, AnnotatorScores]:
+def measure_seed(seed: int) -> dict[str, AnnotatorScores]:
     rng = np.random.default_rng(seed)
     x, y = pictures("train", 1500, rng)
     new, said = pictures("test", 1000, rng)
@@ -112,7 +112,7 @@ def seen(seed: int) -> dict[str, AnnotatorScores]:
 
 
 def test_weights_of_graders_teach_more_than_their_majority(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, arm: str, metric: str = "overlap") -> Side:
         return Side(name, tuple(getattr(row[arm], metric) for row in rows))

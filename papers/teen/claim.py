@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, begun, digits, features, trained
+from configs.parts.digit_mlp import Weights, digits, features, init_weights, trained
 from papers.teen.method import calibrated
 from vision.blocks.similarity import unit
 from vision.objectives.classify import cross_entropy
@@ -33,10 +33,10 @@ def loss(w: Weights, data: tuple[jax.Array, jax.Array], key: jax.Array) -> jax.A
     return cross_entropy(said, targets, "softmax", 0.0).mean()
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     """Harmonic means, and accuracies on base and new digits, of every arm."""
     (x, label), (new, asked) = digits("train"), digits("test")
-    rng, start = np.random.default_rng(seed), begun(seed, UNITS, BASE)
+    rng, start = np.random.default_rng(seed), init_weights(seed, UNITS, BASE)
     kernel = rng.normal(0, UNITS**-0.5, (UNITS, BASE)).astype(np.float32)
     start["head"]["kernel"] = jnp.asarray(kernel)
     rows = label < BASE
@@ -61,7 +61,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_a_little_calibration_helps_new_digits(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -79,7 +79,7 @@ def srcc(x: np.ndarray, y: np.ndarray, new: np.ndarray, asked: np.ndarray) -> fl
     return spearman(answers(x, y, new, decay), asked)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     blurs = rng.uniform(0, 1.2, TRAIN + TEST)
     pictures = [picture(rng, blur) for blur in blurs]
@@ -99,7 +99,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_what_is_made_small_does_not_show_its_blur(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -41,7 +41,7 @@ def drawn(
     return tasks(x, episodes, asked.present, asked.form)
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     """Accuracy on test tasks by the arms."""
     config = small()
     asked = build(config.evaluators)["tasks"]
@@ -70,7 +70,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_learned_constants_are_better_than_a_grid(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

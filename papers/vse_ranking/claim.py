@@ -9,7 +9,7 @@ Undecided: 76.4 beside 76.0 %, by as much as seeds scatter.
 
 from __future__ import annotations
 
-from configs.parts.canvas_pairs import begun, learned, pairs, recall, similarities
+from configs.parts.canvas_pairs import init_weights, learned, pairs, recall, similarities
 from vision.blocks.contrast import Ranking
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
@@ -17,13 +17,13 @@ MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 PAIRS, TESTS = 800, 300
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     data, test = pairs("train", PAIRS, seed), pairs("test", TESTS, seed + 100)
     towers = {
         name: learned(seed, data.image, data.words, criterion=Ranking(negatives=name))
         for name in ("text", "image", "both")
     }
-    towers["untrained"] = begun(seed)
+    towers["untrained"] = init_weights(seed)
     row: dict[str, float] = {}
     for name, w in towers.items():
         found = similarities(w, test.image, test.words)
@@ -32,7 +32,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_wrong_texts_find_texts(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))

@@ -74,7 +74,7 @@ def fitted(x: Any, counts: Any, dirichlet: bool) -> Any:
     return w
 
 
-def seen(seed: int) -> dict[str, float]:
+def measure_seed(seed: int) -> dict[str, float]:
     rng = np.random.default_rng(seed)
     digit = 0.1 + 0.6 * np.eye(ANSWERS)[np.arange(10) % ANSWERS]
     parts = [Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")]
@@ -100,7 +100,7 @@ def seen(seed: int) -> dict[str, float]:
 
 
 def test_counts_are_told_better_where_pictures_differ(record: Recorder):
-    rows = [seen(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in SEEDS]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
