@@ -10,6 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from vision.checkpoint import checksum as checksums
 from vision.checkpoint.checksum import as_text, checksum
 from vision.parallel.mesh import Mesh
 
@@ -37,14 +38,45 @@ def random(shape: tuple[int, ...], dtype, seed: int = 0) -> np.ndarray:
     return values[..., 0].astype(dtype)
 
 
+@pytest.fixture
+def on_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However small an array is."""
+    monkeypatch.setattr(checksums, "_DEVICE_ELEMENTS", 0)
+
+
+@pytest.mark.usefixtures("on_devices")
 @pytest.mark.parametrize("dtype", DTYPES, ids=lambda d: np.dtype(d).name)
 def test_device_and_host_agree_on_every_dtype(dtype: type):
-    for shape in ((), (0, 3), (5,), (3, 4)):
+    for shape in ((0, 3), (3, 4)):
         x = random(shape, dtype)
         assert as_text(checksum(jnp.asarray(x))) == as_text(checksum(x))
     assert as_text(checksum(x)) != as_text(checksum(random((3, 4), dtype, seed=1)))
 
 
+@pytest.mark.usefixtures("on_devices")
+@pytest.mark.parametrize("shape", [(), (5,), (2, 3, 4)], ids=str)
+def test_device_and_host_agree_on_every_number_of_axes(shape: tuple[int, ...]):
+    x = random(shape, np.float32)
+    assert as_text(checksum(jnp.asarray(x))) == as_text(checksum(x))
+
+
+def test_a_small_array_needs_no_program_and_a_large_one_waits_for_nothing():
+    size = checksums._DEVICE_ELEMENTS
+    small, large = np.zeros(size - 1, np.uint8), np.zeros(size, np.uint8)
+    for x, kind in ((small, np.ndarray), (large, jax.Array)):
+        (part,) = checksum(jnp.asarray(x))
+        assert isinstance(part, kind)
+        assert as_text([part]) == as_text(checksum(x))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, ml_dtypes.int4, np.complex64])
+def test_the_host_sums_parts_of_any_dtype(dtype: type):
+    x = random((16, 3, 4), dtype)
+    split = jax.device_put(x, NamedSharding(Mesh(data=2, fsdp=4).build(), P("fsdp", None, "data")))
+    assert as_text(checksum(split)) == as_text(checksum(x))
+
+
+@pytest.mark.usefixtures("on_devices")
 def test_eight_byte_elements_agree():
     with jax.enable_x64(True):
         for dtype in (np.float64, np.int64):
@@ -58,6 +90,7 @@ def test_the_host_s_chunks_do_not_show():
     assert as_text(checksum(x)) == as_text(checksum(x.T.copy().T))  # order in memory
 
 
+@pytest.mark.usefixtures("on_devices")
 def test_every_layout_gives_the_same_number_without_gathering_the_array():
     x = np.random.default_rng(0).normal(size=(16, 8, 24)).astype(np.float32)
     expected = as_text(checksum(x))

@@ -28,22 +28,25 @@ Sums = tuple[jax.Array | np.ndarray, ...]
 
 # Elements that the host mixes at a time: their intermediate values stay in the cache.
 _CHUNK = 1 << 14
+# Parts of a ``jax.Array`` with fewer elements are summed on the host, in less than half a
+# millisecond. A program for their shape takes a hundred to compile, and a state has dozens.
+_DEVICE_ELEMENTS = 1 << 16
 
 
 def checksum(x: jax.Array | np.ndarray) -> Sums:
     """Two uint32 sums over the bits and places of the elements of ``x``, in parts.
 
-    Of a ``jax.Array`` every part is computed on the device where it lies, without waiting, and
-    no device waits for another: the parts that this process holds are summed, copies once over
-    all processes. Adding up the parts of all processes (``total``) gives the checksum. Of a NumPy
-    array it is computed here.
+    Of a ``jax.Array`` every large part is computed on the device where it lies, without waiting,
+    and no device waits for another; a small part is waited for and computed on the host. The parts
+    that this process holds are summed, copies once over all processes. Adding up the parts of all
+    processes (``total``) gives the checksum. Of a NumPy array it is computed here.
 
     Args:
       x: any shape, scalars and empty arrays included; any dtype of 1, 2, 4 or 8 bytes, bool,
         4-bit integers or complex64.
     """
     if not isinstance(x, jax.Array):
-        return (_on_host(np.asarray(x)),)
+        return (_on_host(np.asarray(x), (0,) * np.ndim(x), np.shape(x)),)
     parts = (shard for shard in x.addressable_shards if shard.replica_id == 0)
     return tuple(_of_part(shard.data, shard.index, x.shape) for shard in parts)
 
@@ -61,9 +64,13 @@ def as_text(parts: Iterable[Any]) -> str:
     return f"{first:08x}{second:08x}"
 
 
-def _of_part(x: jax.Array, index: tuple[slice, ...], shape: tuple[int, ...]) -> jax.Array:
-    starts = np.asarray([part.start or 0 for part in index], np.uint32)
-    return _on_device(x, starts, shape)
+def _of_part(
+    x: jax.Array, index: tuple[slice, ...], shape: tuple[int, ...]
+) -> jax.Array | np.ndarray:
+    starts = tuple(part.start or 0 for part in index)
+    if x.size < _DEVICE_ELEMENTS:
+        return _on_host(np.asarray(x), starts, shape)
+    return _on_device(x, np.asarray(starts, np.uint32), shape)
 
 
 @functools.partial(jax.jit, static_argnames="shape")
@@ -87,16 +94,33 @@ def _on_device(x: jax.Array, starts: jax.Array | np.ndarray, shape: tuple[int, .
     return jnp.stack(sums)
 
 
-def _on_host(x: np.ndarray) -> np.ndarray:
+def _on_host(x: np.ndarray, starts: tuple[int, ...], shape: tuple[int, ...]) -> np.ndarray:
+    """As ``_on_device``."""
     words = _host_words(np.ascontiguousarray(x).reshape(-1))
+    places = None if x.shape == shape else _places(x, starts, shape, words.size // max(x.size, 1))
     first = second = 0
     for start in range(0, words.size, _CHUNK):
         part = words[start : start + _CHUNK].astype(np.uint32)
-        places = np.arange(start, start + part.size, dtype=np.uint64).astype(np.uint32)
-        first_terms, second_terms = _mix(part, places)
+        if places is None:
+            index = np.arange(start, start + part.size, dtype=np.uint64).astype(np.uint32)
+        else:
+            index = places[start : start + _CHUNK]
+        first_terms, second_terms = _mix(part, index)
         first += int(first_terms.sum(dtype=np.uint64))
         second += int(second_terms.sum(dtype=np.uint64))
     return np.asarray([first % 2**32, second % 2**32], np.uint32)
+
+
+def _places(
+    x: np.ndarray, starts: tuple[int, ...], shape: tuple[int, ...], words: int
+) -> np.ndarray:
+    """Places in an array of ``shape`` of the words of its part ``x``, ``words`` for an element."""
+    places, stride = np.arange(words, dtype=np.uint64), words
+    for axis in reversed(range(x.ndim)):
+        positions = starts[axis] + np.arange(x.shape[axis], dtype=np.uint64)
+        places = (positions[:, None] * np.uint64(stride) + places).reshape(-1)
+        stride *= shape[axis]
+    return places.astype(np.uint32)
 
 
 def _mix(words: Words, index: Words) -> tuple[Words, Words]:

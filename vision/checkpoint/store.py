@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import functools
 import itertools
 import logging
 import shutil
@@ -30,11 +29,11 @@ if __name__ == "__main__":
     help_first(USAGE, FLAGS)
 
 import jax
-import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.checksum import checksum
+from vision.checkpoint.detached import Copies
 from vision.checkpoint.evaluations import StepEvaluation, read_evaluations, write_evaluations
 from vision.checkpoint.identity import check_identity, identity_of_run
 from vision.checkpoint.manifest import (
@@ -104,7 +103,7 @@ class CheckpointStore:
         self._run = identity_of_run(workdir)
         self._leader = is_main()
         self._emptying: threading.Thread | None = None
-        self._staging: dict[str, jax.Array] = {}
+        self._copies = Copies()
         self._saves = 0
         self._reads = itertools.count()
         # Orbax starts a save with threads and files of its own, which take longer than the copy
@@ -314,35 +313,25 @@ class CheckpointStore:
 
     def _start_over(self) -> None:
         """After a failed save, whose error may hold on to the arrays it was given."""
-        self._staging = {}
+        self._copies.forget()
         self._manager.reload()
 
     def _stage(self, target: Mapping[str, jax.ShapeDtypeStruct]) -> None:
         """On a CPU, gets the memory of ``_detached`` ready in the background."""
         if jax.default_backend() == "cpu":
-            self._staging = {
-                name: jnp.zeros(x.shape, x.dtype, device=x.sharding) for name, x in target.items()
-            }
+            self._copies.prepare(target)
 
     def _detached(self, arrays: dict[str, Any]) -> tuple[dict[str, Any], bool]:
         """Arrays that the next step of training does not touch, and whether they are copies.
 
         An accelerator's are copied to the host before ``save`` returns. A CPU's are read where
-        they lie, and a step that would overwrite them waits until the save is over: it is given
-        a copy, whose memory is used again from save to save.
+        they lie, and a step that would overwrite them waits until the save is over: hence copies.
         """
         on_cpu = all(
             isinstance(x, jax.Array) and next(iter(x.sharding.device_set)).platform == "cpu"
             for x in arrays.values()
         )
-        if not on_cpu:
-            return arrays, False
-        old, self._staging = self._staging, {}
-        for name, x in arrays.items():
-            room = old.get(name)
-            fits = room is not None and _layout(room) == _layout(x)
-            self._staging[name] = _copy_over(room, x) if fits else _copy(x)
-        return dict(self._staging), True
+        return (self._copies.of(arrays), True) if on_cpu else (arrays, False)
 
     def _empty_trash(self) -> None:
         shutil.rmtree(self.folder / _TRASH, ignore_errors=True)
@@ -356,18 +345,6 @@ class CheckpointStore:
             name="empty checkpoint trash",
         )
         self._emptying.start()
-
-
-def _layout(x: jax.Array) -> tuple[Any, ...]:
-    return x.shape, x.dtype, x.sharding
-
-
-_copy = jax.jit(jnp.copy)
-
-
-@functools.partial(jax.jit, donate_argnums=0, keep_unused=True)
-def _copy_over(room: jax.Array, x: jax.Array) -> jax.Array:
-    return jnp.copy(x)
 
 
 def _preservation_policy(folder: Path, options: Checkpoints) -> managers.PreservationPolicy:
