@@ -1,19 +1,15 @@
-"""Digits with a covered centre, after training with CutMix, cutout, or neither.
+"""Digits after training with CutMix or with Cutout.
 
-A small CNN learns 503 of the digits that ship, 500 steps of 64; the other 1,294 are asked as they
-are and with the middle quarter of their pixels blank. The op itself is compared with timm's, given
-the same boxes, in ``tests/data/test_mixing_goldens.py``.
-
-It held: 43.5 % beside 18.9 %. Cutout, whose training looks like this test, has 84.3 %, and costs a
-point and a half on whole digits, which CutMix does not. Localisation by class activation maps, the
-other half of the card, is not measured.
-
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
+A small CNN learns 180 of the digits that ship, 300 steps of 64; the other 1,617 are asked. The
+control pastes the same boxes and keeps the label of the image that they are pasted into, so that
+what is pasted teaches nothing. The op itself is compared with timm's, given the same boxes, in
+``tests/data/test_mixing_goldens.py``. (Of digits whose middle is covered Cutout, whose training
+looks like that, names far more, 84 beside 44 %; it is not what the paper compares.)
 """
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -23,11 +19,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from papers.cutmix.config import small
-from vision.config.specs import build
-from vision.data.batch_ops import box_weight, mix
+from vision.config.specs import build, spec
+from vision.data.batch_ops import CutMix, box_weight, mix
 from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Run, Scale, Side, train
 
-MARGIN = Margin(0.0114, rule="half of the 2.28 points that the authors gain on ImageNet")
+MARGIN = Margin(0.0077, rule="half of 22.93 - 21.40 % error, Cutout and CutMix, on ImageNet")
+TESTED = 0.9  # of the digits
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "mixing.npz"
 
 
@@ -52,40 +49,40 @@ def largest_error() -> Parity:
     return Parity("timm", facts["version"], worst)
 
 
-def test_pasted_boxes_teach_more_than_one_part_of_a_thing(record: Recorder):
-    names: dict[Any, str] = {"": "CutMix", "cutout": "Cutout", "plain": "neither"}
-    accuracies: dict[str, list[float]] = {rival: [] for rival in names}
-    covered: dict[str, list[float]] = {rival: [] for rival in names}
-    for rival in names:
-        config: Any = small(rival)
+@dataclasses.dataclass(frozen=True)
+class Pasted:
+    """CutMix of the images alone: the label is that of the image that is pasted into."""
+
+    mixed: CutMix
+
+    def __call__(self, batch: dict[str, jax.Array], key: jax.Array) -> dict[str, jax.Array]:
+        label = jax.nn.one_hot(batch["label"], self.mixed.num_classes)
+        return {**self.mixed(batch, key), "label": label}
+
+
+def test_pasted_boxes_teach_more_than_boxes_that_are_cut_out(record: Recorder):
+    accuracies: dict[str, list[float]] = {}
+    for name in ("CutMix", "Cutout", "pasted, label kept", "neither"):
+        config: Any = small({"Cutout": "cutout", "neither": "plain"}.get(name, ""))  # pyright: ignore[reportArgumentType]
+        if name == "pasted, label kept":
+            config.data.batch_ops[-1] = spec(Pasted, mixed=config.data.batch_ops[-1])
+        config.total = "300 steps"
+        for data in (config.data, config.evaluators["test"].data):
+            data.source.test_fraction = TESTED
         batches = list(build(config.evaluators)["test"].data.loader())
         mask = np.concatenate([batch["_mask"] for batch in batches])
         images = np.concatenate([batch["image"] for batch in batches])[mask]
         labels = np.concatenate([batch["label"] for batch in batches])[mask]
-        blank = images.copy()
-        blank[:, 2:6, 2:6] = -1
-        for seed in SEEDS:
-            run = train(config, seed)
-            accuracies[rival].append(top1(run, images, labels))
-            covered[rival].append(top1(run, blank, labels))
-
-    def both(title: str, values: dict[str, list[float]], rival: str) -> Measured:
-        sides = (Side(names[key], tuple(values[key])) for key in ("", rival))
-        return Measured(title, *sides)
-
-    measured = [
-        both("top-1, middle covered", covered, "plain"),
-        both("top-1, middle covered", covered, "cutout"),
-        both("top-1", accuracies, "plain"),
-        both("top-1", accuracies, "cutout"),
-    ]
+        accuracies[name] = [top1(train(config, seed), images, labels) for seed in SEEDS]
+    mixed, cut, pasted, neither = (Side(name, tuple(x)) for name, x in accuracies.items())
     record(
-        claim="Of digits whose middle is covered a CNN names more after CutMix than without.",
+        claim="A CNN that learns from few digits names more new ones after CutMix than after "
+        "Cutout.",
         expected="undecided",
-        compared=measured[0],
+        compared=Measured("top-1", mixed, cut),
         margin=MARGIN,
         scale=Scale(chance=0.1),
-        control=None,
-        measured=measured,
+        control=Measured("top-1", pasted, cut),
+        measured=[Measured("top-1", mixed, neither)],
         parity=largest_error(),
     )
