@@ -1,9 +1,9 @@
 """DataDAM: dataset distillation by matching attention maps of randomly initialised networks.
 
 The parameters are a few synthetic images per class. At every step a newly initialised, untrained
-network encodes real images of each class and the synthetic ones under the same differentiable
-augmentation; the class means of the attention maps of every layer are matched, and, with a small
-weight, those of the final features.
+network encodes real images of each class and the synthetic ones under a differentiable
+augmentation, the same for both and another one for every class; the class means of the attention
+maps of every layer are matched, and, with a small weight, those of the final features.
 
 With F_l the maps of layer l after its ReLU and A_l = sum over channels of |F_l|^p, flattened and of
 unit length per image, and e the final features:
@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from papers.datadam.siamese import STRATEGIES, siamese_augment
+from papers.datadam.siamese import STRATEGIES, augment_by_class
 from vision.blocks.similarity import unit
 from vision.train.objective import Aux, Batch, Context, Objective, Variables
 from vision.train.tower import forward, initialise
@@ -91,10 +91,10 @@ class DataDam(Objective):
         weights, state = initialise(self.model, k_net, flat[:1])
         synthetic_label = jnp.repeat(jnp.arange(self.num_classes), self.per_class)
         label = jnp.where(batch["_mask"], batch["label"], -1)
-        real = self._encoded(
-            weights, state, siamese_augment(batch["image"], k_augment, self.strategies)
+        real, synthetic = (
+            self._encoded(weights, state, augment_by_class(x, of, k_augment, self.strategies))
+            for x, of in ((batch["image"], label), (flat, synthetic_label))
         )
-        synthetic = self._encoded(weights, state, siamese_augment(flat, k_augment, self.strategies))
         present = jax.nn.one_hot(label, self.num_classes).sum(0) > 0
 
         def distance(name: str) -> jax.Array:

@@ -1,8 +1,8 @@
 """Differentiable siamese augmentation: the same random transform for two sets of images.
 
 Zhao and Bilen, Dataset Condensation with Differentiable Siamese Augmentation, 2021: one strategy
-and one draw of its parameters for all images of a call, so that calls with one key on real and on
-synthetic images apply the same transform.
+and one draw of its parameters for all images of a class, so that calls with one key on real and on
+synthetic images apply the same transform to those of the same class.
 """
 
 from __future__ import annotations
@@ -12,6 +12,26 @@ import jax.numpy as jnp
 from jax.scipy.ndimage import map_coordinates
 
 STRATEGIES = ("colour", "crop", "cutout", "flip", "scale", "rotate")
+
+
+def augment_by_class(
+    images: jax.Array, label: jax.Array, key: jax.Array, strategies: tuple[str, ...] = STRATEGIES
+) -> jax.Array:
+    """``siamese_augment`` with a draw of its own for every class.
+
+    Args:
+      images: (B, H, W, C) float.
+      label: int (B,), -1 for none.
+      key: of all classes' draws.
+      strategies: to choose from.
+    """
+    if not strategies:
+        return images
+
+    def one(image: jax.Array, number: jax.Array) -> jax.Array:
+        return siamese_augment(image[None], jax.random.fold_in(key, number), strategies)[0]
+
+    return jax.vmap(one)(images, label + 1)
 
 
 def siamese_augment(

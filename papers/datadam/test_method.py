@@ -13,7 +13,7 @@ import pytest
 
 from papers.datadam.evaluator import TrainedOnSynthetic, synthetic_batch
 from papers.datadam.method import DataDam, attention_map
-from papers.datadam.siamese import STRATEGIES, siamese_augment
+from papers.datadam.siamese import STRATEGIES, augment_by_class, siamese_augment
 from tests.evaluators.linear_dual import data as read
 from vision.evaluate.evaluator import evaluate
 from vision.models.plain_conv import PlainConv
@@ -104,11 +104,32 @@ def test_augmentation_treats_all_images_alike(strategy: str):
     assert any(not np.allclose(each, x) for each in changed)
 
 
+def test_every_class_has_a_transform_of_its_own_and_real_and_synthetic_share_it():
+    x = np.random.default_rng(4).normal(size=(1, 6, 6, 2)).astype(np.float32)
+    real, label = np.repeat(x, 6, 0), np.asarray([0, 1, 2, 0, 1, 2])
+
+    @jax.jit
+    def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return tuple(
+            augment_by_class(jnp.asarray(y), of, key)
+            for y, of in ((real, label), (real[:3], label[:3]))
+        )
+
+    of_real, synthetic = jax.device_get(both(jax.random.key(1)))
+    np.testing.assert_array_equal(of_real[:3], of_real[3:])
+    np.testing.assert_array_equal(of_real[:3], synthetic)
+    assert all(np.abs(synthetic[a] - synthetic[b]).max() > 0.1 for a, b in ((0, 1), (0, 2), (1, 2)))
+    # A class's transform is what it is whoever else is there.
+    alone = jax.jit(lambda key: siamese_augment(jnp.asarray(x), jax.random.fold_in(key, 2)))
+    np.testing.assert_allclose(alone(jax.random.key(1))[0], synthetic[1], atol=1e-5)
+
+
 def test_augmentations_that_are_none():
     x, key = jnp.zeros((1, 8, 8, 3)), jax.random.key(5)
     with pytest.raises(ValueError, match="none of colour"):
         siamese_augment(x, key, ("blur",))
     assert siamese_augment(x, key, ()) is x
+    assert augment_by_class(x, jnp.zeros(len(x), jnp.int32), key, ()) is x
 
 
 def test_networks_learn_from_what_is_synthetic_and_are_asked_about_what_is_real():
