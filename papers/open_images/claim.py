@@ -1,8 +1,9 @@
 """Labels verified in part: what nobody looked at left out of the loss, or taken for absent.
 
 Canvases of four cells show one to three digits. Twelve classes: the digits, and even and odd above
-them. Half of the labels of digits are verified; what they imply, a parent that is there or children
-that are not, follows by the hierarchy (``expand_labels``); the rest is unknown. A linear classifier
+them. A tenth of the labels of digits is verified (Open Images has some three labels per image, of
+thousands of classes); what they imply, a parent that is there or children that are not, follows by
+the hierarchy (``expand_labels``); the rest is unknown. A linear classifier
 of cells, the soft maximum of whose logits is the canvas's, is fitted by 300 steps of Adam on 300
 training canvases with the sigmoid cross-entropy, once of known labels only, once of all, where the
 unknown count as absent. What is reported is the mean average precision over the classes on test
@@ -13,7 +14,8 @@ The control leaves as many labels out, but of other canvases: what it takes for 
 A first classifier took the largest logit of all four cells and learned nothing but even and odd,
 0.30 of mAP where chance is 0.29: the gate of chance said so.
 
-Undecided: 93.9 beside 93.1 % of mAP, better by 0.1 to 1.4 points, which is less than the margin.
+With half of the labels verified it was a matter of 0.7 points, 93.9 beside 93.1 % of mAP: so many
+labels leave little to tell.
 """
 
 from __future__ import annotations
@@ -30,11 +32,12 @@ from configs.parts.canvases import CLASSES, canvases
 from papers.open_images.method import closure, expand_labels
 from vision.metrics.multilabel import mean_average_precision
 from vision.objectives.classify import cross_entropy
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="no classifier is reported for this comparison: 2 points of mAP")
 
-SEVERAL, COUNT, VERIFIED, STEPS, RATE = 0.7, 300, 0.5, 300, 0.03
+SEVERAL, COUNT, VERIFIED, STEPS, RATE = 0.7, 300, 0.1, 300, 0.03
+SEEDS = range(10)
 EVEN, ODD = CLASSES, CLASSES + 1
 
 
@@ -106,7 +109,7 @@ def test_what_nobody_verified_is_left_out(record: Recorder):
     what = "mAP of 10 digits, even and odd"
     absent = side("unknown is absent", "all")
     record(
-        claim="Where half of the labels are verified, leaving the others out of the loss teaches "
+        claim="Where a tenth of the labels is verified, leaving the others out of the loss teaches "
         "more than taking them for absent.",
         expected="undecided",
         compared=Measured(what, side("known labels", "known"), absent),
@@ -115,4 +118,5 @@ def test_what_nobody_verified_is_left_out(record: Recorder):
         scale=Scale(chance=float(np.mean(side("", "present").values))),
         control=Measured(what, side("known labels of other canvases", "others"), absent),
         measured=[Measured("share of labels that are known", side("expanded", "known share"))],
+        seeds=SEEDS,
     )

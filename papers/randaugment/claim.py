@@ -1,16 +1,11 @@
 """Digits shifted at test, after training with RandAugment of several magnitudes.
 
-A small CNN learns digits of 8 pixels in the middle of 12, 400 steps of 64, with two operations of
+A small CNN learns digits of 8 pixels in the middle of 12, 250 steps of 64, with two operations of
 the paper's 14 per image or with none. At the test digits are moved by one or two pixels along
 either axis or both: eight ways, each digit one of them. The magnitude is chosen on every other test
-digit and measured on the rest. The operations are compared with timm's, pixel by pixel, in
+digit and measured on the rest. The control has the chosen magnitude and only those operations that
+move nothing. The operations are compared with timm's, pixel by pixel, in
 ``tests/data/test_policy_goldens.py``.
-
-It held, and accuracy rises and falls with the magnitude as the paper says: 44, 51, 83, 71 and 56 %
-for none, 1, 4, 7 and 10.
-
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
 """
 
 from __future__ import annotations
@@ -28,8 +23,11 @@ from vision.config.specs import build
 from vision.data.ops.auto import apply, level
 from vision.papers.claims import SEEDS, Margin, Measured, Parity, Recorder, Run, Scale, Side, train
 
+# ResNet-50 on ImageNet without augmentation 76.3, with RandAugment 77.6 %.
 MARGIN = Margin(0.0065, rule="half of the 1.3 points that ResNet-50 gains on ImageNet")
-MAGNITUDES = (1, 4, 7, 10)
+MAGNITUDES = (2, 5, 8)
+STEPS = "250 steps"
+MOVING = ("Rotate", "ShearX", "ShearY", "TranslateX", "TranslateY")
 GOLDEN = Path(__file__).parents[2] / "tests" / "golden" / "policies.npz"
 
 
@@ -59,43 +57,58 @@ def largest_error() -> Parity:
     return Parity("timm", facts["versions"]["timm"], worst / 255)
 
 
+def answers(magnitude: int | None, still: bool = False) -> list[tuple[np.ndarray, float]]:
+    """Of every seed: which moved digits are right, and the share of digits in place.
+
+    Args:
+      magnitude: of RandAugment; None for no augmentation.
+      still: only the operations that move nothing.
+    """
+    config: Any = small(magnitude)
+    config.total = STEPS
+    if still:
+        policy = config.data.ops[1]
+        policy.ops = tuple(name for name in policy.ops if name not in MOVING)
+    (batch,) = build(config.evaluators)["test"].data.loader()
+    images, labels = (batch[name][batch["_mask"]] for name in ("image", "label"))
+    runs = [train(config, seed) for seed in SEEDS]
+    return [
+        (right(run, moved(images), labels), float(right(run, images, labels).mean()))
+        for run in runs
+    ]
+
+
 def test_one_magnitude_for_all_operations_helps_moved_digits(record: Recorder):
-    magnitudes: list[int | None] = [None, *MAGNITUDES]
-    results: dict[int | None, list[np.ndarray]] = {m: [] for m in magnitudes}
-    still: dict[int | None, list[float]] = {m: [] for m in magnitudes}
-    for magnitude, rows in results.items():
-        config: Any = small(magnitude)
-        (batch,) = build(config.evaluators)["test"].data.loader()
-        images, labels = (batch[name][batch["_mask"]] for name in ("image", "label"))
-        for seed in SEEDS:
-            run = train(config, seed)
-            rows.append(right(run, moved(images), labels))
-            still[magnitude].append(float(right(run, images, labels).mean()))
+    results = {m: answers(m) for m in (None, *MAGNITUDES)}
     choose, measure = np.s_[0::2], np.s_[1::2]
-    best = max(magnitudes[1:], key=lambda m: np.mean([row[choose] for row in results[m]]))
+    best = max(MAGNITUDES, key=lambda m: np.mean([row[choose] for row, _ in results[m]]))
 
-    def side(magnitude: int | None, part: slice) -> Side:
-        name = "no augmentation" if magnitude is None else f"M = {magnitude}"
-        return Side(name, tuple(float(row[part].mean()) for row in results[magnitude]))
+    def side(name: str, rows: list[tuple[np.ndarray, float]], part: slice = measure) -> Side:
+        return Side(name, tuple(float(row[part].mean()) for row, _ in rows))
 
-    plain = side(None, measure)
+    def in_place(magnitude: int | None) -> Side:
+        name = f"M = {magnitude}" if magnitude else "no augmentation"
+        return Side(name, tuple(share for _, share in results[magnitude]))
+
+    what, plain = "top-1, moved digits", side("no augmentation", results[None])
     record(
-        claim="With the best of four magnitudes moved digits are named better than without "
+        claim="With the best of three magnitudes moved digits are named better than without "
         "augmentation.",
         expected="undecided",
-        compared=Measured("top-1, moved digits, best magnitude", side(best, measure), plain),
+        compared=Measured(f"{what}, best magnitude", side(f"M = {best}", results[best]), plain),
         margin=MARGIN,
         scale=Scale(chance=0.1),
-        control=None,
+        control=Measured(what, side("nothing is moved", answers(best, still=True)), plain),
         measured=[
             *(
-                Measured("top-1, moved digits", side(m, np.s_[:]), side(None, np.s_[:]))
-                for m in magnitudes[1:]
+                Measured(
+                    what,
+                    side(f"M = {m}", results[m], np.s_[:]),
+                    side("none", results[None], np.s_[:]),
+                )
+                for m in MAGNITUDES
             ),
-            *(
-                Measured("top-1, digits in place", Side(side(m, choose).name, tuple(values)))
-                for m, values in still.items()
-            ),
+            *(Measured("top-1, digits in place", in_place(m), in_place(None)) for m in MAGNITUDES),
         ],
         parity=largest_error(),
     )
