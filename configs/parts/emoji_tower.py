@@ -1,7 +1,7 @@
 """The zoo's classifier of emoji as a frozen tower, drawings on grounds, and heads: for claims.
 
-A forward pass costs 2 ms of a core per drawing of 48 pixels, so that a claim can ask about thousands
-and fit a head on their features for every seed.
+A forward pass costs 2 ms of a core per drawing of 48 pixels, so that a claim can ask about
+thousands and fit a head on their features for every seed.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from vision.config.specs import build
 from vision.data.sources.emoji import Emoji
 from vision.predict.pretrained import load_weights
 from vision.probes.linear import LinearClassifier, fit_logistic
+from vision.train.objective import Variables
 from vision.train.tower import Tap, forward, initialise
 from vision.weights.pretrained import tower_card
 
@@ -56,11 +57,21 @@ class Frozen:
 
 
 @functools.cache
+def _variables() -> Variables:
+    return load_weights(SOURCE).variables
+
+
+@functools.cache
 def trained() -> Frozen:
     """The zoo's tower without its head."""
-    loaded = load_weights(SOURCE).variables
-    params = {k: x for k, x in loaded.params["model"].items() if k != "head"}
-    return Frozen(build(tower_card(SOURCE).config), params, loaded.model_state["model"])
+    params = {k: x for k, x in _variables().params["model"].items() if k != "head"}
+    return Frozen(build(tower_card(SOURCE).config), params, _variables().model_state["model"])
+
+
+def subgroups(features: np.ndarray) -> np.ndarray:
+    """Logits (N, 79) of the zoo's own head, one for each subgroup of ``emoji.GROUPS``."""
+    own = _variables().params["model"]["head"]
+    return features @ np.asarray(own["kernel"]) + np.asarray(own["bias"])
 
 
 def untrained(seed: int) -> Frozen:

@@ -1,59 +1,90 @@
-"""Defensive distillation under FGSM, on digits.
+"""Defensive distillation under FGSM, of heads on the zoo's classifier of emoji.
 
-A network of one hidden layer learns digits from labels at temperature 1; another one at temperature
-50, and teaches a third at the same. Test digits are attacked by FGSM with radius 0.1 of pixels in
-0..1. The control attacks the distilled network too, through its logits over the temperature, where
-its gradient is not hidden: there it must not be better than the plain one. What Carlini-Wagner does
-is left out for its cost; with three seeds of a ConvNeXt it left neither network an answer.
+The head names the group of a drawing. One learns from labels at temperature 1; another one at
+temperature 50, and teaches a third at the same; the tower is frozen, so that its features are the
+same for all. Drawings are attacked by FGSM through tower and head, with radius 4 of 127.5. The
+control attacks the distilled head too, through its logits over the temperature, where its gradient
+is not hidden. What Carlini-Wagner does is left out for its cost; with three seeds of a ConvNeXt on
+digits it left neither network an answer.
 
-Undecided, since the control is better too: distilled 78 % beside 32, and through z / T 52. A hidden
-gradient is not all that distillation does to so small a network. (A ConvNeXt had 84 % beside 10,
-and 11 through z / T, in three seeds.)
+(Networks of one hidden layer on digits, trained whole, had 78 % under FGSM distilled and 32 plain,
+but 52 through z / T: a hidden gradient was not all that distillation did to them.)
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.digit_mlp import Weights, digits, init_weights, logits, nll, right, trained
+from configs.parts.digit_mlp import Weights
+from configs.parts.digit_mlp import trained as optimised
+from configs.parts.emoji_tower import BATCH, KINDS, drawings, trained
+from vision.objectives.classify import cross_entropy
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="a curve, no figure: 2 points")
-UNITS, STEPS, RATE, RADIUS, HOT = 64, 600, 3e-3, 0.1, 50.0
+STEPS, RATE, RADIUS, HOT = 600, 3e-2, 4 / 127.5, 50.0
+LEARNED, ASKED = 1200, 200
+
+
+def logits(w: Weights, features: jax.Array) -> jax.Array:
+    return features @ w["kernel"] + w["bias"]
+
+
+def nll(w: Weights, features: jax.Array, targets: Any, temperature: Any) -> jax.Array:
+    return cross_entropy(logits(w, features) / temperature, targets, "softmax", 0.0).mean()
 
 
 def loss(w: Weights, data: tuple[jax.Array, ...], key: jax.Array) -> jax.Array:
     return nll(w, *data)
 
 
-def attacked(w: Weights, x: np.ndarray, label: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    """Pictures (N, 64) after FGSM through the logits over a temperature."""
-    targets = jax.nn.one_hot(label, 10)
-    slope = jax.jit(jax.grad(lambda x: len(x) * nll(w, x, targets, temperature)))(jnp.asarray(x))
-    return np.clip(x + RADIUS * np.sign(np.asarray(slope)), 0, 1)
+@jax.jit
+def slopes(w: Weights, images: Any, targets: Any, temperature: Any) -> jax.Array:
+    """Of the summed loss at the pixels."""
+
+    def total(images: jax.Array) -> jax.Array:
+        return len(images) * nll(w, trained().embedding(images), targets, temperature)
+
+    return jax.grad(total)(images)
 
 
 def measure_seed(seed: int) -> dict[str, float]:
-    (x, label), (new, asked) = digits("train"), digits("test")
-    x, targets = jnp.asarray(x), jax.nn.one_hot(label, 10)
+    train = drawings("train", seed, LEARNED, side=(0.6, 0.9), imbalance="none")
+    test = drawings("test", seed, ASKED, side=(0.6, 0.9), imbalance="none")
+    x = trained().features(train["image"])
+    labels = jax.nn.one_hot(train["label"], len(KINDS))
+    start = {"kernel": jnp.zeros((x.shape[1], len(KINDS))), "bias": jnp.zeros(len(KINDS))}
 
-    def learned(number: int, targets: jax.Array, temperature: float) -> Weights:
-        start = init_weights(10 * seed + number, UNITS)
-        return trained(start, loss, (x, targets, temperature), STEPS, RATE)
+    def learned(targets: jax.Array, temperature: float) -> Weights:
+        return optimised(start, loss, (jnp.asarray(x), targets, temperature), STEPS, RATE)
 
-    plain, teacher = learned(0, targets, 1.0), learned(1, targets, HOT)
-    distilled = learned(2, jax.nn.softmax(logits(teacher, x) / HOT), HOT)
-    pictures = {
-        "plain": attacked(plain, new, asked),
-        "distilled": attacked(distilled, new, asked),
-        "tempered": attacked(distilled, new, asked, HOT),
-    }
-    networks = {"plain": plain, "distilled": distilled, "tempered": distilled}
-    row = {n: float(np.mean(right(networks[n], made, asked))) for n, made in pictures.items()}
-    row |= {f"{n} clean": float(np.mean(right(networks[n], new, asked))) for n in networks}
-    return row | {"unmoved": float(np.mean((pictures["distilled"] == new).all(1)))}
+    def right(w: Weights, images: np.ndarray) -> float:
+        found = logits(w, trained().features(images)).argmax(1)
+        return float(np.mean(np.asarray(found) == test["label"]))
+
+    plain, teacher = learned(labels, 1.0), learned(labels, HOT)
+    distilled = learned(jax.nn.softmax(logits(teacher, x) / HOT), HOT)
+    heads = {"plain": (plain, 1.0), "distilled": (distilled, 1.0), "tempered": (distilled, HOT)}
+    row: dict[str, float] = {}
+    for name, (w, temperature) in heads.items():
+        row[f"{name} clean"] = right(w, test["image"])
+        steps = [
+            slopes(
+                w,
+                test["image"][i : i + BATCH],
+                jax.nn.one_hot(test["label"][i : i + BATCH], len(KINDS)),
+                temperature,
+            )
+            for i in range(0, ASKED, BATCH)
+        ]
+        slope = np.concatenate([np.asarray(step) for step in steps])
+        row[name] = right(w, np.clip(test["image"] + RADIUS * np.sign(slope), -1, 1))
+        row[f"{name} unmoved"] = float(np.mean((slope == 0).all((1, 2, 3))))
+    return row
 
 
 def test_distillation_hides_the_gradient_from_fgsm(record: Recorder):
@@ -62,17 +93,28 @@ def test_distillation_hides_the_gradient_from_fgsm(record: Recorder):
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    what, plain = f"accuracy under FGSM of {RADIUS}", side("plain", "plain")
+    what, plain = "accuracy under FGSM", side("plain", "plain")
     record(
-        claim="FGSM leaves a distilled network more accuracy than a plain one.",
+        claim="FGSM leaves a distilled head more accuracy than a plain one.",
         expected="undecided",
         compared=Measured(what, side("distilled", "distilled"), plain),
         margin=MARGIN,
         scale=Scale(),
         premises=[
-            Premise(f"accuracy of the {n} network", side("", f"{n} clean").values, at_least=0.8)
+            Premise(f"accuracy of the {n} head", side("", f"{n} clean").values, at_least=0.4)
             for n in ("plain", "distilled")
         ],
         control=Measured(f"{what}, through z / T", side("distilled", "tempered"), plain),
-        measured=[Measured("pictures without any gradient", side("distilled", "unmoved"))],
+        measured=[
+            Measured(
+                "drawings without any gradient",
+                side("distilled", "distilled unmoved"),
+                side("plain", "plain unmoved"),
+            ),
+            Measured(
+                "accuracy, not attacked",
+                side("distilled", "distilled clean"),
+                side("plain", "plain clean"),
+            ),
+        ],
     )
