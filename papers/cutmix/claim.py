@@ -65,7 +65,8 @@ def test_pasted_boxes_teach_more_than_boxes_that_are_cut_out(record: Recorder):
     for name in ("CutMix", "Cutout", "pasted, label kept", "neither"):
         config: Any = small({"Cutout": "cutout", "neither": "plain"}.get(name, ""))  # pyright: ignore[reportArgumentType]
         if name == "pasted, label kept":
-            config.data.batch_ops[-1] = spec(Pasted, mixed=config.data.batch_ops[-1])
+            *before, mixed = config.data.batch_ops
+            config.data.batch_ops = [*before, spec(Pasted, mixed=mixed)]
         config.total = "300 steps"
         for data in (config.data, config.evaluators["test"].data):
             data.source.test_fraction = TESTED

@@ -16,6 +16,8 @@ A first classifier took the largest logit of all four cells and learned nothing 
 
 With half of the labels verified it was a matter of 0.7 points, 93.9 beside 93.1 % of mAP: so many
 labels leave little to tell.
+
+Held: 84.4 beside 73.5 % of mAP, and 41.7 with the labels of other canvases.
 """
 
 from __future__ import annotations
@@ -111,7 +113,7 @@ def test_what_nobody_verified_is_left_out(record: Recorder):
     record(
         claim="Where a tenth of the labels is verified, leaving the others out of the loss teaches "
         "more than taking them for absent.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("known labels", "known"), absent),
         margin=MARGIN,
         # A ranking by chance has as average precision the share of what is present.

@@ -8,6 +8,9 @@ and no look at the content.
 
 That cyclic moves change no answer is exact, whatever the classifier, and a test. How many crops
 stay the same is measured beside the formula, 32/34 along an axis and 1024/1154 along a diagonal.
+
+Held: 5 % of the answers change where 17 do in the middle, at 3 points of accuracy; 94.4 and 89.4 %
+of the crops stay, where the formula says 94.1 and 88.7.
 """
 
 from __future__ import annotations
@@ -86,7 +89,7 @@ def test_the_chosen_crop_changes_fewer_answers(record: Recorder):
     record(
         claim="The crop that the content chooses by its hash changes fewer answers under a pixel "
         "than the one in the middle.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("RICS, hash", "hash"), middle),
         margin=MARGIN,
         scale=Scale(worst=1.0, best=0.0),

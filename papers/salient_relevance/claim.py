@@ -7,6 +7,9 @@ with epsilon zero is the gradient times the input, are tests.
 
 The drawings take up half of the side, so that relevance alone leaves room: of scenes with one plain
 object it was on the object already, 0.958 of AUROC, and nothing could be 0.05 above that.
+
+Held: 0.925 beside 0.856, and 0.717 by another drawing's relevance. Salience is one part where
+relevance falls into 27.
 """
 
 from __future__ import annotations
@@ -74,7 +77,7 @@ def test_salience_is_nearer_to_the_mask(record: Recorder):
     away = max(error for name, error in captum.errors().items() if "lrp" in name)
     record(
         claim="Pixel by pixel salient relevance is nearer to the drawing's mask than relevance.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("SR", "salience"), relevance),
         margin=MARGIN,
         scale=Scale(chance=0.5),
