@@ -5,8 +5,8 @@ temperature 50, and teaches a third at the same; the tower is frozen, so that it
 same for all. Drawings are attacked by FGSM through tower and head, with radius 4 of 127.5. The
 control attacks the distilled head too, through its logits over the temperature, where its gradient
 is not hidden. Adam's rate is in proportion to the temperature: z / T then moves as z does at
-temperature 1, so that no head is trained less. What Carlini-Wagner does is left out for its cost; with three seeds of a ConvNeXt on
-digits it left neither network an answer.
+temperature 1, so that no head is trained less. What Carlini-Wagner does is left out for its cost;
+with three seeds of a ConvNeXt on digits it left neither network an answer.
 
 A first run, and one of networks of one hidden layer on digits before it, had one rate for all
 temperatures. That left hot networks undertrained and smooth: they kept more accuracy through z / T
