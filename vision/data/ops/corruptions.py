@@ -19,11 +19,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from types import ModuleType
 from typing import Annotated
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
 from vision.config.ranges import Ge, Le, checked, one_of
 from vision.data.ops.auto import pillow_of, unpillow
@@ -59,8 +59,8 @@ def _defocus_blur(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
     reach = np.arange(-max(8, radius), max(8, radius) + 1)
     disk = (reach[:, None] ** 2 + reach[None] ** 2 <= radius**2).astype(np.float64)
     edge = 1 if radius <= 8 else 2
-    disk = ndimage.gaussian_filter(disk / disk.sum(), softness, mode="mirror", radius=edge)
-    return _per_channel(x, lambda c: ndimage.convolve(c, disk, mode="mirror"))
+    disk = _ndimage().gaussian_filter(disk / disk.sum(), softness, mode="mirror", radius=edge)
+    return _per_channel(x, lambda c: _ndimage().convolve(c, disk, mode="mirror"))
 
 
 def _glass_blur(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
@@ -170,7 +170,7 @@ def _elastic_transform(x: np.ndarray, s: int, rng: Rng) -> np.ndarray:
     where = np.stack([columns.ravel(), rows.ravel(), np.ones(rows.size)], axis=1) @ inverse
     x = _sampled(x, where.T[::-1].reshape(2, *size), "mirror")
     shifts = [
-        ndimage.gaussian_filter(rng.uniform(-1, 1, size), sigma, mode="reflect", truncate=3)
+        _ndimage().gaussian_filter(rng.uniform(-1, 1, size), sigma, mode="reflect", truncate=3)
         for _ in range(2)
     ]
     return _sampled(x, np.stack([rows, columns]) + alpha * np.stack(shifts[::-1]), "reflect")
@@ -216,16 +216,23 @@ def plasma(size: tuple[int, int], decay: float, rng: Rng) -> np.ndarray:
     return (grid / max(grid.max(), 1e-12))[: size[0], : size[1]]
 
 
+def _ndimage() -> ModuleType:
+    """SciPy's, which takes a quarter of a second to import: not in every program that has ops."""
+    from scipy import ndimage
+
+    return ndimage
+
+
 def _per_channel(x: np.ndarray, work: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     return np.stack([work(x[:, :, c]) for c in range(x.shape[2])], axis=2)
 
 
 def _blur(x: np.ndarray, sigma: float) -> np.ndarray:
-    return ndimage.gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
+    return _ndimage().gaussian_filter(x, (sigma, sigma, 0), mode="nearest")
 
 
 def _sampled(x: np.ndarray, where: np.ndarray, mode: str) -> np.ndarray:
-    return _per_channel(x, lambda c: ndimage.map_coordinates(c, where, order=1, mode=mode))
+    return _per_channel(x, lambda c: _ndimage().map_coordinates(c, where, order=1, mode=mode))
 
 
 def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
@@ -234,7 +241,7 @@ def _zoomed(x: np.ndarray, factor: float) -> np.ndarray:
     h, w = math.ceil(height / factor), math.ceil(width / factor)
     top, left = (height - h) // 2, (width - w) // 2
     part = x[top : top + h, left : left + w]
-    large = np.asarray(ndimage.zoom(part, (factor, factor, 1), order=1, mode="nearest"))
+    large = np.asarray(_ndimage().zoom(part, (factor, factor, 1), order=1, mode="nearest"))
     # Rounding may leave it a pixel short.
     short = [max(0, height - large.shape[0]), max(0, width - large.shape[1])]
     large = np.pad(large, ((0, short[0]), (0, short[1]), (0, 0)), mode="edge")
