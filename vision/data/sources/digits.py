@@ -38,19 +38,12 @@ class Digits:
 
     @functools.cached_property
     def _records(self) -> Arrays:
-        # The file is read where scikit-learn keeps it: importing scikit-learn takes seconds.
-        package = importlib.util.find_spec("sklearn")
-        if package is None or package.origin is None:
-            raise DataError("digits come with scikit-learn: pip install scikit-learn")
-        path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
-        with gzip.open(path, "rt") as file:
-            table = np.loadtxt(file, delimiter=",", dtype=np.int32)
-        levels, labels = table[:, :-1], table[:, -1]
-        images = np.rint(levels * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+        images, labels = _read()
         chosen = np.arange(len(labels))
         if self.split != "all":
-            test = _stratified(labels, self.test_fraction, self.seed)
+            test = _stratified(self.test_fraction, self.seed)
             chosen = np.flatnonzero(test if self.split == "test" else ~test)
+        # Copies, of what all sources of this process share.
         return Arrays({"image": images[chosen], "label": labels[chosen]}, f"digits/{self.split}")
 
     @property
@@ -85,12 +78,28 @@ class Digits:
         return self._records.key(index)
 
 
-def _stratified(labels: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """A mask (N,) with ``round(fraction * count)`` records of every class."""
+@functools.cache
+def _read() -> tuple[np.ndarray, np.ndarray]:
+    """Images (1797, 8, 8, 1) uint8, labels (1797,) int32."""
+    # The file is read where scikit-learn keeps it: importing scikit-learn takes seconds.
+    package = importlib.util.find_spec("sklearn")
+    if package is None or package.origin is None:
+        raise DataError("digits come with scikit-learn: pip install scikit-learn")
+    path = Path(package.origin).parent / "datasets" / "data" / "digits.csv.gz"
+    with gzip.open(path, "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.int32)
+    images = np.rint(table[:, :-1] * (255 / 16)).astype(np.uint8).reshape(-1, 8, 8, 1)
+    return images, table[:, -1]
+
+
+@functools.lru_cache
+def _stratified(fraction: float, seed: int) -> np.ndarray:
+    """A mask (1797,) with ``round(fraction * count)`` records of every class."""
 
     def rank(index: int) -> bytes:  # a hash, since NumPy may change its random streams
         return hashlib.sha256(f"{seed}/{index}".encode()).digest()
 
+    _, labels = _read()
     mask = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         members = sorted(np.flatnonzero(labels == label).tolist(), key=rank)
