@@ -93,6 +93,7 @@ def test_a_renamed_workdir_gets_no_second_writer(tmp_path: Path, monkeypatch: py
     def renaming(self: Any) -> None:
         step(self)
         if self.cursor.step == 4 and not moved.exists():
+            self.store.finish_save()  # that of step 3 would write into the other's folder
             workdir.rename(moved)
             monkeypatch.setattr(loop._Loop, "_step", step)
             train(made(3, seed=9), workdir)

@@ -12,6 +12,7 @@ import ml_collections
 import numpy as np
 import pytest
 
+from tests.patch_tower import PatchTower
 from vision.checkpoint.manifest import CheckpointManifest
 from vision.checkpoint.reading import load_state
 from vision.config.specs import load, spec
@@ -53,9 +54,6 @@ class Damaged:
 
 def config(nan: tuple[int, ...], total: int, **nonfinite: Any) -> ml_collections.ConfigDict:
     overrides = {
-        "model.width": "16",
-        "model.depth": "1",
-        "model.heads": "2",
         "total": f"{total} steps",
         "log_every": "1 steps",
         "checkpoints.every": "3 steps",
@@ -63,6 +61,7 @@ def config(nan: tuple[int, ...], total: int, **nonfinite: Any) -> ml_collections
     }
     made: Any = load(f"{ROOT}/configs/digits_vit.py", overrides)
     made.data = spec(TrainData, source=spec(Damaged, nan=nan), batch_size=BATCH, threads=0)
+    made.model = spec(PatchTower)
     made.evaluators = {}
     made.optimizer.schedule = spec(schedule.Constant)
     made.nonfinite = spec(Nonfinite, **nonfinite)

@@ -15,26 +15,29 @@ from typing import Any
 import pytest
 
 from tests.fast_compilation import FAST_COMPILATION
+from vision.config.specs import load
 from vision.run.log import read_rows
+from vision.run.loop import train
 
 ROOT = Path(__file__).resolve().parents[2]
-TOTAL = 120
+TOTAL = 80
 CONFIG = f"""
 from configs.digits_vit import get_config as digits
+from tests.patch_tower import PatchTower
 from vision.config.specs import spec
 from vision.parallel.mesh import ShardingRule
 
 
 def get_config():
     config = digits()
-    config.model.width, config.model.depth = 16, 1
+    config.model = spec(PatchTower)
     config.data.batch_size = 16
     config.total = "{TOTAL} steps"
     config.optimizer.schedule.warmup = "0 steps"
     config.log_every = "1 steps"
     config.checkpoints.every = "10 steps"
     config.evaluators.test.data.batch_size = 64
-    config.evaluate_every = "60 steps"
+    config.evaluate_every = "40 steps"
     config.mesh.fsdp = 2 if MORE else 1
     config.sharding = [spec(ShardingRule, pattern="kernel$", layout="fsdp", min_size=1)]
     return config
@@ -80,11 +83,9 @@ def losses(workdir: Path) -> list[float]:
 
 @pytest.fixture(scope="module")
 def alone(configs: dict[int, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of one process with one device, that nothing happened to."""
+    """The run of one process, this one, that nothing happened to."""
     workdir = tmp_path_factory.mktemp("alone")
-    arguments = (f"--config={configs[1]}", f"--workdir={workdir}")
-    status, errors = run("train.py", 1, 1, *arguments)
-    assert status == 0, errors
+    train(load(str(configs[1])), workdir)
     assert len(losses(workdir)) == TOTAL
     return workdir
 
@@ -96,7 +97,7 @@ def stop_after(rows: int, workdir: Path, *arguments: Any) -> str:
         while len(read_rows(workdir / "metrics.jsonl")) < rows:
             assert process.poll() is None, process.communicate()[1]
             assert time.monotonic() < end
-            time.sleep(0.01)
+            time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
         _, errors = process.communicate(timeout=100)
     assert process.returncode == 143, errors
@@ -145,7 +146,7 @@ def test_one_of_two_processes_killed_and_the_set_starts_again(
     with start("train.py", 2, 1, *arguments) as launcher:
         while len(read_rows(tmp_path / "metrics.jsonl")) < 20:
             assert launcher.poll() is None, launcher.communicate()[1]
-            time.sleep(0.01)
+            time.sleep(0.05)
         children = Path(f"/proc/{launcher.pid}/task/{launcher.pid}/children").read_text().split()
         second = next(
             int(pid)
