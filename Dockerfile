@@ -7,6 +7,7 @@ COPY pyproject.toml setup.py requirements.txt README.md LICENSE ./
 COPY vision vision
 COPY configs configs
 COPY papers papers
+COPY zoo zoo
 RUN pip wheel --no-deps --wheel-dir=/wheels .
 
 FROM python:3.11-slim
@@ -18,7 +19,7 @@ RUN pip install --no-cache-dir -c /tmp/requirements.lock \
     && rm -r /wheels /tmp/requirements.lock
 # Not root: what it writes into a mounted folder belongs to user 1000, or to --user.
 RUN useradd --create-home --uid 1000 vision
-USER vision
+USER 1000
 WORKDIR /work
 EXPOSE 8009
 CMD ["vision-train", "--help"]

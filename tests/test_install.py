@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.test_add_your_own import commands, write_folder
+
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("vision", "configs", "papers", "zoo", "pyproject.toml", "setup.py", "requirements.txt")
 PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -87,7 +89,30 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     assert "1 of 1 trials" in checked([*sweep, "--grid", "seed=3"], tmp_path)
     assert (tmp_path / "s" / "0000" / "report.html").exists()
     assert "--port" in checked([str(programs / "vision-serve"), "--help"], tmp_path)
-    assert "--port" in checked([str(programs / "vision-serve"), "--help"], tmp_path)
+
+
+@pytest.mark.parametrize("heading", ["Train, go on, measure, predict, export", "A paper"])
+def test_an_own_folder(heading: str, environment: Path, tmp_path: Path):
+    """docs/add_your_own.md as it stands, a process for each command, with the installed package."""
+    write_folder(tmp_path / "research")
+    programs = environment.parents[2] / "bin"
+    for words in commands(heading):
+        if "claim" in words:  # a minute of training: tests/papers/test_run_claims.py
+            continue
+        if heading == "A paper" and words[0] == "vision-train":
+            words.append("--config.total=30 steps")
+        assert words[0] == "python" or words[0].startswith("vision-")
+        said = checked([str(programs / words[0]), *words[1:]], tmp_path / "research")
+        assert "Warning" not in said
+    if heading == "A paper":
+        held = json.loads((tmp_path / "research" / "p" / "evaluation.json").read_text())
+        assert held["step"] == 30
+    else:
+        assert "already trained to step 30" in checked(
+            [str(programs / "vision-train"), "--config=research/config.py", "--workdir=research/w"],
+            tmp_path,
+        )
+        assert (tmp_path / "research" / "said.csv").read_text().count("\n") == 2
 
 
 def test_what_is_installed(environment: Path, tmp_path: Path):

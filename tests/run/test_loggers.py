@@ -14,11 +14,13 @@ from tests.run.kept_logger import FIGURES, Drawing, Kept
 from tests.run.test_failing_evaluators import with_evaluators
 from vision.config.schema import ConfigError
 from vision.config.specs import spec
+from vision.programs.evaluate import main as evaluate
 from vision.run import loggers as loggers_module
-from vision.run.loggers import LOGGERS, LoggerError, Loggers, need, tables
+from vision.run.loggers import LOGGERS, LoggerError, Loggers, need, send_evaluation, tables
 from vision.run.loop import train
 from vision.run.mlflow_logger import MLflow, flat
 from vision.run.wandb_logger import Wandb
+from vision.run.workdir import open_workdir
 
 
 @pytest.fixture
@@ -51,6 +53,55 @@ def test_steps_that_are_made_again_are_sent_once(tmp_path: Path, got: dict[str, 
     send(tmp_path, range(8, 11), begin=7, config="b")
     losses = [row[0] for row in rows if isinstance(row, tuple) and "train/loss" in row[1]]
     assert losses == [*range(1, 10), 8, 9, 10]
+
+
+def test_an_evaluation_goes_to_the_run_of_the_training(
+    tmp_path: Path, got: dict[str, list[Any]], caplog: pytest.LogCaptureFixture
+):
+    send(tmp_path, range(1, 4), begin=0, finished=False)
+    results = {"test": ({"top1": 0.5}, FIGURES)}
+    for step in (3, 2, 2):  # also of earlier checkpoints, and again
+        send_evaluation((Kept(),), tmp_path, {}, step, results)
+    (rows,) = got.values()
+    sent = [(2, {"evaluation/test/top1": 0.5}), (2, "evaluation/test", sorted(FIGURES)), False]
+    assert rows[-3:] == rows[-6:-3] == sent
+    # The training goes on with the same run, and knows what it had sent.
+    send(tmp_path, range(3, 6), begin=2)
+    assert [row[0] for row in rows if isinstance(row, tuple) and "train/loss" in row[1]] == [
+        *range(1, 6)
+    ]
+    send_evaluation((Kept(),), tmp_path, {}, 5, results)
+    assert rows[-1] is True
+    with caplog.at_level(logging.ERROR):
+        send_evaluation((Kept(fails_at=5), Kept()), tmp_path, {}, 5, results)
+    assert [each.getMessage() for each in caplog.records] == [
+        "not sent to logger Kept: no route to host"
+    ]
+    assert len(got) == 2  # the second logger is new, and is sent what the first refused
+    assert got["run1"][0] == (5, {"evaluation/test/top1": 0.5})
+
+
+def test_evaluate_sends_what_it_measured(
+    tmp_path: Path, got: dict[str, list[Any]], caplog: pytest.LogCaptureFixture
+):
+    config = with_evaluators(draw=spec(Drawing))
+    config.loggers = (spec(Kept),)
+    assert train(config, tmp_path).saved
+    (rows,) = got.values()
+    before = len(rows)
+    command = [f"--workdir={tmp_path}", "--allow_modules=tests"]
+    assert evaluate([*command, "--no_loggers"]) == 0
+    assert len(rows) == before
+    assert evaluate(command) == 0
+    assert rows[before:] == [
+        (10, {"evaluation/draw/step": 10.0}),
+        (10, "evaluation/draw", sorted(FIGURES)),
+        True,
+    ]
+    with open_workdir(tmp_path, config), caplog.at_level(logging.WARNING):
+        assert evaluate(command) == 0
+    assert "is being trained, and its loggers are in use" in caplog.text
+    assert len(rows) == before + 3
 
 
 def test_a_run_that_goes_back_sends_its_new_way(tmp_path: Path, got: dict[str, list[Any]]):
@@ -153,6 +204,8 @@ def test_wandb_goes_on_with_its_run_offline(tmp_path: Path, monkeypatch: pytest.
             loggers.metrics(step, {"train/loss": 1 / step})
         loggers.figures(steps[-1], "test", FIGURES)
         loggers.close()
+    measured = {"test": ({"top1": 0.5}, FIGURES)}
+    send_evaluation((Wandb(project="p", group="g"),), tmp_path, {}, 4, measured)
     files = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     history: list[tuple[int, set[str]]] = []
     names = set()
@@ -169,6 +222,8 @@ def test_wandb_goes_on_with_its_run_offline(tmp_path: Path, monkeypatch: pytest.
                 history.append((int(row["step"]), set(row)))
     assert len(names) == 1
     assert [step for step, row in history if "train/loss" in row] == [1, 2, 3, 4, 5]
+    assert [step for step, row in history if "evaluation/test/top1" in row] == [4]
+    assert [step for step, row in history if "evaluation/test/mistakes" in row] == [4]
     drawn = [row for _, row in history if "test/mistakes" in row]
     assert len(drawn) == 2
     assert drawn[0] >= {"test/mistakes", "test/confusion", "test/by_group", "test/curve"}
@@ -191,6 +246,7 @@ def test_mlflow_goes_on_with_its_run_in_a_local_store(tmp_path: Path):
         loggers.figures(steps[-1], "test", FIGURES)
         loggers.finished = True
         loggers.close()
+    send_evaluation((logger,), tmp_path, {}, 4, {"test": ({"top1": 0.5}, FIGURES)})
     client = MlflowClient(tracking_uri=store)
     found = client.get_experiment_by_name("digits")
     assert found is not None
@@ -199,6 +255,11 @@ def test_mlflow_goes_on_with_its_run_in_a_local_store(tmp_path: Path):
     assert run.data.params == {"model.width": "3", "total": "5 steps"}
     losses = client.get_metric_history(run.info.run_id, "train/loss")
     assert [metric.step for metric in losses] == [1, 2, 3, 4, 5]
+    (measured,) = client.get_metric_history(run.info.run_id, "evaluation/test/top1")
+    assert (measured.step, measured.value) == (4, 0.5)
+    folder = next((tmp_path / "artifacts").glob("*/artifacts/evaluation/test"))
+    assert (folder / "confusion/00000004.csv").exists()
+    assert len(list(folder.glob("mistakes/00000004/*.png"))) == 1
     folder = next((tmp_path / "artifacts").glob("*/artifacts/test"))
     assert len(list(folder.glob("mistakes/0000000[35]/000 cat_ said dog: small.png"))) == 2
     assert (folder / "confusion/00000003.csv").read_text().splitlines()[1:] == [

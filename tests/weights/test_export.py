@@ -30,10 +30,11 @@ from vision.models.vit import ViT
 from vision.run.experiment import check
 from vision.run.prepare import prepare
 from vision.run.restore import load_run
+from vision.train.objective import Variables
 from vision.train.state import digest
 from vision.train.tower import forward, initialise
 from vision.weights import cards, serve_artefact
-from vision.weights.artefact import LABELS, PROGRAM
+from vision.weights.artefact import LABELS, PROGRAM, make_artefact
 from vision.weights.configs import config_of
 from vision.weights.export import as_used, export, library_tensors, main
 from vision.weights.init_from import InitFrom
@@ -204,6 +205,14 @@ def test_program(workdir, logits, digits, tmp_path, capsys):
     assert "not an image" in capsys.readouterr().err
     assert serve_artefact.main([str(tmp_path.parent), str(picture)]) == 1
     assert "holds no exported program" in capsys.readouterr().err
+
+
+def test_a_program_that_counts_its_images_is_named():
+    def predict(variables, batch):
+        return {"logits": batch["image"].reshape(len(batch["image"]), -1)}
+
+    with pytest.raises(WeightsError, match=r"test_export.py:\d+ needs the number of images as an"):
+        make_artefact(predict, Variables({}, {}, {}), CARD)
 
 
 def test_serving_needs_no_model_code():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -9,60 +10,54 @@ from types import SimpleNamespace
 from typing import Any
 
 import jax
+import jax.export
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from tests.models.tower_cases import random_variables
+from bench.onnx_families import (
+    IMAGE_TOWERS,
+    MOST,
+    TEXT_TOWERS,
+    differences,
+    photographs,
+    texts,
+)
 from tests.weights.test_export import write_run
-from vision.models.convnext import ConvNeXt
-from vision.models.efficientnet import EfficientNet
-from vision.models.resnet import ResNet
-from vision.models.swin import Swin
-from vision.models.vgg import VGG
-from vision.models.vit import ViT
+from vision.models.dual import Dual
 from vision.train.objective import Variables
-from vision.train.tower import forward
+from vision.train.tower import forward, initialise
 from vision.weights.export import export, main
 from vision.weights.mapping import WeightsError
 from vision.weights.onnx_program import make_onnx, real_images, without_counterpart
 from vision.weights.preprocessing import Preprocessing
 
 CARD = Preprocessing(size=(32, 32))
-TOWERS = {
-    "ViT": ViT(width=16, depth=2, heads=2, patch=8, num_classes=5),
-    "ResNet": ResNet(depth=18, width_multiplier=0.125, num_classes=5),
-    "ConvNeXt": ConvNeXt(depths=(1, 1), dims=(8, 16), num_classes=5),
-    "Swin": Swin(width=8, depths=(2,), heads=(2,), window=4, patch=4, num_classes=5),
-    "EfficientNet": EfficientNet(variant="B0", width_multiplier=0.25, num_classes=5),
-    "VGG": VGG(depth=11, width_multiplier=0.125, hidden=16, window=1, num_classes=5),
-}
 
 
-def photographs(count: int, size: int) -> np.ndarray:
-    """uint8 (count, size, size, 3): parts of the photograph that scikit-learn ships."""
-    from sklearn.datasets import load_sample_image
-
-    image = load_sample_image("china.jpg")
-    corners = np.random.default_rng(0).integers(0, 300, (count, 2))
-    return np.stack([image[y : y + size, x : x + size] for y, x in corners])
-
-
-@pytest.mark.parametrize("name", TOWERS)
+@pytest.mark.parametrize("name", [*IMAGE_TOWERS, *TEXT_TOWERS])
 def test_every_family_answers_the_same_in_onnxruntime(name: str):
     pytest.importorskip("jax2onnx")
-    tower = TOWERS[name]
-    params, state = random_variables(tower, (2, 32, 32, 3))
-    variables = Variables({"model": params}, {"model": state}, {})
+    found = differences(name)
+    assert "embedding" in found
+    assert max(found.values()) <= MOST
 
-    def predict(variables: Variables, batch: Any) -> dict[str, jax.Array]:
-        model = variables.params["model"], variables.model_state["model"]
-        embedding, out, _ = forward(tower, *model, batch["image"], train=False)
-        return {"embedding": embedding, "logits": out["logits"]}
 
-    file, differences = make_onnx(predict, variables, CARD, photographs(2, 32))
-    assert len(file) > 1000
-    assert sorted(differences) == ["embedding", "logits"]
-    assert max(differences.values()) < 1e-5
+@pytest.mark.slow
+def test_every_family_takes_any_number_of_images():
+    """As StableHLO programs do; shapes alone."""
+    (count,) = jax.export.symbolic_shape("b")
+    for name, (tower, side) in IMAGE_TOWERS.items():
+        both = {"text": texts(), "image": jax.ShapeDtypeStruct((2, side, side, 3), jnp.float32)}
+        given = both if isinstance(tower, Dual) else both["image"]
+        variables = jax.eval_shape(functools.partial(initialise, tower, jax.random.key(0)), given)
+        images = jax.ShapeDtypeStruct((count, side, side, 3), jnp.float32)
+
+        def embedding(variables: Any, x: Any, tower: Any = tower) -> jax.Array:
+            read = {"image": x} if isinstance(tower, Dual) else x
+            return forward(tower, *variables, read, train=False)[0]
+
+        assert jax.eval_shape(embedding, variables, images).shape[0] == count, name
 
 
 def test_a_run_leaves_as_a_file_that_onnxruntime_runs(

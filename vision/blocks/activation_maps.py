@@ -30,7 +30,7 @@ def as_maps(tokens: jax.Array, size: tuple[int, int]) -> jax.Array:
             f"{count} tokens are no grid over images of {size[0]} x {size[1]}: set prefix to the "
             "number of tokens before the patches"
         )
-    return tokens.reshape(len(tokens), height, count // height, -1)
+    return tokens.reshape(tokens.shape[0], height, count // height, -1)
 
 
 def spread(cam: jax.Array, shape: tuple[int, ...]) -> jax.Array:

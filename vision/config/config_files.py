@@ -183,8 +183,12 @@ def load_described(modules: Mapping[str, Mapping[str, str]], workdir: Path) -> N
                 f"the config of {workdir} uses {name}, which was {file} and is gone; put it back "
                 f"there (SHA-256 {row['sha256']}), or run train.py with the config where it is now"
             )
-        if digest(file) != row["sha256"]:
-            log.warning("%s has changed since %s was made with it", file, workdir)
+    for name, row in modules.items():
+        file = Path(row["file"])
+        known = sys.modules.get(own_name(name, Path(row["folder"])))
+        now = getattr(known, DIGEST, None) or (digest(file) if file.is_file() else row["sha256"])
+        if now != row["sha256"]:
+            log.warning("%s has changed since %s was made with it: as it is now", file, workdir)
     for name, row in todo.items():
         folder = Path(row["folder"])
         beside = Path(row["file"]).parent

@@ -171,7 +171,7 @@ class _Prompting(Tap):
             if site == "tokens":
                 return x[:, :-count]
             layer = 0 if site == "stem" else int(site.removeprefix("block")) + 1
-            rows = jnp.broadcast_to(values[layer].astype(x.dtype), (len(x), *values.shape[1:]))
+            rows = jnp.broadcast_to(values[layer].astype(x.dtype), (x.shape[0], *values.shape[1:]))
             return jnp.concatenate([x if layer == 0 else x[:, :-count], rows], axis=1)
 
         blocks = [f"block{i:02d}" for i in range(len(values) - 1)]

@@ -89,7 +89,7 @@ def _attend(
 ) -> jax.Array:
     if logits_dtype == "float32":
         if mask is not None:
-            mask = jnp.broadcast_to(mask[:, None, None], (len(q), 1, q.shape[1], k.shape[1]))
+            mask = jnp.broadcast_to(mask[:, None, None], (q.shape[0], 1, q.shape[1], k.shape[1]))
         if bias is not None:
             bias = bias[None]
         call = functools.partial(
@@ -134,7 +134,7 @@ def even_tokens(
         padded(v, more[1]),
         mask=None if mask is None else jnp.pad(mask, weights),
         bias=None if bias is None else jnp.pad(bias, weights),
-        query_seq_lengths=jnp.full(len(q), rows, jnp.int32),
-        key_value_seq_lengths=jnp.full(len(q), columns, jnp.int32),
+        query_seq_lengths=jnp.full(q.shape[0], rows, jnp.int32),
+        key_value_seq_lengths=jnp.full(q.shape[0], columns, jnp.int32),
     )
     return out[:, :rows]

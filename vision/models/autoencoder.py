@@ -53,7 +53,7 @@ class ConvAutoencoder(nn.Module):
             x = nn.max_pool(block(x, width, f"encoder{i}"), (2, 2), (2, 2))
             x = out[site] = apply_tap(tap, site, x)
         x = out["map"] = apply_tap(tap, "map", x)
-        vector = x.reshape(len(x), -1).astype(self.precision.output)
+        vector = x.reshape(x.shape[0], -1).astype(self.precision.output)
         embedding = out["embedding"] = apply_tap(tap, "embedding", vector)
         x = embedding.reshape(x.shape).astype(self.precision.compute)
         for i, width in enumerate(reversed(self.widths)):

@@ -44,8 +44,10 @@ def to_grids(x: jax.Array, grid: Pair) -> jax.Array:
 def from_grids(x: jax.Array, grid: Pair, size: Pair) -> jax.Array:
     """Undoes ``to_grids`` of a map of that size."""
     (height, width), (a, b) = size, grid
-    x = x.reshape(len(x), height // a, width // b, a, b, x.shape[-1]).transpose(0, 3, 1, 4, 2, 5)
-    return x.reshape(len(x), height, width, x.shape[-1])
+    x = x.reshape(x.shape[0], height // a, width // b, a, b, x.shape[-1]).transpose(
+        0, 3, 1, 4, 2, 5
+    )
+    return x.reshape(x.shape[0], height, width, x.shape[-1])
 
 
 class PartAttention(nn.Module):

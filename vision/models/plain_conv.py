@@ -71,6 +71,6 @@ class PlainConv(nn.Module):
             x = nn.avg_pool(x, (2, 2), (2, 2))
         if self.pool == "mean":
             x = x.mean((1, 2), dtype=jnp.float32)
-        pooled = x.reshape(len(x), -1).astype(self.precision.output)
+        pooled = x.reshape(x.shape[0], -1).astype(self.precision.output)
         pooled = out["pooled"] = apply_tap(tap, "pooled", pooled)
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, self.precision)

@@ -76,6 +76,6 @@ class Rope:
             other = jnp.concatenate([-second, first], -1)
         else:
             pairs = patches.reshape(*patches.shape[:-1], -1, 2)
-            other = jnp.stack([-pairs[..., 1], pairs[..., 0]], -1).reshape(patches.shape)
+            other = jnp.concatenate([-pairs[..., 1:], pairs[..., :1]], -1).reshape(patches.shape)
         turned = patches * np.cos(angles) + other * np.sin(angles)
         return jnp.concatenate([x[:, :prefix], turned.astype(x.dtype)], 1)

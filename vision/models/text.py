@@ -152,7 +152,7 @@ class TextTransformer(nn.Module):
         places = self.param("pos_embed", init, shape, self.precision.params)
         if classed:
             cls = self.param("cls_token", init, (self.width,), self.precision.params)
-            cls = jnp.broadcast_to(cls.astype(x.dtype), (len(x), 1, self.width))
+            cls = jnp.broadcast_to(cls.astype(x.dtype), (x.shape[0], 1, self.width))
             x = jnp.concatenate([x, cls], 1)
         x = x + places[: x.shape[1]].astype(x.dtype)
         if self.segments:

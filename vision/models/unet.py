@@ -191,7 +191,7 @@ class UNet(nn.Module):
 
     @nn.nowrap
     def _attend(self, x: jax.Array, name: str) -> jax.Array:
-        tokens = self._norm(x, f"{name}_norm").reshape(len(x), -1, x.shape[-1])
+        tokens = self._norm(x, f"{name}_norm").reshape(x.shape[0], -1, x.shape[-1])
         kernels = BlockInit(proj=_ZEROS)
         layer = Attention(self.heads, True, self.precision, None, kernels, name=name)
         return x + layer(tokens, None, name)[0].reshape(x.shape)

@@ -85,7 +85,8 @@ def _write(
     with contextlib.ExitStack() as stack:
         writers = []
         if out is not None:
-            writers.append(stack.enter_context(writer(Path(out), predictor.classes, top)))
+            opened = writer(Path(out), predictor.classes, top, predictor.num_numbers)
+            writers.append(stack.enter_context(opened))
         if vectors is not None:
             writers.append(stack.enter_context(embeddings_writer(Path(vectors), len(images))))
         rows = predictor.stream(

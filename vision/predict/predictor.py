@@ -34,6 +34,8 @@ from vision.train.objective import Variables
 
 OnError = Literal["raise", "keep"]
 LOG_PROBABILITIES = "log_probabilities"
+# What a regression gives.
+NUMBERS = "prediction"
 # What objectives call the embedding of an image, first choice first.
 EMBEDDINGS = ("embedding", "image/embedding")
 # Batches that wait on the device ahead of the host.
@@ -95,7 +97,7 @@ class Predictor:
     def predict(
         self, images: Input | Iterable[Input] | Images, *, on_error: OnError = "raise"
     ) -> Predictions:
-        """Probabilities of the classes, one row per image, in their order.
+        """Probabilities of the classes, or a regression's numbers, one row per image, in order.
 
         Args:
           images: see the class.
@@ -103,7 +105,7 @@ class Predictor:
 
         Raises:
           DataError: no images, or one that cannot be used.
-          PredictError: the model has no classes.
+          PredictError: the model has neither classes nor numbers.
         """
         return joined(list(self.stream(images, on_error=on_error)))
 
@@ -190,12 +192,12 @@ class Predictor:
 
         Args:
           images: see the class; also what ``gather`` gave.
-          probabilities: whether they are computed.
+          probabilities: whether they are computed, or a regression's numbers.
           embeddings: whether they are.
           on_error: as in ``predict``.
         """
         source = images if isinstance(images, Images) else self._gather(images)
-        if probabilities:
+        if probabilities and not self.num_numbers:
             self._need_classes()
         outputs = self._asked(probabilities, embeddings)
         rows = self._rows(len(source))
@@ -240,9 +242,11 @@ class Predictor:
         host = {name: np.asarray(x) for name, x in jax.device_get(outputs).items()}
         count = int((index >= 0).sum())
         empty = np.zeros((count, 0), np.float32)
-        given, vectors = empty, empty
+        given, vectors, said = empty, empty, None
         if probabilities:
-            if self.texts is not None:
+            if self.num_numbers:
+                said = host[NUMBERS][:count].reshape(count, -1).astype(np.float32, copy=True)
+            elif self.texts is not None:
                 given = self.texts.probabilities(host[EMBEDDINGS[1]][:count])
             else:
                 given = np.exp(host[LOG_PROBABILITIES][:count])
@@ -252,15 +256,17 @@ class Predictor:
         files = tuple(source.names[i] for i in numbers)
         reasons: list[str | None] = [errors.get(i) for i in numbers]
         given = np.array(given, np.float32)
+        found = (given, vectors) if said is None else (given, vectors, said)
         for row, file in enumerate(files):
             reason = reasons[row]
             if reason is not None:
                 reasons[row] = reason.removeprefix(f"{file}: ")
-            elif not (np.isfinite(given[row]).all() and np.isfinite(vectors[row]).all()):
+            elif not all(np.isfinite(x[row]).all() for x in found):
                 reasons[row] = "the model gives NaN or infinity for it"
             if reasons[row] is not None:
-                given[row], vectors[row] = np.nan, np.nan
-        return Predictions(files, self.classes, given, vectors, tuple(reasons))
+                for x in found:
+                    x[row] = np.nan
+        return Predictions(files, self.classes, given, vectors, tuple(reasons), said)
 
     def _gather(self, images: Any) -> Images:
         return self.gather(images)[0]
@@ -320,6 +326,14 @@ class Predictor:
         return found.shape[1] if found is not None and len(found.shape) == 2 else 0
 
     @property
+    def num_numbers(self) -> int:
+        """Numbers that a regression says of an image; 0 of other models."""
+        found = self._outputs.get(NUMBERS)
+        if found is None or len(found.shape) > 2 or LOG_PROBABILITIES in self._outputs:
+            return 0
+        return math.prod(found.shape[1:])
+
+    @property
     def _embedding(self) -> str:
         for name in EMBEDDINGS:
             if name in self._outputs and len(self._outputs[name].shape) == 2:
@@ -337,6 +351,11 @@ class Predictor:
                 "own: name them, --classes='a cat,a dog' or --classes_file=names.txt; in Python "
                 "run.zero_shot(['a cat', 'a dog']); or ask for embeddings only"
             )
+        if self.num_numbers:
+            raise PredictError(
+                f"{self.source} is a regression and has no classes: python -m vision.predict and "
+                "run.predict give its numbers"
+            )
         if not self.num_logits:
             raise PredictError(
                 f"{self.source} gives no probabilities of classes, but "
@@ -352,7 +371,8 @@ class Predictor:
     def _asked(self, probabilities: bool, embeddings: bool) -> tuple[str, ...]:
         if not (probabilities or embeddings):
             raise PredictError("neither probabilities nor embeddings are asked for")
-        names = [EMBEDDINGS[1] if self.texts is not None else LOG_PROBABILITIES]
+        said = NUMBERS if self.num_numbers else LOG_PROBABILITIES
+        names = [EMBEDDINGS[1] if self.texts is not None else said]
         names = names if probabilities else []
         return tuple(dict.fromkeys([*names, *([self._embedding] if embeddings else [])]))
 

@@ -15,13 +15,16 @@ class Prediction:
     Attributes:
       file: its path, or ``image 3`` for the fourth one that is none.
       probabilities: class to probability, in the order of the model's classes; empty where there
-        is an error.
+        is an error, and of a regression.
       error: why the image could not be used; None where it could.
+      numbers: what a regression says, in the unit of its target; empty where there is an error, and
+        of a model with classes.
     """
 
     file: str
     probabilities: Mapping[str, float]
     error: str | None = None
+    numbers: tuple[float, ...] = ()
 
     def top(self, count: int) -> dict[str, float]:
         """The likeliest classes first; of equal ones the earlier."""
@@ -44,6 +47,8 @@ class Predictions(Sequence[Prediction]):
       probabilities: float32 (N, K), NaN where there is an error; (N, 0) where none were asked for.
       embeddings: float32 (N, D), NaN where there is an error; (N, 0) where none were asked for.
       errors: N reasons, None for images that were read.
+      numbers: float32 (N, T) of a regression of T numbers, NaN where there is an error; None of a
+        model with classes, or where they were not asked for.
     """
 
     files: tuple[str, ...]
@@ -51,6 +56,7 @@ class Predictions(Sequence[Prediction]):
     probabilities: np.ndarray
     embeddings: np.ndarray
     errors: tuple[str | None, ...]
+    numbers: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.files)
@@ -60,7 +66,9 @@ class Predictions(Sequence[Prediction]):
             raise TypeError("take one prediction at a time, or slice the arrays")
         error = self.errors[index]
         row = () if error is not None else self.probabilities[index].tolist()
-        return Prediction(self.files[index], dict(zip(self.classes, row, strict=False)), error)
+        said = dict(zip(self.classes, row, strict=False))
+        numbers = () if error is not None or self.numbers is None else self.numbers[index].tolist()
+        return Prediction(self.files[index], said, error, tuple(numbers))
 
     def __iter__(self) -> Iterator[Prediction]:
         return (self[i] for i in range(len(self)))
@@ -73,12 +81,14 @@ class Predictions(Sequence[Prediction]):
 
 def joined(parts: Sequence[Predictions]) -> Predictions:
     """One after the other; at least one."""
+    numbers = [part.numbers for part in parts if part.numbers is not None]
     return Predictions(
         files=tuple(file for part in parts for file in part.files),
         classes=parts[0].classes,
         probabilities=np.concatenate([part.probabilities for part in parts]),
         embeddings=np.concatenate([part.embeddings for part in parts]),
         errors=tuple(error for part in parts for error in part.errors),
+        numbers=np.concatenate(numbers) if len(numbers) == len(parts) else None,
     )
 
 

@@ -44,18 +44,21 @@ def whole(path: Path) -> Iterator[BinaryIO]:
         raise UsageError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def writer(path: Path, classes: Sequence[str], top: int | None) -> AbstractContextManager[Write]:
+def writer(
+    path: Path, classes: Sequence[str], top: int | None, numbers: int = 0
+) -> AbstractContextManager[Write]:
     """What writes rows to a ``.csv``, ``.jsonl`` or ``.parquet`` file.
 
     Args:
       path: of the file; the folder exists.
       classes: of the model.
       top: how many of the likeliest classes of a row are written; None for all, in their order.
+      numbers: that a regression says, in the place of classes.
 
     Raises:
       UsageError: another ending, or a file that cannot be written.
     """
-    return _writers()[path.suffix.lower()](path, classes, top)
+    return _writers()[path.suffix.lower()](path, columns(classes, top, numbers), top)
 
 
 def check(predictions: str | None, embeddings: str | None) -> None:
@@ -76,9 +79,13 @@ def _writers() -> Mapping[str, Callable[..., AbstractContextManager[Write]]]:
     return {".csv": _csv, ".jsonl": _jsonl, ".parquet": _parquet}
 
 
-def columns(classes: Sequence[str], top: int | None) -> tuple[str, ...]:
+def columns(classes: Sequence[str], top: int | None, numbers: int = 0) -> tuple[str, ...]:
     """Of a table: ``file``, then ``class_1``, ``probability_1``, ... or, of all classes,
-    ``probability/NAME``, and ``error``."""
+    ``probability/NAME``, or of a regression ``prediction``, ``prediction_1``, ..., and ``error``.
+    """
+    if numbers:
+        said = ("prediction",) if numbers == 1 else [f"prediction_{k + 1}" for k in range(numbers)]
+        return ("file", *said, "error")
     if top is None:
         return ("file", *(f"probability/{name}" for name in classes), "error")
     ranks = range(1, min(top, len(classes)) + 1)
@@ -86,8 +93,7 @@ def columns(classes: Sequence[str], top: int | None) -> tuple[str, ...]:
 
 
 @contextlib.contextmanager
-def _csv(path: Path, classes: Sequence[str], top: int | None) -> Iterator[Write]:
-    names = columns(classes, top)
+def _csv(path: Path, names: Sequence[str], top: int | None) -> Iterator[Write]:
     with whole(path) as file:
 
         def put(lines: Iterable[Iterable[str]]) -> None:
@@ -104,28 +110,31 @@ def _csv(path: Path, classes: Sequence[str], top: int | None) -> Iterator[Write]
 
 
 @contextlib.contextmanager
-def _jsonl(path: Path, classes: Sequence[str], top: int | None) -> Iterator[Write]:
+def _jsonl(path: Path, names: Sequence[str], top: int | None) -> Iterator[Write]:
+    said = names[1:-1]
+    regression = bool(said) and all(name.startswith("prediction") for name in said)
+
     with whole(path) as file:
 
         def write(rows: Predictions) -> None:
             for row in rows:
-                chosen = row.probabilities if top is None else row.top(top)
-                said = {name: float(_number(p)) for name, p in chosen.items()}
-                line = {"file": row.file, "probabilities": said, "error": row.error}
+                answer = _numbers(row, len(said)) if regression else _likeliest(row, top)
+                line = {"file": row.file, **answer, "error": row.error}
                 file.write(shown(json.dumps(line, ensure_ascii=False)).encode() + b"\n")
 
         yield write
 
 
 @contextlib.contextmanager
-def _parquet(path: Path, classes: Sequence[str], top: int | None) -> Iterator[Write]:
+def _parquet(path: Path, columns: Sequence[str], top: int | None) -> Iterator[Write]:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError:
         raise UsageError(f"--out={path} needs pyarrow: pip install 'pyarrow>=18'") from None
-    names = [shown(name) for name in columns(classes, top)]
-    kinds = [pyarrow.float32() if n.startswith("probability") else pyarrow.string() for n in names]
+    names = [shown(name) for name in columns]
+    numbers = ("probability", "prediction")
+    kinds = [pyarrow.float32() if n.startswith(numbers) else pyarrow.string() for n in names]
     schema = pyarrow.schema(list(zip(names, kinds, strict=True)))
     kept: list[list[Any]] = []
     with whole(path) as file, parquet.ParquetWriter(file, schema) as table:
@@ -149,7 +158,20 @@ def _parquet(path: Path, classes: Sequence[str], top: int | None) -> Iterator[Wr
         flush()
 
 
+def _likeliest(row: Prediction, top: int | None) -> dict[str, Any]:
+    chosen = row.probabilities if top is None else row.top(top)
+    return {"probabilities": {name: float(_number(p)) for name, p in chosen.items()}}
+
+
+def _numbers(row: Prediction, count: int) -> dict[str, Any]:
+    """``prediction``: a number, or a list of several; null where there is an error."""
+    numbers = [float(_number(x)) for x in row.numbers]
+    return {"prediction": None if not numbers else numbers[0] if count == 1 else numbers}
+
+
 def _values(row: Prediction, top: int | None) -> list[Any]:
+    if row.numbers:
+        return list(row.numbers)
     if top is None:
         return list(row.probabilities.values())
     return [value for pair in row.top(top).items() for value in pair]

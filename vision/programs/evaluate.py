@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> int:
         average_mode="uniform (the default), greedy, or wise:0.5",
         average_by="what greedy looks at: evaluator/metric, such as val/top1",
         allow_modules="packages whose constructors the workdir may name, separated by commas",
+        no_loggers="send nothing to the loggers of the config",
         distributed="join the processes that the cluster started (SLURM, GKE, TPU, Open MPI)",
     )
     from vision.parallel import cluster

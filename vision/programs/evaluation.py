@@ -70,6 +70,7 @@ def run(options: SimpleNamespace, command: str) -> bool:
         suite=_text(options, "suite"),
         overrides=None if options.config else options.overrides,
         allow=allow,
+        send=not options.no_loggers,
     )
     results_by_name: Mapping[str, Mapping[str, Any]] = results["evaluators"]
     if cluster.is_main():
@@ -121,7 +122,8 @@ def _first(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _compare(options: SimpleNamespace) -> bool:
-    for other in ("workdir", "config", "suite", "average", "average_mode", "average_by", "step"):
+    others = ("workdir", "config", "suite", "average", "average_mode", "average_by", "step")
+    for other in (*others, "no_loggers"):
         if getattr(options, other):
             raise UsageError(f"--compare and --{other} do not go together")
     if options.overrides:

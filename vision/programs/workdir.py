@@ -17,15 +17,17 @@ import jax
 
 from vision.config.errors import UserError
 from vision.config.schema import ConfigError, nearest
+from vision.config.specs import to_plain
 from vision.evaluate import figures
 from vision.evaluate.class_names import match_classes
 from vision.evaluate.evaluator import Evaluator, evaluate
 from vision.evaluators.features.store import FeatureStore
 from vision.parallel import cluster
 from vision.programs.suite import Missing, members
+from vision.run.loggers import send_evaluation
 from vision.run.restore import Run, load_run
 from vision.run.sealed import seal
-from vision.run.workdir import write_text
+from vision.run.workdir import in_use, write_text
 
 log = logging.getLogger(__name__)
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy")
@@ -42,6 +44,7 @@ def evaluate_workdir(
     suite: str | None = None,
     overrides: Mapping[str, str] | None = None,
     allow: Collection[str] = (),
+    send: bool = False,
 ) -> dict[str, Any]:
     """Runs evaluators on a checkpoint and writes ``out/evaluation.json``.
 
@@ -59,6 +62,7 @@ def evaluate_workdir(
         config. None for the config's alone.
       overrides: key path of the config, below ``evaluators``, to the text that replaces its value.
       allow: packages whose constructors the workdir may name; see ``read_config``.
+      send: numbers and figures go to the config's loggers, too.
 
     Returns:
       What was written: ``step``, ``checkpoint``, ``command``, ``created``, ``versions`` and, for
@@ -92,7 +96,33 @@ def evaluate_workdir(
     if cluster.is_main():
         out.mkdir(parents=True, exist_ok=True)
         write_text(out / "evaluation.json", seal(report, allow_nan=False) + "\n")
+        if send and run.experiment.loggers:
+            _send(run, workdir, results)
     return report
+
+
+def _send(run: Run, workdir: Path, results: Mapping[str, Mapping[str, Any]]) -> None:
+    if in_use(workdir):
+        log.warning(
+            "%s is being trained, and its loggers are in use: these numbers are not sent to them; "
+            "evaluate it again when it has ended",
+            workdir,
+        )
+        return
+    good = {name: result for name, result in results.items() if "error" not in result}
+    send_evaluation(
+        run.experiment.loggers,
+        workdir,
+        to_plain(run.config),
+        run.step,
+        {
+            name: (
+                {key: x for key, x in result["metrics"].items() if x is not None},
+                {key: figures.from_json(drawn) for key, drawn in result["figures"].items()},
+            )
+            for name, result in good.items()
+        },
+    )
 
 
 def _result(

@@ -108,7 +108,7 @@ class Loggers:
         self._path = workdir / LOGGERS
         self._writing = threading.Lock()
         digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
-        before = self._read() if loggers else {}
+        before = _read(self._path) if loggers else {}
         self._begun = before.get("config") != digest
         self._state: dict[str, Any] = {"config": digest}
         self._senders: list[_Sender] = []
@@ -142,24 +142,73 @@ class Loggers:
         """Waits until everything is sent."""
         for sender in self._senders:
             sender.close(self.finished)
-
-    def _read(self) -> dict[str, Any]:
-        try:
-            return unseal(self._path.read_bytes().decode("utf-8", "backslashreplace"))[0]
-        except FileNotFoundError:
-            return {}
-        except NotAsWrittenError as error:
-            raise LoggerError(
-                f"{self._path} is damaged ({error}): delete it; loggers then begin new runs"
-            ) from error
+        if self._senders:
+            self._state["finished"] = self.finished
+            self._write()
 
     def _write(self) -> None:
-        with (
-            self._writing,
-            contextlib.suppress(OSError),
-            replace_file(self._path, sync=False) as new,
-        ):
-            new.write_text(seal(self._state, indent=2) + "\n", encoding="utf-8")
+        with self._writing:
+            _write(self._path, self._state)
+
+
+def send_evaluation(
+    loggers: Sequence[Logger],
+    workdir: Path,
+    config: Mapping[str, Any],
+    step: int,
+    results: Mapping[str, tuple[Mapping[str, float], Mapping[str, Figure]]],
+) -> None:
+    """Sends what was measured of a checkpoint to the run that its training was sent to.
+
+    The names begin with ``evaluation/``, so that they stand beside those of the training, and every
+    call sends them. A logger that fails is named, and stops nothing.
+
+    Args:
+      loggers: of the run's config.
+      workdir: of the run; it is not being trained.
+      config: resolved, as JSON has it, for a logger that has no run of this workdir.
+      step: of the checkpoint.
+      results: evaluator to its metrics and figures.
+
+    Raises:
+      LoggerError: a damaged memory of the runs.
+    """
+    path = workdir / LOGGERS
+    state = _read(path) if loggers else {}
+    for i, logger in enumerate(loggers):
+        kind = type(logger).__name__
+        known = state.setdefault(f"{i} {kind}", {"id": None, "sent": {}})
+        try:
+            logger.check()
+            session, known["id"] = logger.open(workdir, config, known["id"])
+            try:
+                for name, (metrics, figures) in results.items():
+                    place = f"evaluation/{name}"
+                    session.metrics(step, {f"{place}/{key}": x for key, x in metrics.items()})
+                    session.figures(step, place, figures)
+            finally:
+                session.close(bool(state.get("finished", True)))
+        except Exception as error:
+            said = (str(error).splitlines() or [type(error).__name__])[0]
+            log.error("not sent to logger %s: %s", kind, said)
+    if loggers:
+        _write(path, state)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return unseal(path.read_bytes().decode("utf-8", "backslashreplace"))[0]
+    except FileNotFoundError:
+        return {}
+    except NotAsWrittenError as error:
+        raise LoggerError(
+            f"{path} is damaged ({error}): delete it; loggers then begin new runs"
+        ) from error
+
+
+def _write(path: Path, state: Mapping[str, Any]) -> None:
+    with contextlib.suppress(OSError), replace_file(path, sync=False) as new:
+        new.write_text(seal(state, indent=2) + "\n", encoding="utf-8")
 
 
 class _Sender:

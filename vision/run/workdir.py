@@ -148,6 +148,20 @@ def _lock(workdir: Path, config: ml_collections.ConfigDict, accept_config_change
     return lock
 
 
+def in_use(workdir: Path) -> bool:
+    """Whether a process is training in this folder."""
+    try:
+        lock = (workdir / _LOCK).open()
+    except OSError:  # nobody ever was
+        return False
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
+
+
 def _holds_checkpoints(workdir: Path) -> bool:
     """Whether a run, or a stage of a scenario, has saved anything here."""
     saved = [*workdir.glob("checkpoints/*"), *workdir.glob("*/checkpoints/*")]

@@ -148,10 +148,11 @@ def warm(predictor: Predictor) -> str:
     height, width, channels = predictor.preprocessing.shape
     image = np.zeros((height, width, channels), np.uint8)
     counts = {predictor.batch_size, *(2**i for i in range(predictor.batch_size.bit_length()))}
-    for count in sorted(counts):
-        predictor.predict([image] * count)
+    missing = ""
     try:
         predictor.explain(image)
     except SiteError as error:
-        return str(error)
-    return ""
+        missing = str(error)
+    for count in sorted(counts):
+        predictor.predict([image] * count)
+    return missing

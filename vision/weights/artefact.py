@@ -7,6 +7,7 @@ runs it.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 import numpy as np
+from jax.errors import InconclusiveDimensionOperation
 
 from vision.evaluate.evaluator import Predict
 from vision.train.objective import Variables
@@ -64,14 +66,26 @@ def make_artefact(
       platforms: that it will run on.
 
     Raises:
-      WeightsError: more weights than the format holds.
+      WeightsError: more weights than the format holds, or a model that asks how many images there
+        are, in Python.
     """
     if (size := weight_bytes(variables)) > _MOST_BYTES:
         raise WeightsError(f"{size:,} bytes of weights are more than a StableHLO artefact holds")
     program = program_of(predict, variables, card)
     (batch,) = jax.export.symbolic_shape("b")
     images: Any = jax.ShapeDtypeStruct((batch, *card.size, len(card.mean)), jnp.uint8)
-    exported = jax.export.export(jax.jit(program), platforms=platforms)(images)
+    try:
+        exported = jax.export.export(jax.jit(program), platforms=platforms)(images)
+    except (TypeError, InconclusiveDimensionOperation) as error:
+        if isinstance(error, TypeError) and "_DimExpr" not in str(error):
+            raise
+        last = traceback.extract_tb(error.__traceback__)
+        place = next((at for at in reversed(last) if "site-packages" not in at.filename), last[-1])
+        raise WeightsError(
+            f"{place.filename}:{place.lineno} needs the number of images as an integer, and a "
+            f"StableHLO program takes any number: {place.line} (x.shape[0] can stand there, "
+            "len(x) and int(x.shape[0]) cannot); --onnx has a fixed number"
+        ) from error
     try:
         return bytes(exported.serialize())
     except ImportError as error:

@@ -12,7 +12,7 @@ import importlib.util
 import io
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -68,25 +68,46 @@ def make_onnx(
     check_packages()
     if (size := weight_bytes(variables)) > _MOST_BYTES:
         raise WeightsError(f"{size:,} bytes of weights are more than an ONNX file holds")
-    program = program_of(predict, variables, card)
-    wanted = {name: np.asarray(x) for name, x in jax.jit(program)(jnp.asarray(images)).items()}
-    file = _translated(program, images, list(wanted))
-    return file, _compared(file, images, wanted)
+    return verified(program_of(predict, variables, card), {"images": images})
 
 
-def _translated(program: Any, images: np.ndarray, names: list[str]) -> bytes:
+def verified(
+    program: Callable[[jax.Array], Mapping[str, jax.Array]],
+    given: Mapping[str, np.ndarray],
+) -> tuple[bytes, dict[str, float]]:
+    """Any program of one array as an ONNX file, and how far onnxruntime's answers are from ours.
+
+    Args:
+      program: traceable.
+      given: name and value of its argument; the file takes as many rows.
+
+    Raises:
+      WeightsError: as in ``make_onnx``.
+    """
+    ((name, rows),) = given.items()
+    wanted = {key: np.asarray(x) for key, x in jax.jit(program)(jnp.asarray(rows)).items()}
+    file = _translated(program, name, rows, list(wanted))
+    return file, _compared(file, given, wanted)
+
+
+def _translated(
+    program: Callable[[jax.Array], Mapping[str, jax.Array]],
+    name: str,
+    rows: np.ndarray,
+    names: list[str],
+) -> bytes:
     import jax2onnx  # pyright: ignore[reportMissingImports]
 
     def outputs(x: jax.Array) -> tuple[jax.Array, ...]:
         found = program(x)
-        return tuple(found[name] for name in names)
+        return tuple(found[key] for key in names)
 
     try:
         with _as_traced_here(), contextlib.redirect_stdout(io.StringIO()):
             model: Any = jax2onnx.to_onnx(
                 outputs,
-                inputs=[jax.ShapeDtypeStruct(images.shape, jnp.uint8)],
-                input_names=["images"],
+                inputs=[jax.ShapeDtypeStruct(rows.shape, rows.dtype)],
+                input_names=[name],
                 output_names=names,
                 opset=OPSET,
                 return_mode="proto",
@@ -110,13 +131,17 @@ def _as_traced_here() -> Iterator[None]:
     """Has jax2onnx translate the operations that JAX traces.
 
     Otherwise it puts its own in the place of Flax's layers and jax.numpy's functions, with shapes
-    that ``nn.scan`` does not take. The extra ``onnx`` says with which version this holds.
+    that ``nn.scan`` does not take. Its ``jnp.cumsum``, which takes no axis by position, would stay
+    in JAX's place for good. The extra ``onnx`` says with which version this holds.
     """
     from jax2onnx.converter import conversion_api  # pyright: ignore[reportMissingImports]
+
+    cumsum = jnp.cumsum
 
     @contextlib.contextmanager
     def loaded() -> Iterator[None]:
         conversion_api.import_all_plugins()
+        jnp.cumsum = cumsum
         yield
 
     replaced, before = conversion_api._activate_plugin_worlds, logging.root.manager.disable
@@ -130,12 +155,15 @@ def _as_traced_here() -> Iterator[None]:
 
 
 def _compared(
-    file: bytes, images: np.ndarray, wanted: Mapping[str, np.ndarray]
+    file: bytes, given: Mapping[str, np.ndarray], wanted: Mapping[str, np.ndarray]
 ) -> dict[str, float]:
     import onnxruntime  # pyright: ignore[reportMissingImports]
 
-    session: Any = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"])
-    found = session.run(list(wanted), {"images": images})
+    options: Any = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # a line for every constant that it folds
+    providers = ["CPUExecutionProvider"]
+    session: Any = onnxruntime.InferenceSession(file, options, providers=providers)
+    found = session.run(list(wanted), dict(given))
     differences = {}
     for (name, ours), theirs in zip(wanted.items(), found, strict=True):
         difference = np.abs(theirs.astype(np.float64) - ours).max(initial=0)
