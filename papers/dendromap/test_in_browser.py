@@ -63,11 +63,24 @@ def test_search_worst_subgroup_and_overlays(browser: Browser, explorer: Path) ->
     assert "40 found" in browser.run(STATUS)
     browser.click("#worst")
     assert "40 wrong" in browser.run(STATUS)
-    assert "d 100%" in browser.run(STATUS)
+    assert "40 images, most often d (100%), 40 wrong" in browser.run(STATUS)
     assert browser.run("return document.querySelectorAll('.thumb.mistake').length") > 10
     browser.type("#shade", "mistakes")
     colour = "return getComputedStyle(document.querySelector('.cell')).backgroundColor"
     assert browser.run(colour) == "rgb(201, 84, 10)"
+
+
+def test_thumbnails_fill_their_cells(browser: Browser, explorer: Path) -> None:
+    browser.open(explorer)
+    covered = browser.run(
+        "const area = (e) => { const b = e.getBoundingClientRect(); return b.width * b.height; };"
+        "return [...document.querySelectorAll('.cell')].map((c) => {"
+        " const label = c.querySelector('.label');"
+        " const thumbs = [...c.querySelectorAll('.thumb')].reduce((sum, t) => sum + area(t), 0);"
+        " return thumbs / (c.clientWidth * (c.clientHeight - (label ? label.clientHeight : 0))); })"
+    )
+    assert min(covered) > 0.97
+    assert max(covered) < 1.03
 
 
 @pytest.mark.parametrize("width", [1300, 420])

@@ -241,7 +241,9 @@ def main(arguments: list[str]) -> int:
             images = of_run(options.workdir, options.evaluator, options.kept)
         else:
             images = _of_files(options)
-        print(write_dendromap(images, options.out))
+        of = options.workdir or options.features
+        title = f"{of.resolve().name}: images by likeness"
+        print(write_dendromap(images, options.out, title=title))
     except (UserError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

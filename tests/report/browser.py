@@ -181,6 +181,42 @@ def serious_faults(browser: Browser) -> list[str]:
     return [text for impact, text in found if impact in ("serious", "critical")]
 
 
+LAYOUT = """
+const across = document.documentElement.clientWidth, found = [];
+const kind = (e) => e.className.baseVal ?? e.className;
+const name = (e) => `${e.tagName}.${kind(e)} ${e.textContent.slice(0, 40)}`;
+if (document.documentElement.scrollWidth > across) found.push("the page scrolls sideways");
+for (const e of document.querySelectorAll("body *")) {
+  const box = e.getBoundingClientRect();
+  if (!box.width || !e.checkVisibility() || e.closest("[data-unseen]")) continue;
+  if (box.right > across + 1 || box.left < -1) found.push(`cut: ${name(e)}`);
+  const style = getComputedStyle(e);
+  // Names of classes beside a matrix may end in dots: the pointer has them whole.
+  if (style.textOverflow === "ellipsis" && e.title) continue;
+  const hides = style.overflowX !== "visible" && !(e instanceof SVGElement);
+  const wide = e.clientWidth && e.scrollWidth > e.clientWidth + 1;
+  if (hides && wide) found.push(`scrolls: ${name(e)}`);
+}
+return found;
+"""
+OUTSIDE = """
+return performance.getEntriesByType("resource").map((e) => e.name)
+  .filter((n) => !/^(data|blob):/.test(n) && !n.startsWith(location.origin + "/"));
+"""
+
+
+def look(browser: Browser, page: Path | str, width: int) -> None:
+    """Opens a page, everything that folds open: it is whole, silent, and asks nobody else."""
+    browser.messages()
+    if isinstance(page, Path):
+        browser.open(page, width)
+    else:
+        browser.visit(page, width)
+    browser.run("for (const each of document.querySelectorAll('details')) each.open = true")
+    found = [*browser.run(LAYOUT), *browser.run(OUTSIDE), *browser.messages()]
+    assert not found, (width, found)
+
+
 def until(browser: Browser, script: str) -> Any:
     """The first true value of an expression in the page."""
     deadline = time.monotonic() + 20

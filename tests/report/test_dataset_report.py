@@ -31,7 +31,7 @@ from vision.report.dataset import main, parts_of, write_dataset_report
 from vision.report.drawing import annotated, pictures_in
 from vision.report.duplicates import MAX_BITS, find, print_of
 from vision.report.numbers import percent
-from vision.report.survey import CARD, SourcePart, lint, survey
+from vision.report.survey import CARD, SourcePart, even_over_classes, lint, survey
 
 PHOTOS = [np.ascontiguousarray(photo) for photo in load_sample_images().images]
 
@@ -210,12 +210,31 @@ def test_missing_constant_and_mixed_fields_are_named(tmp_path: Path) -> None:
         "train: field 'ghost' is described by the source, but no record has it",
         "train: labels outside 0..3: 9",
         "train: 2 classes without a record: B, b",
-        "card of odd: class names 'a' and ' a' differ in case or spaces only",
-        "card of odd: class names 'B' and 'b' differ in case or spaces only",
+        "odd: class names 'a' and ' a' differ in case or spaces only",
+        "odd: class names 'B' and 'b' differ in case or spaces only",
         "card of odd: licence is missing",
     ):
         assert sentence in findings
     assert "labels outside 0..3: 9" in text
+    # What the card does not say is no fault of the records.
+    gaps = [sentence for sentence in findings if sentence.startswith("card of odd: ")]
+    assert findings[-len(gaps) :] == gaps
+    heading = "Gaps of the data set card</h3>"
+    assert text.index("Faults</h3>") < text.index("labels outside") < text.index(heading)
+    assert text.index(heading) < text.index("card of odd: licence is missing")
+
+
+def test_samples_are_even_over_the_classes() -> None:
+    label_of = {i: 0 if i < 95 else 1 + i % 3 for i in range(100)}
+    readable = [i for i in range(100) if i != 0]
+    samples = even_over_classes(readable, label_of, 8)
+    assert [label_of[i] for i in samples] == [0, 1, 2, 3, 0, 1, 3, 0]
+    assert len(set(samples)) == 8
+    assert [i for i in samples if label_of[i] == 0] == [1, 47, 94]
+    assert len(even_over_classes(readable, label_of, 2)) == 2
+    assert {label_of[i] for i in even_over_classes(readable, label_of, 2)} == {0, 3}
+    assert even_over_classes(readable, {}, 3) == (1, 50, 99)
+    assert even_over_classes([], label_of, 3) == ()
 
 
 def test_ops_that_do_not_fit_are_shown_not_raised(tmp_path: Path) -> None:

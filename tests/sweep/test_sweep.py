@@ -167,7 +167,7 @@ def test_a_grid_ends_and_goes_on(tmp_path: Path, trained: type[Trained]):
     assert {trial.state for trial in all_trials(tmp_path)} == {"complete"}
     page = worker.write_page().read_text()
     assert "trial 0" in page
-    assert 'class="parallel"' in page
+    assert 'class="parallel across"' in page
     assert "Top-1 accuracy" in page
     assert page.index(">0<") < page.index(">4<"), "the best comes first"
     with pytest.raises(WorkdirError, match="holds another sweep"):

@@ -123,7 +123,7 @@ def _side_px(encoded: str) -> int:
         return 0
 
 
-def words(rows: Sequence[tuple[str, str, bool]], key: str) -> Markup:
+def words(rows: Sequence[tuple[Content, str, bool]], key: str) -> Markup:
     """The caption of a picture: (name, value, whether it is wrong), and its record's key."""
     entries: list[Content] = []
     for name, value, wrong in rows:

@@ -55,7 +55,12 @@ def line_chart(
         axes.append(fit(every_y, log=True))
 
     remarks, drawn, legend = [], [], []
+    covered = []
     for i, line in enumerate(lines):
+        below = [other for other in lines[:i] if _same(other, line)]
+        covered.append(len(below))
+        if below:
+            remarks.append(f"{line.name} lies on {below[0].name}, dashed")
         over = max(2, len(line.y) // 50) if smooth and len(line.y) > FEW else 0
         mean = trailing_mean(line.y, over) if over else line.y
         keep = thin(line.y, POINTS)
@@ -73,7 +78,7 @@ def line_chart(
     switch = ""
     if len(axes) > 1:
         switch = tag("button", "log scale", type="button", class_="switch", aria_pressed="false")
-    plots = [_line_plot(drawn, x_axis, axis) for axis in axes]
+    plots = [_line_plot(drawn, x_axis, axis, covered) for axis in axes]
     y_ticks = [ticks(axis, "y", hidden=axis.log) for axis in axes]
     return tag(
         "figure",
@@ -136,9 +141,17 @@ def colour(i: int) -> str:
     return f"c{i % 6}"
 
 
+def _same(a: Line, b: Line) -> bool:
+    return np.array_equal(a.x, b.x) and np.array_equal(a.y, b.y, equal_nan=True)
+
+
 def _line_plot(
-    drawn: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, int]], x_axis: Axis, axis: Axis
+    drawn: Sequence[tuple[np.ndarray, np.ndarray, np.ndarray, int]],
+    x_axis: Axis,
+    axis: Axis,
+    covered: Sequence[int],
 ) -> Markup:
+    """``covered``: how many lines each lies on; its dashes leave some of all of them to be seen."""
     shapes: list[Content] = [grid(axis)]
     for i, (x, y, mean, over) in enumerate(drawn):
         across = x_axis.place(x)
@@ -146,7 +159,8 @@ def _line_plot(
             shapes.append(_path(across, axis.place(y), f"line raw {colour(i)}"))
         elif len(x) <= FEW:
             shapes.append(_dots(across, axis.place(y), colour(i)))
-        shapes.append(_path(across, axis.place(mean), f"line {colour(i)}"))
+        dashes = f"stroke-dasharray:8 {8 * (2 ** covered[i] - 1)}" if covered[i] else None
+        shapes.append(_path(across, axis.place(mean), f"line {colour(i)}", dashes))
     return svg(shapes, "log" if axis.log else "linear", hidden=axis.log)
 
 
@@ -170,13 +184,13 @@ def _y(position: float) -> str:
     return f"{SIZE * (1 - position):.1f}"
 
 
-def _path(across: np.ndarray, up: np.ndarray, class_: str) -> Markup:
+def _path(across: np.ndarray, up: np.ndarray, class_: str, style: str | None = None) -> Markup:
     steps, pen_down = [], False
     for x, y in zip(across.tolist(), up.tolist(), strict=True):
         if y == y:
             steps.append(f"{'L' if pen_down else 'M'}{SIZE * x:.1f} {_y(y)}")
         pen_down = y == y
-    return tag("path", d="".join(steps), class_=class_)
+    return tag("path", d="".join(steps), class_=class_, style=style)
 
 
 def _dots(across: np.ndarray, up: np.ndarray, class_: str) -> Markup:
@@ -211,11 +225,13 @@ def _summary(heading: str, lines: Sequence[Line], x_label: str) -> str:
 
 
 def _last_values(lines: Sequence[Line], x_label: str, shares: bool) -> str:
+    last = max(line.x[-1] for line in lines)
     parts = [
         f"{line.name} {percent(line.y[-1]) if shares else metric(line.name, line.y[-1])}"
+        + ("" if line.x[-1] == last else f" (at {number(line.x[-1])})")
         for line in lines
     ]
-    return f"last {x_label} {number(max(line.x[-1] for line in lines))}: " + ", ".join(parts)
+    return f"last {x_label} {number(last)}: " + ", ".join(parts)
 
 
 def _short(values: np.ndarray) -> list[float | None]:

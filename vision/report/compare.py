@@ -11,7 +11,7 @@ from vision.report.cards import ImageCard, cards, image, words
 from vision.report.files import series_of, write_page
 from vision.report.numbers import MISSING, is_share, metric, number, percent, title
 from vision.report.page import Content, code, disclosure, exact, note, page, table, tag
-from vision.report.scatter import Point, scatter
+from vision.report.scatter import Point, mark, scatter
 from vision.report.several_runs import config_differences, overlaid
 
 COSTS = {
@@ -66,7 +66,9 @@ def render(comparison: Mapping[str, Any]) -> str:
         body.append(("curves", "Curves", overlaid(curves)))
     if charts := _costs(runs):
         body.append(("cost", "Accuracy against cost", charts))
-    body.append(("changed", "Examples that changed", _changed(changed)))
+    body.append(
+        ("changed", "Examples that changed", _changed(changed, [name for name, _ in named]))
+    )
     subtitle = ", ".join(str(run.get("name")) for run in runs)
     if examples := comparison.get("examples"):
         subtitle += f"; {number(examples)} labelled examples"
@@ -81,16 +83,18 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Content:
         for run in runs
         for evaluator, numbers in (run.get("metrics") or {}).items()
         for name in numbers
+        # The subtitle has the number of examples, which is that of all runs.
+        if name != "examples"
     )
     costs = [name for name in COSTS if any(_known(run, name) is not None for run in runs)]
     several = len({evaluator for evaluator, _ in columns}) > 1
-    heads = ["#", "run", "step"]
+    heads = ["run", "step"]
     heads += [f"{e}: {title(name)}" if several else title(name) for e, name in columns]
     heads += [COSTS[name] for name in costs]
     rows = []
     for i, run in enumerate(runs, 1):
-        cells: list[Content] = [exact(str(i), i)]
-        cells.append(tag("span", str(run.get("name")), title=_place(run)))
+        run_name = tag("span", mark(i), " ", str(run.get("name")), title=_place(run))
+        cells: list[Content] = [run_name]
         cells.append(metric("step", run.get("step")))
         for evaluator, name in columns:
             value = (run.get("metrics") or {}).get(evaluator, {}).get(name)
@@ -101,7 +105,7 @@ def _runs(runs: Sequence[Mapping[str, Any]]) -> Content:
             for name in costs
         ]
         rows.append(cells)
-    runs_table = table(heads, rows, numeric=(0, *range(2, len(heads))), row_headers=False)
+    runs_table = table(heads, rows, numeric=range(1, len(heads)))
     folder_rows = [(str(i), code(_place(run))) for i, run in enumerate(runs, 1)]
     text = "In brackets: 95% bootstrap intervals over the examples"
     if "latency_ms" in costs:
@@ -235,7 +239,7 @@ def _costs(runs: Sequence[Mapping[str, Any]]) -> Content:
     return tag("div", *charts, class_="cards") if charts else ""
 
 
-def _changed(changed: Sequence[Mapping[str, Any]]) -> Content:
+def _changed(changed: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Content:
     if not changed:
         return note("No example that changed is shown.")
     shown = []
@@ -244,11 +248,10 @@ def _changed(changed: Sequence[Mapping[str, Any]]) -> Content:
         alt = (
             f"{example['key']}: {label}, {example['a']} says {before}, {example['b']} says {after}"
         )
-        rows = [("true", label, False)]
-        rows += [
-            (str(example["a"]), before, before != label),
-            (str(example["b"]), after, after != label),
-        ]
+        rows: list[tuple[Content, str, bool]] = [("true", label, False)]
+        for run, said in ((str(example["a"]), before), (str(example["b"]), after)):
+            number = mark(names.index(run) + 1, run) if run in names else run
+            rows.append((number, said, said != label))
         facets = {
             "pair": f"{example['a']} and {example['b']}",
             "change": _kind(label, before, after),
@@ -259,7 +262,9 @@ def _changed(changed: Sequence[Mapping[str, Any]]) -> Content:
     counts = [card.facets["change"] for card in shown]
     gained = percent(counts.count(GAINED) / len(counts))
     text = f"A sample of the examples on which two runs differ; {gained} of these are gained by b."
-    return tag("div", note(text), cards(shown, name="changed"), class_="stack")
+    legend = [tag("li", mark(i), name) for i, name in enumerate(names, 1)]
+    runs = tag("ul", *legend, class_="legend")
+    return tag("div", note(text), runs, cards(shown, name="changed"), class_="stack")
 
 
 GAINED, LOST, OTHER = "gained: only b is right", "lost: only a is right", "both are wrong"

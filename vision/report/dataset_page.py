@@ -28,6 +28,7 @@ from vision.report.page import (
     headlines,
     inline_picture,
     join,
+    listing,
     note,
     page,
     table,
@@ -49,8 +50,9 @@ def render(
     config: Mapping[str, Any],
     command: str,
 ) -> tuple[str, list[str]]:
-    """The page as text, and the findings on its top as sentences."""
+    """The page as text, and the findings on its top as sentences: faults, then gaps of the card."""
     findings: Findings = []
+    gaps: Findings = []
     body: list[tuple[str, str, Content]] = []
     for survey in surveys:
         name = survey.part.name
@@ -68,18 +70,24 @@ def render(
         ]
         body.append((name, f"Data: {name}", tag("div", _facts(survey), *inner, class_="stack")))
     body.append(("duplicates", "Duplicates", _duplicates(surveys, findings)))
-    body.append(("card", "Data set card", _card(surveys, card, findings)))
+    body.append(("card", "Data set card", _card(surveys, card, findings, gaps)))
     trees = [disclosure(name, config_tree(node)) for name, node in config.items()]
     body.append(("config", "Configuration", tag("div", *trees, class_="stack")))
     if command:
-        body.append(("made-with", "Made with", tag("pre", command, class_="wrap")))
-    top = tag("div", _summary(surveys, len(findings)), _findings_list(findings), class_="stack")
+        body.append(("made-with", "Made with", listing(command)))
+    top = tag(
+        "div",
+        _summary(surveys, len(findings), len(gaps)),
+        _listed("Faults", findings) if findings else note("No fault was found in what was read."),
+        _listed("Gaps of the data set card", gaps) if gaps else "",
+        class_="stack",
+    )
     names = dict.fromkeys(survey.info.name for survey in surveys)
     text = page(title, ", ".join(names), [("summary", "", top), *body])
-    return text, [sentence for sentence, _ in findings]
+    return text, [sentence for sentence, _ in (*findings, *gaps)]
 
 
-def _summary(surveys: Sequence[Survey], findings: int) -> Content:
+def _summary(surveys: Sequence[Survey], faults: int, gaps: int) -> Content:
     items = []
     for survey in surveys:
         total, read = survey.info.num_examples, len(survey.indices)
@@ -89,15 +97,14 @@ def _summary(surveys: Sequence[Survey], findings: int) -> Content:
         items.append(("Classes", number(classes), ""))
     bad, read = sum(len(s.bad) for s in surveys), sum(len(s.indices) for s in surveys)
     items.append(("Unreadable", number(bad), f"{percent(bad / read)} of {read:,} read"))
-    items.append(("Findings", number(findings), "listed below" if findings else "none"))
+    items.append(("Faults", number(faults), "listed below" if faults else "in what was read"))
+    items.append(("Gaps of the card", number(gaps), "listed below" if gaps else "it is complete"))
     return headlines(items)
 
 
-def _findings_list(findings: Sequence[tuple[str, str]]) -> Content:
-    if not findings:
-        return note("Nothing was found wrong with what was read.")
+def _listed(heading: str, findings: Sequence[tuple[str, str]]) -> Content:
     lines = [tag("li", tag("a", text, href=f"#{anchor}")) for text, anchor in findings]
-    return tag("div", tag("h3", "Findings"), tag("ul", *lines, style="padding-left:1.2em"))
+    return tag("div", tag("h3", heading), tag("ul", *lines, class_="findings"))
 
 
 def _facts(survey: Survey) -> Content:
@@ -119,15 +126,11 @@ def _samples(survey: Survey) -> Content:
     if not survey.samples:
         return note("No record could be read.", warning=True)
     cards = [_sample(survey, index) for index in survey.samples]
-    first = tag("div", *cards[:FIRST_SAMPLES], class_="gallery", style=_WIDE)
+    first = tag("div", *cards[:FIRST_SAMPLES], class_="gallery")
     if len(cards) <= FIRST_SAMPLES:
         return first
-    more = tag("div", *cards[FIRST_SAMPLES:], class_="gallery", style=_WIDE + ";margin-top:.75rem")
+    more = tag("div", *cards[FIRST_SAMPLES:], class_="gallery")
     return join([first, disclosure(f"{len(cards) - FIRST_SAMPLES} more samples", more)])
-
-
-_WIDE = "grid-template-columns:repeat(auto-fill,minmax(min(100%,150px),1fr))"
-_ROW = "display:flex;flex-wrap:wrap;gap:.3rem;margin-top:.3rem"
 
 
 def _sample(survey: Survey, index: int) -> Markup:
@@ -147,18 +150,18 @@ def _sample(survey: Survey, index: int) -> Markup:
         )
         if annotation:
             entries += [tag("dt", "drawn"), tag("dd", annotation[1])]
-            small = [_small(plain(pictures[main]), f"{key}: without annotations")]
+            small = [_image(plain(pictures[main]), f"{key}: without annotations")]
         else:
             small = []
-        small += [_small(plain(pictures[other]), f"{key}: {other}") for other in other_pictures[:5]]
+        small += [_image(plain(pictures[other]), f"{key}: {other}") for other in other_pictures[:5]]
         if small:
-            images.append(tag("div", *small, style=_ROW))
+            images.append(tag("div", *small, class_="beside"))
     else:
         images.append(tag("div", "No picture after the ops.", class_="none"))
     if name:
         entries = [tag("dt", "class"), tag("dd", name), *entries]
     texts = [
-        tag("p", tag("span", f"{field}: ", class_="key", style="display:inline"), text)
+        tag("p", tag("span", f"{field}: ", class_="field"), text)
         for field, text in _texts(survey, example).items()
     ]
     caption = tag("figcaption", tag("dl", *entries), *texts, tag("code", key, class_="key"))
@@ -184,12 +187,8 @@ def _texts(survey: Survey, example: Mapping[str, Any]) -> dict[str, str]:
     return {k: v if len(v) <= MOST_TEXT else v[:MOST_TEXT] + " ..." for k, v in texts.items()}
 
 
-def _image(png: bytes, alt: str, style: str | None = None) -> Markup:
-    return tag("img", src=inline_picture(png), alt=alt, style=style)
-
-
-def _small(png: bytes, alt: str) -> Markup:
-    return _image(png, alt, "width:30%")
+def _image(png: bytes, alt: str) -> Markup:
+    return tag("img", src=inline_picture(png), alt=alt)
 
 
 def _duplicates(surveys: Sequence[Survey], findings: Findings) -> Content:
@@ -264,12 +263,12 @@ def _group(group: duplicates.DuplicateGroup, members: Sequence[tuple[Survey, int
     heading = "Equal in every pixel" if group.exact else "Nearly equal"
     if len(members) > len(figures):
         heading += f": {len(figures)} of {len(members)}"
-    return tag(
-        "div", tag("h4", heading, style="margin:.2rem 0"), tag("div", *figures, class_="gallery")
-    )
+    return tag("div", tag("h4", heading), tag("div", *figures, class_="gallery"))
 
 
-def _card(surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings) -> Content:
+def _card(
+    surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings, gaps: Findings
+) -> Content:
     parts: list[Content] = []
     sources: dict[str, Survey] = {}
     for survey in surveys:
@@ -282,13 +281,13 @@ def _card(surveys: Sequence[Survey], card: Mapping[str, Any], findings: Findings
             stated = getattr(info, field) or card.get(field)
             in_records = [c for c in CARD[field][0] if c in survey.fields]
             if field in missing:
-                findings.append((f"card of {info.name}: {field} is missing", "card"))
+                gaps.append((f"card of {info.name}: {field} is missing", "card"))
                 rows.append((field, tag("strong", "missing"), missing[field]))
             else:
                 in_columns = f"per record, in {', '.join(in_records)}"
                 rows.append((field, str(stated or in_columns), ""))
         for text in _names(info.class_names):
-            findings.append((f"card of {info.name}: {text}", "card"))
+            findings.append((f"{info.name}: {text}", "card"))
             rows.append(("class names", tag("strong", text), ""))
         extra = [(k, str(v), "") for k, v in card.items() if k not in CARD]
         parts.append(table(("field", "says", "to answer"), [*rows, *extra]))

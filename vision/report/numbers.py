@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import math
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -76,6 +77,16 @@ def metric(name: str, value: Any) -> str:
     if value is None or isinstance(value, bool) or not isinstance(value, int | float | np.number):
         return MISSING if value is None else str(value)
     return percent(float(value)) if is_share(name) else number(float(value))
+
+
+def moment(text: str) -> str:
+    """``2026-01-31 12:00 UTC`` for a time in ISO 8601; another text as it is."""
+    try:
+        time = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    zone = "" if time.tzinfo is None else f" {time.tzname()}"
+    return f"{time:%Y-%m-%d %H:%M}{zone}"
 
 
 def wilson(share: float, examples: float, z: float = 1.96) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,11 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _VOID = ("img", "br", "hr", "meta", "input")
 
 Content = Markup | str
+
+# Letters: as many fit across a telephone; longer texts wrap.
+NARROW, SHORT = 50, 18
+# Columns: more of them stand closer.
+MANY = 7
 
 
 def tag(name: str, /, *content: Content, **attributes: Any) -> Markup:
@@ -60,6 +65,7 @@ def page(
     body: Sequence[tuple[str, str, Content]],
     *,
     parts: Sequence[str] = ("page",),
+    linked: Collection[str] | None = None,
 ) -> str:
     """A whole HTML document.
 
@@ -68,6 +74,7 @@ def page(
       subtitle: one line under it.
       body: sections in order: (id for links, heading, content); an empty heading gives no
         heading and no link.
+      linked: ids of the sections that are linked to on top; None for all.
       parts: names of the templates whose styles and scripts it needs, in order.
     """
     style, script = (
@@ -78,7 +85,11 @@ def page(
         "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; "
         f"form-action 'none'; script-src {allowed(script)}"
     )
-    links = [tag("a", heading, href=f"#{id_}") for id_, heading, _ in body if heading]
+    links = [
+        tag("a", heading, href=f"#{id_}")
+        for id_, heading, _ in body
+        if heading and (linked is None or id_ in linked)
+    ]
     sections = [
         tag("section", tag("h2", heading) if heading else "", content, id=id_)
         for id_, heading, content in body
@@ -127,6 +138,11 @@ def code(text: str) -> Markup:
     return tag("code", text)
 
 
+def listing(text: str) -> Markup:
+    """Lines of a program or file, which wrap; the keyboard scrolls what is too high."""
+    return tag("pre", text, tabindex="0")
+
+
 def disclosure(summary: Content, *content: Content, open_: bool = False) -> Markup:
     """Content behind a line that opens it; open on paper."""
     return tag("details", tag("summary", summary), *content, open=open_)
@@ -157,7 +173,10 @@ def table(
     numeric: Sequence[int] = (),
     row_headers: bool = True,
 ) -> Markup:
-    """A table that scrolls sideways when the screen is narrow; the script sorts its columns.
+    """A table; the script sorts its columns.
+
+    Where it would not fit on a narrow screen, its rows become cards there, with the heading of a
+    column above each value.
 
     Args:
       columns: headings.
@@ -167,11 +186,22 @@ def table(
       row_headers: whether the first cell of a row is its heading.
     """
 
+    lengths = [max([_length(row[i]) for row in rows], default=0) for i in range(len(columns))]
+    stacks = len(columns) > 1 and _narrowest(columns, lengths) > NARROW
+
+    kinds = ["stacks"] * stacks + ["many"] * (len(columns) > MANY)
+
     def cell(i: int, content: Content) -> Markup:
         kind = "n" if i in numeric else None
         if i == 0 and row_headers:
             return tag("th", content, scope="row", class_=kind)
-        return tag("td", content, class_=kind)
+        if not stacks:
+            return tag("td", content, class_=kind)
+        longest = max(lengths[i], max(map(len, columns[i].split()), default=0))
+        if longest > SHORT:
+            span = "long" if longest > 2 * SHORT else "wide"
+            kind = f"{kind} {span}" if kind else span
+        return tag("td", content, class_=kind, data_label=columns[i])
 
     head = [
         tag("th", name, scope="col", class_="n" if i in numeric else None)
@@ -184,8 +214,24 @@ def table(
             tag("caption", caption) if caption else "",
             tag("thead", tag("tr", *head)),
             tag("tbody", *body),
+            class_=" ".join(kinds) or None,
             data_sort=len(body) > 1,
         )
+    )
+
+
+def _length(content: Content) -> int:
+    """About how many letters wide a cell is; pictures and bars as eight."""
+    if not isinstance(content, Markup):
+        return len(content)
+    return len(content.striptags()) + (8 if "<svg" in content or "<img" in content else 0)
+
+
+def _narrowest(columns: Sequence[str], lengths: Sequence[int]) -> int:
+    """Letters across the narrowest form in which a table still reads well."""
+    words = [max(map(len, heading.split()), default=0) for heading in columns]
+    return sum(
+        max(word, min(length, SHORT)) + 2 for word, length in zip(words, lengths, strict=True)
     )
 
 

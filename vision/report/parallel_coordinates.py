@@ -9,12 +9,11 @@ import numpy as np
 from markupsafe import Markup
 
 from vision.report.axes import Axis, fit
-from vision.report.charts import chart_caption
+from vision.report.charts import SIZE, chart_caption, svg
 from vision.report.numbers import is_share
-from vision.report.page import note, scrolling, tag
+from vision.report.page import note, tag
 
-_STEP, _TOP, _HEIGHT, _BOTTOM = 170, 34, 260, 16
-_SIDE = 60  # room for the numbers left of the first axis and right of the last
+_LETTERS = 55  # that fit side by side across a telephone
 _FEW = 7  # up to so many different values, each has its tick
 _WIDE = 30.0  # an axis is logarithmic where positive values span more than this factor
 
@@ -35,7 +34,7 @@ class Row:
 
 
 def parallel_coordinates(heading: str, columns: Sequence[str], rows: Sequence[Row]) -> Markup:
-    """The chart; it scrolls sideways where the screen is narrow.
+    """The chart; on a narrow screen the axes lie one below the other.
 
     A column of numbers has a linear axis, or a logarithmic one where its positive values span more
     than a factor of 30; one with other texts has its values one above the other.
@@ -49,52 +48,80 @@ def parallel_coordinates(heading: str, columns: Sequence[str], rows: Sequence[Ro
         heights, marks = _column(column, [row.values[i] for row in rows])
         placed.append(heights)
         ticks.append(marks)
-    width, height = 2 * _SIDE + _STEP * (len(columns) - 1), _TOP + _HEIGHT + _BOTTOM
-    shapes = []
+    label = f"{heading}: {len(rows)} lines over {', '.join(columns)}; the table has all"
+    drawings = [
+        tag(
+            "div",
+            _lines(rows, placed, down),
+            *_axes(columns, ticks, down),
+            class_=kind,
+            style=height,
+        )
+        for kind, down, height in (
+            ("parallel across", False, None),
+            ("parallel down", True, f"height:{5.2 * len(columns):.1f}em"),
+        )
+    ]
+    return tag(
+        "figure",
+        chart_caption(heading, []),
+        tag("div", *drawings, role="img", aria_label=label),
+        class_="chart",
+    )
+
+
+def _lines(rows: Sequence[Row], placed: Sequence[Sequence[float | None]], down: bool) -> Markup:
+    """A path per row; ``down`` where axes lie one below the other, each from left to right."""
+    n, shapes = len(placed), []
+    for i in range(n):
+        start, end = _at(i, n, 0.0, down), _at(i, n, 1.0, down)
+        shapes.append(tag("path", d=f"M{start}L{end}", class_="axis"))
     # Muted lines first: what stands later lies above.
     for j, row in sorted(enumerate(rows), key=lambda pair: (pair[1].class_ != "", -pair[0])):
         steps, pen_down = [], False
-        for i, heights in enumerate(placed):
-            if heights[j] is not None:
-                steps.append(f"{'L' if pen_down else 'M'}{_x(i)} {_y(heights[j])}")
-            pen_down = heights[j] is not None
-        title = tag("title", row.name)
+        for i, values in enumerate(placed):
+            value = values[j]
+            if value is not None:
+                steps.append(f"{'L' if pen_down else 'M'}{_at(i, n, value, down)}")
+            pen_down = value is not None
         class_ = f"line {row.class_}".strip() if row.class_ else "line muted"
-        shapes.append(tag("path", title, d="".join(steps), class_=class_))
+        shapes.append(tag("path", tag("title", row.name), d="".join(steps), class_=class_))
+    return svg(shapes, "linear")
+
+
+def _axes(
+    columns: Sequence[str], ticks: Sequence[Sequence[tuple[float, str]]], down: bool
+) -> list[Markup]:
+    """Headings and ticks, as texts beside the drawing, which is stretched."""
+    n, spans = len(columns), []
     for i, (column, marks) in enumerate(zip(columns, ticks, strict=True)):
-        shapes.append(tag("path", d=f"M{_x(i)} {_TOP}v{_HEIGHT}", class_="axis"))
-        shapes.append(
-            tag("text", _short(column), tag("title", column), x=_x(i), y=16, class_="head")
-        )
-        last = i == len(columns) - 1
-        for position, text in marks:
-            shapes.append(
-                tag(
-                    "text",
-                    _short(text, 12),
-                    x=_x(i) + (7 if last else -7),
-                    y=f"{_y(position) + 4:.1f}",
-                    text_anchor="start" if last else "end",
-                )
-            )
-    drawing = tag(
-        "svg",
-        *shapes,
-        viewBox=f"0 0 {width} {height}",
-        class_="parallel",
-        style=f"width:{width}px;height:{height}px",
-        role="img",
-        aria_label=f"{heading}: {len(rows)} lines over {', '.join(columns)}; the table has all",
-    )
-    return tag("figure", chart_caption(heading, []), scrolling(drawing, heading), class_="chart")
+        along = 100 * _along(i, n, down)
+        side, other = ("top", "left") if down else ("left", "bottom")
+        name = column if down else _short(column)
+        spans.append(tag("span", name, class_="head", style=f"{side}:{along:.2f}%", title=column))
+        end = 0.0
+        for position, text in sorted(marks):
+            text = _short(text, 12)
+            room = (len(text) + 1) / _LETTERS
+            if down and position - room / 2 < end:
+                continue
+            end = position + room / 2
+            kind = "tick last" if i == n - 1 else "tick"
+            place = f"{side}:{along:.2f}%;{other}:{100 * position:.2f}%"
+            spans.append(tag("span", text, class_=kind, style=place))
+    return spans
 
 
-def _x(i: int) -> int:
-    return _SIDE + i * _STEP
+def _along(i: int, n: int, down: bool) -> float:
+    if down:
+        return (i + 0.5) / n
+    return i / (n - 1) if n > 1 else 0.5
 
 
-def _y(position: float) -> float:
-    return round(_TOP + _HEIGHT * (1 - position), 1)
+def _at(i: int, n: int, value: float, down: bool) -> str:
+    along = _along(i, n, down)
+    x, y = (value, along) if down else (along, 1 - value)
+    return f"{SIZE * x:.1f} {SIZE * y:.1f}"
 
 
 def _short(text: str, most: int = 24) -> str:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,7 @@ from vision.report.numbers import (
     format_table,
     is_share,
     metric,
+    moment,
     number,
     percent,
     title,
@@ -66,6 +67,7 @@ from vision.report.page import (
     exact,
     headlines,
     join,
+    listing,
     note,
     page,
     table,
@@ -81,6 +83,10 @@ CHARTS: tuple[tuple[str, Callable[[str], bool]], ...] = (
     ("Learning rate", lambda name: name.startswith("learning_rate")),
     ("Throughput", lambda name: name == "images_per_s"),
 )
+
+
+# Of the first evaluator, these stand on top of the page.
+_MAIN = ("top1", "top5", "nll", "ece")
 
 
 def write_report(workdir: Path, out: Path) -> Path:
@@ -127,10 +133,14 @@ def render(files: RunFiles) -> str:
         if len(results) > 1:  # one shows its numbers in its own section
             body.append(("evaluation", "Evaluation", overview(results)))
     for i, (name, result) in enumerate(evaluators.items()):
-        body.append((f"evaluation-{i}", f"Evaluation: {name}", _evaluation(_mapping(result))))
+        on_top = (*_MAIN, "examples") if len(evaluators) == 1 else ()
+        content = _evaluation(_mapping(result), on_top)
+        body.append((f"evaluation-{i}", f"Evaluation: {name}", content))
     body.append(("config", "Configuration", _config(files)))
     body.append(("made-with", "Made with", _made_with(evaluation)))
-    return page(files.workdir.resolve().name or "run", _subtitle(files), body)
+    # The overview links to the sections of several evaluators.
+    linked = [id_ for id_, _, _ in body if len(evaluators) < 2 or "evaluation-" not in id_]
+    return page(files.workdir.resolve().name or "run", _subtitle(files), body, linked=linked)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -144,7 +154,7 @@ def _subtitle(files: RunFiles) -> str:
     if "step" in evaluation:
         parts.append(f"evaluated at step {metric('step', evaluation['step'])}")
     if "created" in evaluation:
-        parts.append(str(evaluation["created"]))
+        parts.append(moment(str(evaluation["created"])))
     return ", ".join(parts) or "image classification run"
 
 
@@ -153,7 +163,7 @@ def _summary(files: RunFiles) -> Content:
     evaluators = _mapping((files.evaluation or {}).get("evaluators"))
     for name, result in list(evaluators.items())[:1]:
         numbers = _mapping(_mapping(result).get("metrics"))
-        for key in ("top1", "top5", "nll", "ece"):
+        for key in _MAIN:
             if key in numbers:
                 items.append((title(key), metric(key, numbers[key]), _remark(key, numbers, name)))
     if not items:
@@ -211,6 +221,8 @@ def _training(files: RunFiles) -> Content:
         parts.append(tag("div", *charts, class_="cards"))
     others: dict[str, list[Line]] = {}
     for name, series in unplotted.items():
+        if base(name) == "examples":  # a count that stays what it is
+            continue
         others.setdefault(base(name), []).append(Line(name, series.steps, series.values))
     if others:
         small = [
@@ -221,16 +233,18 @@ def _training(files: RunFiles) -> Content:
     return tag("div", *parts, class_="stack")
 
 
-def _evaluation(result: Mapping[str, Any]) -> Content:
+def _evaluation(result: Mapping[str, Any], on_top: Sequence[str]) -> Content:
+    """Numbers, but for those that stand ``on_top`` of the page already, and figures."""
     parts: list[Content] = []
     if error := result.get("error"):
         parts.append(note(f"This evaluator failed: {error}", warning=True))
     numbers = _mapping(result.get("metrics"))
-    if numbers:
-        rows = [
-            (title(key), code(key), exact(metric(key, value), plain(value)))
-            for key, value in numbers.items()
-        ]
+    rows = [
+        (title(key), code(key), exact(metric(key, value), plain(value)))
+        for key, value in numbers.items()
+        if key not in on_top
+    ]
+    if rows:
         parts.append(table(("metric", "name", "value"), rows, numeric=(2,)))
     if numbers.get("nan_examples"):
         text = "Some scores were not finite: those examples are wrong and in no confusion matrix."
@@ -318,7 +332,7 @@ def _config(files: RunFiles) -> Content:
     if files.config is None:
         return note(files.problems[CONFIG], warning=True)
     text = json.dumps(files.config, indent=2, ensure_ascii=False)
-    parts = [config_tree(files.config), disclosure("As JSON", tag("pre", text))]
+    parts = [config_tree(files.config), disclosure("As JSON", listing(text))]
     if CONFIG in files.problems:
         parts.insert(0, note(files.problems[CONFIG], warning=True))
     return tag("div", *parts, class_="stack")
@@ -328,7 +342,7 @@ def _made_with(evaluation: Mapping[str, Any]) -> Content:
     parts: list[Content] = []
     facts = [(k, str(evaluation[k])) for k in ("created", "checkpoint") if k in evaluation]
     if command := evaluation.get("command"):
-        parts.append(join([tag("h3", "Command"), tag("pre", str(command), class_="wrap")]))
+        parts.append(join([tag("h3", "Command"), listing(str(command))]))
     if facts:
         parts.append(table(("fact", "value"), facts))
     if versions := _mapping(evaluation.get("versions")):

@@ -63,21 +63,19 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
             end = float(x_axis.place(np.asarray([p.slow], np.float64))[0])
             line = f"M{SIZE * x:.1f} {SIZE * (1 - y):.1f}H{SIZE * end:.1f}"
             bars.append(tag("path", d=line, class_=f"line {colour(p.number - 1)}"))
+    aside = _aside(list(zip(across, upward, strict=True)))
     dots = [
-        tag(
-            "span",
-            str(p.number),
-            class_=f"point {colour(p.number - 1)}",
-            style=f"left:{100 * x:.2f}%;bottom:{100 * y:.2f}%",
-            title=f"{p.name}: {metric(y_label, p.y)} at {metric(x_label, p.x)} {x_label}",
+        mark(
+            p.number,
+            f"{p.name}: {metric(y_label, p.y)} at {metric(x_label, p.x)} {x_label}",
+            f"left:{100 * x:.2f}%;bottom:{100 * y:.2f}%"
+            + (f";margin-left:{_MARK_EM * moved:.2f}em" if moved else ""),
         )
-        for p, x, y in zip(shown, across, upward, strict=True)
+        for p, x, y, moved in zip(shown, across, upward, aside, strict=True)
     ]
     summary = ", ".join(f"{p.name} {metric(y_label, p.y)} at {metric(x_label, p.x)}" for p in shown)
-    legend = [
-        tag("li", tag("span", str(p.number), class_=f"point {colour(p.number - 1)}"), p.name)
-        for p in shown
-    ]
+    legend = [tag("li", mark(p.number), p.name) for p in shown]
+    moved = [str(p.number) for p, distance in zip(shown, aside, strict=True) if distance]
     left_out = [p.name for p in points if p not in shown]
     return tag(
         "figure",
@@ -97,6 +95,36 @@ def scatter(heading: str, points: Sequence[Point], x_label: str, y_label: str) -
             tag("span", x_label, class_="x-label"),
             class_="plot",
         ),
+        note(f"Moved aside, since they lie on each other: {', '.join(moved)}.") if moved else "",
         note(f"Not drawn, for want of a number: {', '.join(left_out)}.") if left_out else "",
         class_="chart",
     )
+
+
+def mark(number: int, title: str = "", style: str = "") -> Markup:
+    """The coloured number that stands for a run."""
+    kind = f"point {colour(number - 1)}"
+    return tag("span", str(number), class_=kind, style=style or None, title=title or None)
+
+
+# Marks nearer than these parts of the axes would cover each other.
+_NEAR = (0.045, 0.09)
+_MARK_EM = 1.7
+
+
+def _aside(places: Sequence[tuple[float, float]]) -> list[float]:
+    """By how many widths of a mark each is moved, so that marks in one place stand in a row."""
+    groups: list[list[int]] = []
+    for i, place in enumerate(places):
+        for group in groups:
+            first = places[group[0]]
+            if all(abs(a - b) < near for a, b, near in zip(place, first, _NEAR, strict=True)):
+                group.append(i)
+                break
+        else:
+            groups.append([i])
+    moved = [0.0] * len(places)
+    for group in groups:
+        for k, i in enumerate(group):
+            moved[i] = k - (len(group) - 1) / 2
+    return moved

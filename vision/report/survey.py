@@ -5,8 +5,9 @@ from __future__ import annotations
 import collections
 import dataclasses
 import hashlib
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -106,7 +107,7 @@ class Survey:
       label_of: index to label, where there is one.
       sizes: index to (height, width) of the picture before the ops.
       prints: index to the print of the picture before the ops.
-      samples: indices of readable records to show, evenly spread.
+      samples: indices of readable records to show, evenly over the classes and over the records.
     """
 
     part: SourcePart
@@ -143,7 +144,7 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
     """
     source = part.source
     total = len(source)
-    indices = np.unique(np.linspace(0, total - 1, min(limit, total)).round().astype(int)).tolist()
+    indices = _evenly(limit, total)
     rng, reader = ExampleRng(seed), reader_of(part, seed)
     fields: dict[str, Field] = {}
     after_ops: dict[str, collections.Counter[str]] = {}
@@ -186,9 +187,6 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
     if values is not None:
         labels_read = total
         labels = collections.Counter(label for value in values for label in labels_of(value))
-    spread = np.unique(
-        np.linspace(0, len(readable) - 1, min(samples, len(readable))).round().astype(int)
-    )
     return Survey(
         part=part,
         info=source.info,
@@ -202,8 +200,39 @@ def survey(part: SourcePart, limit: int, samples: int = 24, seed: int = 0) -> Su
         label_of=label_of,
         sizes=sizes,
         prints=prints,
-        samples=tuple(readable[i] for i in spread),
+        samples=even_over_classes(readable, label_of, samples),
     )
+
+
+def even_over_classes(
+    readable: Sequence[int], label_of: Mapping[int, int], count: int
+) -> tuple[int, ...]:
+    """At most ``count`` of the readable records: one of every class, then a second one, ...
+
+    Of more classes than ``count``, evenly spread ones; within a class, evenly spread records, in
+    order. Records without a label count as a class.
+    """
+    members: dict[int, list[int]] = {}
+    for index in readable:
+        members.setdefault(label_of.get(index, -1), []).append(index)
+    classes = [members[label] for label in sorted(members)]
+    classes = [classes[i] for i in _evenly(count, len(classes))]
+    quota = [0] * len(classes)
+    while sum(quota) < min(count, sum(map(len, classes))):
+        for i, indices in enumerate(classes):
+            if sum(quota) < count and quota[i] < len(indices):
+                quota[i] += 1
+    chosen = [
+        [indices[i] for i in _evenly(many, len(indices))]
+        for indices, many in zip(classes, quota, strict=True)
+    ]
+    rounds = itertools.zip_longest(*chosen)
+    return tuple(index for each in rounds for index in each if index is not None)
+
+
+def _evenly(count: int, total: int) -> list[int]:
+    """At most ``count`` of 0..total - 1, evenly spread."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()
 
 
 def _all_labels(source: Source) -> Sequence[Any] | None:

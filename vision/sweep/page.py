@@ -91,7 +91,7 @@ def _table(order: Sequence[Trial], metric_name: str) -> Content:
         cells.append(exact(metric(metric_name, trial.value), trial.value))
         cells.append(exact(duration(trial.seconds), trial.seconds))
         state = trial.state if not trial.error else f"{trial.state}: {trial.error}"
-        cells.append(tag("div", state, style="min-width:9rem"))
+        cells.append(state)
         rows.append(cells)
     heads = ["trial", *keys, title(metric_name), "time", "state"]
     numeric = range(len(keys) + 1, len(keys) + 3)

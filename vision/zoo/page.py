@@ -16,13 +16,22 @@ from vision.data.pipeline import EvalData
 from vision.data.sources.emoji import Emoji, names
 from vision.report.drawing import plain
 from vision.report.numbers import metric, number, percent
-from vision.report.page import Content, code, headlines, inline_picture, note, page, table, tag
+from vision.report.page import (
+    Content,
+    code,
+    disclosure,
+    headlines,
+    inline_picture,
+    listing,
+    note,
+    page,
+    table,
+    tag,
+)
 from vision.weights import zoo
 from vision.zoo.measure import Member, member
 
 QUERIES, NEAREST = 8, 6
-_STRIP = "display:flex;overflow-x:auto;gap:.35rem;align-items:flex-start;margin:.35rem 0"
-_TILE = "flex:0 0 72px;width:72px;margin:0;font-size:.7rem;line-height:1.15;overflow-wrap:anywhere"
 _EMBEDDINGS = ("embedding", "image/embedding")
 
 
@@ -72,7 +81,13 @@ def _overview() -> Content:
     listed = [(code(f"{zoo.SCHEME}:{name}"), *rest) for name, *rest in rows()]
     return tag(
         "div",
-        headlines([("Members", number(len(listed)), "")]),
+        headlines(
+            [
+                ("Members", number(len(listed)), ""),
+                ("Parameters", number(sum(zoo.card(n)["parameters"] for n in zoo.members())), ""),
+                ("Size", f"{sum(zoo.card(n)['bytes'] for n in zoo.members()) / 1e6:.1f} MB", ""),
+            ]
+        ),
         table(COLUMNS, listed, numeric=(2, 3, 4)),
         note(
             "Measured with the weights that ship, in half precision. new_house: drawings by a "
@@ -95,11 +110,11 @@ def _member(each: Member) -> Content:
         f"on {card['device']}."
     )
     numbers_table = table(("evaluator", "metric", "value"), every, numeric=(2,))
-    parts: list[Content] = [facts, tag("pre", card["command"], class_="wrap")]
+    parts: list[Content] = [facts, listing(card["command"])]
     source: Any = build(from_plain(zoo.config(each.name)["data"]["source"]))
     if isinstance(source, Emoji):
         parts += _neighbours(each, source)
-    details = tag("details", tag("summary", "all numbers"), numbers_table)
+    details = disclosure("All numbers", numbers_table)
     return tag("div", *parts, details, class_="stack")
 
 
@@ -143,9 +158,10 @@ def _neighbours(each: Member, trained: Emoji) -> list[Content]:
         wanted = asked.subject(query).emoji
         tiles = [_tile(asked, query, "asked")]
         tiles += [_tile(known, k, "same" if known.subject(k).emoji == wanted else "") for k in row]
-        strips.append(tag("div", *tiles, style=_STRIP))
+        strips.append(tag("div", *tiles, class_="strip"))
     heading = f"A drawing by {other}, and the {NEAREST} nearest by {trained.houses[0]}"
-    parts: list[Content] = [tag("h3", heading), *strips]
+    framed = note("In a grey frame the drawing asked about, in a green one the same emoji.")
+    parts: list[Content] = [tag("div", tag("h3", heading), framed, *strips)]
     words = zoo.tokenizer(zoo.config(each.name))
     if words is not None:
         parts += _named(each, asked, queries, chosen.tolist(), build(words))
@@ -168,16 +184,14 @@ def _named(
         name = names("en")[asked.subject(query).emoji][0]
         best = ", ".join(told[k] for k in row[:4])
         rank = 1 + [told[k] for k in row].index(name)
-        rows.append((_tile(asked, query, ""), name, best, str(rank)))
-    columns = ("drawing", "name", f"nearest of {len(told):,} names", "rank of the name")
-    return [tag("h3", "Names"), table(columns, rows, numeric=(3,))]
+        rows.append((_tile(asked, query, ""), best, str(rank)))
+    columns = ("drawing", f"nearest of {len(told):,} names", "rank of the name")
+    return [tag("h3", "Names"), table(columns, rows, numeric=(2,))]
 
 
 def _tile(source: Emoji, index: int, remark: str) -> Content:
     address = inline_picture(plain(source[index]["image"]))
     name = names("en")[source.subject(index).emoji][0]
-    edge = {"asked": "2px solid #888", "same": "3px solid #2a9d55"}.get(
-        remark, "2px solid transparent"
-    )
-    image = tag("img", src=address, alt=name, style=f"width:64px;border:{edge}")
-    return tag("figure", image, tag("figcaption", name), style=_TILE)
+    alt = f"{name}, the same emoji" if remark == "same" else name
+    image = tag("img", src=address, alt=alt, class_=remark or None)
+    return tag("figure", image, tag("figcaption", name), class_="tile")

@@ -22,6 +22,7 @@
   }
   const errors = (node) => wrong[last(node)] - wrong[data.start[node]];
   const known = (node) => labelled[last(node)] - labelled[data.start[node]];
+  const LABEL_PX = 19, FRAME_PX = 6;  // as in the style
   let root = top;
   let hits = null;  // running sum of what was found
 
@@ -62,14 +63,53 @@
     return low;
   }
 
-  function thumb(i) {
+  // How many thumbnails stand in each row of a box so that they fill it with one shape, near to a
+  // square: a row of fewer is a higher row, and even rows are preferred.
+  function rowsOf(count, w, h) {
+    let best = { cost: Infinity };
+    for (let rows = 1; rows <= count; rows++) {
+      const few = Math.floor(count / rows), more = count % rows;
+      const aspect = (w / h) * (more / (few + 1) + (rows - more) / few);
+      const cost = Math.abs(Math.log(aspect)) + (more ? 0.2 : 0);
+      if (cost < best.cost) best = { cost, aspect, rows, few, more };
+    }
+    return [best.aspect, Array.from({ length: best.rows }, (_, i) => best.few + (i < best.more))];
+  }
+
+  // A thumbnail of w x h pixels, cut to that shape at its centre.
+  function thumb(i, w, h) {
     const span = document.createElement("span");
-    const inside = i % data.perSheet, point = data.sample[i];
+    const inside = i % data.perSheet, point = data.sample[i], side = Math.max(w, h);
     span.className = `thumb sheet${Math.floor(i / data.perSheet)}`;
-    span.style.backgroundPosition = `${-data.side * (inside % data.columns)}px ${-data.side * Math.floor(inside / data.columns)}px`;
+    const left = side * (inside % data.columns) + (side - w) / 2;
+    const above = side * Math.floor(inside / data.columns) + (side - h) / 2;
+    span.style.cssText = `width:${w}px;height:${h}px;background-size:${side * data.columns}px auto;`
+      + `background-position:${-left}px ${-above}px`;
     span.title = said(point);
     if (wrong[point + 1] > wrong[point]) span.classList.add("mistake");
     return span;
+  }
+
+  // Thumbnails of the samples in [from, to) that fill a box, but for a frame of its colour.
+  function fill(from, to, w, h) {
+    if (w < 12 || h < 12 || to <= from) return null;
+    const room = Math.max(1, Math.floor(w / data.side) * Math.floor(h / data.side));
+    const shown = Math.min(room, to - from);
+    const grid = document.createElement("span");
+    grid.className = "grid";
+    const [aspect, rows] = rowsOf(shown, w, h);
+    // Ends in whole pixels, so that no seam shows.
+    let i = 0, below = 0;
+    for (const count of rows) {
+      const top = Math.round(below);
+      below += w / count / aspect;
+      const high = Math.round(below) - top;
+      for (let k = 0; k < count; k++, i++) {
+        const wide = Math.round(((k + 1) * w) / count) - Math.round((k * w) / count);
+        grid.append(thumb(from + Math.floor((i * (to - from)) / shown), wide, high));
+      }
+    }
+    return grid;
   }
 
   function said(point) {
@@ -88,12 +128,23 @@
     return [...counts].reduce((a, b) => (b[1] > a[1] ? b : a));
   }
 
-  function describe(node) {
-    const parts = [write(data.count[node])], most = main(node);
-    if (most) parts.push(`${name(most[0])} ${Math.round((100 * most[1]) / known(node))}%`);
-    if (data.predictions) parts.push(`${write(errors(node))} wrong`);
-    if (hits) parts.push(`${write(hits[last(node)] - hits[data.start[node]])} found`);
-    return parts.join(" · ");
+  // The longest first; a cell shows the first that fits. Each begins the one before, which a cell is called.
+  function forms(node) {
+    const count = data.count[node], most = main(node);
+    const images = `${write(count)} image${count === 1 ? "" : "s"}`;
+    const often = most ? `, most often ${name(most[0])} (${Math.round((100 * most[1]) / known(node))}%)` : "";
+    const wrongs = data.predictions ? `, ${write(errors(node))} wrong` : "";
+    const found = hits ? `, ${write(hits[last(node)] - hits[data.start[node]])} found` : "";
+    return [images + often + wrongs + found, images + often, images, write(count), ""];
+  }
+
+  const describe = (node) => forms(node)[0];
+
+  const ruler = document.createElement("canvas").getContext("2d");
+  function fitting(node, width) {
+    const style = getComputedStyle(box);
+    ruler.font = `${0.72 * parseFloat(getComputedStyle(document.documentElement).fontSize)}px ${style.fontFamily}`;
+    return forms(node).find((text) => ruler.measureText(text).width <= width);
   }
 
   function colour(node) {
@@ -113,27 +164,23 @@
       cell.dataset.node = node;
       cell.style.cssText = `left:${x}px;top:${y}px;width:${w}px;height:${h}px`;
       cell.style.backgroundColor = colour(node);
-      const text = describe(node);
-      cell.title = cell.ariaLabel = text;
+      cell.title = cell.ariaLabel = describe(node);
       if (hits && hits[last(node)] > hits[data.start[node]]) cell.classList.add("hit");
-      if (h > 24 && w > 30) {
+      const text = h > 24 ? fitting(node, w - 14) : "";
+      if (text) {
         const label = document.createElement("span");
         label.className = "label";
         label.textContent = text;
         cell.append(label);
       }
-      const from = firstSample(data.start[node]), to = firstSample(last(node));
-      const room = Math.floor(w / data.side) * Math.floor((h - 20) / data.side);
-      const shown = Math.max(0, Math.min(room, to - from));
-      if (shown) {
-        const grid = document.createElement("span");
-        grid.className = "grid";
-        for (let i = 0; i < shown; i++) grid.append(thumb(from + Math.floor((i * (to - from)) / shown)));
-        cell.append(grid);
-      }
+      const over = text ? LABEL_PX : 0, frame = at("shade").value ? FRAME_PX : 0;
+      const [from, to] = [firstSample(data.start[node]), firstSample(last(node))];
+      const grid = fill(from, to, Math.ceil(w - 2 - 2 * frame), Math.ceil(h - 2 - over - frame));
+      if (grid) cell.append(grid);
       return cell;
     });
     box.replaceChildren(...cells);
+    box.classList.toggle("shaded", at("shade").value !== "");
     const path = [];
     for (let node = root; node !== -1; node = parents[node]) path.unshift(node);
     const kept = path.length > 8 ? [path[0], ...path.slice(-7)] : path;

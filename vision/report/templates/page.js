@@ -93,6 +93,15 @@ for (const chart of document.querySelectorAll("[data-chart]")) {
   }
 }
 
+// Only what can be scrolled is a stop of the keyboard.
+const scrollers = new ResizeObserver((seen) => {
+  for (const { target } of seen) {
+    if (target.scrollWidth > target.clientWidth) target.tabIndex = 0;
+    else target.removeAttribute("tabindex");
+  }
+});
+for (const box of document.querySelectorAll(".scroll")) scrollers.observe(box);
+
 for (const button of document.querySelectorAll("[data-open-all]")) {
   button.addEventListener("click", () => {
     const open = button.getAttribute("aria-pressed") !== "true";
@@ -125,6 +134,7 @@ function sortKey(cell) {
 }
 
 for (const table of document.querySelectorAll("table[data-sort]")) {
+  table.classList.add("sorts");
   const heads = [...table.tHead.rows[0].cells];
   const rows = [...table.tBodies[0].rows];
   heads.forEach((head, column) => {
