@@ -166,6 +166,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "Mixer": {**TOKENS, "mix_dim": 8, "mlp_dim": 32},
     "MobileNetV2": {},
     "MobileNetV3": {},
+    "MobileNetV4": {},
     "NasNet": {},
     "PlainConv": {},
     "RegNet": {"depths": (1, 1), "widths": (8, 16), "group_width": 8},

@@ -148,6 +148,16 @@ def by_name() -> dict[str, dict]:
             found[f"mobilenetv3_{size}_{percent:03d}"] = fields
             if percent > 50:
                 found[f"tf_mobilenetv3_{size}_{percent:03d}"] = fields | TENSORFLOW
+    v4 = {"conv_small": ("", "_035", "_050"), "conv_medium": ("",), "conv_large": ("",)}
+    v4 |= {"hybrid_medium": ("", "_075"), "hybrid_large": ("", "_075")}
+    for variant, ends in v4.items():
+        fields = {"tower": "MobileNetV4", "variant": variant}
+        for end in ends:
+            narrow = {"width_multiplier": int(end[1:]) / 100} if end else {}
+            found[f"mobilenetv4_{variant}{end}"] = fields | narrow
+    for size in ("medium", "large"):
+        fields = {"tower": "MobileNetV4", "variant": f"conv_{size}", "anti_alias": "average"}
+        found[f"mobilenetv4_conv_aa_{size}"] = fields
     for depth in (121, 161, 169, 201):
         found[f"densenet{depth}"] = {"tower": "DenseNet", "variant": str(depth)}
     for depth in (11, 13, 16, 19):
@@ -168,6 +178,8 @@ def by_name() -> dict[str, dict]:
 def refusal(name: str, module: str) -> str | None:
     if name in ("mobilenetv2_110d", "mobilenetv2_120d"):
         return "its first and last convolution keep their widths, which no MobileNetV2 here has"
+    if name == "mobilenetv4_conv_blur_medium":
+        return "it blurs with zeros beyond the edges, which no MobileNetV4 here does"
     if module in ("efficientnet", "mobilenetv3", "densenet", "vgg"):
         return f"no tower here is this member of timm's {module}"
     return None

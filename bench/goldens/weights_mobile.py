@@ -1,6 +1,6 @@
 """Writes tests/golden/weights/mobile/: narrow, shallow timm models with what they compute.
 
-    .venv-peers/bin/python bench/goldens/weights_mobile.py
+    .venv-peers/bin/python bench/goldens/weights_mobile.py [case ...]
 
 Needs timm, torchvision and torch; see bench/requirements-peers.txt. Each file holds the tensors
 of one model under ``weights/``, its ``images`` (B, h, w, 3), ``logits``, and under ``out/`` what
@@ -12,6 +12,7 @@ are rounded to float16, in which they are stored; everything is computed in floa
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -84,6 +85,19 @@ def efficient_lite(**options: object) -> tuple[nn.Module, Mapping[str, nn.Module
     return model, mobile_sites(model) | {"map": model.bn2}
 
 
+def mobilenet_v4(
+    variant: str, kept: tuple[tuple[int, ...], ...], **options: object
+) -> tuple[nn.Module, Mapping[str, nn.Module]]:
+    """Of timm's blocks those of these places in their stages; the head has 24 hidden units."""
+    model = mobilenetv3._gen_mobilenet_v4(f"mobilenetv4_{variant}", **NARROW, **options)
+    for i, places in enumerate(kept):
+        model.blocks[i] = nn.Sequential(*(model.blocks[i][place] for place in places))
+    model.conv_head = nn.Conv2d(model.conv_head.in_channels, HEAD, 1, bias=False)
+    model.norm_head = BatchNormAct2d(HEAD, act_layer=type(model.norm_head.act))
+    model.classifier = nn.Linear(HEAD, CLASSES)
+    return model, mobile_sites(model)
+
+
 def narrow_unit(channels: int, features: int, **options: object) -> nn.Module:
     """timm's Inceptions have fixed widths; here they are divided by 16."""
     channels = channels if channels == 3 else channels // 16
@@ -149,6 +163,18 @@ CASES: Mapping[str, Case] = {
         (2, 36, 46),
     ),
     "efficientnet": Case(partial(efficient, depth_multiplier=0.3), (2, 36, 45)),
+    "mobilenet_v4_small": Case(
+        partial(mobilenet_v4, "conv_small", ((0, 1), (0, 1), (0, 1, 5), (0,), (0,))), (2, 36, 45)
+    ),
+    "mobilenet_v4_aa": Case(
+        partial(mobilenet_v4, "conv_aa_medium", ((0,), (0,), (0, 7), (0, 4), (0,)), aa_layer="avg"),
+        (2, 36, 45),
+    ),
+    "mobilenet_v4_hybrid": Case(
+        partial(mobilenet_v4, "hybrid_large", ((0,), (0,), (0, 7, 14), (0, 10, 11), (0,))),
+        (2, 36, 76),
+        gain=1.0,
+    ),
     "inception_v4": Case(inception4, (1, 107, 115), inside=2),
     "inception_resnet_v2": Case(inception_resnet, (1, 107, 115), inside=2),
     "swin": Case(partial(swin, (36, 44)), (2, 36, 44)),
@@ -164,7 +190,8 @@ def randomise(model: nn.Module, gain: float) -> None:
         for name, x in model.state_dict().items():
             if not x.is_floating_point():
                 continue
-            if name.endswith("running_var") or (x.ndim == 1 and name.endswith("weight")):
+            positive = name.endswith(("gamma", "running_var"))
+            if positive or (x.ndim == 1 and name.endswith("weight")):
                 x.uniform_(0.5, 1.5)
             elif x.ndim == 1:
                 x.normal_(0, 0.2)
@@ -178,6 +205,8 @@ def randomise(model: nn.Module, gain: float) -> None:
 def main() -> None:
     OUT.mkdir(parents=True, exist_ok=True)
     for seed, (name, case) in enumerate(CASES.items()):
+        if sys.argv[1:] and name not in sys.argv[1:]:
+            continue
         torch.manual_seed(seed)
         model, sites = case.build()
         model.eval()

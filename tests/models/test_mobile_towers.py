@@ -15,6 +15,7 @@ from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.inverted_residual import divisible, scaled_repeats
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.mobilenet_v4 import MobileNetV4
 from vision.models.swin import Swin, from_windows, shift_mask, to_windows
 from vision.models.vit import TENSOR_PARALLEL
 from vision.parallel.mesh import Mesh, state_shardings
@@ -40,6 +41,36 @@ PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
         2_542_856,
         64,
         {"stem": (32, 32, 16), "block11": (2, 2, 576), "pooled": (576,), "embedding": (1024,)},
+    ),
+    "mobilenet_v4_conv_small": (
+        MobileNetV4("conv_small", num_classes=1000),
+        3_774_024,
+        64,
+        {"stem": (32, 32, 32), "block16": (2, 2, 960), "embedding": (1280,)},
+    ),
+    "mobilenet_v4_conv_medium": (
+        MobileNetV4("conv_medium", num_classes=1000),
+        9_715_512,
+        64,
+        {"stem": (32, 32, 32), "block22": (2, 2, 960), "embedding": (1280,)},
+    ),
+    "mobilenet_v4_conv_large": (
+        MobileNetV4("conv_large", num_classes=1000),
+        32_590_864,
+        64,
+        {"stem": (32, 32, 24), "block27": (2, 2, 960), "embedding": (1280,)},
+    ),
+    "mobilenet_v4_hybrid_medium": (
+        MobileNetV4("hybrid_medium", num_classes=1000),
+        11_074_648,
+        64,
+        {"stem": (32, 32, 32), "block31": (2, 2, 960), "embedding": (1280,)},
+    ),
+    "mobilenet_v4_hybrid_large": (
+        MobileNetV4("hybrid_large", num_classes=1000),
+        37_764_624,
+        64,
+        {"stem": (32, 32, 24), "block36": (2, 2, 960), "embedding": (1280,)},
     ),
     "efficientnet_b0": (
         EfficientNet("B0", num_classes=1000),

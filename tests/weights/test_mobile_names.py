@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -19,16 +20,31 @@ from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.mobilenet_v4 import MobileNetV4, MobileV4Plan
 from vision.models.swin import Swin
 from vision.train.tower import forward, initialise
 from vision.weights.families.inception import timm_inception_resnet_v2, timm_inception_v4
 from vision.weights.families.mobilenet import timm_mobilenet
+from vision.weights.families.mobilenet_v4 import timm_mobilenet_v4
 from vision.weights.families.swin import timm_swin
 from vision.weights.mapping import Names, WeightsError, load, save
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "weights" / "mobile"
 NARROW: Mapping[str, Any] = {"num_classes": 7, "width_multiplier": 0.125}
 TENSORFLOW: Mapping[str, Any] = {"padding": "same", "norm_epsilon": 1e-3}
+
+
+class Short(MobileNetV4):
+    """With blocks of these places alone, of which none is the first of a stage but all are."""
+
+    places: tuple[int, ...] = ()
+
+    def resolved(self) -> MobileV4Plan:
+        plan = super().resolved()
+        return dataclasses.replace(plan, blocks=tuple(plan.blocks[i] for i in self.places))
+
+
+V4: Mapping[str, Any] = {**NARROW, "head_width": 24}
 TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
     "mobilenet_v2": (
         MobileNetV2(**NARROW, depth_multiplier=0.3, head_width=24),
@@ -46,6 +62,18 @@ TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
     "efficientnet_lite": (
         EfficientNetLite(**NARROW, **TENSORFLOW, depth_multiplier=0.3, head_width=24),
         timm_mobilenet,
+    ),
+    "mobilenet_v4_small": (
+        Short("conv_small", **V4, places=(0, 1, 2, 3, 4, 5, 9, 10, 16)),
+        timm_mobilenet_v4,
+    ),
+    "mobilenet_v4_aa": (
+        Short("conv_medium", **V4, anti_alias="average", places=(0, 1, 3, 10, 11, 15, 22)),
+        timm_mobilenet_v4,
+    ),
+    "mobilenet_v4_hybrid": (
+        Short("hybrid_large", **V4, places=(0, 1, 3, 10, 17, 18, 28, 29, 36)),
+        timm_mobilenet_v4,
     ),
     "inception_v4": (
         InceptionV4((1, 1, 1), width_multiplier=1 / 16, num_classes=7),

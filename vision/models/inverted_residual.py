@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -28,7 +29,7 @@ from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
-Activation = Literal["relu", "relu6", "silu", "hard_swish"]
+Activation = Literal["relu", "relu6", "silu", "hard_swish", "gelu"]
 Padding = Literal["symmetric", "same"]
 Kind = Literal["inverted", "separable", "pointwise"]
 
@@ -37,6 +38,7 @@ _ACTIVATIONS: Mapping[Activation, Callable[[jax.Array], jax.Array]] = {
     "relu6": nn.relu6,
     "silu": nn.silu,
     "hard_swish": nn.hard_swish,
+    "gelu": functools.partial(nn.gelu, approximate=False),
 }
 _HE_FAN_IN = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
 

@@ -37,6 +37,7 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "InceptionV4"): "inception.timm_inception_v4",
     ("timm", "MobileNetV2"): "mobilenet.timm_mobilenet",
     ("timm", "MobileNetV3"): "mobilenet.timm_mobilenet",
+    ("timm", "MobileNetV4"): "mobilenet_v4.timm_mobilenet_v4",
     ("timm", "MaxVit"): "maxvit.timm_maxvit",
     ("timm", "Mixer"): "mixer.timm_mixer",
     ("timm", "RegNet"): "regnet.timm_regnet",

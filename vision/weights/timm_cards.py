@@ -31,6 +31,7 @@ _TOWERS: Mapping[str, str] = {
     "InceptionV4": "inception.InceptionV4",
     "MobileNetV2": "mobilenet.MobileNetV2",
     "MobileNetV3": "mobilenet.MobileNetV3",
+    "MobileNetV4": "mobilenet_v4.MobileNetV4",
     "MaxVit": "maxvit.MaxVit",
     "Mixer": "mixer.Mixer",
     "RelativeViT": "relative_vit.RelativeViT",
