@@ -167,6 +167,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "MobileNetV2": {},
     "MobileNetV3": {},
     "MobileNetV4": {},
+    "NaflexViT": {"width": 16, "depth": 1, "heads": 2, "patch": 8},
     "NasNet": {},
     "PlainConv": {},
     "RegNet": {"depths": (1, 1), "widths": (8, 16), "group_width": 8},
@@ -187,7 +188,8 @@ TOWERS: dict[str, dict[str, Any]] = {
 def test_towers_and_their_gradients(tower: str):
     model = getattr(vision, tower)(**TOWERS[tower])
     image = shape(2, 80, 80, 3)  # an Inception reads 75 pixels and more
-    x = shape(2, 9, dtype="int32") if tower == "TextCNN" else image
+    others = {"TextCNN": shape(2, 9, dtype="int32"), "NaflexViT": shape(2, 9, 194)}
+    x = others.get(tower, image)
     variables = jax.eval_shape(functools.partial(initialise, model), jax.random.key(0), x)
 
     def loss(params: Any, state: Any, x: jax.Array, key: jax.Array) -> jax.Array:

@@ -168,6 +168,7 @@ if TYPE_CHECKING:
     from vision.models.mixer import Mixer as Mixer
     from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
     from vision.models.mobilenet_v4 import MobileNetV4 as MobileNetV4
+    from vision.models.naflex import NaflexViT as NaflexViT
     from vision.models.nasnet import NasNet as NasNet
     from vision.models.plain_conv import PlainConv as PlainConv
     from vision.models.relative_vit import RelativeViT as RelativeViT
@@ -324,6 +325,7 @@ _NAMES = {
     "vision.models.mixer": ("Mixer",),
     "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
     "vision.models.mobilenet_v4": ("MobileNetV4",),
+    "vision.models.naflex": ("NaflexViT",),
     "vision.models.nasnet": ("NasNet",),
     "vision.models.plain_conv": ("PlainConv",),
     "vision.models.relative_vit": ("RelativeViT",),

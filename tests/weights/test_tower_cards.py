@@ -20,6 +20,7 @@ from vision.data.pipeline import TrainData
 from vision.data.sources.fake import Fake
 from vision.models.adapted import AdaptedTower
 from vision.models.dual import Dual
+from vision.models.naflex import NaflexViT
 from vision.models.resnet import ResNet
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
@@ -87,6 +88,7 @@ def test_the_name_is_enough(case, tmp_path):
     part = "image" if case == "open_clip" else ""
     config = Pretrained(source, part).expanded()
     tower = build(config, num_classes=classes)
+    tower = tower.as_vit() if isinstance(tower, NaflexViT) else tower
     images = SIZES[f"{case}/images"]
     filled = InitFrom(source).load(tower, fresh(tower, images.shape))
 

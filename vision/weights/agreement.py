@@ -9,6 +9,7 @@ from typing import Any
 from vision.config.specs import build
 from vision.models.dual import Dual
 from vision.models.maxvit import MaxVit
+from vision.models.naflex import NaflexViT
 from vision.models.relative_vit import RelativeViT
 from vision.models.swin import Swin
 from vision.models.text import TextTransformer
@@ -56,6 +57,8 @@ def check(card: TowerCard, tower: Tower) -> None:
 
 def differences(stated: Any, tower: Any, within: str = "") -> Iterator[tuple[str, Any, Any]]:
     """Names of fields in which two towers differ, with both values."""
+    if isinstance(stated, NaflexViT) and isinstance(tower, ViT):
+        stated = stated.as_vit()  # for images of one size
     if type(stated) is not type(tower):
         yield f"{within}constructor", type(stated).__name__, type(tower).__name__
         return
@@ -74,7 +77,7 @@ def differences(stated: Any, tower: Any, within: str = "") -> Iterator[tuple[str
         theirs, ours = getattr(stated, name), getattr(tower, name)
         if name == "layer_scale":
             theirs, ours = theirs is not None, ours is not None
-        if name == "mlp_dim" and isinstance(stated, (TextTransformer, RelativeViT)):
+        if name == "mlp_dim" and isinstance(stated, (TextTransformer, RelativeViT, NaflexViT)):
             theirs, ours = (x.mlp_dim or 4 * x.width for x in (stated, tower))
         if theirs != ours:
             yield f"{within}{name}", theirs, ours

@@ -21,8 +21,9 @@ from PIL import Image
 
 from vision.weights import hub, packages, zoo
 from vision.weights.mapping import WeightsError
+from vision.weights.naflex import NaflexPreprocessing
 from vision.weights.preprocessing import Mode, Preprocessing
-from vision.weights.processors import CLIP, IMAGENET, KEYS, PROCESSORS, SUFFIXES, naflex
+from vision.weights.processors import CLIP, IMAGENET, KEYS, PROCESSORS, SUFFIXES
 
 OURS = "preprocessing.json"
 FILES: Mapping[str, str] = {
@@ -96,7 +97,7 @@ class CardObject:
         return pair[0], pair[1]
 
 
-def read(source: str) -> tuple[Preprocessing, Path] | None:
+def read(source: str) -> tuple[Preprocessing | NaflexPreprocessing, Path] | None:
     """The preprocessing of a source of ``InitFrom``, and the file that it stands in.
 
     None where there is no such file: ``big_vision:`` and ``workdir:`` never have one.
@@ -189,17 +190,16 @@ def _open_clip(card: CardObject) -> Preprocessing:
     return _preprocessing(images, size, size, mode, method, mean, std, (int(fill),) * 3)
 
 
-def _transformers(card: CardObject) -> Preprocessing:
+def _transformers(card: CardObject) -> Preprocessing | NaflexPreprocessing:
     values = card.values
     kind = values.get("image_processor_type") or values.get("feature_extractor_type") or ""
     key = "image_processor_type" if "image_processor_type" in values else "feature_extractor_type"
     name = next((kind.removesuffix(s) for s in SUFFIXES if kind.endswith(s)), kind)
-    if name == "Siglip2":
-        raise card.error(key, naflex(values))
-    card.check_keys((*KEYS, "do_pad"))
-    if name not in PROCESSORS:
-        raise card.error(key, f"is none of {', '.join(PROCESSORS)} (ImageProcessor)")
-    default = PROCESSORS[name]
+    patched = name == "Siglip2"
+    card.check_keys((*KEYS, "do_pad", *(("patch_size", "max_num_patches") if patched else ())))
+    if name not in PROCESSORS and not patched:
+        raise card.error(key, f"is none of {', '.join((*PROCESSORS, 'Siglip2'))} (ImageProcessor)")
+    default = PROCESSORS["Siglip" if patched else name]
     for switch in ("do_resize", "do_rescale", "do_normalize"):
         if values.get(switch) is False:
             raise card.error(switch, "leaves a step out, which has no counterpart here")
@@ -209,10 +209,12 @@ def _transformers(card: CardObject) -> Preprocessing:
     if abs(factor * 255 - 1) > 1e-6:
         raise card.error("rescale_factor", "is not 1/255")
     numbers: Mapping[Any, str] = {method.value: method.name.lower() for method in Image.Resampling}
-    method: Any = card.choice("resample", numbers, default.method)
+    method: Any = card.choice("resample", numbers, "bilinear" if patched else default.method)
     mean = card.numbers("image_mean", default.statistics[0], 3)
     std = card.numbers("image_std", default.statistics[1], 3)
 
+    if patched:
+        return _naflex(card, method, mean, std)
     size = values.get("size") or default.size
     if isinstance(size, int):
         size = {"shortest_edge": size} if default.shortest else {"height": size, "width": size}
@@ -233,6 +235,18 @@ def _transformers(card: CardObject) -> Preprocessing:
     return _preprocessing(card, final, resized, mode, method, mean, std, (0, 0, 0))
 
 
+def _naflex(
+    card: CardObject, method: Any, mean: tuple[float, ...], std: tuple[float, ...]
+) -> NaflexPreprocessing:
+    # Its images have the size that their shape says; a size of a card's is of no use there.
+    if card.values.get("do_center_crop"):
+        raise card.error("do_center_crop", "is no step of SigLIP2's processor")
+    patch, most = card.sides("patch_size", 16), card.sides("max_num_patches", 256)[0]
+    if patch[0] != patch[1]:
+        raise card.error("patch_size", "is not square, as patches here are")
+    return NaflexPreprocessing(patch[0], most, method, mean, std)
+
+
 def _convnext(
     card: CardObject,
     size: tuple[int, int],
@@ -248,14 +262,15 @@ def _convnext(
     return _preprocessing(card, size, resized, "shortest", method, mean, std, (0, 0, 0))
 
 
-def _ours(card: CardObject) -> Preprocessing:
-    fields = {f.name for f in dataclasses.fields(Preprocessing)}
+def _ours(card: CardObject) -> Preprocessing | NaflexPreprocessing:
+    kind = NaflexPreprocessing if "most" in card.values else Preprocessing
+    fields = {f.name for f in dataclasses.fields(kind)}
     card.check_keys(fields)
     fields_given: dict[str, Any] = {
         k: tuple(v) if isinstance(v, list) else v for k, v in card.values.items()
     }
     try:
-        return Preprocessing(**fields_given)
+        return kind(**fields_given)
     except (ValueError, TypeError) as error:
         raise WeightsError(f"{card.path}: {error}") from error
 
@@ -294,7 +309,7 @@ def _preprocessing(
         raise WeightsError(f"{card.path}: {card.within.rstrip('.')} {error}") from error
 
 
-def written(scheme: str, card: Preprocessing) -> dict[str, Any]:
+def written(scheme: str, card: Preprocessing | NaflexPreprocessing) -> dict[str, Any]:
     """The part of a library's card that ``read`` reads, for this preprocessing.
 
     Raises:
@@ -302,6 +317,8 @@ def written(scheme: str, card: Preprocessing) -> dict[str, Any]:
     """
     if scheme == "safetensors":
         return dataclasses.asdict(card)
+    if isinstance(card, NaflexPreprocessing):
+        raise WeightsError(f"{scheme} gets no card here of images of any shape, as patches")
     methods = ("bicubic", "bilinear") if scheme == "open_clip" else _PILLOW
     if card.method not in methods:
         raise WeightsError(

@@ -66,6 +66,7 @@ from vision.weights.families.dual import usual
 from vision.weights.mapping import Tree, WeightsError, is_floating, save
 from vision.weights.merge import merged_state
 from vision.weights.model_card import model_card
+from vision.weights.naflex import NaflexPreprocessing, patchify_of
 from vision.weights.names import names_of
 from vision.weights.onnx_program import ONNX, check_packages, make_onnx, real_images
 from vision.weights.preprocessing import Preprocessing, of_ops
@@ -119,6 +120,10 @@ def export(
         raise WeightsError(
             f"no evaluator of {workdir} has ops, which give the model's preprocessing"
         )
+    if isinstance(card, NaflexPreprocessing) and (to != "ours" or stablehlo or onnx):
+        raise WeightsError(
+            f"{workdir} reads images of any shape as patches, of which only --to=ours is written"
+        )
     texts = {"step": str(run.step), "format": "pt"}
     files: dict[str, Any] = {}
     if to == "ours":
@@ -166,13 +171,13 @@ def export(
         )
 
 
-def card_of(run: Run) -> Preprocessing | None:
+def card_of(run: Run) -> Preprocessing | NaflexPreprocessing | None:
     """Preprocessing of the first evaluator that has ops; None where none has any."""
     shape = run.data_spec.batch["image"][0][1:] if "image" in run.data_spec.batch else None
     for evaluator in (run.experiment.evaluators or {}).values():
         evaluation = getattr(getattr(evaluator, "data", None), "ops", ())
-        if evaluation and shape is not None and len(shape) == 3:
-            return of_ops(evaluation, (shape[0], shape[1], shape[2]))
+        if evaluation and shape is not None and (len(shape) == 3 or patchify_of(evaluation)):
+            return of_ops(evaluation, tuple(shape))
     return None
 
 

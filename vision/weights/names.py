@@ -12,6 +12,7 @@ from vision.config.schema import locate
 from vision.models.bit import BiT
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
+from vision.models.naflex import NaflexViT
 from vision.models.relative_vit import RelativeViT
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
@@ -186,6 +187,8 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
             return relative_vit.transformers_relative_vit(tower, tensors)
         case "open_clip", ViT():
             return vit.open_clip_vit(tower)
+        case "transformers", NaflexViT():
+            return vit.transformers_siglip2_vit(tower.as_vit())
         case "transformers", ViT():
             return vit.transformers_names(tower, tensors)
         case "big_vision", ViT():
@@ -207,6 +210,7 @@ def _family(library: str, tower: Tower, tensors: Mapping[str, Tensor]) -> Names:
         supported = [other for name, other in _FAMILIES if name == library]
         supported += ["ViT"] if library not in ("torchvision", "efficientnet_pytorch") else []
         supported += ["RelativeViT"] if library in ("timm", "transformers") else []
+        supported += ["NaflexViT"] if library == "transformers" else []
         supported += ["TextTransformer"] if (library, "text") in _PLACES else []
         raise WeightsError(
             f"{library} has no name map for a {kind}; it has for {', '.join(sorted(supported))}"

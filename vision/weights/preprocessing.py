@@ -18,6 +18,7 @@ from vision.data import ops
 from vision.data.ops.base import Op
 from vision.data.ops.resizing import Method
 from vision.weights.mapping import WeightsError
+from vision.weights.naflex import NaflexPreprocessing, patchify_of
 
 Mode = Literal["shortest", "squash", "longest"]
 # Ops that neither move pixels nor change their values.
@@ -93,19 +94,30 @@ class Preprocessing:
         return ops.ValueRange(), ops.Normalize(self.mean, self.std)
 
 
-def of_ops(evaluation: Iterable[Op], shape: tuple[int, int, int]) -> Preprocessing:
-    """The inverse of ``Preprocessing.evaluation``.
+def of_ops(evaluation: Iterable[Op], shape: tuple[int, ...]) -> Preprocessing | NaflexPreprocessing:
+    """The inverse of ``Preprocessing.evaluation``, or of ``NaflexPreprocessing.evaluation``.
 
     Args:
       evaluation: ops of an ``EvalData``.
-      shape: (height, width, channels) of training images, which say the size where no op does.
+      shape: (height, width, channels) of training images, which say the size where no op does; or
+        (patches, numbers) of them as patches.
 
     Raises:
       WeightsError: an op that no card can describe.
     """
     evaluation = tuple(evaluation)
-    mean, std = _per_channel(evaluation, shape[2])
+    patches = patchify_of(evaluation)
+    channels = shape[-1] if patches is None else (shape[-1] - 2) // patches.patch**2
+    mean, std = _per_channel(evaluation, channels)
     fields: dict[str, Any] = {"mean": mean, "std": std}
+    if patches is not None:
+        card = NaflexPreprocessing(patches.patch, patches.most, **fields)
+        resized = next((op for op in evaluation if isinstance(op, ops.ResizeToPatches)), None)
+        card = card if resized is None else dataclasses.replace(card, method=resized.method)
+        unlike = [op for op in evaluation if not isinstance(op, _NEUTRAL)]
+        if tuple(unlike) != card.evaluation(decode=False):
+            raise WeightsError("the evaluation's ops are not those of a NaflexPreprocessing")
+        return card
     size, target, mode = shape[:2], None, "squash"
     for op in evaluation:
         if isinstance(op, (ops.Resize, ops.ResizeInto)):
@@ -162,7 +174,9 @@ def _per_channel(evaluation: tuple[Op, ...], channels: int) -> tuple[tuple[float
 
 
 def disagreements(
-    card: Preprocessing, path: Path, evaluations: Mapping[str, Iterable[Op]]
+    card: Preprocessing | NaflexPreprocessing,
+    path: Path,
+    evaluations: Mapping[str, Iterable[Op]],
 ) -> list[str]:
     """A line for every evaluation whose normalisation differs from that of the weights.
 

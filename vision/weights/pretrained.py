@@ -13,6 +13,7 @@ from vision.config.specs import spec
 from vision.weights import cards
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
+from vision.weights.naflex import NaflexPreprocessing
 from vision.weights.preprocessing import Preprocessing
 from vision.weights.tower_cards import TowerCard, read_tower
 
@@ -91,7 +92,7 @@ class PretrainedOps:
         return tuple(_as_spec(op) for op in found)
 
 
-def preprocessing(source: str) -> Preprocessing:
+def preprocessing(source: str) -> Preprocessing | NaflexPreprocessing:
     """What weights expect of images, from the card beside them.
 
     Raises:

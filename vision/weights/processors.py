@@ -49,18 +49,3 @@ KEYS = (
     *("do_reduce_labels", "reduce_labels"),  # of segmentation maps
     *("data_format", "input_data_format", "device", "return_tensors", "disable_grouping"),
 )
-
-
-def naflex(values: Mapping[str, Any]) -> str:
-    """Why the card of SigLIP2's processor for images of any shape is not read, and what to write.
-
-    Args:
-      values: of the card.
-    """
-    patch, count = values.get("patch_size") or 16, values.get("max_num_patches") or 256
-    side = patch * int(count**0.5) if isinstance(patch, int) and isinstance(count, int) else 256
-    return (
-        "keeps the shape of every image (NaFlex), and batches here have one: the tower takes "
-        f"images of any one size, square ones as Preprocessing(size=({side}, {side}), "
-        "mode='squash', method='bilinear', mean=(0.5,) * 3, std=(0.5,) * 3) prepares them"
-    )

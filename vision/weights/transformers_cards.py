@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 from vision.config.modes import Config
 from vision.config.specs import spec
 from vision.models.dual import Dual
+from vision.models.naflex import NaflexViT
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.weights.cards import CardObject
@@ -106,7 +108,9 @@ def _image(card: CardObject, kind: str) -> Config:
     fields = {"activation": activation(card, activations.get(kind, "gelu")), **fields}
     if kind == "clip":
         fields["pre_norm"] = True
-    if kind in ("siglip", "siglip2"):
+    if kind == "siglip2":
+        return _naflex(card, width, patch[0], fields)
+    if kind == "siglip":
         fields["pool"] = "map"
     else:
         fields["class_position"] = True
@@ -119,6 +123,23 @@ def _image(card: CardObject, kind: str) -> Config:
         heads=card.sides("num_attention_heads", 12)[0],
         patch=patch[0],
         norm_epsilon=card.numbers("layer_norm_eps", (epsilons.get(kind, 1e-6),), 1)[0],
+        **fields,
+    )
+
+
+def _naflex(card: CardObject, width: int, patch: int, fields: Mapping[str, Any]) -> Config:
+    (count,) = card.numbers("num_patches", (256,), 1)
+    side = math.isqrt(int(count))
+    if side**2 != count or not side:
+        raise card.error("num_patches", "are not those of a square grid")
+    return spec(
+        NaflexViT,
+        width=width,
+        depth=card.sides("num_hidden_layers", 12)[0],
+        heads=card.sides("num_attention_heads", 12)[0],
+        patch=patch,
+        grid=(side, side),
+        norm_epsilon=card.numbers("layer_norm_eps", (1e-6,), 1)[0],
         **fields,
     )
 

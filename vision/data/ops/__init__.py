@@ -15,6 +15,7 @@ from vision.data.ops.fit import CenterPad, ResizeInto
 from vision.data.ops.fused import DecodeCrop
 from vision.data.ops.geometry import CenterCrop, RandomCrop, RandomFlip, RandomResizedCrop, Resize
 from vision.data.ops.mask import BlockPatchMask, BlockPatchMasks, PatchMask, RandomErasing
+from vision.data.ops.patchify import Patchify, ResizeToPatches
 from vision.data.ops.policies import AugMix, AutoAugment, ThreeAugment, TrivialAugment
 from vision.data.ops.text import SubCaptions, Tokenize
 from vision.data.ops.values import (
@@ -47,6 +48,7 @@ __all__ = [
     "MultiCrop",
     "Normalize",
     "PatchMask",
+    "Patchify",
     "RandAugment",
     "RandomCrop",
     "RandomErasing",
@@ -56,6 +58,7 @@ __all__ = [
     "RandomSolarize",
     "Resize",
     "ResizeInto",
+    "ResizeToPatches",
     "ShortenCaption",
     "SubCaptions",
     "ThreeAugment",
