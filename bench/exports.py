@@ -30,9 +30,13 @@ from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.efficientnet import EfficientNet
 from vision.models.efficientnet_lite import EfficientNetLite
+from vision.models.mobilenet_v4 import MobileNetV4
 from vision.models.regnet import RegNet
+from vision.models.relative_vit import RelativeViT
 from vision.models.resnet import ResNet
 from vision.models.resnet_v2 import ResNetV2
+from vision.models.rope import Rope
+from vision.models.swin_v2 import SwinV2
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
 from vision.train.tower import forward, initialise
@@ -48,6 +52,7 @@ WHOLE = Preprocessing(size=(32, 32))
 WIDE = Preprocessing(size=(64, 96))
 DEEP: dict[str, Any] = {"stem": "deep", "downsample": "average"}
 Vit = functools.partial(ViT, width=24, depth=2, heads=2, patch=8, mlp_dim=52)
+Relative = functools.partial(RelativeViT, width=24, depth=2, heads=2, patch=8, mlp_dim=52)
 Text = functools.partial(TextTransformer, WORDS, width=24, depth=2, heads=2, context=CONTEXT)
 CLIP = {"class_position": True, "pre_norm": True, "norm_epsilon": 1e-5}
 QUICK = Dual(
@@ -157,6 +162,79 @@ CASES: tuple[tuple[str, str, Any, Preprocessing, str | None], ...] = (
         CARD,
         None,
     ),
+    (
+        "timm",
+        "MobileNetV4, small, 0.35",
+        MobileNetV4("conv_small", 0.35, num_classes=CLASSES),
+        WIDE,
+        "mobilenetv4_conv_small_035",
+    ),
+    (
+        "transformers",
+        "DINOv2, registers, classifier",
+        Vit(
+            num_classes=CLASSES, pool="cls_mean", layer_scale=0.1, class_position=True, registers=3
+        ),
+        CARD,
+        None,
+    ),
+    (
+        "transformers",
+        "DINOv2, SwiGLU",
+        Vit(mlp_dim=64, layer_scale=0.1, class_position=True, activation="swiglu"),
+        CARD,
+        None,
+    ),
+    (
+        "transformers",
+        "DINOv3, gated",
+        Relative(
+            layer_scale=0.1,
+            registers=3,
+            activation="swiglu",
+            norm_epsilon=1e-5,
+            qkv_bias="qv",
+            rope=Rope("centered", 100.0, halves=True),
+        ),
+        CARD,
+        None,
+    ),
+    (
+        "transformers",
+        "BEiT",
+        Relative(
+            num_classes=CLASSES,
+            bias="block",
+            qkv_bias="qv",
+            layer_scale=0.1,
+            pool="mean",
+            norm_pooled=True,
+        ),
+        CARD,
+        None,
+    ),
+    (
+        "transformers",
+        "BEiT, one table, positions, headless",
+        Relative(bias="shared", posemb="tokens", qkv_bias="qv", layer_scale=0.1),
+        CARD,
+        None,
+    ),
+    (
+        "transformers",
+        "Swin V2",
+        SwinV2(
+            width=16,
+            depths=(2, 2),
+            heads=(1, 2),
+            windows=(3, 3),
+            trained_windows=(4, 0),
+            fixed_shifts=(1, 1),
+            num_classes=CLASSES,
+        ),
+        CARD,
+        None,
+    ),
     ("transformers", "CLIP", QUICK, CARD, None),
     (
         "transformers",
@@ -232,7 +310,7 @@ def ours(model: Any, trees: Mapping[str, Any], inputs: Mapping[str, Any]) -> np.
     out = jax.jit(run)(trees["params"], trees["model_state"], given)[1]
     if isinstance(model, Dual):
         return np.concatenate([np.ravel(out[f"{side}/embedding"]) for side in inputs])
-    return np.ravel(out["logits"])
+    return np.ravel(out["logits" if "logits" in out else "embedding"])
 
 
 def main() -> None:

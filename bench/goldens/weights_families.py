@@ -15,6 +15,7 @@ and their cards to cards.json, by case: the library, the file, its content as th
 from __future__ import annotations
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -141,10 +142,13 @@ def transformers_case(
         weights = load_file(Path(folder) / "model.safetensors")
         content = json.loads((Path(folder) / "config.json").read_text())
     CARDS[case] = {"scheme": "transformers", "file": "config.json", "content": content}
-    depth = model.config.num_hidden_layers
-    (blocks,) = [
-        m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth
-    ]
+    if hasattr(model.config, "depths"):
+        blocks = [b for stage in model.base_model.encoder.layers for b in stage.blocks]
+    else:
+        depth = model.config.num_hidden_layers
+        (blocks,) = [
+            m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == depth
+        ]
 
     def all_of(images: torch.Tensor) -> Found:
         found: Found = {}
@@ -159,6 +163,11 @@ def transformers_case(
         found |= run(model, images)
         for hook in hooks:
             hook.remove()
+        if hasattr(model.config, "depths"):  # of a square image, which blocks get as a list
+            found = {
+                site: x.unflatten(1, (math.isqrt(x.shape[1]), -1)) if "block" in site else x
+                for site, x in found.items()
+            }
         return found
 
     saved = outputs("", model.config.image_size, all_of)
@@ -265,6 +274,7 @@ def relative() -> Mapping[str, Callable[[str], None]]:
 
 def others() -> Mapping[str, Callable[[str], None]]:
     swin = {"embed_dim": 16, "depths": [2, 2, 1], "num_heads": [1, 2, 4]}
+    two = {"embed_dim": 16, "depths": [2, 1], "num_heads": [1, 2]}
     return {
         "timm_swin_v2": lambda case: timm_case(
             case, "swinv2_tiny_window8_256", 64, (72, 88), **swin, window_size=4
@@ -277,6 +287,28 @@ def others() -> Mapping[str, Callable[[str], None]]:
             **swin,
             window_size=8,
             pretrained_window_sizes=[6, 6, 3],
+        ),
+        "transformers_swin_v2": lambda case: transformers_case(
+            case,
+            transformers.Swinv2ForImageClassification(
+                transformers.Swinv2Config(
+                    **two,
+                    image_size=32,
+                    window_size=5,
+                    pretrained_window_sizes=[6, 0],
+                    num_labels=CLASSES,
+                )
+            ),
+            (40, 44),
+            logits,
+        ),
+        "transformers_swin_v2_headless": lambda case: transformers_case(
+            case,
+            transformers.Swinv2Model(
+                transformers.Swinv2Config(**two, image_size=16, window_size=4)
+            ),
+            (32, 12),
+            pooled,
         ),
         "timm_xcit": lambda case: timm_case(
             case, "xcit_nano_12_p16_224", 32, (48, 32), embed_dim=16, depth=2, num_heads=2

@@ -68,9 +68,7 @@ def main() -> None:
             content = json.loads((Path(folder) / file).read_text())
             content.pop("transformers_version", None)
             cards[file] = json.dumps(content)
-    save_file(
-        {k: x.contiguous() for k, x in {**saved, "embedding": embedding}.items()}, OUT, cards
-    )
+    save_file({k: x.contiguous() for k, x in {**saved, "embedding": embedding}.items()}, OUT, cards)
     OUT.chmod(0o644)
     print(OUT.stat().st_size, inputs["spatial_shapes"].tolist(), cards)
 

@@ -52,7 +52,9 @@ def build(library: str, folder: str):
 def numbers(library: str, model, image, text) -> torch.Tensor:
     if text is None:
         found = model(image)
-        return found if library == "timm" else found.logits
+        if library == "timm":
+            return found
+        return found.logits if "logits" in found else found.pooler_output
     ids = torch.tensor(text)
     if library == "open_clip":
         sides = model.encode_image(image), model.encode_text(ids)

@@ -106,6 +106,7 @@ def test_preprocessing_there_and_back(source: str, tmp_path: Path):
     found = cards.read(source)
     assert found is not None
     card = found[0]
+    assert isinstance(card, NaflexPreprocessing)
     assert card == NaflexPreprocessing(patch=4, most=13)
     assert of_ops(card.evaluation(), (13, 50)) == card
     assert card.at(16).most == 16
@@ -144,5 +145,7 @@ def test_wrong_images_are_named():
         ops.Patchify(4, 5)(example, rng)
     with pytest.raises(ValueError, match="put ValueRange before Patchify"):
         ops.Patchify(4, 6)({"image": np.zeros((8, 12, 3), np.uint8)}, rng)
-    with pytest.raises(ValueError, match=r"ops.Patchify make, not an array of shape \(1, 8, 8, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"ops.Patchify make, not an array of shape \(1, 8, 8, 3\)"
+    ):
         initialise(NaflexViT(width=8, depth=1, heads=1), jax.random.key(0), np.zeros((1, 8, 8, 3)))

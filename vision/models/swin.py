@@ -161,6 +161,21 @@ def in_windows(
     return (jnp.roll(y, shift, (1, 2)) if any(shift) else y), out
 
 
+def in_fixed_windows(
+    attention: nn.Module, y: jax.Array, side: int, shift: int, tap: Tap | None, site: str
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """The same in windows whose side and shift do not depend on the image, as in transformers:
+    padding comes before the shift, and a smaller image is filled up to a window."""
+    height, width = y.shape[1:3]
+    window = (side, side)
+    y = jnp.roll(padded(y, window), (-shift, -shift), (1, 2))
+    size = (y.shape[1], y.shape[2])
+    mask = shift_mask(size, window, (shift, shift)) if shift else None
+    y, out = attention(to_windows(y, window), window, mask, tap, site)
+    y = jnp.roll(from_windows(y, window, size), (shift, shift), (1, 2))
+    return y[:, :height, :width], out
+
+
 class SwinBlock(nn.Module):
     """``x + attn(norm1(x))`` in windows, shifted or not, then ``x + mlp(norm2(x))``.
 

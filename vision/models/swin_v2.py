@@ -14,7 +14,14 @@ import numpy as np
 from vision.config.ranges import NonEmpty, NonNegative, checked
 from vision.models.layers import Mlp, dense, drop_path, layer_norm, query_key_value
 from vision.models.relative_bias import bias_of, offset_rows
-from vision.models.swin import Pair, StagePlan, Swin, in_windows, neighbours
+from vision.models.swin import (
+    Pair,
+    StagePlan,
+    Swin,
+    in_fixed_windows,
+    in_windows,
+    neighbours,
+)
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, wants
@@ -48,11 +55,13 @@ class CosineAttention(nn.Module):
     Attributes:
       heads: of the attention.
       trained: see ``log_offsets``.
+      masked: added to the logits of tokens that do not attend to each other.
       precision: number formats.
     """
 
     heads: int
     trained: int
+    masked: float
     precision: Precision
 
     @nn.compact
@@ -79,7 +88,7 @@ class CosineAttention(nn.Module):
         bias = bias_of(self._biases(window), offset_rows(window, window))
         logits = logits.astype(jnp.float32) * scale[:, None, None] + bias
         if mask is not None:
-            logits = logits + jnp.where(mask[:, None], 0, _MASKED)
+            logits = logits + jnp.where(mask[:, None], 0, self.masked)
         weights = jax.nn.softmax(logits, axis=-1)
         out = {}
         if wants(tap, site):
@@ -112,6 +121,7 @@ class SwinV2Block(nn.Module):
       mlp_ratio: hidden width of the MLP over D.
       precision: number formats.
       trained: as in ``CosineAttention``.
+      fixed_shift: as one of ``SwinV2.fixed_shifts``.
       tap: see ``vision.train.tower.Tap``.
       site: name of the block for the tap.
     """
@@ -121,6 +131,7 @@ class SwinV2Block(nn.Module):
     mlp_ratio: float
     precision: Precision
     trained: int
+    fixed_shift: int | None
     tap: Tap | None = None
     site: str = ""
 
@@ -130,9 +141,17 @@ class SwinV2Block(nn.Module):
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         tap, site = self.tap, self.site
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        attention = CosineAttention(self.stage.heads, self.trained, self.precision, name="attn")
-        side = self.stage.window
-        y, out = in_windows(attention, x, side, self.shifted, tap, f"{site}/attention")
+        shift, side = self.fixed_shift, self.stage.window
+        # transformers adds its mask twice.
+        masked = _MASKED if shift is None else 2 * _MASKED
+        attention = CosineAttention(
+            self.stage.heads, self.trained, masked, self.precision, name="attn"
+        )
+        if shift is None:
+            y, out = in_windows(attention, x, side, self.shifted, tap, f"{site}/attention")
+        else:
+            shift *= self.shifted
+            y, out = in_fixed_windows(attention, x, side, shift, tap, f"{site}/attention")
         y = layer_norm(y, self.precision, "norm1", epsilon=_EPSILON)
         out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[0], rate))
         x = x + out["attn"]
@@ -154,15 +173,25 @@ class SwinV2(Swin):
     Attributes:
       trained_windows: side of each stage's windows in training, where it was another; 0 for the
         stage's own. None: so for all.
+      fixed_shifts: how far each stage's windows are shifted, as transformers has it: there neither
+        windows nor shifts depend on the size of an image, padding comes before the shift, and
+        masks count twice. None: half a window where the image is larger, as in timm.
     """
 
     trained_windows: NonEmpty[tuple[NonNegative[int], ...]] | None = None
+    fixed_shifts: NonEmpty[tuple[NonNegative[int], ...]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         trained = self.trained_windows
         if trained is not None and len(trained) != len(self.resolved()):
             raise ValueError(f"trained_windows={trained}, but there are {len(self.resolved())}")
+        shifts, sides = self.fixed_shifts, [stage.window for stage in self.resolved()]
+        if shifts is not None and (
+            len(shifts) != len(sides)
+            or any(shift >= side for shift, side in zip(shifts, sides, strict=True))
+        ):
+            raise ValueError(f"fixed_shifts={shifts} are not within windows of {sides}")
 
     @nn.nowrap
     def _block_type(self) -> type[nn.Module]:
@@ -171,7 +200,8 @@ class SwinV2(Swin):
     @nn.nowrap
     def _block_fields(self, stage: int) -> Mapping[str, Any]:
         trained = 0 if self.trained_windows is None else self.trained_windows[stage]
-        return {**super()._block_fields(stage), "trained": trained}
+        shift = None if self.fixed_shifts is None else self.fixed_shifts[stage]
+        return {**super()._block_fields(stage), "trained": trained, "fixed_shift": shift}
 
     @nn.nowrap
     def _merged(self, x: jax.Array, width: int, name: str) -> jax.Array:

@@ -115,6 +115,8 @@ def of_card(source: str) -> Prepared:
             f"begin with {', '.join(f'{scheme}:' for scheme in cards.FILES)}"
         )
     card, path = found
+    if not isinstance(card, Preprocessing):
+        raise ConfigError(f"{path} keeps the shape of every image, and images here get one size")
     return of_preprocessing(card, f"card {path}")
 
 

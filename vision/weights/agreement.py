@@ -78,7 +78,8 @@ def differences(stated: Any, tower: Any, within: str = "") -> Iterator[tuple[str
         if name == "layer_scale":
             theirs, ours = theirs is not None, ours is not None
         if name == "mlp_dim" and isinstance(stated, (TextTransformer, RelativeViT, NaflexViT)):
-            theirs, ours = (x.mlp_dim or 4 * x.width for x in (stated, tower))
+            pair: tuple[Any, Any] = (stated, tower)
+            theirs, ours = (x.mlp_dim or 4 * x.width for x in pair)
         if theirs != ours:
             yield f"{within}{name}", theirs, ours
 

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from vision.config.specs import build
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import BASIC, STAGES, ResNet
+from vision.models.swin import Swin
+from vision.models.swin_v2 import SwinV2
 from vision.models.vit import ViT
 from vision.train.tower import Tower
+from vision.weights.agreement import differences
+from vision.weights.cards import CardObject
 from vision.weights.families.convnext import timm_convnext
 from vision.weights.families.units import POINTWISE
 from vision.weights.mapping import WeightsError
+from vision.weights.timm_cards import timm_fields, timm_tower
 
 _ACTIVATIONS: Mapping[str, str] = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 # Squeeze-and-excitation, anti-aliasing, basic blocks: a model of timm's that has them; what else it
@@ -54,6 +61,56 @@ def timm_architecture(tower: Tower, size: tuple[int, int]) -> tuple[str, dict[st
         f"timm's name of this {type(tower).__name__} is not known here: give it as --architecture, "
         "such as efficientnet_b0"
     )
+
+
+def image_arguments(name: str, size: tuple[int, int]) -> dict[str, Any]:
+    """Arguments with which timm builds a model by its name for images of a size.
+
+    Raises:
+      WeightsError: no tower here is known to compute what that model does.
+    """
+    card = CardObject(Path("--architecture"), {"architecture": name})
+    of_images = timm_fields(card, "architecture", name).get("size")
+    if not isinstance(of_images, list) or tuple(of_images) == size:
+        return {}
+    return {"img_size": list(size)}
+
+
+def compare_with_timm(name: str, arguments: Mapping[str, Any], tower: Tower) -> None:
+    """Raises unless timm's model, of these arguments, computes what a tower does.
+
+    Raises:
+      WeightsError: a field differs; the first is named, with both values.
+    """
+    card = CardObject(Path("config.json"), {"architecture": name, "model_args": dict(arguments)})
+    stated = build(timm_tower(card))
+    if isinstance(tower, ViT) and tower.posemb == "sincos2d":  # written as learned ones
+        tower = tower.clone(posemb="learned")
+    found = list(differences(stated, tower))
+    for field in ("patch", "window", "windows"):
+        theirs, ours = (_shape(each, field) for each in (stated, tower))
+        if field == "windows" and theirs is not None:
+            # A table of biases is of a window, which is never larger than the image.
+            sides = arguments.get("img_size") or timm_fields(card, "architecture", name)["size"]
+            grid = min(sides) // stated.patch
+            theirs = tuple(min(side, grid // 2**i) for i, side in enumerate(theirs))
+        if type(stated) is type(tower) and theirs != ours:
+            found.append((field, theirs, ours))
+    if found:
+        field, theirs, ours = found[0]
+        raise WeightsError(
+            f"timm's {name} has {field}={theirs!r}, but this {type(tower).__name__} has "
+            f"{field}={ours!r}: export with --architecture of another name, or to another library"
+        )
+
+
+def _shape(tower: Tower, field: str) -> Any:
+    """What a tower has under a field of which ``differences`` says nothing."""
+    if isinstance(tower, Swin) and field == "windows" and not isinstance(tower, SwinV2):
+        return tuple(stage.window for stage in tower.resolved())
+    if isinstance(tower, ViT):
+        return tower.resolved().patch if field == "patch" else None
+    return None if isinstance(tower, Swin) else getattr(tower, field, None)
 
 
 def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:

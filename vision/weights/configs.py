@@ -9,15 +9,23 @@ from typing import Any
 from vision.data.tokenizers.clip import ClipTokenizer
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
+from vision.models.relative_vit import RelativeViT
 from vision.models.resnet import ResNet
+from vision.models.swin_v2 import SwinV2
 from vision.models.text import TextTransformer
 from vision.models.vit import ViT
-from vision.weights.architectures import timm_architecture
+from vision.weights.architectures import (
+    compare_with_timm,
+    image_arguments,
+    timm_architecture,
+)
 from vision.weights.cards import FILES, written
 from vision.weights.mapping import WeightsError
 from vision.weights.names import names_of
 from vision.weights.preprocessing import Preprocessing
 from vision.weights.transformers_convolutional import class_prefix, convolutional_config
+from vision.weights.transformers_relative import relative_config
+from vision.weights.transformers_swin import swin_config
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +78,9 @@ def _timm(
     arguments: dict[str, Any] = {}
     if architecture is None:
         architecture, arguments = timm_architecture(model, card.size)
+    else:
+        arguments = image_arguments(architecture, card.size)
+    compare_with_timm(architecture, arguments, model)
     if len(card.mean) != 3:
         arguments["in_chans"] = len(card.mean)
     names = names_of("timm", model, {}).entries
@@ -172,11 +183,46 @@ def _transformers(
             **convolutional_config(model),
             "num_channels": len(card.mean),
         }
+    channels = {"num_channels": len(card.mean)}
+    if isinstance(model, RelativeViT):
+        kind = "Beit" if model.rope is None else "DINOv3ViT"
+        config = relative_config(model, _side(card, "transformers"))
+        return {**_head(kind, model, labels), **config, **channels}
+    if isinstance(model, SwinV2):
+        config = swin_config(model, _side(card, "transformers"))
+        return {**_head("Swinv2", model, labels), **config, **channels}
     if not isinstance(model, ViT):
         raise WeightsError(f"transformers: no name map for a {type(model).__name__}; try timm")
+    if model.layer_scale is not None:
+        return _dinov2(model, card, labels)
     _check("transformers", model, pool="cls", class_position=True, registers=0, norm_pooled=False)
-    _check("transformers", model, pre_norm=False, layer_scale=None, qkv_bias=True)
+    _check("transformers", model, pre_norm=False, qkv_bias=True)
     return {"model_type": "vit", **_head("ViT", model, labels), **_image_config(model, card)}
+
+
+def _dinov2(model: ViT, card: Preprocessing, labels: Sequence[str]) -> dict[str, Any]:
+    pool = "cls_mean" if model.num_classes else "cls"
+    _check("transformers' DINOv2", model, pool=pool, class_position=True, norm_pooled=False)
+    _check("transformers' DINOv2", model, pre_norm=False, register_positions=False)
+    sizes, gated = model.resolved(), model.activation == "swiglu"
+    ratio = 4 if gated else sizes.mlp_dim / sizes.width
+    # Two thirds, rounded up to a multiple of eight.
+    if gated and sizes.mlp_dim != (int(8 * sizes.width / 3) + 7) // 8 * 8:
+        raise WeightsError(f"transformers' DINOv2 has no gated MLP of mlp_dim={sizes.mlp_dim}")
+    config = _image_config(model if not gated else model.clone(activation="gelu"), card)
+    del config["intermediate_size"]
+    registers = "_with_registers" if model.registers else ""
+    kind = "Dinov2WithRegisters" if model.registers else "Dinov2"
+    return {
+        "model_type": f"dinov2{registers}",
+        **_head(kind, model, labels),
+        **config,
+        "mlp_ratio": int(ratio) if float(ratio).is_integer() else ratio,
+        "qkv_bias": model.qkv_bias,
+        "use_swiglu_ffn": gated,
+        "layerscale_value": model.layer_scale,
+        **({"num_register_tokens": model.registers} if model.registers else {}),
+    }
 
 
 def _head(kind: str, model: Any, labels: Sequence[str]) -> dict[str, Any]:

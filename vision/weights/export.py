@@ -53,7 +53,9 @@ from vision.models.adapted import AdaptedTower, merged
 from vision.models.convnext import ConvNeXt
 from vision.models.dual import Dual
 from vision.models.posemb import sincos2d
+from vision.models.relative_vit import RelativeViT
 from vision.models.resnet import ResNet
+from vision.models.swin_v2 import SwinV2
 from vision.models.vit import ViT
 from vision.objectives.contrast import Contrast
 from vision.run.restore import Run, load_run
@@ -132,7 +134,7 @@ def export(
         tensors = {name: np.asarray(x[...]) for name, x in merged_tensors.items()}
         files["config.json"] = _plain_config(workdir, run)
     else:
-        assert card is not None
+        assert isinstance(card, Preprocessing)
         (model, trees), labels = _plain_model(run), run.data_spec.class_names
         files = config_of(to, model, card, labels, _learned(trees), architecture)
         tensors = library_tensors(model, trees, to, card.size)
@@ -146,7 +148,7 @@ def export(
 
     translated, differences = b"", {}
     if onnx:
-        assert card is not None
+        assert isinstance(card, Preprocessing)
         images = real_images(run, card, onnx)
         translated, differences = make_onnx(run.predict, run.variables, card, images)
     output.mkdir(parents=True, exist_ok=True)
@@ -156,7 +158,7 @@ def export(
         write_text(output / name, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     write_text(output / "README.md", readme)
     if stablehlo:
-        assert card is not None
+        assert isinstance(card, Preprocessing)
         (output / PROGRAM).write_bytes(make_artefact(run.predict, run.variables, card))
     if onnx:
         (output / ONNX).write_bytes(translated)
@@ -215,10 +217,19 @@ def _classifier_names(model: Any) -> tuple[str, ...]:
     """Names by which the files of transformers' classifiers are told: what is within the model, and
     its head beside it."""
     first, head = "vit.embeddings.cls_token", "classifier"
-    if isinstance(model, ResNet):
-        first, head = "resnet.embedder.embedder", "classifier.1"
-    elif isinstance(model, ConvNeXt):
-        first = f"convnext{'v2' if model.grn else ''}.embeddings"
+    match model:
+        case ResNet():
+            first, head = "resnet.embedder.embedder", "classifier.1"
+        case ConvNeXt():
+            first = f"convnext{'v2' if model.grn else ''}.embeddings"
+        case SwinV2():
+            first = "swinv2.embeddings"
+        case RelativeViT():
+            first = "beit.relative_position" if model.rope is None else ""
+        case ViT() if model.layer_scale is not None:
+            first = f"dinov2{'_with_registers' if model.registers else ''}.lambda1"
+        case _:
+            pass
     return first, f"{head}.weight", f"{head}.bias"
 
 

@@ -50,6 +50,7 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "Xcit"): "xcit.timm_xcit",
     ("transformers", "ConvNeXt"): "convnext.transformers_convnext",
     ("transformers", "ResNet"): "resnet.transformers_resnet",
+    ("transformers", "SwinV2"): "swin_v2.transformers_swin_v2",
     ("torchvision", "ConvNeXt"): "convnext.torchvision_convnext",
     ("torchvision", "DenseNet"): "densenet.timm_densenet",
     ("torchvision", "ResNet"): "resnet.timm_resnet",
@@ -75,7 +76,7 @@ class _Place(NamedTuple):
 
 _IMAGE_TOWERS = (
     *("vision_model.", "vit.", "deit.", "dinov2.", "dinov2_with_registers.", "beit."),
-    *("resnet.", "convnext.", "convnextv2."),
+    *("resnet.", "convnext.", "convnextv2.", "swinv2."),
 )
 # The first that a file has is used; without any, names have no prefix.
 _PLACES: Mapping[tuple[str, Side], tuple[_Place, ...]] = {

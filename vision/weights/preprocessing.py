@@ -118,7 +118,7 @@ def of_ops(evaluation: Iterable[Op], shape: tuple[int, ...]) -> Preprocessing | 
         if tuple(unlike) != card.evaluation(decode=False):
             raise WeightsError("the evaluation's ops are not those of a NaflexPreprocessing")
         return card
-    size, target, mode = shape[:2], None, "squash"
+    size, target, mode = (shape[0], shape[1]), None, "squash"
     for op in evaluation:
         if isinstance(op, (ops.Resize, ops.ResizeInto)):
             size = target = _pair(op.size)

@@ -18,6 +18,7 @@ from vision.weights.transformers_convolutional import TYPES as CONVOLUTIONAL
 from vision.weights.transformers_convolutional import convolutional_tower
 from vision.weights.transformers_keys import activation, check_keys
 from vision.weights.transformers_relative import relative_tower
+from vision.weights.transformers_swin import swin_tower
 
 _SIZES = ("hidden_size", "num_hidden_layers", "num_attention_heads", "hidden_act", "layer_norm_eps")
 # Where CLIP reads a text: at the first token with the largest id, which ends it.
@@ -25,7 +26,7 @@ CLIP_POOL = "argmax"
 _TYPES = (
     *("vit", "dinov2", "dinov2_with_registers", "clip", "clip_vision_model", "clip_text_model"),
     *("siglip", "siglip2", "siglip_vision_model", "siglip2_vision_model", "siglip_text_model"),
-    *("siglip2_text_model", "bert", "dinov3_vit", "beit", *CONVOLUTIONAL),
+    *("siglip2_text_model", "bert", "dinov3_vit", "beit", "swinv2", *CONVOLUTIONAL),
 )
 # Classes whose files have a layer after BERT's first token, and those with masked tokens' logits.
 _POOLED = ("Model", "ForPreTraining", "ForNextSentencePrediction", "ForSequenceClassification")
@@ -36,7 +37,6 @@ _MASKED = ("ForPreTraining", "ForMaskedLM")
 _NEAR: Mapping[str, str] = {
     "deit": "a DeiT with a distillation token, which no tower here has; ",
     "swin": "of Swin the files of timm are read, swin_*; ",
-    "swinv2": "of Swin V2 the files of timm are read, swinv2_*; ",
     "data2vec-vision": "a BEiT under names of its own, which are not known here; ",
     "dinov3_convnext": "of DINOv3 the vision transformers are read, dinov3_vit; ",
     "vit_mae": "a masked autoencoder, whose encoder timm has as vit_*_patch16_224.mae; ",
@@ -63,6 +63,8 @@ def transformers_tower(card: CardObject) -> Config:
         return _bert(card)
     if kind in CONVOLUTIONAL:
         return convolutional_tower(card, kind)
+    if kind == "swinv2":
+        return swin_tower(card)
     if kind in ("dinov3_vit", "beit"):
         return relative_tower(card, kind)
     return _image(card, family)

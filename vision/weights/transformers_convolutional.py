@@ -10,7 +10,7 @@ from vision.models.convnext import ConvNeXt
 from vision.models.resnet import BASIC, STAGES, ResNet
 from vision.weights.cards import CardObject
 from vision.weights.mapping import WeightsError
-from vision.weights.transformers_keys import check_keys
+from vision.weights.transformers_keys import check_keys, whole
 
 TYPES = ("resnet", "convnext", "convnextv2")
 _BACKBONE = ("out_features", "out_indices", "stage_names", "_out_features", "_out_indices")
@@ -38,12 +38,12 @@ def _resnet(card: CardObject) -> Config:
         if card.values.get(key):
             raise card.error(key, "moves strides, which no ResNet here does")
     basic = card.choice("layer_type", {"basic": "basic", "bottleneck": ""}, "") == "basic"
-    depths = _whole(card, "depths", (3, 4, 6, 3))
+    depths = whole(card, "depths", (3, 4, 6, 3))
     found = [d for d, n in STAGES.items() if n == depths and (d in BASIC) == basic]
     if not found:
         raise card.error("depths", "are those of no ResNet here")
     (stem,) = card.numbers("embedding_size", (64,), 1)
-    widths = _whole(card, "hidden_sizes", (256, 512, 1024, 2048))
+    widths = whole(card, "hidden_sizes", (256, 512, 1024, 2048))
     multiplier = stem / 64
     if widths != tuple(int(stem) * (1 if basic else 4) * 2**i for i in range(4)):
         raise card.error("hidden_sizes", "do not double from the stem's, as those of ResNets here")
@@ -54,7 +54,7 @@ def _convnext(card: CardObject, kind: str) -> Config:
     known = ("patch_size", "num_stages", "hidden_sizes", "depths", "hidden_act", "layer_norm_eps")
     check_keys(card, (*known, "layer_scale_init_value", *_BACKBONE))
     card.choice("hidden_act", {"gelu": ""}, "")
-    depths = _whole(card, "depths", (3, 3, 9, 3))
+    depths = whole(card, "depths", (3, 3, 9, 3))
     if card.values.get("num_stages") not in (None, len(depths)):
         raise card.error("num_stages", f"is not the number of depths {depths}")
     patch = card.sides("patch_size", 4)
@@ -64,20 +64,12 @@ def _convnext(card: CardObject, kind: str) -> Config:
     return spec(
         ConvNeXt,
         depths=depths,
-        dims=_whole(card, "hidden_sizes", (96, 192, 384, 768)),
+        dims=whole(card, "hidden_sizes", (96, 192, 384, 768)),
         stem_stride=patch[0],
         layer_scale=scale if kind == "convnext" and scale > 0 else None,
         grn=kind == "convnextv2",
         final_epsilon=card.numbers("layer_norm_eps", (1e-12,), 1)[0],
     )
-
-
-def _whole(card: CardObject, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
-    value: Any = card.values.get(key)
-    value = default if value is None else value
-    if not isinstance(value, (list, tuple)) or not all(type(x) is int and x > 0 for x in value):
-        raise card.error(key, "are not whole numbers")
-    return tuple(value)
 
 
 def convolutional_config(tower: ResNet | ConvNeXt) -> dict[str, Any]:

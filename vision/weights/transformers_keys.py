@@ -63,3 +63,20 @@ def check_keys(card: CardObject, known: tuple[str, ...]) -> None:
                 raise card.error(key, f"is not {_REQUIRED[key]!r}, as towers here have it")
         elif key not in _HARMLESS:
             raise card.error(key, "is not known here, and may change what the tower computes")
+
+
+def flag(card: CardObject, key: str, default: bool) -> bool:
+    """The truth value of a key."""
+    value = card.values.get(key, default)
+    if not isinstance(value, bool):
+        raise card.error(key, "is neither true nor false")
+    return value
+
+
+def whole(card: CardObject, key: str, default: tuple[int, ...]) -> tuple[int, ...]:
+    """The positive whole numbers of a key."""
+    value: Any = card.values.get(key)
+    value = default if value is None else value
+    if not isinstance(value, (list, tuple)) or not all(type(x) is int and x > 0 for x in value):
+        raise card.error(key, "are not whole numbers")
+    return tuple(value)

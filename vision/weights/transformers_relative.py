@@ -1,4 +1,4 @@
-"""The tower of a config.json of transformers' DINOv3 or BEiT."""
+"""The tower of a config.json of transformers' DINOv3 or BEiT, and the config of a tower."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from vision.config.specs import spec
 from vision.models.relative_vit import RelativeViT
 from vision.models.rope import Rope
 from vision.weights.cards import CardObject
-from vision.weights.transformers_keys import activation, check_keys
+from vision.weights.mapping import WeightsError
+from vision.weights.transformers_keys import activation, check_keys, flag
 
 _SIZES = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
@@ -37,13 +38,6 @@ def relative_tower(card: CardObject, kind: str) -> Config:
     return spec(RelativeViT, patch=patch[0], **fields)
 
 
-def _flag(card: CardObject, key: str, default: bool) -> bool:
-    value = card.values.get(key, default)
-    if not isinstance(value, bool):
-        raise card.error(key, "is neither true nor false")
-    return value
-
-
 def _dinov3(card: CardObject) -> dict[str, Any]:
     flags = ("query_bias", "key_bias", "value_bias", "proj_bias", "mlp_bias", "use_gated_mlp")
     known = (*_SIZES, *flags, "rope_theta", "layerscale_value", "num_register_tokens")
@@ -51,13 +45,13 @@ def _dinov3(card: CardObject) -> dict[str, Any]:
     if card.values.get("rope_parameters") is not None:
         raise card.error("rope_parameters", "is not read here; rope_theta is")
     for key in ("proj_bias", "mlp_bias"):
-        if not _flag(card, key, True):
+        if not flag(card, key, True):
             raise card.error(key, "leaves out biases that the tower here has")
-    biases = tuple(_flag(card, f"{name}_bias", name != "key") for name in ("query", "key", "value"))
+    biases = tuple(flag(card, f"{name}_bias", name != "key") for name in ("query", "key", "value"))
     kinds = {(True, True, True): "all", (True, False, True): "qv", (False,) * 3: "none"}
     if biases not in kinds:
         raise card.error("query_bias", "is another than value_bias, or key_bias stands alone")
-    gated = _flag(card, "use_gated_mlp", False)
+    gated = flag(card, "use_gated_mlp", False)
     if gated and card.values.get("hidden_act", "gelu") != "silu":
         raise card.error("hidden_act", "is not silu, with which gates here are")
     registers = card.values.get("num_register_tokens", 0)
@@ -80,15 +74,15 @@ def _beit(card: CardObject) -> dict[str, Any]:
     positions = ("use_relative_position_bias", "use_shared_relative_position_bias")
     known = ("use_absolute_position_embeddings", "use_mean_pooling", "layer_scale_init_value")
     check_keys(card, (*_SIZES, *positions, *known, *_BEIT_HARMLESS))
-    own, shared = (_flag(card, key, False) for key in positions)
+    own, shared = (flag(card, key, False) for key in positions)
     if own and shared:
         raise card.error(positions[1], "stands beside biases of the blocks, of which one is here")
     classes = card.values.get("architectures") or ()
     if any("MaskedImage" in str(c) or "Segmentation" in str(c) for c in classes):
         raise card.error("architectures", "has a head that no tower here has")
     scale = float(card.numbers("layer_scale_init_value", (0.1,), 1)[0])
-    absolute = _flag(card, "use_absolute_position_embeddings", False)
-    mean = _flag(card, "use_mean_pooling", True)
+    absolute = flag(card, "use_absolute_position_embeddings", False)
+    mean = flag(card, "use_mean_pooling", True)
     return {
         **_sizes(card, 768, 3072, 12, 1e-12),
         "activation": activation(card, "gelu"),
@@ -109,3 +103,79 @@ def _sizes(card: CardObject, width: int, mlp: int, heads: int, epsilon: float) -
         "mlp_dim": card.sides("intermediate_size", mlp)[0],
         "norm_epsilon": card.numbers("layer_norm_eps", (epsilon,), 1)[0],
     }
+
+
+def relative_config(tower: RelativeViT, side: int) -> dict[str, Any]:
+    """What ``relative_tower`` reads, for a tower and square images of this side.
+
+    Raises:
+      WeightsError: transformers has no class for it; the field is named.
+    """
+    _require(tower, attention_norm=False, mlp_norm=False, pre_norm=False, class_token=True)
+    if tower.activation not in _NAMES:
+        raise WeightsError(f"transformers: no name for activation={tower.activation!r}")
+    sizes = {
+        "hidden_size": tower.width,
+        "intermediate_size": tower.mlp_dim or 4 * tower.width,
+        "num_hidden_layers": tower.depth,
+        "num_attention_heads": tower.heads,
+        "hidden_act": _NAMES[tower.activation],
+        "layer_norm_eps": tower.norm_epsilon,
+        "patch_size": tower.patch,
+        "image_size": side,
+    }
+    return {**sizes, **(_beit_config(tower) if tower.rope is None else _dinov3_config(tower))}
+
+
+_NAMES = {"gelu": "gelu", "gelu_tanh": "gelu_pytorch_tanh", "quick_gelu": "quick_gelu"}
+_NAMES |= {"swiglu": "silu"}
+
+
+def _dinov3_config(tower: RelativeViT) -> dict[str, Any]:
+    _require(tower, bias="none", posemb="none", pool="cls", norm_pooled=False)
+    rope = tower.rope
+    if rope is None or rope != Rope("centered", rope.temperature, halves=True):
+        raise WeightsError(f"transformers: its DINOv3 has no {rope}; try timm")
+    if tower.layer_scale is None:
+        raise WeightsError("transformers: its DINOv3 has a layer_scale; try timm")
+    if tower.num_classes:
+        raise WeightsError("transformers: its DINOv3 has no classifier: num_classes=None")
+    return {
+        "model_type": "dinov3_vit",
+        "use_gated_mlp": tower.activation == "swiglu",
+        "query_bias": tower.qkv_bias != "none",
+        "key_bias": tower.qkv_bias == "all",
+        "value_bias": tower.qkv_bias != "none",
+        "layerscale_value": tower.layer_scale,
+        "num_register_tokens": tower.registers,
+        "rope_theta": rope.temperature,
+    }
+
+
+def _beit_config(tower: RelativeViT) -> dict[str, Any]:
+    mean = tower.pool == "mean"
+    _require(tower, registers=0, qkv_bias="qv", norm_pooled=mean)
+    if tower.posemb == "patches" or tower.activation == "swiglu":
+        raise WeightsError(
+            f"transformers: its BEiT has no posemb={tower.posemb!r} with "
+            f"activation={tower.activation!r}; try timm"
+        )
+    if tower.num_classes and not mean:
+        raise WeightsError("transformers: its BEiT classifies by pool='mean' alone; try timm")
+    return {
+        "model_type": "beit",
+        "use_relative_position_bias": tower.bias == "block",
+        "use_shared_relative_position_bias": tower.bias == "shared",
+        "use_absolute_position_embeddings": tower.posemb == "tokens",
+        "use_mean_pooling": mean,
+        "layer_scale_init_value": tower.layer_scale or 0.0,
+    }
+
+
+def _require(tower: RelativeViT, **required: Any) -> None:
+    for field, value in required.items():
+        if getattr(tower, field) != value:
+            raise WeightsError(
+                f"transformers: its class has {field}={value!r}, this RelativeViT "
+                f"{field}={getattr(tower, field)!r}; try timm"
+            )
