@@ -30,6 +30,7 @@ def res_net(model: resnet.ResNet) -> dict:
     deep = isinstance(model.conv1, torch.nn.Sequential)
     widths = (model.conv1[0].out_channels, model.conv1[3].out_channels) if deep else (32, 32)
     tiered = widths[0] != widths[1]
+    third = [] if not deep or model.conv1[6].out_channels == 64 else [model.conv1[6].out_channels]
     down = model.layer2[0].downsample
     average = isinstance(down[0], (torch.nn.AvgPool2d, torch.nn.Identity))
     first = model.layer1[0]
@@ -57,7 +58,7 @@ def res_net(model: resnet.ResNet) -> dict:
         "downsample": "average" if average else "strided",
         "groups": groups,
         "group_width": inner // groups,
-        **({} if widths == (32, 32) else {"stem_widths": list(widths)}),
+        **({} if widths == (32, 32) else {"stem_widths": [*widths, *third]}),
         **({"squeeze": True} if squeeze else {}),
         **({} if alias == "none" else {"anti_alias": alias}),
     }

@@ -136,6 +136,7 @@ TIMM: dict[str, dict[str, Any]] = {
     "resnetblur50": {"anti_alias": "blur", "stem": "imagenet"},
     "seresnetaa50d": {"squeeze": True, "anti_alias": "average", "stem": "deep"},
     "resnet50t": {"stem": "deep", "stem_widths": (24, 32), "downsample": "average"},
+    "resnet50s": {"stem": "deep", "stem_widths": (64, 64, 128), "downsample": "strided"},
     "resnet200d": {"depth": 200, "stem": "deep"},
     "resnetv2_50": {"depth": 50, "stem": "imagenet", "downsample": "strided"},
     "resnetv2_18d": {"depth": 18, "stem": "deep", "downsample": "average"},

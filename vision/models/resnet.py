@@ -144,8 +144,8 @@ class ResNet(nn.Module):
       stem: ``imagenet``: 7x7 convolution of stride 2, then 3x3 max pooling of stride 2;
         ``deep``: three 3x3 convolutions in place of the 7x7 one, the first of stride 2;
         ``cifar``: 3x3 convolution of stride 1, no pooling, for images of about 32 px.
-      stem_widths: channels of the first two convolutions of ``deep``; None: half of the third's
-        each. ResNet-T has (24, 32), ResNet-S (64, 64).
+      stem_widths: channels of the first two convolutions of ``deep``, or of all three; None: half
+        of the third's each. ResNet-T has (24, 32), ResNet-S (64, 64, 128).
       downsample: how a shortcut halves the resolution: ``strided``: 1x1 convolution of stride 2,
         which reads a quarter of the positions; ``average``: mean of 2x2 windows before it.
       width_multiplier: multiplies the channels of every layer, the embedding's too.
@@ -171,7 +171,7 @@ class ResNet(nn.Module):
     downsample: Downsample = "strided"
     groups: Positive[int] = 1
     group_width: Positive[int] = 64
-    stem_widths: tuple[Positive[int], Positive[int]] | None = None
+    stem_widths: tuple[Positive[int], ...] | None = None
     squeeze: bool = False
     anti_alias: AntiAlias = "none"
     zero_init_residual: bool = True
@@ -183,6 +183,10 @@ class ResNet(nn.Module):
     def __post_init__(self) -> None:
         if self.stem_widths is not None and self.stem != "deep":
             raise ValueError(f"stem_widths={self.stem_widths}, but stem={self.stem!r} has one conv")
+        if self.stem_widths is not None and len(self.stem_widths) not in (2, 3):
+            raise ValueError(f"stem_widths={self.stem_widths} are not those of two convolutions")
+        if self.depth in BASIC and len(self.stem_widths or ()) == 3:
+            raise ValueError(f"stem_widths={self.stem_widths}, but depth={self.depth} has two")
         if self.stem == "deep" and not self.stem_widths and 64 * self.width_multiplier % 2:
             raise ValueError(
                 f"width_multiplier={self.width_multiplier} gives stem='deep' an odd number of "
@@ -212,8 +216,9 @@ class ResNet(nn.Module):
         check_images(x)
         width = int(64 * self.width_multiplier)
         if self.stem == "deep":
-            first, second = self.stem_widths or (width // 2, width // 2)
-            convs = [("1", first, 3, 2), ("2", second, 3, 1), ("3", width, 3, 1)]
+            widths = self.stem_widths or (width // 2, width // 2)
+            first, second, third = (*widths, width)[:3]
+            convs = [("1", first, 3, 2), ("2", second, 3, 1), ("3", third, 3, 1)]
         else:
             convs = [("", width, 7, 2) if self.stem == "imagenet" else ("", width, 3, 1)]
         for suffix, channels, kernel, stride in convs:

@@ -32,10 +32,11 @@ _RESNETS: Mapping[tuple[bool, str, bool], str] = {
     (False, "blur", True): "resnetblur18",
     (False, "blur", False): "resnetblur50",
 }
-_STEMS: Mapping[tuple[int, int], str] = {
+_STEMS: Mapping[tuple[int, ...], str] = {
     (32, 32): "deep",
-    (64, 64): "deep",
     (24, 32): "deep_tiered",
+    (64, 64, 128): "deep",
+    (48, 64, 128): "deep_tiered",
 }
 _POOLS: Mapping[str, str] = {"cls": "token", "mean": "avg", "map": "map"}
 

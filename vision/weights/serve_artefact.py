@@ -27,6 +27,7 @@ from vision.data.decode import DecodeError, decode
 from vision.weights.artefact import LABELS, PROGRAM
 from vision.weights.cards import read
 from vision.weights.mapping import WeightsError
+from vision.weights.preprocessing import Preprocessing
 
 
 def main(arguments: list[str]) -> int:
@@ -38,12 +39,15 @@ def main(arguments: list[str]) -> int:
         card_and_path = read(f"safetensors:{folder}")
         if card_and_path is None or not (folder / PROGRAM).is_file():
             raise WeightsError(f"{folder} holds no exported program; export with --stablehlo")
+        card = card_and_path[0]
+        if not isinstance(card, Preprocessing):
+            raise WeightsError(f"{card_and_path[1]} is of images of any shape, and no program is")
         program = jax.export.deserialize(bytearray((folder / PROGRAM).read_bytes()))
         labels = json.loads((folder / LABELS).read_text(encoding="utf-8"))
         for image in images:
-            mode = "grey" if len(card_and_path[0].mean) == 1 else "rgb"
+            mode = "grey" if len(card.mean) == 1 else "rgb"
             example = {"image": decode(files.read_bytes(image), mode=mode)}
-            for op in card_and_path[0].geometry():
+            for op in card.geometry():
                 example = op(example, np.random.default_rng(0))
             log_probabilities = np.asarray(
                 program.call(example["image"][None])["log_probabilities"]

@@ -136,7 +136,9 @@ def of_fields(fields: Mapping[str, Any]) -> Config:
 # size of images, which positions are resampled for, and of training.
 _HARMLESS_ARGUMENTS = (
     *("img_size", "num_classes", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate"),
-    *("attn_drop_rate", "pos_drop_rate", "dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
+    *("attn_drop_rate", "pos_drop_rate", "dynamic_img_size", "strict_img_size", "weight_init"),
+    "dynamic_img_pad",
+    *("fix_init", "zero_init_last", "head_init_scale", "drop_block_rate", "memory_efficient"),
 )
 _Change = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 VIT_POOLS = {"token": "cls", "avg": "mean", "map": "map"}
@@ -191,19 +193,28 @@ def _fc_norm(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     return {"norm_pooled": fields["pool"] == "mean" if value is None else bool(value)}
 
 
+# Whether they grow, and whether timm's stem_width is 64 and not 32, to what a ResNet has.
+_STEM_WIDTHS: Mapping[tuple[bool, bool], list[int] | None] = {
+    (False, False): None,
+    (True, False): [24, 32],
+    (False, True): [64, 64, 128],
+    (True, True): [48, 64, 128],
+}
+
+
 def _deep_stem(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    if value == "deep_tiered":
-        return {"stem": "deep", "stem_widths": [24, 32]}
-    return {"stem": {"deep": "deep", "": "imagenet"}[value], "stem_widths": None}
+    if value == "":
+        return {"stem": "imagenet", "stem_widths": None}
+    # timm's stem_width is 64 unless it, or the model's name, says another.
+    wide = fields["stem"] == "imagenet" or len(fields.get("stem_widths") or ()) == 3
+    return {"stem": "deep", "stem_widths": _STEM_WIDTHS[value == "deep_tiered", wide]}
 
 
 def _stem_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
-    tiered = fields.get("stem_widths") == [24, 32]
-    if value not in (32, 64) or (tiered and value != 32):
-        raise ValueError(value)
-    # Of a stem of one convolution it says nothing.
-    wide = value == 64 and fields["stem"] == "deep"
-    return {"stem_widths": [64, 64]} if wide else {}
+    if fields["stem"] != "deep":  # of a stem of one convolution it says nothing
+        return {}
+    first = (fields.get("stem_widths") or [32])[0]
+    return {"stem_widths": _STEM_WIDTHS[first in (24, 48), {32: False, 64: True}[value]]}
 
 
 def _layers(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:

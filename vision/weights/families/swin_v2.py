@@ -7,6 +7,7 @@ Cards say which fields a ``SwinV2`` needs, ``spec(Pretrained, source=...)``: of 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 from vision.models.swin_v2 import SwinV2
 from vision.weights.families.heads import head
@@ -65,10 +66,10 @@ _TRANSFORMERS = _Naming(
     head="classifier",
 )
 # Older files hold what follows from the sizes.
-_DERIVED = dict.fromkeys(
-    (r".*\.attn_mask", r".*\.relative_position_index", r".*\.relative_coords_table"),
-    "follows from the sizes of windows and image",
-)
+_DERIVED: Mapping[str, str] = {
+    r".*\.(attn_mask|relative_position_index|relative_coords_table)": "follows from the sizes of "
+    "windows and image"
+}
 
 
 def timm_swin_v2(tower: SwinV2) -> Names:
