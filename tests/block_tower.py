@@ -28,6 +28,7 @@ class BlockTower(nn.Module):
     registers: int = 0
     num_classes: int | None = None
     # What methods ask of a ViT.
+    heads: int = 1
     pool: str = "cls"
     remat: str = "none"
     precision: Precision = Precision()

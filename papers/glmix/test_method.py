@@ -1,0 +1,102 @@
+"""GLNet: the authors' logits, clusters that sum to 1, published sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from papers.glmix.block import average_windows, pooled_slots, soft_clusters
+from papers.glmix.method import GLNet
+from tests.models.tower_cases import abstract_variables, random_variables, run
+from vision.train.tower import count_params
+
+SIZES: Any = {"widths": (32, 64, 64, 32), "slots": 16, "num_classes": 5}
+# What the authors' models/glnet.py (commit f01679c) answers with the weights of
+# ``random_variables`` to the image of ``image``; 4g there with the layer scale of 16g.
+AUTHORS = {
+    "16g": ((1, 1, 2, 1), (2, 96, 64, 3), [
+        [-1.82067, -3.98939, 4.27420, 6.09345, -1.52945],
+        [0.34596, -4.66735, 1.66551, 4.32321, -2.02832],
+    ]),
+    "stl_learned": ((1, 1, 1, 1), (2, 64, 64, 3), [
+        [-5.04421, 5.62375, -2.19119, 2.96125, -0.54395],
+        [-4.79489, 4.46641, -6.58816, 5.69369, 1.55458],
+    ]),
+}  # fmt: skip
+
+
+def image(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("variant", ["16g", pytest.param("stl_learned", marks=pytest.mark.slow)])
+def test_logits_are_those_of_the_authors_code(variant: Any):
+    depths, shape, expected = AUTHORS[variant]
+    tower = GLNet(variant, depths=depths, **SIZES)
+    out = run(tower, random_variables(tower, shape), image(shape))
+    np.testing.assert_allclose(out["logits"], expected, atol=2e-4)
+    shares = np.asarray(out["block00/assignment"])
+    assert shares.shape == (2, shape[1] // 4, shape[2] // 4, 16)
+    np.testing.assert_allclose(shares.sum(-1), 1, atol=1e-5)
+    assert "block03/assignment" not in out  # all tokens attend there
+
+
+def test_clusters_gather_and_give_back():
+    rng = np.random.default_rng(0)
+    slots, tokens = rng.normal(size=(2, 4, 8)), rng.normal(size=(2, 9, 8))
+    gather, give = jax.jit(soft_clusters)(slots, tokens, jnp.float32(5))
+    np.testing.assert_allclose(gather.sum(-1), 1, atol=1e-6)
+    np.testing.assert_allclose(give.sum(-1), 1, atol=1e-6)
+    unit = [x / np.linalg.norm(x, axis=-1, keepdims=True) for x in (slots, tokens)]
+    logits = 5 * np.einsum("bsc,bnc->bsn", *unit)
+    np.testing.assert_allclose(
+        give[0, 3], np.exp(logits[0, :, 3]) / np.exp(logits[0, :, 3]).sum(), atol=1e-5
+    )
+    # Slots that start alike stay alike, and every token is given the mean of all.
+    _, equal = soft_clusters(jnp.ones((1, 4, 8)), jnp.asarray(tokens[:1]), jnp.float32(3))
+    np.testing.assert_allclose(equal, 0.25, atol=1e-6)
+
+
+def test_windows_cover_maps_of_any_size():
+    # 7 cells in 4 windows: 0-1, 1-3, 3-5, 5-6, as PyTorch's adaptive pooling has them.
+    windows = average_windows(7, 4)
+    assert [tuple(np.flatnonzero(row)) for row in windows] == [(0, 1), (1, 2, 3), (3, 4, 5), (5, 6)]
+    np.testing.assert_allclose(windows.sum(1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(average_windows(2, 4), np.repeat(np.eye(2), 2, axis=0))
+    x = image((1, 4, 6, 3))
+    np.testing.assert_allclose(
+        pooled_slots(jnp.asarray(x), 4)[0, 1], x[0, :2, 3:].mean((0, 1)), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("variant", "millions"),
+    [
+        ("4g", 27),
+        pytest.param("9g", 60, marks=pytest.mark.slow),
+        pytest.param("16g", 106, marks=pytest.mark.slow),
+        ("stl", 30),
+    ],
+)
+def test_parameters_are_those_of_the_paper(variant: Any, millions: int):
+    # One block of each kind is traced; 4g has 4, 4, 9 and 9, and 4 of them.
+    depths, times = (
+        ((1, 1, 2, 1), (4, 4, 9, 9, 4)) if variant != "stl" else ((1,) * 4, (2, 2, 6, 2))
+    )
+    params, _ = abstract_variables(GLNet(variant, depths=depths, num_classes=1000), (1, 32, 32, 3))
+    blocks = sum((n - 1) * count_params(params[f"block{i:02d}"]) for i, n in enumerate(times))
+    assert abs((count_params(params) + blocks) / 1e6 - millions) < 0.75
+
+
+def test_what_cannot_be_is_named():
+    for fields, message in (
+        ({"slots": 15}, "slots=15 is not the square"),
+        ({"widths": (48, 64, 64, 64)}, "multiples of a head's 32"),
+        ({"widths": (32, 64)}, "one entry of every stage"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            GLNet(**fields)
