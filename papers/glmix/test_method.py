@@ -29,8 +29,9 @@ AUTHORS = {
 }  # fmt: skip
 
 
-def image(shape: tuple[int, ...]) -> np.ndarray:
-    return np.random.default_rng(3).standard_normal(shape).astype(np.float32)
+def image(shape: tuple[int, ...]) -> jax.Array:
+    drawn = np.random.default_rng(3).standard_normal(shape)
+    return jnp.asarray(drawn.astype(np.float32))
 
 
 @pytest.mark.parametrize("variant", ["16g", pytest.param("stl_learned", marks=pytest.mark.slow)])
@@ -68,9 +69,7 @@ def test_windows_cover_maps_of_any_size():
     np.testing.assert_allclose(windows.sum(1), 1, rtol=1e-6)
     np.testing.assert_array_equal(average_windows(2, 4), np.repeat(np.eye(2), 2, axis=0))
     x = image((1, 4, 6, 3))
-    np.testing.assert_allclose(
-        pooled_slots(jnp.asarray(x), 4)[0, 1], x[0, :2, 3:].mean((0, 1)), atol=1e-6
-    )
+    np.testing.assert_allclose(pooled_slots(x, 4)[0, 1], x[0, :2, 3:].mean((0, 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -93,10 +92,11 @@ def test_parameters_are_those_of_the_paper(variant: Any, millions: int):
 
 
 def test_what_cannot_be_is_named():
-    for fields, message in (
+    cases: Any = (
         ({"slots": 15}, "slots=15 is not the square"),
         ({"widths": (48, 64, 64, 64)}, "multiples of a head's 32"),
         ({"widths": (32, 64)}, "one entry of every stage"),
-    ):
+    )
+    for fields, message in cases:
         with pytest.raises(ValueError, match=message):
             GLNet(**fields)

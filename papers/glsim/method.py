@@ -135,7 +135,8 @@ class GLSim(Objective):
             seen = apply(self.model, variables, crop, ctx, key=key)[0]["tokens"]
             views.append(seen[:, 0].astype(jnp.float32))
         params = variables.params["aggregator"]
-        logits, embedding = self._aggregator.apply({"params": params}, jnp.stack(views, 1))  # pyright: ignore[reportGeneralTypeIssues] - no collection is mutable
+        answer: Any = self._aggregator.apply({"params": params}, jnp.stack(views, 1))
+        logits, embedding = answer
         return logits.astype(jnp.float32), {"embedding": embedding, "scores": scores, "box": box}
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:

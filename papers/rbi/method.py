@@ -118,7 +118,7 @@ class RelationshipBatch(BatchCoupled):
             losses, right["direct_top1"] = losses + self.direct * second, plain
         answer = jnp.argmax(targets, -1)
         correct = {name: jnp.argmax(each, -1) == answer for name, each in right.items()}
-        return averaged(losses, labelled & batch["_mask"], **correct)
+        return averaged(losses, labelled & batch["_mask"], {}, **correct)
 
     def predict(self, variables: Variables, batch: Batch, ctx: Context) -> dict[str, jax.Array]:
         """The outputs of ``Classify``; with ``direct`` also ``logits/direct`` (B, K), float32."""

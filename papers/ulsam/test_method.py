@@ -86,8 +86,9 @@ def test_mobilenet_has_its_published_size_and_attention_saves_a_layer():
 
 def test_attention_stands_in_the_place_of_a_layer_or_after_it():
     shape = (2, 6, 6, 3)
-    x = np.random.default_rng(1).normal(size=shape).astype(np.float32)
-    for place, width in (("replaces", 16), ("after", 8)):
+    x: Any = np.random.default_rng(1).normal(size=shape).astype(np.float32)
+    places: Any = (("replaces", 16), ("after", 8))
+    for place, width in places:
         fields = {**SMALL, "layers": ((64, 1), (64, 1)) if place == "replaces" else SMALL["layers"]}
         tower = MobileNetV1(attention=(1,), groups=2, place=place, num_classes=3, **fields)
         out = run(tower, random_variables(tower, shape), x)
