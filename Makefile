@@ -23,6 +23,9 @@ DEMO := workdirs/digits_vit
 # A file's tests stay in one process: they share what they have compiled.
 TOGETHER := -n 2 --dist=loadfile
 COST_TESTS ?=
+# Programs that tests start would compile every module of ours again, half a second each, and pytest
+# would rewrite all tests again, where an environment forbids Python to keep what it has compiled.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-all test-slow test-changed test-cost test-isa docs test-extras test-newest newest-python newest-packages tpu-env claims claims-sample zoo lint types unit lock clean
 .DELETE_ON_ERROR:
