@@ -1,19 +1,13 @@
-"""Attention rollout, a distractor's keys and values, and the block of selected queries."""
+"""Attention rollout, and the keys and values of a distractor."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.models.attention import attention_weights
-from vision.models.layers import Mlp, as_output, dense, layer_norm
-from vision.train.precision import Precision
 from vision.train.tower import Tap
-
-_XAVIER = nn.initializers.xavier_uniform()
 
 
 def rollout(weights: Sequence[jax.Array]) -> jax.Array:
@@ -57,36 +51,3 @@ def with_distractors(other: jax.Array, tokens: int, depth: int) -> Tap:
 
     sites = "|".join(f"block{i:02d}/attention" for i in range(depth))
     return Tap(edit, f"stem|{sites}")
-
-
-class SelectedQueries(nn.Module):
-    """A transformer block in which a few tokens attend to all: global-local cross-attention.
-
-    Attributes:
-      heads: of the attention; their number divides D.
-      precision: number formats.
-    """
-
-    heads: int
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, tokens: jax.Array, chosen: jax.Array) -> jax.Array:
-        """The new (B, R, D) tokens at ``chosen``, int (B, R), of (B, T, D)."""
-        precision = as_output(self.precision)
-        batch, _, width = tokens.shape
-        picked = jnp.take_along_axis(tokens, chosen[..., None], 1)
-        normed = layer_norm(tokens, precision, "norm1")
-        local = jnp.take_along_axis(normed, chosen[..., None], 1)
-        parts = (("query", local), ("key", normed), ("value", normed))
-        q, k, v = (
-            dense(x, width, precision, name, _XAVIER).reshape(
-                batch, -1, self.heads, width // self.heads
-            )
-            for name, x in parts
-        )
-        weights = attention_weights(q, k)
-        mixed = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
-        x = picked + dense(mixed.reshape(picked.shape), width, precision, "proj", _XAVIER)
-        y = layer_norm(x, precision, "norm2")
-        return x + Mlp(4 * width, _XAVIER, precision, name="mlp")(y)

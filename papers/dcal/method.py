@@ -29,8 +29,10 @@ from typing import Annotated, Literal
 import jax
 import jax.numpy as jnp
 
-from papers.dcal.attention import SelectedQueries, rollout, with_distractors
+from papers.dcal.attention import rollout, with_distractors
 from vision.config.ranges import Gt, Le, Rate, checked
+from vision.models.cross_attention import CrossBlock
+from vision.models.layers import as_output
 from vision.models.vit import ViT
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
 from vision.train.labels import LabelKind
@@ -76,16 +78,16 @@ class DCAL(Objective):
         return class_labels(self.model)
 
     @property
-    def _block(self) -> SelectedQueries:
-        return SelectedQueries(self.model.resolved().heads, self.model.precision)
+    def _block(self) -> CrossBlock:
+        size, precision = self.model.resolved(), as_output(self.model.precision)
+        return CrossBlock(size.heads, 4 * size.width, precision)
 
     def init(self, key: jax.Array, batch: Batch) -> Variables:
         k_model, k_block, k_head = jax.random.split(key, 3)
         variables = super().init(k_model, batch)
         width, classes = self.model.resolved().width, self.model.num_classes or 0
-        block = self._block.init(
-            {"params": k_block}, jnp.zeros((1, 2, width)), jnp.zeros((1, 1), int)
-        )
+        tokens = jnp.zeros((1, 2, width))
+        block = self._block.init({"params": k_block}, tokens[:, :1], tokens)
         kernel = 0.01 * jax.random.normal(k_head, (width, classes))
         head = {"kernel": kernel, "bias": jnp.zeros(classes)}
         weights = {name: jnp.zeros(()) for name in (SA, GLCA, PWCA)[: 2 + self.distract]}
@@ -107,7 +109,8 @@ class DCAL(Objective):
             chosen = jnp.concatenate([jnp.zeros_like(chosen[:, :1]), chosen], 1)
         tokens = out[f"block{depth - 1:02d}"]
         params = variables.params["local"]
-        mixed = self._block.apply({"params": params["block"]}, tokens, chosen)
+        picked = jnp.take_along_axis(tokens, chosen[..., None], 1)
+        mixed = self._block.apply({"params": params["block"]}, picked, tokens)
         assert isinstance(mixed, jax.Array)
         local = mixed[:, 0] if self.read == "class" else mixed.mean(1)
         local = local.astype(jnp.float32)
