@@ -50,7 +50,9 @@ def test_losses_are_those_of_all_known_triplets():
     assert int(count) == len(hinge) == 8
     np.testing.assert_allclose(loss, np.mean(hinge), rtol=1e-5)
     np.testing.assert_allclose(right, np.mean(order), rtol=1e-5)
-    nothing = jax.device_get(triplet_losses(jnp.asarray(x), jnp.zeros(6, int), valid, 0.2))
+    nothing = jax.device_get(
+        triplet_losses(jnp.asarray(x), jnp.zeros(6, int), jnp.asarray(valid), 0.2)
+    )
     assert nothing == (0, 0, 0)
 
 
