@@ -20,7 +20,8 @@ from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.mobilenet import MobileNetV2, MobileNetV3
-from vision.models.mobilenet_v4 import MobileNetV4, MobileV4Plan
+from vision.models.mobilenet_v4 import MobileNetV4
+from vision.models.mobilenet_v4_plan import MobileV4Plan
 from vision.models.swin import Swin
 from vision.train.tower import forward, initialise
 from vision.weights.families.inception import timm_inception_resnet_v2, timm_inception_v4

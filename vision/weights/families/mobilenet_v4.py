@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from vision.models.mobilenet_v4 import BlockPlan, MobileNetV4
+from vision.models.mobilenet_v4 import MobileNetV4
+from vision.models.mobilenet_v4_plan import BlockPlan
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, POINTWISE, batch_norm, conv_norm, layer
 from vision.weights.mapping import CONV, MapEntry, Names
