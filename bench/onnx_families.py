@@ -129,7 +129,7 @@ IMAGE_TOWERS: Mapping[str, tuple[Any, int]] = {
     ),
     "NASNet": (NasNet(depth=1, stages=2, filters=4, num_classes=CLASSES), 32),
     "plain convolutions": (PlainConv(width=8, depth=2, num_classes=CLASSES), 32),
-    "adapted (LoRA)": (AdaptedTower(VIT), 32),
+    "adapted tower": (AdaptedTower(VIT), 32),
     "dual encoder, image tower": (Dual(VIT.clone(num_classes=None), TEXT, width=12), 32),
 }
 TEXT_TOWERS: Mapping[str, Any] = {
@@ -210,7 +210,10 @@ def page(text: str, rows: list[dict[str, str]]) -> str:
 
 
 if __name__ == "__main__":
-    rows = [row(name) for name in (*IMAGE_TOWERS, *TEXT_TOWERS)]
+    rows = []
+    for each in (*IMAGE_TOWERS, *TEXT_TOWERS):
+        rows.append(row(each))
+        print(rows[-1], flush=True)
     record("onnx_families", rows)
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
     raise SystemExit(int(any(float(each["differs"] or 0) > MOST for each in rows)))

@@ -68,7 +68,7 @@ def test_what_the_search_finds_is_known_without_having_been_seen(record: Recorde
         control=None,
         measured=[
             unlearned,
-            both("taken for strangers by the attack, retrained", "retrained", "mia"),
+            both("taken for non-members by the attack, retrained", "retrained", "mia"),
             both("wrong on the forget set, as trained", "trained", "ua"),
             both("average gap of the trained network to retraining", "trained", "gap"),
             test,

@@ -23,7 +23,7 @@ def test_the_four_numbers_of_a_small_case():
     test = probabilities([0.6, 0.7, 0.2, 0.45])
     zero = np.zeros(6, np.int32)
     metrics = unlearning(train, zero, forget, test, zero[:4])
-    # Members are at least 0.8 sure and strangers at most 0.7.
+    # Members are at least 0.8 sure and non-members at most 0.7.
     assert metrics == pytest.approx({"ua": 2 / 3, "mia": 2 / 3, "ra": 1, "ta": 0.5})
     assert average_gap(metrics, metrics) == 0
     assert average_gap(metrics, {**metrics, "ta": 0.9}) == pytest.approx(0.1)
@@ -31,14 +31,14 @@ def test_the_four_numbers_of_a_small_case():
 
 def test_the_threshold_is_the_best_of_all():
     rng = np.random.default_rng(0)
-    members, strangers = rng.integers(0, 9, 30) + 2.0, rng.integers(0, 9, 11) + 0.0
+    members, others = rng.integers(0, 9, 30) + 2.0, rng.integers(0, 9, 11) + 0.0
 
     def balanced(t: float) -> float:
-        return float(np.mean(members >= t) + np.mean(strangers < t))
+        return float(np.mean(members >= t) + np.mean(others < t))
 
     best = max(balanced(t) for t in np.arange(-1, 13, 0.5))
-    assert balanced(best_threshold(members, strangers)) == pytest.approx(best)
-    assert math.isnan(best_threshold(members, strangers[:0]))
+    assert balanced(best_threshold(members, others)) == pytest.approx(best)
+    assert math.isnan(best_threshold(members, others[:0]))
     assert best_threshold(np.zeros(3), np.ones(3)) in (0.0, math.inf)
 
 

@@ -1,4 +1,4 @@
-"""Which preprocessing a run has for images of strangers: that of its evaluation, without labels.
+"""Which preprocessing a run has for images of any origin: that of its evaluation, without labels.
 
 An evaluator's ops were written for its data, which may have labels and captions and be arrays
 already. Here there are only images: ops that need something else are left out and named, and where

@@ -1,4 +1,4 @@
-"""Batches of images of strangers, of which any may be unreadable."""
+"""Batches of images of any origin, each of which may be unreadable."""
 
 from __future__ import annotations
 

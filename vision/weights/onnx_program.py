@@ -63,7 +63,7 @@ def make_onnx(
 
     Raises:
       WeightsError: a package is missing, more weights than the format holds, an operation without a
-        counterpart, or answers that differ by more than ``TOLERANCE``.
+        counterpart or that onnxruntime lacks, or answers that differ by more than ``TOLERANCE``.
     """
     check_packages()
     if (size := weight_bytes(variables)) > _MOST_BYTES:
@@ -162,8 +162,14 @@ def _compared(
     options: Any = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # a line for every constant that it folds
     providers = ["CPUExecutionProvider"]
-    session: Any = onnxruntime.InferenceSession(file, options, providers=providers)
-    found = session.run(list(wanted), dict(given))
+    try:
+        session: Any = onnxruntime.InferenceSession(file, options, providers=providers)
+        found = session.run(list(wanted), dict(given))
+    except Exception as error:  # its own classes, which have no common base
+        said = (str(error).splitlines() or [""])[0].rpartition(" : ")[2]
+        raise WeightsError(
+            f"onnxruntime does not run this model ({said}); --stablehlo exports it as it is"
+        ) from error
     differences = {}
     for (name, ours), theirs in zip(wanted.items(), found, strict=True):
         difference = np.abs(theirs.astype(np.float64) - ours).max(initial=0)
