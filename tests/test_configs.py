@@ -302,7 +302,8 @@ def fits(config: Any, name: str) -> None:
 def evaluators_fit(prepared: Prepared, variables: Any, mesh: jax.sharding.Mesh) -> None:
     """What is predicted of the batches of every evaluator has the classes that it asks for."""
     predicted: dict[str, Any] = {}
-    for name, evaluator in (prepared.experiment.evaluators or {}).items():
+    evaluators: Any = prepared.experiment.evaluators or {}
+    for name, evaluator in evaluators.items():
         if not hasattr(evaluator, "data"):
             continue
         two = dataclasses.replace(evaluator.data, batch_size=2, threads=0)
