@@ -130,7 +130,7 @@ def test_evaluation_counts_every_example_once(alone: Path, tmp_path: Path):
     found = {}
     for processes in (1, 2):
         out = tmp_path / f"by{processes}"
-        arguments = (f"--workdir={alone}", f"--out={out}")
+        arguments = (f"--workdir={alone}", f"--out={out}", "--allow_modules=tests")
         status, errors = run("evaluate.py", processes, 1, *arguments)
         assert status == 0, errors
         evaluation = json.loads((out / "evaluation.json").read_text())
