@@ -23,13 +23,7 @@ from vision.run import loop
 
 ROOT = Path(__file__).resolve().parents[1]
 SMALL = [
-    f"--config={ROOT}/configs/digits_vit.py",
-    "--config.model.width=16",
-    "--config.model.depth=1",
-    "--config.model.head_zero_init=False",
-    "--config.total=2 steps",
-    "--config.optimizer.schedule.warmup=0 steps",
-    "--config.data.batch_size=64",
+    f"--config={ROOT}/tests/patch_digits.py",
     "--config.evaluators.test.data.batch_size=64",
 ]
 
