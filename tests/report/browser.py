@@ -166,7 +166,7 @@ AXE = Path(
     os.environ.get("AXE_CORE")
     or Path(__file__).resolve().parents[2] / "node_modules" / "axe-core" / "axe.min.js"
 )
-NO_AXE = f"needs axe: npm install --no-save axe-core@4 (no file {AXE}; AXE_CORE names another)"
+NO_AXE = f"needs axe: make node_modules/axe-core/axe.min.js, or AXE_CORE=FILE (no file {AXE})"
 _AXE = """
 const done = arguments[0];
 axe.run(document, { resultTypes: ["violations"] }).then((found) => done(found.violations.map(
@@ -188,11 +188,11 @@ const name = (e) => `${e.tagName}.${kind(e)} ${e.textContent.slice(0, 40)}`;
 if (document.documentElement.scrollWidth > across) found.push("the page scrolls sideways");
 for (const e of document.querySelectorAll("body *")) {
   const box = e.getBoundingClientRect();
-  if (!box.width || !e.checkVisibility() || e.closest("[data-unseen]")) continue;
+  if (!box.width || !e.checkVisibility() || e.closest(".unseen")) continue;
   if (box.right > across + 1 || box.left < -1) found.push(`cut: ${name(e)}`);
   const style = getComputedStyle(e);
   // Names of classes beside a matrix may end in dots: the pointer has them whole.
-  if (style.textOverflow === "ellipsis" && e.title) continue;
+  if (e.tagName === "INPUT" || (style.textOverflow === "ellipsis" && e.title)) continue;
   const hides = style.overflowX !== "visible" && !(e instanceof SVGElement);
   const wide = e.clientWidth && e.scrollWidth > e.clientWidth + 1;
   if (hides && wide) found.push(`scrolls: ${name(e)}`);

@@ -22,7 +22,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.report.browser import CONTRAST, Browser, needs_browser, until
+from tests.report.browser import (
+    AXE,
+    CONTRAST,
+    LAYOUT,
+    Browser,
+    needs_browser,
+    serious_faults,
+    until,
+)
 from vision.blocks.similarity import LateInteraction
 from vision.config.cli import run_main
 from vision.config.specs import spec, to_plain
@@ -535,8 +543,16 @@ def test_on_a_phone_in_the_dark_and_without_a_server(
             until(browser, f"{SCORED} === 24")
             settled(browser)
             assert browser.run("return document.documentElement.scrollWidth") <= 400
+            assert browser.run(LAYOUT) == []
             assert browser.run(CONTRAST) == []
+            assert not AXE.is_file() or serious_faults(browser) == []
             assert browser.run("return document.querySelectorAll('dialog, .look').length") == 0
+            unanswered = "fetch = () => new Promise(() => {}); clear(); browse(0);"
+            waiting = "return document.querySelectorAll('.waiting').length"
+            assert browser.run(unanswered + waiting) == 12
+            assert browser.run(LAYOUT) == []
+            visit(browser, address, width=400)
+            assert browser.run(waiting) == 0
     browser.messages()
     browser.click(".primary")
     until(browser, "!document.querySelector('#error').hidden")
@@ -546,6 +562,7 @@ def test_on_a_phone_in_the_dark_and_without_a_server(
     browser.click(".example")
     until(browser, f"{SCORED} === 24")
     browser.click(".hit .look")
-    assert browser.run("return document.documentElement.scrollWidth") <= 400
+    assert browser.run(LAYOUT) == []
+    assert not AXE.is_file() or serious_faults(browser) == []
     assert browser.run(CONTRAST) == []
     browser.messages()

@@ -30,6 +30,13 @@ function fail(text) {
 function busy(on) {
   at("busy").hidden = !on;
   main.setAttribute("aria-busy", String(on));
+  // Where nothing is shown yet, empty cards keep its place until the answer is there.
+  const list = at("images").querySelector("ol");
+  if (!on) for (const each of list.querySelectorAll(".waiting")) each.remove();
+  else if (!list.children.length) {
+    const card = () => make("li", { class: "waiting", "aria-hidden": "true" }, make("span"), make("i"), make("i"));
+    list.append(...Array.from({ length: 12 }, card));
+  }
 }
 
 const plural = (count, what) => `${count.toLocaleString("en-US")} ${what}${count === 1 ? "" : "s"}`;
