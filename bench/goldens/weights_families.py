@@ -274,7 +274,6 @@ def relative() -> Mapping[str, Callable[[str], None]]:
 
 def others() -> Mapping[str, Callable[[str], None]]:
     swin = {"embed_dim": 16, "depths": [2, 2, 1], "num_heads": [1, 2, 4]}
-    two = {"embed_dim": 16, "depths": [2, 1], "num_heads": [1, 2]}
     return {
         "timm_swin_v2": lambda case: timm_case(
             case, "swinv2_tiny_window8_256", 64, (72, 88), **swin, window_size=4
@@ -287,28 +286,6 @@ def others() -> Mapping[str, Callable[[str], None]]:
             **swin,
             window_size=8,
             pretrained_window_sizes=[6, 6, 3],
-        ),
-        "transformers_swin_v2": lambda case: transformers_case(
-            case,
-            transformers.Swinv2ForImageClassification(
-                transformers.Swinv2Config(
-                    **two,
-                    image_size=32,
-                    window_size=5,
-                    pretrained_window_sizes=[6, 0],
-                    num_labels=CLASSES,
-                )
-            ),
-            (40, 44),
-            logits,
-        ),
-        "transformers_swin_v2_headless": lambda case: transformers_case(
-            case,
-            transformers.Swinv2Model(
-                transformers.Swinv2Config(**two, image_size=16, window_size=4)
-            ),
-            (32, 12),
-            pooled,
         ),
         "timm_xcit": lambda case: timm_case(
             case, "xcit_nano_12_p16_224", 32, (48, 32), embed_dim=16, depth=2, num_heads=2

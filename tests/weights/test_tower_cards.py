@@ -232,6 +232,17 @@ CHANGED = {
     "argument": ("timm_augreg", {"model_args": {"rope": 1}}, "model_args.rope is an argument"),
     "value": ("timm_augreg", {"model_args": {"depth": "2"}}, "model_args.depth is not read"),
     "features": ("timm_augreg", {"num_features": 24}, "num_features does not agree with"),
+    "a key of the whole": ("timm_augreg", {"secret": 1}, "secret is not known here"),
+    "projection": (
+        "transformers_clip",
+        {"architectures": ["CLIPVisionModelWithProjection"]},
+        "architectures projects to the joint space",
+    ),
+    "no heads": (
+        "timm_augreg",
+        {"model_args": {"num_heads": 0}, "num_features": None},
+        r"config.json: ViT.heads is 0, expected a whole number >= 1",
+    ),
     "classifier": (
         "transformers_siglip",
         {"architectures": ["SiglipForImageClassification"]},

@@ -33,6 +33,7 @@ FILES: Mapping[str, str] = {
     "safetensors": OURS,
     zoo.SCHEME: OURS,
 }
+_LARGEST = 1 << 28  # bytes; the largest are tokenizers, of some ten million
 _PILLOW = tuple(method.name.lower() for method in Image.Resampling)
 
 
@@ -135,6 +136,8 @@ def card_beside(source: str, files: Mapping[str, str]) -> CardObject | None:
 def read_card(path: Path) -> CardObject:
     """A JSON file that holds an object."""
     try:
+        if path.stat().st_size > _LARGEST:
+            raise WeightsError(f"{path} has {path.stat().st_size} bytes, which no card has")
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise WeightsError(f"{path} is not JSON: {error}") from error
@@ -143,7 +146,9 @@ def read_card(path: Path) -> CardObject:
     return CardObject(path, values)
 
 
-_TIMM_OTHERS = (
+# Of ``pretrained_cfg``, and in old files of the whole.
+TIMM_KEYS = (
+    *("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std"),
     *("url", "file", "state_dict", "hf_hub_id", "hf_hub_filename", "source", "architecture"),
     *("tag", "custom_load", "test_input_size", "min_input_size", "fixed_input_size"),
     *("test_crop_pct", "num_classes", "label_offset", "label_names", "label_descriptions"),
@@ -156,8 +161,7 @@ _TIMM_MODES: Mapping[str, str] = {"center": "shortest", "squash": "squash", "bor
 
 def _timm(card: CardObject) -> Preprocessing:
     card = card.part("pretrained_cfg") if "pretrained_cfg" in card.values else card
-    keys_read = ("input_size", "interpolation", "crop_pct", "crop_mode", "mean", "std")
-    card.check_keys((*_TIMM_OTHERS, *keys_read))
+    card.check_keys(TIMM_KEYS)
     channels, *size = card.numbers("input_size", (3, 224, 224), 3)
     channels, height, width = int(channels), *map(int, size)
     mean, std = (

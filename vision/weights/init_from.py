@@ -24,7 +24,7 @@ from vision.run.workdir import DATA_SPEC
 from vision.train.tower import Tower
 from vision.weights import agreement, cards, hub, packages, zoo
 from vision.weights.artefact import LABELS
-from vision.weights.mapping import Names, Tensor, Tree, WeightsError, load, misfits
+from vision.weights.mapping import MapEntry, Names, Tensor, Tree, WeightsError, load, misfits
 from vision.weights.merge import merged_state
 from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
@@ -135,7 +135,16 @@ class InitFrom:
             raise WeightsError(
                 f"{error}: the tower is the one that {card.path} states; get both from one place"
             ) from error
-        log.info("%s: %d tensors read", source, len(tensors))
+        used = {name for entry in names.entries for name in entry.theirs} & tensors.keys()
+        log.info("%s: %d of %d tensors read", source, len(used), len(tensors))
+        for entry in names.entries:
+            made = _resampled(entry, tensors, flatten(target))
+            if made is not None:
+                log.info("%s: %s is resampled from %s to %s", source, entry.ours, *made)
+        for pattern, why in names.ignored.items():
+            left = [name for name in tensors if name not in used and re.fullmatch(pattern, name)]
+            if left:
+                log.info("%s: %s and others like it are not read, %s", source, left[0], why)
         if "objective" in filled:
             filled["objective"] = {**variables["objective"], **filled["objective"]}
         return {
@@ -282,6 +291,18 @@ def _unfilled(names: Names, target: Tree) -> list[str]:
     filled = {entry.ours for entry in names.entries}
     leaves = flatten({"objective": target.get("objective", {})})
     return [name for name in leaves if name not in filled]
+
+
+def _resampled(
+    entry: MapEntry, tensors: Mapping[str, Tensor], leaves: Mapping[str, Any]
+) -> tuple[tuple[int, ...], tuple[int, ...]] | None:
+    """The shapes before and after, of what is made to fit."""
+    if entry.fit is None or entry.ours not in leaves or entry.layer:
+        return None
+    blank = [np.broadcast_to(np.zeros((), np.float32), tensors[k].shape) for k in entry.theirs]
+    before, after = entry.form.read(blank).shape, tuple(leaves[entry.ours].shape)
+    after = after if entry.layer is None else after[1:]
+    return None if before == after else (before, after)
 
 
 def _find(scheme: str, text: str) -> Path:

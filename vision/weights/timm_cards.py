@@ -17,7 +17,7 @@ from vision.config.schema import locate
 from vision.config.specs import spec
 from vision.models.resnet import BASIC, STAGES
 from vision.models.rope import Rope
-from vision.weights.cards import CardObject
+from vision.weights.cards import TIMM_KEYS, CardObject
 from vision.weights.mapping import WeightsError
 from vision.weights.transformers_keys import ACTIVATIONS
 
@@ -62,6 +62,9 @@ def timm_tower(card: CardObject) -> Config:
     Raises:
       WeightsError: no tower here computes what it is of, or a key is not known.
     """
+    for key, value in card.values.items():
+        if value is not None and key not in (*TIMM_KEYS, *_OF_THE_HUB):
+            raise card.error(key, "is not known here, and may change what the tower computes")
     nested = card.part("pretrained_cfg")
     name = card.values.get("architecture") or nested.values.get("architecture")
     if not isinstance(name, str):
@@ -139,6 +142,11 @@ _HARMLESS_ARGUMENTS = (
     *("attn_drop_rate", "pos_drop_rate", "dynamic_img_size", "strict_img_size", "weight_init"),
     "dynamic_img_pad",
     *("fix_init", "zero_init_last", "head_init_scale", "drop_block_rate", "memory_efficient"),
+)
+# What else a whole file may say: of the tower, which follows from the rest, and of the page.
+_OF_THE_HUB = (
+    *("pretrained_cfg", "library_name", "timm_version", "torch_dtype", "tags", "datasets"),
+    *("pipeline_tag", "model_name", "transformers_version", "metrics", "base_model"),
 )
 _Change = Callable[[Mapping[str, Any], Any], Mapping[str, Any]]
 VIT_POOLS = {"token": "cls", "avg": "mean", "map": "map"}

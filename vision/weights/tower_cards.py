@@ -12,6 +12,7 @@ is an error that names it, unless it is null.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,9 @@ def read_tower(source: str) -> TowerCard | None:
     except WeightsError:
         raise
     except UserError as error:
-        raise WeightsError(f"{card.path}: {error}") from error
+        # A spec's message begins with the line that made it, which is one of ours.
+        text = re.sub(r"^\S+\.py:\d+: ", "", str(error))
+        raise WeightsError(f"{card.path}: {text}") from error
     return TowerCard(card.path, config)
 
 
@@ -153,7 +156,8 @@ def _open_clip(card: CardObject) -> Config:
         context=text.sides("context_length", 77)[0],
         causal=causal,
         pool=pool,
-        pad_id=text.values.get("pad_id") or 0 if causal else None,
+        # The last token there is that of the last place, padding or not.
+        pad_id=text.values.get("pad_id") or 0 if causal and pool != "last" else None,
         **_common(text, quick),
     )
     return spec(Dual, image=image, text=tower, width=width, image_projection=projected, bias=bias)

@@ -54,6 +54,15 @@ def transformers_tower(card: CardObject) -> Config:
         what = "has no model_type" if kind is None else f"model_type is {str(kind)[:60]!r}"
         hint = _NEAR.get(str(kind), "")
         raise WeightsError(f"{card.path}: {what}: {hint}towers here are {', '.join(_TYPES)}")
+    classes = card.values.get("architectures") or ()
+    if kind in ("clip_vision_model", "clip_text_model") and any(
+        str(name).endswith("WithProjection") for name in classes
+    ):
+        raise card.error(
+            "architectures",
+            "projects to the joint space, which a tower alone does not: for what comes before, "
+            "write the tower into the config and read it with init_from.compare=False",
+        )
     if kind in ("clip", "siglip", "siglip2"):
         return _dual(card, kind)
     family = kind.partition("_")[0]
@@ -156,7 +165,9 @@ def _dino(card: CardObject, width: int) -> dict[str, Any]:
         fields["mlp_dim"] = hidden
     with_registers = card.values.get("model_type") == "dinov2_with_registers"
     if with_registers or "num_register_tokens" in card.values:
-        fields["registers"] = card.sides("num_register_tokens", 4)[0]
+        # None is a number of them, too.
+        registers = card.values.get("num_register_tokens", 4)
+        fields["registers"] = card.sides("num_register_tokens", 4)[0] if registers else 0
     return fields
 
 

@@ -106,7 +106,11 @@ def transformers_relative_vit(tower: RelativeViT, tensors: Mapping[str, Tensor])
                for name in tensors)  # fmt: skip
     if beit or (not tensors and tower.rope is None):
         return transformers_beit(tower)
-    return transformers_dinov3(tower)
+    names = transformers_dinov3(tower)
+    empty = [
+        name for name, x in tensors.items() if name.endswith("register_tokens") and 0 in x.shape
+    ]
+    return names + Names((), dict.fromkeys(map(re.escape, empty), "of no registers"))
 
 
 def transformers_beit(tower: RelativeViT) -> Names:

@@ -27,6 +27,7 @@ A tower without ``class_position`` cannot be read from files that have one.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
@@ -125,8 +126,13 @@ def transformers_vit(tower: ViT) -> Names:
     return vit_names(tower, naming, ignored)
 
 
-def transformers_dinov2(tower: ViT) -> Names:
-    """transformers' ``Dinov2Model`` and ``Dinov2WithRegistersModel``, as they are in files."""
+def transformers_dinov2(tower: ViT, none_of_registers: bool = False) -> Names:
+    """transformers' ``Dinov2Model`` and ``Dinov2WithRegistersModel``, as they are in files.
+
+    Args:
+      tower: ours.
+      none_of_registers: the file is of the class with registers, and has none.
+    """
     gated = tower.activation == "swiglu"
     naming = Naming(
         patch="embeddings.patch_embeddings.projection.",
@@ -143,7 +149,7 @@ def transformers_dinov2(tower: ViT) -> Names:
         fc_norm="layernorm.",
         head="classifier.",
         # The class with registers antialiases, the other does not.
-        fit=fit_positions if tower.registers else fit_positions_plainly,
+        fit=fit_positions if tower.registers or none_of_registers else fit_positions_plainly,
     )
     ignored = {r"embeddings\.mask_token": "only for masked pretraining"}
     names = vit_names(tower, naming, ignored)
@@ -222,5 +228,7 @@ def transformers_names(tower: ViT, tensors: Mapping[str, Tensor]) -> Names:
             return transformers_siglip2_vit(tower)
         return transformers_clip_vit(tower)
     if any("lambda1" in name for name in tensors):
-        return transformers_dinov2(tower)
+        empty = [k for k, x in tensors.items() if k.endswith("register_tokens") and 0 in x.shape]
+        nothing = dict.fromkeys(map(re.escape, empty), "of no registers")
+        return transformers_dinov2(tower, bool(empty)) + Names((), nothing)
     return transformers_vit(tower)
