@@ -51,7 +51,7 @@ from vision.report.retrieval_server import MAX_JSON, MAX_K, application
 from vision.report.server import address_of, allowed, bind, server
 from vision.report.uploads import MAX_UPLOAD
 from vision.run.experiment import Experiment
-from vision.run.loop import train
+from vision.run.initial import init_run
 from vision.train.optim import Optimizer, adamw
 
 WORDS = ("a", "is", "on", "the", "in", "large", "small", "red", "green", "circle", "square")
@@ -117,11 +117,11 @@ def config() -> Any:
 
 @pytest.fixture(scope="module")
 def workdirs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """One training; the same weights serve embeddings and, token by token, late interaction."""
+    """Random weights; the same serve embeddings and, token by token, late interaction."""
     root = tmp_path_factory.mktemp("runs")
     bare, plain = config(), to_plain(config())
     bare.evaluators = {}
-    train(bare, root / "global")
+    init_run(bare, root / "global")
     shutil.copytree(root / "global", root / "late")
     (root / "global" / "config.json").write_text(json.dumps(plain))
     plain["model"]["tokens"] = True
