@@ -87,7 +87,7 @@ claims: $(VENV)/.installed-test
 claims-sample: $(VENV)/.installed-test
 	$(RUN) -m vision.papers claim --sample
 
-zoo: $(VENV)/.installed
+zoo: $(VENV)/.installed-test
 	$(RUN) -m vision.zoo --make=all
 
 test-isa: $(VENV)/.installed-test

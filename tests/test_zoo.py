@@ -24,18 +24,19 @@ from vision.weights.pretrained import Pretrained
 from vision.weights.reader import open_weights
 from vision.zoo import make
 from vision.zoo.measure import member
-from vision.zoo.page import COLUMNS, rows
+from vision.zoo.page import COLUMNS, FEATURE_COLUMNS, feature_rows, rows
 
 ROOT = Path(__file__).resolve().parents[1]
 MEMBERS = zoo.members()
 
 
 def test_members_are_planned_and_documented():
-    assert set(MEMBERS) <= set(make.plan())
+    every = {*MEMBERS, *zoo.members(features=True)}
+    assert every <= set(make.plan())
     folders = {path.name for path in zoo.zoo_folder().iterdir() if path.is_dir()}
-    assert folders - {"__pycache__"} == set(MEMBERS)
+    assert folders - {"__pycache__"} == every
     text = (ROOT / "docs" / "zoo.md").read_text(encoding="utf-8")
-    for row in (COLUMNS, *rows()):
+    for row in (COLUMNS, *rows(), FEATURE_COLUMNS, *feature_rows()):
         assert f"| {' | '.join(row)} |" in text, "python -m vision.zoo prints the table"
 
 

@@ -24,6 +24,8 @@ CARD = "card.json"
 LABELS = "labels.json"
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+FEATURES = "features.safetensors"
+"""What a member has that is no tower but features of one; ``vision.zoo.features`` reads them."""
 
 
 def zoo_folder() -> Path:
@@ -31,18 +33,24 @@ def zoo_folder() -> Path:
     return recipes() / "zoo"
 
 
-def members() -> tuple[str, ...]:
-    """Names of the members that are there, sorted."""
-    return tuple(sorted(path.parent.name for path in zoo_folder().glob(f"*/{CARD}")))
+def members(features: bool = False) -> tuple[str, ...]:
+    """Names of the members that are there, sorted: the towers, or those that have features."""
+    folders = [path.parent for path in zoo_folder().glob(f"*/{CARD}")]
+    found = (folder.name for folder in folders if (folder / FEATURES).is_file() == features)
+    return tuple(sorted(found))
 
 
-def folder_of(name: str) -> Path:
+def folder_of(name: str, features: bool = False) -> Path:
     """The folder of a member.
+
+    Args:
+      name: of a tower.
+      features: it is the name of features.
 
     Raises:
       WeightsError: there is none of that name.
     """
-    there = members()
+    there = members(features)
     if name not in there:
         raise WeightsError(
             f"{SCHEME}:{name} is not in {zoo_folder()}, which has {', '.join(there) or 'nothing'}"
@@ -51,13 +59,13 @@ def folder_of(name: str) -> Path:
     return zoo_folder() / name
 
 
-def card(name: str) -> dict[str, Any]:
-    """How a member was made and what it reaches.
+def card(name: str, features: bool = False) -> dict[str, Any]:
+    """How a member was made and what it reaches; arguments as of ``folder_of``.
 
     Raises:
       WeightsError: no such member, or its card is damaged.
     """
-    return _json(folder_of(name) / CARD)
+    return _json(folder_of(name, features) / CARD)
 
 
 def config(name: str) -> dict[str, Any]:

@@ -1,11 +1,12 @@
-"""Makes, checks and shows the zoo: towers that are trained once, small, by configs.
+"""Makes, checks and shows the zoo: towers that are trained once, small, by configs, and features.
 
     python -m vision.zoo                          lists the members that are there
     python -m vision.zoo --make=emoji_cnn         trains one, or goes on; --make=all: every one
     python -m vision.zoo --page=zoo.html          the page of them
 
 Runs lie in --workdirs, workdirs/zoo by default. What a run that was broken off has done is kept:
-the same command goes on. zoo/plan.json says which config and seed a member is of.
+the same command goes on. zoo/plan.json says which config and seed a
+member is of, or of which tower it has features.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def main(arguments: list[str]) -> int:
         workdirs=f"folder of the runs; {WORKDIRS} by default",
     )
     from vision.zoo.make import make, plan
-    from vision.zoo.page import COLUMNS, rows, write_page
+    from vision.zoo.page import COLUMNS, FEATURE_COLUMNS, feature_rows, rows, write_page
 
     if options.make:
         workdirs = Path(str(options.workdirs or WORKDIRS))
@@ -38,7 +39,7 @@ def main(arguments: list[str]) -> int:
         write_page(Path(str(options.page)))
         print(f"page: {options.page}")
     if not options.page:
-        for row in (COLUMNS, *rows()):
+        for row in (COLUMNS, *rows(), FEATURE_COLUMNS, *feature_rows()):
             print("  ".join(row))
     return 0
 

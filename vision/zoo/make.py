@@ -25,6 +25,7 @@ from vision.weights import zoo
 from vision.weights.export import export
 from vision.weights.reader import open_weights
 from vision.weights.stored import Weights
+from vision.zoo import features
 from vision.zoo.measure import member
 
 PLAN = "plan.json"
@@ -40,12 +41,13 @@ LICENCE = "apache-2.0"
 
 
 def plan() -> dict[str, dict[str, Any]]:
-    """Name of every member that ``make zoo`` makes to its ``config`` and ``seed``."""
+    """Name of every member that ``make zoo`` makes to its ``config`` and ``seed``, or to the
+    source of the tower whose ``features`` it has."""
     return json.loads((zoo.zoo_folder() / PLAN).read_text(encoding="utf-8"))
 
 
 def make(name: str, workdirs: Path) -> None:
-    """Trains a member, or goes on where it was broken off, and writes its folder.
+    """Makes a member, or goes on where that was broken off, and writes its folder.
 
     A run that has ended in ``workdirs`` is not trained again.
 
@@ -59,6 +61,9 @@ def make(name: str, workdirs: Path) -> None:
     known = plan()
     if name not in known:
         raise UserError(f"{name} is not in {zoo.zoo_folder() / PLAN}: {', '.join(known)}")
+    if "features" in known[name]:
+        features.make(name, known[name], workdirs)
+        return
     config, seed = str(known[name]["config"]), int(known[name]["seed"])
     workdir, folder = workdirs / name, zoo.zoo_folder() / name
     arguments = [f"--config={config}", f"--workdir={workdir}", f"--config.seed={seed}"]

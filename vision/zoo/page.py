@@ -67,6 +67,27 @@ def rows() -> list[tuple[str, ...]]:
 COLUMNS = ("member", "config", "parameters", "kB", "minutes", "reaches")
 
 
+def feature_rows() -> list[tuple[str, ...]]:
+    """A row per member that has features: name, of which tower, shape, kilobytes, minutes, what a
+    linear head on them reaches."""
+    found = []
+    for name in zoo.members(features=True):
+        card = zoo.card(name, features=True)
+        told = (
+            f"{what} {key} {percent(share)}"
+            for what, numbers in card["reaches"].items()
+            for key, share in numbers.items()
+        )
+        shape = " by ".join(number(size) for size in card["shape"])
+        size = number(round(card["bytes"] / 1000))
+        minutes = f"{card['minutes']:.0f}"
+        found.append((name, card["features"], shape, size, minutes, "; ".join(told)))
+    return found
+
+
+FEATURE_COLUMNS = ("features", "tower", "shape", "kB", "minutes", "reaches")
+
+
 def headline(reached: dict[str, dict[str, float]]) -> list[tuple[str, float]]:
     """One share of every evaluator, with the names of both."""
     found = []
@@ -89,6 +110,7 @@ def _overview() -> Content:
             ]
         ),
         table(COLUMNS, listed, numeric=(2, 3, 4)),
+        table(FEATURE_COLUMNS, feature_rows(), numeric=(3, 4)),
         note(
             "Measured with the weights that ship, in half precision. new_house: drawings by a "
             "house that was not learned from; unseen: emoji that were not; neighbours: the same "
