@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,24 +193,13 @@ def records(file: Path) -> Iterator[bytes]:
             part = b""
 
 
-def test_wandb_goes_on_with_its_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    pytest.importorskip("wandb")
+def sent_offline(workdir: Path) -> tuple[set[tuple[str, str, str]], list[tuple[int, set[str]]]]:
+    """Runs (id, project, group) and rows (step, names) in the files of an offline W&B."""
     from wandb.proto import wandb_internal_pb2  # pyright: ignore[reportMissingImports]
 
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    for steps in (range(1, 4), range(2, 6)):
-        loggers = Loggers((Wandb(project="p", group="g"),), tmp_path, {"model": {"width": 3}})
-        loggers.begin(steps[0] - 1)
-        for step in steps:
-            loggers.metrics(step, {"train/loss": 1 / step})
-        loggers.figures(steps[-1], "test", FIGURES)
-        loggers.close()
-    measured = {"test": ({"top1": 0.5}, FIGURES)}
-    send_evaluation((Wandb(project="p", group="g"),), tmp_path, {}, 4, measured)
-    files = sorted((tmp_path / "wandb").glob("offline-run-*/run-*.wandb"))
     history: list[tuple[int, set[str]]] = []
     names = set()
-    for file in files:
+    for file in sorted((workdir / "wandb").glob("offline-run-*/run-*.wandb")):
         for data in records(file):
             record = wandb_internal_pb2.Record()
             record.ParseFromString(data)
@@ -220,6 +210,27 @@ def test_wandb_goes_on_with_its_run_offline(tmp_path: Path, monkeypatch: pytest.
                     item.key or item.nested_key[0]: item.value_json for item in record.history.item
                 }
                 history.append((int(row["step"]), set(row)))
+    return names, history
+
+
+def test_wandb_goes_on_with_its_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    for steps in (range(1, 4), range(2, 6)):
+        loggers = Loggers((Wandb(project="p", group="g"),), tmp_path, {"model": {"width": 3}})
+        loggers.begin(steps[0] - 1)
+        for step in steps:
+            loggers.metrics(step, {"train/loss": 1 / step})
+        loggers.figures(steps[-1], "test", FIGURES)
+        loggers.close()
+    measured = {"test": ({"top1": 0.5}, FIGURES)}
+    send_evaluation((Wandb(project="p", group="g"),), tmp_path, {}, 4, measured)
+    end = time.monotonic() + 30
+    # Its service goes on writing for a moment after the session has ended.
+    while not any("evaluation/test/mistakes" in row for _, row in sent_offline(tmp_path)[1]):
+        assert time.monotonic() < end
+        time.sleep(0.2)
+    names, history = sent_offline(tmp_path)
     assert len(names) == 1
     assert [step for step, row in history if "train/loss" in row] == [1, 2, 3, 4, 5]
     assert [step for step, row in history if "evaluation/test/top1" in row] == [4]
