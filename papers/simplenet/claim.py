@@ -1,38 +1,64 @@
-"""SimpleNet of 310 thousand parameters beside as many parameters in two layers that pool early.
+"""SimpleNet at half its width beside as many parameters in two layers that pool early.
 
-Digits of 8 px, 12 epochs, the same optimizer, dropout and order of examples; the networks differ in
-depth and in where they pool. The card asks for one point of top-1 between the two, and for 98.5 %
-of the slim network.
+Both learn from 90 digits of 8 px, 250 steps of 32 images, with the same optimizer, dropout and
+order of examples; the networks differ in depth and in where they pool. From four fifths of the
+digits two layers name 99.8 % of the others, from 180 still 97: nothing is left to compare.
+The control is a SimpleNet that learns from labels that were permuted.
 
-It did not hold: 85 % against 99.8 %, with every seed. Two layers learn 1,438 digits of 8 px in 12
-epochs, 270 steps; thirteen layers with dropout of 0.2 after each are far from done by then (the
-paper trains for 400,000 steps), so this says how fast the two learn and nothing about CIFAR-10.
-
-The recorded numbers are of 3 seeds and without a negative control, which leaves the claim
-undecided.
+250 steps are few for thirteen layers with dropout of 0.2 after each (the paper trains for
+400,000): this says which network learns more in the same time.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
+
 from papers.simplenet.config import small
-from vision.config.specs import build
+from papers.simplenet.method import LAYERS, early_pooling
+from vision.config.specs import build, spec
+from vision.data.sources.arrays import Arrays
+from vision.data.sources.digits import Digits
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
 
 MARGIN = Margin(0.01, rule="the authors compare with other papers' networks only: 1 point")
+HALF = tuple((channels // 2, kernel) for channels, kernel in LAYERS["310k"])
+PARAMETERS, TESTED = 79_000, 0.95
+
+
+def permuted(test_fraction: float) -> Arrays:
+    """The training digits, each with the label of another."""
+    digits = Digits("train", test_fraction)
+    records = digits.__getitems__(range(len(digits)))
+    labels = np.random.default_rng(0).permutation(records["label"])
+    return Arrays({**records, "label": labels}, "permuted", tuple(map(str, range(10))))
+
+
+def top1(name: str) -> Side:
+    config: Any = small("early" if name == "two layers" else "")
+    if name == "two layers":
+        config.model.layers = early_pooling(PARAMETERS, 10)
+    else:
+        config.model.layers = HALF
+    config.total = "250 steps"
+    for data in (config.data, config.evaluators["test"].data):
+        data.source.test_fraction = TESTED
+    config.data.batch_size = 32
+    evaluator = build(config.evaluators)["test"]
+    if name == "permuted labels":
+        config.data.source = spec(permuted, test_fraction=TESTED)
+    return Side(name, tuple(measure(train(config, seed), evaluator)["top1"] for seed in SEEDS))
 
 
 def test_depth_and_late_pooling_are_worth_a_point(record: Recorder):
-    rows: dict[str, list[float]] = {}
-    for name, config in (("SimpleNet", small()), ("two layers", small(rival="early"))):
-        evaluator = build(config.evaluators)["test"]
-        rows[name] = [measure(train(config, seed), evaluator)["top1"] for seed in SEEDS]
-    deep, early = (Side(name, tuple(values)) for name, values in rows.items())
+    deep, early, control = map(top1, ("SimpleNet", "two layers", "permuted labels"))
+    what = "top-1 of ten digits"
     record(
         claim="SimpleNet names more digits than two layers of as many parameters.",
         expected="undecided",
-        compared=Measured("top-1 of ten digits", deep, early),
+        compared=Measured(what, deep, early),
         margin=MARGIN,
         scale=Scale(chance=0.1),
-        control=None,
-        measured=[],
+        control=Measured(what, control, early),
     )
