@@ -4,8 +4,8 @@ The tower learned to name animals, food, objects and the like, and no people. Si
 these, hands by their fingers, persons by what they do, are told by linear machines fitted to 20
 drawings of each: on the tower's features, on those of the same network before training, which are
 the control, and on pixels. They are asked about 400 drawings of other emoji; grounds are scenes,
-and every seed has its own. Features are less their mean, of length 1, and C is 1 for all. The machines
-are compared with scikit-learn's.
+and every seed has its own. Features are less their mean and of length 1, and C is 1 for all. The
+machines are compared with scikit-learn's.
 
 (A network that learned six shapes in 250 steps before had features for six others that told 25 %
 where pixels told 17, which is chance.)

@@ -10,7 +10,7 @@ The first control kept the label of the image that is pasted into, and was bette
 by 2.7 points where CutMix was by 3.5: on so few digits most of the gain comes from pixels of other
 images in the place of zeros, and not from their labels. It stands among what is measured.
 
-Held: RESULT
+Held: 96.0 % beside 92.5, and 92.9 with exchanged labels.
 """
 
 from __future__ import annotations

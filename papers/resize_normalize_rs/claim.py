@@ -7,6 +7,8 @@ middle of 48 of one grey: the size of the input without the size of what is on i
 compared with scikit-learn's.
 
 Standardising is beside the point here: the tower learned from pixels of -1 to 1, and gets these.
+
+Held: 21.5 % beside 12.4, and 15.5 padded.
 """
 
 from __future__ import annotations
@@ -80,7 +82,7 @@ def test_drawings_of_the_training_size_have_better_neighbours(record: Recorder):
     record(
         claim="Resizing pictures to the size of its training set makes the neighbours of a frozen "
         "network's features better.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("resized to 48 px", "resized"), native),
         margin=MARGIN,
         scale=Scale(chance=1 / CLASSES),
