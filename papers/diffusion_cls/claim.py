@@ -5,6 +5,8 @@ training digits that the probe holds out. The probe learns from 200 digits, so t
 differ: from all of them it names 96 % by those of an untrained U-Net, whose best block, chosen on
 the test digits, is what the trained one's has to be better than. The control is the last step,
 where nothing but noise goes in.
+
+Undecided: better by 2.7 points, from -0.9 to 6.4; with all labels it was 1.6 points, at 98 %.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ with batches of 64 random ones hardly repeat a cluster. Clusters are those of k-
 16 principal components, which stand for the autoencoder's bottleneck. A ridge regression on the
 hidden layer, from 200 labels, names test digits. The control deals batches by the same sampler
 from clusters that were permuted.
+
+Undecided: worse by 0.6 points, from -1.4 to 0.3, though batches hold fewer pairs of a class.
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ new ones fits by more than half in most cases. From there it takes 100 steps on 
 canvases: by Visual-RFT, 8 answers for each, or by more supervised fine-tuning. Measured is the
 reward on 512 canvases that none saw: the overlap of a box that fits by more than half, else 0. The
 control is Visual-RFT whose rewards are permuted among the answers to a canvas.
+
+Undecided: SEEN
 """
 
 from __future__ import annotations
