@@ -41,6 +41,7 @@ MODES = ("eager", "channels_last", "compile")
 MODELS = {
     "ViT-B/16": ("vit_base_patch16_224", ("eager", "compile"), ("ours",), (1, 3), 224),
     "ResNet-50": ("resnet50", MODES, ("ours", "lax"), (2, 6), 224),
+    "EfficientNet-Lite0": ("tf_efficientnet_lite0", MODES, ("ours",), (4, 16), 224),
     "SwinV2-T": ("swinv2_tiny_window8_256", ("eager", "compile"), ("ours",), (1, 3), 256),
 }
 Facts = Mapping[str, Any]

@@ -29,6 +29,7 @@ import jax
 from bench.step import fake_batch
 from vision.models import convolution
 from vision.models.convnext import ConvNeXt
+from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.resnet import ResNet
 from vision.models.swin_v2 import SwinV2
 from vision.models.vit import ViT
@@ -49,6 +50,8 @@ def tower(name: str) -> Tower:
         return ConvNeXt(variant="tiny", num_classes=1000)
     if name == "SwinV2-T":
         return SwinV2(variant="T", window=8, num_classes=1000)
+    if name == "EfficientNet-Lite0":  # as trained with TensorFlow
+        return EfficientNetLite("lite0", num_classes=1000, padding="same", norm_epsilon=1e-3)
     return ResNet(depth=50, num_classes=1000)
 
 

@@ -194,6 +194,26 @@ REFUSED = {
 }
 
 
+def test_windows_of_a_swin_for_small_images(tmp_path):
+    """timm makes no window larger than a stage's tokens, and its table of biases is the window's."""
+    name = "swin_tiny_patch4_window7_224"
+    fixed = {"input_size": [3, 128, 128], "fixed_input_size": True}
+    for content, windows in (
+        ({}, (7, 7, 7, 7)),
+        ({"model_args": {"img_size": 128}}, (7, 7, 7, 4)),
+        ({"pretrained_cfg": fixed}, (7, 7, 7, 4)),
+        ({"pretrained_cfg": fixed, "model_args": {"img_size": [224, 256]}}, (7, 7, 7, 7)),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": name, **content}))
+        found = read_tower(f"timm:{tmp_path}")
+        assert found is not None
+        assert build(found.config).windows == windows
+    sizes = {"architecture": name, "model_args": {"img_size": [96, 128]}}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    with pytest.raises(WeightsError, match="model_args.img_size is not read here"):
+        read_tower(f"timm:{tmp_path}")
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_tower_here_computes(name, tmp_path):
     source = card(tmp_path, f"real/{name}")

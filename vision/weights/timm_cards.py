@@ -75,6 +75,11 @@ def timm_tower(card: CardObject) -> Config:
     fields = dict(timm_fields(card, "architecture", name))
     kind = fields["tower"]
     arguments = card.part("model_args")
+    if kind == "Swin" and "img_size" not in arguments.values:
+        # timm makes the tower for the images of the weights.
+        size = nested.values.get("input_size")
+        if nested.values.get("fixed_input_size") and isinstance(size, list) and len(size) == 3:
+            fields |= _swin_windows(fields, size[1:])
     # These first, since others are relative to them.
     for key, value in sorted(
         arguments.values.items(),
@@ -180,6 +185,18 @@ def _mixer_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     }
 
 
+def _swin_windows(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # No window is larger than the tokens of its stage, and a table of biases is of a window.
+    sides = {value} if isinstance(value, int) else set(value)
+    windows = [
+        {min(window, side // fields.get("patch", 4) // 2**i) for side in sides}
+        for i, window in enumerate(fields["windows"])
+    ]
+    if any(len(sides) > 1 for sides in windows):
+        raise ValueError(value)
+    return {"windows": [min(sides) for sides in windows]}
+
+
 def _window(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     height, width = (value, value) if isinstance(value, int) else value
     return {"window": [height // 32, width // 32]}
@@ -256,6 +273,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("RelativeViT", "mlp_ratio"): lambda fields, value: {"mlp_dim": int(fields["width"] * value)},
     ("RelativeViT", "init_values"): _field("layer_scale", (int, float)),
     ("RelativeViT", "num_reg_tokens"): _field("registers"),
+    ("Swin", "img_size"): _swin_windows,
     ("SwinV2", "embed_dim"): _field("width"),
     ("SwinV2", "depths"): lambda fields, value: {
         "depths": list(value),
