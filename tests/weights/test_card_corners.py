@@ -1,0 +1,114 @@
+"""Corners of cards in which a tower was silently another than the library's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from vision.config.specs import build
+from vision.weights.mapping import WeightsError
+from vision.weights.tower_cards import read_tower
+
+VIT = {"architecture": "vit_small_patch16_224"}
+CLIP = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
+REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "a key of the whole": ("timm", {**VIT, "secret": 1}, "secret is not known here"),
+    "no heads": (
+        "timm",
+        {**VIT, "model_args": {"num_heads": 0}},
+        r"config.json: ViT.heads is 0, expected a whole number >= 1",
+    ),
+    "pooling": ("timm", {**VIT, "model_args": {"global_pool": "max"}}, "global_pool is not read"),
+    "no positions": ("timm", {**VIT, "model_args": {"pos_embed": "none"}}, "pos_embed is an arg"),
+    "norms": ("timm", {**VIT, "model_args": {"norm_layer": "rmsnorm"}}, "norm_layer is an arg"),
+    "strides": (
+        "timm",
+        {"architecture": "resnet18", "model_args": {"output_stride": 8}},
+        "output_stride is an argument",
+    ),
+    "padding": (
+        "timm",
+        {"architecture": "efficientnet_b0", "model_args": {"pad_type": "same"}},
+        "pad_type is an argument",
+    ),
+    "projection": (
+        "transformers",
+        {
+            **CLIP,
+            "model_type": "clip_vision_model",
+            "architectures": ["CLIPVisionModelWithProjection"],
+        },
+        "architectures projects to the joint space",
+    ),
+    "rectangles": (
+        "transformers",
+        {"model_type": "swinv2", "image_size": [32, 48]},
+        "image_size is not square",
+    ),
+    "norms of Swin V2": (
+        "transformers",
+        {"model_type": "swinv2", "layer_norm_eps": 1e-3},
+        "layer_norm_eps is not 1e-5",
+    ),
+    "positions of Swin V2": (
+        "transformers",
+        {"model_type": "swinv2", "use_absolute_embeddings": True},
+        "use_absolute_embeddings are positions",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refused_by_name(case: str, tmp_path: Path):
+    scheme, content, message = REFUSED[case]
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    with pytest.raises(WeightsError, match=message):
+        read_tower(f"{scheme}:{tmp_path}")
+
+
+def test_a_card_of_gigabytes_is_not_read(tmp_path: Path):
+    with (tmp_path / "config.json").open("wb") as file:
+        file.truncate(3 << 30)
+    with pytest.raises(WeightsError, match="has 3221225472 bytes, which no card has"):
+        read_tower(f"timm:{tmp_path}")
+
+
+def test_deep_stems_of_timm(tmp_path: Path):
+    """timm's stem is 64 wide, then 128, unless ``stem_width`` or the model's name says 32."""
+    for name, arguments, widths in (
+        ("resnet26", {"stem_type": "deep"}, (64, 64, 128)),
+        ("resnet26", {"stem_type": "deep", "stem_width": 32}, None),
+        ("resnet26", {"stem_type": "deep_tiered"}, (48, 64, 128)),
+        ("resnet26t", {}, (24, 32)),
+        ("resnet26t", {"stem_type": "deep"}, None),
+        ("resnet50s", {}, (64, 64, 128)),
+    ):
+        content = {"architecture": name, "model_args": arguments}
+        (tmp_path / "config.json").write_text(json.dumps(content))
+        found = read_tower(f"timm:{tmp_path}")
+        assert found is not None
+        tower = build(found.config)
+        assert (tower.stem, tower.stem_widths) == ("deep", widths), (name, arguments)
+
+
+def test_windows_of_a_swin_for_small_images(tmp_path: Path):
+    """timm makes no window larger than a stage's tokens, and a table of biases is of a window."""
+    name = "swin_tiny_patch4_window7_224"
+    fixed = {"input_size": [3, 128, 128], "fixed_input_size": True}
+    for content, windows in (
+        ({}, (7, 7, 7, 7)),
+        ({"model_args": {"img_size": 128}}, (7, 7, 7, 4)),
+        ({"pretrained_cfg": fixed}, (7, 7, 7, 4)),
+        ({"pretrained_cfg": fixed, "model_args": {"img_size": [224, 256]}}, (7, 7, 7, 7)),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({"architecture": name, **content}))
+        found = read_tower(f"timm:{tmp_path}")
+        assert found is not None
+        assert build(found.config).windows == windows
+    sizes = {"architecture": name, "model_args": {"img_size": [96, 128]}}
+    (tmp_path / "config.json").write_text(json.dumps(sizes))
+    with pytest.raises(WeightsError, match=r"model_args\.img_size is not read here"):
+        read_tower(f"timm:{tmp_path}")
