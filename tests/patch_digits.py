@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import vision as v
 from configs.digits_vit import get_config as digits
 from tests.patch_tower import PatchTower
@@ -9,7 +11,7 @@ from vision import spec
 
 
 def get_config() -> v.Config:
-    config = digits()
+    config: Any = digits()
     config.model = spec(PatchTower)
     config.total = "2 steps"
     config.optimizer.schedule.warmup = "0 steps"

@@ -22,7 +22,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.goldens import to_text
-from tests.tiny import filled
+from tests.tiny import first_state
 from vision.config import specs as configs
 from vision.config.hints import CONSTRUCTOR, is_spec
 from vision.config.schema import locate
@@ -35,7 +35,6 @@ from vision.run import experiment as experiments
 from vision.run.compile import compile_step, lay_out
 from vision.run.prepare import Prepared, prepare
 from vision.scenario import stages
-from vision.train.state import State
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden" / "configs"
@@ -248,7 +247,7 @@ def test_two_steps_on_data_of_the_right_shape(name: str):
     data: Any = prepared.experiment.data
     assert isinstance(data.source, Source)
     compiled = compile_step(prepared.step, prepared.batch, mesh, ())
-    state = drawn_state(compiled.abstract)
+    state = first_state(compiled.abstract)
     loader = data.loader(seed=0, first_batch=0)
     before = jax.device_get(state.params)
     for _ in range(2):
@@ -258,13 +257,6 @@ def test_two_steps_on_data_of_the_right_shape(name: str):
     moved = jax.tree.map(lambda a, b: bool(np.any(a != b)), before, jax.device_get(state.params))
     assert any(jax.tree.leaves(moved))
     evaluators_fit(prepared, compiled.abstract.averaged, mesh)
-
-
-def drawn_state(abstract: State) -> State:
-    """A first state with variables drawn by NumPy: to compile ``init`` takes seconds."""
-    params, model_state = filled((abstract.params, abstract.model_state))
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
-    return dataclasses.replace(zeros, params=params, model_state=model_state)
 
 
 # Those of papers are slow all together; every paper's own tests take steps of its objective.

@@ -6,6 +6,7 @@ that the test is about, and every number that it draws is a program.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -19,6 +20,7 @@ from vision.parallel.mesh import Mesh, path_of
 from vision.run.experiment import DataSpec
 from vision.run.restore import Run
 from vision.train.objective import Batch, Context, Objective, Variables
+from vision.train.state import State
 
 
 def drawn(init: Callable[[jax.Array, Any], Any], batch: Any, seed: int = 0) -> Any:
@@ -49,6 +51,13 @@ def filled(shapes: Any, seed: int = 0) -> Any:
         return jnp.asarray(values.astype(leaf.dtype))  # NumPy converts without a program
 
     return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+def first_state(abstract: State) -> State:
+    """A state with ``filled`` variables: to compile what draws them takes longer than a step."""
+    params, model_state = filled((abstract.params, abstract.model_state))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), abstract)
+    return dataclasses.replace(zeros, params=params, model_state=model_state)
 
 
 def untrained(objective: Objective, batch: Mapping[str, Any], seed: int = 0) -> Run:

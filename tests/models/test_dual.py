@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from tower_cases import quick_jit
 
+from tests.tiny import drawn, first_state
 from vision.blocks.similarity import LateInteraction
 from vision.models.dual import Dual
 from vision.models.resnet import ResNet
@@ -44,7 +45,7 @@ def inputs(**kwargs: Any) -> dict[str, Any]:
 
 @functools.cache
 def variables() -> Any:
-    return quick_jit(functools.partial(initialise, DUAL))(jax.random.key(0), inputs())
+    return drawn(functools.partial(initialise, DUAL), inputs())
 
 
 @functools.cache
@@ -120,7 +121,7 @@ def test_late_interaction_reads_projected_tokens():
     np.testing.assert_allclose(np.linalg.norm(out["text/tokens"], axis=-1), 1, rtol=1e-5)
     objective = Contrast(tower, similarity=LateInteraction())
     step = the_step(objective)
-    state = jax.jit(step.init)(batch())
+    state = first_state(jax.eval_shape(step.init, batch()))
     _, metrics = quick_jit(step.update)(state, batch())
     assert np.isfinite(metrics["loss"])
 
@@ -145,9 +146,9 @@ def test_lit_freezes_the_image_tower_by_a_rule_alone():
     trained = the_step(Contrast(DUAL))
     compiled = {}
     for name, step in (("frozen", frozen), ("trained", trained)):
-        state = jax.jit(step.init)(batch())
+        state = first_state(jax.eval_shape(step.init, batch()))
         compiled[name] = quick_jit(step.update).lower(state, batch()).compile()
-    state = jax.jit(frozen.init)(batch())
+    state = first_state(jax.eval_shape(frozen.init, batch()))
     before = jax.device_get(state.params)
     for _ in range(3):
         state, _ = compiled["frozen"](state, batch())

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.tiny import drawn
 from vision.checkpoint.reading import load_matching
 from vision.checkpoint.store import Checkpoints, CheckpointStore
 from vision.data.tokenizers import WordTokenizer
@@ -147,7 +148,7 @@ def test_a_dual_encoder_loads_the_pretrained_text_tower(tmp_path: Path):
         "_mask": np.ones(ROWS, bool),
         "image": np.zeros((ROWS, 8, 8, 3), np.float32),
     }
-    variables = jax.jit(objective.init)(jax.random.key(0), batch)
+    variables = drawn(objective.init, batch)
     assert set(variables.params["model"]) == {"text", "text_projection"}
     loss, aux = jax.eval_shape(lambda v: objective.loss(v, batch, context()), variables)
     assert (loss.shape, aux.metrics["masked_accuracy"].shape) == ((), ())
@@ -160,7 +161,7 @@ def test_a_dual_encoder_loads_the_pretrained_text_tower(tmp_path: Path):
     store.close()
     without_head = dataclasses.replace(TEXT, masked_head=False, parent=None)
     contrast = Contrast(Dual(image, without_head, width=8))
-    fresh = {"params": jax.jit(contrast.init)(jax.random.key(1), batch).params}
+    fresh = {"params": drawn(contrast.init, batch, seed=1).params}
     taken, report = load_matching(tmp_path, r"params\.model\.text\.(?!masked_)", fresh)
     assert all("model.text." in name for name in report.taken)
     assert all("model.text." not in name for name in report.kept)
