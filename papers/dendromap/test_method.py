@@ -11,6 +11,7 @@ import pytest
 from papers.dendromap.method import ORDERS, Order, treemap
 from papers.dendromap.treemap import Images, main, write_dendromap
 from papers.dendromap.ward import ward
+from vision.config.cli import run_main
 from vision.config.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -52,13 +53,13 @@ def test_the_program_writes_a_page_of_its_own(
     (tmp_path / "k.txt").write_text("\n".join([evil, *(f"r{i}" for i in range(1, 300))]))
     flags = {"features": "f.npy", "labels": "y.npy", "predictions": "y.npy", "images": "i.npy"}
     flags |= {"keys": "k.txt", "out": "map.html"}
-    assert main([f"--{flag}={tmp_path / name}" for flag, name in flags.items()]) == 0
+    assert run_main(main, [f"--{flag}={tmp_path / name}" for flag, name in flags.items()]) == 0
     text = (tmp_path / "map.html").read_text()
     assert evil not in text
     assert all(f'"r{i}"' in text for i in range(1, 300))
     assert not re.search(r"https?://", text)
     flags["labels"] = "k.txt"
-    assert main([f"--{flag}={tmp_path / name}" for flag, name in flags.items()]) == 2
+    assert run_main(main, [f"--{flag}={tmp_path / name}" for flag, name in flags.items()]) == 2
     assert "k.txt is no .npy file" in capsys.readouterr().err
 
 

@@ -1,4 +1,6 @@
-"""The page of DendroMap: ``python -m papers.dendromap.treemap --workdir=W --out=map.html``.
+"""The page of DendroMap: a large image set as a treemap of likeness.
+
+    python -m papers.dendromap.treemap --workdir=workdirs/mine --out=map.html
 
 The page draws the treemap of ``papers.dendromap.method``. A click zooms; classes, mistakes and
 single records can be searched for. Beyond 5,000 images the finest clusters are those of bisecting
@@ -7,13 +9,29 @@ single records can be searched for. Beyond 5,000 images the finest clusters are 
 
 from __future__ import annotations
 
-import argparse
 import base64
 import dataclasses
 import io
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
+
+from vision.config.cli import UsageError, help_first, parse, run_main
+
+FLAGS = {
+    "workdir": "run whose evaluation data is shown",
+    "evaluator": "of the run; its first Classification by default",
+    "kept": "folder of evaluate.py --features, for a run",
+    "features": "without a run: .npy, (N, D)",
+    "labels": ".npy, (N,) whole numbers",
+    "predictions": ".npy, (N,) whole numbers",
+    "images": ".npy, (N, H, W[, C]), for thumbnails",
+    "keys": "text file, a name per line",
+    "out": "HTML file",
+}
+if __name__ == "__main__":
+    help_first(__doc__, FLAGS)
 
 import jax
 import numpy as np
@@ -223,41 +241,38 @@ def of_run(workdir: Path, evaluator: str | None = None, kept: Path | None = None
 
 
 def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m papers.dendromap.treemap")
-    parser.add_argument("--workdir", type=Path, help="run whose evaluation data is shown")
-    parser.add_argument("--evaluator", help="of the run; its first Classification by default")
-    parser.add_argument("--kept", type=Path, help="folder of evaluate.py --features, for a run")
-    parser.add_argument("--features", type=Path, help="without a run: .npy, (N, D)")
-    parser.add_argument("--labels", type=Path, help=".npy, (N,) whole numbers")
-    parser.add_argument("--predictions", type=Path, help=".npy, (N,) whole numbers")
-    parser.add_argument("--images", type=Path, help=".npy, (N, H, W[, C]), for thumbnails")
-    parser.add_argument("--keys", type=Path, help="text file, a name per line")
-    parser.add_argument("--out", required=True, type=Path, help="HTML file")
-    options = parser.parse_args(arguments)
-    if (options.workdir is None) == (options.features is None):
-        parser.error("give --workdir, a run, or --features, an array: one of them")
-    try:
-        if options.workdir is not None:
-            images = of_run(options.workdir, options.evaluator, options.kept)
-        else:
-            images = _of_files(options)
-        of = options.workdir or options.features
-        title = f"{of.resolve().name}: images by likeness"
-        print(write_dendromap(images, options.out, title=title))
-    except (UserError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    """Runs the command; returns its exit status."""
+    options = parse(arguments, __doc__ or "", required=("out",), **FLAGS)
+    if bool(options.workdir) == bool(options.features):
+        raise UsageError("give --workdir, a run, or --features, an array: one of them")
+    if options.workdir:
+        kept = _path(options, "kept")
+        images = of_run(Path(options.workdir), options.evaluator or None, kept)
+    else:
+        images = _of_files(options)
+    of = Path(options.workdir or options.features).resolve().name
+    print(write_dendromap(images, Path(options.out), title=f"{of}: images by likeness"))
     return 0
 
 
-def _of_files(options: argparse.Namespace) -> Images:
-    loaded = [_load(getattr(options, n)) for n in ("features", "labels", "predictions")]
+def _path(options: SimpleNamespace, flag: str) -> Path | None:
+    value = getattr(options, flag)
+    if value is True:
+        raise UsageError(f"--{flag} needs a value: --{flag}=...")
+    return Path(value) if value else None
+
+
+def _of_files(options: SimpleNamespace) -> Images:
+    loaded = [_load(_path(options, n)) for n in ("features", "labels", "predictions")]
     features, labels, predictions = loaded
-    pictures = _load(options.images)
-    keys = options.keys.read_text(encoding="utf-8").splitlines() if options.keys else None
+    pictures, keys = _load(_path(options, "images")), _path(options, "keys")
     assert features is not None
+    try:
+        names = keys.read_text(encoding="utf-8").splitlines() if keys else None
+    except OSError as error:
+        raise UserError(f"{keys}: {error.strerror}") from error
     picture = None if pictures is None else (lambda i: pictures[i])
-    return Images(features, keys, labels, predictions, picture=picture)
+    return Images(features, names, labels, predictions, picture=picture)
 
 
 def _load(path: Path | None) -> np.ndarray | None:
@@ -265,9 +280,9 @@ def _load(path: Path | None) -> np.ndarray | None:
         return None
     try:
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except ValueError as error:
-        raise UserError(f"{path} is no .npy file: {error}") from error
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is no .npy file that can be read: {error}") from error
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_main(main, sys.argv[1:]))
