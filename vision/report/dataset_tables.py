@@ -62,8 +62,10 @@ def classes(survey: Survey, findings: Findings) -> Content:
     if never:
         shown = ", ".join(never[:5]) + (", ..." if len(never) > 5 else "")
         text = f"{name}: {some(len(never), 'class', 'classes')} without a record{among}: {shown}"
-        findings.append((text, anchor))
-        parts.append(note(text, warning=True))
+        # Of a sample it says nothing about the data.
+        if not among:
+            findings.append((text, anchor))
+        parts.append(note(text, warning=not among))
     seen = [n for n in counts.values() if n]
     rare = [survey.class_name(c) for c, n in counts.items() if 0 < n < np.mean(seen) / RARE]
     if rare:
