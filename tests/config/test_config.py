@@ -157,6 +157,7 @@ def test_overrides(path: str, text: str, read: Any):
         ("leaf.size.x", "1", ["no key 'x'"]),
         ("named.y.size", "1", ["no key 'y'"]),
         ("", "1", ["needs a key"]),
+        ("leaf.size", "spec(ViT)", ["expected int; a spec(...) stands in a config file"]),
     ],
 )
 def test_override_mistakes(path: str, text: str, words: list[str]):

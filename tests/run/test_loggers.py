@@ -140,9 +140,7 @@ def test_a_missing_package_is_one_line_before_anything_trains(
     ):
         config = with_evaluators(draw=spec(Drawing))
         config.loggers = (logger,)
-        with pytest.raises(
-            ConfigError, match=rf"needs {package}, .*pip install 'vision\[{package}\]'"
-        ):
+        with pytest.raises(ConfigError, match=rf"needs {package}, .*pip install '{package}"):
             train(config, tmp_path / package)
         assert not (tmp_path / package / "metrics.jsonl").exists()
 

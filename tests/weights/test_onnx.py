@@ -119,7 +119,9 @@ def test_missing_packages_are_named_before_the_run_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"needs jax2onnx and onnxruntime: pip install 'vision"):
+    with pytest.raises(
+        WeightsError, match=r"needs jax2onnx and onnxruntime: pip install 'jax2onnx"
+    ):
         main([f"--workdir={tmp_path / 'none'}", f"--output={tmp_path}", "--onnx"])
 
 

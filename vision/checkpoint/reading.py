@@ -280,7 +280,10 @@ def _load(
                     ) from error
         else:
             found = "; those that it has are damaged" if damaged else ""
-            raise NoValidCheckpointError(f"{folder} holds no valid checkpoint{found}")
+            raise NoValidCheckpointError(
+                f"{folder} holds no valid checkpoint{found}: training saves them, as the config's "
+                "checkpoints.every says and at the end"
+            )
 
 
 @dataclasses.dataclass(frozen=True)

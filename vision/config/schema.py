@@ -155,7 +155,8 @@ def parse(text: str, hint: Any, where: str) -> Any:
     for candidate in candidates:
         if fits(candidate, hint):
             return candidate
-    raise ConfigError(f"{where}: expected {show(hint)}")
+    specs = "; a spec(...) stands in a config file, and here only values do"
+    raise ConfigError(f"{where}: expected {show(hint)}{specs if 'spec(' in text else ''}")
 
 
 def _whole(value: Any) -> Any:

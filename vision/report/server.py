@@ -20,6 +20,7 @@ from typing import Any
 
 from vision.config.cli import UsageError, whole_number
 from vision.config.errors import UserError
+from vision.config.extras import pip_install
 
 try:
     import uvicorn
@@ -30,7 +31,7 @@ try:
     from starlette.responses import HTMLResponse, JSONResponse, Response
     from starlette.routing import Route
 except ImportError as error:
-    raise UsageError("serving a page needs more packages: pip install 'vision[serve]'") from error
+    raise UsageError(f"serving a page needs more packages: {pip_install('serve')}") from error
 
 from vision.report.connections import LimitedConnection
 

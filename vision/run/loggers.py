@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from vision.config.errors import UserError
+from vision.config.extras import pip_install
 from vision.config.files import replace_file
 from vision.config.schema import ConfigError
 from vision.evaluate.figures import ConfusionMatrix, Curve, Figure, Gallery, Reliability, Table
@@ -86,8 +87,8 @@ def need(package: str, extra: str) -> None:
     """Raises ConfigError with the way out where a logger's package is missing."""
     if find_spec(package) is None:
         raise ConfigError(
-            f"config.loggers needs {package}, which is not installed: pip install "
-            f"'vision[{extra}]', or take the logger out of the config"
+            f"config.loggers needs {package}, which is not installed: {pip_install(extra)}, "
+            "or take the logger out of the config"
         )
 
 

@@ -1,4 +1,4 @@
-"""MLflow as a logger; ``pip install 'vision[mlflow]'``."""
+"""MLflow as a logger; the extra ``mlflow``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights & Biases as a logger; ``pip install 'vision[wandb]'``."""
+"""Weights & Biases as a logger; the extra ``wandb``."""
 
 from __future__ import annotations
 

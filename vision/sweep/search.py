@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from vision.config.cli import UsageError
+from vision.config.extras import pip_install
 from vision.config.schema import nearest
 from vision.run.workdir import WorkdirError
 from vision.sweep.space import Axis, Range
@@ -44,7 +45,7 @@ def check(sampler: str, pruner: str) -> None:
         import optuna  # noqa: F401
     except ImportError as error:
         raise UsageError(
-            "--search needs a package: pip install 'vision[sweep]' (optuna); --grid needs none"
+            f"--search needs a package: {pip_install('sweep')}; --grid needs none"
         ) from error
 
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.config.extras import pip_install
 from vision.data.decode import decode
 from vision.evaluate.evaluator import Predict
 from vision.run.restore import Run
@@ -41,7 +42,7 @@ def check_packages() -> None:
     ]
     if missing:
         raise WeightsError(
-            f"--onnx needs {' and '.join(missing)}: pip install 'vision[onnx]'; --stablehlo needs "
+            f"--onnx needs {' and '.join(missing)}: {pip_install('onnx')}; --stablehlo needs "
             "nothing more"
         )
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.extras import pip_install
 from vision.config.files import replace_file
 from vision.data import files
 from vision.data.cells import from_json
@@ -322,7 +323,7 @@ def _module() -> Any:
     try:
         return importlib.import_module("array_record.python.array_record_module")
     except ImportError:
-        raise DataError("ArrayRecord files need array_record: pip install 'vision[tfds]'") from None
+        raise DataError(f"ArrayRecord files need array_record: {pip_install('tfds')}") from None
 
 
 def _msgpack() -> Any:

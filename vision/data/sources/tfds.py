@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vision.config.extras import pip_install
 from vision.data import files
 from vision.data.fingerprint import content
 from vision.data.source import DataError, SourceInfo
@@ -144,4 +145,4 @@ def _tfds() -> Any:
     try:
         return importlib.import_module("tensorflow_datasets")
     except ImportError:
-        raise DataError("TFDS data sets need more packages: pip install 'vision[tfds]'") from None
+        raise DataError(f"TFDS data sets need more packages: {pip_install('tfds')}") from None
