@@ -7,8 +7,4 @@ PAPER = Paper(
     tags=("fine-grained", "objective", "attention"),
     headline="+2.78 points on CUB-200-2011 and +3.83 on Stanford Dogs on average over towers; "
     "95.79 % on Stanford Dogs.",
-    without={
-        "claim.py": "its comparison is not written yet",
-        "result.json": "there is no claim",
-    },
 )
