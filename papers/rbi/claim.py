@@ -87,7 +87,8 @@ def answers(w: Any, x: jax.Array, images: jax.Array, arm: str, classes: int) -> 
     """Classes (N,) of whole batches."""
 
     def batch(part: Any) -> jax.Array:
-        return related(head(classes), w, *part[:2], arm, part[2]).argmax(-1)
+        rows, shown, key = part
+        return related(head(classes), w, rows, shown, arm, key).argmax(-1)
 
     keys = jax.random.split(jax.random.key(1), len(x) // ROWS)
     parts = (x.reshape(-1, ROWS, *x.shape[1:]), images.reshape(-1, ROWS, *images.shape[1:]), keys)
