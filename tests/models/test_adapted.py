@@ -42,8 +42,13 @@ def call(tower: Any, variables: Any, **kwargs: Any) -> Any:
 
 def fresh(tower: AdaptedTower) -> Any:
     """The tuned tower as at the start of a run that read all of its tower from a file."""
-    params, state = jax.jit(functools.partial(initialise, tower))(jax.random.key(0), IMAGES)
     base, inner = random_variables(tower.tower, SHAPE)
+
+    def added(key: jax.Array, images: jax.Array) -> Any:
+        params, _ = initialise(tower, key, images)
+        return {name: tree for name, tree in params.items() if name != "tower"}
+
+    params = quick_jit(added)(jax.random.key(0), IMAGES)
     state = {name: {"tower": tree} for name, tree in inner.items()}
     return {**params, "tower": base}, state
 
