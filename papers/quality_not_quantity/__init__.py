@@ -10,6 +10,6 @@ PAPER = Paper(
     headline=("Which web source is robust depends on the shift; mixing sources dilutes the best."),
     without={
         "method.py": "a protocol: the metric is vision.metrics.robustness.fit_robustness_line",
-        "config.py": "the claim fits logistic regressions and trains no network",
+        "config.py": "the claim fits two small towers on frozen features",
     },
 )
