@@ -8,6 +8,8 @@ and every seed has its own. Features are less their mean and of length 1, and C 
 
 (A network that learned six shapes in 250 steps before had features for six others that told 25 %
 where pixels told 17, which is chance.)
+
+Held: 32.6 % beside 21.6, and 20.1 untrained.
 """
 
 from __future__ import annotations
@@ -70,7 +72,7 @@ def test_features_for_other_classes_beat_pixels(record: Recorder):
     record(
         claim="Linear classifiers of people and hands are better on features that were learned "
         "from other things than on pixels.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("learned features", "features"), raw),
         margin=MARGIN,
         scale=Scale(chance=1 / CLASSES),

@@ -30,6 +30,7 @@ from vision.config.specs import build
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Run, Scale, Side, measure, train
 from vision.train.objective import Context
 
+# DeiT-T on ImageNet: 72.2 % by its own recipe, in DeiT's paper, 73.6 with SMMix.
 MARGIN = Margin(0.007, rule="half of the 1.4 points of DeiT-T on ImageNet, 73.6 against 72.2 %")
 SQUARE = 2
 
