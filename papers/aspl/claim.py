@@ -1,33 +1,33 @@
 """Queries for uncertain records and pseudo-labels, against queries alone.
 
-Ten SVMs on the pixels of digits begin with one label each and are given ten more in each of six
-rounds; what counts is the mean over the rounds of the accuracy on test digits, the area under the
-curve. The pace of 1 was chosen among 1, 3, 10 and 30 once, with another seed, by the same test
-digits, which favours the guesses; with the larger ones wrong guesses teach themselves. (With three
-seeds guesses cost 2.8 points after three rounds, when SVMs of few labels are sure too early, and
-gained 3.3 after six.)
+Twelve SVMs on ImageNet's frozen features of drawings, one for each of the largest subgroups of
+emoji, begin with one label each and are given ten more in each of six rounds; what counts is the
+mean over the rounds of the accuracy on emoji of other families, the area under the curve. The pace
+of 1 was chosen among 1, 3, 10 and 30 once, on digits; with the larger ones wrong guesses teach
+themselves. The control guesses for as many records, but labels of each other: pseudo-labels
+permuted.
 
-The control guesses for as many records, but labels of each other: pseudo-labels permuted.
-
-Undecided: guesses gain 1.4 points in the mean of five seeds, with an interval from -0.9 to 3.6.
+(On pixels of digits guesses gained 1.4 points in the mean of five seeds, from -0.9 to 3.6. The
+authors' features are those of a network too.)
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
 
+from configs.parts.emoji_features import drawings, numbered
 from papers.aspl.method import SelfPaced
 from papers.aspl.oracle import HeldBack
 from papers.aspl.rounds import initial_records, scaled
-from vision.data.sources.digits import Digits
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(0.02, rule="no comparable figure is reported: 2 points")
 
-ROUNDS = 6
+ROUNDS, CLASSES, SEEDS = 6, 12, range(20)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,19 +49,27 @@ LOOPS: dict[str, tuple[type[SelfPaced], dict[str, Any]]] = {
 }
 
 
+@functools.cache
+def records() -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Features (N, 192) and labels (N,) of drawings that may be asked about, and of others."""
+    drawn = drawings()
+    sizes = np.bincount(drawn.subgroup[~drawn.unseen])
+    chosen = drawn.take(np.isin(drawn.subgroup, np.argsort(-sizes, kind="stable")[:CLASSES]))
+    label, seen = numbered(chosen.subgroup), ~chosen.unseen
+    x, y = scaled(chosen.x[seen], chosen.x[~seen])
+    return x, label[seen], y, label[~seen]
+
+
 def accuracies(loop: SelfPaced, seed: int) -> list[float]:
-    """On test digits after every round."""
-    train, test = (
-        Digits(split).__getitems__(range(len(Digits(split)))) for split in ("train", "test")
-    )
-    x, y = scaled(*(part["image"].reshape(len(part["image"]), -1) for part in (train, test)))
-    oracle = HeldBack(train["label"], 10)
-    labels = loop.begin(oracle, initial_records(train["label"], 1, seed), len(x), 10)
+    """On drawings of other families after every round."""
+    x, label, y, asked = records()
+    oracle = HeldBack(label, 10)
+    labels = loop.begin(oracle, initial_records(label, 1, seed), len(x), CLASSES)
     results = []
     for _ in range(ROUNDS):
         labels = loop.round(x, labels, oracle)
         predicted = loop.fit(x, labels).logits(y).argmax(1)
-        results.append(float(np.mean(predicted == test["label"])))
+        results.append(float(np.mean(predicted == asked)))
     return results
 
 
@@ -78,17 +86,20 @@ def test_guesses_of_the_sure_save_questions(record: Recorder):
         return Side(name, tuple(row[-1] for row in rows[name]))
 
     both, asked, permuted, random = rows
-    what = "top-1, mean of 20 to 70 labels"
+    asked_of = records()[3]
+    share = float(np.bincount(asked_of).max() / len(asked_of))  # of the most frequent
+    what = "top-1, mean of 22 to 72 labels"
     record(
         claim="SVMs that ask about the doubtful and learn from their sure guesses are better, over "
         "six rounds of questions, than those that only ask.",
         expected="undecided",
         compared=Measured(what, area(both), area(asked)),
         margin=MARGIN,
-        scale=Scale(chance=0.1),
+        scale=Scale(chance=share),
         control=Measured(what, area(permuted), area(asked)),
         measured=[
-            Measured("top-1 with 70 labels", last(both), last(asked)),
+            Measured("top-1 with 72 labels", last(both), last(asked)),
             Measured(what, area(asked), area(random)),
         ],
+        seeds=SEEDS,
     )

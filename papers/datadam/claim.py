@@ -5,6 +5,8 @@ class. One image per class is distilled from them, in 120 steps of a fresh rando
 three fresh networks learn from nothing else, in 200 steps under the same augmentation, and are
 tested on other digits on gratings. The control are the real images that distillation begins with,
 which do not move. (Of plain digits, 3 seeds: 84 % by attention, 86 by mean features, 68 real.)
+
+Refuted on this small data: 70.1 % by attention, 74.0 by mean features, 48.0 real.
 """
 
 from __future__ import annotations
@@ -58,7 +60,7 @@ def test_attention_teaches_more_than_mean_features(record: Recorder):
     record(
         claim="Networks taught by ten images that were distilled by attention are right more often "
         "than those taught by images distilled by mean features.",
-        expected="undecided",
+        expected="refuted",
         compared=Measured(what, dam, features),
         margin=MARGIN,
         scale=Scale(chance=0.1),
