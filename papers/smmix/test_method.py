@@ -114,20 +114,23 @@ def test_the_look_is_that_of_the_last_block_and_has_no_gradient(variables: Any):
     def look(objective: SMMix, variables: Any) -> Any:
         return objective.attend(variables, image, context())
 
-    logits, attention = jax.jit(look, static_argnums=0)(objective, variables)
-    _, out = jax.jit(answer)(variables.params["model"], image)
+    named = dataclasses.replace(objective, attention="block00/attention")
+
+    @jax.jit
+    def looks(params: Any) -> Any:
+        def total(params: Any) -> jax.Array:
+            return look(objective, variables.merge(params=params))[0].sum()
+
+        given = variables.merge(params=params)
+        plain = answer(params["model"], image)[1]
+        return look(objective, given), plain, jax.grad(total)(params), look(named, given)[1]
+
+    (logits, attention), out, gradient, attention_again = looks(variables.params)
     np.testing.assert_allclose(logits, out["logits"], atol=1e-5)
     assert attention.shape == (8, 4, 4)
     assert float(attention.std()) > 0
     assert 0.5 < float(attention.sum((1, 2)).max()) < 1  # the rest looks at the prefix
-
-    def total(params: Any) -> jax.Array:
-        return look(objective, variables.merge(params=params))[0].sum()
-
-    gradient = jax.jit(jax.grad(total))(variables.params)
     assert not any(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(gradient))
-    named = dataclasses.replace(objective, attention="block00/attention")
-    attention_again = jax.jit(look, static_argnums=0)(named, variables)[1]
     np.testing.assert_allclose(attention_again, attention, atol=1e-6)
     with pytest.raises(ValueError, match="matches none of"):
         look(dataclasses.replace(objective, attention="block09/attention"), variables)
