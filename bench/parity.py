@@ -162,15 +162,8 @@ MODELS: Mapping[str, Case] = {
     "xcit_nano": Case("XCiT", "nano, 12 blocks, p16", "timm"),
     "maxvit_t": Case("MaxViT", "T, of Google", "timm"),
     "mobilenetv4_conv_small": Case("MobileNetV4", "small", "timm"),
-    "mobilenetv4_hybrid_medium": Case("MobileNetV4", "medium, hybrid", "timm"),
     "resnet50d": Case("ResNet-D", "50", "timm"),
     "convnextv2_t": Case("ConvNeXt V2", "T", "timm"),
-    "convnextv2_t_transformers": Case("ConvNeXt V2", "T", "transformers"),
-    "efficientnet_b1": Case("EfficientNet", "B1", "timm"),
-    "efficientnet_b2": Case("EfficientNet", "B2", "timm"),
-    "efficientnet_b3": Case("EfficientNet", "B3", "timm"),
-    "tf_efficientnet_b4": Case("EfficientNet, SAME", "B4", "timm"),
-    "eva02_b16_clip": Case("EVA-02, CLIP's images", "B/16", "timm"),
 }
 
 

@@ -229,7 +229,6 @@ def stages(*last: int) -> tuple[str, ...]:
     return tuple("" if i < 0 else f"block{i:02d}" for i in last)
 
 
-B1 = stages(1, 4, 7, 15, 22)
 RESNET_50 = stages(-1, 2, 6, 12, 15)
 MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     "vit_b16": lambda: timm_model("vit_base_patch16_224", 224, 1.0, other=(192, 320)),
@@ -296,24 +295,9 @@ MODELS: Mapping[str, Callable[[], tuple[torch.nn.Module, Tensors, Tensors]]] = {
     "convnextv2_t": lambda: timm_model(
         "convnextv2_tiny", 224, 1.0, stages(2, 5, 14, 17), (192, 320)
     ),
-    "convnextv2_t_transformers": lambda: transformers_convolutional(
-        "ConvNextV2", 1.0, stages(-1, 2, 5, 14, 17), (192, 320)
-    ),
     "mobilenetv4_conv_small": lambda: timm_model(
         "mobilenetv4_conv_small", 224, 1.0, stages(-1, 1, 3, 9, 16), (165, 206)
     ),
-    "mobilenetv4_hybrid_medium": lambda: timm_model(
-        "mobilenetv4_hybrid_medium", 224, 1.0, stages(-1, 0, 2, 14, 31), (160, 288)
-    ),
-    "efficientnet_b1": lambda: timm_model("efficientnet_b1", 240, 1.0, B1, (165, 206)),
-    "efficientnet_b2": lambda: timm_model("efficientnet_b2", 256, 1.0, B1, (165, 206)),
-    "efficientnet_b3": lambda: timm_model(
-        "efficientnet_b3", 288, 1.0, stages(1, 4, 7, 17, 25), (165, 206)
-    ),
-    "tf_efficientnet_b4": lambda: timm_model(
-        "tf_efficientnet_b4", 320, 1.0, stages(1, 5, 9, 21, 31), (165, 206)
-    ),
-    "eva02_b16_clip": lambda: timm_model("eva02_base_patch16_clip_224", 224, 1.0, other=(192, 320)),
     "resnet50_transformers": lambda: transformers_convolutional(
         "ResNet", 2.0, RESNET_50, (165, 206)
     ),
