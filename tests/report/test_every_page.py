@@ -27,6 +27,10 @@ def test_it_is_whole_on_a_desk_and_on_a_telephone(
 ):
     for width in (1400, 480):
         look(browser, pages[name], width)
+    # On paper, the width of A4 between its margins.
+    browser.devtools("Emulation.setEmulatedMedia", media="print")
+    look(browser, pages[name], 718)
+    browser.devtools("Emulation.setEmulatedMedia", media="")
     titles = "return [document.title, document.querySelector('h1').textContent]"
     in_tab, on_top = browser.run(titles)
     assert in_tab == on_top
