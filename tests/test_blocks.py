@@ -78,7 +78,7 @@ def made(block: str) -> list[Any]:
 @pytest.mark.parametrize("page", PAGES)
 def test_parts_of_configs_are_right(page: str):
     for block in blocks(page):
-        assert made(block), block
+        assert made(block) or "spec(" not in block, block
 
 
 def test_a_block_that_names_what_is_not_there_is_found():
