@@ -109,9 +109,9 @@ def test_every_class_has_a_transform_of_its_own_and_real_and_synthetic_share_it(
     real, label = np.repeat(x, 6, 0), np.asarray([0, 1, 2, 0, 1, 2])
 
     @jax.jit
-    def both(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def both(key: jax.Array) -> tuple[jax.Array, ...]:
         return tuple(
-            augment_by_class(jnp.asarray(y), of, key)
+            augment_by_class(jnp.asarray(y), jnp.asarray(of), key)
             for y, of in ((real, label), (real[:3], label[:3]))
         )
 

@@ -22,6 +22,7 @@ from vision.weights.families.mobilenet import timm_mobilenet
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.names import names_of
+from vision.weights.preprocessing import Preprocessing
 from vision.weights.pretrained import Pretrained
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "weights" / "photographs.json"
@@ -65,6 +66,7 @@ def test_the_name_says_tower_and_images():
     found = read(SOURCE)
     assert found is not None
     card, path = found
+    assert isinstance(card, Preprocessing)
     assert (card.size, card.resized, card.mean) == ((224, 224), (256, 256), (0.5, 0.5, 0.5))
     assert path.name == "efficientnet-lite0-57934424.pth"
 

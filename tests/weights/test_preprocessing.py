@@ -48,6 +48,7 @@ def test_pixels_are_theirs(case, tmp_path):
     found = read(f"{scheme}:{beside(tmp_path, CARDS[case]['files'])}")
     assert found is not None
     card, _ = found
+    assert isinstance(card, Preprocessing)
     for i in range(2):
         got = run(card.evaluation(), PIXELS[f"images/{i}"][...])
         level = 1 / 255 / min(card.std)
