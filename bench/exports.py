@@ -173,7 +173,12 @@ CASES: tuple[tuple[str, str, Any, Preprocessing, str | None], ...] = (
         "transformers",
         "DINOv2, registers, classifier",
         Vit(
-            num_classes=CLASSES, pool="cls_mean", layer_scale=0.1, class_position=True, registers=3
+            mlp_dim=48,
+            num_classes=CLASSES,
+            pool="cls_mean",
+            layer_scale=0.1,
+            class_position=True,
+            registers=3,
         ),
         CARD,
         None,

@@ -25,7 +25,7 @@ from vision.weights.transformers_cards import transformers_tower
 
 CARD = Preprocessing(size=(32, 32))
 VIT: dict[str, Any] = {"width": 24, "depth": 2, "heads": 2, "mlp_dim": 52, "patch": 8}
-DINO = {**VIT, "layer_scale": 0.1, "class_position": True}
+DINO = {**VIT, "layer_scale": 0.1, "class_position": True, "mlp_dim": 48}
 BEIT = {**VIT, "qkv_bias": "qv", "layer_scale": 0.1}
 ROPE = {**VIT, "layer_scale": 0.1, "rope": Rope("centered", 50.0, halves=True)}
 SWIN: dict[str, Any] = {"width": 16, "depths": (2, 2), "heads": (1, 2)}
@@ -61,7 +61,11 @@ def test_transformers(case: str):
         (RelativeViT(**BEIT, bias="block", num_classes=5), "classifies by pool='mean' alone"),
         (RelativeViT(**VIT, bias="block"), "has qkv_bias='qv', this RelativeViT qkv_bias='all'"),
         (ViT(**DINO, num_classes=5), "DINOv2: its model has pool='cls_mean'"),
-        (ViT(**DINO, activation="swiglu"), "no gated MLP of mlp_dim=52"),
+        (ViT(**DINO, activation="swiglu"), "no gated MLP of mlp_dim=48"),
+        (
+            ViT(**{**DINO, "mlp_dim": 52}),
+            "a whole number of widths, not mlp_dim=52 beside width=24",
+        ),
     ],
 )
 def test_what_transformers_lacks(tower: Any, message: str):

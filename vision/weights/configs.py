@@ -209,6 +209,11 @@ def _dinov2(model: ViT, card: Preprocessing, labels: Sequence[str]) -> dict[str,
     # Two thirds, rounded up to a multiple of eight.
     if gated and sizes.mlp_dim != (int(8 * sizes.width / 3) + 7) // 8 * 8:
         raise WeightsError(f"transformers' DINOv2 has no gated MLP of mlp_dim={sizes.mlp_dim}")
+    if not float(ratio).is_integer():
+        raise WeightsError(
+            f"transformers' DINOv2 has MLPs of a whole number of widths, not mlp_dim="
+            f"{sizes.mlp_dim} beside width={sizes.width}"
+        )
     config = _image_config(model if not gated else model.clone(activation="gelu"), card)
     del config["intermediate_size"]
     registers = "_with_registers" if model.registers else ""
@@ -217,7 +222,7 @@ def _dinov2(model: ViT, card: Preprocessing, labels: Sequence[str]) -> dict[str,
         "model_type": f"dinov2{registers}",
         **_head(kind, model, labels),
         **config,
-        "mlp_ratio": int(ratio) if float(ratio).is_integer() else ratio,
+        "mlp_ratio": int(ratio),
         "qkv_bias": model.qkv_bias,
         "use_swiglu_ffn": gated,
         "layerscale_value": model.layer_scale,
