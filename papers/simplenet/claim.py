@@ -7,6 +7,8 @@ The control is a SimpleNet that learns from labels that were permuted.
 
 250 steps are few for thirteen layers with dropout of 0.2 after each (the paper trains for
 400,000): this says which network learns more in the same time.
+
+Refuted for so short a training: 31 % beside 94, and 8 with permuted labels.
 """
 
 from __future__ import annotations
@@ -56,7 +58,7 @@ def test_depth_and_late_pooling_are_worth_a_point(record: Recorder):
     what = "top-1 of ten digits"
     record(
         claim="SimpleNet names more digits than two layers of as many parameters.",
-        expected="undecided",
+        expected="refuted",
         compared=Measured(what, deep, early),
         margin=MARGIN,
         scale=Scale(chance=0.1),
