@@ -3,16 +3,16 @@
 Both learn from 90 digits of 8 px, 250 steps of 32 images, with the same optimizer, dropout and
 order of examples; the networks differ in depth and in where they pool. From four fifths of the
 digits two layers name 99.8 % of the others, from 180 still 97: nothing is left to compare.
-The control is a SimpleNet that learns from labels that were permuted.
+The control is a SimpleNet that learns from labels that were permuted. That SimpleNet has learned
+the digits it was shown is the premise: 250 steps are few for thirteen layers with dropout of 0.2
+after each (the paper trains for 400,000).
 
-250 steps are few for thirteen layers with dropout of 0.2 after each (the paper trains for
-400,000): this says which network learns more in the same time.
-
-Refuted for so short a training: 31 % beside 94, and 8 with permuted labels.
+A first run without this premise was recorded as refuted, 31 % beside 94.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,17 @@ from papers.simplenet.method import LAYERS, early_pooling
 from vision.config.specs import build, spec
 from vision.data.sources.arrays import Arrays
 from vision.data.sources.digits import Digits
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side, measure, train
+from vision.papers.claims import (
+    SEEDS,
+    Margin,
+    Measured,
+    Premise,
+    Recorder,
+    Scale,
+    Side,
+    measure,
+    train,
+)
 
 MARGIN = Margin(0.01, rule="the authors compare with other papers' networks only: 1 point")
 HALF = tuple((channels // 2, kernel) for channels, kernel in LAYERS["310k"])
@@ -37,7 +47,8 @@ def permuted(test_fraction: float) -> Arrays:
     return Arrays({**records, "label": labels}, "permuted", tuple(map(str, range(10))))
 
 
-def top1(name: str) -> Side:
+def top1(name: str) -> tuple[Side, tuple[float, ...]]:
+    """Of the test digits, and of those that it learned from."""
     config: Any = small("early" if name == "two layers" else "")
     if name == "two layers":
         config.model.layers = early_pooling(PARAMETERS, 10)
@@ -50,17 +61,26 @@ def top1(name: str) -> Side:
     evaluator = build(config.evaluators)["test"]
     if name == "permuted labels":
         config.data.source = spec(permuted, test_fraction=TESTED)
-    return Side(name, tuple(measure(train(config, seed), evaluator)["top1"] for seed in SEEDS))
+    runs = [train(config, seed) for seed in SEEDS]
+    data = dataclasses.replace(evaluator.data, source=build(config.data.source))
+    known = dataclasses.replace(evaluator, data=data)
+    told, fitted = (
+        tuple(measure(run, each)["top1"] for run in runs) for each in (evaluator, known)
+    )
+    return Side(name, told), fitted
 
 
 def test_depth_and_late_pooling_are_worth_a_point(record: Recorder):
-    deep, early, control = map(top1, ("SimpleNet", "two layers", "permuted labels"))
+    (deep, fitted), (early, _), (control, _) = map(
+        top1, ("SimpleNet", "two layers", "permuted labels")
+    )
     what = "top-1 of ten digits"
     record(
         claim="SimpleNet names more digits than two layers of as many parameters.",
-        expected="refuted",
+        expected="undecided",
         compared=Measured(what, deep, early),
         margin=MARGIN,
         scale=Scale(chance=0.1),
+        premises=[Premise("digits named that SimpleNet learned from", fitted, at_least=0.9)],
         control=Measured(what, control, early),
     )
