@@ -5,7 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 
-from vision.config.ranges import Positive
+from vision.config.ranges import Positive, checked
 from vision.models.attention import attend
 from vision.models.layers import Mlp, dense, layer_norm
 from vision.parallel.mesh import constrain_batch
@@ -14,6 +14,7 @@ from vision.train.precision import Precision
 _XAVIER = nn.initializers.xavier_uniform()
 
 
+@checked
 class CrossBlock(nn.Module):
     """``x = queries + attention(norm_q(queries), norm_kv(tokens))``, then ``x + mlp(norm2(x))``.
 
