@@ -53,9 +53,11 @@ class Table:
 
     Attributes:
       columns: feature to the constructor of its column.
+      shapes: of features that are numbers; scalars without.
     """
 
     columns: Mapping[str, str]
+    shapes: Mapping[str, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     num_examples: int = 64
 
     @property
@@ -71,7 +73,9 @@ class Table:
         cells = {**said, "ClassLabel": np.int32(index % 7), "Number": np.float32(index)}
         cells["Boxes"] = np.zeros((20, 4), np.float32)
         picture = np.random.default_rng(index).integers(0, 256, (260, 300, 3), np.uint8)
-        return {"image": picture, **{name: cells[kind] for name, kind in self.columns.items()}}
+        row = {name: cells[kind] for name, kind in self.columns.items()}
+        numbers = {n: np.full(shape, index, np.float32) for n, shape in self.shapes.items()}
+        return {"image": picture, **row, **numbers}
 
     def key(self, index: int) -> str:
         return str(index)
@@ -181,7 +185,8 @@ def with_fake_data(config: Any) -> Any:
                 return configs.to_plain(configs.spec(Fake, **form))
             if name in TABLES:
                 columns = {feature: kind(column) for feature, column in node["columns"].items()}
-                return configs.to_plain(configs.spec(Table, columns=columns))
+                shapes = {f: tuple(c["shape"]) for f, c in node["columns"].items() if "shape" in c}
+                return configs.to_plain(configs.spec(Table, columns=columns, shapes=shapes))
             if kind(node) == "HuggingFaceTokenizer":
                 words = configs.spec(WordTokenizer, words=("a",), length=node["length"])
                 return configs.to_plain(words)
