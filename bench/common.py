@@ -74,6 +74,12 @@ class Peer:
         print(text, file=self._process.stdin, flush=True)
         return self.line()
 
+    def cpu_s(self) -> float:
+        """Processor seconds that it has used so far, all threads (Linux)."""
+        text = Path(f"/proc/{self._process.pid}/stat").read_text()
+        user, system = text.rpartition(")")[2].split()[11:13]
+        return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
     def close(self) -> None:
         self._process.communicate()
 
