@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vision.blocks.similarity import unit
 from vision.models.conv_layers import conv
 from vision.models.layers import LayerScale, activate, drop_path, layer_norm
 from vision.models.transformer import Attention
@@ -37,11 +38,6 @@ def pooled_slots(x: jax.Array, slots: int) -> jax.Array:
     return pooled.reshape(len(x), slots, -1)
 
 
-def _unit(x: jax.Array) -> jax.Array:
-    x = x.astype(jnp.float32)
-    return x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12)
-
-
 def soft_clusters(slots: jax.Array, x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Weights of tokens in slots and of slots in tokens, from scaled cosines.
 
@@ -54,7 +50,7 @@ def soft_clusters(slots: jax.Array, x: jax.Array, scale: jax.Array) -> tuple[jax
       float32 (B, S, N), whose rows sum to 1 over the tokens: what a slot is the mean of; and
       (B, N, S), whose rows sum to 1 over the slots: what a token is given of each.
     """
-    logits = scale.astype(jnp.float32) * jnp.einsum("bsc,bnc->bsn", _unit(slots), _unit(x))
+    logits = scale.astype(jnp.float32) * jnp.einsum("bsc,bnc->bsn", unit(slots), unit(x))
     return jax.nn.softmax(logits, -1), jax.nn.softmax(logits.swapaxes(1, 2), -1)
 
 
