@@ -15,7 +15,7 @@ from tests.models.tower_cases import abstract_variables, random_variables, run
 from vision.train.tower import count_params
 
 SIZES: Any = {"widths": (32, 64, 64, 32), "slots": 16, "num_classes": 5}
-# What the authors' models/glnet.py (commit f01679c) answers with the weights of
+# By bench/goldens/glmix.py: what the authors' models/glnet.py (f01679c) answers with weights of
 # ``random_variables`` to the image of ``image``; 4g there with the layer scale of 16g.
 AUTHORS = {
     "16g": ((1, 1, 2, 1), (2, 96, 64, 3), [
