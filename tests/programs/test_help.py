@@ -75,6 +75,36 @@ def test_scripts_say_something_before_they_import_much(script: str):
         assert told.startswith("training configs/digits_vit.py in /nowhere/w\n")
 
 
+def test_training_says_what_it_does_within_two_seconds(tmp_path: Path):
+    """In seconds of a processor: other programs on the machine do not count."""
+    flags = ["--config=digits_vit", f"--workdir={tmp_path / 'w'}"]
+    before = os.times()
+    with subprocess.Popen(
+        [sys.executable, "train.py", *flags], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stderr is not None
+        first = process.stderr.readline()
+        process.kill()
+    after = os.times()
+    used = after.children_user - before.children_user
+    assert first == f"training digits_vit in {tmp_path / 'w'}\n"
+    assert used + after.children_system - before.children_system < 2.0
+
+
+def test_help_of_a_config_does_not_wait_for_what_only_training_needs():
+    unneeded = ("orbax.checkpoint", "grain", "tensorstore")
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({unneeded!r})); sys.argv[1:] = "
+        "['--config=digits_vit', '--help']; "
+        "import runpy; runpy.run_path('train.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "config.model: ViT" in done.stdout
+
+
 def test_the_tree_of_a_config():
     tree = config_tree("configs/folder_vit.py")
     assert tree.startswith("configs/folder_vit.py: what --config.KEY=VALUE can set")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from orbax.checkpoint import future
 
-from vision.checkpoint.checksum import Sums, as_text, checksum, total
+from vision.checkpoint.checksum import as_text, checksum, total
 from vision.config.errors import UserError, caused_by
 from vision.config.old_names import current_array
 from vision.parallel import cluster
 
-ITEM, _FILE = "manifest", "manifest.json"
+ITEM, FILE = "manifest", "manifest.json"
 
 
 class CheckpointError(UserError):
@@ -100,15 +97,15 @@ class CheckpointManifest:
           DamagedError: it is missing or not what was written.
           CheckpointError: the file system refuses to give it out, which proves no damage.
         """
-        path = step_folder / ITEM / _FILE
+        path = step_folder / ITEM / FILE
         try:
             seal, _, body = path.read_bytes().partition(b"\n")
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
-            raise DamagedError(f"{ITEM}/{_FILE} is missing: {error.strerror}") from error
+            raise DamagedError(f"{ITEM}/{FILE} is missing: {error.strerror}") from error
         except OSError as error:
             raise unreadable(path, error) from error
         if seal != hashlib.sha256(body).hexdigest().encode():
-            raise DamagedError(f"{ITEM}/{_FILE} is not what was written")
+            raise DamagedError(f"{ITEM}/{FILE} is not what was written")
         plain = json.loads(body)
         names = {current_array(name): name for name in plain["leaves"]}
         leaves = {}
@@ -143,74 +140,3 @@ class CheckpointManifest:
             if ArrayEntry(x.dtype.name, tuple(x.shape), as_text(s[name] for s in everyone))
             != self.leaves.get(name)
         ]
-
-
-class ManifestHandler(ocp.AsyncCheckpointHandler):
-    """Lets Orbax write a manifest as an item of a checkpoint, which is committed with it or not
-    at all. The checksums are waited for in Orbax's thread, not in the loop."""
-
-    def __init__(self, **_: Any):
-        """Orbax passes its options; none matters here."""
-
-    async def async_save(
-        self, directory: Any, args: ManifestSave
-    ) -> Iterable[future.Future] | None:
-        """Waits for the checksums and writes in the background; process 0 writes for all."""
-
-        async def write() -> None:
-            sums = {name: total(parts) for name, parts in args.sums.result().items()}
-            everyone = cluster.collect(args.name, sums)
-            if everyone is None:
-                return
-            leaves = {
-                name: ArrayEntry(x.dtype.name, tuple(x.shape), as_text(s[name] for s in everyone))
-                for name, x in args.abstract.items()
-            }
-            manifest = CheckpointManifest(leaves, args.meta, args.step, args.run)
-            (directory / _FILE).write_bytes(manifest.encode())
-
-        return [future.CommitFutureAwaitingContractedSignals(write(), name="manifest")]
-
-    def save(self, directory: Any, args: ManifestSave) -> None:
-        raise NotImplementedError("manifests are written by asynchronous saves only")
-
-    def restore(self, directory: Any, args: Any = None) -> None:
-        raise NotImplementedError("read manifests with CheckpointManifest.read")
-
-
-# Orbax wants arguments for reading as well, although CheckpointManifest.read does it.
-@ocp.args.register_with_handler(ManifestHandler, for_save=True, for_restore=True)
-@dataclasses.dataclass
-class ManifestSave(ocp.args.CheckpointArgs):
-    """The manifest of arrays whose checksums are not there yet.
-
-    Attributes:
-      abstract: name to shape and dtype.
-      meta: JSON beside them.
-      name: of this save, the same in all processes and for no other save.
-      step: number of the checkpoint.
-      run: the run that saves it; None for none.
-      sums: array's name to the parts of its ``checksum``, once they are under way.
-    """
-
-    abstract: Mapping[str, jax.ShapeDtypeStruct]
-    meta: Mapping[str, Any]
-    name: str
-    step: int
-    run: RunIdentity | None
-    sums: concurrent.futures.Future[Mapping[str, Sums]]
-
-    @classmethod
-    def of(
-        cls,
-        arrays: Mapping[str, jax.Array | np.ndarray],
-        meta: Mapping[str, Any],
-        name: str,
-        step: int,
-        run: RunIdentity | None,
-    ) -> ManifestSave:
-        """Holds on to no array."""
-        abstract = {name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in arrays.items()}
-        # A copy, since the caller may change it; and what JSON cannot hold fails here.
-        copied = json.loads(json.dumps(dict(meta)))
-        return cls(abstract, copied, name, step, run, concurrent.futures.Future())

@@ -12,8 +12,6 @@ from typing import Any, TypeVar
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
-from etils import epath
 
 from vision.checkpoint.identity import check_identity
 from vision.checkpoint.manifest import (
@@ -24,7 +22,6 @@ from vision.checkpoint.manifest import (
     NoValidCheckpointError,
     unreadable,
 )
-from vision.checkpoint.orbax_internals import stop_leaks
 from vision.parallel.mesh import path_of
 
 Tree = Any
@@ -133,6 +130,11 @@ def read(
     """
     if not target:
         return {}
+    import orbax.checkpoint as ocp  # here: see manifest_save
+    from etils import epath
+
+    from vision.checkpoint.orbax_internals import stop_leaks
+
     stop_leaks()
     stored = {name: (stored_names or {}).get(name, name) for name in target}
     arguments = {

@@ -20,7 +20,7 @@ import shutil
 import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vision.checkpoint.usage import FLAGS, USAGE
 from vision.config.cli import help_first
@@ -29,8 +29,6 @@ if __name__ == "__main__":
     help_first(USAGE, FLAGS)
 
 import jax
-import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers as managers
 
 from vision.checkpoint.checksum import checksum
 from vision.checkpoint.detached import Copies
@@ -41,10 +39,8 @@ from vision.checkpoint.manifest import (
     CheckpointError,
     CheckpointManifest,
     DamagedError,
-    ManifestSave,
     NoValidCheckpointError,
 )
-from vision.checkpoint.orbax_internals import stop_leaks, write_small_arrays_whole
 from vision.checkpoint.quarantine import Quarantine
 from vision.checkpoint.reading import (
     STATE,
@@ -58,6 +54,12 @@ from vision.checkpoint.reading import (
 from vision.checkpoint.retention import BestCheckpoints
 from vision.config.ranges import Positive, checked
 from vision.parallel.cluster import agree, barrier, gather, is_main, raise_together
+
+if TYPE_CHECKING:  # imported where they are used: see manifest_save
+    import orbax.checkpoint as ocp
+    from orbax.checkpoint import checkpoint_managers as managers
+
+    from vision.checkpoint.manifest_save import ManifestSave
 
 Tree = Any
 T = TypeVar("T")
@@ -118,11 +120,15 @@ class CheckpointStore:
             self._empty_trash()
             self._quarantine.set_aside_unusable()
         barrier("checkpoints: looked through")
+        from vision.checkpoint.orbax_internals import stop_leaks, write_small_arrays_whole
+
         stop_leaks()
         write_small_arrays_whole()
         self._manager = self._open(options)
 
     def _open(self, options: Checkpoints) -> ocp.CheckpointManager:
+        import orbax.checkpoint as ocp
+
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
@@ -149,6 +155,8 @@ class CheckpointStore:
           failure is logged, at the next call where it comes later. The checkpoints that stand
           are kept, and training can go on.
         """
+        from vision.checkpoint.manifest_save import ManifestSave
+
         self.finish_save()  # an earlier one, whose failure is not this one's
         try:
             if step not in self._manager.all_steps():
@@ -173,6 +181,8 @@ class CheckpointStore:
         return True
 
     def _start(self, step: int, arrays: dict[str, Any], manifest: ManifestSave) -> None:
+        import orbax.checkpoint as ocp
+
         args = ocp.args.Composite(**{STATE: ocp.args.StandardSave(arrays), ITEM: manifest})
         try:
             self._manager.save(step, args=args, force=True)
@@ -349,6 +359,8 @@ class CheckpointStore:
 
 def _preservation_policy(folder: Path, options: Checkpoints) -> managers.PreservationPolicy:
     """What Orbax asks which checkpoints in ``folder`` to keep."""
+    from orbax.checkpoint import checkpoint_managers as managers
+
     policies: list[managers.PreservationPolicy] = [managers.LatestN(options.keep)]
     if options.keep_every:
         policies.append(managers.EveryNSteps(options.keep_every))

@@ -10,8 +10,6 @@ import weakref
 from collections.abc import Iterator
 from typing import Any, Protocol
 
-import grain
-
 from vision.data.batches import BAD, BadRecord, Batch
 from vision.data.workers import Worker, WorkerBatches, WorkerDiedError
 
@@ -51,6 +49,8 @@ class Reading:
             return WorkerBatches(alone, reader, numbers, self.workers)
         if not self.threads:
             return (reader(number) for number in numbers)
+        import grain  # here: a quarter of a second that reading a config does not need
+
         ahead = max(self.prefetch_batches, self.threads)
         options = grain.ReadOptions(num_threads=self.threads, prefetch_buffer_size=ahead)
         stream = grain.MapDataset.range(numbers.start, numbers.stop, numbers.step).map(reader)
