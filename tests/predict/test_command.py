@@ -41,6 +41,7 @@ def test_every_kind_of_file_says_the_same(
     assert "3 files left out (1 hidden, 1 in @eaDir, 1 not images by their extension)" in said.out
     assert f"{photos}/broken.jpg: damaged" in said.err
     assert "7 images, 2 with an error in" in said.out
+    assert "(0/s)" not in said.out
     names = ("a b.jpg", "a b.jpg", "broken.jpg", "grey.png")
     names += ("Ünter ordner/größe.png", "Ünter ordner/日本.PNG", "a b.jpg")
     expected = [str(photos / name) for name in names]

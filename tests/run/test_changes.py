@@ -7,14 +7,18 @@ import os
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 from tests.run.test_nonfinite import config, rows
 from vision.checkpoint.reading import load_state
 from vision.checkpoint.store import CheckpointStore
+from vision.config import specs
 from vision.config.cli import parse, run_main
 from vision.config.errors import UserError
+from vision.config.schema import ConfigError
 from vision.config.specs import spec
+from vision.models.vit import ViT
 from vision.run import loop
 from vision.run.loop import train
 from vision.run.workdir import WorkdirError
@@ -132,6 +136,33 @@ def test_a_device_that_is_not_here_is_one_line(
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     assert run_main(start, []) == 2
     assert capsys.readouterr().err.startswith("error: JAX_PLATFORMS=cuda names a device")
+
+
+def test_too_little_memory_is_one_line(capsys: pytest.CaptureFixture[str]):
+    def start(_: list[str]) -> int:
+        raise jax.errors.JaxRuntimeError(
+            "RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.\nat"
+        )
+
+    assert run_main(start, []) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: RESOURCE_EXHAUSTED: Out of memory allocating 9 bytes.: take a ")
+    assert said.count("\n") == 1
+
+
+def test_what_a_tower_refuses_of_its_batch_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A ``raise`` of ours; a mistake in ours keeps its traceback."""
+    config = specs.load("digits_vit", {"model.patch": "3"})
+    with pytest.raises(ConfigError, match="8x8 is not divisible by the patch 3x3"):
+        train(config, tmp_path / "patch")
+
+    ours = {"__name__": "vision.mistaken"}
+    exec("def mistaken(*_):\n    first, second = 1, 2, 3", ours)
+    monkeypatch.setattr(ViT, "_embed", ours["mistaken"])
+    with pytest.raises(ValueError, match="too many values"):
+        train(specs.load("digits_vit"), tmp_path / "mistake")
 
 
 def test_a_start_says_what_it_does_and_an_end_what_comes_next(

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tensorboardX.proto.event_pb2 import Event  # pyright: ignore
 
-from vision.run.log import Meter, MetricLog, Progress, RowFile, duration, read_rows
+from vision.run.log import Meter, MetricLog, Progress, RowFile, duration, rate, read_rows
 from vision.run.sealed import unseal
 
 
@@ -134,3 +134,11 @@ def test_a_row_that_is_flushed_twice_does_not_take_the_next_one(tmp_path: Path):
         log.write(step, values)
         log.flush()
     assert read_rows(tmp_path / "metrics.jsonl") == [{"step": 5, "a": 1.0}, {"step": 6, "b": 2.0}]
+
+
+@pytest.mark.parametrize(
+    ("per_second", "text"),
+    [(0, "0"), (0.04123, "0.041"), (0.4, "0.4"), (3.24, "3.2"), (41.6, "42"), (1240, "1,240")],
+)
+def test_a_rate_is_not_rounded_to_nothing(per_second: float, text: str):
+    assert rate(per_second) == text

@@ -17,8 +17,8 @@ from vision.config import specs
 from vision.config.cli import UsageError, run_main
 from vision.run.sealed import seal
 from vision.run.workdir import WorkdirError
+from vision.sweep import first, space
 from vision.sweep import run as sweep_run
-from vision.sweep import space
 from vision.sweep.__main__ import main
 from vision.sweep.run import Sweep, Worker, open_sweep
 from vision.sweep.space import Choice, Range
@@ -129,6 +129,66 @@ def test_refused_before_anything_trains(
     assert message in said
     assert said.count("\n") == 1
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--grid", "optimizer.learning_rate=1e-3,3e-3"],
+        ["--search", "model.width=48..96", "--trials=3"],
+    ],
+)
+def test_what_every_trial_would_fail_of_is_said_once(
+    flags: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    trained: type[Trained],
+):
+    """Of the first point alone, by what a training would do up to its first step."""
+    pytest.importorskip("optuna")
+    asked: list[list[str]] = []
+
+    def here(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        asked.append(command[3:])
+        status = run_main(first.main, command[3:])
+        return subprocess.CompletedProcess(command, status, "", capsys.readouterr().err)
+
+    monkeypatch.setattr(first.subprocess, "run", here)
+    command = ["--config=digits_vit", f"--workdir={tmp_path / 's'}", *flags]
+    assert run_main(main, [*command, "--config.model.patch=3"]) == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("error: the first trial would fail: ")
+    assert "8x8 is not divisible by the patch 3x3" in said.err
+    assert len(said.err.splitlines()) == 1
+    assert len(asked) == 1
+    assert flags[1].partition("=")[0] in asked[0][-1]
+    # Nothing is left that would refuse the config once it is mended.
+    assert not (tmp_path / "s").exists()
+    assert trained.started == []
+
+
+def test_a_first_trial_that_can_begin_is_asked_once(
+    tmp_path: Path, trained: type[Trained], monkeypatch: pytest.MonkeyPatch
+):
+    asked: list[Any] = []
+    monkeypatch.setattr(first, "check", lambda *arguments: asked.append(arguments))
+    command = ["--config=digits_vit", f"--workdir={tmp_path}", "--grid", "seed=0,1"]
+    command += ["--config.optimizer.learning_rate=0.01"]
+    for _ in range(2):
+        assert run_main(main, command) == 0
+    assert trained.started == ["0000", "0001"]
+    assert len(asked) == 1
+
+
+def test_a_check_that_says_nothing_has_its_status(monkeypatch: pytest.MonkeyPatch):
+    def silent(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        return subprocess.CompletedProcess(command, -9, "", "")
+
+    monkeypatch.setattr(first.subprocess, "run", silent)
+    with pytest.raises(first.FirstTrialError, match="status -9") as caught:
+        first.check(["--config=digits_vit"], {})
+    assert caught.value.status == 1
 
 
 def test_the_metric_and_its_direction():

@@ -139,11 +139,13 @@ def run_main(main: Callable[[list[str]], int], arguments: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         status = error.status
     except Exception as error:
-        if (missing := _missing_backend(error)) is None:
-            traceback.print_exc()
-        else:
+        if (missing := _missing_backend(error)) is not None:
             print(f"error: {missing}", file=sys.stderr)
             status = 2
+        elif (short := _out_of_memory(error)) is not None:
+            print(f"error: {short}", file=sys.stderr)
+        else:
+            traceback.print_exc()
     cluster = sys.modules.get("vision.parallel.cluster")
     if status and cluster is not None and cluster.client() is not None:
         cluster.abandon(status)
@@ -162,6 +164,17 @@ def _missing_backend(error: Exception) -> str | None:
     return (
         f"JAX_PLATFORMS={platforms} names a device that is not here ({reason}): unset it, or set "
         "it to cpu, cuda or tpu"
+    )
+
+
+def _out_of_memory(error: Exception) -> str | None:
+    """What to say where a program of ours needed more memory than its device has; else None."""
+    lines = str(error).splitlines() or [""]
+    if not isinstance(error, RuntimeError) or "RESOURCE_EXHAUSTED" not in lines[0]:
+        return None
+    return (
+        f"{lines[0]}: take a smaller batch; in training --config.accumulate=4 makes the same step "
+        "in four parts, and docs/scaling.md has more"
     )
 
 

@@ -78,6 +78,7 @@ def _write(
 ) -> int:
     """Writes the files; returns how many images have an error."""
     from vision.predict.write import embeddings_writer, writer
+    from vision.run.log import rate
 
     started = time.perf_counter()
     done, bad = 0, 0
@@ -105,7 +106,7 @@ def _write(
     took = time.perf_counter() - started
     counted = f", {bad} with an error" if bad else ""
     written = " and ".join(name for name in (out, vectors) if name)
-    print(f"{done:,} images{counted} in {took:.1f} s ({done / took:,.0f}/s): {written}")
+    print(f"{done:,} images{counted} in {took:.1f} s ({rate(done / took)}/s): {written}")
     return bad
 
 
@@ -122,10 +123,13 @@ class _Progress:
         if now - self._last < (_TERMINAL_S if self._terminal else _ELSEWHERE_S):
             return
         self._last = now
-        rate = done / (now - self._started)
-        left = (self._total - done) / rate
+        from vision.run.log import rate
+
+        per_second = done / (now - self._started)
+        left = (self._total - done) / per_second
         errors = f", {bad} with an error" if bad else ""
-        line = f"{done:,} of {self._total:,} images{errors}, {rate:,.0f}/s, {left:,.0f} s left"
+        line = f"{done:,} of {self._total:,} images{errors}, "
+        line += f"{rate(per_second)}/s, {left:,.0f} s left"
         print(f"\r{line}\033[K" if self._terminal else line, file=sys.stderr, end=self._end)
 
     def say(self, line: str) -> None:

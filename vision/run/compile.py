@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import dataclasses
+import dis
 import functools
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from vision.config.own_modules import is_own
+from vision.config.schema import ConfigError
 from vision.parallel.mesh import (
     ShardingRule,
     batch_sharding,
@@ -67,6 +71,25 @@ def _init(step: Step, batch: Mapping[str, jax.ShapeDtypeStruct]) -> State:
     return step.init({name: jnp.zeros(x.shape, x.dtype) for name, x in batch.items()})
 
 
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """A ``raise ValueError`` of our code, or of one's own beside a config, concerns the config:
+    one line. Any other error, also of a library that was called wrongly, keeps its traceback."""
+    try:
+        yield
+    except ValueError as error:
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        assert place is not None
+        module = str(place.tb_frame.f_globals.get("__name__"))
+        known = module.partition(".")[0] in ("vision", "papers", "configs") or is_own(module)
+        instruction = dis.opname[place.tb_frame.f_code.co_code[place.tb_lasti]]
+        if not known or instruction != "RAISE_VARARGS":
+            raise
+        raise ConfigError(f"this config's step cannot be made: {error}") from error
+
+
 def lay_out(
     step: Step,
     batch: Mapping[str, jax.ShapeDtypeStruct],
@@ -78,9 +101,10 @@ def lay_out(
     Raises:
       MeshError: rules that do not fit the state (see ``vision.parallel.mesh.state_shardings``), or
         a batch that does not divide by the devices.
+      ConfigError: what a tower or objective refuses when it sees the shapes of its batch.
     """
     check_batch(next(iter(batch.values())).shape[0], mesh)
-    with jax.set_mesh(mesh):
+    with _refusals(), jax.set_mesh(mesh):
         shapes = jax.eval_shape(lambda: _init(step, batch))
     return jax.tree.map(
         lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
@@ -102,6 +126,9 @@ def compile_step(
       batch: shapes and dtypes of a global batch as the loader gives it.
       mesh: device mesh; batches are split along their first dimension.
       rules: layout of the state; see ``vision.parallel.mesh.ShardingRule``.
+
+    Raises:
+      MeshError, ConfigError: as ``lay_out``.
     """
     started = time.perf_counter()
     abstract = lay_out(step, batch, mesh, rules)
@@ -113,7 +140,8 @@ def compile_step(
             out_shardings=(shardings, replicated(mesh)),
             donate_argnums=0,
         )
-        lowered = update.lower(abstract, dict(batch))
+        with _refusals():
+            lowered = update.lower(abstract, dict(batch))
         traced = time.perf_counter()
         compiled = lowered.compile()
     seconds = {"trace": traced - started, "compile": time.perf_counter() - traced}

@@ -276,7 +276,7 @@ class Progress:
         eta_s = (self.total - step) * batch_size / max(images_per_s, 1e-9)
         self._last_s = time.monotonic()
         text = (
-            f"step {step}/{self.total}  loss {loss:.4f}  {images_per_s:,.0f} images/s  "
+            f"step {step}/{self.total}  loss {loss:.4f}  {rate(images_per_s)} images/s  "
             f"data {data_wait:.0%}  ETA {duration(eta_s)}"
         )
         if self._live:
@@ -302,3 +302,10 @@ def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def rate(per_second: float) -> str:
+    """``1,240``, ``3.2`` or ``0.041``: never 0 for something that moves."""
+    if per_second >= 10 or per_second == 0:
+        return f"{per_second:,.0f}"
+    return f"{per_second:.1f}" if per_second >= 1 else f"{per_second:.2g}"

@@ -69,7 +69,7 @@ def _taken(arguments: list[str]) -> tuple[list[tuple[str, str]], list[str]]:
 def _sweep(options, varied: list[tuple[str, str]]) -> int:
     from vision.config import specs
     from vision.sweep import search, space
-    from vision.sweep.run import Stops, Sweep, Worker, open_sweep
+    from vision.sweep.run import Stops, Sweep, Worker, check_first, open_sweep
     from vision.sweep.trials import all_trials
 
     kinds = {name for name, _ in varied}
@@ -108,10 +108,11 @@ def _sweep(options, varied: list[tuple[str, str]]) -> int:
         pruner=pruner,
         seed=whole_number("seed", options.seed),
     )
-    open_sweep(sweep)
     jobs = whole_number("jobs", options.jobs) if options.jobs else 1
     if jobs < 1:
         raise UsageError("--jobs is at least 1")
+    check_first(sweep)
+    open_sweep(sweep)
     with Stops() as stops:
         worker = Worker(sweep, lambda text: print(text, flush=True), lambda: stops.count)
         print(f"{worker.count} trials by {metric}, {mode} is best: {sweep.folder}", flush=True)

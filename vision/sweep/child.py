@@ -80,7 +80,11 @@ class Child:
         """Its last line that is an error, else its last line; of this start alone."""
         with self._log.open("rb") as file:
             file.seek(self._begins)
-            lines = file.read().decode("utf-8", "replace").splitlines()
-        lines = [line for line in lines if line.strip()]
-        errors = [line for line in lines if line.startswith("error: ")]
-        return (errors or lines or [f"see {self._log}"])[-1].removeprefix("error: ")
+            return complaint(file.read().decode("utf-8", "replace")) or f"see {self._log}"
+
+
+def complaint(output: str) -> str:
+    """The last line that is an error, else the last line; empty where nothing was said."""
+    lines = [line for line in output.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("error: ")]
+    return (errors or lines or [""])[-1].removeprefix("error: ")

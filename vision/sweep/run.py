@@ -17,7 +17,7 @@ from vision.config import specs
 from vision.run.log import duration
 from vision.run.sealed import NotAsWrittenError, seal, unseal
 from vision.run.workdir import WorkdirError, write_text
-from vision.sweep import space, trials
+from vision.sweep import first, space, trials
 from vision.sweep.child import OUTPUT, Child
 from vision.sweep.page import write_sweep_page
 from vision.sweep.search import Search, described
@@ -98,6 +98,19 @@ def open_sweep(sweep: Sweep) -> None:
             f"{sweep.folder} holds another sweep; what differs from its {DEFINITION}:\n  {shown}\n"
             "take another --workdir"
         )
+
+
+def check_first(sweep: Sweep) -> None:
+    """Finds what every trial would fail of, once and not in each; where one has begun, nothing.
+
+    Keys that are varied are at their first value, or at their lower bound.
+
+    Raises:
+      FirstTrialError: what a training with these values would be refused for.
+    """
+    if not trials.all_trials(sweep.folder):
+        varied = {axis.key: axis.ends[0] for axis in sweep.axes}
+        first.check(_arguments(sweep, varied), _environment(sweep, 0))
 
 
 class Worker:
@@ -183,13 +196,11 @@ class Worker:
     def _train(self, trial: Trial, lock: IO[str], job: int) -> Trial | None:
         """Trains a trial to its end; None where it was broken off."""
         sweep, started = self._sweep, time.monotonic()
-        settings = {**sweep.overrides, **trial.parameters}
-        arguments = [f"--config={sweep.reference}"]
-        arguments += [f"--config.{key}={text}" for key, text in settings.items()]
         name = f"{trial.folder.name}, {trial.number + 1} of {self.count}: "
         name += trials.shown(trial.parameters)
         self._say(f"{name}: begins, its output is in {trial.folder / OUTPUT}")
-        child = Child(trial.folder, arguments, lock, self._environment(job))
+        arguments = _arguments(sweep, trial.parameters)
+        child = Child(trial.folder, arguments, lock, _environment(sweep, job))
         status, pruned = child.wait(self._stop, lambda: self._pruned(trial))
         seconds = time.monotonic() - started
         value = trials.value_of(trial.folder, sweep.metric)
@@ -222,17 +233,6 @@ class Worker:
         with self._choosing:
             return any(self._search.report(trial.number, *pair) for pair in values.items())
 
-    def _environment(self, job: int) -> dict[str, str]:
-        """A device of its own for each of several trainings, and compiled programs in common."""
-        changes = {}
-        if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-            cache = self._sweep.folder / "compilation_cache"
-            changes["JAX_COMPILATION_CACHE_DIR"] = str(cache.resolve())
-        devices = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
-        if len(devices) > 1:
-            changes["CUDA_VISIBLE_DEVICES"] = devices[job % len(devices)]
-        return changes
-
     def write_page(self) -> Path:
         """Writes ``sweep.html`` of what there is."""
         with trials.locked(self._sweep.folder / _PAGE_LOCK):
@@ -244,6 +244,25 @@ class Worker:
                 mode=self._sweep.mode,
                 count=self.count,
             )
+
+
+def _arguments(sweep: Sweep, parameters: Mapping[str, str]) -> list[str]:
+    """Of ``train.py``, but for the workdir."""
+    settings = {**sweep.overrides, **parameters}
+    changes = [f"--config.{key}={text}" for key, text in settings.items()]
+    return [f"--config={sweep.reference}", *changes]
+
+
+def _environment(sweep: Sweep, job: int) -> dict[str, str]:
+    """A device of its own for each of several trainings, and compiled programs in common."""
+    changes = {}
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        cache = sweep.folder / "compilation_cache"
+        changes["JAX_COMPILATION_CACHE_DIR"] = str(cache.resolve())
+    devices = [each for each in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if each]
+    if len(devices) > 1:
+        changes["CUDA_VISIBLE_DEVICES"] = devices[job % len(devices)]
+    return changes
 
 
 class Stops:
