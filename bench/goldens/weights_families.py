@@ -35,6 +35,8 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from timm.models._hub import save_config_for_hf  # noqa: E402
 from timm.models.maxxvit import MaxxVit  # noqa: E402
 from timm.models.mlp_mixer import MlpMixer  # noqa: E402
+from timm.models.swin_transformer import SwinTransformer  # noqa: E402
+from timm.models.swin_transformer import checkpoint_filter_fn as swin_filter  # noqa: E402
 
 OUT = Path(__file__).resolve().parents[2] / "tests" / "golden" / "weights" / "families"
 CLASSES = 5
@@ -124,7 +126,11 @@ def timm_case(
             sized.set_input_size(other)
         else:
             sized = made(other)
-            sized.load_state_dict(weights)
+            # As timm loads: of a Swin, tables of other windows are resampled.
+            kept = (
+                swin_filter(dict(weights), sized) if isinstance(sized, SwinTransformer) else weights
+            )
+            sized.load_state_dict(kept)
         saved |= outputs("other/", other, lambda images: timm_outputs(sized.eval(), images))
     write(case, weights, saved)
 
@@ -274,7 +280,15 @@ def relative() -> Mapping[str, Callable[[str], None]]:
 
 def others() -> Mapping[str, Callable[[str], None]]:
     swin = {"embed_dim": 16, "depths": [2, 2, 1], "num_heads": [1, 2, 4]}
+    small = {"embed_dim": 8, "depths": [1, 2], "num_heads": [1, 2], "window_size": 4}
     return {
+        # Windows larger than a map: at the other size, and at the one that it was made for.
+        "timm_swin": lambda case: timm_case(
+            case, "swin_tiny_patch4_window7_224", 32, (24, 12), **small
+        ),
+        "timm_swin_small": lambda case: timm_case(
+            case, "swin_tiny_patch4_window7_224", 24, (32, 48), **small
+        ),
         "timm_swin_v2": lambda case: timm_case(
             case, "swinv2_tiny_window8_256", 64, (72, 88), **swin, window_size=4
         ),

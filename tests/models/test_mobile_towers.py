@@ -21,6 +21,7 @@ from vision.models.vit import TENSOR_PARALLEL
 from vision.parallel.mesh import Mesh, state_shardings
 from vision.train.precision import Precision
 from vision.train.tower import Tap, count_params, forward
+from vision.weights.fit_biases import fit_square_table
 
 # timm's, which count no running statistics. Sites of ``out`` at the smallest image.
 PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
@@ -263,17 +264,21 @@ def test_attention_is_a_site(swin_variables):
 
 
 def test_images_smaller_than_a_window(swin_variables):
-    """They are one window, with the middle of the bias table."""
+    """They are one window, with the bias table resampled; a larger window has a larger table."""
     images = jax.random.normal(jax.random.key(0), (1, 2, 2, 3))
     params, state = swin_variables
     table = {}
     for block in ("block00", "block01"):
-        whole = params[block]["attn"]["bias_table"].reshape(7, 7, 2)[2:5, 2:5].reshape(9, 2)
-        attn = {**params[block]["attn"], "bias_table": whole}
+        whole = np.asarray(params[block]["attn"]["bias_table"])
+        attn = {**params[block]["attn"], "bias_table": fit_square_table(whole, (9, 2))}
         table[block] = {**params[block], "attn": attn}
+    expected = run(SWIN, swin_variables, images)
     small = run(SWIN.clone(window=2), ({**params, **table}, state), images)
-    large = run(SWIN, swin_variables, images)
-    np.testing.assert_allclose(large["logits"], small["logits"], atol=1e-6)
+    larger = run(SWIN.clone(window=6, trained_windows=(4,)), swin_variables, images)
+    for found in (small, larger):
+        np.testing.assert_allclose(found["logits"], expected["logits"], atol=1e-6)
+    with pytest.raises(ValueError, match=r"trained_windows=\(4, 4\), but there are 1 stages"):
+        SWIN.clone(trained_windows=(4, 4))
 
 
 def test_swin_over_a_mesh():

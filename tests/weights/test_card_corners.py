@@ -9,12 +9,19 @@ from typing import Any
 import pytest
 
 from vision.config.specs import build
+from vision.models.swin import Swin
+from vision.weights import agreement
 from vision.weights.mapping import WeightsError
 from vision.weights.tower_cards import read_tower
 
 VIT = {"architecture": "vit_small_patch16_224"}
 CLIP = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 24}
 REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
+    "windows that stay": (
+        "timm",
+        {"architecture": "swin_tiny_patch4_window7_224", "model_args": {"dynamic_img_size": True}},
+        "dynamic_img_size is not read here",
+    ),
     "a key of the whole": ("timm", {**VIT, "secret": 1}, "secret is not known here"),
     "no heads": (
         "timm",
@@ -99,16 +106,34 @@ def test_windows_of_a_swin_for_small_images(tmp_path: Path):
     name = "swin_tiny_patch4_window7_224"
     fixed = {"input_size": [3, 128, 128], "fixed_input_size": True}
     for content, windows in (
-        ({}, (7, 7, 7, 7)),
+        ({}, None),
         ({"model_args": {"img_size": 128}}, (7, 7, 7, 4)),
+        ({"model_args": {"img_size": 132}}, (7, 7, 7, 5)),
+        ({"model_args": {"img_size": 128, "window_size": 16}}, (16, 16, 8, 4)),
         ({"pretrained_cfg": fixed}, (7, 7, 7, 4)),
-        ({"pretrained_cfg": fixed, "model_args": {"img_size": [224, 256]}}, (7, 7, 7, 7)),
+        ({"pretrained_cfg": fixed, "model_args": {"img_size": [224, 256]}}, None),
     ):
         (tmp_path / "config.json").write_text(json.dumps({"architecture": name, **content}))
         found = read_tower(f"timm:{tmp_path}")
         assert found is not None
-        assert build(found.config).windows == windows
+        assert build(found.config).trained_windows == windows
     sizes = {"architecture": name, "model_args": {"img_size": [96, 128]}}
     (tmp_path / "config.json").write_text(json.dumps(sizes))
     with pytest.raises(WeightsError, match=r"model_args\.img_size is not read here"):
         read_tower(f"timm:{tmp_path}")
+
+
+def test_windows_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Of another side they are warned of, and tables of another are refused."""
+    content = {"architecture": "swin_tiny_patch4_window7_224"}
+    (tmp_path / "config.json").write_text(json.dumps(content))
+    found = read_tower(f"timm:{tmp_path}")
+    assert found is not None
+    agreement.check(found, Swin("T"))
+    assert not caplog.text
+    agreement.check(found, Swin("T", window=12, trained_windows=(7, 7, 7, 7)))
+    assert "with windows=(7, 7, 7, 7), but the config's has windows=(12, 12, 12, 12)" in caplog.text
+    with pytest.raises(
+        WeightsError, match=r"trained_windows=\(7, 7, 7, 7\), but.*=\(12, 12, 12, 1"
+    ):
+        agreement.check(found, Swin("T", window=12))

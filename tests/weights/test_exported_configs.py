@@ -79,7 +79,7 @@ def test_what_transformers_lacks(tower: Any, message: str):
         ("mobilenetv4_conv_aa_medium", MobileNetV4("conv_medium", anti_alias="average")),
         ("efficientnet_b1", EfficientNet("B1", num_classes=7)),
         ("swinv2_tiny_window8_256", SwinV2("T", window=8)),
-        ("swin_tiny_patch4_window7_224", Swin("T", windows=(7, 4, 2, 1))),
+        ("swin_tiny_patch4_window7_224", Swin("T", trained_windows=(7, 4, 2, 1))),
         ("beit_base_patch16_224", RelativeViT(768, 12, 12, patch=16, bias="block",
                                                qkv_bias="qv", layer_scale=0.1, pool="mean",
                                                norm_pooled=True)),
@@ -103,6 +103,11 @@ def test_timm_by_its_name(name: str, tower: Any):
         ("vit_base_patch16_224", ViT("B/32", class_position=True), "has patch=16, but this ViT"),
         ("tf_efficientnet_b0", EfficientNet("B0"), "has padding='same', but this EfficientNet"),
         ("swin_tiny_patch4_window7_224", Swin("T"), r"windows=\(7, 4, 2, 1\), but this"),
+        (
+            "swin_tiny_patch4_window7_224",
+            Swin("T", windows=(4, 4, 2, 1), trained_windows=(7, 0, 0, 0)),
+            r"windows=\(\(7, 7\), \(4, 4\), \(2, 2\), \(1, 1\)\), but",
+        ),
         ("mobilenetv4_conv_small", MobileNetV4("conv_small", 0.5), "has width_multiplier=1.0, but"),
     ],
 )

@@ -331,12 +331,13 @@ def test_a_resnet_that_is_not_one(tmp_path):
             InitFrom(source).load(ResNet(depth=50), {"params": {}, "model_state": {}})
 
 
-def test_parts_of_a_dual_are_compared_with_theirs(tmp_path):
+def test_parts_of_a_dual_are_compared_with_theirs(tmp_path, caplog):
     found = read_tower(card(tmp_path, "real/CLIP"))
     assert found is not None
     dual = build(found.config)
     for tower in (dual, dual.image, dual.text, dual.image.clone(patch=16, drop_path=0.1)):
         agreement.check(found, tower)
+    assert "tower with patch=32, but the config's has patch=16" in caplog.text
     other = dual.clone(text=dual.text.clone(heads=4))
     for tower, field in (
         (other, "text.heads=8"),

@@ -27,7 +27,7 @@ from vision.models.layers import (
     rematerialise,
     spatial_sites,
 )
-from vision.models.relative_bias import bias_of, offset_rows
+from vision.models.relative_bias import bias_of, offset_rows, resampled_table
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above, wants
@@ -106,7 +106,7 @@ class WindowAttention(nn.Module):
 
     Attributes:
       heads: of the attention.
-      side: of a window in tokens.
+      side: of the windows, in tokens, that the table of biases is of; it is resampled to others.
       precision: number formats.
     """
 
@@ -124,7 +124,8 @@ class WindowAttention(nn.Module):
         table = self.param(
             "bias_table", _INIT, ((2 * self.side - 1) ** 2, self.heads), self.precision.params
         )
-        bias = bias_of(table.astype(jnp.float32), offset_rows(window, (self.side, self.side)))
+        table = resampled_table(table, (self.side, self.side), window)
+        bias = bias_of(table, offset_rows(window, window))
         logits = jnp.einsum(
             "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
         )
@@ -186,6 +187,7 @@ class SwinBlock(nn.Module):
       shifted: windows are moved by half their side.
       mlp_ratio: hidden width of the MLP over D.
       precision: number formats.
+      trained: one of ``Swin.trained_windows``; 0 for the stage's own.
       tap: see ``vision.train.tower.Tap``.
       site: name of the block for the tap.
     """
@@ -194,6 +196,7 @@ class SwinBlock(nn.Module):
     shifted: bool
     mlp_ratio: float
     precision: Precision
+    trained: int
     tap: Tap | None = None
     site: str = ""
 
@@ -204,7 +207,9 @@ class SwinBlock(nn.Module):
         tap, site, side = self.tap, self.site, self.stage.window
         keys = (None, None) if key is None else tuple(jax.random.split(key))
         y = layer_norm(x, self.precision, "norm1", epsilon=_EPSILON)
-        attention = WindowAttention(self.stage.heads, side, self.precision, name="attn")
+        attention = WindowAttention(
+            self.stage.heads, self.trained or side, self.precision, name="attn"
+        )
         y, out = in_windows(attention, y, side, self.shifted, tap, f"{site}/attention")
         out["attn"] = apply_tap(tap, f"{site}/attn", drop_path(y, keys[0], rate))
         x = x + out["attn"]
@@ -233,7 +238,8 @@ class Swin(nn.Module):
     the tokens of a stage up to a multiple of the window, where other tokens attend to them, as in
     timm. In that case tokens at opposite sides of the image may attend to each other in shifted
     windows, again as in timm; if windows divide the map, they never do. In a stage with fewer
-    tokens than the window, windows are as large as the image and use the middle of the bias table.
+    tokens than the window, windows are as large as the image, and the bias table is resampled to
+    them as timm does when it makes the model for such images.
 
     Attributes:
       variant: sizes, one of ``VARIANTS``.
@@ -243,6 +249,8 @@ class Swin(nn.Module):
       heads: heads of each stage, as many as depths; likewise.
       window: side of the windows, in tokens.
       windows: side of each stage's windows, where they differ; overrides ``window``.
+      trained_windows: side of each stage's windows in training, where it was another, of which
+        the bias tables are; 0 for the stage's own. None: so for all.
       patch: side of the patches of the stem.
       mlp_ratio: of the hidden layer's width to the width.
       num_classes: classes of the head; None and 0 both mean no head.
@@ -259,6 +267,7 @@ class Swin(nn.Module):
     heads: NonEmpty[tuple[Positive[int], ...]] | None = None
     window: Positive[int] = 7
     windows: NonEmpty[tuple[Positive[int], ...]] | None = None
+    trained_windows: NonEmpty[tuple[NonNegative[int], ...]] | None = None
     patch: Positive[int] = 4
     mlp_ratio: Positive[float] = 4.0
     num_classes: NonNegative[int] | None = None
@@ -268,7 +277,9 @@ class Swin(nn.Module):
     head_zero_init: bool = True
 
     def __post_init__(self) -> None:
-        self.resolved()
+        trained, stages = self.trained_windows, len(self.resolved())
+        if trained is not None and len(trained) != stages:
+            raise ValueError(f"trained_windows={trained}, but there are {stages} stages")
         super().__post_init__()
 
     @nn.nowrap
@@ -357,6 +368,7 @@ class Swin(nn.Module):
             "stage": self.resolved()[stage],
             "mlp_ratio": self.mlp_ratio,
             "precision": self.precision,
+            "trained": 0 if self.trained_windows is None else self.trained_windows[stage],
         }
 
     @nn.nowrap

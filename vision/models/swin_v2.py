@@ -171,21 +171,15 @@ class SwinV2(Swin):
     says in relation to which.
 
     Attributes:
-      trained_windows: side of each stage's windows in training, where it was another; 0 for the
-        stage's own. None: so for all.
       fixed_shifts: how far each stage's windows are shifted, as transformers has it: there neither
         windows nor shifts depend on the size of an image, padding comes before the shift, and
         masks count twice. None: half a window where the image is larger, as in timm.
     """
 
-    trained_windows: NonEmpty[tuple[NonNegative[int], ...]] | None = None
     fixed_shifts: NonEmpty[tuple[NonNegative[int], ...]] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        trained = self.trained_windows
-        if trained is not None and len(trained) != len(self.resolved()):
-            raise ValueError(f"trained_windows={trained}, but there are {len(self.resolved())}")
         shifts, sides = self.fixed_shifts, [stage.window for stage in self.resolved()]
         if shifts is not None and (
             len(shifts) != len(sides)
@@ -199,9 +193,8 @@ class SwinV2(Swin):
 
     @nn.nowrap
     def _block_fields(self, stage: int) -> Mapping[str, Any]:
-        trained = 0 if self.trained_windows is None else self.trained_windows[stage]
         shift = None if self.fixed_shifts is None else self.fixed_shifts[stage]
-        return {**super()._block_fields(stage), "trained": trained, "fixed_shift": shift}
+        return {**super()._block_fields(stage), "fixed_shift": shift}
 
     @nn.nowrap
     def _merged(self, x: jax.Array, width: int, name: str) -> jax.Array:

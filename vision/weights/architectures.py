@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,6 @@ from vision.config.specs import build
 from vision.models.convnext import ConvNeXt
 from vision.models.resnet import BASIC, STAGES, ResNet
 from vision.models.swin import Swin
-from vision.models.swin_v2 import SwinV2
 from vision.models.vit import ViT
 from vision.train.tower import Tower
 from vision.weights.agreement import differences
@@ -18,7 +17,7 @@ from vision.weights.cards import CardObject
 from vision.weights.families.convnext import timm_convnext
 from vision.weights.families.units import POINTWISE
 from vision.weights.mapping import WeightsError
-from vision.weights.timm_cards import timm_fields, timm_tower
+from vision.weights.timm_cards import swin_tokens, timm_fields, timm_tower
 
 _ACTIVATIONS: Mapping[str, str] = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}
 # Squeeze-and-excitation, anti-aliasing, basic blocks: a model of timm's that has them; what else it
@@ -88,13 +87,9 @@ def compare_with_timm(name: str, arguments: Mapping[str, Any], tower: Tower) -> 
     if isinstance(tower, ViT) and tower.posemb == "sincos2d":  # written as learned ones
         tower = tower.clone(posemb="learned")
     found = list(differences(stated, tower))
+    sides = arguments.get("img_size") or timm_fields(card, "architecture", name).get("size")
     for field in ("patch", "window", "windows"):
-        theirs, ours = (_shape(each, field) for each in (stated, tower))
-        if field == "windows" and theirs is not None:
-            # A table of biases is of a window, which is never larger than the image.
-            sides = arguments.get("img_size") or timm_fields(card, "architecture", name)["size"]
-            grid = min(sides) // stated.patch
-            theirs = tuple(min(side, grid // 2**i) for i, side in enumerate(theirs))
+        theirs, ours = (_shape(each, field, sides) for each in (stated, tower))
         if type(stated) is type(tower) and theirs != ours:
             found.append((field, theirs, ours))
     if found:
@@ -105,13 +100,23 @@ def compare_with_timm(name: str, arguments: Mapping[str, Any], tower: Tower) -> 
         )
 
 
-def _shape(tower: Tower, field: str) -> Any:
-    """What a tower has under a field of which ``differences`` says nothing."""
-    if isinstance(tower, Swin) and field == "windows" and not isinstance(tower, SwinV2):
-        return tuple(stage.window for stage in tower.resolved())
+def _shape(tower: Tower, field: str, size: Any) -> Any:
+    """What a tower for images of a size has under a field of which ``differences`` says nothing."""
     if isinstance(tower, ViT):
         return tower.resolved().patch if field == "patch" else None
-    return None if isinstance(tower, Swin) else getattr(tower, field, None)
+    if isinstance(tower, Swin):
+        return {"patch": tower.patch, "windows": _windows(tower, size)}.get(field)
+    return getattr(tower, field, None)
+
+
+def _windows(tower: Swin, size: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Sides of the windows of each stage, along both axes of images of a size."""
+    stages = tower.resolved()
+    tokens = [swin_tokens(side, tower.patch, len(stages)) for side in size]
+    return tuple(
+        tuple(min(stage.window, each) for each in axes)
+        for stage, *axes in zip(stages, *tokens, strict=True)
+    )
 
 
 def _vit(tower: ViT, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:

@@ -7,14 +7,12 @@ from collections.abc import Callable
 
 import numpy as np
 
+from vision.models.relative_bias import geometric_places
+
 
 def fit_biases_geometrically(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """As timm does for BEiT, Swin and MaxViT: linear between places whose distances grow.
-
-    The old biases stand at offsets 0, 1, 1 + q, 1 + q + q^2 and so on, with the ratio q at which
-    the last is the new grid's largest offset, so that small offsets keep their biases.
-    """
-    return _by_axes(table, shape, _geometric)
+    """As timm does for BEiT, Swin and MaxViT: linear between places whose distances grow."""
+    return _by_axes(table, shape, geometric_places)
 
 
 def fit_biases_linearly(table: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
@@ -43,21 +41,6 @@ def _by_axes(
         weights = weights_of(table.shape[axis], shape[axis])
         found = np.moveaxis(np.tensordot(weights, found, (1, axis)), 0, axis)
     return found.astype(np.float32)
-
-
-def _geometric(old: int, new: int) -> np.ndarray:
-    """(new, old) weights."""
-    low, high, ratio = 1.01, 1.5, 1.01
-    while high - low > 1e-6:
-        ratio = (low + high) / 2
-        if (1 - ratio ** (old // 2)) / (1 - ratio) > new // 2:
-            high = ratio
-        else:
-            low = ratio
-    places = np.concatenate([[0.0], np.cumsum(ratio ** np.arange(old // 2))])
-    places = np.concatenate([-places[:0:-1], places])
-    wanted = np.arange(new) - (new // 2)
-    return np.stack([np.interp(wanted, places, row) for row in np.eye(old)], 1)
 
 
 def _linear(old: int, new: int) -> np.ndarray:

@@ -75,16 +75,12 @@ def timm_tower(card: CardObject) -> Config:
     fields = dict(timm_fields(card, "architecture", name))
     kind = fields["tower"]
     arguments = card.part("model_args")
-    if kind == "Swin" and "img_size" not in arguments.values:
+    stated = dict(arguments.values)
+    size = nested.values.get("input_size")
+    if nested.values.get("fixed_input_size") and isinstance(size, list) and len(size) == 3:
         # timm makes the tower for the images of the weights.
-        size = nested.values.get("input_size")
-        if nested.values.get("fixed_input_size") and isinstance(size, list) and len(size) == 3:
-            fields |= _swin_windows(fields, size[1:])
-    # These first, since others are relative to them.
-    for key, value in sorted(
-        arguments.values.items(),
-        key=lambda item: item[0] not in ("embed_dim", "depths", "stem_type"),
-    ):
+        stated.setdefault("img_size", size[1:])
+    for key, value in sorted(stated.items(), key=_in_order):
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
         mean = key == "global_pool" and value == "avg" and "ViT" not in kind and kind != "Xcit"
@@ -118,6 +114,12 @@ def timm_fields(card: CardObject, key: str, name: str) -> Mapping[str, Any]:
             f"compute; {_others()}"
         )
     return found
+
+
+def _in_order(argument: tuple[str, Any]) -> int:
+    """Those first that others are relative to, and the size of images last."""
+    key = argument[0]
+    return 0 if key in ("embed_dim", "depths", "stem_type") else 1 + (key == "img_size")
 
 
 def _others() -> str:
@@ -188,13 +190,34 @@ def _mixer_width(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 def _swin_windows(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
     # No window is larger than the tokens of its stage, and a table of biases is of a window.
     sides = {value} if isinstance(value, int) else set(value)
-    windows = [
-        {min(window, side // fields.get("patch", 4) // 2**i) for side in sides}
-        for i, window in enumerate(fields["windows"])
+    tokens = [swin_tokens(side, fields.get("patch", 4), len(fields["windows"])) for side in sides]
+    trained = [
+        {min(window, each) for each in stage}
+        for window, *stage in zip(fields["windows"], *tokens, strict=True)
     ]
-    if any(len(sides) > 1 for sides in windows):
+    if any(len(sides) > 1 for sides in trained):
         raise ValueError(value)
-    return {"windows": [min(sides) for sides in windows]}
+    tables = [min(sides) for sides in trained]
+    return {"trained_windows": None if tables == list(fields["windows"]) else tables}
+
+
+def swin_tokens(side: int, patch: int, stages: int) -> list[int]:
+    """Tokens along a side of an image at each stage of a Swin; odd ones are filled up."""
+    return [-(-(side // patch) // 2**i) for i in range(stages)]
+
+
+def _depths(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # Windows of other stages are timm's default, unless those of all stages are the same.
+    if len(set(fields["windows"])) > 1:
+        raise ValueError(value)
+    return {"depths": list(value), "windows": fields["windows"][:1] * len(value)}
+
+
+def _without(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # Such a model keeps its windows, padded, where images are smaller.
+    if value:
+        raise ValueError(value)
+    return {}
 
 
 def _window(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
@@ -274,14 +297,22 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("RelativeViT", "init_values"): _field("layer_scale", (int, float)),
     ("RelativeViT", "num_reg_tokens"): _field("registers"),
     ("Swin", "img_size"): _swin_windows,
-    ("SwinV2", "embed_dim"): _field("width"),
-    ("SwinV2", "depths"): lambda fields, value: {
-        "depths": list(value),
-        "windows": fields["windows"][:1] * len(value),
-    },
-    ("SwinV2", "num_heads"): _field("heads", list),
-    ("SwinV2", "window_size"): lambda fields, value: {
-        "windows": [int(value)] * len(fields["depths"])
+    ("Swin", "mlp_ratio"): _field("mlp_ratio", (int, float)),
+    **{
+        (kind, key): change
+        for kind in ("Swin", "SwinV2")
+        for key, change in (
+            ("embed_dim", _field("width")),
+            ("depths", _depths),
+            ("num_heads", _field("heads", list)),
+            (
+                "window_size",
+                lambda fields, value: {"windows": [int(value)] * len(fields["depths"])},
+            ),
+            ("dynamic_img_size", _without),
+            ("always_partition", _without),
+            ("strict_img_size", lambda fields, value: _without(fields, value is False)),
+        )
     },
     ("SwinV2", "pretrained_window_sizes"): _field("trained_windows", list),
     ("Xcit", "embed_dim"): _width,

@@ -14,7 +14,8 @@ from vision.weights.mapping import CONV, LINEAR, MapEntry, Names, qkv
 def timm_swin(tower: Swin) -> Names:
     """timm's ``swin_*``, of the first version.
 
-    A bias table of another window is resampled as timm does: see ``fit_biases``.
+    A bias table of another window than ``trained_windows`` says, or ``windows``, is resampled as
+    timm does: see ``fit_biases``.
     """
     entries: list[MapEntry] = [
         *layer("patch_embed", "patch_embed.proj", CONV),
