@@ -10,6 +10,7 @@ from vision.config.ranges import Positive, checked
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.convolution import max_pool
 from vision.train.precision import Precision
+from vision.train.tower import Tap, apply_tap
 
 
 @checked
@@ -23,10 +24,14 @@ class SubspaceAttention(nn.Module):
     Attributes:
       groups: their number divides C.
       precision: number formats.
+      tap: edits the attention, see ``vision.train.tower.Tap``.
+      site: its name for the tap.
     """
 
     groups: Positive[int]
     precision: Precision = Precision()
+    tap: Tap | None = None
+    site: str = ""
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> tuple[jax.Array, jax.Array]:
@@ -44,5 +49,6 @@ class SubspaceAttention(nn.Module):
         y = normed(y, self.groups, self.groups, "pointwise").astype(jnp.float32)
         attention = jax.nn.softmax(y.reshape(batch, -1, self.groups), 1)
         attention = attention.reshape(batch, height, width, self.groups)
+        attention = apply_tap(self.tap, self.site, attention)
         weights = jnp.repeat(attention.astype(x.dtype), channels // self.groups, -1)
         return weights * x + x, attention

@@ -110,8 +110,11 @@ class MobileNetV1(nn.Module):
                 width = divisible(channels * self.width_multiplier)
                 x = _Separable(width, stride, precision, name=site)(x, train)
             if attends:
-                attention = SubspaceAttention(self.groups, precision, name=f"{site}_attention")
-                x, out[f"{site}/attention"] = attention(x, train)
+                name = f"{site}/attention"
+                attention = SubspaceAttention(
+                    self.groups, precision, tap, name, name=f"{site}_attention"
+                )
+                x, out[name] = attention(x, train)
             x = out[site] = apply_tap(tap, site, x)
         x, out = spatial_sites(x, out, tap)
         pooled = out["pooled"] = pooled_map(x, tap, precision)
