@@ -11,15 +11,15 @@ from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.inception_layers import (
     Branches,
     Conv,
-    Mixed,
+    Plan,
     check_channels,
     check_size,
     end_tower,
+    stack,
 )
-from vision.models.layers import Remat, rematerialise
-from vision.parallel.mesh import constrain_batch
+from vision.models.layers import Remat
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap, chain_layers_above
+from vision.train.tower import Tap, chain_layers_above
 
 # Szegedy et al. 2016, figures 3 to 8; figure 3 is the stem. ``(1, 7)`` is one row of seven.
 STEM: tuple[Branches, ...] = (
@@ -128,17 +128,5 @@ class InceptionV4(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_size(x)
-        block_type = rematerialise(Mixed, self.remat, static=(2,))
-
-        def mixed(x: jax.Array, branches: Branches, name: str) -> jax.Array:
-            block = block_type(branches, self.width_multiplier, self.precision, name=name)
-            return constrain_batch(block(x, train))
-
-        for i, branches in enumerate(STEM):
-            x = mixed(x, branches, f"stem{i}")
-        x = apply_tap(tap, "stem", x)
-        out = {"stem": x}
-        for i, branches in enumerate(self.blocks()):
-            site = f"block{i:02d}"
-            x = out[site] = apply_tap(tap, site, mixed(x, branches, site))
+        x, out = stack(self, x, STEM, [Plan(each) for each in self.blocks()], train, tap)
         return end_tower(self, x, out, train, tap)

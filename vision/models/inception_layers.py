@@ -16,10 +16,12 @@ from vision.models.layers import (
     classify,
     dropout,
     pooled_map,
+    rematerialise,
     spatial_sites,
 )
+from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
-from vision.train.tower import Tap
+from vision.train.tower import Tap, apply_tap
 
 # Both networks reduce the image by 32 and do so mostly without padding.
 SMALLEST_PX = 75
@@ -47,6 +49,23 @@ Pool = Literal["max", "average"]
 Step = Conv | Pool | tuple[Conv, ...]
 Branch = tuple[Step, ...]
 Branches = tuple[Branch, ...]
+
+
+class Plan(NamedTuple):
+    """A block: its branches, the scale of their sum if it is residual, and whether ReLU follows.
+
+    Attributes:
+      branches: steps of every branch.
+      residual_scale: of what is added to the block's input; None where nothing is.
+      relu: whether a ReLU follows the sum.
+      shortcut: whether the input is added at all: without, the 1x1 convolution's result stands
+        alone, at the same cost.
+    """
+
+    branches: Branches
+    residual_scale: float | None = None
+    relu: bool = True
+    shortcut: bool = True
 
 
 def scaled(channels: int, width_multiplier: float) -> int:
@@ -118,18 +137,14 @@ class Mixed(nn.Module):
     of the result, times the scale, is added to ``x``, and ReLU follows if ``relu``.
 
     Attributes:
-      branches: steps of every branch.
+      plan: of the block.
       width_multiplier: of the channels.
       precision: number formats.
-      residual_scale: of what is added to ``x``; None where nothing is.
-      relu: whether a ReLU follows the sum.
     """
 
-    branches: Branches
+    plan: Plan
     width_multiplier: float
     precision: Precision
-    residual_scale: float | None = None
-    relu: bool = True
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool) -> jax.Array:
@@ -137,7 +152,7 @@ class Mixed(nn.Module):
             return ConvUnit(sizes, self.width_multiplier, self.precision, name=name)(y, train)
 
         results = []
-        for i, branch in enumerate(self.branches):
+        for i, branch in enumerate(self.plan.branches):
             y = x
             for j, step in enumerate(branch):
                 name = f"branch{i}_{j}"
@@ -153,11 +168,40 @@ class Mixed(nn.Module):
                     y = jnp.concatenate([unit(c, y, name + suffix) for c, suffix in named], -1)
             results.append(y)
         y = jnp.concatenate(results, axis=-1)
-        if self.residual_scale is None:
+        plan = self.plan
+        if plan.residual_scale is None:
             return y
         project = conv(x.shape[-1], 1, use_bias=True, precision=self.precision, name="project")
-        y = x + self.residual_scale * project(y)
-        return nn.relu(y) if self.relu else y
+        y = x + plan.residual_scale * project(y) if plan.shortcut else project(y)
+        return nn.relu(y) if plan.relu else y
+
+
+def stack(
+    tower: Any,
+    x: jax.Array,
+    stem: Sequence[Branches],
+    blocks: Sequence[Plan],
+    train: bool,
+    tap: Tap | None,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Stem and blocks of an Inception tower, as modules ``stem0``.. and ``block00``.. of it.
+
+    Returns the last map, and ``out`` with ``stem`` and the blocks.
+    """
+    block_type = rematerialise(Mixed, tower.remat, static=(2,))
+
+    def mixed(x: jax.Array, plan: Plan, name: str) -> jax.Array:
+        block = block_type(plan, tower.width_multiplier, tower.precision, name=name)
+        return constrain_batch(block(x, train))
+
+    for i, branches in enumerate(stem):
+        x = mixed(x, Plan(branches), f"stem{i}")
+    x = apply_tap(tap, "stem", x)
+    out = {"stem": x}
+    for i, plan in enumerate(blocks):
+        site = f"block{i:02d}"
+        x = out[site] = apply_tap(tap, site, mixed(x, plan, site))
+    return x, out
 
 
 def check_size(x: jax.Array) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,16 +12,16 @@ from vision.models.inception_layers import (
     Branches,
     Conv,
     ConvUnit,
-    Mixed,
+    Plan,
     check_channels,
     check_size,
     end_tower,
     scaled,
+    stack,
 )
-from vision.models.layers import Remat, rematerialise
-from vision.parallel.mesh import constrain_batch
+from vision.models.layers import Remat
 from vision.train.precision import Precision
-from vision.train.tower import Tap, apply_tap, chain_layers_above
+from vision.train.tower import Tap, chain_layers_above
 
 # The sizes are those of the authors' published weights, which differ from the paper's figures.
 STEM: tuple[Branches, ...] = (
@@ -67,14 +66,6 @@ BLOCK_C: Branches = (
 HEAD = Conv(1536)
 
 
-class ResidualPlan(NamedTuple):
-    """A block: its branches, the scale of their sum if it is residual, and whether ReLU follows."""
-
-    branches: Branches
-    residual_scale: float | None = None
-    relu: bool = True
-
-
 @checked
 class InceptionResNetV2(nn.Module):
     """Inception-ResNet-v2 (Szegedy et al., 2016, as for ``InceptionV4``).
@@ -114,16 +105,16 @@ class InceptionResNetV2(nn.Module):
         super().__post_init__()
 
     @nn.nowrap
-    def blocks(self) -> tuple[ResidualPlan, ...]:
+    def blocks(self) -> tuple[Plan, ...]:
         """The plans of ``block00`` and so on; the last adds without scaling and has no ReLU."""
         a, b, c = self.depths
         return (
-            *(ResidualPlan(BLOCK_A, 0.17),) * a,
-            ResidualPlan(REDUCTION_A),
-            *(ResidualPlan(BLOCK_B, 0.1),) * b,
-            ResidualPlan(REDUCTION_B),
-            *(ResidualPlan(BLOCK_C, 0.2),) * (c - 1),
-            ResidualPlan(BLOCK_C, 1.0, relu=False),
+            *(Plan(BLOCK_A, 0.17),) * a,
+            Plan(REDUCTION_A),
+            *(Plan(BLOCK_B, 0.1),) * b,
+            Plan(REDUCTION_B),
+            *(Plan(BLOCK_C, 0.2),) * (c - 1),
+            Plan(BLOCK_C, 1.0, relu=False),
         )
 
     @nn.nowrap
@@ -136,25 +127,6 @@ class InceptionResNetV2(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_size(x)
-        block_type = rematerialise(Mixed, self.remat, static=(2,))
-
-        def mixed(x: jax.Array, plan: ResidualPlan, name: str) -> jax.Array:
-            block = block_type(
-                plan.branches,
-                self.width_multiplier,
-                self.precision,
-                plan.residual_scale,
-                plan.relu,
-                name=name,
-            )
-            return constrain_batch(block(x, train))
-
-        for i, branches in enumerate(STEM):
-            x = mixed(x, ResidualPlan(branches), f"stem{i}")
-        x = apply_tap(tap, "stem", x)
-        out = {"stem": x}
-        for i, plan in enumerate(self.blocks()):
-            site = f"block{i:02d}"
-            x = out[site] = apply_tap(tap, site, mixed(x, plan, site))
+        x, out = stack(self, x, STEM, self.blocks(), train, tap)
         x = ConvUnit(HEAD, self.width_multiplier, self.precision, name="last")(x, train)
         return end_tower(self, x, out, train, tap)
