@@ -8,13 +8,8 @@ learned from labels that were permuted.
 
 from __future__ import annotations
 
-import dataclasses
-
-import numpy as np
-
-from configs.parts.thumbnails import Task, fitted, top1
+from configs.parts.from_scratch import Task, digits, fitted, top1
 from papers.inception_resnet.method import InceptionResNet
-from vision.data.sources.digits import Digits
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(
@@ -22,17 +17,7 @@ MARGIN = Margin(
     rule="how much faster residual networks train is drawn, not told; what they reach differs by "
     "0.1 points, and a curve that is above another has to be so by more: 2 points",
 )
-STEPS, RATE, ROWS, ASKED = 100, 4e-3, 32, 300
-
-
-def digits() -> Task:
-    parts = []
-    for split in ("train", "test"):
-        source = Digits(split)  # pyright: ignore[reportArgumentType]
-        records = source.__getitems__(range(len(source)))
-        parts += [records["image"].astype(np.float32) / 127.5 - 1, records["label"]]
-    x, label, asked, answer = parts
-    return Task(x, label, asked[:ASKED], answer[:ASKED])
+STEPS, RATE, ROWS = 100, 4e-3, 32
 
 
 def tower(residual: bool = True) -> InceptionResNet:
@@ -52,9 +37,8 @@ def named(name: str, model: InceptionResNet, given: Task) -> Side:
 
 def test_shortcuts_make_inception_learn_faster(record: Recorder):
     given, what = digits(), "top-1 of digits after 100 steps"
-    label = np.random.default_rng(0).permutation(given.label)
     residual, pure = named("residual", tower(), given), named("pure", tower(False), given)
-    control = named("permuted labels", tower(), dataclasses.replace(given, label=label))
+    control = named("permuted labels", tower(), given.permuted())
     record(
         claim="Inception blocks name more digits after 100 steps with shortcuts than without.",
         expected="held",

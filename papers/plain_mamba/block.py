@@ -10,7 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from papers.plain_mamba.selective_scan import STEPS, scan_orders, selective_scan
+from vision.blocks.selective_scan import (
+    STEPS,
+    log_rates,
+    scan_orders,
+    selective_scan,
+    step_bias,
+)
 from vision.models.conv_layers import conv
 from vision.models.layers import (
     dense,
@@ -29,18 +35,6 @@ _SMALL = nn.initializers.truncated_normal(0.02)
 # PyTorch's default for linear layers, as in Mamba; a deviation of 0.02 is too small for a narrow
 # tower.
 _LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-
-
-def _rates(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """``log(-A)`` for A = -1, -2, .., -N in every channel."""
-    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=dtype)), shape)
-
-
-def _step_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
-    """Initial bias whose softplus is log-uniform in [1e-3, 0.1]."""
-    low, high = math.log(1e-3), math.log(0.1)
-    delta = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
-    return delta + jnp.log(-jnp.expm1(-delta))
 
 
 class MambaBlock(nn.Module):
@@ -103,9 +97,9 @@ class MambaBlock(nn.Module):
         def centred(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
             return uniform(key, shape, dtype) - jnp.asarray(rank**-0.5, dtype)
 
-        delta = dense(r.astype(u.dtype), inner, self.precision, "dt", centred, _step_bias)
+        delta = dense(r.astype(u.dtype), inner, self.precision, "dt", centred, step_bias)
         delta = nn.softplus(delta.astype(jnp.float32))
-        a = -jnp.exp(self.param("a_log", _rates, (inner, states), dtype).astype(jnp.float32))
+        a = -jnp.exp(self.param("a_log", log_rates, (inner, states), dtype).astype(jnp.float32))
         skip = self.param("skip", nn.initializers.ones, (inner,), dtype)
         orders, steps = scan_orders(*self.grid, snake=self.snake)
 

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from papers.plain_mamba.config import small
-from papers.plain_mamba.selective_scan import selective_scan
+from vision.blocks.selective_scan import selective_scan
 from vision.config.specs import build
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 from vision.probes.linear import fit_logistic

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from papers.plain_mamba.method import PlainMamba
-from papers.plain_mamba.selective_scan import STEPS, scan_orders, selective_scan
 from tests.models.tower_cases import (
     abstract_variables,
     assert_same,
@@ -19,6 +18,7 @@ from tests.models.tower_cases import (
     random_variables,
     run,
 )
+from vision.blocks.selective_scan import STEPS, scan_orders, selective_scan
 from vision.train.tower import Tap, count_params, forward
 
 SIZES: dict[str, Any] = {"width": 8, "depth": 2, "patch": 2, "states": 3, "kernel": 3}

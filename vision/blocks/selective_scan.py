@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 STEPS = ("start", "right", "left", "up", "down")
 """Direction of the step to a cell from the one before; ``start`` also after a jump."""
+
+
+def log_rates(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Initial ``log(-A)``, (..., N), for A = -1, -2, .., -N in every channel."""
+    return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[-1] + 1, dtype=dtype)), shape)
+
+
+def step_bias(key: jax.Array, shape: tuple[int, ...], dtype: Any = jnp.float32) -> jax.Array:
+    """Initial bias of step sizes whose softplus is log-uniform in [1e-3, 0.1]."""
+    low, high = math.log(1e-3), math.log(0.1)
+    delta = jnp.exp(jax.random.uniform(key, shape, dtype, low, high))
+    return delta + jnp.log(-jnp.expm1(-delta))
 
 
 def selective_scan(
