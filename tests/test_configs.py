@@ -182,6 +182,8 @@ def with_fake_data(config: Any) -> Any:
                 form = {"num_examples": 64, **ABSENT[name]}
                 if str(node.get("name", "")).startswith("cifar"):
                     form = {"num_examples": 128, "image_size": (32, 32), "num_classes": 100}
+                if node.get("root") == "cnfood241":
+                    form["num_classes"] = 241
                 return configs.to_plain(configs.spec(Fake, **form))
             if name in TABLES:
                 columns = {feature: kind(column) for feature, column in node["columns"].items()}

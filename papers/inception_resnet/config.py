@@ -20,6 +20,7 @@ import optax
 import vision as v
 from configs.parts import imagenet, thumbnails
 from papers.inception_resnet.method import InceptionResNet
+from papers.inception_resnet.plans import NETWORKS
 from vision import ops, spec
 
 Form = Literal["residual", "pure"]
@@ -33,6 +34,7 @@ def get_config(variant: Literal["v1", "v2"] = "v2", form: Form = "residual") -> 
         model=spec(
             InceptionResNet,
             variant=variant,
+            depths=NETWORKS[variant].depths,
             residual=form == "residual",
             dropout=0.2,
             precision=spec(v.Precision, compute="bfloat16"),

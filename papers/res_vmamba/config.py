@@ -1,10 +1,10 @@
 """Res-VMamba-S on CNFOOD-241, from random weights.
 
-    python train.py --config=papers/res_vmamba/config.py:cnfood241 --workdir=workdirs/res_vmamba
+    python train.py --config=papers/res_vmamba/config.py --workdir=workdirs/res_vmamba
     python train.py --config=res_vmamba:small --workdir=workdirs/res_vmamba_small
 
-after the colon the folder of the data, which holds ``train`` and ``val`` with a folder per class
-(the authors' lists of a random split are in their repository).
+reads the folder ``cnfood241``, which holds ``train`` and ``val`` with a folder per class (the
+authors' lists of a random split are in their repository).
 
 Chen et al., Res-VMamba, 2024, by the recipe of VMamba-S, which is Swin's: 300 epochs, AdamW at 5e-4
 per 512 images after 20 epochs of warm-up, decay 0.05, gradients cut to norm 5, RandAugment, mixup
@@ -23,11 +23,11 @@ from vision import batch_ops, ops, spec
 CLASSES, SIZE = 241, 224
 
 
-def get_config(root: str = "cnfood241") -> v.Config:
+def get_config() -> v.Config:
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def folder(part):
-        return spec(v.Folder, root=root, part=part)
+        return spec(v.Folder, root="cnfood241", part=part)
 
     resized = [spec(ops.Decode), spec(ops.Resize, size=256), spec(ops.CenterCrop, size=SIZE)]
     asked = spec(v.EvalData, source=folder("val"), batch_size=256, ops=[*resized, *normalise])
