@@ -106,4 +106,4 @@ class VSSBlock(nn.Module):
             return selective_scan(*given, sequential=self.sequential)
 
         y = jax.vmap(scan)(sequences, delta, a, b, c, skip)
-        return constrain_batch(cross_merge(y, grid))
+        return constrain_batch(cross_merge(y, grid))  # pyright: ignore[reportArgumentType]

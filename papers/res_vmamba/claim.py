@@ -41,7 +41,7 @@ def test_stages_that_pass_their_input_on_learn_faster(record: Recorder):
     fields = {"depths": (1, 1, 1), "width": 16, "patch": 2, "states": 4, "num_classes": 10}
     fields["sequential"] = True
     residual, plain, control = (
-        named(name, tower(**fields, **more), given)
+        named(name, tower(**fields, **more), given)  # pyright: ignore[reportArgumentType]
         for name, tower, more in (
             ("Res-VMamba", ResVMamba, {}),
             ("VMamba", ResVMamba, {"residual": False}),

@@ -36,7 +36,7 @@ def image() -> Any:
 
 
 def test_four_orders_are_undone():
-    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
+    x: Any = np.random.default_rng(0).normal(size=(2, 3, 4, 5)).astype(np.float32)
     sequences = cross_scan(x)
     assert sequences.shape == (4, 2, 12, 5)
     np.testing.assert_array_equal(sequences[0], x.reshape(2, 12, 5))
@@ -87,7 +87,8 @@ def test_variants_have_vmambas_parameters():
     paths = [params.pop(f"residual{i}") for i in (1, 2, 3)]
     assert count_params(paths) == sum(2 * c * c + 2 * c for c in (96, 192, 384))
     one_each, blocks = count_params(params), [count_params(params[f"block0{i}"]) for i in range(4)]
-    for variant, millions in (("T", 22.9), ("S", 44.4)):
+    published: Any = (("T", 22.9), ("S", 44.4))
+    for variant, millions in published:
         more = sum((depth - 1) * n for depth, n in zip(DEPTHS[variant], blocks, strict=True))
         assert (one_each + more) / 1e6 == pytest.approx(millions, abs=0.05)
 
