@@ -104,6 +104,9 @@ def test_a_training_step(name: str, tower: Any):
     if tower is ViT:
         # q, k and v come from three products on a TPU and from one elsewhere.
         assert bool(re.search(r"tensor<4x\d+x48xf32>", text)) == (name == "cuda")
+        # And what attends to them is a kernel of its own, once forth and once back.
+        kernels = ["attention_forward", "attention_backward"] if name == "tpu" else []
+        assert re.findall(r'kernel_name = "(\w+)"', text) == kernels
     else:
         assert "stablehlo.convolution" in text
 

@@ -12,6 +12,7 @@ import pytest
 from jax import lax
 from jax._src import distributed
 from jax._src.mesh import AbstractDevice
+from jax.experimental import pallas as pl
 from jax.extend.core import jaxpr_as_fun
 from jax.sharding import PartitionSpec as P
 
@@ -147,6 +148,15 @@ def test_layout_of_fused_attention(monkeypatch: pytest.MonkeyPatch):
     ]
     assert len(found) >= 1
     assert not jax_internals.attention_is_heads_first(found[0].params)
+
+
+def test_name_of_a_kernel():
+    def double(x_ref: Any, out_ref: Any) -> None:
+        out_ref[...] = 2 * x_ref[...]
+
+    out = jax.ShapeDtypeStruct(X.shape, X.dtype)
+    found = only("pallas_call", pl.pallas_call(double, out, name="twice", interpret=True), X)
+    assert jax_internals.kernel_name(found.params) == "twice"
 
 
 def test_variables_and_constants():

@@ -21,11 +21,12 @@ def test_what_a_tpu_program_moves():
     found = hlo.summary(TPU, 8)
     padded = 104 * 128 * 2  # 100 x 100 in tiles of 8 x 128
     layer, gathered = 256 * 128 * 4, 256 * 128 * 2
-    # The square stays on the chip; the loop reads one layer of four in each of its four turns;
-    # the two halves of the gather both name its operand.
+    # The square stays on the chip; the loop reads one layer of four in each of its four turns, by a
+    # fusion within a fusion; room that is made is not written yet; the two halves of the gather
+    # both name its operand.
     scalars = 4 * 4 + 2 * 4
     assert found.hbm_bytes == padded + 4 * layer + 2 * gathered + scalars
-    assert found.cycles == 4 * 1000 + 30
+    assert found.cycles == 4 * 1000 + 30 + 500  # the last, a kernel's own
     assert found.unknown_loops == 0
     rows = {c.kind: c for c in found.collectives}
     assert rows["all-gather"] == hlo.Collective("all-gather", 131072, 65536, 2, 1, True)
@@ -39,7 +40,7 @@ def test_what_a_tpu_program_moves():
 def test_a_loop_that_the_data_ends_counts_once_and_is_said():
     endless = TPU.replace("constant(4)", "parameter(1)")
     found = hlo.summary(endless, 8)
-    assert (found.cycles, found.unknown_loops) == (1030, 1)
+    assert (found.cycles, found.unknown_loops) == (1530, 1)
 
 
 def test_a_scan_over_sharded_layers():

@@ -12,9 +12,11 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.cudnn import trace_without_gpu
+from vision.models import attention
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
+from vision.parallel import jax_internals
 from vision.parallel.mesh import Mesh
 from vision.train.flops import count, mfu, peak_flops, without_recomputation
 from vision.train.optim import Optimizer, ParameterRule, adamw
@@ -182,6 +184,21 @@ def test_fused_attention_counts_as_the_plain_one(monkeypatch: pytest.MonkeyPatch
     )
     assert forward_flops(fused, 8, 16) == forward_flops(plain, 8, 16)
     assert update_flops(step(fused)) == update_flops(step(plain))
+
+
+def test_a_tpus_attention_counts_as_the_plain_one(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(attention, "platform", lambda: "tpu")
+    sizes: dict[str, Any] = {"width": 16, "depth": 1, "heads": 2, "patch": 4, "num_classes": 3}
+    kernel, plain = ViT(pool="mean", **sizes), ViT(pool="mean", attention="xla", **sizes)
+    x = shape(8, 16, 2, 8)
+
+    def attended(x: jax.Array) -> jax.Array:
+        return attention.attend(x, x, x, Precision(), None)
+
+    names = [e.primitive.name for e in jax_internals.equations(jax.make_jaxpr(attended)(x).jaxpr)]
+    assert "pallas_call" in names
+    assert forward_flops(kernel, 8, 16) == forward_flops(plain, 8, 16)
+    assert update_flops(step(kernel)) == update_flops(step(plain))
 
 
 def test_recomputation_shows_where_it_is_not_taken_out():

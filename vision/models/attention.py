@@ -10,11 +10,14 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from vision.parallel.mesh import platform
 from vision.train.precision import Precision
 
 Attend = Literal["xla", "cudnn"]
 # What a rematerialisation policy calls the output: to compute it again would take the weights.
 ATTENTION = "attention"
+# And its arguments, where they are arrays of their own and not parts of a product.
+QUERY_KEY_VALUE = "query_key_value"
 
 
 def attention_weights(
@@ -57,12 +60,19 @@ def attend(
     """Attention output of (B, N, heads, d) arrays, without storing the weights.
 
     Only the arguments are kept for the backward pass (Dao et al., FlashAttention, 2022).
+    Self-attention on a TPU is a kernel of its own (``vision.models.attention_tpu``), which has no
+    forward-mode derivative.
 
     Args:
+      implementation: None for the platform's own, ``xla`` for the plain form, ``cudnn``.
       mask: (B, N) bool, the keys that can be attended to; None for all.
       causal: token i attends only to tokens up to i.
       bias: (heads, N, N) added to the logits.
     """
+    if implementation is None and platform() == "tpu" and bias is None:
+        out = _kernel(q, k, v, precision, mask, causal)
+        if out is not None:
+            return out
     if implementation == "cudnn":
         out = _attend(q, k, v, mask, bias, precision.attention_logits, implementation, causal)
         return checkpoint_name(out, ATTENTION)
@@ -75,6 +85,22 @@ def attend(
         causal=causal,
     )
     return checkpoint_name(jax.checkpoint(attention)(q, k, v, mask, bias), ATTENTION)
+
+
+def _kernel(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    precision: Precision,
+    mask: jax.Array | None,
+    causal: bool,
+) -> jax.Array | None:
+    if precision.attention_logits != "float32":
+        return None
+    # Imports the languages of kernels, which other platforms can do without.
+    from vision.models import attention_tpu
+
+    return attention_tpu.attention(q, k, v, mask, causal, name=ATTENTION)
 
 
 def _attend(

@@ -8,8 +8,9 @@ from typing import Any, Literal
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from vision.models.attention import ATTENTION
+from vision.models.attention import ATTENTION, QUERY_KEY_VALUE
 from vision.models.convolution import CONVOLUTION
 from vision.parallel.mesh import ShardingRule, constrain_batch, platform
 from vision.train.precision import Precision
@@ -38,7 +39,7 @@ def _is_product(primitive: Any, *args: Any, **params: Any) -> Any:
     ) or _is_named_convolution(primitive, *args, **params)
 
 
-_is_attention = jax.checkpoint_policies.save_only_these_names(ATTENTION)
+_is_attention = jax.checkpoint_policies.save_only_these_names(ATTENTION, QUERY_KEY_VALUE)
 
 
 def _is_product_or_attention(primitive: Any, *args: Any, **params: Any) -> Any:
@@ -174,7 +175,8 @@ class _ThreeProducts(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (3 * width,), stored)
             bias = bias.astype(self.precision.compute).reshape(self.heads, 3, -1)
             parts = [part + bias[:, i].reshape(width) for i, part in enumerate(parts)]
-        return parts
+        # Kept as they are here: with an axis of heads their layout has holes.
+        return [checkpoint_name(part, QUERY_KEY_VALUE) for part in parts]
 
 
 def query_key_value(

@@ -115,6 +115,11 @@ def attention_is_heads_first(params: Mapping[str, Any]) -> bool:
     return params["layout"] == 1
 
 
+def kernel_name(params: Mapping[str, Any]) -> str:
+    """The name under which a ``pallas_call`` equation's kernel was called."""
+    return params["name"]
+
+
 def is_variable(atom: Any) -> bool:
     """Whether an equation's input or output is a variable and no constant."""
     return isinstance(atom, Var)

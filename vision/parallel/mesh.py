@@ -12,7 +12,7 @@ import difflib
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 import jax
@@ -155,6 +155,14 @@ def platform() -> str:
     return here or jax.default_backend()
 
 
+def _batch_mesh() -> Any | None:
+    """The mesh in use, if it has the axes that split a batch and more than one device."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names) or mesh.size == 1:
+        return None
+    return mesh
+
+
 def constrain_batch(x: jax.Array, tensor: int | None = None) -> jax.Array:
     """Keeps an activation split along its first dimension and, at will, over tensor.
 
@@ -166,13 +174,51 @@ def constrain_batch(x: jax.Array, tensor: int | None = None) -> jax.Array:
       tensor: the dimension that the tensor axis splits, if it divides it: the features between
         the two layers of an MLP, the heads of attention. None: no device has a part only.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or not set(BATCH_AXES) <= set(mesh.axis_names) or mesh.size == 1:
+    mesh = _batch_mesh()
+    if mesh is None:
         return x
     spec: list[Any] = [BATCH_AXES] + [None] * (x.ndim - 1)
     if tensor is not None and x.shape[tensor] % mesh.shape["tensor"] == 0:
         spec[tensor] = "tensor"
     return jax.lax.with_sharding_constraint(x, P(*spec))
+
+
+def batch_parts(shape: tuple[int, ...], tensor: int) -> tuple[int, int]:
+    """In how many parts ``constrain_batch`` splits the first dimension and dimension ``tensor``."""
+    mesh = _batch_mesh()
+    if mesh is None:
+        return 1, 1
+    parts = mesh.shape["tensor"]
+    return (
+        math.prod(mesh.shape[axis] for axis in BATCH_AXES),
+        parts if shape[tensor] % parts == 0 else 1,
+    )
+
+
+def on_each_device(
+    function: Callable[..., Tree],
+    split: Sequence[jax.Array],
+    whole: Sequence[jax.Array],
+    heads: int,
+) -> Tree:
+    """``function(*split, *whole)`` of each device's part of arrays, where a mesh is in use.
+
+    For what the compiler cannot split by itself, such as hand-written kernels.
+
+    Args:
+      function: its results are split as the arrays of ``split`` are.
+      split: (B, N, D) arrays, D being ``heads`` heads side by side: each device has its rows and,
+        where the tensor axis divides the heads, its heads.
+      whole: (B, ...) arrays of which each device has its rows.
+      heads: see ``split``.
+    """
+    mesh = _batch_mesh()
+    if mesh is None:
+        return function(*split, *whole)
+    _, parts = batch_parts((heads,), 0)
+    own = P(BATCH_AXES, None, "tensor" if parts > 1 else None)
+    specs = (*(own for _ in split), *(P(BATCH_AXES) for _ in whole))
+    return jax.shard_map(function, in_specs=specs, out_specs=own, check_vma=False)(*split, *whole)
 
 
 def state_shardings(

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 
 from vision.run.hlo_text import Array, Instruction, Program
 
-_CYCLES = re.compile(r'"estimated_cycles":"(\d+)"')
+_CYCLES = re.compile(r'"estimated_cycles": ?"(\d+)"')
 COLLECTIVES = (
     "all-gather", "all-reduce", "all-to-all", "collective-broadcast", "collective-permute",
     "ragged-all-to-all", "reduce-scatter",
@@ -24,6 +24,7 @@ _FREE = frozenset(
     {
         "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "iota",
         "partition-id", "replica-id", "opt-barrier", "custom-call:ConcatBitcast", "add-dependency",
+        "custom-call:AllocateBuffer",
     }
 )  # fmt: skip
 # What keeps a core busy while a collective is under way.
@@ -129,17 +130,13 @@ def _fusion_traffic(program: Program, each: Instruction, operands: list[tuple[Ar
     only, count by the slice."""
     body = program.computations.get(each.called.get("calls", ""), [])
     by_name = {inner.name: inner for inner in body}
-    users: dict[str, list[Instruction]] = {}
-    for inner in body:
-        for name in inner.operands:
-            users.setdefault(name, []).append(inner)
     total = 0
     for inner in (i for i in body if i.opcode == "parameter"):
         number = int(inner.text)
         operand = operands[number] if number < len(operands) else ()
         if not any(a.in_hbm for a in operand):
             continue
-        total += _read(inner, users, by_name, _in_hbm(operand))
+        total += _read(program, body, inner, _in_hbm(operand))
     roots = [i for i in body if i.root]
     results = roots
     if roots and roots[0].opcode == "tuple":
@@ -163,20 +160,23 @@ def _behind(result: Instruction, by_name: Mapping[str, Instruction]) -> Instruct
     return result
 
 
-def _read(
-    value: Instruction,
-    users: Mapping[str, list[Instruction]],
-    by_name: Mapping[str, Instruction],
-    whole: int,
-) -> int:
+def _read(program: Program, body: list[Instruction], value: Instruction, whole: int) -> int:
+    """Bytes that a fused computation reads of a parameter, or of a bitcast of one."""
     total = 0
-    for user in users.get(value.name, ()):
+    for user in (each for each in body if value.name in each.operands):
         if user.opcode in ("dynamic-slice", "slice"):
             total += sum(a.bytes for a in user.arrays)
         elif user.opcode == "dynamic-update-slice" and user.operands[0] == value.name:
             continue  # written in place
         elif user.opcode == "bitcast":
-            total += _read(user, users, by_name, whole)
+            total += _read(program, body, user, whole)
+        elif user.opcode == "fusion":  # within this one
+            inside = program.computations.get(user.called.get("calls", ""), [])
+            parameters = {int(each.text): each for each in inside if each.opcode == "parameter"}
+            for number, name in enumerate(user.operands):
+                if name == value.name:
+                    inner = parameters.get(number)
+                    total += _read(program, inside, inner, whole) if inner else whole
         else:
             return whole
     return min(total, whole)

@@ -64,7 +64,7 @@ class Program:
         self.computations: dict[str, list[Instruction]] = {}
         self.entry = ""
         current: list[Instruction] | None = None
-        for line in text.splitlines():
+        for line in _whole_lines(text):
             if line.endswith("{") and line.startswith(("%", "ENTRY")):
                 name = line.removeprefix("ENTRY ").lstrip("%").split(" ", 1)[0]
                 current = self.computations[name] = []
@@ -118,6 +118,19 @@ class Program:
             yield from self.within(each)
 
 
+def _whole_lines(text: str) -> Iterator[str]:
+    """The lines; what a kernel says of itself, JSON over several lines, in that of its call."""
+    open_line = ""
+    for line in text.splitlines():
+        if not open_line and not (line.startswith(" ") and line.endswith("{")):
+            yield line
+            continue
+        open_line += line
+        if open_line.count("{") == open_line.count("}"):
+            yield open_line
+            open_line = ""
+
+
 def _branches(each: Instruction) -> list[str]:
     found = _BRANCHES.search(each.text)
     names = _NAMES.findall(found[1]) if found else []
@@ -133,8 +146,10 @@ def _instruction(name: str, rest: str, root: bool) -> Instruction:
     inside, text = rest[found.end() : end], rest[end + 1 :]
     if opcode == "constant" or opcode == "parameter":
         text = inside
-    if opcode == "custom-call" and 'custom_call_target="ConcatBitcast"' in text:
-        opcode = "custom-call:ConcatBitcast"
+    if opcode == "custom-call" and (
+        target := re.search(r'custom_call_target="(ConcatBitcast|AllocateBuffer)"', text)
+    ):
+        opcode = f"custom-call:{target[1]}"
     return Instruction(
         name,
         opcode,

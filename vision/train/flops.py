@@ -25,8 +25,8 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
     branch, a ``while`` loop one turn, a ``shard_map`` once per device. What no result depends on
     is not counted. A convolution counts every tap at every position, padding included, as
     published figures do; holes of strided gradients are not work, so that each of the two
-    gradients costs what the convolution did. Of hand-written kernels only cuDNN's attention is
-    known; others count nothing.
+    gradients costs what the convolution did. Of hand-written kernels cuDNN's attention and ours
+    for TPUs are known; others count nothing.
 
     Recomputation under ``jax.checkpoint`` is counted where ``fn`` itself differentiates; MFU
     leaves it out: differentiate ``without_recomputation(loss)``.
@@ -68,7 +68,7 @@ def _equation(eqn: Any, used_outputs: list[bool]) -> int:
     if name.startswith("dot_product_attention_"):
         return 2 * _attention(eqn)
     if name == "pallas_call":
-        return 0
+        return 2 * _attention_kernel(eqn)
     if name == "cond":
         return max(_count(branch, used_outputs) for branch in jax_internals.branches(params))
     times = 1
@@ -108,6 +108,17 @@ def _convolution(eqn: Any) -> int:
         sizes = sorted((left[i], right[j], out[k]))
         macs *= sizes[0] * sizes[1]
     return macs
+
+
+def _attention_kernel(eqn: Any) -> int:
+    """Of ``vision.models.attention_tpu``; other kernels count nothing."""
+    products = {"attention_forward": 2, "attention_backward": 4}
+    times = products.get(jax_internals.kernel_name(eqn.params), 0)
+    if not times:
+        return 0
+    batch, tokens, width = eqn.invars[0].aval.shape
+    # The backward pass computes the weights again, which is no model FLOP.
+    return times * batch * tokens * tokens * width
 
 
 def _attention(eqn: Any) -> int:
