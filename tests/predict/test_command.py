@@ -113,7 +113,7 @@ def test_pipes_are_not_opened_and_links_are_refused(
     (root / "gone.jpg").symlink_to(tmp_path / "gone")
     flags = (f"--workdir={workdir}", f"--out={tmp_path}/p.csv")
     assert call(*flags, root, root / "pipe.jpg", tmp_path / "outside.jpg") == 0
-    assert "1 files left out (1 not regular files)" in capsys.readouterr().out
+    assert "1 file left out (1 not regular files)" in capsys.readouterr().out
     found = {Path(row["file"]).name: row["error"] for row in lines(tmp_path / "p.csv")}
     assert "is a link to" in found["out.jpg"]
     assert "outside" in found["gone.jpg"]
@@ -159,6 +159,24 @@ def test_a_file_of_results_is_whole_or_not_there(tmp_path: Path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["p.csv", "p.jsonl", "p.parquet"]
 
 
+def test_names_of_classes_are_kept_as_they_are(tmp_path: Path):
+    """Commas, quotes, line breaks and leading signs of a spreadsheet's formula."""
+    names = ("a, b", 'the "best"', "two\nlines", "=1+1", " space ", "日本")
+    probabilities = np.linspace(0.3, 0.05, len(names), dtype=np.float32)[None]
+    row = Predictions(("x,y.png",), names, probabilities, np.zeros((1, 0), np.float32), (None,))
+    for kind in ("csv", "jsonl", "parquet"):
+        with writer(tmp_path / f"p.{kind}", names, len(names)) as put:
+            put(row)
+    found = [
+        lines(tmp_path / "p.csv")[0],
+        parquet.read_table(tmp_path / "p.parquet").to_pylist()[0],
+    ]
+    for each in found:
+        assert each["file"] == "x,y.png"
+        assert tuple(each[f"class_{i + 1}"] for i in range(len(names))) == names
+    assert list(json.loads((tmp_path / "p.jsonl").read_text())["probabilities"]) == list(names)
+
+
 def test_a_large_parquet_file_is_written_in_groups(tmp_path: Path):
     count = 5000
     rows = Predictions(
@@ -181,6 +199,7 @@ def test_a_large_parquet_file_is_written_in_groups(tmp_path: Path):
     ("arguments", "words"),
     [
         (["x.jpg"], ["one of --workdir=... and --model=... is required"]),
+        (["W", "--workdir=other", "x.jpg"], ["--workdir is given twice", "other"]),
         (["W", "x.jpg"], ["--out=FILE.csv is required", "--embeddings=FILE.npz"]),
         (["W", "--out=p.csv"], ["there are no images"]),
         (["W", "x.jpg", "--out=p.csv"], ["x.jpg", "no such file or folder"]),

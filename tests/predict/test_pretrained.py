@@ -119,7 +119,10 @@ def test_which_folder_is_of_which_library(workdir: Path, left: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (["--model=LEFT", "--workdir=x"], ["one of --workdir=... and --model=..."]),
+        (
+            ["--model=LEFT", "--workdir=x"],
+            ["--workdir=x and --model=", "are two models: leave one"],
+        ),
         (["--model=DATA"], ["neither timm:", "--workdir=..."]),
         (["--model=LEFT", "--step=3"], ["is no run and has no step 3"]),
         (["--model=LEFT", "--classes=a,b"], ["is no dual encoder", "has its own"]),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import concurrent.futures
 import contextlib
 import http.client
 import io
@@ -137,6 +138,22 @@ def test_pictures_that_come_together_are_run_together(run: Predictor, monkeypatc
     expected = predict(run, kept)
     for row, alone in zip(rows, expected, strict=True):
         assert row.probabilities == pytest.approx(alone.probabilities, rel=1e-4)
+
+
+def test_fifty_at_once_are_answered_rightly_or_refused(run: Predictor, address: str):
+    """One address has fewer connections than that: none is left waiting, and none is mixed up."""
+    pictures = [jpeg(noise(20 + i)) for i in range(50)]
+    expected = run.predict(pictures).probabilities
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        answers = list(pool.map(lambda x: ask(address, "/api/predict?top=all", x), pictures))
+    statuses = [status for status, _ in answers]
+    assert {*statuses} <= {200, 503}
+    assert statuses.count(200) >= 8
+    for (status, said), row in zip(answers, expected, strict=True):
+        if status == 200:
+            got = [said["probabilities"][name] for name in CLASSES]
+            np.testing.assert_allclose(got, row, atol=1e-5)
+    assert ask(address, "/api/predict", pictures[0])[0] == 200  # and it goes on
 
 
 def test_one_bad_picture_spoils_no_other(address: str):

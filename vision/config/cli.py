@@ -57,7 +57,9 @@ def parse(
                 raise UsageError(f"{argument} needs a value: {argument}=...")
             overrides[name.removeprefix("config.")] = value
         elif name in flags:
-            found[name] = _expanded(value) if equals else True
+            read = _expanded(value) if equals else True
+            if found.setdefault(name, read) != read:
+                raise UsageError(f"--{name} is given twice: {found[name]} and {read}")
         else:
             near = difflib.get_close_matches(name, flags, n=1)
             hint = f"; did you mean --{near[0]}?" if near else " (see --help)"

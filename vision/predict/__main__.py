@@ -106,7 +106,8 @@ def _write(
     took = time.perf_counter() - started
     counted = f", {bad} with an error" if bad else ""
     written = " and ".join(name for name in (out, vectors) if name)
-    print(f"{done:,} images{counted} in {took:.1f} s ({rate(done / took)}/s): {written}")
+    images_read = f"{done:,} image{'' if done == 1 else 's'}"
+    print(f"{images_read}{counted} in {took:.1f} s ({rate(done / took)}/s): {written}")
     return bad
 
 

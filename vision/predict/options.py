@@ -29,8 +29,13 @@ FLAGS = {
 
 def check_source(options: SimpleNamespace) -> None:
     """Raises UsageError unless exactly one of ``--workdir`` and ``--model`` is given."""
-    if (text(options, "workdir") is None) == (text(options, "model") is None):
+    workdir, model = text(options, "workdir"), text(options, "model")
+    if workdir is None and model is None:
         raise UsageError("one of --workdir=... and --model=... is required (see --help)")
+    if workdir is not None and model is not None:
+        raise UsageError(
+            f"--workdir={workdir} and --model={model} are two models: leave one of them out"
+        )
 
 
 def loaded(options: SimpleNamespace) -> Predictor:

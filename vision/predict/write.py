@@ -72,7 +72,9 @@ def check(predictions: str | None, embeddings: str | None) -> None:
         raise UsageError(f"--embeddings={embeddings}: a file of embeddings ends in .npz")
     for path in (predictions, embeddings):
         if path is not None and not Path(path).parent.is_dir():
-            raise UsageError(f"{path} cannot be written: there is no folder {Path(path).parent}")
+            raise UsageError(
+                f"{path} cannot be written: there is no folder {Path(path).parent}; make it first"
+            )
 
 
 def _writers() -> Mapping[str, Callable[..., AbstractContextManager[Write]]]:

@@ -206,7 +206,7 @@ def left_out_text(left_out: Mapping[str, str], examples: int = 0) -> str:
     paths = list(left_out)[:examples]
     more = ", ..." if examples and len(left_out) > examples else ""
     listed = f": {', '.join(paths)}{more}" if paths else ""
-    return f"files left out ({reasons}){listed}"
+    return f"{'file' if len(left_out) == 1 else 'files'} left out ({reasons}){listed}"
 
 
 def _part_folder(root: Path, part: str) -> Path:
