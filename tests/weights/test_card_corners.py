@@ -6,11 +6,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from vision.config.specs import build
 from vision.models.swin import Swin
+from vision.models.vit import ViT
 from vision.weights import agreement
+from vision.weights.families.dual import joint_names
+from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
 from vision.weights.tower_cards import read_tower
 
@@ -21,6 +26,26 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         "timm",
         {"architecture": "swin_tiny_patch4_window7_224", "model_args": {"dynamic_img_size": True}},
         "dynamic_img_size is not read here",
+    ),
+    "patches of two pixels": (
+        "timm",
+        {"architecture": "convnext_tiny", "model_args": {"patch_size": 2}},
+        "patch_size is not read here",
+    ),
+    "patches that are not square": (
+        "timm",
+        {**VIT, "model_args": {"patch_size": [4, 8]}},
+        r"patch_size is not read here: \[4, 8\]",
+    ),
+    "a classifier on CLIP": (
+        "transformers",
+        {
+            "model_type": "clip",
+            "architectures": ["CLIPForImageClassification"],
+            "vision_config": CLIP,
+            "text_config": CLIP,
+        },
+        "architectures pools and classifies",
     ),
     "a key of the whole": ("timm", {**VIT, "secret": 1}, "secret is not known here"),
     "no heads": (
@@ -137,3 +162,53 @@ def test_windows_by_hand(tmp_path: Path, caplog: pytest.LogCaptureFixture):
         WeightsError, match=r"trained_windows=\(7, 7, 7, 7\), but.*=\(12, 12, 12, 1"
     ):
         agreement.check(found, Swin("T", window=12))
+
+
+def test_the_classifier_of_a_timm_tower_as_projection(tmp_path: Path):
+    """EVA-02-CLIP: the image's projection has a bias, the text's has none."""
+    text = {"width": 16, "heads": 2, "layers": 2, "vocab_size": 40}
+    vision = {"timm_model_name": "eva02_base_patch16_clip_224", "timm_proj": None}
+
+    def read(**changes: Any) -> Any:
+        content = {"embed_dim": 12, "vision_cfg": {**vision, **changes}, "text_cfg": text}
+        (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": content}))
+        found = read_tower(f"open_clip:{tmp_path}")
+        assert found is not None
+        return build(found.config)
+
+    dual = read(timm_pool="token")
+    assert (dual.width, dual.image_projection, dual.bias, dual.image.pool) == (
+        12,
+        True,
+        "image",
+        "cls",
+    )
+    signs = {name: np.zeros(()) for name in ("visual.trunk.head.weight", "text.text_projection")}
+    written = {e.ours: e.theirs for e in joint_names("open_clip", dual, signs).entries}
+    assert written == {
+        "params.image_projection.kernel": ("visual.trunk.head.weight",),
+        "params.image_projection.bias": ("visual.trunk.head.bias",),
+        "params.text_projection.kernel": ("text.text_projection",),
+    }
+    assert read(timm_pool="token", timm_proj="linear").bias is False
+    with pytest.raises(WeightsError, match="timm_pool is none of token, avg, map"):
+        read(timm_pool="")
+    with pytest.raises(WeightsError, match="timm_proj makes the classifier of resnet50 the proj"):
+        read(timm_model_name="resnet50", timm_pool="avg")
+
+
+def test_square_patches_and_what_is_of_training(tmp_path: Path):
+    arguments = {"patch_size": [8, 8], "patch_drop_rate": 0.5}
+    (tmp_path / "config.json").write_text(json.dumps({**VIT, "model_args": arguments}))
+    found = read_tower(f"timm:{tmp_path}")
+    assert found is not None
+    assert build(found.config).patch == 8
+
+
+def test_names_with_something_before_them(tmp_path: Path):
+    """Of a file that is not of the model alone, the way out is said."""
+    save_file({f"model.{name}": np.zeros(2) for name in ("a", "b")}, tmp_path / "x.safetensors")
+    with pytest.raises(
+        WeightsError, match=r"all of its names begin with 'model\.', .*removeprefix"
+    ):
+        InitFrom(f"timm:{tmp_path}").load(ViT("Ti/16"), {"params": {}, "model_state": {}})

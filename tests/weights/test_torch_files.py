@@ -175,6 +175,13 @@ def test_the_pickles_of_these_tests_are_such(tmp_path):
     np.testing.assert_array_equal(weights["x0"][...], flat.reshape(2, 2).T)
 
 
+def test_names_around_a_compiled_model(tmp_path):
+    for around in ("_orig_mod.", "module._orig_mod.", "_orig_mod.module."):
+        entries = [text(f"{around}{name}") + tensor([2], [1]) for name in ("a", "b.module.c")]
+        pickled = proto2(b"}(", *entries, b"u")
+        assert [*open_weights(described(tmp_path / "x.pth", pickled))] == ["a", "b.module.c"]
+
+
 HOSTILE = {
     "code": (state_dict(b"cposix\nsystem\n" + text("true") + b"\x85R"), "asks for posix.system"),
     "nested name": (state_dict(b"ctorch\nhub.load\n"), "asks for torch.hub.load at 'x0'"),

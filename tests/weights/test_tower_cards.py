@@ -238,19 +238,6 @@ CHANGED = {
         "architectures pools and classifies",
     ),
     "no sizes": ("open_clip", {"model_cfg": None}, "has no model_cfg"),
-    "projection by timm's classifier": (
-        "open_clip",
-        {
-            "model_cfg": {
-                "vision_cfg": {
-                    "timm_model_name": "eva02_base_patch16_clip_224",
-                    "timm_pool": "token",
-                    "timm_proj": None,
-                }
-            }
-        },
-        "vision_cfg.timm_proj makes the classifier of timm's tower",
-    ),
     "pooling of a rotary tower": (
         "timm_augreg",
         {"architecture": "eva02_tiny_patch14_224", "model_args": {"global_pool": "token"}},

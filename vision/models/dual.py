@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -40,7 +40,7 @@ class Dual(nn.Module):
       text: tower of the texts.
       width: of the joint space; None for no projections, if the towers have equal width.
       image_projection: whether the image has a projection; LiT leaves it out.
-      bias: whether the projections have one.
+      bias: whether the projections have one; ``image`` or ``text``: that one alone.
       tokens: whether tokens are projected like embeddings, as late interaction needs.
       precision: number formats of the projections, which compute in its ``output``.
     """
@@ -49,7 +49,7 @@ class Dual(nn.Module):
     text: Tower
     width: Positive[int] | None = 512
     image_projection: bool = True
-    bias: bool = False
+    bias: bool | Literal["image", "text"] = False
     tokens: bool = False
     precision: Precision = Precision()
 
@@ -111,7 +111,7 @@ class Dual(nn.Module):
             return None
         return nn.Dense(
             self.width,
-            use_bias=self.bias,
+            use_bias=self.bias in (True, side),
             dtype=self.precision.output,
             param_dtype=self.precision.params,
             kernel_init=nn.initializers.variance_scaling(1.0, "fan_in", "normal"),

@@ -199,6 +199,11 @@ def _convnext(tower: ConvNeXt) -> tuple[str, dict[str, Any]]:
             f"timm has no ConvNeXt whose last norm has another epsilon, final_epsilon="
             f"{tower.final_epsilon}, than the others; export to transformers"
         )
+    if tower.stem_stride == 2 or tower.stem_stride >= 8:
+        raise WeightsError(
+            f"timm has no ConvNeXt with stem_stride={tower.stem_stride}: after 2 it halves once "
+            "more, and from 8 its last stage is dilated; export with --stablehlo"
+        )
     arguments: dict[str, Any] = {
         "depths": list(depths),
         "dims": list(dims),

@@ -127,6 +127,12 @@ class InitFrom:
             if not kept_names:
                 raise WeightsError(f"init_from.kept={pattern!r} is in the name of no parameter")
             log.warning("%s: not read, %s: %s", source, why, ", ".join(kept_names))
+        if prefix := _foreign_prefix(names, tensors):
+            raise WeightsError(
+                f"{source}: all of its names begin with {prefix!r}, of something around the model, "
+                f"such as Lightning's: write a file without, "
+                f"{{name.removeprefix({prefix!r}): x for name, x in state_dict.items()}}"
+            )
         try:
             filled = load(names, tensors, target, kept=kept, source=source)
         except WeightsError as error:
@@ -321,6 +327,15 @@ def _find(scheme: str, text: str) -> Path:
         return hub.fetch(hub.qualified(scheme, text))
     except WeightsError as error:
         raise WeightsError(f"there is nothing at {path}, and {error}") from error
+
+
+def _foreign_prefix(names: Names, tensors: Mapping[str, Tensor]) -> str:
+    """What all tensors begin with and nothing in the name map does, or an empty text."""
+    first, dot, _ = next(iter(tensors), "").partition(".")
+    wanted = [name for entry in names.entries for name in entry.theirs]
+    if not dot or any(name.startswith(first + dot) for name in wanted):
+        return ""
+    return first + dot if all(name.startswith(first + dot) for name in tensors) else ""
 
 
 def _subtree(variables: Mapping[str, Tree], name: str) -> dict[str, Tree]:

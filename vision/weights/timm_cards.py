@@ -146,7 +146,14 @@ def of_fields(fields: Mapping[str, Any]) -> Config:
 # size of images, which positions are resampled for, and of training.
 _HARMLESS_ARGUMENTS = (
     *("img_size", "num_classes", "in_chans", "drop_rate", "drop_path_rate", "proj_drop_rate"),
-    *("attn_drop_rate", "pos_drop_rate", "dynamic_img_size", "strict_img_size", "weight_init"),
+    *(
+        "attn_drop_rate",
+        "pos_drop_rate",
+        "patch_drop_rate",
+        "dynamic_img_size",
+        "strict_img_size",
+        "weight_init",
+    ),
     "dynamic_img_pad",
     *("fix_init", "zero_init_last", "head_init_scale", "drop_block_rate", "memory_efficient"),
 )
@@ -166,6 +173,19 @@ def _field(name: str, kind: type | tuple[type, ...] = int) -> _Change:
         return {name: value}
 
     return change
+
+
+def _patch(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    sides = {value} if isinstance(value, int) else set(value)
+    (side,) = sides  # square
+    return _field("patch")(fields, side)
+
+
+def _stem_stride(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
+    # After 2 timm halves once more, and from 8 its last stage is dilated.
+    if value == 2 or value >= 8:
+        raise ValueError(value)
+    return _field("stem_stride")(fields, value)
 
 
 def _mlp_ratio(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
@@ -274,7 +294,7 @@ def _layers(fields: Mapping[str, Any], value: Any) -> Mapping[str, Any]:
 
 
 _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
-    ("ViT", "patch_size"): _field("patch"),
+    ("ViT", "patch_size"): _patch,
     ("ViT", "embed_dim"): _width,
     ("ViT", "depth"): _field("depth"),
     ("ViT", "num_heads"): _field("heads"),
@@ -289,7 +309,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("ViT", "fc_norm"): _fc_norm,
     ("ViT", "act_layer"): lambda fields, value: {"activation": ACTIVATIONS[value]},
     ("RelativeViT", "global_pool"): _same_pool,
-    ("RelativeViT", "patch_size"): _field("patch"),
+    ("RelativeViT", "patch_size"): _patch,
     ("RelativeViT", "embed_dim"): _width,
     ("RelativeViT", "depth"): _field("depth"),
     ("RelativeViT", "num_heads"): _field("heads"),
@@ -326,7 +346,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("MaxVit", "head_hidden_size"): _field("embedding_width"),
     ("MaxVit", "transformer_dim_head"): _field("head_width"),
     ("MaxVit", "transformer_window_size"): _field("window", list),
-    ("Mixer", "patch_size"): _field("patch"),
+    ("Mixer", "patch_size"): _patch,
     ("Mixer", "embed_dim"): _mixer_width,
     ("Mixer", "num_blocks"): _field("depth"),
     ("ResNet", "layers"): _layers,
@@ -339,7 +359,7 @@ _ARGUMENTS: Mapping[tuple[str, str], _Change] = {
     ("ResNet", "base_width"): _field("group_width"),
     ("ConvNeXt", "depths"): _field("depths", list),
     ("ConvNeXt", "dims"): _field("dims", list),
-    ("ConvNeXt", "patch_size"): _field("stem_stride"),
+    ("ConvNeXt", "patch_size"): _stem_stride,
     ("ConvNeXt", "ls_init_value"): _field("layer_scale", (int, float)),
     ("ConvNeXt", "use_grn"): _field("grn", bool),
     ("ConvNeXt", "norm_eps"): lambda fields, value: {"norm_epsilon": float(value)},

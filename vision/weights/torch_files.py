@@ -38,15 +38,16 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 # Under what name a training checkpoint keeps its state dict, and copies of it that are others'.
 _WRAPPERS = ("state_dict", "model")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema", "ema_state_dict")
-_PARALLEL = "module."
+# Before every name, of a model that torch wraps: on several devices, or compiled.
+_AROUND = ("module.", "_orig_mod.")
 
 
 def open_torch(path: Path) -> Weights:
     """The tensors of a state dict that torch wrote, in either of its formats.
 
     The file holds the state dict itself, or a dictionary with it under ``state_dict`` or
-    ``model``. Tensors may be views of shared storages. A ``module.`` before every name, from
-    training on several devices, is left out.
+    ``model``. Tensors may be views of shared storages. What stands before every name of a model
+    that torch wraps, ``module.`` or ``_orig_mod.``, is left out.
 
     Raises:
       WeightsError: it is damaged, lies about itself, holds anything beside tensors and plain
@@ -117,10 +118,11 @@ def _state_dict(path: Path, root: Any) -> dict[str, View]:
                 f"state dict stands alone, or under {' or '.join(_WRAPPERS)}: "
                 f"{_command(path, '[KEY]')}"
             )
-    if all(str(name).startswith(_PARALLEL) for name in found):
-        log.info("%s: the %s before all of its names is left out", path, _PARALLEL)
-        return {name[len(_PARALLEL) :]: view for name, view in found.items()}
-    return {str(name): view for name, view in found.items()}
+    named = {str(name): view for name, view in found.items()}
+    while around := [x for x in _AROUND if named and all(name.startswith(x) for name in named)]:
+        log.info("%s: the %s before all of its names is left out", path, around[0])
+        named = {name.removeprefix(around[0]): view for name, view in named.items()}
+    return named
 
 
 def _archive(path: Path, file: BinaryIO) -> tuple[Any, dict[str, tuple[int, int]]]:

@@ -88,6 +88,7 @@ def read_tower(source: str) -> TowerCard | None:
     return TowerCard(card.path, config)
 
 
+_TIMM_PROJECTIONS = {"none": "", "linear": "linear"}
 _OPEN_CLIP_HARMLESS = ("init_logit_scale", "init_logit_bias", "custom_text")
 _VISION_HARMLESS = (
     *("image_size", "patch_dropout", "output_tokens", "timm_model_pretrained", "timm_drop"),
@@ -142,9 +143,9 @@ def _open_clip(card: CardObject) -> Config:
         pool = "class"
         if not causal:
             raise text.error("embed_cls", "is read with a causal mask alone")
-    bias = text.values.get("proj_bias") is True
+    bias: bool | str = text.values.get("proj_bias") is True
     if projected and image_bias != bias:
-        raise text.error("proj_bias", "is not that of the image tower, which a Dual has in common")
+        bias = "image" if image_bias else "text"
     text_width = text.sides("width", 512)[0]
     tower = spec(
         TextTransformer,
@@ -170,19 +171,18 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
         known = ("timm_model_name", "timm_pool", "timm_proj", "timm_proj_bias", "layers", "width")
         _check_keys(vision, (*known, "head_width", "patch_size", "mlp_ratio", *_VISION_HARMLESS))
         fields = dict(timm_fields(vision, "timm_model_name", str(name)))
-        if "timm_proj" in vision.values and not vision.values["timm_proj"]:
-            raise vision.error(
-                "timm_proj",
-                "makes the classifier of timm's tower, with a bias, the projection, which no Dual "
-                "here has; write the image tower by hand, and read it with into='image'",
-            )
-        projected = vision.choice("timm_proj", {"none": "", "linear": "linear"}, "linear") != ""
+        # Without one, the classifier of timm's tower is the projection, with a bias.
+        last = "timm_proj" in vision.values and not vision.values["timm_proj"]
+        if last and fields["tower"] not in ("ViT", "RelativeViT"):
+            raise vision.error("timm_proj", f"makes the classifier of {name} the projection")
+        projected = last or vision.choice("timm_proj", _TIMM_PROJECTIONS, "linear") != ""
         own = fields.get("pool", "mean")
         # An empty text leaves timm's own pooling.
-        pool = own if vision.values.get("timm_pool") == "" else ""
+        pool = own if vision.values.get("timm_pool") == "" and not last else ""
         if (pool or vision.choice("timm_pool", VIT_POOLS, "mean")) != own:
             raise vision.error("timm_pool", f"is not that of {name}, {own}")
-        return of_fields(fields), projected, vision.values.get("timm_proj_bias") is True
+        image_bias = last or vision.values.get("timm_proj_bias") is True
+        return of_fields(fields), projected, image_bias
     if not isinstance(vision.values.get("layers", 12), int):
         raise vision.error("layers", "are of CLIP's modified ResNet, which no tower here is")
     known = ("layers", "width", "head_width", "mlp_ratio", "patch_size", "ls_init_value")

@@ -64,6 +64,7 @@ def transformers_tower(card: CardObject) -> Config:
             "write the tower into the config and read it with init_from.compare=False",
         )
     if kind in ("clip", "siglip", "siglip2"):
+        _check_classifies(card, classes)
         return _dual(card, kind)
     family = kind.partition("_")[0]
     if kind.endswith("text_model"):
@@ -94,11 +95,16 @@ def _dual(card: CardObject, kind: str) -> Config:
     return spec(Dual, image=image, text=texts, width=width, image_projection=False, bias=True)
 
 
+def _check_classifies(card: CardObject, classes: Any) -> None:
+    if any("ImageClass" in str(name) for name in classes):
+        raise card.error("architectures", "pools and classifies as no tower here does")
+
+
 def _image(card: CardObject, kind: str) -> Config:
     dino = kind == "dinov2"
     classes = card.values.get("architectures") or ()
-    if kind in ("clip", "siglip", "siglip2") and any("ImageClass" in str(c) for c in classes):
-        raise card.error("architectures", "pools and classifies as no tower here does")
+    if kind in ("clip", "siglip", "siglip2"):
+        _check_classifies(card, classes)
     known = ("intermediate_size", "patch_size", "qkv_bias", *_SIZES)
     if dino:
         extra = ("mlp_ratio", "layerscale_value", "use_swiglu_ffn", "num_register_tokens")

@@ -5,6 +5,7 @@ Fields of a ``Dual`` that give their embeddings, beside those of its towers (see
 
     CLIP, anywhere     width: that of the joint space
     SigLIP, SigLIP2    width: that of the image tower, image_projection=False, bias=True
+    EVA-02-CLIP        width: that of the joint space, bias="image"
 
 Temperature and bias are of the loss: ``Contrast(criterion=Softmax())`` learns the temperature,
 ``Sigmoid`` the bias too.
@@ -23,7 +24,8 @@ from vision.weights.mapping import LINEAR, SAME, Form, MapEntry, Names, Tensor, 
 # Library and side to the names that its projection may have. Those that end in a dot or a slash are
 # of a layer; another is a matrix (in, out).
 _PROJECTIONS: Mapping[tuple[str, str], tuple[str, ...]] = {
-    ("open_clip", "image"): ("visual.proj", "visual.head.proj."),
+    # The last is the classifier of timm's tower, as EVA-02-CLIP has it.
+    ("open_clip", "image"): ("visual.proj", "visual.head.proj.", "visual.trunk.head."),
     ("open_clip", "text"): (
         "text_projection",
         "text.text_projection",
@@ -59,7 +61,8 @@ def joint_names(
     entries: list[MapEntry] = []
     for side in ("image", "text"):
         if dual.width is not None and (side == "text" or dual.image_projection):
-            entries += _projection(dual, f"{side}_projection", _PROJECTIONS[library, side], tensors)
+            bias = dual.bias in (True, side)
+            entries += _projection(side, _PROJECTIONS[library, side], tensors, bias)
     ignored = {}
     if library == "open_clip":
         ignored[r"text_decoder\..*"] = "writes captions; of CoCa both towers are read"
@@ -74,15 +77,15 @@ def joint_names(
 
 
 def _projection(
-    dual: Dual, ours: str, candidates: tuple[str, ...], tensors: Mapping[str, Tensor]
+    side: str, candidates: tuple[str, ...], tensors: Mapping[str, Tensor], bias: bool
 ) -> list[MapEntry]:
     kernels = {_kernel(name)[0]: name for name in candidates}
     layer = kernels[_first(tuple(kernels), tensors)]
     kernel, form = _kernel(layer)
-    entries = [MapEntry(f"params.{ours}.kernel", (kernel,), form)]
-    if dual.bias:
-        bias = layer + ("bias" if layer[-1] in "./" else ".bias")
-        entries.append(MapEntry(f"params.{ours}.bias", (bias,)))
+    entries = [MapEntry(f"params.{side}_projection.kernel", (kernel,), form)]
+    if bias:
+        theirs = layer + ("bias" if layer[-1] in "./" else ".bias")
+        entries.append(MapEntry(f"params.{side}_projection.bias", (theirs,)))
     return entries
 
 
