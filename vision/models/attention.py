@@ -20,6 +20,36 @@ ATTENTION = "attention"
 QUERY_KEY_VALUE = "query_key_value"
 
 
+def attention_logits(q: jax.Array, k: jax.Array, dtype: str = "float32") -> jax.Array:
+    """The products (..., heads, Q, K), float32, of (..., Q, heads, d) and (..., K, heads, d).
+
+    ``dtype`` is that of the products.
+    """
+    # Heads before tokens: as one product with two batch dimensions apart from each other, a CPU
+    # takes each of the two products of a ViT-S/16 twice as long.
+    q, k = q.swapaxes(-3, -2), k.swapaxes(-3, -2)
+    logits = jnp.einsum("...qd,...kd->...qk", q, k, preferred_element_type=jnp.dtype(dtype))
+    return logits.astype(jnp.float32)
+
+
+def weighted_mean(weights: jax.Array, v: jax.Array) -> jax.Array:
+    """Means (..., Q, heads, d) of values (..., K, heads, d), by weights (..., heads, Q, K)."""
+    means = jnp.einsum("...qk,...kd->...qd", weights.astype(v.dtype), v.swapaxes(-3, -2))
+    return means.swapaxes(-3, -2)
+
+
+def softmax_mean(logits: jax.Array, v: jax.Array) -> jax.Array:
+    """``weighted_mean(softmax(logits), v)``, which does not write the quotients of the softmax.
+
+    Its gradient, too, takes the quotient of (..., Q, heads, d) instead of (..., heads, Q, K).
+    """
+    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1)[..., None].swapaxes(-3, -2)
+    v32 = {"preferred_element_type": jnp.float32}
+    sums = jnp.einsum("...qk,...kd->...qd", weights.astype(v.dtype), v.swapaxes(-3, -2), **v32)
+    return (sums.swapaxes(-3, -2) / total).astype(v.dtype)
+
+
 def attention_weights(
     q: jax.Array,
     k: jax.Array,
@@ -33,8 +63,18 @@ def attention_weights(
     ``logits_dtype`` is that of the products; the softmax over them is float32. See ``attend``
     for ``mask``, ``causal`` and ``bias``.
     """
-    logits = jnp.einsum("bqhd,bkhd->bhqk", q, k, preferred_element_type=jnp.dtype(logits_dtype))
-    logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5
+    return jax.nn.softmax(_visible_logits(q, k, mask, bias, logits_dtype, causal), axis=-1)
+
+
+def _visible_logits(
+    q: jax.Array,
+    k: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    dtype: str,
+    causal: bool,
+) -> jax.Array:
+    logits = attention_logits(q, k, dtype) * q.shape[-1] ** -0.5
     if bias is not None:
         logits = logits + bias.astype(jnp.float32)
     visible = None if mask is None else mask[:, None, None, :]
@@ -44,7 +84,7 @@ def attention_weights(
     if visible is not None:
         # Finite, so that a row without visible keys has uniform weights instead of NaN.
         logits = jnp.where(visible, logits, -0.7 * jnp.finfo(jnp.float32).max)
-    return jax.nn.softmax(logits, axis=-1)
+    return logits
 
 
 def attend(
@@ -74,16 +114,11 @@ def attend(
         if out is not None:
             return out
     if implementation == "cudnn":
-        out = _attend(q, k, v, mask, bias, precision.attention_logits, implementation, causal)
+        out = _cudnn(q, k, v, mask, bias, causal)
         return checkpoint_name(out, ATTENTION)
     # The weights are computed again in the backward pass: a hundredth of a block's arithmetic
     # against an array of (B, heads, N, N) that would be written, kept and read.
-    attention = functools.partial(
-        _attend,
-        logits_dtype=precision.attention_logits,
-        implementation=implementation,
-        causal=causal,
-    )
+    attention = functools.partial(_xla, dtype=precision.attention_logits, causal=causal)
     return checkpoint_name(jax.checkpoint(attention)(q, k, v, mask, bias), ATTENTION)
 
 
@@ -103,29 +138,34 @@ def _kernel(
     return attention_tpu.attention(q, k, v, mask, causal, name=ATTENTION)
 
 
-def _attend(
+def _xla(
     q: jax.Array,
     k: jax.Array,
     v: jax.Array,
     mask: jax.Array | None,
     bias: jax.Array | None,
-    logits_dtype: str,
-    implementation: Attend | None,
+    dtype: str,
     causal: bool,
 ) -> jax.Array:
-    if logits_dtype == "float32":
-        if mask is not None:
-            mask = jnp.broadcast_to(mask[:, None, None], (q.shape[0], 1, q.shape[1], k.shape[1]))
-        if bias is not None:
-            bias = bias[None]
-        call = functools.partial(
-            jax.nn.dot_product_attention, is_causal=causal, implementation=implementation
-        )
-        if implementation == "cudnn" and (q.shape[1] % 2 or k.shape[1] % 2):
-            return even_tokens(call, q, k, v, mask, bias)
-        return call(q, k, v, bias=bias, mask=mask)
-    weights = attention_weights(q, k, logits_dtype, mask, causal, bias)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+    return softmax_mean(_visible_logits(q, k, mask, bias, dtype, causal), v)
+
+
+def _cudnn(
+    q: jax.Array,
+    k: jax.Array,
+    v: jax.Array,
+    mask: jax.Array | None,
+    bias: jax.Array | None,
+    causal: bool,
+) -> jax.Array:
+    if mask is not None:
+        mask = jnp.broadcast_to(mask[:, None, None], (q.shape[0], 1, q.shape[1], k.shape[1]))
+    if bias is not None:
+        bias = bias[None]
+    call = functools.partial(jax.nn.dot_product_attention, is_causal=causal, implementation="cudnn")
+    if q.shape[1] % 2 or k.shape[1] % 2:
+        return even_tokens(call, q, k, v, mask, bias)
+    return call(q, k, v, bias=bias, mask=mask)
 
 
 def even_tokens(

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked
+from vision.models.attention import attention_logits, softmax_mean, weighted_mean
 from vision.models.conv_layers import batch_norm, conv
 from vision.models.layers import (
     Mlp,
@@ -79,16 +80,15 @@ class PartAttention(nn.Module):
         table_shape = (2 * rows - 1, 2 * columns - 1, self.heads)
         table = self.param("bias_table", _INIT, table_shape, self.precision.params)
         table = table.reshape(-1, self.heads).astype(jnp.float32)
-        logits = jnp.einsum(
-            "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
-        )
+        logits = attention_logits(q, k, self.precision.attention_logits)
         bias = bias_of(table, offset_rows(self.window, self.window))
-        logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5 + bias
-        weights = jax.nn.softmax(logits, axis=-1)
+        logits = logits * q.shape[-1] ** -0.5 + bias
         out = {}
         if wants(tap, site):
-            weights = out["attention"] = apply_tap(tap, site, weights)
-        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights.astype(v.dtype), v)
+            out["attention"] = apply_tap(tap, site, jax.nn.softmax(logits, axis=-1))
+            x = weighted_mean(out["attention"], v)
+        else:
+            x = softmax_mean(logits, v)
         x = constrain_batch(x, tensor=3).reshape(*x.shape[:3], width)
         return dense(x, width, self.precision, "proj", _INIT), out
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from vision.config.ranges import NonNegative, Positive, Rate, checked
-from vision.models.attention import Attend, attend, attention_weights
+from vision.models.attention import Attend, attend, attention_weights, weighted_mean
 from vision.models.layers import (
     Mlp,
     Remat,
@@ -92,7 +92,7 @@ class RelativeAttention(nn.Module):
             logits_dtype = self.precision.attention_logits
             weights = attention_weights(q, k, logits_dtype, bias=bias)
             weights = out["attention"] = apply_tap(tap, site, weights)
-            x = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+            x = weighted_mean(weights, v)
         else:
             x = attend(q, k, v, self.precision, self.implementation, bias=bias)
         x = constrain_batch(x, tensor=2).reshape(batch, tokens, width)

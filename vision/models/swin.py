@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked, one_of
+from vision.models.attention import attention_logits, softmax_mean, weighted_mean
 from vision.models.convolution import convolve
 from vision.models.layers import (
     Mlp,
@@ -126,17 +127,16 @@ class WindowAttention(nn.Module):
         )
         table = resampled_table(table, (self.side, self.side), window)
         bias = bias_of(table, offset_rows(window, window))
-        logits = jnp.einsum(
-            "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
-        )
-        logits = logits.astype(jnp.float32) * q.shape[-1] ** -0.5 + bias
+        logits = attention_logits(q, k, self.precision.attention_logits)
+        logits = logits * q.shape[-1] ** -0.5 + bias
         if mask is not None:
             logits = jnp.where(mask[:, None], logits, jnp.finfo(jnp.float32).min)
-        weights = jax.nn.softmax(logits, axis=-1)
         out = {}
         if wants(tap, site):
-            weights = out["attention"] = apply_tap(tap, site, weights)
-        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights.astype(v.dtype), v)
+            out["attention"] = apply_tap(tap, site, jax.nn.softmax(logits, axis=-1))
+            x = weighted_mean(out["attention"], v)
+        else:
+            x = softmax_mean(logits, v)
         x = constrain_batch(x, tensor=3).reshape(*x.shape[:3], width)
         return dense(x, width, self.precision, "proj", _INIT), out
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vision.config.ranges import NonEmpty, NonNegative, checked
+from vision.models.attention import attention_logits, softmax_mean, weighted_mean
 from vision.models.layers import Mlp, dense, drop_path, layer_norm, query_key_value
 from vision.models.relative_bias import bias_of, offset_rows
 from vision.models.swin import (
@@ -82,18 +83,17 @@ class CosineAttention(nn.Module):
         start = nn.initializers.constant(math.log(10.0))
         scale = self.param("log_scale", start, (self.heads,), params).astype(jnp.float32)
         scale = jnp.exp(jnp.minimum(scale, _LARGEST_SCALE))
-        logits = jnp.einsum(
-            "bwqhd,bwkhd->bwhqk", q, k, preferred_element_type=self.precision.attention_logits
-        )
+        logits = attention_logits(q, k, self.precision.attention_logits)
         bias = bias_of(self._biases(window), offset_rows(window, window))
-        logits = logits.astype(jnp.float32) * scale[:, None, None] + bias
+        logits = logits * scale[:, None, None] + bias
         if mask is not None:
             logits = logits + jnp.where(mask[:, None], 0, self.masked)
-        weights = jax.nn.softmax(logits, axis=-1)
         out = {}
         if wants(tap, site):
-            weights = out["attention"] = apply_tap(tap, site, weights)
-        x = jnp.einsum("bwhqk,bwkhd->bwqhd", weights.astype(v.dtype), v)
+            out["attention"] = apply_tap(tap, site, jax.nn.softmax(logits, axis=-1))
+            x = weighted_mean(out["attention"], v)
+        else:
+            x = softmax_mean(logits, v)
         x = constrain_batch(x, tensor=3).reshape(*x.shape[:3], width)
         return dense(x, width, self.precision, "proj", _INIT), out
 

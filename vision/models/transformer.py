@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vision.models.attention import Attend, attend, attention_weights
+from vision.models.attention import Attend, attend, attention_weights, weighted_mean
 from vision.models.layers import (
     Activation,
     Initializer,
@@ -117,7 +117,7 @@ class Attention(nn.Module):
             logits_dtype = self.precision.attention_logits
             weights = attention_weights(q, k, logits_dtype, mask, self.causal)
             weights = out["attention"] = apply_tap(tap, site, weights)
-            x = jnp.einsum("bhqk,bkhd->bqhd", weights.astype(v.dtype), v)
+            x = weighted_mean(weights, v)
         else:
             x = attend(q, k, v, self.precision, self.implementation, mask, self.causal)
         x = constrain_batch(x, tensor=2).reshape(batch, tokens, width)
