@@ -2,7 +2,7 @@
 
     make tpu-env
     .venv-tpu/bin/python -m bench.tpu                    # every row that is not in the table yet
-    .venv-tpu/bin/python -m bench.tpu vit_s16 clip_b32   # some recipes
+    .venv-tpu/bin/python -m bench.tpu vit_s16 clip_b32@v5e:4x4   # some recipes, or one slice of one
     .venv-tpu/bin/python -m bench.tpu --program=NAME     # rows of a changed program beside the old
 
 A row is a recipe on a slice: whether it fits, what bounds it, the highest MFU and the compiler's
@@ -172,37 +172,44 @@ def append(row: Mapping[str, Any]) -> None:
         writer.writerows(rows)
 
 
+def wanted(argument: str) -> list[tuple[str, str]]:
+    """The rows, recipe and slice, that ``vit_s16`` or ``vit_s16@v5e:4x4`` names."""
+    name, _, target = argument.partition("@")
+    if name not in RECIPES:
+        raise SystemExit(f"{argument}: recipes are {', '.join(RECIPES)}; --program=NAME")
+    targets = RECIPES[name].per_chip
+    if target and target not in targets:
+        raise SystemExit(f"{argument}: {name} has rows of {', '.join(targets)}")
+    return [(name, each) for each in targets if target in ("", each)]
+
+
 def main(arguments: list[str]) -> int:
-    program, names = "now", []
+    program, rows = "now", []
     for argument in arguments:
-        flag, equals, value = argument.partition("=")
-        if flag == "--program" and value:
-            program = value
-        elif argument in RECIPES and not equals:
-            names.append(argument)
+        if argument.startswith("--program="):
+            program = argument.partition("=")[2]
         else:
-            raise SystemExit(f"{argument}: recipes are {', '.join(RECIPES)}; --program=NAME")
+            rows += wanted(argument)
     jax.config.update("jax_platforms", "cpu")
     done = {(each["recipe"], each["target"], each["program"]) for each in read()}
-    for name in names or RECIPES:
-        for target in RECIPES[name].per_chip:
-            if (name, target, program) in done:
-                continue
-            started = time.perf_counter()
-            outcome = compiled(RECIPES[name], target)
-            row = {
-                "recipe": name,
-                "target": target,
-                "program": program,
-                "batch_per_chip": RECIPES[name].per_chip[target],
-                **row_of(outcome),
-                "compile_s": round(time.perf_counter() - started),
-                "date": datetime.date.today().isoformat(),
-                "jax": metadata.version("jax"),
-                "libtpu": metadata.version("libtpu"),
-            }
-            append(row)
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
+    for name, target in rows or [row for recipe in RECIPES for row in wanted(recipe)]:
+        if (name, target, program) in done:
+            continue
+        started = time.perf_counter()
+        outcome = compiled(RECIPES[name], target)
+        row = {
+            "recipe": name,
+            "target": target,
+            "program": program,
+            "batch_per_chip": RECIPES[name].per_chip[target],
+            **row_of(outcome),
+            "compile_s": round(time.perf_counter() - started),
+            "date": datetime.date.today().isoformat(),
+            "jax": metadata.version("jax"),
+            "libtpu": metadata.version("libtpu"),
+        }
+        append(row)
+        print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     return 0
 
 

@@ -279,8 +279,7 @@ def _exponentials(
 
 
 def _forward(q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any, cut: Plan, masked: bool) -> None:
-    *mask_ref, o_ref = refs
-    visible = mask_ref[0][0] if masked else None
+    visible, (o_ref,) = (refs[0][0], refs[1:]) if masked else (None, refs)
     first = pl.program_id(2) * cut.rows
     for lanes, start in cut.windows():
         q = _own_lanes(q_ref[0, :, lanes], start, cut)
@@ -293,8 +292,8 @@ def _forward(q_ref: Any, k_ref: Any, v_ref: Any, *refs: Any, cut: Plan, masked: 
 def _backward(
     q_ref: Any, k_ref: Any, v_ref: Any, do_ref: Any, *refs: Any, cut: Plan, masked: bool
 ) -> None:
-    mask_ref, (dq_ref, dk_ref, dv_ref, *sums) = (refs[:1], refs[1:]) if masked else ((), refs)
-    visible = mask_ref[0][0] if masked else None
+    visible, outputs = (refs[0][0], refs[1:]) if masked else (None, refs)
+    dq_ref, dk_ref, dv_ref, *sums = outputs
     step = pl.program_id(2)
     first = step * cut.rows
     if sums:

@@ -145,7 +145,7 @@ def dense(
 
     The features are reshaped to ``shape``; ``tensor`` counts the dimensions of the result.
     """
-    layer = nn.Dense(
+    layer = (_ProductsDense if platform() == "tpu" else nn.Dense)(
         features,
         use_bias=use_bias,
         dtype=precision.compute,
@@ -155,6 +155,44 @@ def dense(
         name=name,
     )
     return constrain_batch(layer(x).reshape(*x.shape[:-1], *shape), tensor)
+
+
+@jax.custom_vjp
+def _add_bias(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """``x + bias`` whose gradient to ``bias`` is a product with ones.
+
+    A TPU sums bfloat16 rows of tokens up thirty times as fast in its matrix unit as by itself: the
+    sums of a ViT-S/16 were a sixth of its step.
+    """
+    return x + bias
+
+
+@jax.jit
+def sum_by_product(x: jax.Array) -> jax.Array:
+    """(..., D) to (D,): sums over all rows. ``vision.train.flops`` counts it as the sum it is."""
+    rows = tuple(range(x.ndim - 1))
+    # As many rows of ones as a register has: fewer would be a sum again.
+    ones = jnp.ones((8, *x.shape[:-1]), x.dtype)
+    axes = ((tuple(i + 1 for i in rows), rows), ((), ()))
+    sums = jax.lax.dot_general(ones, x, axes, preferred_element_type=jnp.float32)
+    return sums[0].astype(x.dtype)
+
+
+_add_bias.defvjp(lambda x, bias: (x + bias, None), lambda _, g: (g, sum_by_product(g)))
+
+
+class _ProductsDense(nn.Dense):
+    """``nn.Dense`` for a TPU; see ``_add_bias``."""
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        kernel_shape = (inputs.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, kernel_shape, self.param_dtype)
+        x = inputs.astype(self.dtype) @ kernel.astype(self.dtype)
+        if not self.use_bias:
+            return x
+        bias = self.param("bias", self.bias_init, (self.features,), self.param_dtype)
+        return _add_bias(x, bias.astype(self.dtype))
 
 
 class _ThreeProducts(nn.Module):
@@ -174,7 +212,7 @@ class _ThreeProducts(nn.Module):
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros, (3 * width,), stored)
             bias = bias.astype(self.precision.compute).reshape(self.heads, 3, -1)
-            parts = [part + bias[:, i].reshape(width) for i, part in enumerate(parts)]
+            parts = [_add_bias(part, bias[:, i].reshape(width)) for i, part in enumerate(parts)]
         # Kept as they are here: with an axis of heads their layout has holes.
         return [checkpoint_name(part, QUERY_KEY_VALUE) for part in parts]
 

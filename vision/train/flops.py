@@ -71,6 +71,8 @@ def _equation(eqn: Any, used_outputs: list[bool]) -> int:
         return 2 * _attention_kernel(eqn)
     if name == "cond":
         return max(_count(branch, used_outputs) for branch in jax_internals.branches(params))
+    if (call := jax_internals.called(eqn)) and call[0] == "sum_by_product":
+        return 0
     times = 1
     if name == "scan":
         loop = jax_internals.scan(params)
