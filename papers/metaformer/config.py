@@ -35,6 +35,7 @@ def get_config(
     table: str = "sightings.parquet", test: str = "test.parquet", variant: Variant = "0"
 ) -> v.Config:
     columns = {name: spec(v.Number, shape=(2,)) for name in ("time", "place")}
+    columns["label"] = spec(v.ClassLabel)
     normalise = [spec(ops.ValueRange), spec(ops.Normalize)]
 
     def source(path: str) -> v.Config:
@@ -73,7 +74,6 @@ def get_config(
             MetaFormer,
             variant=variant,
             fields=FIELDS,
-            num_classes=8142,
             drop_path=0.1,
             precision=spec(v.Precision, compute="bfloat16"),
         ),
