@@ -47,6 +47,26 @@ REFUSED: dict[str, tuple[str, dict[str, Any], str]] = {
         },
         "architectures pools and classifies",
     ),
+    "positions in a rectangle": (
+        "timm",
+        {**VIT, "model_args": {"img_size": [64, 16]}},
+        r"model_args.img_size is not square, .*: \[64, 16\]",
+    ),
+    "positions in a rectangle, of fixed size": (
+        "timm",
+        {**VIT, "pretrained_cfg": {"input_size": [3, 64, 16], "fixed_input_size": True}},
+        "img_size is not square",
+    ),
+    "positions in a rectangle of transformers": (
+        "transformers",
+        {**CLIP, "model_type": "vit", "image_size": [64, 16]},
+        r"image_size is not square, and a file does not say how",
+    ),
+    "biases in a rectangle": (
+        "transformers",
+        {**CLIP, "model_type": "beit", "image_size": [64, 16], "use_relative_position_bias": True},
+        r"image_size is not square, and a file does not say how",
+    ),
     "a key of the whole": ("timm", {**VIT, "secret": 1}, "secret is not known here"),
     "no heads": (
         "timm",

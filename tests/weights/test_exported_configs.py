@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,12 @@ def test_timm_by_its_name(name: str, tower: Any):
     assert content["architecture"] == name
     sized = isinstance(tower, (Swin, RelativeViT))
     assert content["model_args"] == ({"img_size": [32, 32]} if sized else {})
+
+
+def test_timm_for_images_in_a_rectangle():
+    wide = dataclasses.replace(CARD, size=(32, 64), resized=(36, 72))
+    content = config_of("timm", ViT("Ti/16", class_position=True, num_classes=7), wide)
+    assert content["config.json"]["model_args"]["img_size"] == [32, 64]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from typing import Any
 
 from vision.config.specs import build
 from vision.models.convnext import ConvNeXt
+from vision.models.maxvit import MaxVit
 from vision.models.resnet import BASIC, STAGES, ResNet
 from vision.models.swin import Swin
 from vision.models.vit import ViT
@@ -82,7 +83,10 @@ def compare_with_timm(name: str, arguments: Mapping[str, Any], tower: Tower) -> 
     Raises:
       WeightsError: a field differs; the first is named, with both values.
     """
-    card = CardObject(Path("config.json"), {"architecture": name, "model_args": dict(arguments)})
+    # Of what timm makes for a size of images, positions are written as they are, in any grid.
+    sized = "img_size" in arguments and isinstance(tower, (Swin, MaxVit))
+    kept = {k: v for k, v in arguments.items() if k != "img_size" or sized}
+    card = CardObject(Path("config.json"), {"architecture": name, "model_args": kept})
     stated = build(timm_tower(card))
     if isinstance(tower, ViT) and tower.posemb == "sincos2d":  # written as learned ones
         tower = tower.clone(posemb="learned")

@@ -97,6 +97,11 @@ class CardObject:
             raise self.error(key, "is no size")
         return pair[0], pair[1]
 
+    def check_square(self, key: str) -> None:
+        """Raises if a size of images, for which a file has positions, is of a rectangle."""
+        if self.values.get(key) is not None and len(set(self.sides(key, 1))) > 1:
+            raise self.error(key, "is not square, and a file does not say how positions lie in it")
+
 
 def read(source: str) -> tuple[Preprocessing | NaflexPreprocessing, Path] | None:
     """The preprocessing of a source of ``InitFrom``, and the file that it stands in.

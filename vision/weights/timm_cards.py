@@ -84,6 +84,9 @@ def timm_tower(card: CardObject) -> Config:
         if value is None and key not in ("init_values", "ls_init_value", "fc_norm"):
             continue
         mean = key == "global_pool" and value == "avg" and "ViT" not in kind and kind != "Xcit"
+        placed = fields.get("posemb", "none") != "none" or fields.get("bias", "none") != "none"
+        if key == "img_size" and (kind == "ViT" or placed):
+            CardObject(card.path, stated, arguments.within).check_square(key)
         change = _ARGUMENTS.get((kind, key))
         if change is None and (key in _HARMLESS_ARGUMENTS or mean):
             continue

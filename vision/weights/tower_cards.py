@@ -201,6 +201,7 @@ def _open_clip_image(vision: CardObject, width: int, quick: bool) -> tuple[Confi
             "query_width": width,
         }
     vision.choice("pool_type", {"tok": ""}, "")
+    vision.check_square("image_size")
     size = vision.sides("width", 768)[0]
     patch = vision.sides("patch_size", 16)
     if patch[0] != patch[1]:

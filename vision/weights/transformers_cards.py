@@ -111,6 +111,7 @@ def _image(card: CardObject, kind: str) -> Config:
         known = (*known, *extra)
     check_keys(card, known)
     width = card.sides("hidden_size", 768)[0]
+    card.check_square("image_size")
     patches = {"clip": 32, "dinov2": 16 if "num_register_tokens" in card.values else 14}
     patch = card.sides("patch_size", patches.get(kind, 16))
     if patch[0] != patch[1]:

@@ -82,6 +82,8 @@ def _beit(card: CardObject) -> dict[str, Any]:
         raise card.error("architectures", "has a head that no tower here has")
     scale = float(card.numbers("layer_scale_init_value", (0.1,), 1)[0])
     absolute = flag(card, "use_absolute_position_embeddings", False)
+    if own or shared or absolute:
+        card.check_square("image_size")
     mean = flag(card, "use_mean_pooling", True)
     return {
         **_sizes(card, 768, 3072, 12, 1e-12),
