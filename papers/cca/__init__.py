@@ -8,5 +8,4 @@ PAPER = Paper(
     tags=("fine-grained", "objective", "retrieval", "attention"),
     headline="State of the art on FashionAI, DARN, DeepFashion and Zappos50K with one backbone for "
     "all attributes (figures unconfirmed).",
-    without={"result.json": "the claim waits for its second run"},
 )

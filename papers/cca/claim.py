@@ -11,6 +11,9 @@ How much a space says of another attribute is beside: mAP of houses in the space
 
 The first run, seeds 0 to 4, was undecided: +2.75 points, with an interval of 1.8 to 3.7 about the
 margin of 2. The second has ten other seeds and changes nothing else.
+
+Held: 48.3 beside 45.5, and 45.8 with queries dealt out. Groups and houses gain, grounds are found
+as well in one space.
 """
 
 from __future__ import annotations
@@ -131,7 +134,7 @@ def test_a_space_for_every_attribute(record: Recorder):
     record(
         claim="Emoji of unseen families are found by group, house and ground with higher precision "
         "in a space for each than in one for all.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("a query each", "own"), shared),
         margin=MARGIN,
         seeds=NEW,

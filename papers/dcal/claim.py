@@ -10,6 +10,9 @@ same weight.
 
 Beside it stands where attention went: the share of the patches of GLCA's queries that lies on the
 drawing, by its exact mask, beside the share of all patches.
+
+Undecided: 25.7 % with distractors, 26.2 without, and 26.5 where each is its own. Attention goes
+where it should: 58 % of the pixels of the local queries are on the drawing, of all pixels 16.
 """
 
 from __future__ import annotations

@@ -29,8 +29,8 @@ import numpy as np
 
 from configs.parts import emoji_maps
 from configs.parts.digit_mlp import trained
-from papers.glsim.crops import box_of_highest, crop_and_resize
 from papers.glsim.method import Aggregator
+from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.blocks.similarity import unit
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify, cross_entropy

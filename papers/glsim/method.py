@@ -27,7 +27,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from papers.glsim.crops import box_of_highest, crop_and_resize
+from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.blocks.similarity import unit
 from vision.config.ranges import Positive, Rate, checked
 from vision.models.layers import as_output, dense, layer_norm

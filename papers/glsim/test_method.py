@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.glsim.crops import box_of_highest, crop_and_resize
 from papers.glsim.method import GLSim
 from tests.models.tower_cases import quick_jit
 from tests.tiny import drawn
+from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.models.vit import ViT
 from vision.train.objective import Context
 

@@ -25,8 +25,10 @@ def box_of_highest(scores: jax.Array, grid: Grid, count: int) -> jax.Array:
     return jnp.stack(ends, 1).astype(jnp.int32)
 
 
-def crop_and_resize(images: jax.Array, boxes: jax.Array) -> jax.Array:
-    """The content of each image's box, stretched to the size of the image, bilinear.
+def crop_and_resize(
+    images: jax.Array, boxes: jax.Array, size: tuple[int, int] | None = None
+) -> jax.Array:
+    """The content of each image's box, stretched to a size, bilinear: (B, *size, C) float32.
 
     Differentiable in the images. Pixel centres are at halves; at the edge of a box its outside
     neighbours have a part in the interpolation.
@@ -34,8 +36,10 @@ def crop_and_resize(images: jax.Array, boxes: jax.Array) -> jax.Array:
     Args:
       images: (B, H, W, C) float.
       boxes: (B, 4) float: top, left, bottom, right in pixels, the latter two larger.
+      size: rows and columns of the result; None for those of the image.
     """
-    height, width, channels = images.shape[1:]
+    height, width = images.shape[1:3] if size is None else size
+    channels = images.shape[3]
 
     def one(image: jax.Array, box: jax.Array) -> jax.Array:
         scale = jnp.array([height, width]) / (box[2:] - box[:2])
