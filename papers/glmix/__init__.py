@@ -6,5 +6,4 @@ PAPER = Paper(
     card=123,
     tags=("architecture", "attention", "tokens"),
     headline="GLNet-4G 83.7 %, 9G 84.5, 16G 85.0 on ImageNet; in Swin-T's layout 82.5 beside 81.3.",
-    without={"result.json": "the claim waits for its second run"},
 )
