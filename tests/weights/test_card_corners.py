@@ -17,6 +17,7 @@ from vision.weights import agreement
 from vision.weights.families.dual import joint_names
 from vision.weights.init_from import InitFrom
 from vision.weights.mapping import WeightsError
+from vision.weights.pretrained import Pretrained, PretrainedOps
 from vision.weights.tower_cards import read_tower
 
 VIT = {"architecture": "vit_small_patch16_224"}
@@ -232,3 +233,10 @@ def test_names_with_something_before_them(tmp_path: Path):
         WeightsError, match=r"all of its names begin with 'model\.', .*removeprefix"
     ):
         InitFrom(f"timm:{tmp_path}").load(ViT("Ti/16"), {"params": {}, "model_state": {}})
+
+
+@pytest.mark.parametrize("name", ["gone", "gone.pth"])
+@pytest.mark.parametrize("part", [Pretrained, PretrainedOps])
+def test_weights_that_were_moved(part: Any, name: str, tmp_path: Path):
+    with pytest.raises(WeightsError, match=f"no weights at {tmp_path}/{name}: they are moved or"):
+        part(f"timm:{tmp_path}/{name}").expanded()

@@ -9,7 +9,10 @@ from typing import Any
 
 from vision.weights.mapping import WeightsError
 from vision.weights.reader import FILES, inside
+from vision.weights.torch_files import TORCH_SUFFIXES
 
+# The libraries whose weights are on the hub.
+SCHEMES = ("timm", "open_clip", "transformers", "big_vision")
 _ID = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -57,6 +60,7 @@ def beside(scheme: str, text: str, name: str) -> Path | None:
     if path.exists():
         folder = path if path.is_dir() else path.parent
         return inside(folder, name) if (folder / name).exists() else None
+    check_path(scheme, text)
     repository, _, revision = _parsed(qualified(scheme, text))
     return _download(repository, name, revision)
 
@@ -64,6 +68,21 @@ def beside(scheme: str, text: str, name: str) -> Path | None:
 def qualified(scheme: str, text: str) -> str:
     """A reference with its organisation: timm's models have names without one."""
     return f"timm/{text}" if scheme == "timm" and "/" not in text else text
+
+
+def check_path(scheme: str, text: str) -> None:
+    """Raises if there is nothing at what can only be a path, and no name on the hub.
+
+    Raises:
+      WeightsError: the weights are moved or deleted.
+    """
+    path = Path(text).expanduser()
+    named = path.suffix in (".safetensors", ".npz", *TORCH_SUFFIXES) or text[:1] in "/~."
+    if not path.exists() and (scheme not in SCHEMES or (named and ":" not in text)):
+        raise WeightsError(
+            f"there are no weights at {path}: they are moved or deleted; source={scheme}:PATH, as "
+            "--config.init_from.source or --config.model.source, says where they are now"
+        )
 
 
 def _parsed(reference: str) -> tuple[str, str, str]:

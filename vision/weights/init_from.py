@@ -30,13 +30,11 @@ from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
 from vision.weights.timm_cards import UnknownArchitecture
-from vision.weights.torch_files import TORCH_SUFFIXES
 from vision.weights.tower_cards import TowerCard, read_tower
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
 _SCHEMES = (*LIBRARIES, packages.SCHEME, zoo.SCHEME, "workdir", "safetensors")
-_HUBS = ("timm", "open_clip", "transformers", "big_vision")
 # What objectives that compare images and texts call the network with temperature and bias.
 _LOSS = "contrast"
 # Where a run keeps the average of its parameters, below their own names.
@@ -315,14 +313,7 @@ def _find(scheme: str, text: str) -> Path:
     path = Path(text).expanduser()
     if path.exists():
         return path
-    a_file = path.suffix in (".safetensors", ".npz", *TORCH_SUFFIXES) and ":" not in text
-    a_folder = text.startswith(("/", "~", ".")) and ":" not in text
-    # Neither torchvision nor our own names have anything on the hub.
-    if a_file or a_folder or scheme not in _HUBS:
-        raise WeightsError(
-            f"there are no weights at {path}: they are moved or deleted; --config.init_from.source="
-            f"{scheme}:PATH says where they are now"
-        )
+    hub.check_path(scheme, text)
     try:
         return hub.fetch(hub.qualified(scheme, text))
     except WeightsError as error:
