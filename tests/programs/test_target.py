@@ -276,3 +276,32 @@ def test_small_steps_by_the_compiler_of_a_tpu(
     assert 0 < compiled["mfu_ceiling"] < 1
     assert compiled["hbm_bytes"] > found["state"]["params"]["device_bytes"]
     assert compiled["estimate_seconds"] >= 0.5 * compiled["seconds"]["products"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+@pytest.mark.skipif(target.python_with_compiler() is None, reason="no .venv-tpu: make tpu-env")
+@pytest.mark.parametrize(
+    ("name", "ceiling"), [("vit_s16", 0.4), ("resnet50", 0.4), ("clip_b32", 0.4)]
+)
+def test_full_recipes_by_the_compiler_of_a_tpu(name: str, ceiling: float):
+    """They fit sixteen chips of v5e at the batch per chip of their papers."""
+    program = (
+        "import json, sys; from bench import tpu; "
+        "outcome = tpu.compiled(tpu.RECIPES[sys.argv[1]], tpu.SMALL); "
+        "print(json.dumps(tpu.row_of(outcome)))"
+    )
+    python = target.python_with_compiler()
+    done = subprocess.run(
+        [str(python), "-c", program, name],
+        cwd=ROOT,
+        env=target.environment_of_compiler(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    row = json.loads(done.stdout)
+    assert row["fits"] is True
+    assert row["mfu_ceiling"] >= ceiling
+    assert row["estimate_ms"] > row["products_ms"]

@@ -64,6 +64,24 @@ def python_with_compiler() -> Path | None:
     return path if path.exists() else None
 
 
+def environment_of_compiler() -> dict[str, str]:
+    """Environment variables for a program of the Python that has libtpu."""
+    return {
+        **os.environ,
+        _PARENT: metadata.version("jax"),
+        "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
+        "JAX_PLATFORMS": "cpu",
+        # libtpu looks for the machine that it is not on, and says so.
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
+        "TPU_MIN_LOG_LEVEL": "3",
+        "TPU_STDERR_LOG_LEVEL": "3",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
 def run_again(arguments: list[str]) -> int:
     """Runs the layout command by the Python that has libtpu; its exit status.
 
@@ -79,22 +97,8 @@ def run_again(arguments: list[str]) -> int:
         )
     if not python.exists():
         raise TargetError(f"{_PYTHON}={python}: there is no such file")
-    environment = {
-        **os.environ,
-        _PARENT: metadata.version("jax"),
-        "PYTHONPATH": os.pathsep.join([str(_ROOT), os.environ.get("PYTHONPATH", "")]),
-        "JAX_PLATFORMS": "cpu",
-        # libtpu looks for the machine that it is not on, and says so.
-        "TPU_SKIP_MDS_QUERY": "1",
-        "TPU_WORKER_HOSTNAMES": "localhost",
-        "TPU_ACCELERATOR_TYPE": "v5litepod-4",
-        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-        "TPU_MIN_LOG_LEVEL": "3",
-        "TPU_STDERR_LOG_LEVEL": "3",
-        "TF_CPP_MIN_LOG_LEVEL": "3",
-    }
     command = [str(python), "-m", "vision.programs.layout", *arguments]
-    return subprocess.run(command, env=environment, check=False).returncode
+    return subprocess.run(command, env=environment_of_compiler(), check=False).returncode
 
 
 def check_versions() -> None:
