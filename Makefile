@@ -20,8 +20,9 @@ RUN := $(VENV)/bin/python
 # The lock is what CI ran on Python 3.11; newer Pythons take the newest versions in range.
 LOCK := $(shell $(PYTHON) -c 'import sys; print("-c requirements.lock" if sys.version_info[:2] == (3, 11) else "")')
 DEMO := workdirs/digits_vit
-# A file's tests stay in one process: they share what they have compiled.
-TOGETHER := -n 2 --dist=loadfile
+# A file's tests stay in one process: they share what they have compiled. Files in their order: by
+# itself xdist begins those of few tests last, and these are the kills and the runs of two processes.
+TOGETHER := -n 2 --dist=loadfile --no-loadscope-reorder
 COST_TESTS ?=
 # Programs that tests start would compile every module of ours again, half a second each, and pytest
 # would rewrite all tests again, where an environment forbids Python to keep what it has compiled.
