@@ -1,6 +1,7 @@
 """Weights of other libraries at their real sizes: do our towers compute the same from them?
 
     python -m bench.parity [--models vit_b16 clip_b32] [--peers .venv-peers/bin/python] [--write]
+    python -m bench.parity --missing --write
 
 For each model a process with torch makes it with random weights and says what it computes of two
 images (and two texts), float32; then a process of ours reads its file as ``init_from`` does.
@@ -9,8 +10,8 @@ value there, the same of the outputs of its blocks or stages (of all of them, th
 of what it gives at another, non-square size of images, for which positions and biases are
 resampled, and how many tensors are, written back, the same bit for bit. A model without a tower
 of ours has it from the card that its library writes. Models that are not asked for keep their
-rows, if those are of this version of jax. ``--write`` puts the table into docs/weights.md; with
-``--models none`` that is all.
+rows, if those are of this version of jax; ``--missing`` asks for those without a row. ``--write``
+puts the table into docs/weights.md; with ``--models none`` that is all.
 """
 
 from __future__ import annotations
@@ -27,144 +28,15 @@ import time
 from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from bench.common import RESULTS, record
+from bench.parity_cases import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 BEGIN, END = "<!-- parity: written by bench.parity -->", "<!-- end of parity -->"
 Row = dict[str, Any]
 AT_OTHER = ("other size", "max relative error at it")
-
-
-class Case(NamedTuple):
-    """A model: what the table calls it, whose file it is, and our tower: None is the card's."""
-
-    family: str
-    variant: str
-    source: str
-    tower: Callable[[], Any] | None = None
-    learned: tuple[str, ...] = ()
-
-
-def _vit(**fields: Any) -> Any:
-    from vision.models.vit import ViT
-
-    return ViT(**fields)
-
-
-def _text(**fields: Any) -> Any:
-    from vision.models.text import TextTransformer
-
-    return TextTransformer(**fields)
-
-
-def _tower(module: str, name: str, **fields: Any) -> Any:
-    from importlib import import_module
-
-    return getattr(import_module(f"vision.models.{module}"), name)(**fields)
-
-
-def _clip() -> Any:
-    image = _vit(
-        variant="B/32",
-        class_position=True,
-        pre_norm=True,
-        norm_epsilon=1e-5,
-        activation="quick_gelu",
-    )
-    text = _text(vocab_size=49408, norm_epsilon=1e-5, activation="quick_gelu")
-    return _tower("dual", "Dual", image=image, text=text, width=512)
-
-
-def _siglip(activation: str) -> Any:
-    sizes = {"vocab_size": 32000, "width": 768, "heads": 12, "context": 64}
-    text = _text(**sizes, causal=False, pad_id=None, activation=activation)
-    image = _vit(variant="B/16", pool="map", activation=activation)
-    return _tower(
-        "dual", "Dual", image=image, text=text, width=768, image_projection=False, bias=True
-    )
-
-
-def _bert() -> Any:
-    return _text(
-        vocab_size=30522,
-        width=768,
-        heads=12,
-        context=512,
-        causal=False,
-        post_norm=True,
-        segments=2,
-        pool="first",
-        pooler=True,
-        norm_epsilon=1e-12,
-    )
-
-
-_DINOV2 = functools.partial(_vit, variant="S/14", class_position=True, layer_scale=1.0)
-_SCALE, _BOTH = ("log_scale",), ("log_scale", "bias")
-MODELS: Mapping[str, Case] = {
-    "vit_b16": Case(
-        "ViT",
-        "B/16",
-        "timm",
-        functools.partial(_vit, variant="B/16", class_position=True, num_classes=1000),
-    ),
-    "dinov2_s14_timm": Case("DINOv2", "ViT-S/14", "timm", _DINOV2),
-    "dinov2_s14_transformers": Case("DINOv2", "ViT-S/14", "transformers", _DINOV2),
-    "resnet50": Case(
-        "ResNet", "50", "timm", functools.partial(_tower, "resnet", "ResNet", num_classes=1000)
-    ),
-    "convnext_t": Case(
-        "ConvNeXt",
-        "T",
-        "timm",
-        functools.partial(_tower, "convnext", "ConvNeXt", variant="tiny", num_classes=1000),
-    ),
-    "swin_t": Case(
-        "Swin",
-        "T",
-        "timm",
-        functools.partial(_tower, "swin", "Swin", variant="T", num_classes=1000),
-    ),
-    "efficientnet_b0": Case(
-        "EfficientNet",
-        "B0",
-        "timm",
-        functools.partial(_tower, "efficientnet", "EfficientNet", variant="B0", num_classes=1000),
-    ),
-    "clip_b32": Case("CLIP, complete", "ViT-B/32", "open_clip", _clip, _SCALE),
-    "clip_b32_transformers": Case("CLIP, complete", "ViT-B/32", "transformers", _clip, _SCALE),
-    "siglip_b16": Case(
-        "SigLIP, complete", "B/16", "open_clip", functools.partial(_siglip, "gelu"), _BOTH
-    ),
-    "siglip_b16_transformers": Case(
-        "SigLIP, complete", "B/16", "transformers", functools.partial(_siglip, "gelu_tanh"), _BOTH
-    ),
-    "bert_base": Case("BERT", "base", "transformers", _bert),
-    "deit3_s16": Case("DeiT III", "S/16", "timm"),
-    "so150m": Case("ViT, registers with positions", "so150m2/16", "timm"),
-    "dinov2_s14_head": Case("DINOv2, classifier", "S/14, 4 registers", "transformers"),
-    "dinov3_s16_timm": Case("DINOv3", "S/16", "timm"),
-    "dinov3_s16_transformers": Case("DINOv3", "S/16", "transformers"),
-    "beit_b16_timm": Case("BEiT", "B/16", "timm"),
-    "beit_b16_transformers": Case("BEiT", "B/16", "transformers"),
-    "eva02_ti14": Case("EVA-02", "Ti/14", "timm"),
-    "swinv2_t": Case("Swin V2", "T, window 8", "timm"),
-    "mixer_b16": Case("MLP-Mixer", "B/16", "timm"),
-    "tf_efficientnet_lite0": Case("EfficientNet-Lite, SAME", "lite0", "timm"),
-    "seresnet50": Case("SE-ResNet", "50", "timm"),
-    "resnetaa50": Case("ResNet, means", "50", "timm"),
-    "resnetblur50": Case("ResNet, blur", "50", "timm"),
-    "resnetv2_50": Case("ResNet v2, BatchNorm", "50", "timm"),
-    "regnety_016": Case("RegNetY", "1.6GF", "timm"),
-    "resnet50_transformers": Case("ResNet", "50", "transformers"),
-    "xcit_nano": Case("XCiT", "nano, 12 blocks, p16", "timm"),
-    "maxvit_t": Case("MaxViT", "T, of Google", "timm"),
-    "mobilenetv4_conv_small": Case("MobileNetV4", "small", "timm"),
-    "resnet50d": Case("ResNet-D", "50", "timm"),
-    "convnextv2_t": Case("ConvNeXt V2", "T", "timm"),
-}
 
 
 def measure(name: str, folder: Path) -> Row:
@@ -182,13 +54,14 @@ def measure(name: str, folder: Path) -> Row:
     stored = {key: x[...] for key, x in open_weights(folder / "expected.safetensors").items()}
     expected = {key: x for key, x in stored.items() if not key.startswith("other/")}
     file = folder / "model.safetensors"
-    classes = 1000 if "out/logits" in expected and not case.learned else None
+    logits = expected.get("out/logits")
+    classes = None if logits is None or case.learned else logits.shape[-1]
     tower = _of_card(case.source, folder, classes) if case.tower is None else case.tower()
 
     def load(expected: Mapping[str, Any]) -> tuple[Any, Any]:
         """Our parameters for images of this size, and the inputs."""
         inputs = expected.get("images", expected.get("ids"))
-        if case.learned:
+        if {"images", "ids"} <= expected.keys():
             inputs = {"image": expected["images"], "text": expected["ids"]}
         init = functools.partial(initialise, tower, jax.random.key(0))
         params, state = jax.eval_shape(init, inputs)
@@ -209,12 +82,15 @@ def measure(name: str, folder: Path) -> Row:
 
     with jax.default_matmul_precision("float32"):
         found: dict[str, Any] = run(loaded["params"], loaded["model_state"], inputs)
-    if case.learned:
+    if case.learned and "logits" in sites:
         learned = loaded["objective"]["contrast"]
         logits = found["image/embedding"] @ found["text/embedding"].T
         found["logits"] = np.exp(learned["log_scale"]) * logits + learned.get("bias", 0.0)
     if missing := sites.keys() - found.keys():
         raise SystemExit(f"{name}: {type(tower).__name__} gives no {', '.join(sorted(missing))}")
+    if expected.get("images", np.empty(0)).ndim == 3:  # what stands in the padding of patches
+        shown = _shown(expected["images"])
+        found = {k: x * shown if x.ndim == 3 else x for k, x in found.items()}
     errors = {site: _error(np.asarray(found[site]), wanted) for site, wanted in sites.items()}
     features = {site: error for site, error in errors.items() if "block" in site}
     outputs = {site: error for site, error in errors.items() if site not in features}
@@ -237,10 +113,18 @@ def measure(name: str, folder: Path) -> Row:
         "outputs": " ".join(outputs),
         "max relative error": f"{max(outputs.values()):.1e}",
         "blocks or stages": len(features),
-        "max relative error there": f"{max(features.values()):.1e}",
+        "max relative error there": f"{max(features.values()):.1e}" if features else "",
         **at_other,
         "tensors bit for bit": f"{same} of {len(back)}",
     }
+
+
+def _shown(patches: Any) -> Any:
+    """(B, T, 1) bool: which rows of ``ops.Patchify`` are patches, and not padding."""
+    import numpy as np
+
+    counts = patches[:, 0, -2:].prod(-1)
+    return (np.arange(patches.shape[1]) < counts[:, None])[..., None]
 
 
 def _of_card(source: str, folder: Path, classes: int | None) -> Any:
@@ -312,6 +196,8 @@ LONG: Columns = {
     "Max relative error": SHORT["Max relative error"],
     "Of blocks or stages": lambda row: (
         f"{row['max relative error there']} ({row['blocks or stages']})"
+        if row["max relative error there"]
+        else ""
     ),
     "At another size": lambda row: (
         f"{row['max relative error at it']} ({row['other size']})" if row["other size"] else ""
@@ -342,6 +228,7 @@ def page(path: Path) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--models", nargs="+", choices=[*MODELS, "none"], default=list(MODELS))
+    parser.add_argument("--missing", action="store_true", help="the models without a row")
     parser.add_argument("--peers", default=".venv-peers/bin/python", help="Python with the peers")
     parser.add_argument("--write", action="store_true", help="the tables into their pages")
     parser.add_argument("--measure", type=Path, help="folder of a peer's files; prints one row")
@@ -350,6 +237,9 @@ def main() -> None:
         print(json.dumps(measure(flags.models[0], flags.measure)))
         return
     asked = [name for name in flags.models if name != "none"]
+    if flags.missing:
+        present = {row["model"] for row in read()}
+        asked = [name for name in asked if name not in present]
     for name in asked:
         found = compare(name, flags.peers)
         # Row by row, so that a run that is stopped keeps what it has.
