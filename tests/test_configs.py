@@ -187,6 +187,9 @@ def with_fake_data(config: Any) -> Any:
                 if node.get("root") == "cnfood241":
                     form["num_classes"] = 241
                 return configs.to_plain(configs.spec(Fake, **form))
+            if name == "papers.freenet.scene.MatScene":
+                form = {"side": 16, "bands": node["bands"], "classes": len(node["class_names"])}
+                return {"_constructor": "papers.freenet.scene.DrawnScene", **form}
             if name in TABLES:
                 columns = {feature: kind(column) for feature, column in node["columns"].items()}
                 shapes = {f: tuple(c["shape"]) for f, c in node["columns"].items() if "shape" in c}

@@ -1,11 +1,15 @@
 """A made-up scene of 48 x 48 pixels, read as a whole and in windows of 7 x 7.
 
 FreeNet has four levels and gates; its rival has one level and no gates, so that a pixel's class is
-told from 7 x 7 pixels, as by a network that is given patches, with about as many parameters. Both
-learn from the same strata of 20 labelled pixels of each of six classes, 60 steps of Adam at the
-same rate, and are asked about all other pixels; every seed has a scene, labelled pixels and strata
-of its own. In the control the scene's pixels have changed places with their classes, where
-surroundings say nothing, and both are trained on that.
+told from 7 x 7 pixels, as by a network that is given patches (but for GroupNorm's statistics, which
+are the scene's), with about as many parameters. Both learn from the same strata of 20 labelled
+pixels of each of six classes, 60 steps of Adam at the same rate, and are asked about all other
+pixels; every seed has a scene, labelled pixels and strata of its own. In the control the scene's
+pixels have changed places with their classes, where surroundings say nothing, and both are trained
+on that.
+
+Undecided: 79.6 % with the whole scene beside 85.3 in windows, from -12.7 to +1.1 points: in scenes
+whose classes are smooth fields with noise, a window has most of what there is to know.
 """
 
 from __future__ import annotations
@@ -95,7 +99,7 @@ def test_the_whole_scene_says_more_than_windows(record: Recorder):
     record(
         claim="A network that reads the whole scene names more of its pixels than one that reads "
         "windows of 7 x 7.",
-        expected="held",
+        expected="undecided",
         compared=Measured(what, side("whole scene", WHOLE), side("windows", WINDOW)),
         margin=MARGIN,
         scale=Scale(chance=max(frequent for _, frequent, _ in rows[WINDOW, False])),

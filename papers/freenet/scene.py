@@ -99,11 +99,12 @@ class MatScene:
 
 def _variable(path: str, name: str) -> np.ndarray:
     from scipy.io import loadmat
+    from scipy.io.matlab import MatReadError
 
     try:
         with files.opened(path) as opened:
             found = loadmat(opened)
-    except (OSError, ValueError, NotImplementedError, TypeError) as error:
+    except (OSError, ValueError, NotImplementedError, TypeError, MatReadError) as error:
         raise DataError(f"{path}: no readable MATLAB file of version 5: {error}") from error
     if name not in found:
         there = ", ".join(key for key in found if not key.startswith("__"))

@@ -6,9 +6,4 @@ PAPER = Paper(
     card=26,
     tags=("architecture", "architecture-search"),
     headline=("2.4 % error on CIFAR-10 with cutout; 82.7 % top-1 on ImageNet (NASNet-A 6 @ 4032)."),
-    without={
-        "method.py": "the tower is vision.models.nasnet",
-        "claim.py": "the search of the paper is not built",
-        "result.json": "there is no claim",
-    },
 )

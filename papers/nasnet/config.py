@@ -7,7 +7,7 @@ batches of 32, a cosine from 0.025, cutout of 16 pixels, gradients cut to norm 5
 ScheduledDropPath that keeps 0.6 at the end. Not here: the auxiliary head.
 
 ``small`` has cells of two steps and eight filters on the digits that ship.
-How cells of a search are told apart: ``papers.functional_hash.method``.
+The search that finds cells is ``papers.nasnet.method.search``.
 """
 
 import vision as v
