@@ -88,6 +88,7 @@ ABSENT: dict[str, dict[str, Any]] = {
     "vision.data.sources.tfds.Tfds": {"image_size": (260, 300), "num_classes": 1000},
     "vision.data.sources.folder.Folder": {"image_size": (90, 80), "num_classes": 7},
 }
+CLASSES = {"cnfood241": 241, "places365_small": 365}
 # Fields of objectives that name blocks by number: such a tower stays as deep as it is.
 NAMES_BLOCKS = {"levels", "blocks"}
 TABLES = ("vision.data.sources.parquet.Parquet", "vision.data.sources.webdataset.WebDataset")
@@ -184,8 +185,9 @@ def with_fake_data(config: Any) -> Any:
                 form = {"num_examples": 64, **ABSENT[name]}
                 if str(node.get("name", "")).startswith("cifar"):
                     form = {"num_examples": 128, "image_size": (32, 32), "num_classes": 100}
-                if node.get("root") == "cnfood241":
-                    form["num_classes"] = 241
+                known = CLASSES.get(node.get("root") or node.get("name"))
+                if known is not None:  # the recipe's tower or its mixup says how many
+                    form["num_classes"] = known
                 return configs.to_plain(configs.spec(Fake, **form))
             if name == "papers.freenet.scene.MatScene":
                 form = {"side": 16, "bands": node["bands"], "classes": len(node["class_names"])}
