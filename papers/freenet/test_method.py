@@ -47,7 +47,7 @@ def test_records_are_passes_over_the_strata_and_the_rest_is_asked():
     assert (len(learned), len(asked)) == (3 * 2, 1)
     records = [learned[i] for i in range(6)]
     assert records[0]["image"].shape == (12, 12, 3)
-    passes = [sum(r["counted"].astype(int) for r in records[i : i + 3]) for i in (0, 3)]
+    passes: Any = [sum(r["counted"].astype(int) for r in records[i : i + 3]) for i in (0, 3)]
     np.testing.assert_array_equal(passes[0], passes[1])
     assert passes[0].max() == 1
     pairs = zip(records[:3], records[3:], strict=True)
@@ -71,7 +71,7 @@ def variables() -> Any:
     return filled(abstract_variables(TOWER, (1, 12, 12, 3)))
 
 
-def batch_of(part: Any, index: int = 0) -> dict[str, np.ndarray]:
+def batch_of(part: Any, index: int = 0) -> Any:
     record = LabelledPixels(SCENE, part, **SIZES)[index]
     return {key: x[None] for key, x in record.items()} | {"_mask": np.ones(1, bool)}
 
@@ -84,7 +84,7 @@ def test_only_counted_pixels_have_a_gradient_and_all_count_alike(variables: Any)
     def slopes(extra: jax.Array) -> Any:
         def loss(extra: jax.Array) -> jax.Array:
             tap = Tap(lambda name, x: x + extra if name == "logits" else x)
-            _, out = TOWER.apply({"params": params}, batch["image"], tap=tap)
+            out: Any = TOWER.apply({"params": params}, batch["image"], tap=tap)[1]
             picked = jax.nn.log_softmax(out["logits"])
             told = jnp.take_along_axis(picked, jnp.maximum(batch["label_map"], 0)[..., None], -1)
             counted = batch["counted"][..., None]

@@ -13,15 +13,20 @@ the centre at side ratios of 1 to 0.625; here boxes of as large shares of the im
 tower tells; ``small,knowledge=0`` learns alone.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import vision as v
+from configs.parts import emoji
 from papers.mrcnn_scenes.method import Disambiguated
 from papers.mrcnn_scenes.towers import WithKnowledge
 from vision import ops, spec
 
 DEPTHS, SHARES = {256: 50, 384: 101}, (0.39, 1.0)
-FROZEN = spec(v.ParameterRule, pattern=r"/extra/", learning_rate=0)
+RULES = (
+    spec(v.ParameterRule, pattern=r"/extra/", learning_rate=0),
+    spec(v.ParameterRule, pattern=r"/kernel$"),
+    spec(v.ParameterRule, pattern=r".*", weight_decay=0.0),
+)
 OBJECTS, SUBGROUPS = 1000, 79
 
 
@@ -60,7 +65,7 @@ def get_config(resolution: Literal[256, 384] = 256, knowledge: float = 0.25) -> 
             schedule=spec(v.Staircase, factor=0.1, every="150000 steps"),
             weight_decay=5e-4,
             decay="coupled",
-            rules=[FROZEN, *v.DECAY_KERNELS],
+            rules=RULES,
         ),
         total="600000 steps",
         evaluators={"val": spec(v.Classification, data=asked)},
@@ -71,7 +76,7 @@ def get_config(resolution: Literal[256, 384] = 256, knowledge: float = 0.25) -> 
 def small(knowledge: float = 0.25) -> v.Config:
     tower = {"depth": 10, "width_multiplier": 0.375, "zero_init_residual": False}
     classes = len(emoji.GROUPS)
-    config = emoji.supervised(
+    config: Any = emoji.supervised(
         spec(
             WithKnowledge,
             student=spec(v.ResNet, num_classes=classes, **tower),
@@ -83,7 +88,7 @@ def small(knowledge: float = 0.25) -> v.Config:
     )
     config.init_from = spec(v.InitFrom, source="zoo:emoji_cnn", into="extra", head="read")
     config.objective = spec(Disambiguated, knowledge=knowledge, label_smoothing=0.1)
-    config.optimizer.rules = [FROZEN, *v.DECAY_KERNELS]
+    config.optimizer.rules = list(RULES)
     del config.evaluators["neighbours"]
     for part in (config, *config.evaluators.values()):
         part.data.source.label = "group"

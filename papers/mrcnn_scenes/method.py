@@ -83,7 +83,8 @@ def merged(confusion: np.ndarray, threshold: float) -> np.ndarray:
     groups = [[k] for k in range(len(counts))]
     while len(groups) > 1:
         rates = counts / np.maximum(counts.sum(1, keepdims=True), 1e-12)
-        similar = np.triu((rates + rates.T) / 2, 1)
+        above = np.triu(np.ones(counts.shape, bool), 1)
+        similar = np.where(above, (rates + rates.T) / 2, -np.inf)
         i, j = np.unravel_index(similar.argmax(), similar.shape)
         if similar[i, j] <= threshold:
             break
