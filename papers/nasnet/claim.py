@@ -8,6 +8,9 @@ updates it. Compared are the mean rewards of the last twenty. In the control the
 another child's reward for each.
 
 Beside it stands what the best cell of each search reaches on 300 new digits, with other weights.
+
+Held: 70.3 % beside 58.7, and 58.3 where rewards are others'. The best cell of the controller names
+68.1 % of new digits with new weights, that of random search 62.4.
 """
 
 from __future__ import annotations
