@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from bench import tpu
 from vision.config.cli import UsageError
 from vision.config.specs import spec
 from vision.models.vit import ViT
@@ -241,6 +242,17 @@ def test_the_longest_time_is_the_bound():
     assert "1 loop(s) whose number of turns the data decides" in text
     assert "2 all-reduce: 200.0 MB, 2 overlapped" in roofline.show_summary(summary)
     json.dumps(roofline.as_json(roofline.fit_of({}, None), summary, found))
+
+
+def test_rows_of_the_table_by_name():
+    assert tpu.wanted("clip_b32@v5e:4x4") == [("clip_b32", "v5e:4x4")]
+    assert [target for _, target in tpu.wanted("vit_l16")] == ["v5p:2x2x4", "v5p:4x8x8"]
+    for text, said in (
+        ("vit_x", "recipes are vit_s16,"),
+        ("unet@v4:2x2x1", "rows of v5e:4x4, v5e"),
+    ):
+        with pytest.raises(SystemExit, match=said):
+            tpu.wanted(text)
 
 
 @pytest.mark.slow
