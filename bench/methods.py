@@ -1,18 +1,20 @@
 """A step of every method that trains, beside plain supervised training of the same tower.
 
-    python -m bench.methods [family/slug ...]
+    python -m bench.methods [slug ...]
 
-Takes ``configs/<family>/<slug>.py:small`` of every paper, and of a scenario each run, after its
+Takes ``papers/<slug>/config.py:small`` of every paper, and of a scenario each run, after its
 earlier stages went through with two steps each. ``plain`` is ``Classify`` with the run's tower (ten
-classes where it has no head), the first view of its batch, and its optimizer without rules.
-``flops`` is the ratio of the arithmetic of loss and gradient; ``over`` is the ratio of the times
-divided by it: what a method costs that its arithmetic does not explain. Methods that only
-evaluate, and those whose tower cannot classify an image, have no row; they are named at the end.
-Written to bench/results/methods.csv.
+classes where it has no head), the first view of its batch, and its optimizer without rules; where
+the run is plain classification by a tower of the paper, it is a ResNet-10 whose width comes nearest
+to the tower's arithmetic. ``flops`` is the ratio of the arithmetic of loss and gradient; ``over``
+is the ratio of the times divided by it: what a method costs that its arithmetic does not explain.
+Methods that only evaluate, and those whose tower cannot classify an image, have no row; they are
+named at the end. Written to bench/results/methods.csv, where rows of other methods stay.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import math
 import sys
@@ -24,8 +26,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from bench.common import alternate, ratio, record
+from bench.common import RESULTS, alternate, ratio, record
 from vision.config import specs as configs
+from vision.models.resnet import ResNet
 from vision.objectives.classify import Classify
 from vision.parallel.mesh import to_device
 from vision.run.compile import Compiled, compile_step
@@ -42,13 +45,13 @@ CLASSES = 10
 
 def runs(name: str, folder: Path) -> Iterator[tuple[str, Any]]:
     """Name and config of every run of a paper that is more than classification."""
-    config: Any = configs.load(str(_ROOT / "configs" / f"{name}.py") + ":small")
+    config: Any = configs.load(f"{name}:small")
     for run in stages.runs(config).values():
         run.evaluators = None
         if stages.is_scenario(config):
             run.total = "2 steps"
     stages.check(config, name)
-    needed = [key for key, run in stages.runs(config).items() if not _plain(run)]
+    needed = [key for key, run in stages.runs(config).items() if not _plain(run) or _own(run)]
     if stages.is_scenario(config) and needed:
         last = 1 + [stage.name for stage in config.stages].index(needed[-1])
         config.stages = config.stages[:last]
@@ -60,6 +63,11 @@ def runs(name: str, folder: Path) -> Iterator[tuple[str, Any]]:
 
 def _plain(run: Any) -> bool:
     return configs.locate(run.objective["_constructor"]) is Classify
+
+
+def _own(run: Any) -> bool:
+    """Whether the tower is one of the paper's."""
+    return str(run.model["_constructor"]).startswith("papers.")
 
 
 def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
@@ -86,9 +94,11 @@ def measure(name: str, stage: str, config: Any) -> dict[str, Any]:
     if not isinstance(optimizer, Optimizer):
         optimizer = next(iter(optimizer.values()))
     optimizer = dataclasses.replace(optimizer, rules=DECAY_KERNELS)
-    plain = dataclasses.replace(step, objective=Classify(tower), optimizer=optimizer)
-    theirs, plain_flops = _compiled(plain, alone, mesh)
     ours, flops = _compiled(step, batch, mesh)
+    plain = dataclasses.replace(step, objective=Classify(tower), optimizer=optimizer)
+    if isinstance(step.objective, Classify):
+        plain = _as_dear(plain, alone, flops, classes)
+    theirs, plain_flops = _compiled(plain, alone, mesh)
 
     def repeat(compiled: Compiled, of: dict[str, np.ndarray]):
         arrays, holder = to_device(of, mesh), [compiled.init()]
@@ -126,8 +136,30 @@ def _takes(tower: Any, image: np.ndarray) -> bool:
     return True
 
 
+def _as_dear(step: Step, batch: dict[str, np.ndarray], flops: int, classes: int) -> Step:
+    """The step of a ResNet-10 whose arithmetic comes nearest to ``flops``."""
+
+    def plain(width: float) -> Step:
+        tower = ResNet(10, width_multiplier=width / 16, num_classes=classes)
+        return dataclasses.replace(step, objective=Classify(tower))
+
+    middle = max(2, round(16 * math.sqrt(flops / _flops(plain(16), batch))))
+    around = [plain(width) for width in range(max(1, middle - 2), middle + 3)]
+    return min(around, key=lambda each: abs(_flops(each, batch) - flops))
+
+
+def _shapes(batch: dict[str, np.ndarray]) -> Any:
+    return {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
+
+
+def _flops(step: Step, batch: dict[str, np.ndarray]) -> int:
+    """Of an update."""
+    zeros = {key: np.zeros_like(x) for key, x in batch.items()}
+    return step.flops(jax.eval_shape(lambda: step.init(zeros)), _shapes(batch))
+
+
 def _compiled(step: Step, batch: dict[str, np.ndarray], mesh: Any) -> tuple[Compiled, int]:
-    shapes: Any = {key: jax.ShapeDtypeStruct(x.shape, x.dtype) for key, x in batch.items()}
+    shapes = _shapes(batch)
     compiled = compile_step(step, shapes, mesh, ())
     return compiled, step.flops(compiled.abstract, shapes)
 
@@ -135,11 +167,13 @@ def _compiled(step: Step, batch: dict[str, np.ndarray], mesh: Any) -> tuple[Comp
 def main() -> None:
     jax.config.update("jax_compilation_cache_dir", str(_ROOT / ".cache" / "jax"))
     names = sys.argv[1:] or sorted(
-        str(path.relative_to(_ROOT / "configs").with_suffix(""))
-        for path in (_ROOT / "configs").glob("*/*.py")
+        path.parent.name
+        for path in (_ROOT / "papers").glob("*/config.py")
         if "def get_config(" in path.read_text()
     )
-    rows, left_out = [], []
+    with (RESULTS / "methods.csv").open(newline="", encoding="utf-8") as file:
+        rows: list[dict[str, Any]] = [x for x in csv.DictReader(file) if x["method"] not in names]
+    left_out: list[str] = []
     for name in names:
         with tempfile.TemporaryDirectory() as folder:
             found = list(runs(name, Path(folder) / "stages"))
@@ -154,7 +188,7 @@ def main() -> None:
                 else:
                     print(*rows[-1].values(), flush=True)
     print("without a row:", *left_out, sep="\n  ")
-    record("methods", rows)
+    record("methods", sorted(rows, key=lambda row: (row["method"], row["stage"])))
 
 
 if __name__ == "__main__":

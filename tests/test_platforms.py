@@ -22,8 +22,9 @@ import pytest
 from jax._src.mesh import AbstractDevice
 
 import vision
-from tests.test_configs import PAPERS, RECIPES, ROOT, known_runs, load, shrunk
+from tests.test_configs import PAPERS, RECIPES, ROOT, known_runs, load, shrunk, with_fake_data
 from vision.blocks import nearest
+from vision.config.specs import override
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
@@ -146,6 +147,22 @@ def test_steps_and_predictions_of_every_config(config: str):
                 for batch in read:
                     variables = initial(prepared.step, prepared.batch).averaged
                     exported(name, prepared.step.predict, variables, batch)
+
+
+FINE_GRAINED = ("cca", "dcal", "gabor")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("slug", FINE_GRAINED)
+def test_steps_of_whole_towers_lower_for_tpus(slug: str):
+    """The paper's own recipe, as deep and as wide as it is; a batch has four rows."""
+    config = with_fake_data(load(slug))
+    for key, value in (("data.batch_size", "4"), ("data.threads", "0")):
+        override(config, key, value)
+    prepared = prepare(config)
+    with devices_of("tpu"):
+        text = step_lowers("tpu", prepared.step, prepared.batch)
+    assert "stablehlo.dot_general" in text
 
 
 def rows(data: Any) -> dict[str, Any]:

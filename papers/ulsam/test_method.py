@@ -13,6 +13,7 @@ from papers.ulsam.attention import SubspaceAttention
 from papers.ulsam.method import LAYERS, MobileNetV1
 from tests.models.tower_cases import abstract_variables, quick_jit, random_variables, run
 from tests.tiny import filled
+from vision.train.flops import count
 from vision.train.tower import count_params
 
 MAP = np.random.default_rng(0).normal(size=(2, 3, 5, 8)).astype(np.float32)
@@ -82,6 +83,25 @@ def test_mobilenet_has_its_published_size_and_attention_saves_a_layer():
     saved = count_params(params[()]) - count_params(params[(8,)])
     # 9 x 512 + 512^2 and two norms, for 2 x 512, two biases and two norms.
     assert saved == 512 * (9 + 512) + 4 * 512 - (2 * 512 + 512 + 4 + 2 * 512 + 2 * 4)
+
+
+def test_mobilenet_has_its_published_products_and_attention_saves_a_layers():
+    # Howard et al., table 8: 569 million. A layer of 512 channels at 14 x 14 has 52 million.
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    products = {}
+    for at in ((), (8,)):
+        tower = MobileNetV1(attention=at, num_classes=1000)
+        params, state = abstract_variables(tower, image.shape)
+        names: Any = {"params": params, **state}
+        products[at] = count(lambda v, x, tower=tower: tower.apply(v, x), names, image) / 2
+    side, given, shifted = 112, 32, 0
+    for channels, stride in LAYERS:  # depthwise ones of stride 1 are sums of shifted maps on a CPU
+        side //= stride
+        shifted += 9 * side**2 * given * (stride == 1)
+        given = channels
+    assert abs((products[()] + shifted) / 1e6 - 569) < 0.5
+    saved = products[()] - products[(8,)]
+    assert abs(saved / (14 * 14 * 512**2) - 1) < 0.01
 
 
 def test_attention_stands_in_the_place_of_a_layer_or_after_it():
