@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
@@ -13,10 +15,12 @@ from safetensors.numpy import save_file
 from vision.config.specs import build
 from vision.models.swin import Swin
 from vision.models.vit import ViT
+from vision.train.tower import initialise
 from vision.weights import agreement
 from vision.weights.families.dual import joint_names
 from vision.weights.init_from import InitFrom
-from vision.weights.mapping import WeightsError
+from vision.weights.mapping import WeightsError, save
+from vision.weights.names import names_of
 from vision.weights.pretrained import Pretrained, PretrainedOps
 from vision.weights.tower_cards import read_tower
 
@@ -240,3 +244,33 @@ def test_names_with_something_before_them(tmp_path: Path):
 def test_weights_that_were_moved(part: Any, name: str, tmp_path: Path):
     with pytest.raises(WeightsError, match=f"no weights at {tmp_path}/{name}: they are moved or"):
         part(f"timm:{tmp_path}/{name}").expanded()
+
+
+HEAD: Any = {"width": 8, "depth": 1, "heads": 1, "patch": 4, "mlp_dim": 8, "num_classes": 3}
+
+
+@pytest.mark.parametrize("scheme", ["timm", "transformers"])
+def test_classes_in_another_order(scheme: str, tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    """Of a card with names, every class of a run has the logits of its name."""
+    tower = ViT(**HEAD, class_position=True)
+    shapes = jax.eval_shape(
+        functools.partial(initialise, tower), jax.random.key(0), np.zeros((1, 8, 8, 3), np.float32)
+    )
+    rng = np.random.default_rng(0)
+    target: Any = {"params": shapes[0], "model_state": {}}
+    tree = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), target)
+    save_file(save(names_of(scheme, tower, {}), tree), tmp_path / "model.safetensors")
+    names: Any = {"label_names": ["b", "c", "a"]}
+    if scheme == "transformers":
+        names = {"id2label": {"0": "b", "1": "c", "2": "a"}}
+    (tmp_path / "config.json").write_text(json.dumps(names))
+    weights = InitFrom(f"{scheme}:{tmp_path}", compare=False)
+    for classes, order in (
+        (("a", "b", "c"), [2, 0, 1]),
+        (("x", "y", "z"), [0, 1, 2]),
+        ((), [0, 1, 2]),
+    ):
+        found = weights.load(tower, tree, classes)["params"]["head"]
+        for name, array in tree["params"]["head"].items():
+            np.testing.assert_array_equal(found[name], array[..., order])
+    assert "head's classes are b and so on in its card, but x and so on in this" in caplog.text

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import jax
 import numpy as np
 
 from vision.checkpoint.manifest import CheckpointError
@@ -30,7 +31,7 @@ from vision.weights.names import LIBRARIES, names_of, own_names
 from vision.weights.preprocessing import disagreements
 from vision.weights.reader import open_weights
 from vision.weights.timm_cards import UnknownArchitecture
-from vision.weights.tower_cards import TowerCard, read_tower
+from vision.weights.tower_cards import TowerCard, read_tower, stated_classes
 
 log = logging.getLogger(__name__)
 Head = Literal["auto", "read", "new"]
@@ -93,8 +94,9 @@ class InitFrom:
           variables: ``{"params": tree, "model_state": tree}`` of arrays, whose dtypes and
             shardings the result has; perhaps also ``objective``: by name, the other networks that
             an objective learns.
-          class_names: of this run. A head that is read from a run, or from a folder with
-            ``labels.json``, gives every class the logits of its name.
+          class_names: of this run. A head that is read from a run, from a folder with
+            ``labels.json`` or beside a card that has the same names, gives every class the logits
+            of its name.
 
         Raises:
           WeightsError: the source cannot be read or does not fit.
@@ -139,6 +141,8 @@ class InitFrom:
             raise WeightsError(
                 f"{error}: the tower is the one that {card.path} states; get both from one place"
             ) from error
+        if self.head != "new" and not any(re.search(p, "params.head.kernel") for p in kept):
+            filled = self._in_order(filled, class_names)
         used = {name for entry in names.entries for name in entry.theirs} & tensors.keys()
         log.info("%s: %d of %d tensors read", source, len(used), len(tensors))
         for entry in names.entries:
@@ -253,6 +257,31 @@ class InitFrom:
         log.warning("%s: the head's classes are matched to this run's by name", self.source)
         columns = {name: np.asarray(tensors[name][...])[..., list(numbers)] for name in head}
         return {**tensors, **columns}, ""
+
+    def _in_order(self, filled: dict[str, Tree], class_names: tuple[str, ...]) -> dict[str, Tree]:
+        """The head of another library's file with this run's classes in their order."""
+        stated: tuple[str, ...] = ()
+        if "head" in filled["params"] and class_names:
+            stated = stated_classes(self.source)
+        if not stated or len(stated) != len(class_names) or stated == class_names:
+            return filled
+        if len({*stated}) < len(stated) or {*stated} != {*class_names}:
+            log.warning(
+                "%s: the head's classes are %s and so on in its card, but %s and so on in this "
+                "run: they are matched by number, not by name",
+                *(self.source, stated[0], class_names[0]),
+            )
+            return filled
+        log.warning("%s: the head's classes are matched to this run's by name", self.source)
+        order = np.array([stated.index(name) for name in class_names])
+
+        def ordered(x: Any) -> Any:
+            if not isinstance(x, jax.Array):
+                return x[..., order]
+            return jax.jit(lambda x: x[..., order], out_shardings=x.sharding)(x)
+
+        head = jax.tree.map(ordered, filled["params"]["head"])
+        return {**filled, "params": {**filled["params"], "head": head}}
 
     def _class_names(self) -> tuple[str, ...]:
         """Of the source, in the order of its logits; empty where it does not say."""

@@ -88,6 +88,24 @@ def read_tower(source: str) -> TowerCard | None:
     return TowerCard(card.path, config)
 
 
+def stated_classes(source: str) -> tuple[str, ...]:
+    """Names of the classifier's classes in the card of a source; empty where it does not say."""
+    card = card_beside(source, {"timm": "config.json", "transformers": "config.json"})
+    if card is None:
+        return ()
+    nested = card.values.get("pretrained_cfg")
+    nested = nested if isinstance(nested, dict) else {}
+    found: Any = card.values.get("label_names") or nested.get("label_names")
+    numbered = card.values.get("id2label")
+    if isinstance(numbered, dict):
+        found = [numbered.get(str(i)) for i in range(len(numbered))]
+        if found == [f"LABEL_{i}" for i in range(len(found))]:  # transformers' own
+            return ()
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        return ()
+    return tuple(map(str, found))
+
+
 _TIMM_PROJECTIONS = {"none": "", "linear": "linear"}
 _OPEN_CLIP_HARMLESS = ("init_logit_scale", "init_logit_bias", "custom_text")
 _VISION_HARMLESS = (
