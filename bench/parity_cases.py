@@ -137,6 +137,8 @@ MODELS: Mapping[str, Case] = {
     **{f"efficientnet_b{i}": Case("EfficientNet", f"B{i}", "timm") for i in range(1, 5)},
     "tf_efficientnet_b0": Case("EfficientNet, SAME", "B0", "timm"),
     "mobilenetv4_hybrid_medium": Case("MobileNetV4", "hybrid, medium", "timm"),
+    "dinov2_s14_reg4": Case("DINOv2", "S/14, 4 registers", "timm"),
+    "vit_s16_rope": Case("ViT, rotary positions", "S/16", "timm"),
     "eva02_b16_clip": Case("EVA-02-CLIP, image tower", "B/16", "timm"),
     "vit_b16_transformers": Case("ViT", "B/16", "transformers"),
     "convnextv2_t_transformers": Case("ConvNeXt V2", "T", "transformers"),

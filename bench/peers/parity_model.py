@@ -118,6 +118,10 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     "tf_efficientnet_b0": efficient("tf_efficientnet_b0"),
     # Likewise: attention is all but one-hot.
     "mobilenetv4_hybrid_medium": efficient("mobilenetv4_hybrid_medium", 0.5),
+    "dinov2_s14_reg4": lambda: timm_model(
+        "vit_small_patch14_reg4_dinov2", 518, 1.0, other=(224, 308)
+    ),
+    "vit_s16_rope": lambda: timm_model("vit_small_patch16_rope_224", 224, 1.0, other=(192, 320)),
     "eva02_b16_clip": lambda: timm_model("eva02_base_patch16_clip_224", 224, 1.0, other=(192, 320)),
     "vit_b16_transformers": lambda: transformers_model(
         "ViT", "ForImageClassification", (192, 320), num_labels=1000
