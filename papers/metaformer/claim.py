@@ -7,8 +7,12 @@ emoji of the right subgroup. Places and seasons are simulated: eight places that
 scattered by 20 degrees, and nothing is known of a third of all. In the baseline every field is
 masked; start and batches are the same. In the control places and times are those of other drawings.
 
-Asked without any metadata, the network that learned with a decaying share of masks stands beside
-the baseline and beside one that learned without masks.
+Asked without any metadata, the network stands beside the baseline.
+
+The first run, seeds 0 to 4, had masks that fall from all to none, and was undecided: 22.8 beside
+22.2 %, since in 150 steps whose rate falls to nothing metadata came too late to be learned from;
+without masks it was 34.3. No masks are what the authors' configuration has, so that the second run
+has none, and other seeds. Asked without metadata the network with masks told 22.4, without 20.8.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from papers.metaformer.fields import EncodeMeta, Sightings
 from papers.metaformer.method import ClassifyWithMeta
 from papers.metaformer.stages import MetaStages
 from vision.models.layers import classify
-from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 from vision.train.precision import Precision
 from vision.train.tower import Tap
 
@@ -34,6 +38,7 @@ MARGIN = Margin(
 )
 
 COUNT, ASKED, STEPS, ROWS, RATE = 1500, 2000, 150, 32, 3e-3
+NEW = tuple(range(5, 10))
 
 
 class OnMaps(nn.Module):
@@ -60,9 +65,8 @@ class OnMaps(nn.Module):
 
 MODEL: Any = OnMaps()
 ARMS = {
-    "known": ClassifyWithMeta(MODEL, label_smoothing=0.1),
+    "known": ClassifyWithMeta(MODEL, mask=0.0, label_smoothing=0.1),
     "image": ClassifyWithMeta(MODEL, mask=1.0, decay=False, label_smoothing=0.1),
-    "unmasked": ClassifyWithMeta(MODEL, mask=0.0, label_smoothing=0.1),
 }
 
 
@@ -94,7 +98,7 @@ def measure_seed(seed: int) -> dict[str, float]:
 
     metas = [sighted(x["label"], rng) for x in (learned, asked)]
     others = [rng.permutation(meta) for meta in metas]
-    for arm, given in (("known", metas), ("image", metas), ("unmasked", metas), ("other", others)):
+    for arm, given in (("known", metas), ("image", metas), ("other", others)):
         objective = ARMS["known" if arm == "other" else arm]
         data = {**learned, "meta": given[0]}
         variables = emoji_maps.fitted(objective, data, seed, STEPS, ROWS, RATE)
@@ -106,25 +110,23 @@ def measure_seed(seed: int) -> dict[str, float]:
 
 
 def test_place_and_time_help_to_tell_emoji(record: Recorder):
-    rows = [measure_seed(seed) for seed in SEEDS]
+    rows = [measure_seed(seed) for seed in NEW]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
     what, image = "top-1 within the subgroup, new house", side("image alone", "image")
     lacking = "top-1 within the subgroup, asked without metadata"
-    masked = side("decaying masks", "known_without")
     record(
         claim="A network that is given place and time as tokens, where they are known, tells emoji "
         "of one subgroup by a new house better than one that is given the image alone.",
         expected="held",
         compared=Measured(what, side("with metadata", "known"), image),
         margin=MARGIN,
+        seeds=NEW,
         scale=Scale(chance=emoji_maps.chance()),
         control=Measured(what, side("metadata of other drawings", "other"), image),
         measured=[
-            Measured(lacking, masked, side("no masks", "unmasked_without")),
-            Measured(lacking, masked, image),
-            Measured(what, side("with metadata", "known"), side("no masks", "unmasked")),
+            Measured(lacking, side("with metadata", "known_without"), image),
         ],
     )
