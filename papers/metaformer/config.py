@@ -6,11 +6,11 @@
 Diao et al., MetaFormer: A Unified Meta Framework for Fine-Grained Recognition, 2022, and the
 authors' config.py: 300 epochs, 20 of them warm-up, AdamW with decay 0.05 and the rate of 5e-5 per
 512 images that their README has for fine-tuning, batches of 512, gradients clipped at 5, stochastic
-depth 0.1, RandAugment of magnitude 9, erasing of a quarter, smoothing 0.1. Their MixUp and CutMix
-are off where there is metadata, which cannot be mixed; their weights are at 384 pixels. The table
-has ``image``, ``label`` among 8,142 (iNaturalist 2018), ``time`` (month 1..12, hour 0..24) and
-``place`` (latitude, longitude in degrees), NaN where unknown; and one to test on beside it. For
-CUB's 312 attributes ``fields=(312,)`` and ``EncodeMeta(time=None, place=None,
+depth 0.1, RandAugment of magnitude 9, erasing of a quarter, smoothing 0.1, no masks. Their MixUp
+and CutMix are off where there is metadata, which cannot be mixed; their weights are at 384 pixels.
+The table has ``image``, ``label`` among 8,142 (iNaturalist 2018), ``time`` (month 1..12, hour
+0..24) and ``place`` (latitude, longitude in degrees), NaN where unknown; and one to test on beside
+it. For CUB's 312 attributes ``fields=(312,)`` and ``EncodeMeta(time=None, place=None,
 attributes="attributes", num_attributes=312)``.
 
 ``small`` names emoji of food and drink that live in simulated places and seasons, a third of them
@@ -77,7 +77,7 @@ def get_config(
             drop_path=0.1,
             precision=spec(v.Precision, compute="bfloat16"),
         ),
-        objective=spec(ClassifyWithMeta, label_smoothing=0.1),
+        objective=spec(ClassifyWithMeta, mask=0.0, label_smoothing=0.1),
         optimizer=adamw_cosine(5e-5, "20 epochs", clip_norm=5.0),
         total="300 epochs",
         evaluators={"test": spec(v.Classification, data=tested)},
