@@ -23,6 +23,9 @@ from typing import Any
 import cloudpickle
 
 PLACE = re.compile(r"__at_[0-9a-f]{8}(?=\.|$)")
+# A config may lie at the top of a checkout: what lies beside it there is no module of its own.
+_LIBRARY, _RECIPES = __name__.partition(".")[0], ("configs", "papers")
+_ROOT = Path(__file__).resolve().parents[2]
 DIGEST = "__sha256__"  # attribute of a module: SHA-256 of its file as it was run
 
 
@@ -134,9 +137,11 @@ class _Neighbours(importlib.abc.MetaPathFinder):
         self, fullname: str, path: Any = None, target: Any = None
     ) -> importlib.machinery.ModuleSpec | None:
         top = fullname.partition(".")[0]
-        if is_own(top) or top in sys.stdlib_module_names:
+        if is_own(top) or top in sys.stdlib_module_names or top == _LIBRARY:
             return None
         for folder in self.folders:
+            if folder == _ROOT and top in _RECIPES:
+                continue
             place = folder / top
             if not place.with_suffix(".py").is_file() and not _holds_modules(place):
                 continue
