@@ -45,6 +45,7 @@ if TYPE_CHECKING:
         sgd as sgd,
     )
     from vision.train.precision import Precision as Precision
+    from vision.predict.fit import fit as fit
     from vision.predict.load import load as load
     from vision.train.schedule import (
         Constant as Constant,
@@ -240,6 +241,7 @@ _NAMES = {
         "sgd",
     ),
     "vision.train.precision": ("Precision",),
+    "vision.predict.fit": ("fit",),
     "vision.predict.load": ("load",),
     "vision.train.schedule": (
         "Constant",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from configs.parts import own_images
 from vision.config import own_modules, specs
@@ -22,7 +25,7 @@ def get_config():
 """
 
 
-def test_the_library_is_the_one_that_runs(tmp_path: Path, monkeypatch):
+def test_the_library_is_the_one_that_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(own_modules, "_ROOT", tmp_path.resolve())
     for name in ("vision", "configs"):
         (tmp_path / name).mkdir()
@@ -32,7 +35,7 @@ def test_the_library_is_the_one_that_runs(tmp_path: Path, monkeypatch):
         "class Pair:\n    left: Any\n    right: Any\n"
     )
     (tmp_path / "config.py").write_text(CONFIG)
-    config = specs.load(str(tmp_path / "config.py"))
+    config: Any = specs.load(str(tmp_path / "config.py"))
     assert config.left[CONSTRUCTOR] == "vision.objectives.classify.Classify"
     name = config[CONSTRUCTOR].partition(".")[0]
     assert own_modules.is_own(name)

@@ -34,7 +34,7 @@ FLAGS = {
     "licence": "for the model card, such as apache-2.0",
     "architecture": "timm's name of it, where it cannot be told from the tower",
     "stablehlo": "write the compiled program too",
-    "onnx": "write an ONNX file for so many images at a time, --onnx=8; 1 without a number",
+    "onnx": "write an ONNX file, for any number of images at a time; --onnx=8 for eight",
 }
 if __name__ == "__main__":
     help_first(__doc__, FLAGS)
@@ -74,6 +74,8 @@ from vision.weights.onnx_program import ONNX, check_packages, make_onnx, real_im
 from vision.weights.preprocessing import Preprocessing, of_ops
 from vision.weights.reader import write_safetensors
 
+# Images that an ONNX file for any number is verified on.
+_VERIFIED = 5
 _DTYPES: Mapping[str, Any] = {
     "float32": np.float32,
     "float16": np.float16,
@@ -91,7 +93,7 @@ def export(
     licence: str = "unknown",
     architecture: str | None = None,
     stablehlo: bool = False,
-    onnx: int = 0,
+    onnx: int | None = None,
 ) -> None:
     """Writes a run's model, averaged parameters where it keeps an average, into a folder.
 
@@ -104,7 +106,8 @@ def export(
       licence: identifier for the model card, such as ``apache-2.0``.
       architecture: timm's name of it, where it cannot be told from the tower.
       stablehlo: write the compiled program too.
-      onnx: write an ONNX file for so many images at a time, verified on real ones; 0 for none.
+      onnx: write an ONNX file for so many images at a time, verified on real ones; 0 for any
+        number; None for no file.
 
     Raises:
       WeightsError: the library cannot express the model or its preprocessing.
@@ -114,15 +117,15 @@ def export(
         raise WeightsError(f"--to={to}, but it is one of {', '.join(get_args(To))}")
     if dtype is not None and dtype not in _DTYPES:
         raise WeightsError(f"--dtype={dtype}, but it is one of {', '.join(_DTYPES)}")
-    if onnx:
+    if onnx is not None:
         check_packages()
     run = load_run(workdir, step)
     card = card_of(run)
-    if card is None and (to != "ours" or stablehlo or onnx):
+    if card is None and (to != "ours" or stablehlo or onnx is not None):
         raise WeightsError(
             f"no evaluator of {workdir} has ops, which give the model's preprocessing"
         )
-    if isinstance(card, NaflexPreprocessing) and (to != "ours" or stablehlo or onnx):
+    if isinstance(card, NaflexPreprocessing) and (to != "ours" or stablehlo or onnx is not None):
         raise WeightsError(
             f"{workdir} reads images of any shape as patches, of which only --to=ours is written"
         )
@@ -147,10 +150,12 @@ def export(
     readme = model_card(workdir, run, files, tensors, to=to, licence=licence, texts=texts)
 
     translated, differences = b"", {}
-    if onnx:
+    if onnx is not None:
         assert isinstance(card, Preprocessing)
-        images = real_images(run, card, onnx)
-        translated, differences = make_onnx(run.predict, run.variables, card, images)
+        images = real_images(run, card, onnx or _VERIFIED)
+        translated, differences = make_onnx(
+            run.predict, run.variables, card, images, any_number=not onnx
+        )
     output.mkdir(parents=True, exist_ok=True)
     weights = "open_clip_model.safetensors" if to == "open_clip" else "model.safetensors"
     write_safetensors(output / weights, tensors, texts)
@@ -160,16 +165,16 @@ def export(
     if stablehlo:
         assert isinstance(card, Preprocessing)
         (output / PROGRAM).write_bytes(make_artefact(run.predict, run.variables, card))
-    if onnx:
+    if onnx is not None:
         (output / ONNX).write_bytes(translated)
-    programs = [*([PROGRAM] if stablehlo else []), *([ONNX] if onnx else [])]
+    programs = [*([PROGRAM] if stablehlo else []), *([ONNX] if onnx is not None else [])]
     listed = ", ".join([weights, *files, "README.md", *programs])
     print(f"{output}: step {run.step}, {len(tensors)} tensors as {to} names them: {listed}")
-    if onnx:
+    if onnx is not None:
         worst = max(differences.items(), key=lambda pair: pair[1], default=("nothing", 0.0))
         print(
-            f"{output / ONNX}: {onnx} image(s) at a time; onnxruntime differs from us by at most "
-            f"{worst[1]:.1e} of the largest number ({worst[0]})"
+            f"{output / ONNX}: {onnx or 'any number of'} image(s) at a time; onnxruntime differs "
+            f"from us by at most {worst[1]:.1e} of the largest number ({worst[0]})"
         )
 
 
@@ -301,9 +306,18 @@ def main(arguments: list[str]) -> int:
         licence=options.licence or "unknown",
         architecture=options.architecture or None,
         stablehlo=bool(options.stablehlo),
-        onnx=1 if options.onnx is True else whole_number("onnx", options.onnx),
+        onnx=_images(options.onnx),
     )
     return 0
+
+
+def _images(given: str | bool) -> int | None:
+    """``onnx`` of ``export``, of the flag."""
+    if given is False:
+        return None
+    if given is not True and not whole_number("onnx", given):
+        raise UsageError("--onnx=0: leave the number out for any number of images")
+    return whole_number("onnx", given) if given is not True else 0
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """A model as an ONNX file with its weights inside, for onnxruntime and what else reads ONNX.
 
 The program is that of ``vision.weights.artefact``, uint8 images in and what ``predict`` returns
-out, for one number of images at a time. jax2onnx translates it, and onnxruntime runs it on real
-images before it is written: what differs from our own answer is never exported.
+out, for one number of images at a time or for any. jax2onnx translates it, and onnxruntime runs it
+on real images before it is written: what differs from our own answer is never exported.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from vision.run.restore import Run
 from vision.train.objective import Variables
 from vision.weights.artefact import program_of, weight_bytes
 from vision.weights.mapping import WeightsError
+from vision.weights.onnx_graph import ClosedError, open_rows, without_choices_of_truth
 from vision.weights.preprocessing import Preprocessing
 
 ONNX, OPSET = "model.onnx", 21
@@ -33,6 +34,8 @@ ONNX, OPSET = "model.onnx", 21
 TOLERANCE = 1e-3
 # Protobuf's limit of one file, 2 GiB, and room for the graph.
 _MOST_BYTES = 2**31 - 2**24
+# Numbers of rows by which a program for any number is translated.
+_SEEN = (2, 3)
 
 
 def check_packages() -> None:
@@ -48,7 +51,12 @@ def check_packages() -> None:
 
 
 def make_onnx(
-    predict: Predict, variables: Variables, card: Preprocessing, images: np.ndarray
+    predict: Predict,
+    variables: Variables,
+    card: Preprocessing,
+    images: np.ndarray,
+    *,
+    any_number: bool = False,
 ) -> tuple[bytes, dict[str, float]]:
     """The file, verified.
 
@@ -57,6 +65,7 @@ def make_onnx(
       variables: become constants.
       card: size, and how pixels become numbers; resizing is not part of the program.
       images: uint8 (B, height, width, channels), real ones; the file takes B at a time.
+      any_number: the file takes any number of images instead, and is verified on one and on B.
 
     Returns:
       The file, and per output the largest difference of onnxruntime's answer from ours, relative
@@ -69,26 +78,45 @@ def make_onnx(
     check_packages()
     if (size := weight_bytes(variables)) > _MOST_BYTES:
         raise WeightsError(f"{size:,} bytes of weights are more than an ONNX file holds")
-    return verified(program_of(predict, variables, card), {"images": images})
+    return verified(program_of(predict, variables, card), {"images": images}, any_number=any_number)
 
 
 def verified(
     program: Callable[[jax.Array], Mapping[str, jax.Array]],
     given: Mapping[str, np.ndarray],
+    *,
+    any_number: bool = False,
 ) -> tuple[bytes, dict[str, float]]:
     """Any program of one array as an ONNX file, and how far onnxruntime's answers are from ours.
 
     Args:
-      program: traceable.
-      given: name and value of its argument; the file takes as many rows.
+      program: traceable; every output has as many rows as its argument.
+      given: name and value of its argument.
+      any_number: of rows, instead of as many as are given; verified on one and on all of these.
 
     Raises:
       WeightsError: as in ``make_onnx``.
     """
     ((name, rows),) = given.items()
-    wanted = {key: np.asarray(x) for key, x in jax.jit(program)(jnp.asarray(rows)).items()}
-    file = _translated(program, name, rows, list(wanted))
-    return file, _compared(file, given, wanted)
+    ours = jax.jit(program)
+    counts = dict.fromkeys((1, len(rows)) if any_number else (len(rows),))
+    wanted = [{k: np.asarray(x) for k, x in ours(jnp.asarray(rows[:n])).items()} for n in counts]
+    outputs = list(wanted[0])
+    if any_number:
+        few = (np.resize(rows, (n, *rows.shape[1:])) for n in _SEEN)
+        first, second = (_translated(program, name, each, outputs) for each in few)
+        try:
+            model = open_rows(first, second, _SEEN)
+        except ClosedError as error:
+            raise WeightsError(
+                f"this model takes no open number of images ({error}): give one, --onnx=8; or "
+                "--stablehlo, which takes any"
+            ) from error
+    else:
+        model = _translated(program, name, rows, outputs)
+    file = model.SerializeToString()
+    found = [_compared(file, {name: rows[:n]}, w) for n, w in zip(counts, wanted, strict=True)]
+    return file, {key: max(each[key] for each in found) for key in outputs}
 
 
 def _translated(
@@ -96,7 +124,8 @@ def _translated(
     name: str,
     rows: np.ndarray,
     names: list[str],
-) -> bytes:
+) -> Any:
+    """The program as an ``onnx.ModelProto``, for so many rows."""
     import jax2onnx  # pyright: ignore[reportMissingImports]
 
     def outputs(x: jax.Array) -> tuple[jax.Array, ...]:
@@ -113,9 +142,9 @@ def _translated(
                 opset=OPSET,
                 return_mode="proto",
             )
+        return without_choices_of_truth(model)
     except Exception as error:
         raise WeightsError(without_counterpart(error)) from error
-    return model.SerializeToString()
 
 
 def without_counterpart(error: Exception) -> str:
