@@ -34,9 +34,13 @@ def run(cells: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         if cell["cell_type"] != "code":
             continue
         tree = ast.parse("".join(cell["source"]))
-        last = tree.body[-1]
-        shown = ast.Expression(last.value) if isinstance(last, ast.Expr) else None
-        tree.body = tree.body[: len(tree.body) - (shown is not None)]
+        shown = None
+        match tree.body:
+            case [*_, ast.Expr(value=value)]:
+                shown = ast.Expression(value)
+                tree.body.pop()
+            case _:
+                pass
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(tree, PAGE.name, "exec"), names)
