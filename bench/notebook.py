@@ -36,19 +36,15 @@ def run(cells: list[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         tree = ast.parse("".join(cell["source"]))
         shown = None
         match tree.body:
-            case [*_, ast.Expr(value=value)]:
-                shown = ast.Expression(value)
+            case [*_, ast.Expr(value=last)]:
+                shown = ast.Expression(last)
                 tree.body.pop()
             case _:
                 pass
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
             exec(compile(tree, PAGE.name, "exec"), names)
-            value = (
-                eval(compile(ast.Expression(last.value), PAGE.name, "eval"), names)
-                if last
-                else None
-            )
+            value = eval(compile(shown, PAGE.name, "eval"), names) if shown else None
         outputs: list[dict[str, Any]] = []
         if printed.getvalue():
             text = printed.getvalue().splitlines(keepends=True)
