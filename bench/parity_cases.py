@@ -136,6 +136,10 @@ MODELS: Mapping[str, Case] = {
     "convnextv2_t": Case("ConvNeXt V2", "T", "timm"),
     **{f"efficientnet_b{i}": Case("EfficientNet", f"B{i}", "timm") for i in range(1, 5)},
     "tf_efficientnet_b0": Case("EfficientNet, SAME", "B0", "timm"),
+    **{
+        f"tf_efficientnet_lite{i}": Case("EfficientNet-Lite, SAME", f"lite{i}", "timm")
+        for i in (1, 4)
+    },
     "mobilenetv4_hybrid_medium": Case("MobileNetV4", "hybrid, medium", "timm"),
     "dinov2_s14_reg4": Case("DINOv2", "S/14, 4 registers", "timm"),
     "vit_s16_rope": Case("ViT, rotary positions", "S/16", "timm"),
