@@ -9,8 +9,8 @@ rate of 0.1 that falls to a tenth every 150,000; soft labels of 1,000 objects we
 ``resolution=384`` reads crops of 336 pixels with a deeper network. Their crops are corners and
 the centre at side ratios of 1 to 0.625; here boxes of as large shares of the image are anywhere.
 
-``small`` names groups of emoji of 48 pixels on grounds, and imitates the subgroups that the zoo's
-tower tells; ``small,knowledge=0`` learns alone.
+``small`` names subgroups of emoji of 48 pixels on grounds and imitates the zoo's tower, which was
+trained on the same classes; ``small,knowledge=0`` learns alone.
 """
 
 from typing import Any, Literal
@@ -75,13 +75,12 @@ def get_config(resolution: Literal[256, 384] = 256, knowledge: float = 0.25) -> 
 
 def small(knowledge: float = 0.25) -> v.Config:
     tower = {"depth": 10, "width_multiplier": 0.375, "zero_init_residual": False}
-    classes = len(emoji.GROUPS)
     config: Any = emoji.supervised(
         spec(
             WithKnowledge,
-            student=spec(v.ResNet, num_classes=classes, **tower),
+            student=spec(v.ResNet, num_classes=SUBGROUPS, **tower),
             extra=spec(v.ResNet, num_classes=SUBGROUPS, **tower),
-            num_classes=classes,
+            num_classes=SUBGROUPS,
         ),
         learning_rate=4e-3,
         steps=300,
@@ -90,6 +89,4 @@ def small(knowledge: float = 0.25) -> v.Config:
     config.objective = spec(Disambiguated, knowledge=knowledge, label_smoothing=0.1)
     config.optimizer.rules = list(RULES)
     del config.evaluators["neighbours"]
-    for part in (config, *config.evaluators.values()):
-        part.data.source.label = "group"
     return config
