@@ -154,7 +154,7 @@ def _shapes(batch: dict[str, np.ndarray]) -> Any:
 
 def _flops(step: Step, batch: dict[str, np.ndarray]) -> int:
     """Of an update."""
-    zeros = {key: np.zeros_like(x) for key, x in batch.items()}
+    zeros: Any = {key: np.zeros_like(x) for key, x in batch.items()}
     return step.flops(jax.eval_shape(lambda: step.init(zeros)), _shapes(batch))
 
 

@@ -14,9 +14,6 @@ The MLP's last layer starts at zero, so that the network begins as it is without
 Zhu et al., Learning Gabor Texture Features for Fine-Grained Recognition, 2023. There is no public
 code. The statistics, the gate's form and the numbers of filters are not known and are ours. The
 paper looks for the filters' values by a learning method of its own; here they follow the gradient.
-A response is worth as much as another at each of its places: a bank costs side^2 F products per
-pixel of a region, and with few channels does not fill a processor's lanes, so that a step takes
-longer than its arithmetic says.
 """
 
 from __future__ import annotations

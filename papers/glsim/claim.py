@@ -115,7 +115,9 @@ def measure_seed(seed: int) -> dict[str, float]:
     views: dict[str, list[np.ndarray]] = {"similar": [], "random": [], "other": [], "none": []}
     for part in sets:
         seen = np.asarray(tokens(whole, part["maps"]))
-        like = np.einsum("bd,bnd->bn", *(np.asarray(unit(x)) for x in (seen[:, 0], seen[:, 1:])))
+        like = np.einsum(
+            "bd,bnd->bn", *(np.asarray(unit(jnp.asarray(x))) for x in (seen[:, 0], seen[:, 1:]))
+        )
         found = np.asarray(boxes_of(like, PATCHES))
         boxes = {
             "similar": found,

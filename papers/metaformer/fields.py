@@ -113,4 +113,8 @@ class Sightings:
         place, time = (latitude, longitude), (month, (hour + 0.1 * noise[3]) % 24)
         if rng.random() < self.missing:
             place = time = (np.nan, np.nan)
-        return {**example, "place": np.float32(place), "time": np.float32(time)}
+        return {
+            **example,
+            "place": np.asarray(place, np.float32),
+            "time": np.asarray(time, np.float32),
+        }
