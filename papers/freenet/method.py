@@ -27,13 +27,15 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from vision.config.ranges import Positive
+from vision.config.ranges import Positive, checked
+from vision.evaluate.class_names import TrainedClasses
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import ConfusionMatrix, Figure
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply
@@ -72,6 +74,8 @@ class PixelAccuracy:
     """
 
     data: EvaluationData
+    # Of a scene whose classes have another order than the run's, the map is refused by name.
+    trained_classes: ClassVar[TrainedClasses] = {"data": ("label_map",)}
 
     def run(self, predict: Predict, ctx: EvalContext) -> Iterator[tuple[str, float | Figure]]:
         names = self.data.source.info.class_names
@@ -99,6 +103,7 @@ def accuracies(table: np.ndarray) -> dict[str, float]:
     return {"overall": float(overall), "average": float(average), "kappa": float(kappa)}
 
 
+@checked
 @dataclasses.dataclass(frozen=True)
 class Polynomial:
     """``(1 - step / total) ** power``.

@@ -261,4 +261,4 @@ def test_declared_fields_exist():
             fields = set(each.__dataclass_fields__)
             assert set(classes) <= fields, name
             named = {x for names in classes.values() for x in names}
-            assert named <= fields | {"label"}, name  # a field, or the feature itself
+            assert named <= fields | {"label", "label_map"}, name  # a field, or the feature itself

@@ -366,18 +366,23 @@ def test_other_names_and_pages_are_refused(addresses: dict[str, str]):
 
 
 @pytest.mark.parametrize(
-    ("flags", "said"),
+    ("flag", "value", "said"),
     [
-        (["--host=0.0.0.0"], "--public"),
-        (["--port=70000"], "65535"),
-        (["--data=elsewhere"], "neither a folder of pictures nor an evaluator"),
-        (["--workdir=."], "not the workdir of a run"),
+        ("--host", "0.0.0.0", "--public"),
+        ("--port", "70000", "65535"),
+        ("--data", "elsewhere", "neither a folder of pictures nor an evaluator"),
+        ("--workdir", ".", "not the workdir of a run"),
     ],
 )
 def test_wrong_flags(
-    flags: list[str], said: str, workdirs: dict[str, Path], capfd: pytest.CaptureFixture[str]
+    flag: str,
+    value: str,
+    said: str,
+    workdirs: dict[str, Path],
+    capfd: pytest.CaptureFixture[str],
 ):
-    assert run_main(main, [f"--workdir={workdirs['late']}", "--port=0", *flags]) == 2
+    flags = {"--workdir": str(workdirs["late"]), "--port": "0", flag: value}
+    assert run_main(main, [f"{name}={x}" for name, x in flags.items()]) == 2
     assert said in capfd.readouterr().err
 
 
