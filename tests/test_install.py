@@ -83,7 +83,7 @@ def test_train_and_evaluate_from_anywhere(environment: Path, tmp_path: Path):
     assert (tmp_path / "o" / "report.html").stat().st_size > 10_000
     Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "black.png")
     predict = [str(programs / "vision-predict"), "--workdir=w", "black.png", "--out=p.csv"]
-    assert "1 images" in checked(predict, tmp_path)
+    assert "1 image in" in checked(predict, tmp_path)
     assert (tmp_path / "p.csv").read_text().count("\n") == 2
     sweep = [str(programs / "vision-sweep"), "--config=digits_vit", "--workdir=s", *flags]
     assert "1 of 1 trials" in checked([*sweep, "--grid", "seed=3"], tmp_path)

@@ -35,7 +35,7 @@ def pooled_slots(x: jax.Array, slots: int) -> jax.Array:
     side = round(slots**0.5)
     rows, columns = (average_windows(size, side) for size in x.shape[1:3])
     pooled = jnp.einsum("ih,bhwc,jw->bijc", rows, x.astype(jnp.float32), columns)
-    return pooled.reshape(len(x), slots, -1)
+    return pooled.reshape(x.shape[0], slots, -1)
 
 
 def soft_clusters(slots: jax.Array, x: jax.Array, scale: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -115,7 +115,7 @@ class MixBlock(nn.Module):
         out: dict[str, jax.Array] = {}
         y = layer_norm(x, precision, "norm1")
         if self.plain:
-            y = self._attention(y.reshape(len(x), -1, x.shape[-1])).reshape(x.shape)
+            y = self._attention(y.reshape(x.shape[0], -1, x.shape[-1])).reshape(x.shape)
         else:
             y, out = self._mix(y, given)
         y = self._scaled(y, "ls1")
