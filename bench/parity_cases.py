@@ -138,7 +138,7 @@ MODELS: Mapping[str, Case] = {
     "tf_efficientnet_b0": Case("EfficientNet, SAME", "B0", "timm"),
     **{
         f"tf_efficientnet_lite{i}": Case("EfficientNet-Lite, SAME", f"lite{i}", "timm")
-        for i in (1, 4)
+        for i in (1, 2, 3, 4)
     },
     "mobilenetv4_hybrid_medium": Case("MobileNetV4", "hybrid, medium", "timm"),
     "dinov2_s14_reg4": Case("DINOv2", "S/14, 4 registers", "timm"),

@@ -116,7 +116,9 @@ MODELS: Mapping[str, Callable[[], Model]] = {
     # With kernels of twice the variance torch in float32 and in float64 differ, as above.
     **{f"efficientnet_b{i}": efficient(f"efficientnet_b{i}", 1.0) for i in (1, 2, 3, 4)},
     "tf_efficientnet_b0": efficient("tf_efficientnet_b0"),
-    **{f"tf_efficientnet_lite{i}": efficient(f"tf_efficientnet_lite{i}", 1.0) for i in (1, 4)},
+    **{
+        f"tf_efficientnet_lite{i}": efficient(f"tf_efficientnet_lite{i}", 1.0) for i in (1, 2, 3, 4)
+    },
     # Likewise: attention is all but one-hot.
     "mobilenetv4_hybrid_medium": efficient("mobilenetv4_hybrid_medium", 0.5),
     "dinov2_s14_reg4": lambda: timm_model(
