@@ -1,5 +1,5 @@
 # make demo   install, train a ViT on scikit-learn's digits, evaluate it, write report.html
-# make test   install, lint, types and all tests but the slow ones: about ten minutes on two cores
+# make test   install, lint, types and all tests but the slow ones: ten to fifteen minutes on two cores
 # make test-all   the slow ones and the documents too: long kills, processes, faults, every paper's resume
 # make test-slow   the slow ones alone
 # make test-changed   the tests that this branch can break, by imports and papers' dependencies
