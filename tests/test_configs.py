@@ -185,7 +185,7 @@ def with_fake_data(config: Any) -> Any:
                 form = {"num_examples": 64, **ABSENT[name]}
                 if str(node.get("name", "")).startswith("cifar"):
                     form = {"num_examples": 128, "image_size": (32, 32), "num_classes": 100}
-                known = CLASSES.get(node.get("root") or node.get("name"))
+                known = CLASSES.get(str(node.get("root") or node.get("name")))
                 if known is not None:  # the recipe's tower or its mixup says how many
                     form["num_classes"] = known
                 return configs.to_plain(configs.spec(Fake, **form))
