@@ -94,6 +94,7 @@ def test_the_files_are_short():
         assert length <= (14 if name != "config.py" else 24), name
 
 
+@pytest.mark.slow
 def test_the_commands_run(research: Path, capfd: pytest.CaptureFixture[str]):
     first, again, *others = commands("Train, go on, measure, predict, export")
     assert first == again

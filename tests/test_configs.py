@@ -254,7 +254,13 @@ def shrunk(config: Any, name: str) -> Any:
     return config
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "vit_s16_i1k",
+        *(pytest.param(each, marks=pytest.mark.slow) for each in STEPPED if "vit_s16" not in each),
+    ],
+)
 def test_two_steps_on_data_of_the_right_shape(name: str):
     config = shrunk(load(name), name)
     prepared, mesh = prepare(config), Mesh().build(jax.devices()[:1])

@@ -54,6 +54,7 @@ def test_weights_that_nobody_trained_are_a_run(runs: Path, capsys: pytest.Captur
     assert "config.seed: 0 -> 5" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_member_that_fails_leaves_the_others_and_a_line_in_table_page_and_status(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):

@@ -134,6 +134,7 @@ def stored(run: Path) -> dict[str, np.ndarray]:
     return {k.removeprefix(prefix): x for k, x in state.items() if k.startswith(prefix)}
 
 
+@pytest.mark.slow
 def test_from_timm_with_adapters_only_those_and_the_head_move(lora: Path, source: Path):
     after, (_, state) = stored(lora), load_state(lora)
     for name, x in flatten(random_variables(VIT, (1, 16, 16, 3))[0]).items():
@@ -171,6 +172,7 @@ def test_from_another_run_with_other_classes_and_another_resolution(lora: Path, 
     assert "(3,)" in said
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_does_not_need_what_it_began_from(
     folder: Path, lora: Path, tuned: Tuned, capsys: pytest.CaptureFixture[str]
 ):
@@ -266,6 +268,7 @@ def test_means_of_runs(folder: Path, tuned: Tuned):
         np.testing.assert_allclose(found[key], expected, rtol=1e-6, atol=1e-7)
 
 
+@pytest.mark.slow
 def test_greedy_soup_is_never_worse_than_the_best(
     folder: Path, tuned: Tuned, capsys: pytest.CaptureFixture[str]
 ):

@@ -58,8 +58,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def trained(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     workdir = tmp_path_factory.mktemp("runs") / "mine"
-    flags = (f"--workdir={workdir}", "--profile=2")
-    assert call(train, f"{FOLDER}:{images}", *flags, *SMALL) == 0
+    assert call(train, f"{FOLDER}:{images}", f"--workdir={workdir}", *SMALL) == 0
     return workdir
 
 
@@ -86,9 +85,15 @@ def test_the_time_of_a_run_is_accounted_for(trained: Path):
     assert rows[-1]["goodput"] == pytest.approx(
         seconds["seconds/step"] / sum(seconds.values()), rel=1.0
     )
-    assert list((trained / "profile").rglob("*.xplane.pb"))
     heart = json.loads((trained / "heartbeat.json").read_text())
     assert heart["step"] == 8
+
+
+@pytest.mark.slow  # to write a trace takes as long as to train
+def test_steps_are_profiled(images: Path, tmp_path: Path):
+    flags = (f"--workdir={tmp_path}", "--profile=2")
+    assert call(train, f"{FOLDER}:{images}", *flags, *SMALL) == 0
+    assert list((tmp_path / "profile").rglob("*.xplane.pb"))
 
 
 def test_evaluate_writes_json_and_page(trained: Path, capsys: pytest.CaptureFixture[str]):

@@ -74,6 +74,7 @@ SLOWLY = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOWLY)
 def test_a_member_reaches_what_its_card_quotes(name: str):
     sample = zoo.card(name)["sample"]

@@ -73,12 +73,17 @@ def close(a, b) -> None:
 
 CASES = [
     (Softmax(), Dot(), "embedding", "data 8"),
-    (Softmax(label_smoothing=0.1), Dot(chunk=3), "embedding", "data 4 x fsdp 2"),
     (Sigmoid(), Dot(), "embedding", "data 4 x fsdp 2"),
     (Sigmoid(), BestPart(), "embedding", "data 8"),
     (Ranking(reduce="hardest"), Dot(), "embedding", "data 4 x fsdp 2"),
-    (Softmax(), LateInteraction(chunk=2), "tokens", "data 8"),
-    (Softmax(), Dot(), "embedding", "replica 2 x data 2 x tensor 2"),
+    *(
+        pytest.param(*case, marks=pytest.mark.slow)
+        for case in (
+            (Softmax(label_smoothing=0.1), Dot(chunk=3), "embedding", "data 4 x fsdp 2"),
+            (Softmax(), LateInteraction(chunk=2), "tokens", "data 8"),
+            (Softmax(), Dot(), "embedding", "replica 2 x data 2 x tensor 2"),
+        )
+    ),
 ]
 
 

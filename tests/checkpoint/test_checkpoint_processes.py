@@ -80,6 +80,7 @@ def test_saved_by_two_processes_restored_by_any_number(tmp_path: Path):
     assert not (view / "quarantine").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_restore_a_step_whose_save_is_under_way(tmp_path: Path):
     outputs = run("race", tmp_path, tmp_path, fsdp=4)
     assert [output.splitlines()[-1] for output, _ in outputs] == ["2", "2"]

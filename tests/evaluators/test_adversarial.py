@@ -104,6 +104,7 @@ def test_numbers_are_those_of_a_linear_model():
     assert curve.lines[0].y == pytest.approx([got["accuracy"], near, got["fgsm_accuracy"]])
 
 
+@pytest.mark.slow
 def test_eight_devices_measure_the_same():
     on_one, on_eight = (measured(adversarial("apgd", "square"), devices) for devices in (1, 8))
     assert on_one.keys() == on_eight.keys()
@@ -127,6 +128,7 @@ def test_targeted_attacks_want_the_class_they_are_told():
     assert got["fgsm_success"] == pytest.approx((LINF < EPS)[RIGHT].mean())
 
 
+@pytest.mark.slow
 def test_it_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     evaluator = adversarial("apgd", "square")
     undisturbed = measured(evaluator, 8)

@@ -13,7 +13,7 @@ from vision.parallel.mesh import Mesh
 from vision.train.precision import Precision
 
 
-@pytest.mark.parametrize("everything", [False, True])
+@pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_the_kernel_gives_what_the_plain_form_does(
     everything: bool, monkeypatch: pytest.MonkeyPatch
 ):

@@ -113,6 +113,7 @@ def test_taps_see_the_entries_of_out():
     np.testing.assert_allclose(out["image/embedding"], plain()["image/embedding"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_late_interaction_reads_projected_tokens():
     tower = Dual(IMAGE, TEXT, width=12, tokens=True)
     out = apply(inputs(), tower)

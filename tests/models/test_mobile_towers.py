@@ -118,7 +118,20 @@ PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
 }
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
+# One of each family; the others cost a second or two each.
+SOON = (
+    "mobilenet_v2",
+    "mobilenet_v3_small",
+    "mobilenet_v4_conv_small",
+    "efficientnet_lite0",
+    "swin_t",
+)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SOON else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
+)
 def test_published_sizes(name: str):
     """Parameters, and a forward pass by shapes alone."""
     tower, count, side, shapes = PUBLISHED[name]
@@ -155,6 +168,7 @@ def test_rounding_of_sizes():
 TINY = MobileNetV3("small", 0.25, 0.3, head_width=16, num_classes=3, drop_path=0.5, dropout=0.5)
 
 
+@pytest.mark.slow
 def test_training_and_an_edit():
     """Noise and batch statistics are used, and an edit reaches what follows it."""
     images = jax.random.normal(jax.random.key(1), (4, 33, 40, 3))

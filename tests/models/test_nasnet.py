@@ -44,6 +44,7 @@ def test_unread_states_are_concatenated():
     assert NASNET_A.normal.result() == (1, 2, 3, 4, 5, 6)
 
 
+@pytest.mark.slow
 def test_nasnet_a_has_the_size_of_the_paper():
     """3.3 million: a network with two cells per stage, and four more of those that repeat."""
     network = NasNet(depth=2, num_classes=10)
@@ -57,6 +58,7 @@ def test_nasnet_a_has_the_size_of_the_paper():
     assert round(total / 1e6, 1) == 3.3
 
 
+@pytest.mark.slow
 def test_scheduled_drop_path_counts_calls():
     variables = random_variables(TOWER, (6, 8, 8, 1))
     x = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 1)), jnp.float32)

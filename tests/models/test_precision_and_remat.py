@@ -133,13 +133,17 @@ def nbytes(tree: Any) -> int:
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tower", [vit, unrolled, resnet, convnext])
 def test_remat_keeps_less(tower: Any):
     kept = {remat: kept_bytes(tower(remat=remat)) for remat in ("none", "dots", "full")}
     assert kept["full"] < kept["dots"] < 0.5 * kept["none"], kept
 
 
-@pytest.mark.parametrize("tower", [unrolled, resnet, convnext])
+@pytest.mark.parametrize(
+    "tower",
+    [unrolled, *(pytest.param(each, marks=pytest.mark.slow) for each in (resnet, convnext))],
+)
 def test_remat_changes_no_gradient(tower: Any):
     """The same loss, statistics and gradients."""
     params, state = random_variables(tower(), SHAPE)

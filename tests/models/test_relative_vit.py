@@ -31,7 +31,9 @@ IMAGES = jnp.asarray(np.random.default_rng(0).standard_normal((2, 8, 12, 3)), jn
 
 
 @pytest.mark.parametrize(
-    "tower", [EVA, functools.partial(Tiny, bias="shared")], ids=["rope", "bias"]
+    "tower",
+    [EVA, pytest.param(functools.partial(Tiny, bias="shared"), marks=pytest.mark.slow)],
+    ids=["rope", "bias"],
 )
 def test_scanned_unrolled_and_tapped(tower):
     """One stack of parameters, however its blocks are run; attention is there for a tap."""

@@ -79,7 +79,12 @@ def equal(a, b) -> None:
 
 @pytest.mark.parametrize(
     "objective",
-    [Contrast(Dual()), Contrast(Dual(), Sigmoid(), LateInteraction(4), SameKey())],
+    [
+        Contrast(Dual()),
+        pytest.param(
+            Contrast(Dual(), Sigmoid(), LateInteraction(4), SameKey()), marks=pytest.mark.slow
+        ),
+    ],
     ids=["clip", "late"],
 )
 def test_micro_batches_and_a_mesh_change_nothing(objective: Contrast):

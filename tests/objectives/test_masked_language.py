@@ -118,6 +118,7 @@ def test_the_loss_is_that_of_the_hidden_tokens_only():
     assert float(aux.metrics["masked_accuracy"]) == pytest.approx(np.mean(logits.argmax(1) == true))
 
 
+@pytest.mark.slow
 def test_masked_words_are_learned_from_their_context():
     objective = dataclasses.replace(OBJECTIVE, rate=0.2)
     data = {"text": texts(128), "_mask": np.ones(128, bool)}

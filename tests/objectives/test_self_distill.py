@@ -142,6 +142,7 @@ def test_the_losses_are_those_of_lightly():
     np.testing.assert_allclose(balanced, golden["sinkhorn"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_micro_batches_give_the_loss_of_the_whole():
     loss, aux, grads = compiled(distill())(batch())
     cut_loss, cut_aux, cut_grads = compiled(distill(), 2)(batch())

@@ -102,6 +102,7 @@ def test_nothing_is_cut(browser: Browser, site: Path, width: int):
     assert browser.run(CUT) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_stand_out_from_their_ground(browser: Browser, site: Path, scheme: str):
     browser.scheme(scheme)

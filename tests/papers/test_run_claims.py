@@ -51,6 +51,7 @@ def outsider(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_claim_runs_on_its_own_is_recorded_and_compared(
     outsider: Path,
     tmp_path: Path,

@@ -45,6 +45,7 @@ def root(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_an_outsider_starts_from_files_that_work(tmp_path: Path):
     """The tests pass and two steps train, without PYTHONPATH, from another folder."""
     elsewhere = tmp_path / "elsewhere"

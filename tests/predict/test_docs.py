@@ -33,6 +33,7 @@ def here(
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_python_runs(here: Path):
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert len(blocks) == 4
@@ -47,6 +48,7 @@ def test_the_python_runs(here: Path):
         assert image.size == (16, 16)
 
 
+@pytest.mark.slow
 def test_the_commands_run(here: Path):
     text = "\n".join(re.findall(r"^```bash\n(.*?)^```", PAGE, re.M | re.S)).replace("\\\n", " ")
     commands = [shlex.split(line)[3:] for line in text.splitlines() if "vision.predict" in line]

@@ -57,7 +57,8 @@ def with_tower(run: Predictor, tower: Any) -> Predictor:
     return dataclasses.replace(run, forward=forward, variables=variables)
 
 
-@pytest.mark.parametrize("kind", [pytest.param("vit", marks=pytest.mark.slow), "cnn"])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["vit", "cnn"])
 def test_maps_of_a_vit_and_a_cnn(kind: str, run: Predictor):
     predictor = with_tower(run, TOWERS[kind])
     image, _ = predictor.gather(jpeg(noise(5)))

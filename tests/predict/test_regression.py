@@ -40,6 +40,7 @@ def ages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_number_is_in_every_kind_of_file(ages: Path, tmp_path: Path):
     (tmp_path / "broken.jpg").write_bytes(jpeg(noise(1))[:100])
     run = load_predictor(ages / "w")

@@ -77,6 +77,7 @@ def test_a_last_state_that_is_not_saved_is_said(
     assert "evaluate.py" not in said
 
 
+@pytest.mark.slow
 def test_a_restart_without_checkpoint_and_without_its_weights_says_both(tmp_path: Path):
     train(made(3), tmp_path / "source")
     changed = made(6, init_from=spec(InitFrom, source=f"workdir:{tmp_path / 'source'}"))
@@ -89,6 +90,7 @@ def test_a_restart_without_checkpoint_and_without_its_weights_says_both(tmp_path
         train(changed, tmp_path / "w")
 
 
+@pytest.mark.slow
 def test_a_renamed_workdir_gets_no_second_writer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """In the middle of a run the folder is renamed, and another run begins under its name."""
     workdir, moved = tmp_path / "w", tmp_path / "moved"

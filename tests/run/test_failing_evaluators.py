@@ -85,6 +85,7 @@ def test_one_that_raises_is_named_and_the_run_goes_on(
     assert len(read_rows(tmp_path / "last" / "failed_evaluations.jsonl")) == 1
 
 
+@pytest.mark.slow
 def test_one_that_kills_the_program_leaves_the_state_that_it_looked_at(tmp_path: Path):
     """In a child: the state of step 4 is on disk, and every row is there once in the end."""
     folder, armed = tmp_path / "w", tmp_path / "armed"

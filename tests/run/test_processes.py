@@ -139,6 +139,7 @@ def test_evaluation_counts_every_example_once(alone: Path, tmp_path: Path):
     assert found[2]["examples"] == 359
 
 
+@pytest.mark.slow
 def test_one_of_two_processes_killed_and_the_set_starts_again(
     configs: dict[int, Path], alone: Path, tmp_path: Path
 ):

@@ -273,6 +273,7 @@ def test_both_passes_of_a_coupled_loss_draw_the_same_noise():
 SMALL_PATCHES: Any = BlockTower(width=16, depth=1, patch=2, num_classes=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("objective", [Classify(SMALL_PATCHES), Contrast(SMALL_PATCHES)])
 def test_memory_falls_with_the_number_of_micro_batches(objective: Any):
     shapes = shapes_of(a_batch(64))

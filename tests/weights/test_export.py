@@ -126,6 +126,7 @@ def test_ours(workdir, run, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_adapters_leave_merged(tmp_path, digits):
     """A plain tower, in its config and in its weights, that computes what the tuned one does."""
     adapters = (spec(Lora, pattern="qkv", rank=2), spec(Lora, rank=2, magnitude=True))

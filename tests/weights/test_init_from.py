@@ -225,6 +225,7 @@ def test_libraries_without_a_map(timm_file):
         InitFrom(f"big_vision:{timm_file}").load(tower, fresh(AUGREG))
 
 
+@pytest.mark.slow
 def test_the_first_state_of_a_run(tmp_path, monkeypatch, caplog):
     """Parameters and their average are those of the file, laid out as the run asks."""
     monkeypatch.chdir(ROOT)

@@ -105,7 +105,14 @@ def golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     return weights, {k: v for k, v in tensors.items() if k[:8] != "weights/"}
 
 
-@pytest.mark.parametrize("name", TOWERS)
+# Another size or kind of a family that comes before it.
+LATER = ("inception_v4", "inception_resnet_v2", "mobilenet_v3_large", "mobilenet_v4_aa")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=pytest.mark.slow) if each in LATER else each for each in TOWERS],
+)
 def test_the_same_numbers_as_timm(name: str):
     tower, names_of = TOWERS[name]
     weights, rest = golden(name)

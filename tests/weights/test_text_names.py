@@ -316,6 +316,7 @@ def test_torchvision(tmp_path):
         InitFrom(f"torchvision:{file}").load(CLIP, fresh(CLIP))
 
 
+@pytest.mark.slow
 def test_the_first_state_of_a_run(clip_file, monkeypatch):
     """The temperature arrives in the objective's network, and a later run reads it from there."""
     monkeypatch.chdir(ROOT)
