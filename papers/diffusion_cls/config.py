@@ -37,7 +37,14 @@ def get_config() -> v.Config:
             threads=16,
         ),
         model=spec(
-            v.UNet, width=256, multipliers=(1, 1, 2, 2, 4, 4), depth=2, attention=(3, 4, 5), heads=4
+            v.UNet,
+            width=256,
+            multipliers=(1, 1, 2, 2, 4, 4),
+            depth=2,
+            attention=(3, 4, 5),
+            heads=4,
+            remat="full",
+            precision=spec(v.Precision, compute="bfloat16"),
         ),
         objective=spec(v.Denoise, diffusion=diffusion),
         optimizer=spec(v.Optimizer, method=spec(v.adamw), learning_rate=1e-4),

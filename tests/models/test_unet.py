@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -79,6 +81,36 @@ def test_tap_edits_reach_the_decoder(params, run):
     np.testing.assert_array_equal(plain["block00"], shifted["block00"])
     np.testing.assert_allclose(plain["block01"] + 1, shifted["block01"], atol=1e-6)
     assert np.abs(plain["noise"] - shifted["noise"]).max() > 1e-3
+
+
+@pytest.mark.slow
+def test_remat_changes_no_gradient(params):
+    @functools.partial(quick_jit, static_argnums=1)
+    def gradient(params, tower):
+        def loss(params):
+            out = forward(tower, params, {}, IMAGE, TIME, train=True)[1]
+            return (out["noise"] ** 2).mean()
+
+        return jax.grad(loss)(params)
+
+    plain = gradient(params, TINY)
+    for remat in ("dots", "full"):
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+            gradient(params, TINY.clone(remat=remat)),
+            plain,
+        )
+
+
+def test_remat_leaves_names_alone_and_computes_blocks_again():
+    def program(tower):
+        variables = jax.eval_shape(tower.init, jax.random.key(0), IMAGE, TIME)
+        grad = jax.grad(lambda v: tower.apply(v, IMAGE, TIME)[1]["noise"].sum())
+        return jax.tree.structure(variables), str(jax.make_jaxpr(grad)(variables))
+
+    (names, plain), (same, again) = program(TINY), program(TINY.clone(remat="full"))
+    assert names == same
+    assert again.count("conv_general_dilated") > plain.count("conv_general_dilated")
 
 
 def test_patches_fold_and_unfold():

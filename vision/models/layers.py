@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Literal
+from collections.abc import Callable
+from typing import Any, Literal, TypeVar
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,7 @@ from vision.train.tower import Tap, apply_tap
 Initializer = nn.initializers.Initializer
 Remat = Literal["none", "full", "dots"]
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
+Block = TypeVar("Block", bound=Callable[..., Any])
 
 # The columns of the first layer of every MLP over tensor, the rows of the second.
 MLP_TENSOR_PARALLEL = (
@@ -50,14 +52,14 @@ def _is_product_or_attention(primitive: Any, *args: Any, **params: Any) -> Any:
 
 
 def rematerialise(
-    block: type[nn.Module], remat: Remat, *, scanned: bool = False, static: tuple[int, ...] = ()
-) -> type[nn.Module]:
+    block: Block, remat: Remat, *, scanned: bool = False, static: tuple[int, ...] = ()
+) -> Block:
     """A block whose intermediates are recomputed in the backward pass.
 
     Chen et al., Training Deep Nets with Sublinear Memory Cost, 2016.
 
     Args:
-      block: class of the block.
+      block: class of the block, or a function of the module whose layers it calls.
       remat: what it keeps for the backward pass: ``none`` leaves that to the compiler, ``full``
         keeps only its input, ``dots`` also the results of convolutions and of products with
         parameters.

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 from vision.config.ranges import NonEmpty, Positive, Rate, checked
 from vision.models.conv_layers import conv
 from vision.models.layers import (
+    Remat,
     as_output,
     check_images,
     dense,
     dropout,
     pooled_map,
+    rematerialise,
     spatial_sites,
 )
 from vision.models.transformer import Attention, BlockInit
@@ -59,6 +61,8 @@ class UNet(nn.Module):
       heads: of attention.
       groups: of the norms; they divide all numbers of channels.
       dropout: within residual blocks.
+      remat: what a block keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of convolutions and of products with parameters.
       precision: number formats.
     """
 
@@ -70,6 +74,7 @@ class UNet(nn.Module):
     heads: Positive[int] = 1
     groups: Positive[int] = 32
     dropout: Rate = 0.0
+    remat: Remat = "none"
     precision: Precision = Precision()
 
     def __post_init__(self) -> None:
@@ -113,8 +118,13 @@ class UNet(nn.Module):
             return out[name]
 
         def block(x: jax.Array, level: int) -> jax.Array:
-            x = self._residual(x, condition, widths[level], f"block{number:02d}", train)
-            return self._attend(x, f"block{number:02d}_attn") if level in self.attention else x
+            name = f"block{number:02d}"
+
+            def layers(self: UNet, x: jax.Array, condition: jax.Array) -> jax.Array:
+                x = self._residual(x, condition, widths[level], name, train)
+                return self._attend(x, f"{name}_attn") if level in self.attention else x
+
+            return rematerialise(layers, self.remat)(self, x, condition)
 
         x = self._conv(folded(x, self.patch), self.width, "stem")
         x = out["stem"] = apply_tap(tap, "stem", x)
