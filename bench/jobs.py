@@ -82,6 +82,8 @@ IMAGE = _to("image.jpg", '"images/digit 3/0003.png"')
 DEEPER = _to("workdirs/mine", "workdirs/deeper", "depth=4", "depth=2")
 PAIR = _to("workdirs/a,workdirs/b,workdirs/c", "workdirs/mine,workdirs/deeper")
 TWO = _to("workdirs/lr", "workdirs/grid", "1e-3,3e-3 --grid seed=0,1,2", "1e-3,3e-3")
+SEARCH = _to("--trials=20", "--trials=3", '"5 epochs"', "'20 steps'")
+TUNED = _to("workdirs/mine", "workdirs/tuned", "py:images", "py:images --config.total='40 steps'")
 FEW = "--config.total='10 steps' --config.optimizer.schedule.warmup='2 steps'"
 JOBS = (
     Job("images as folders", "tutorial", "load_digits"),
@@ -104,7 +106,10 @@ JOBS = (
     Job("train a second run", "tutorial", "train.py", DEEPER, trains=True),
     Job("compare two runs", "evaluation", "--compare", PAIR),
     Job("sweep, a grid of two", "sweep", "optimizer.learning_rate=1e-3", TWO, trains=True),
+    Job("search, three trials of Optuna", "sweep", "--trials=20", SEARCH, trains=True),
+    Job("fine-tune ImageNet weights", "finetuning", "finetune_folder.py", TUNED, trains=True),
     Job("own table of labels", "data", "own_table:labels", trains=True),
+    Job("own pairs of image and text", "data", "own_pairs:pairs.csv", trains=True),
     Job("own code: train", "add_your_own", "vision-train", trains=True, folder="research"),
     Job("own code: evaluate", "add_your_own", "vision-evaluate", folder="research"),
     Job("own code: predict", "add_your_own", "vision-predict", folder="research"),
