@@ -127,6 +127,7 @@ def test_every_network_learns_and_masked_rows_do_not(variables: Any):
     assert np.isfinite(loss)
 
 
+@pytest.mark.slow
 def test_a_tenth_of_the_tokens_costs_less_than_half():
     def flops(objective: CLCA) -> int:
         images = {"image": jax.ShapeDtypeStruct((1, 448, 448, 3), jnp.float32)}

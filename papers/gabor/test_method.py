@@ -37,7 +37,7 @@ def batch() -> dict[str, Any]:
 
 def test_it_begins_as_the_plain_tower_and_textures_change_it():
     given = batch()
-    variables: Any = OBJECTIVE.init(jax.random.key(0), given)
+    variables: Any = quick_jit(OBJECTIVE.init)(jax.random.key(0), given)
     moved = drawn(OBJECTIVE.init, given)
 
     @quick_jit

@@ -57,6 +57,7 @@ def _kinds(genotype: Genotype) -> Any:
     return to_choices(genotype).reshape(-1, 4)[:, 2:]
 
 
+@pytest.mark.slow
 def test_the_controller_learns_and_at_a_rate_of_0_it_is_random_search():
     learned = np.array([reward for _, reward in search(SMALL, share, 48, 8, seed=0)])
     chance = Controller(**{**vars(SMALL), "rate": 0.0})
