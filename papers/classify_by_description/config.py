@@ -1,0 +1,88 @@
+"""Zero-shot classification of ImageNet by what classes look like, with CLIP's ViT-B/32.
+
+    python evaluate.py --config=papers/classify_by_description/config.py:data/imagenet \\
+        --workdir=workdirs/described
+
+Menon and Vondrick, Visual Classification via Description from Large Language Models, 2022. The text
+after the colon is a folder with a folder per class, named as the class is;
+`data/descriptors.json` has for every name a list, as the authors' `descriptors_imagenet.json` has.
+Nothing is trained.
+
+`small`: twelve kinds of things with names that no caption had, which are colours and shapes.
+"""
+
+from pathlib import Path
+
+import vision as v
+from configs.parts import pairs, small_pairs
+from configs.parts.small import eval_data
+from papers.classify_by_description.method import DescribedZeroShot
+from vision import ops, spec
+
+COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "star", "square", "cross")
+NONCE = (
+    *("wug", "dax", "fep", "blicket", "toma", "zav"),
+    *("kiki", "moop", "lorp", "gazzer", "tulver", "pim"),
+)
+
+
+def get_config(folder: str = "data/imagenet") -> v.Config:
+    tokens = pairs.clip_tokenizer()
+    values = [
+        spec(ops.Decode),
+        spec(ops.ToRgb),
+        spec(ops.Resize, size=224),
+        spec(ops.CenterCrop, size=224),
+        spec(ops.ValueRange, low=-1, high=1),
+    ]
+    asked = spec(
+        v.EvalData,
+        source=spec(v.Folder, root=folder),
+        batch_size=256,
+        ops=values,
+        on_error="mask",
+    )
+    return spec(
+        v.Experiment,
+        data=pairs.train("data/pairs/*.parquet", tokens, batch_size=1024),
+        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
+        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
+        objective=spec(v.Contrast),
+        optimizer=spec(v.Optimizer, method=spec(v.adamw, b2=0.98), learning_rate=1e-5),
+        total="1 epochs",
+        evaluators={
+            "described": spec(
+                DescribedZeroShot,
+                data=asked,
+                tokenizer=tokens,
+                descriptors_file="data/descriptors.json",
+            )
+        },
+    )
+
+
+def small() -> v.Config:
+    tokens = small_pairs.tokenizer(length=20)
+    single = {"num_objects": (1, 1)}
+    asked = small_pairs.scenes(
+        "test",
+        512,
+        ("image", "label"),
+        label="identity",
+        **{**single, "colours": COLOURS, "shapes": SHAPES, "sizes": ("large",)},
+    )
+    return small_pairs.experiment(
+        small_pairs.train(tokens, least_told=0.5, world=single),
+        small_pairs.transformer(tokens, causal=False, pool="mean"),
+        steps=200,
+        evaluators={
+            "described": spec(
+                DescribedZeroShot,
+                data=eval_data(asked, 256),
+                tokenizer=tokens,
+                descriptors_file=str(Path(__file__).with_name("nonce.json")),
+                class_names=NONCE,
+                sentences=False,
+            )
+        },
+    )
