@@ -1,19 +1,24 @@
-"""Emoji of one subgroup, drawn by a new house, told with subspace attention in place of layers.
+"""Emoji of one subgroup, drawn by a new house, told with subspace attention or with nothing there.
 
-A MobileNet-V1 of six separable layers stands on maps of the zoo's classifier and learns 131 emoji
-from 1,000 of 1,500 drawings by two houses, 150 steps of 32. It is asked about 1,000 of 2,000
-drawings by the third; an answer counts among the emoji of the right subgroup. In the method,
-attention of four groups takes the place of two of the repeated layers, as the paper's does; stem,
-other layers and head start alike and see the same batches. In the control every image is weighed
-by the maps of the next one of its batch.
+A MobileNet-V1 of six separable layers, two of them replaced by attention of four groups, stands on
+maps of the zoo's classifier and learns 131 emoji from 1,000 of 1,500 drawings by two houses, 120
+steps of 32. It is asked about 1,000 of 2,000 drawings by the third; an answer counts among the
+emoji of the right subgroup. In the baseline the maps are zero, which leaves the four other layers;
+start and batches are the same. In the control every image is weighed by the maps of the next one of
+its batch.
 
-What the network without the two layers and without attention gets stands beside.
+The first run, seeds 0 to 5 and wider layers, had all six layers as the baseline, as the paper has,
+and was undecided, since its control held too: 19.7 % with attention, 18.9 with the maps of the next
+image, 17.6 with four layers and nothing else, and 14.8 with all six. In so short a training two
+layers more are a loss, whatever takes their place. The second run asks what attention adds to the
+four, with the same margin, and has other seeds.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,44 +29,43 @@ from papers.ulsam.method import MobileNetV1
 from vision.objectives.classify import Classify, cross_entropy, to_targets
 from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 from vision.train.objective import Aux, Context, Variables, apply, averaged, classified
-from vision.train.tower import Tap, count_params
+from vision.train.tower import Tap
 
 MARGIN = Margin(
     0.005, rule="half of the one point that fine-grained sets gain with a quarter fewer parameters"
 )
 
-COUNT, ASKED, STEPS, ROWS, RATE = 1500, 2000, 150, 32, 4e-3
-REPEATED: tuple[tuple[int, int], ...] = ((64, 1), (96, 1), (96, 1), (96, 1), (96, 1), (128, 2))
-ATTENDED = (2, 3)
-SIX = tuple(range(6))
-EXCHANGE = Tap(lambda _, maps: jnp.roll(maps, 1, 0), "block02/attention|block03/attention")
+COUNT, ASKED, STEPS, ROWS, RATE = 1500, 2000, 120, 32, 4e-3
+LAYERS = ((64, 1), (64, 1), (64, 1), (64, 1), (64, 1), (96, 2))
+ATTENDED, SITES = (2, 3), "block02/attention|block03/attention"
+NEW = tuple(range(6, 11))
 
 
-def tower(layers: tuple[tuple[int, int], ...] = REPEATED, **fields: Any) -> MobileNetV1:
-    return MobileNetV1(layers=layers, stride=1, num_classes=131, head_zero_init=True, **fields)
+@dataclasses.dataclass(frozen=True)
+class Edited(Classify):
+    """Classification with maps of attention as they are, zero, or those of the next image."""
 
+    maps: Literal["own", "zero", "next"] = "own"
 
-class Exchanged(Classify):
-    """Classification where attention weighs an image by the maps of the next of its batch."""
+    def _tap(self) -> Tap:
+        edits = {"own": lambda x: x, "zero": jnp.zeros_like, "next": lambda x: jnp.roll(x, 1, 0)}
+        return Tap(lambda _, x: edits[self.maps](x), SITES)
 
     def loss(self, variables: Variables, batch: Any, ctx: Context) -> tuple[jax.Array, Aux]:
-        out, state = apply(self.model, variables, batch["image"], ctx, tap=EXCHANGE)
+        out, state = apply(self.model, variables, batch["image"], ctx, tap=self._tap())
         targets, labelled = to_targets(batch["label"], 131)
         losses = cross_entropy(out["logits"], targets, "softmax", self.label_smoothing)
         return averaged(losses, labelled & batch["_mask"], state)
 
     def predict(self, variables: Variables, batch: Any, ctx: Context) -> dict[str, jax.Array]:
-        out, _ = apply(self.model, variables, batch["image"], ctx, tap=EXCHANGE)
+        out, _ = apply(self.model, variables, batch["image"], ctx, tap=self._tap())
         return classified(out["logits"], out["embedding"])
 
 
-ATTENDING = Classify(tower(attention=ATTENDED), label_smoothing=0.1)
-ARMS = {
-    "attention": ATTENDING,
-    "layers": Classify(tower(), label_smoothing=0.1),
-    "exchanged": Exchanged(ATTENDING.model, label_smoothing=0.1),
-    "fewer": Classify(tower(REPEATED[:2] + REPEATED[4:]), label_smoothing=0.1),
-}
+TOWER = MobileNetV1(
+    layers=LAYERS, stride=1, attention=ATTENDED, num_classes=131, head_zero_init=True
+)
+ARMS = ("own", "zero", "next")
 
 
 @functools.cache
@@ -79,36 +83,28 @@ def measure_seed(seed: int) -> dict[str, float]:
     part = rng.permutation(ASKED)[:1000]
     asked = {name: x[part] for name, x in asked.items()}
     row = {}
-    for arm, objective in ARMS.items():
+    for arm in ARMS:
+        objective = Edited(TOWER, label_smoothing=0.1, maps=arm)
         variables = emoji_maps.fitted(objective, learned, seed, STEPS, ROWS, RATE)
         out = emoji_maps.predicted(objective, variables, asked)
         row[arm] = float(emoji_maps.right(out["logits"], asked["label"]).mean())
-        row[f"{arm}_weights"] = count_params(variables.params)
     return row
 
 
-def test_attention_takes_the_place_of_layers(record: Recorder):
-    rows = [measure_seed(seed) for seed in SIX]
+def test_attention_in_the_place_of_layers(record: Recorder):
+    rows = [measure_seed(seed) for seed in NEW]
 
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    what, layers = "top-1 within the subgroup, new house", side("all layers", "layers")
+    what, nothing = "top-1 within the subgroup, new house", side("nothing", "zero")
     record(
         claim="A MobileNet-V1 with subspace attention in the place of two layers tells emoji of "
-        "one subgroup by a new house better than with the layers.",
+        "one subgroup by a new house better than with nothing in their place.",
         expected="undecided",
-        compared=Measured(what, side("attention", "attention"), layers),
+        compared=Measured(what, side("attention", "own"), nothing),
         margin=MARGIN,
         scale=Scale(chance=emoji_maps.chance()),
-        control=Measured(what, side("maps of the next image", "exchanged"), layers),
-        seeds=SIX,
-        measured=[
-            Measured(what, side("neither", "fewer"), layers),
-            Measured(
-                "parameters",
-                side("attention", "attention_weights"),
-                side("all layers", "layers_weights"),
-            ),
-        ],
+        control=Measured(what, side("maps of the next image", "next"), nothing),
+        seeds=NEW,
     )
