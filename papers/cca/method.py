@@ -14,7 +14,7 @@ Song et al., Conditional Cross Attention Network for Multi-Space Embedding witho
 Only a SINGLE Network, 2023. There is no public code. How many blocks are conditional and how a
 condition is encoded is not known: here one block, and a learned vector per condition. Triplets are
 all those of a batch, where the protocol of ASEN (Ma et al., 2020) draws a list of them beforehand;
-its margin of 0.2 is kept.
+its margin of 0.2 is kept. No FLOPs of the published network are known to us.
 """
 
 from __future__ import annotations

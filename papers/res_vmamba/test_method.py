@@ -12,6 +12,7 @@ import pytest
 from papers.res_vmamba.block import cross_merge, cross_scan
 from papers.res_vmamba.method import DEPTHS, ResVMamba
 from tests.models.tower_cases import abstract_variables, random_variables, run
+from vision.train.flops import count
 from vision.train.tower import Tap, count_params, layers_above
 
 SMALL: Any = {
@@ -80,17 +81,38 @@ def test_sites_and_layers(variables: Any):
     assert layers_above(TOWER, ["head"]) == 0
 
 
-def test_variants_have_vmambas_parameters():
-    """22 and 44 million in VMamba's first table; the paths add three matrices and biases."""
-    tower = ResVMamba(depths=(1, 1, 1, 1), num_classes=1000, sequential=True)
-    params = abstract_variables(tower, (1, 32, 32, 3))[0]
+def test_variants_have_vmambas_parameters_and_arithmetic():
+    """22 and 44 million in VMamba's first table; the paths add three matrices and biases.
+
+    5.6 and 11.2 GFLOPs are VMamba's after its count of scans was mended: nine operations per state
+    and position, of which ``count`` sees the product with C. The residual paths add 0.04.
+    """
+    tower = ResVMamba(depths=(2, 2, 2, 2), num_classes=1000, sequential=True)
+    params, state = abstract_variables(tower, (1, 224, 224, 3))
+    variables: Any = {"params": dict(params), **state}
+    call = jax.jit(lambda variables, x: tower.apply(variables, x)[1])
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+
+    def products(site: str) -> float:
+        return count(lambda variables, x: call(variables, x)[site], variables, image) / 2
+
     paths = [params.pop(f"residual{i}") for i in (1, 2, 3)]
-    assert count_params(paths) == sum(2 * c * c + 2 * c for c in (96, 192, 384))
-    one_each, blocks = count_params(params), [count_params(params[f"block0{i}"]) for i in range(4)]
-    published: Any = (("T", 22.9), ("S", 44.4))
-    for variant, millions in published:
-        more = sum((depth - 1) * n for depth, n in zip(DEPTHS[variant], blocks, strict=True))
-        assert (one_each + more) / 1e6 == pytest.approx(millions, abs=0.05)
+    widths, sides = (96, 192, 384, 768), (56, 28, 14, 7)
+    assert count_params(paths) == sum(2 * c * c + 2 * c for c in widths[:3])
+    on_paths = sum(2 * c * c * (side // 2) ** 2 for c, side in zip(widths, sides[:3], strict=False))
+    states = [4 * 16 * 2 * c * side**2 for c, side in zip(widths, sides, strict=True)]
+    two_each, whole = count_params(params), products("logits") - on_paths
+    blocks = [count_params(params[f"block0{2 * i + 1}"]) for i in range(4)]
+    cost = products("block05") - products("block04")
+    published: Any = (("T", 22.9, 5.6), ("S", 44.4, 11.2))
+    for variant, millions, giga in published:
+        depths = DEPTHS[variant]
+        assert (depths[0], depths[1], depths[3]) == (2, 2, 2)
+        more = sum((depth - 2) * n for depth, n in zip(depths, blocks, strict=True))
+        assert (two_each + more) / 1e6 == pytest.approx(millions, abs=0.05)
+        scans = 8 * sum(depth * n for depth, n in zip(depths, states, strict=True))
+        flops = whole + (depths[2] - 2) * cost + scans
+        assert flops / 1e9 == pytest.approx(giga, abs=0.05)
 
 
 def test_images_that_the_patch_does_not_divide_are_named():

@@ -232,3 +232,21 @@ def test_mesh_platform():
     with jax.sharding.use_abstract_mesh(mesh):
         assert platform() == "tpu"
     assert platform() == jax.default_backend()
+
+
+def test_scopes_outlive_transformations():
+    def function(x: jax.Array) -> jax.Array:
+        def row(x: jax.Array) -> jax.Array:
+            with jax.named_scope("mine"):
+                return x * X[0]
+
+        return lax.map(jax.checkpoint(row), x).sum()
+
+    for traced_one in (traced(function, X), traced(jax.grad(function), X)):
+        found = [
+            jax_internals.scopes(e)
+            for e in jax_internals.equations(traced_one)
+            if e.primitive.name == "mul"
+        ]
+        assert found
+        assert all("mine" in each for each in found)

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from tests.cudnn import trace_without_gpu
 from vision.models import attention, layers
+from vision.models.convolution import convolve
 from vision.models.resnet import ResNet
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify
@@ -95,6 +96,26 @@ def test_convolutions_and_their_gradients(size: int, kernel: Any, options: Any, 
     y = jax.eval_shape(fn, x, weights)
     assert count(pull, x, weights, y) == 2 * 2 * macs
     assert count(lambda *args: pull(*args)[1], x, weights, y) == 2 * macs
+
+
+@pytest.mark.parametrize("kernel", [(3, 3, 1, 8), (5, 5, 1, 8)])
+def test_a_depthwise_convolution_on_a_cpu_counts_as_the_convolution_it_is(kernel: Any):
+    def fn(x: jax.Array, weights: jax.Array) -> jax.Array:
+        layout = ("NHWC", "HWIO", "NHWC")
+        return convolve(x, weights, (1, 1), "SAME", dimension_numbers=layout, feature_group_count=8)
+
+    def pull(x: jax.Array, weights: jax.Array, cotangent: jax.Array) -> Any:
+        return jax.vjp(jax.jit(fn), x, weights)[1](cotangent)
+
+    x, weights = shape(2, 7, 9, 8), shape(*kernel)
+    macs = 2 * 7 * 9 * 8 * kernel[0] * kernel[1]
+    assert "conv_general_dilated" not in str(jax.make_jaxpr(fn)(x, weights))
+    assert count(fn, x, weights) == 2 * macs
+    assert count(pull, x, weights, x) == 2 * 2 * macs
+    assert count(lambda *args: pull(*args)[0], x, weights, x) == 2 * macs
+    assert count(lambda *args: pull(*args)[1], x, weights, x) == 2 * macs
+    general = count(conv(groups=8), x, weights)
+    assert count(fn, x, weights) == general
 
 
 @jax.custom_vjp

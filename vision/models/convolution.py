@@ -25,6 +25,7 @@ from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 
 from vision.parallel.mesh import platform
+from vision.train.flops import PRODUCTS
 
 # What a rematerialisation policy calls results that have a derivative rule: it sees no further.
 CONVOLUTION = "convolution"
@@ -301,12 +302,18 @@ def _by_kernel(x: jax.Array, kernel: jax.Array, strides: Pair, pads: Pads) -> ja
     return out.reshape(batch, *shape, features)
 
 
+def _times(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """``x * kernel``, one multiplication and addition of a convolution per element."""
+    with jax.named_scope(PRODUCTS):
+        return x * kernel
+
+
 @functools.partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _depthwise(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Array:
     x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
     shape = _output(x.shape[1:3], kernel.shape[:2], (1, 1))
     parts = [
-        _window(x, (i, j), shape, (1, 1)) * kernel[i, j, 0]
+        _times(_window(x, (i, j), shape, (1, 1)), kernel[i, j, 0])
         for i in range(kernel.shape[0])
         for j in range(kernel.shape[1])
     ]
@@ -332,7 +339,7 @@ def _depthwise_by_image(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Arra
     none = (0, 0, 0)
     parts = [
         lax.pad(
-            x * kernel[i, j, 0],
+            _times(x, kernel[i, j, 0]),
             jnp.zeros((), x.dtype),
             (none, (height - 1 - i, i, 0), (width - 1 - j, j, 0), none),
         )
@@ -355,7 +362,7 @@ def _depthwise_by_kernel(x: jax.Array, kernel: jax.Array, pads: Pads) -> jax.Arr
 
     def row(i: jax.Array, kernels: jax.Array) -> jax.Array:
         band = lax.dynamic_slice_in_dim(x, i, height, axis=1)
-        windows = [band[:, :, j : j + width] * kernels for j in range(columns)]
+        windows = [_times(band[:, :, j : j + width], kernels) for j in range(columns)]
         return jnp.stack([window.sum((1, 2)) for window in windows], axis=1)
 
     return jnp.moveaxis(lax.map(lambda i: _recomputed(row)(i, kernels), jnp.arange(rows)), 0, 1)

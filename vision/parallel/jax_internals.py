@@ -70,6 +70,14 @@ def called(equation: Any) -> tuple[str, ClosedJaxpr] | None:
     return equation.params.get("name", name), closed
 
 
+def scopes(equation: Any) -> str:
+    """Names of the ``jax.named_scope``s that an equation was traced in, by slashes.
+
+    Transformations keep them and put their own around: ``transpose(jvp(name))``.
+    """
+    return str(equation.source_info.name_stack)
+
+
 def branches(params: Mapping[str, Any]) -> tuple[Jaxpr, ...]:
     """The programs that a ``cond`` equation chooses from."""
     return tuple(branch.jaxpr for branch in params["branches"])

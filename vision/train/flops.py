@@ -17,6 +17,10 @@ from jax.extend.core import Jaxpr, jaxpr_as_fun
 
 from vision.parallel import chips, jax_internals
 
+# A multiplication of arrays in a ``jax.named_scope`` of this name is one of a matrix product or a
+# convolution that is computed element by element: it counts, and so does the addition after it.
+PRODUCTS = "products_by_element"
+
 
 def count(fn: Callable[..., Any], *args: Any) -> int:
     """FLOPs of one call ``fn(*args)``, on all devices together; arrays or their shapes suffice.
@@ -25,8 +29,9 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
     branch, a ``while`` loop one turn, a ``shard_map`` once per device. What no result depends on
     is not counted. A convolution counts every tap at every position, padding included, as
     published figures do; holes of strided gradients are not work, so that each of the two
-    gradients costs what the convolution did. Of hand-written kernels cuDNN's attention and ours
-    for TPUs are known; others count nothing.
+    gradients costs what the convolution did. A convolution that is
+    computed element by element counts where its code is in the scope ``PRODUCTS``. Of hand-written
+    kernels cuDNN's attention and ours for TPUs are known; others count nothing.
 
     Recomputation under ``jax.checkpoint`` is counted where ``fn`` itself differentiates; MFU
     leaves it out: differentiate ``without_recomputation(loss)``.
@@ -65,6 +70,8 @@ def _equation(eqn: Any, used_outputs: list[bool]) -> int:
         return 2 * _dot(eqn)
     if name == "conv_general_dilated":
         return 2 * _convolution(eqn)
+    if name == "mul" and PRODUCTS in jax_internals.scopes(eqn):
+        return 2 * math.prod(eqn.outvars[0].aval.shape)
     if name.startswith("dot_product_attention_"):
         return 2 * _attention(eqn)
     if name == "pallas_call":
