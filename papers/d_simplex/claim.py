@@ -10,6 +10,11 @@ for every seed. In the control the two models have the vertices in different ord
 
 How well each old model finds in its own index, what the new ones find in indices of their own, and
 that with the loss of higher-order compatibility beside, stand with it.
+
+Refuted: 32.5 beside 38.6 %. A head that goes on from what the old one learned keeps directions too,
+and better than the simplex, whose empty places pull. What makes up for it is the other half of the
+method: with higher-order compatibility the same new model finds 52.3 %. Of networks that share
+nothing but the head, where a learned one is near chance, this says nothing.
 """
 
 from __future__ import annotations
@@ -120,7 +125,7 @@ def test_new_models_search_old_indices(record: Recorder):
     record(
         claim="A model that is trained further finds more in the index of the model before with a "
         "fixed simplex for a head than with a learned one.",
-        expected="undecided",
+        expected="refuted",
         compared=Measured(what, side("fixed simplex", "simplex"), learned),
         margin=MARGIN,
         scale=Scale(chance=1 / CLASSES),
