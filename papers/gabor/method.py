@@ -118,19 +118,21 @@ class GaborTexture(Objective):
         weight, kept = jax.lax.top_k(gate, self.keep)
         height, width = image.shape[1:3]
         scaled = jnp.asarray(boxes)[kept] * jnp.array([height, width, height, width])
-        grey = image.astype(jnp.float32).mean(-1, keepdims=True)
-        rows = len(image) * self.keep
-        shown = crop_and_resize(
-            jnp.repeat(grey, self.keep, 0), scaled.reshape(rows, 4), (self.size, self.size)
-        )
-        textures: Any = self._textures(whole.shape[-1]).apply(
-            {"params": variables.params["textures"]}, shown[..., 0]
-        )
-        seen = (weight[..., None] * textures.reshape(len(image), self.keep, -1)).sum(1)
+        textures = self.textures(variables, image, scaled)
+        seen = (weight[..., None] * textures).sum(1)
         kernel = variables.params["model"]["head"]["kernel"].astype(jnp.float32)
         logits = out["logits"].astype(jnp.float32) + seen @ kernel
         found = {"embedding": whole + seen, "gate": gate, "boxes": scaled}
         return logits, found, state
+
+    def textures(self, variables: Variables, image: jax.Array, boxes: jax.Array) -> jax.Array:
+        """(B, keep, D) float32 of boxes (B, keep, 4) in pixels."""
+        params = variables.params["textures"]
+        rows, width = len(image) * self.keep, params["fc2"]["bias"].shape[0]
+        grey = jnp.repeat(image.astype(jnp.float32).mean(-1, keepdims=True), self.keep, 0)
+        shown = crop_and_resize(grey, boxes.reshape(rows, 4), (self.size, self.size))
+        found: Any = self._textures(width).apply({"params": params}, shown[..., 0])
+        return found.reshape(len(image), self.keep, width)
 
     def loss(self, variables: Variables, batch: Batch, ctx: Context) -> tuple[jax.Array, Aux]:
         logits, out, state = self.forward(variables, batch["image"], ctx)
