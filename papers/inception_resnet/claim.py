@@ -11,7 +11,7 @@ Held: 97.5 % beside 77.5.
 from __future__ import annotations
 
 from configs.parts.from_scratch import Task, digits, fitted, top1
-from papers.inception_resnet.method import InceptionResNet
+from papers.inception_resnet.method import InceptionResNetV1
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 
 MARGIN = Margin(
@@ -22,8 +22,8 @@ MARGIN = Margin(
 STEPS, RATE, ROWS = 100, 4e-3, 32
 
 
-def tower(residual: bool = True) -> InceptionResNet:
-    return InceptionResNet(
+def tower(residual: bool = True) -> InceptionResNetV1:
+    return InceptionResNetV1(
         depths=(2, 2, 1),
         residual=residual,
         small_images=True,
@@ -32,7 +32,7 @@ def tower(residual: bool = True) -> InceptionResNet:
     )
 
 
-def named(name: str, model: InceptionResNet, given: Task) -> Side:
+def named(name: str, model: InceptionResNetV1, given: Task) -> Side:
     values = (top1(model, fitted(model, given, seed, STEPS, RATE, ROWS), given) for seed in SEEDS)
     return Side(name, tuple(values))
 

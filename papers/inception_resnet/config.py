@@ -19,25 +19,24 @@ import optax
 
 import vision as v
 from configs.parts import imagenet, thumbnails
-from papers.inception_resnet.method import InceptionResNet
-from papers.inception_resnet.plans import NETWORKS
+from papers.inception_resnet.method import InceptionResNetV1
 from vision import ops, spec
 
 Form = Literal["residual", "pure"]
 
 
 def get_config(variant: Literal["v1", "v2"] = "v2", form: Form = "residual") -> v.Config:
+    tower = {"v1": InceptionResNetV1, "v2": v.InceptionResNetV2}[variant]
     normalise = [spec(ops.ValueRange, low=-1, high=1)]
     return spec(
         v.Experiment,
         data=imagenet.train(batch_size=640, augment=normalise, size=299),
         model=spec(
-            InceptionResNet,
-            variant=variant,
-            depths=NETWORKS[variant].depths,
+            tower,
             residual=form == "residual",
             dropout=0.2,
             precision=spec(v.Precision, compute="bfloat16"),
+            head_zero_init=False,
         ),
         objective=spec(v.Classify, label_smoothing=0.1),
         optimizer=spec(
@@ -57,7 +56,7 @@ def get_config(variant: Literal["v1", "v2"] = "v2", form: Form = "residual") -> 
 
 def small(form: Form = "residual") -> v.Config:
     tower = spec(
-        InceptionResNet,
+        InceptionResNetV1,
         depths=(3, 4, 3),
         residual=form == "residual",
         small_images=True,

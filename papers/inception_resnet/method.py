@@ -9,8 +9,8 @@ With more than a thousand channels such networks die early in training, whatever
 the layer before the average pooling gives zeros only. A scale s of 0.1 to 0.3 keeps them stable.
 Pure Inception-v4 (``vision.models.inception``) is the counterpart of Inception-ResNet-v2
 (``vision.models.inception_resnet``) at about equal cost. Here is v1, whose counterpart is
-Inception-v3; v2 from the same plan; and both without shortcut, ``x <- ReLU(P(concat_i F_i(x)))``:
-the pure form of exactly equal cost, with the same parameters.
+Inception-v3. Without shortcut, ``x <- ReLU(P(concat_i F_i(x)))``, both are the pure form of exactly
+equal cost, with the same parameters.
 
 Szegedy et al., Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning,
 2016. Headline, one crop of ImageNet: top-1 error of 20.0 % (v4), 19.9 (Inception-ResNet-v2), 21.3
@@ -31,37 +31,34 @@ from collections.abc import Sequence
 import flax.linen as nn
 import jax
 
-from papers.inception_resnet.plans import NETWORKS, SMALL_STEM, Variant
+from papers.inception_resnet.plans import BLOCKS, REDUCTIONS, SMALL_STEM, STEM
 from vision.config.ranges import NonNegative, Positive, Rate, checked
 from vision.models.inception_layers import (
     Branches,
-    ConvUnit,
     Plan,
     check_channels,
     check_size,
     end_tower,
     stack,
 )
+from vision.models.inception_resnet import SCALES, residual_blocks
 from vision.models.layers import Remat, check_images
 from vision.train.precision import Precision
 from vision.train.tower import Tap, chain_layers_above
 
-SCALES = (0.17, 0.1, 0.2)
 SMALLEST_PX = 7  # with the stem of one convolution: reductions leave 3 and 1
 
 
 @checked
-class InceptionResNet(nn.Module):
+class InceptionResNetV1(nn.Module):
     """See the module. Called with images (B, H, W, C), floating-point.
 
     ``stem``, ``block00`` and so on, residual blocks and the reductions in between, ``map``,
-    ``tokens``, ``pooled``, ``embedding`` and ``logits``: as of ``InceptionResNetV2``, to which v2
-    is equal.
+    ``tokens``, ``pooled``, ``embedding`` and ``logits``: as of ``InceptionResNetV2``, but that
+    ``map`` is the last block's.
 
     Attributes:
-      variant: of the paper.
-      depths: numbers of residual blocks before, between and after the reductions; None for the
-        variant's.
+      depths: numbers of residual blocks before, between and after the reductions.
       residual: whether blocks add to their input; without, they replace it, at equal cost.
       scales: of what the three kinds of blocks add; 0 leaves a block's input alone but for ReLU.
       small_images: one padded 3 x 3 convolution of stride 1 is the stem, for images of 7 px and
@@ -74,8 +71,7 @@ class InceptionResNet(nn.Module):
       head_zero_init: the head's kernel starts at zero.
     """
 
-    variant: Variant = "v1"
-    depths: tuple[Positive[int], Positive[int], Positive[int]] | None = None
+    depths: tuple[Positive[int], Positive[int], Positive[int]] = (5, 10, 5)
     residual: bool = True
     scales: tuple[NonNegative[float], NonNegative[float], NonNegative[float]] = SCALES
     small_images: bool = False
@@ -93,23 +89,12 @@ class InceptionResNet(nn.Module):
 
     @nn.nowrap
     def stem(self) -> tuple[Branches, ...]:
-        return SMALL_STEM if self.small_images else NETWORKS[self.variant].stem
+        return SMALL_STEM if self.small_images else STEM
 
     @nn.nowrap
     def blocks(self) -> tuple[Plan, ...]:
         """The plans of ``block00`` and so on."""
-        network, plans = NETWORKS[self.variant], []
-        reductions = (*network.reductions, None)
-        depths = self.depths or network.depths
-        for kind, depth, scale, reduction in zip(
-            network.blocks, depths, self.scales, reductions, strict=True
-        ):
-            plans += [Plan(kind, scale, shortcut=self.residual)] * depth
-            if reduction is not None:
-                plans.append(Plan(reduction))
-        if network.head is not None:  # slim's last block of v2
-            plans[-1] = plans[-1]._replace(residual_scale=1.0, relu=False)
-        return tuple(plans)
+        return residual_blocks(BLOCKS, REDUCTIONS, self.depths, self.scales, self.residual)
 
     @nn.nowrap
     def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
@@ -130,7 +115,4 @@ class InceptionResNet(nn.Module):
         else:
             check_size(x)
         x, out = stack(self, x, self.stem(), self.blocks(), train, tap)
-        head = NETWORKS[self.variant].head
-        if head is not None:
-            x = ConvUnit(head, self.width_multiplier, self.precision, name="last")(x, train)
         return end_tower(self, x, out, train, tap)

@@ -1,4 +1,4 @@
-"""Inception-ResNet: a scale of 0 leaves the input, v2 is the tower of timm's weights, sizes."""
+"""Inception-ResNet: a scale of 0 leaves the input, v2's plan, sizes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from papers.inception_resnet.method import InceptionResNet
-from papers.inception_resnet.plans import NETWORKS, V1
+from papers.inception_resnet.method import InceptionResNetV1
+from papers.inception_resnet.plans import BLOCKS
 from tests.models.tower_cases import abstract_variables, quick_jit
 from tests.tiny import filled
 from vision.models.inception import InceptionV4
 from vision.models.inception_layers import Mixed, Plan
-from vision.models.inception_resnet import HEAD, STEM, InceptionResNetV2
+from vision.models.inception_resnet import (
+    BLOCK_A,
+    BLOCK_B,
+    BLOCK_C,
+    REDUCTION_A,
+    REDUCTION_B,
+    InceptionResNetV2,
+)
 from vision.train.flops import count
 from vision.train.precision import Precision
 from vision.train.tower import count_params, forward
 
-BLOCK = V1.blocks[2]
+BLOCK = BLOCKS[2]
 MAP = np.random.default_rng(0).normal(size=(2, 2, 3, 16)).astype(np.float32)
 
 
@@ -62,34 +69,35 @@ def cost(tower: Any, side: int = 299) -> tuple[int, float]:
 
 
 def test_both_forms_cost_the_same():
-    small: Any = {"depths": (1, 1, 1), "small_images": True, "num_classes": 5}
-    assert cost(InceptionResNet(**small), 9) == cost(InceptionResNet(**small, residual=False), 9)
+    tower = InceptionResNetV1((1, 1, 1), small_images=True, num_classes=5)
+    assert cost(tower, 9) == cost(tower.clone(residual=False), 9)
 
 
-def test_v2_is_the_tower_that_takes_timms_weights():
-    """Both are ``stack`` of these plans and the same last convolution, under the same names."""
-    assert InceptionResNet("v2").blocks() == InceptionResNetV2().blocks()
-    assert InceptionResNet("v2").stem() == STEM
-    assert NETWORKS["v2"].head == HEAD
+def test_v2_has_the_authors_plan_and_a_pure_form():
+    """Ten, twenty and ten blocks; the last is not scaled and has no ReLU."""
+    plans = InceptionResNetV2().blocks()
+    kinds = [BLOCK_A] * 10 + [REDUCTION_A] + [BLOCK_B] * 20 + [REDUCTION_B] + [BLOCK_C] * 10
+    assert [plan.branches for plan in plans] == kinds
+    assert [plan.residual_scale for plan in plans] == (
+        [0.17] * 10 + [None] + [0.1] * 20 + [None] + [0.2] * 9 + [1.0]
+    )
+    assert [plan.relu for plan in plans] == [True] * 41 + [False]
+    pure = InceptionResNetV2(residual=False, scales=(0.3, 0.3, 0.3)).blocks()
+    assert [plan.shortcut for plan in pure] == [plan.residual_scale is None for plan in plans]
+    assert {plan.residual_scale for plan in pure} == {0.3, None, 1.0}
 
 
 @pytest.mark.slow
-def test_v2_is_the_same_program_and_networks_cost_what_their_counterparts_do():
+def test_networks_cost_what_their_counterparts_do():
     """The paper has no table of costs; it says about Inception-v3's and Inception-v4's."""
-    image, programs = jax.ShapeDtypeStruct((1, 75, 75, 3), jnp.float32), []
-    for tower in (InceptionResNet("v2", (1, 1, 2)), InceptionResNetV2((1, 1, 2))):
-        variables = abstract_variables(tower, (1, 75, 75, 3))
-        call = lambda v, x, tower=tower: forward(tower, *v, x, train=False)[0]  # noqa: E731
-        programs.append(str(jax.make_jaxpr(call)(variables, image)))
-    assert programs[0] == programs[1]
     # timm's counts, in billions of multiply-adds: 13.18 and 12.28; Inception-v3's is 5.7.
     assert cost(InceptionResNetV2(num_classes=1000))[1] == pytest.approx(13.18, abs=0.05)
     assert cost(InceptionV4(num_classes=1000))[1] == pytest.approx(12.28, abs=0.05)
-    assert cost(InceptionResNet(num_classes=1000))[1] == pytest.approx(5.7, rel=0.2)
+    assert cost(InceptionResNetV1(num_classes=1000))[1] == pytest.approx(5.7, rel=0.2)
 
 
 def test_v1_has_the_maps_of_the_figures():
-    tower, image = InceptionResNet(depths=(1, 1, 1)), jax.ShapeDtypeStruct((1, 299, 299, 3), "f4")
+    tower, image = InceptionResNetV1(depths=(1, 1, 1)), jax.ShapeDtypeStruct((1, 299, 299, 3), "f4")
     init = lambda x: tower.init_with_output({"params": jax.random.key(0)}, x)  # noqa: E731
     (_, out), _ = jax.eval_shape(init, image)
     shapes = {site: out[site].shape[1:] for site in ("stem", "block01", "block03", "block04")}
@@ -99,12 +107,12 @@ def test_v1_has_the_maps_of_the_figures():
         "block03": (8, 8, 1792),
         "block04": (8, 8, 1792),
     }
-    assert len(InceptionResNet().blocks()) == 5 + 1 + 10 + 1 + 5
+    assert len(InceptionResNetV1().blocks()) == 5 + 1 + 10 + 1 + 5
 
 
 def test_what_cannot_be_is_named():
     for small, side, message in ((True, 6, "6x6 is smaller than 7x7"), (False, 74, "than 75x75")):
         with pytest.raises(ValueError, match=message):
-            abstract_variables(InceptionResNet(small_images=small), (1, side, side, 3))
+            abstract_variables(InceptionResNetV1(small_images=small), (1, side, side, 3))
     with pytest.raises(ValueError, match=r"width_multiplier=0\.01 times"):
-        InceptionResNet(width_multiplier=0.01)
+        InceptionResNetV1(width_multiplier=0.01)

@@ -15,6 +15,10 @@ PATHS: tuple[tuple[str, str], ...] = (
     ("papers.diffusion_cls.method.DiffusionProbe", "papers.diffusion_cls.evaluator.DiffusionProbe"),
     ("papers.dreamlip.method.PatchSegmentation", "papers.dreamlip.evaluator.PatchSegmentation"),
     ("papers.fgsm_cw_distill.method.TeacherFrom", "papers.fgsm_cw_distill.teacher.TeacherFrom"),
+    (
+        "papers.inception_resnet.method.InceptionResNet",
+        "papers.inception_resnet.method.InceptionResNetV1",
+    ),
     ("papers.label_prop.method.LabelPropagation", "papers.label_prop.evaluator.LabelPropagation"),
     ("papers.label_prop.propagation", "papers.label_prop.method"),
     ("papers.teen.method.FewShotSessions", "papers.teen.evaluator.FewShotSessions"),

@@ -64,6 +64,30 @@ BLOCK_C: Branches = (
     (Conv(192), Conv(224, (1, 3)), Conv(256, (3, 1))),
 )
 HEAD = Conv(1536)
+SCALES = (0.17, 0.1, 0.2)
+
+
+def residual_blocks(
+    blocks: Sequence[Branches],
+    reductions: Sequence[Branches],
+    depths: Sequence[int],
+    scales: Sequence[float],
+    residual: bool = True,
+) -> tuple[Plan, ...]:
+    """The plans of so many blocks of each kind, with reductions in between.
+
+    Args:
+      blocks: branches of each kind of block.
+      reductions: between two kinds; one fewer.
+      depths: blocks of each kind.
+      scales: of what each kind adds to its input.
+      residual: whether blocks add to their input or replace it.
+    """
+    plans: list[Plan] = []
+    for i, (kind, depth, scale) in enumerate(zip(blocks, depths, scales, strict=True)):
+        plans += [Plan(reductions[i - 1])] if i else []
+        plans += [Plan(kind, scale, shortcut=residual)] * depth
+    return tuple(plans)
 
 
 @checked
@@ -80,6 +104,8 @@ class InceptionResNetV2(nn.Module):
 
     Attributes:
       depths: numbers of residual blocks at strides 8, 16 and 32.
+      residual: whether blocks add to their input; without, they replace it, at equal cost.
+      scales: of what the three kinds of blocks add, but for the very last, which is not scaled.
       width_multiplier: of the channels of every layer, the embedding's 1536 too; they have to
         remain whole numbers.
       num_classes: classes of the head; None and 0 both mean no head.
@@ -91,6 +117,8 @@ class InceptionResNetV2(nn.Module):
     """
 
     depths: tuple[Positive[int], Positive[int], Positive[int]] = (10, 20, 10)
+    residual: bool = True
+    scales: tuple[NonNegative[float], NonNegative[float], NonNegative[float]] = SCALES
     width_multiplier: Positive[float] = 1.0
     num_classes: NonNegative[int] | None = None
     dropout: Rate = 0.0
@@ -107,15 +135,9 @@ class InceptionResNetV2(nn.Module):
     @nn.nowrap
     def blocks(self) -> tuple[Plan, ...]:
         """The plans of ``block00`` and so on; the last adds without scaling and has no ReLU."""
-        a, b, c = self.depths
-        return (
-            *(Plan(BLOCK_A, 0.17),) * a,
-            Plan(REDUCTION_A),
-            *(Plan(BLOCK_B, 0.1),) * b,
-            Plan(REDUCTION_B),
-            *(Plan(BLOCK_C, 0.2),) * (c - 1),
-            Plan(BLOCK_C, 1.0, relu=False),
-        )
+        kinds = (BLOCK_A, BLOCK_B, BLOCK_C), (REDUCTION_A, REDUCTION_B)
+        plans = residual_blocks(*kinds, self.depths, self.scales, self.residual)
+        return (*plans[:-1], plans[-1]._replace(residual_scale=1.0, relu=False))
 
     @nn.nowrap
     def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
