@@ -7,5 +7,4 @@ PAPER = Paper(
     tags=("fine-grained", "objective", "texture"),
     headline="State of the art on CUB-200-2011, NABirds, Stanford Dogs and GTOS-mobile in 2023 "
     "(figures unconfirmed).",
-    without={"result.json": "the claim has not been run yet"},
 )
