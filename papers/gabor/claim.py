@@ -10,9 +10,9 @@ were chosen by the plain network alone, on another seed.
 Where the kept regions lie stands beside: their share that is on the thing, by its exact mask,
 beside that of all proposed regions.
 
-Undecided: 57.0 % with textures beside 58.2 without, from -6.2 to +3.8 points, and 56.3 with those of
-the next image. After so few steps the gate does not find the thing: 15 % of what it keeps is on it,
-of all regions 19.
+Undecided: 57.0 % with textures beside 58.2 without, from -6.2 to +3.8 points, and 56.3 with those
+of the next image. After so few steps the gate does not find the thing: 15 % of what it keeps is on
+it, of all regions 19.
 """
 
 from __future__ import annotations
