@@ -40,6 +40,8 @@ def test_equal_to_scikit_learn(name: str) -> None:
     precision, recall, _ = precision_recall_curve(truth, scores)
     actual = detection.average_precision(positive, negative, "trapezoid")
     assert actual == pytest.approx(auc(recall, precision), rel=1e-12)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert detection.best_f1(positive, negative) == pytest.approx(f1.max(), rel=1e-12)
     fpr, tpr, _ = roc_curve(truth, scores, drop_intermediate=False)
     for level in (0.95, 0.5, 1.0):
         expected = fpr[np.argmax(tpr >= level)]

@@ -17,6 +17,7 @@ from vision.metrics.localisation import (
     parts,
     pixel_auroc,
     pointing,
+    region_overlap,
 )
 
 
@@ -71,3 +72,29 @@ def test_energy_and_pixels():
         energy(np.full((2, 2), np.nan), np.ones((2, 2), bool))
     with pytest.raises(ValueError, match="boxes"):
         pointing(TWO, np.zeros(4))
+
+
+def test_region_overlap_counts_regions_alike_up_to_a_false_positive_rate():
+    rng = np.random.default_rng(0)
+    masks = np.zeros((3, 8, 9), bool)
+    masks[0, :2, :3] = masks[0, 5:, 7:] = masks[2, 3, 3] = masks[2, 4, 4] = True
+    heats = np.round(rng.random(masks.shape) + 0.4 * masks, 1)
+    # One by one, for every threshold; the two diagonal pixels are one region.
+    regions = [np.zeros_like(masks) for _ in range(3)]
+    regions[0][0, :2, :3] = regions[1][0, 5:, 7:] = True
+    regions[2][2] = masks[2]
+    points = [(0.0, 0.0)]
+    for threshold in np.unique(heats)[::-1]:
+        found = heats >= threshold
+        shares = [float(found[region].mean()) for region in regions]
+        points.append((float(found[~masks].mean()), float(np.mean(shares))))
+    at = np.linspace(0, 0.3, 30001)
+    expected = np.trapezoid(np.interp(at, *np.transpose(points)), at) / 0.3
+    assert region_overlap(heats, masks) == pytest.approx(expected, abs=1e-5)
+    assert region_overlap(np.exp(heats), masks) == pytest.approx(expected, abs=1e-5)
+    assert region_overlap(masks.astype(float), masks) == pytest.approx(1)
+    assert math.isnan(region_overlap(heats, np.zeros_like(masks)))
+    with pytest.raises(ValueError, match="limit=0"):
+        region_overlap(heats, masks, 0)
+    with pytest.raises(MetricError, match="the first is row 1"):
+        region_overlap(np.where(np.arange(3)[:, None, None] == 1, np.nan, heats), masks)

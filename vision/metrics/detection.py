@@ -1,4 +1,4 @@
-"""How well a score tells one set of examples from another: AUROC, average precision, FPR, OSCR.
+"""How well a score tells one set from another: AUROC, average precision, F1, FPR, OSCR.
 
 The arguments are real scores of two sets, ``positive`` (P,) and ``negative`` (N,); greater means
 more likely positive. For out-of-distribution detection the scores of
@@ -98,6 +98,19 @@ def false_positive_rate(positive: np.ndarray, negative: np.ndarray, recall: floa
         return math.nan
     index = np.argmax(curve.positive / curve.positive[-1] >= recall)
     return float(curve.negative[index] / curve.negative[-1])
+
+
+def best_f1(positive: np.ndarray, negative: np.ndarray) -> float:
+    """The greatest F1 over all thresholds, 0..1: that of scikit-learn's ``precision_recall_curve``.
+
+    NaN without positives.
+    """
+    curve = steps(positive, negative)
+    if not len(curve.threshold) or curve.positive[-1] == 0:
+        return math.nan
+    return float(
+        (2 * curve.positive / (curve.positive[-1] + curve.positive + curve.negative)).max()
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,6 +7,7 @@ A constant map has no box and is never a hit.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -95,6 +96,47 @@ def pixel_auroc(heat: np.ndarray, mask: np.ndarray) -> float:
     heat = _map(heat)
     in_mask = booleans("mask", mask, heat.shape)
     return auroc(heat[in_mask], heat[~in_mask])
+
+
+def region_overlap(heats: np.ndarray, masks: np.ndarray, limit: float = 0.3) -> float:
+    """PRO: the mean share of a region that is found, over false positive rates up to ``limit``.
+
+    Bergmann et al., MVTec AD, 2021. Regions are the connected parts of the masks (pixels that share
+    a side or a corner); all count alike, whatever their size. The area under the mean share over
+    the false positive rate of pixels, by exact steps, straight between them, is divided by
+    ``limit``: 0..1. NaN without regions or without pixels outside of them.
+
+    Args:
+      heats: (N, H, W), greater for more likely inside.
+      masks: bool (N, H, W).
+      limit: above 0, at most 1.
+    """
+    if not 0 < limit <= 1:
+        raise ValueError(f"limit={limit}; it must be above 0 and at most 1")
+    heats, masks = np.asarray(heats), np.asarray(masks)
+    if heats.ndim != 3 or heats.dtype.kind != "f":
+        raise ValueError(
+            f"heats are {heats.dtype}{list(heats.shape)}; they must be floats (N, H, W)"
+        )
+    inside = booleans("masks", masks, heats.shape)
+    heats = defined("heats", heats.reshape(len(heats), -1), finite=True).reshape(heats.shape)
+    if not inside.any() or inside.all():
+        return math.nan
+    weights, regions = np.zeros(heats.shape), 0
+    for weight, mask in zip(weights, inside, strict=True):
+        labels: Any = ndimage.label(mask, np.ones((3, 3)))
+        found, count = labels
+        sizes = np.bincount(found.ravel(), minlength=count + 1)
+        weight[mask] = 1 / sizes[found[mask]]
+        regions += count
+    order = np.argsort(-heats, axis=None, kind="stable")
+    scores = heats.ravel()[order]
+    last = np.append(scores[1:] != scores[:-1], True)
+    overlap = np.append(0, np.cumsum(weights.ravel()[order])[last] / regions)
+    rate = np.append(0, np.cumsum(~inside.ravel()[order])[last] / (~inside).sum())
+    end = np.interp(limit, rate, overlap)
+    overlap, rate = np.append(overlap[rate <= limit], end), np.append(rate[rate <= limit], limit)
+    return float(np.trapezoid(overlap, rate) / limit)
 
 
 def _map(heat: np.ndarray) -> np.ndarray:
