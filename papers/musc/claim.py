@@ -1,12 +1,16 @@
 """Defects on drawings of one emoji: mutual scores beside the distance to what is usual.
 
-For each of ten seeds an emoji is a product, drawn 60 times a little elsewhere, and a third of the
+For each of ten seeds an emoji is a product, drawn 45 times a little elsewhere, and a third of the
 pictures bear another emoji of a fifth of the side. The zoo's classifier of emoji is frozen; cells
 are those of its first two stages, with neighbourhoods of 1 and 3. From the same cells the baseline
-takes the distance to the mean cell of all pictures. Both are asked which pixels are the defect's,
-by average precision; chance is their share. The control is the set in which all pictures bear the
-same emoji, turned alike: then every defect has its matches. What all other pictures say, not the
-closest 30 %, stands beside it.
+takes the distance to the mean of the cells at the same place, in all pictures. Both are asked which
+pixels are the defect's, by average precision; chance is their share. The control is the set in
+which all pictures bear the same emoji, turned alike: then every defect has its matches. What all
+other pictures say, not the closest 30 %, stands beside it.
+
+A first baseline, the distance to the mean cell of all places, was below chance in some of seeds 0
+to 9 (0.082 in the mean, beside 0.146), and a baseline has to be above; the claim was then measured
+with the present one on ten new seeds.
 """
 
 from __future__ import annotations
@@ -25,15 +29,15 @@ from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 MARGIN = Margin(
     0.05, rule="the authors' rivals know texts or normal images, which are not here: 5 points"
 )
-SEEDS = tuple(range(10))
-PICTURES, SITES, NEIGHBOURHOODS = 60, ("block00", "block01"), (1, 3)
+SEEDS = tuple(range(10, 20))
+PICTURES, SITES, NEIGHBOURHOODS = 45, ("block00", "block01"), (1, 3)
 
 
 @functools.partial(jax.jit, static_argnums=1)
 def cells(maps: jax.Array, neighbourhood: int) -> tuple[jax.Array, ...]:
-    """Scores (N, h, w): of the closest 30 %, of all others, and the distance to the mean cell."""
+    """Scores (N, h, w): of the closest 30 %, of all others, and the distance to the mean of the cells at the same place."""
     z = aggregated(maps, neighbourhood)
-    usual = jax.numpy.linalg.norm(z - z.mean((0, 1)), axis=-1)
+    usual = jax.numpy.linalg.norm(z - z.mean(0), axis=-1)
     scores = (mutual_scores(z), mutual_scores(z, 0.999), usual)
     return tuple(x.reshape(maps.shape[:3]) for x in scores)
 
@@ -77,7 +81,7 @@ def test_pictures_of_one_product_find_each_others_defects(record: Recorder):
     what = "average precision of pixels"
     record(
         claim="Among unlabelled pictures of one product, mutual scores are better at finding the "
-        "pixels of defects than the distance to the mean cell.",
+        "pixels of defects than the distance to the mean of the cells at the same place.",
         expected="undecided",
         compared=Measured(what, side("mutual", "mutual"), side("distance to the mean", "mean")),
         margin=MARGIN,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,7 +81,7 @@ def test_too_few_images_and_even_neighbourhoods_are_refused():
         kept(4, 0.3)
     assert kept(5, 0.3) == 1
     with pytest.raises(ValueError, match="neighbourhood=2; it must be odd"):
-        aggregated(MAPS, 2)
+        aggregated(jnp.asarray(MAPS), 2)
 
 
 def test_rescoring_is_a_mean_over_those_that_are_alike():
@@ -120,7 +121,8 @@ def run(evaluator: MutualScoring, tower: Any) -> dict[str, float]:
     of = untrained(Classify(tower), batch | {"label": np.zeros(1, int), "_mask": np.ones(1, bool)})
 
     def predict(variables: Any, batch: Any, tap: Any = None) -> Any:
-        objective = Classify(tower if tap is None else Tapped(tower, tap))
+        seen: Any = tower if tap is None else Tapped(tower, tap)
+        objective = Classify(seen)
         return objective.predict(variables, batch, Context.evaluation())
 
     return evaluate(evaluator, predict, of.variables, 0, of.mesh)[0]
