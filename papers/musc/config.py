@@ -24,18 +24,20 @@ MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.2757
 
 
 def get_config(files: str = "product/*.parquet") -> v.Config:
-    columns = {"label": spec(ClassLabel), "masks": spec(Masks, max_masks=10)}
+    label = {"label": spec(ClassLabel)}
     values = [
         spec(ops.Decode),
         spec(ops.Resize, size=(518, 518)),
         spec(ops.ValueRange),
         spec(ops.Normalize, mean=MEAN, std=STD),
     ]
-    source = spec(v.Parquet, path=files, columns=columns)
+    masks = {"masks": spec(Masks, max_masks=10)}
+    source = spec(v.Parquet, path=files, columns={**label, **masks})
     data = spec(v.EvalData, source=source, batch_size=4, ops=values)
+    unmasked = spec(v.Parquet, path=files, columns=label)
     return spec(
         v.Experiment,
-        data=spec(v.TrainData, source=source, batch_size=4, ops=values),
+        data=spec(v.TrainData, source=unmasked, batch_size=4, ops=values),
         model=spec(
             v.ViT,
             width=1024,
@@ -50,7 +52,7 @@ def get_config(files: str = "product/*.parquet") -> v.Config:
             v.InitFrom, source="timm:vit_large_patch14_clip_quickgelu_336.openai", head="new"
         ),
         objective=spec(v.Classify),
-        optimizer=spec(v.Optimizer, learning_rate=0.0),
+        optimizer=spec(v.Optimizer, method=spec(v.sgd), learning_rate=0.0),
         total="1 steps",
         evaluators={
             "musc": spec(
