@@ -72,6 +72,7 @@ class Table:
         said = {"Captions": (f"number {index}", "one"), "Text": f"number {index}"}
         cells = {**said, "ClassLabel": np.int32(index % 7), "Number": np.float32(index)}
         cells["Boxes"] = np.zeros((20, 4), np.float32)
+        cells["Masks"] = np.zeros((10, 260, 300), bool)
         picture = np.random.default_rng(index).integers(0, 256, (260, 300, 3), np.uint8)
         row = {name: cells[kind] for name, kind in self.columns.items()}
         # A month of the year: numbers may be times.
