@@ -29,6 +29,24 @@ def rollout(weights: Sequence[jax.Array]) -> jax.Array:
     return total
 
 
+def most_reaching(
+    tokens: jax.Array, reach: jax.Array, share: float, class_token: bool
+) -> jax.Array:
+    """(B, share N or 1, D): the patches that reach most, behind the class token if it is asked for.
+
+    Args:
+      tokens: (B, T, D), patches last.
+      reach: (B, N) of the patches.
+      share: of the patches that are taken, at least one.
+      class_token: whether token 0 stands before them.
+    """
+    count, prefix = max(1, round(share * reach.shape[1])), tokens.shape[1] - reach.shape[1]
+    chosen = prefix + jax.lax.top_k(reach, count)[1]
+    if class_token:
+        chosen = jnp.concatenate([jnp.zeros_like(chosen[:, :1]), chosen], 1)
+    return jnp.take_along_axis(tokens, chosen[..., None], 1)
+
+
 def with_distractors(other: jax.Array, tokens: int, depth: int) -> Tap:
     """Every image attends to its own tokens and to those of image ``other[i]``, in every block.
 

@@ -25,12 +25,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 
-from papers.dcal.attention import rollout, with_distractors
+from papers.dcal.attention import most_reaching, rollout, with_distractors
 from vision.config.ranges import Gt, Le, Rate, checked
 from vision.models.cross_attention import CrossBlock
 from vision.models.layers import as_output
@@ -104,15 +104,9 @@ class DCAL(Objective):
         sites = [f"block{i:02d}/attention" for i in range(depth)]
         out, _ = apply(self.model, variables, image, ctx, tap=Tap(lambda _, x: x, "|".join(sites)))
         reach = jax.lax.stop_gradient(rollout([out[site] for site in sites]))[:, 0, prefix:]
-        count = max(1, round(self.share * reach.shape[1]))
-        chosen = prefix + jax.lax.top_k(reach, count)[1]
-        if self.read == "class":
-            chosen = jnp.concatenate([jnp.zeros_like(chosen[:, :1]), chosen], 1)
-        tokens = out[f"block{depth - 1:02d}"]
-        params = variables.params["local"]
-        picked = jnp.take_along_axis(tokens, chosen[..., None], 1)
-        mixed = self._block.apply({"params": params["block"]}, picked, tokens)
-        assert isinstance(mixed, jax.Array)
+        tokens, params = out[f"block{depth - 1:02d}"], variables.params["local"]
+        picked = most_reaching(tokens, reach, self.share, self.read == "class")
+        mixed: Any = self._block.apply({"params": params["block"]}, picked, tokens)
         local = mixed[:, 0] if self.read == "class" else mixed.mean(1)
         local = local.astype(jnp.float32)
         second = local @ params["head"]["kernel"] + params["head"]["bias"]
@@ -148,10 +142,9 @@ class DCAL(Objective):
         logits, out = self.answers(variables, batch["image"], ctx)
         both = jnp.stack([jax.nn.log_softmax(each) for each in logits.values()])
         log = jax.nn.logsumexp(both, 0) - jnp.log(2.0)
-        features = [out["embedding"].astype(jnp.float32), out["local"]]
         return {
             "logits": log,
             "log_probabilities": log,
-            "embedding": jnp.concatenate(features, -1),
+            "embedding": jnp.concatenate([out["embedding"].astype(jnp.float32), out["local"]], -1),
             "rollout": out["rollout"],
         }

@@ -18,7 +18,7 @@ from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap
 
 # PyTorch's default for linear layers.
-_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 ORDERS = 4
 
 
@@ -63,11 +63,11 @@ class VSSBlock(nn.Module):
         width, precision = x.shape[-1], self.precision
         inner = self.expand * width
         y = layer_norm(x, precision, "norm")
-        y = dense(y, 2 * inner, precision, "in", _LINEAR, use_bias=False, shape=(2, inner))
+        y = dense(y, 2 * inner, precision, "in", LINEAR, use_bias=False, shape=(2, inner))
         u, z = y[..., 0, :], y[..., 1, :]
         u = conv(inner, 3, groups=inner, use_bias=True, precision=precision, name="conv")(u)
         y = layer_norm(self._scan(nn.silu(u)).astype(x.dtype), precision, "out_norm")
-        y = dense(y * nn.silu(z), width, precision, "out", _LINEAR, use_bias=False)
+        y = dense(y * nn.silu(z), width, precision, "out", LINEAR, use_bias=False)
         x = constrain_batch(x + drop_path(y, key, rate))
         return apply_tap(self.tap, self.site, x)
 
@@ -91,7 +91,7 @@ class VSSBlock(nn.Module):
         def centred(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> jax.Array:
             return jax.random.uniform(key, shape, dtype, -(rank**-0.5), rank**-0.5)
 
-        project = weights("project", one_by_one(_LINEAR), inner, rank + 2 * states)
+        project = weights("project", one_by_one(LINEAR), inner, rank + 2 * states)
         to_step = weights("dt_kernel", centred, rank, inner)
         bias = weights("dt_bias", step_bias, inner)
         a = -jnp.exp(weights("a_log", log_rates, inner, states))

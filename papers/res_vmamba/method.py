@@ -42,30 +42,26 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
+from papers.res_vmamba.between import embedded, merged, passed_on
 from papers.res_vmamba.block import VSSBlock
 from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked
-from vision.models.conv_layers import conv
-from vision.models.convolution import max_pool
 from vision.models.layers import (
     Remat,
     block_keys,
     check_images,
     classify,
-    dense,
     drop_path_rates,
     layer_norm,
     pooled_map,
     rematerialise,
     spatial_sites,
 )
-from vision.models.swin import neighbours
 from vision.parallel.mesh import constrain_batch
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
 
 Variant = Literal["T", "S"]
 DEPTHS: Mapping[Variant, tuple[int, ...]] = {"T": (2, 2, 9, 2), "S": (2, 2, 27, 2)}
-_LINEAR = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 @checked
@@ -121,25 +117,11 @@ class ResVMamba(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
-        if x.shape[1] % self.patch or x.shape[2] % self.patch:
-            raise ValueError(
-                f"image of {x.shape[1]}x{x.shape[2]} is not divisible by the patch {self.patch}x"
-                f"{self.patch}: resize the images or choose another patch"
-            )
         depths, precision = self.depths or DEPTHS[self.variant], self.precision
         total = sum(depths)
         keys = block_keys(self, self.drop_path, total, train)
         rates = drop_path_rates(self.drop_path, total)
-        x = conv(
-            self.width,
-            self.patch,
-            self.patch,
-            padding=0,
-            use_bias=True,
-            precision=precision,
-            name="patch_embed",
-        )(x)
-        x = apply_tap(tap, "stem", layer_norm(x, precision, "stem_norm"))
+        x = apply_tap(tap, "stem", embedded(x, self.width, self.patch, precision))
         out, number = {"stem": x}, 0
         block_type = rematerialise(VSSBlock, self.remat)
         for stage, depth in enumerate(depths):
@@ -152,7 +134,7 @@ class ResVMamba(nn.Module):
                 x = out[site] = block(x, keys[number], rates[number])
                 number += 1
             if stage < len(depths) - 1:
-                x = self._merged(x, f"merge{stage + 1}")
+                x = merged(x, precision, f"merge{stage + 1}")
                 if self.residual:
                     x = constrain_batch(x + self._passed_on(given, f"residual{stage + 1}"))
         x, out = spatial_sites(layer_norm(x, precision, "norm"), out, tap)
@@ -160,17 +142,5 @@ class ResVMamba(nn.Module):
         return classify(pooled, out, tap, self.num_classes, self.head_zero_init, precision)
 
     @nn.nowrap
-    def _merged(self, x: jax.Array, name: str) -> jax.Array:
-        """Four neighbours become one token of twice their channels."""
-        width = 2 * x.shape[-1]
-        x = layer_norm(neighbours(x), self.precision, f"{name}_norm")
-        return dense(x, width, self.precision, name, _LINEAR, use_bias=False)
-
-    @nn.nowrap
     def _passed_on(self, x: jax.Array, name: str) -> jax.Array:
-        """The largest of four neighbours, in twice as many channels."""
-        width, odd = 2 * x.shape[-1], tuple((0, side % 2) for side in x.shape[1:3])
-        init = nn.initializers.zeros if self.residual_zero_init else _LINEAR
-        x = max_pool(x, (2, 2), (2, 2), odd)
-        layer = conv(width, 1, use_bias=True, precision=self.precision, name=name, kernel_init=init)
-        return layer(x)
+        return passed_on(x, self.residual_zero_init, self.precision, name)

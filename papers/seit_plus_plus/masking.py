@@ -1,13 +1,37 @@
-"""Masking inside the ViT, where dropped positions leave the sequence, and scores of masked ids."""
+"""How much is masked, how dropped positions leave the ViT's sequence, and scores of masked ids."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from vision.train.tower import Tap
+
+
+def dropped_count(positions: int, dropped: float) -> int:
+    """Number of dropped positions: a share of all, rounded up."""
+    return math.ceil(dropped * positions)
+
+
+def masked_count(
+    key: jax.Array, positions: int, dropped: float, mean: float, deviation: float
+) -> jax.Array:
+    """Number of masked positions, int32, at least the number of dropped ones.
+
+    Args:
+      key: of the draw.
+      positions: of an image.
+      dropped: share that is not given at all, and minimum of the masked.
+      mean: of the masked share before it is truncated to ``dropped`` .. 1.
+      deviation: of the same.
+    """
+    low, high = ((x - mean) / deviation for x in (dropped, 1.0))
+    share = mean + deviation * jax.random.truncated_normal(key, low, high)
+    count = jnp.ceil(share * positions).astype(jnp.int32)
+    return jnp.clip(count, dropped_count(positions, dropped), positions)
 
 
 def masking_tap(replacement: jax.Array, masked: jax.Array, visible: jax.Array) -> Tap:

@@ -31,7 +31,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 from typing import Annotated, Any
 
 import jax
@@ -40,7 +39,7 @@ import numpy as np
 import optax
 
 from papers.seit_plus_plus.codes import read_codebook
-from papers.seit_plus_plus.masking import id_scores, masking_tap
+from papers.seit_plus_plus.masking import dropped_count, id_scores, masked_count, masking_tap
 from vision.config.ranges import Gt, Lt, Positive, checked
 from vision.models.unet import folded
 from vision.train.objective import Aux, Batch, Context, Objective, Variables, apply, averaged
@@ -101,7 +100,8 @@ class MaskedTokens(Objective):
         ids = folded(batch["ids"][..., None], self._patch)
         ids = ids.reshape(len(ids), -1, self._patch**2)
         order = jnp.argsort(jax.random.uniform(ctx.rng("order"), ids.shape[:2]))
-        masked = jnp.argsort(order) < self.count(ctx.rng("share"), order.shape[1])
+        drawn = (order.shape[1], self.dropped, self.mean, self.deviation)
+        masked = jnp.argsort(order) < masked_count(ctx.rng("share"), *drawn)
         logits, state = self.id_logits(variables, batch["image"], order, masked, ctx)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
         return averaged(
@@ -111,17 +111,6 @@ class MaskedTokens(Objective):
             masked_accuracy=jnp.mean(jnp.argmax(logits, -1) == ids, -1),
             masked_share=jnp.mean(masked.astype(jnp.float32)),
         )
-
-    def count(self, key: jax.Array, positions: int) -> jax.Array:
-        """Number of masked positions, int32, at least the number of dropped ones."""
-        low, high = ((x - self.mean) / self.deviation for x in (self.dropped, 1.0))
-        share = self.mean + self.deviation * jax.random.truncated_normal(key, low, high)
-        count = jnp.ceil(share * positions).astype(jnp.int32)
-        return jnp.clip(count, self.hidden(positions), positions)
-
-    def hidden(self, positions: int) -> int:
-        """Number of dropped positions."""
-        return math.ceil(self.dropped * positions)
 
     def id_logits(
         self,
@@ -138,7 +127,7 @@ class MaskedTokens(Objective):
           order: int (B, N), positions: dropped ones first, those that are never masked last.
           masked: bool (B, N), by position.
         """
-        visible = order[:, self.hidden(order.shape[1]) :]
+        visible = order[:, dropped_count(order.shape[1], self.dropped) :]
         pos_embed, masking = variables.params["model"]["pos_embed"], variables.params[MASKING]
         replacement = masking["token"] + pos_embed.reshape(1, order.shape[1], -1)
         tap = masking_tap(replacement, masked, visible)

@@ -17,7 +17,8 @@ from papers.seit_plus_plus import tokenize_images
 from papers.seit_plus_plus.codes import FromCodes, bits_of, pack_ids, read_codebook, unpack_ids
 from papers.seit_plus_plus.color_adapt import ColorAdapt, color_adapt
 from papers.seit_plus_plus.masked_decoder import MaskedDecoder
-from papers.seit_plus_plus.method import MaskedTokens, id_scores
+from papers.seit_plus_plus.masking import dropped_count, id_scores, masked_count
+from papers.seit_plus_plus.method import MaskedTokens
 from papers.seit_plus_plus.tokenize_images import Tokenised
 from tests.tiny import drawn, untrained
 from vision.config.specs import spec
@@ -40,6 +41,7 @@ from vision.train.objective import Context
 from vision.train.optim import Optimizer, ParameterRule, adamw
 
 RNG = np.random.default_rng(0)
+SHARES = (0.4, 0.45, 0.25)  # dropped, and mean and deviation of the masked: the defaults
 BOOK = RNG.normal(size=(11, 4)).astype(np.float32)
 DATA = EvalData(Digits("test"), 120, ops=(ops.ValueRange(low=-1, high=1),), threads=0)
 
@@ -123,7 +125,7 @@ def test_what_is_masked_is_not_seen_and_the_loss_is_of_masked_places(mtm: Any):
     def of(variables: Any, batch: Any) -> Any:
         ctx = context(jax.random.key(3))
         order = jnp.argsort(jax.random.uniform(ctx.rng("order"), (4, 9)))
-        masked = jnp.argsort(order) < learn.count(ctx.rng("share"), 9)
+        masked = jnp.argsort(order) < masked_count(ctx.rng("share"), 9, *SHARES)
         logits = learn.id_logits(variables, batch["image"], order, masked, ctx)[0]
         return jax.nn.log_softmax(logits), masked, learn.loss(variables, batch, ctx)
 
@@ -183,18 +185,16 @@ def test_the_decoder_hides_what_is_masked_and_was_kept():
 
 
 def test_four_tenths_of_the_places_at_least_are_masked():
-    learn = objective("unread")
-
     @jax.jit
     def of(key: jax.Array) -> jax.Array:
-        return jax.vmap(lambda key: learn.count(key, 100))(jax.random.split(key, 500))
+        return jax.vmap(lambda key: masked_count(key, 100, *SHARES))(jax.random.split(key, 500))
 
     counts = np.asarray(of(jax.random.key(0)))
     assert counts.min() >= 40
     assert counts.max() <= 100
     # Of a normal of mean 45 and deviation 25, cut off to 40..100.
     assert 58 < counts.mean() < 64
-    assert (learn.hidden(100), learn.hidden(196), learn.hidden(9)) == (40, 79, 4)  # rounded up
+    assert [dropped_count(n, 0.4) for n in (100, 196, 9)] == [40, 79, 4]  # rounded up
 
 
 def tokenised(tmp_path: Path) -> tuple[Path, dict[str, float]]:
