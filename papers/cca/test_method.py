@@ -54,6 +54,8 @@ def test_losses_are_those_of_all_known_triplets():
         triplet_losses(jnp.asarray(x), jnp.zeros(6, int), jnp.asarray(valid), 0.2)
     )
     assert nothing == (0, 0, 0)
+    alone = jax.jit(triplet_losses, static_argnums=3)(x[:1], values[:1], valid[:1], 0.2)
+    assert jax.device_get(alone) == (0, 0, 0)  # a batch of one has no triplet
 
 
 def test_conditions_swap_spaces_and_leave_the_tokens_alone(variables: Any):

@@ -51,6 +51,10 @@ def test_an_image_is_no_distractor_of_itself_and_others_see_it_as_it_is(variable
     np.testing.assert_allclose(other[[0, 2]], plain[[0, 2]], atol=1e-6)
     assert np.abs(moved[0] - distracted[0]).max() > 1e-3
     np.testing.assert_allclose(moved[2], distracted[2], atol=1e-6)
+    # Whoever is alone in a batch is its own distractor, and has what a batch of twins has.
+    alone, distracted = jax.device_get(answers(variables, image[:1]))
+    np.testing.assert_allclose(distracted, alone, atol=1e-5)
+    np.testing.assert_allclose(alone[0], plain[0], atol=1e-5)
 
 
 def test_what_is_selected_matters_for_patches_and_not_for_the_class_token(variables: Any):

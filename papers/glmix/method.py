@@ -43,6 +43,8 @@ from vision.models.layers import (
 from vision.train.precision import Precision
 from vision.train.tower import Tap, apply_tap, chain_layers_above
 
+SMALLEST_PX = 32
+
 
 @checked
 class GLNet(nn.Module):
@@ -113,6 +115,11 @@ class GLNet(nn.Module):
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
         check_images(x)
+        if min(x.shape[1:3]) < SMALLEST_PX:
+            raise ValueError(
+                f"image of {x.shape[1]}x{x.shape[2]} is smaller than {SMALLEST_PX}x{SMALLEST_PX}, "
+                "which is one token of the last stage: resize the images"
+            )
         plan, precision = self.resolved(), self.precision
         count = sum(plan.depths)
         keys = block_keys(self, self.drop_path, count, train)

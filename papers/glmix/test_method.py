@@ -120,3 +120,6 @@ def test_what_cannot_be_is_named():
     for fields, message in cases:
         with pytest.raises(ValueError, match=message):
             GLNet(**fields)
+    for variant in ("4g", "stl"):
+        with pytest.raises(ValueError, match="31x40 is smaller than 32x32"):
+            abstract_variables(GLNet(variant), (1, 31, 40, 3))

@@ -40,6 +40,9 @@ def test_the_box_holds_the_patches_of_highest_score():
     np.testing.assert_array_equal(boxes, [[0, 1, 2, 3], [1, 0, 3, 4]])
     all_of_them = box_of_highest(jnp.asarray(scores), (3, 4), 12)
     np.testing.assert_array_equal(all_of_them, [[0, 0, 3, 4]] * 2)
+    # One patch is a box of one patch, and a crop is never smaller.
+    one = box_of_highest(jnp.asarray(scores), (3, 4), 1)
+    np.testing.assert_array_equal(one, [[0, 1, 1, 2], [1, 0, 2, 1]])
 
 
 def test_a_crop_of_the_image_is_the_image_and_a_part_is_enlarged():
@@ -105,3 +108,6 @@ def test_what_cannot_be_is_named():
         jax.eval_shape(
             lambda: dataclasses.replace(OBJECTIVE, count=13).init(jax.random.key(0), batch())
         )
+    smaller: Any = batch() | {"image": np.zeros((3, 3, 3, 3), np.float32)}  # than a patch
+    with pytest.raises(ValueError, match="3x3 is not divisible by the patch 4x4: resize"):
+        jax.eval_shape(lambda: OBJECTIVE.init(jax.random.key(0), smaller))
