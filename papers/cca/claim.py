@@ -15,7 +15,8 @@ The first run, seeds 0 to 4, was undecided: +2.75 points, with an interval of 1.
 margin of 2. The second has ten other seeds and changes nothing else.
 
 Held: 48.3 beside 45.5, and 45.8 with queries dealt out. Groups and houses gain, grounds are found
-as well in one space.
+as well in one space. Of the attention of the query of groups 42 % is on the drawing, of that of
+grounds 8 %, of all tokens 34 %.
 """
 
 from __future__ import annotations
