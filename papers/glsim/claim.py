@@ -29,7 +29,7 @@ import numpy as np
 
 from configs.parts import emoji_maps
 from configs.parts.digit_mlp import trained
-from papers.glsim.method import Aggregator
+from papers.glsim.aggregator import Aggregator
 from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.blocks.similarity import unit
 from vision.models.vit import ViT

@@ -15,7 +15,8 @@ Rios et al., Global-Local Similarity for Efficient Fine-Grained Image Recognitio
 Transformers, 2024. Differences from the authors' code: there the box ends where its last patch
 begins, here where it ends, so that all patches are the whole image; there bilinear resizing aligns
 corners. ``choose="random"`` is their control; their l1 and l2 distances are left out. No FLOPs of
-the published network are known to us beyond these of the choice.
+the published network are known to us beyond these of the choice; a step of ``small`` has 2.01 times
+the plain ViT's, which is run twice.
 """
 
 from __future__ import annotations
@@ -24,15 +25,13 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from papers.glsim.aggregator import Aggregator
 from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.blocks.similarity import unit
 from vision.config.ranges import Positive, Rate, checked
-from vision.models.layers import as_output, dense, layer_norm
-from vision.models.transformer import Block
 from vision.models.vit import ViT
 from vision.objectives.classify import class_labels, cross_entropy, to_targets
 from vision.train.labels import LabelKind
@@ -46,29 +45,6 @@ from vision.train.objective import (
     averaged,
     classified,
 )
-from vision.train.precision import Precision
-
-HEAD = 64  # channels of a head of the last block
-
-
-class Aggregator(nn.Module):
-    """Class tokens (B, V, D) of several views to logits (B, K) and an embedding (B, D).
-
-    Attributes:
-      num_classes: of the logits.
-      precision: number formats.
-    """
-
-    num_classes: int
-    precision: Precision
-
-    @nn.compact
-    def __call__(self, views: jax.Array) -> tuple[jax.Array, jax.Array]:
-        width, precision = views.shape[-1], as_output(self.precision)
-        block = Block(max(1, width // HEAD), 4 * width, 0.0, None, True, precision, None)
-        mixed, _ = block(views, None)
-        first = layer_norm(mixed, precision, "norm")[:, 0]
-        return dense(first, self.num_classes, precision, "head", nn.initializers.zeros), first
 
 
 @dataclasses.dataclass(frozen=True)
