@@ -41,20 +41,27 @@ def generated(images: np.ndarray, components: int, rng: np.random.Generator) -> 
     return made.reshape(ASKED, *images.shape[1:]).astype(np.float32)
 
 
-def scores(tower: Frozen, images: np.ndarray, scale: float, seed: int) -> np.ndarray:
-    """(N,), by one draw."""
+@functools.cache
+def program(scale: float) -> Any:
+    """One for all towers and seeds."""
+    model = trained().model
 
     def predict(variables: Variables, batch: Any) -> dict[str, jax.Array]:
-        return {"embedding": tower.embedding(batch["image"])}
+        of = Frozen(model, variables.params, variables.model_state)
+        return {"embedding": of.embedding(batch["image"])}
 
-    scoring = Sensitivity(predict, scale, (0.5,), 1, seed)
-    run = jax.jit(functools.partial(scoring, Variables({}, {}, {})))
-    index = np.arange(len(images), dtype=np.int32)
+    return jax.jit(Sensitivity(predict, scale, (0.5,)))
+
+
+def scores(tower: Frozen, images: np.ndarray, scale: float, seed: int) -> np.ndarray:
+    """(N,), by one draw."""
+    variables = Variables(tower.params, tower.state, {})
+    index = np.arange(len(images), dtype=np.int32) + 1000 * seed
     parts = [
-        run({"image": images[i : i + 100], "_index": index[i : i + 100]})[SCORE]
+        program(scale)(variables, {"image": images[i : i + 100], "_index": index[i : i + 100]})
         for i in range(0, len(images), 100)
     ]
-    return np.concatenate([np.asarray(part) for part in parts])
+    return np.concatenate([np.asarray(part[SCORE]) for part in parts])
 
 
 def measure_seed(seed: int) -> dict[str, float]:
