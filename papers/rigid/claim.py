@@ -6,6 +6,9 @@ pixels in 0..1, one draw. The rival that needs no training either is the confide
 network, its largest probability. The claim is about the mean over both generators of the AUROC of
 100 drawings against 100 generated images. The control has the same tower before training. That the
 network is sure of drawings, 0.3 in the mean, is the premise.
+
+Undecided: 0.620 beside 0.546, but 0.656 before training, and the network's mean confidence was 0.21
+to 0.26. What tells these images is not what the tower has learned. With noise of 0.2 it is 0.759.
 """
 
 from __future__ import annotations
