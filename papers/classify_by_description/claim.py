@@ -27,7 +27,7 @@ from configs.parts.emoji_features import (
     name_ids,
     text_vectors,
 )
-from papers.classify_by_description.method import class_vectors, sentence
+from papers.classify_by_description.descriptors import class_vectors, sentence
 from vision.data.sources.emoji import names
 from vision.papers.claims import Margin, Measured, Recorder, Scale, Side
 

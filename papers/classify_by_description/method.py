@@ -23,12 +23,11 @@ those of zero-shot classification by ``{}``.
 from __future__ import annotations
 
 import dataclasses
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
+from papers.classify_by_description.descriptors import class_vectors, read_descriptors, sentence
 from vision.config.ranges import NonNegative, Positive, checked
 from vision.data.prompts import check_names
 from vision.data.source import DataError
@@ -38,51 +37,6 @@ from vision.evaluate.figures import Figure, Table
 from vision.evaluators.image_text.embeddings import IMAGE, check_sizes, embed_texts, finite
 from vision.evaluators.image_text.zero_shot import classify
 from vision.evaluators.labelled import labelled
-
-_WHICH = ("has", "often", "typically", "may", "can")
-_WHICH_IS = ("a", "an", "used")
-
-
-def sentence(name: str, descriptor: str) -> str:
-    """What the text tower reads of a descriptor: ``"lemur, which has long tail"``."""
-    first = descriptor.split(" ", 1)[0]
-    verb = "which is" if first in _WHICH_IS else "which" if first in _WHICH else "which has"
-    return f"{name}, {verb} {descriptor}"
-
-
-def read_descriptors(path: str | Path, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """The descriptors of some classes, in their order, from a JSON object of lists of texts.
-
-    Other classes of the file are not read.
-
-    Raises:
-      DataError: the file is not there or no such object, or a class is missing in it or has no
-        descriptor, an empty one or one twice. It names file and class.
-    """
-    try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path}: {error}") from error
-    if not isinstance(found, dict):
-        raise DataError(f"{path} is no JSON object of class names to lists of descriptors")
-    if missing := [name for name in names if name not in found]:
-        raise DataError(
-            f"{path} has no descriptors of {missing[0]!r}, and of {len(missing) - 1} other "
-            f"classes; it has {len(found)}, the first is {next(iter(found), '')!r}"
-        )
-    for name in names:
-        texts = found[name]
-        if not isinstance(texts, list) or not all(isinstance(x, str) and x.strip() for x in texts):
-            raise DataError(f"{path}: {name!r} has no list of texts that are not empty")
-        if not texts or len(set(texts)) < len(texts):
-            raise DataError(f"{path}: {name!r} has no descriptor, or one of them twice")
-    return {name: tuple(found[name]) for name in names}
-
-
-def class_vectors(vectors: np.ndarray, counts: Sequence[int]) -> np.ndarray:
-    """m (K, D): means of the first ``counts[0]`` rows of ``vectors`` (N, D), of the next, ..."""
-    starts = np.cumsum([0, *counts[:-1]])
-    return np.add.reduceat(vectors, starts, 0) / np.asarray(counts, vectors.dtype)[:, None]
 
 
 @dataclasses.dataclass(frozen=True)

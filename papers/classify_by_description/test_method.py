@@ -9,12 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from papers.classify_by_description.method import (
-    DescribedZeroShot,
-    class_vectors,
-    read_descriptors,
-    sentence,
-)
+from papers.classify_by_description.descriptors import class_vectors, read_descriptors, sentence
+from papers.classify_by_description.method import DescribedZeroShot
 from tests.evaluators.linear_dual import TOKENIZER, data, run, texts_of
 from vision.data.source import DataError
 from vision.evaluators.image_text.zero_shot import ZeroShot

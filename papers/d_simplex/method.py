@@ -21,7 +21,7 @@ What is rehearsed is drawn at random there and herded here.
 
 With queries by model i and a gallery by model j <= i, M[i, j] is the accuracy of the nearest
 neighbour. Models i > j are compatible where M[i, j] > M[j, j]: the update was worth having without
-indexing again. ``compatibility`` has the share of such pairs (AC) and the mean of M (AA).
+indexing again. ``parts.compatibility`` has the share of such pairs (AC) and the mean of M (AA).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from typing import Annotated
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
+from papers.d_simplex.parts import higher_order, simplex
 from vision.blocks.similarity import unit
 from vision.config.ranges import Fraction, Ge, Positive, checked
 from vision.objectives.classify import cross_entropy, to_targets
@@ -50,44 +50,6 @@ from vision.train.objective import (
     output_shapes,
 )
 from vision.train.tower import forward
-
-
-def simplex(classes: int) -> np.ndarray:
-    """float32 (K, K - 1): the vertices of a regular simplex around the origin, unit vectors."""
-    dimensions = classes - 1
-    last = np.full((1, dimensions), (1 - np.sqrt(1 + dimensions)) / dimensions)
-    rows = np.concatenate([np.eye(dimensions), last])
-    rows -= rows.mean(0)
-    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
-
-
-def higher_order(
-    old: jax.Array, new: jax.Array, label: jax.Array, valid: jax.Array, scale: float
-) -> jax.Array:
-    """The losses (B,) of L_hoc.
-
-    Args:
-      old, new: unit vectors (B, d) of the same images by two models.
-      label: (B,) int.
-      valid: (B,) bool; other rows are nobody's pair.
-      scale: mu.
-    """
-    similarity = scale * old @ new.T
-    other = jnp.where(label[:, None] != label[None], similarity, 0.0)
-    others = jax.nn.logsumexp(jnp.where(valid[None], other, -jnp.inf), axis=1)
-    return jnp.where(valid, others - jnp.diagonal(similarity), 0.0)
-
-
-def compatibility(matrix: np.ndarray) -> dict[str, float]:
-    """``average_compatibility`` and ``average_accuracy`` of M (T, T), see the module; what stands
-    above the diagonal is not read. Of a single model the first is 1."""
-    pairs = [
-        matrix[i, j] > matrix[j, j] for j in range(len(matrix)) for i in range(j + 1, len(matrix))
-    ]
-    return {
-        "average_compatibility": float(np.mean(pairs)) if pairs else 1.0,
-        "average_accuracy": float(matrix[np.tril_indices(len(matrix))].mean()),
-    }
 
 
 @dataclasses.dataclass(frozen=True)
