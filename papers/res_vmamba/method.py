@@ -29,9 +29,9 @@ both paths; theirs would not add up. Linear layers begin as PyTorch's do, theirs
 0.02, which is too small for a narrow tower. LayerNorms have an epsilon of 1e-6, theirs outside of
 blocks 1e-5.
 
-On a CPU a step is to be expected dearer than that of a convolutional tower of equal products: a
-scan has 9 operations for each of E N states per position and no product that a matrix unit could
-do, and on a CPU it is a loop over positions.
+On a CPU a step of ``small`` takes 7.9 times as long as that of a ResNet-10 of nearly equal products
+(``bench.methods``): a scan has 9 operations for each of E N states per position and no product that
+a matrix unit could do, and on a CPU it is a loop over positions.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ attention in the place of, or after, any of its layers.
 Howard et al., MobileNets: Efficient Convolutional Neural Networks for Mobile Vision Applications,
 2017, is the tower without.
 
-On a CPU a step of ``small`` takes 9.3 times as long as that of a ResNet-10 of equal arithmetic
-(``bench.methods``), and 9.3 times without attention too: what is slow there are the depthwise
+On a CPU a step of ``small`` takes 9.4 times as long as that of a ResNet-10 of equal arithmetic
+(``bench.methods``), and without attention no less: what is slow there are the depthwise
 convolutions.
 """
 
