@@ -11,8 +11,6 @@ Nothing is trained.
 `small`: twelve kinds of things with names that no caption had, which are colours and shapes.
 """
 
-from pathlib import Path
-
 import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
@@ -20,10 +18,25 @@ from papers.classify_by_description.method import DescribedZeroShot
 from vision import ops, spec
 
 COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "star", "square", "cross")
-NONCE = (
-    *("wug", "dax", "fep", "blicket", "toma", "zav"),
-    *("kiki", "moop", "lorp", "gazzer", "tulver", "pim"),
-)
+# By the number of the class among the source's own names.
+NONCE = {
+    "wug": "red cross",
+    "dax": "blue square",
+    "fep": "green square",
+    "blicket": "red square",
+    "toma": "blue star",
+    "zav": "green star",
+    "kiki": "red star",
+    "moop": "blue circle",
+    "lorp": "green circle",
+    "gazzer": "red circle",
+    "tulver": "blue cross",
+    "pim": "green cross",
+}
+DESCRIPTORS = {
+    name: (f"a {colour} thing", f"a {shape}", f"a large {colour} {shape}")
+    for name, (colour, shape) in ((name, kind.split()) for name, kind in NONCE.items())
+}
 
 
 def get_config(folder: str = "data/imagenet") -> v.Config:
@@ -55,7 +68,7 @@ def get_config(folder: str = "data/imagenet") -> v.Config:
                 DescribedZeroShot,
                 data=asked,
                 tokenizer=tokens,
-                descriptors_file="data/descriptors.json",
+                descriptors="data/descriptors.json",
             )
         },
     )
@@ -80,8 +93,8 @@ def small() -> v.Config:
                 DescribedZeroShot,
                 data=eval_data(asked, 256),
                 tokenizer=tokens,
-                descriptors_file=str(Path(__file__).with_name("nonce.json")),
-                class_names=NONCE,
+                descriptors=DESCRIPTORS,
+                class_names=tuple(NONCE),
                 sentences=False,
             )
         },

@@ -14,7 +14,8 @@ code: sachit-menon/classify_by_description_release. What their code does and is 
 join name and descriptor by ", which has"; "which is" before one that begins with "used", and
 "which" before "has", "often", "typically", "may" and "can". There "which is" comes before every
 descriptor that begins with the letter a, of "antlers" too; here only before the articles. The
-baseline is the name alone, as there. The lists come from a file, since no language model is asked.
+baseline is the name alone, as there. The lists come with the config or from a file, since no
+language model is asked.
 
 With the name alone as a class's only descriptor, as ``sentences=False`` reads it, the scores are
 those of zero-shot classification by ``{}``.
@@ -54,7 +55,7 @@ class DescribedZeroShot:
     Attributes:
       data: images with ``label``, int (B,), -1 for none.
       tokenizer: that the text tower was trained with.
-      descriptors_file: JSON, name of a class to a list of descriptors.
+      descriptors: name of a class to its descriptors, or a JSON file that holds such an object.
       class_names: in label order; empty takes those of the data.
       sentences: descriptors are made ``sentence``s with the name; False reads them as they are.
       text_batch: texts that are embedded at a time; a multiple of the devices.
@@ -63,7 +64,7 @@ class DescribedZeroShot:
 
     data: EvaluationData
     tokenizer: Tokenizer
-    descriptors_file: str
+    descriptors: Mapping[str, tuple[str, ...]] | str
     class_names: tuple[str, ...] = ()
     sentences: bool = True
     text_batch: Positive[int] = 256
@@ -79,7 +80,7 @@ class DescribedZeroShot:
         """
         names = tuple(self.class_names or self.data.source.info.class_names)
         check_names(names, f"class names of {self.data.source.info.name}")
-        known = read_descriptors(self.descriptors_file, names)
+        known = read_descriptors(self.descriptors, names)
         texts = [sentence(name, d) if self.sentences else d for name in names for d in known[name]]
         vectors = embed_texts(predict, ctx, self.tokenizer, [*texts, *names], self.text_batch)
         if not finite(vectors).all():

@@ -29,7 +29,7 @@ def described(folder: Path, known: Any, **more: Any) -> DescribedZeroShot:
     x = bank[label] + 0.2 * RNG.normal(size=(60, 12))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     given = {"data": data(image=x, label=label, class_names=NAMES), "tokenizer": TOKENIZER}
-    return DescribedZeroShot(**{**given, "descriptors_file": str(path), **more})
+    return DescribedZeroShot(**{**given, "descriptors": str(path), **more})
 
 
 def test_sentences_are_the_authors():
@@ -92,5 +92,8 @@ def test_what_is_missing_is_named(tmp_path: Path):
         path.write_text(text)
         with pytest.raises(DataError, match=words):
             read_descriptors(path, NAMES)
+    assert read_descriptors({"b": ("x",), "a": ["y", "z"]}, ("a", "b"))["a"] == ("y", "z")
+    with pytest.raises(DataError, match="descriptors has no descriptors of 'c'"):
+        read_descriptors({"b": ("x",)}, ("c",))
     with pytest.raises(DataError, match="nowhere"):
         read_descriptors("nowhere.json", NAMES)
