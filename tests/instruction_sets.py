@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
     isa, threads, files = turn(commit(ROOT), numeric_files(), options.count)
     isa, threads = options.isa or isa, options.threads or threads
     print(f"instruction set {isa}, threads {threads}", flush=True)
-    # The slow ones of two files, which lower every config for a TPU, would take a quarter of an hour.
+    # Slow ones that lower every config for a TPU would take a quarter of an hour.
     quick = [] if options.named else ["-m", "not slow"]
     command = [sys.executable, "-m", "pytest", *quick, *(options.named or map(str, files))]
     os.execve(sys.executable, command, {**os.environ, **environment(isa, threads)})
