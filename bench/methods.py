@@ -1,6 +1,6 @@
 """A step of every method that trains, beside plain supervised training of the same tower.
 
-    python -m bench.methods [slug ...]
+    python -m bench.methods [slug ...]      # or a mode: ulsam:small,rival=plain
 
 Takes ``papers/<slug>/config.py:small`` of every paper, and of a scenario each run, after its
 earlier stages went through with two steps each. ``plain`` is ``Classify`` with the run's tower (ten
@@ -45,7 +45,7 @@ CLASSES = 10
 
 def runs(name: str, folder: Path) -> Iterator[tuple[str, Any]]:
     """Name and config of every run of a paper that is more than classification."""
-    config: Any = configs.load(f"{name}:small")
+    config: Any = configs.load(name if ":" in name else f"{name}:small")
     for run in stages.runs(config).values():
         run.evaluators = None
         if stages.is_scenario(config):

@@ -22,6 +22,7 @@ import pytest
 from ml_collections import ConfigDict
 
 from tests.goldens import to_text
+from tests.slow import with_slow
 from tests.tiny import first_state
 from vision.config import specs as configs
 from vision.config.hints import CONSTRUCTOR, is_spec
@@ -256,13 +257,7 @@ def shrunk(config: Any, name: str) -> Any:
     return config
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "vit_s16_i1k",
-        *(pytest.param(each, marks=pytest.mark.slow) for each in STEPPED if "vit_s16" not in each),
-    ],
-)
+@pytest.mark.parametrize("name", with_slow(STEPPED, STEPPED[:2]))
 def test_two_steps_on_data_of_the_right_shape(name: str):
     config = shrunk(load(name), name)
     prepared, mesh = prepare(config), Mesh().build(jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""Zero-shot classification of ImageNet by what classes look like, with CLIP's ViT-B/32.
+"""Zero-shot classification of ImageNet by what classes look like, with a dual encoder of ours.
 
     python evaluate.py --config=papers/classify_by_description/config.py:data/imagenet \\
         --workdir=workdirs/described
@@ -6,6 +6,7 @@
 Menon and Vondrick, Visual Classification via Description from Large Language Models, 2022. The text
 after the colon is a folder with a folder per class, named as the class is;
 `data/descriptors.json` has for every name a list, as the authors' `descriptors_imagenet.json` has.
+The dual encoder is a trained run of `configs/clip_vit_b16.py`; the paper's is CLIP's ViT-B/32.
 Nothing is trained.
 
 `small`: twelve kinds of things with names that no caption had, which are colours and shapes.

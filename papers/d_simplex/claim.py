@@ -28,7 +28,7 @@ import numpy as np
 
 from configs.parts.digit_mlp import Weights, features, trained
 from configs.parts.emoji_features import drawings, init_classifier
-from papers.d_simplex.parts import higher_order, simplex
+from papers.d_simplex.simplex import higher_order, simplex
 from vision.blocks.nearest import nearest
 from vision.blocks.similarity import unit
 from vision.objectives.classify import cross_entropy

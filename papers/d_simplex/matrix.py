@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from papers.d_simplex.parts import compatibility
+from papers.d_simplex.simplex import compatibility
 from vision.blocks.nearest import nearest
 from vision.config.ranges import NonEmpty, checked
 from vision.data.pipeline import EvalData

@@ -21,7 +21,7 @@ What is rehearsed is drawn at random there and herded here.
 
 With queries by model i and a gallery by model j <= i, M[i, j] is the accuracy of the nearest
 neighbour. Models i > j are compatible where M[i, j] > M[j, j]: the update was worth having without
-indexing again. ``parts.compatibility`` has the share of such pairs (AC) and the mean of M (AA).
+indexing again. ``simplex.compatibility`` has the share of such pairs (AC) and the mean of M (AA).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from typing import Annotated
 import jax
 import jax.numpy as jnp
 
-from papers.d_simplex.parts import higher_order, simplex
+from papers.d_simplex.simplex import higher_order, simplex
 from vision.blocks.similarity import unit
 from vision.config.ranges import Fraction, Ge, Positive, checked
 from vision.objectives.classify import cross_entropy, to_targets

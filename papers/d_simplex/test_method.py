@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from papers.d_simplex.method import Stationary
-from papers.d_simplex.parts import compatibility, higher_order, simplex
+from papers.d_simplex.simplex import compatibility, higher_order, simplex
 from tests.models.tower_cases import quick_jit
 from tests.patch_tower import PatchTower
 from tests.tiny import drawn

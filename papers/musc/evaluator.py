@@ -11,13 +11,13 @@ import jax
 import numpy as np
 from annotated_types import Gt, Lt
 
+from papers.musc.at_sites import AtSites
 from papers.musc.method import aggregated, enlarged, mutual_scores, rescored
 from vision.blocks.activation_maps import as_maps
 from vision.config.ranges import NonEmpty, NonNegative, Odd, Positive, checked
 from vision.data.source import DataError
 from vision.evaluate.evaluator import EvalContext, EvaluationData, Predict
 from vision.evaluate.figures import Figure
-from vision.evaluators.at_sites import AtSites
 from vision.evaluators.image_text.embeddings import embed
 from vision.metrics.detection import auroc, average_precision, best_f1
 from vision.metrics.localisation import region_overlap

@@ -37,6 +37,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy import ndimage
 
 from vision.blocks.similarity import unit
 
@@ -100,14 +101,7 @@ def mutual_scores(z: jax.Array, share: float = 0.3) -> jax.Array:
 
 def enlarged(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Maps (N, h, w) at (N, H, W), bilinear, corners on corners."""
-    for axis, length in enumerate(size, start=1):
-        old = maps.shape[axis]
-        at = np.linspace(0, old - 1, length) if old > 1 else np.zeros(length)
-        low = np.minimum(at.astype(int), max(old - 2, 0))
-        share = np.expand_dims((at - low), tuple(range(1, maps.ndim - axis)))
-        high = np.minimum(low + 1, old - 1)
-        maps = maps.take(low, axis) * (1 - share) + maps.take(high, axis) * share
-    return maps
+    return ndimage.zoom(maps, (1, size[0] / maps.shape[1], size[1] / maps.shape[2]), order=1)
 
 
 def rescored(

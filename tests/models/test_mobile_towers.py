@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables, run
 
+from tests.slow import with_slow
 from vision.models.efficientnet import EfficientNet
 from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
@@ -119,19 +120,16 @@ PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
 
 
 # One of each family; the others cost a second or two each.
-SOON = (
+QUICK = {
     "mobilenet_v2",
     "mobilenet_v3_small",
     "mobilenet_v4_conv_small",
     "efficientnet_lite0",
     "swin_t",
-)
+}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [name if name in SOON else pytest.param(name, marks=pytest.mark.slow) for name in PUBLISHED],
-)
+@pytest.mark.parametrize("name", with_slow(PUBLISHED, PUBLISHED.keys() - QUICK))
 def test_published_sizes(name: str):
     """Parameters, and a forward pass by shapes alone."""
     tower, count, side, shapes = PUBLISHED[name]

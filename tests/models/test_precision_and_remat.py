@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tower_cases import abstract_variables, quick_jit, random_variables
 
+from tests.slow import with_slow
 from vision.models import layers
 from vision.models.attention import attention_weights
 from vision.models.convnext import ConvNeXt
@@ -140,10 +141,7 @@ def test_remat_keeps_less(tower: Any):
     assert kept["full"] < kept["dots"] < 0.5 * kept["none"], kept
 
 
-@pytest.mark.parametrize(
-    "tower",
-    [unrolled, *(pytest.param(each, marks=pytest.mark.slow) for each in (resnet, convnext))],
-)
+@pytest.mark.parametrize("tower", with_slow([unrolled, resnet, convnext], [resnet, convnext]))
 def test_remat_changes_no_gradient(tower: Any):
     """The same loss, statistics and gradients."""
     params, state = random_variables(tower(), SHAPE)

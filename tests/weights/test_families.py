@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from tests.slow import with_slow
 from vision.config.specs import build
 from vision.train.tower import forward, initialise
 from vision.weights.init_from import InitFrom
@@ -61,7 +62,7 @@ def compare(tower, tree, images, expected):
 
 
 # Another kind of a family that is here too, and the two dearest.
-LATER = {
+SLOW = {
     *(
         "timm_maxvit",
         "timm_xcit_p8",
@@ -74,10 +75,7 @@ LATER = {
 }
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(each, marks=pytest.mark.slow) if each in LATER else each for each in CARDS],
-)
+@pytest.mark.parametrize("case", with_slow(CARDS, SLOW))
 def test_the_name_is_enough(case, tmp_path):
     source, golden = source_of(case, tmp_path)
     tower = build(Pretrained(source).expanded(), num_classes=5 if "out/logits" in golden else None)

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from tests.slow import with_slow
 from vision.checkpoint.reading import flatten
 from vision.models.efficientnet import EfficientNet
 from vision.models.efficientnet_lite import EfficientNetLite
@@ -106,13 +107,10 @@ def golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 
 # Another size or kind of a family that comes before it.
-LATER = ("inception_v4", "inception_resnet_v2", "mobilenet_v3_large", "mobilenet_v4_aa")
+SLOW = ("inception_v4", "inception_resnet_v2", "mobilenet_v3_large", "mobilenet_v4_aa")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(each, marks=pytest.mark.slow) if each in LATER else each for each in TOWERS],
-)
+@pytest.mark.parametrize("name", with_slow(TOWERS, SLOW))
 def test_the_same_numbers_as_timm(name: str):
     tower, names_of = TOWERS[name]
     weights, rest = golden(name)

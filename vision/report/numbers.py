@@ -47,7 +47,7 @@ def title(name: str) -> str:
 
 def is_share(name: str) -> bool:
     """Whether a metric is a part of 1, shown in percent."""
-    return base(name) in SHARES
+    return base(name) in SHARES or name.endswith(("_top1", "_top5"))
 
 
 def number(value: float, digits: int = 4) -> str:

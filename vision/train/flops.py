@@ -29,9 +29,9 @@ def count(fn: Callable[..., Any], *args: Any) -> int:
     branch, a ``while`` loop one turn, a ``shard_map`` once per device. What no result depends on
     is not counted. A convolution counts every tap at every position, padding included, as
     published figures do; holes of strided gradients are not work, so that each of the two
-    gradients costs what the convolution did. A convolution that is
-    computed element by element counts where its code is in the scope ``PRODUCTS``. Of hand-written
-    kernels cuDNN's attention and ours for TPUs are known; others count nothing.
+    gradients costs what the convolution did. A convolution that is computed element by element
+    counts where its code is in the scope ``PRODUCTS``. Of hand-written kernels cuDNN's attention
+    and ours for TPUs are known; others count nothing.
 
     Recomputation under ``jax.checkpoint`` is counted where ``fn`` itself differentiates; MFU
     leaves it out: differentiate ``without_recomputation(loss)``.
