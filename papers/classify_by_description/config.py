@@ -16,7 +16,7 @@ import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.classify_by_description.method import DescribedZeroShot
-from vision import ops, spec
+from vision import spec
 
 COLOURS, SHAPES = ("red", "green", "blue"), ("circle", "star", "square", "cross")
 # By the number of the class among the source's own names.
@@ -42,37 +42,13 @@ DESCRIPTORS = {
 
 def get_config(folder: str = "data/imagenet") -> v.Config:
     tokens = pairs.clip_tokenizer()
-    values = [
-        spec(ops.Decode),
-        spec(ops.ToRgb),
-        spec(ops.Resize, size=224),
-        spec(ops.CenterCrop, size=224),
-        spec(ops.ValueRange, low=-1, high=1),
-    ]
-    asked = spec(
-        v.EvalData,
-        source=spec(v.Folder, root=folder),
-        batch_size=256,
-        ops=values,
-        on_error="mask",
+    evaluator = spec(
+        DescribedZeroShot,
+        data=pairs.asked(spec(v.Folder, root=folder)),
+        tokenizer=tokens,
+        descriptors="data/descriptors.json",
     )
-    return spec(
-        v.Experiment,
-        data=pairs.train("data/pairs/*.parquet", tokens, batch_size=1024),
-        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
-        objective=spec(v.Contrast),
-        optimizer=spec(v.Optimizer, method=spec(v.adamw, b2=0.98), learning_rate=1e-5),
-        total="1 epochs",
-        evaluators={
-            "described": spec(
-                DescribedZeroShot,
-                data=asked,
-                tokenizer=tokens,
-                descriptors="data/descriptors.json",
-            )
-        },
-    )
+    return pairs.trained(tokens, {"described": evaluator})
 
 
 def small() -> v.Config:

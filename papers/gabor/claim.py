@@ -30,6 +30,7 @@ from configs.parts import emoji_maps
 from papers.gabor.method import GaborTexture
 from papers.gabor.regions import proposals
 from vision.data.sources.scenes import Scenes
+from vision.metrics.localisation import pixels_in_boxes
 from vision.models.resnet import ResNet
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
 from vision.train.objective import Context, Variables
@@ -105,11 +106,8 @@ def answers(variables: Variables, batch: Any, arm: Any) -> Any:
 
 def on_thing(mask: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Share of each of the boxes (N, R, 4) that is on masks (N, H, W), float (N, R)."""
-    rows = np.arange(SIDE)
-    down = (rows >= boxes[..., :1]) & (rows < boxes[..., 2:3])
-    across = (rows >= boxes[..., 1:2]) & (rows < boxes[..., 3:])
-    inside = np.einsum("nhw,nrh,nrw->nr", mask.astype(float), down.astype(float), across)
-    return inside / (down.sum(-1) * across.sum(-1))
+    ones = np.ones_like(mask)
+    return pixels_in_boxes(mask, boxes) / pixels_in_boxes(ones, boxes)
 
 
 def measure_seed(seed: int) -> dict[str, float]:

@@ -32,6 +32,7 @@ from configs.parts.digit_mlp import trained
 from papers.glsim.aggregator import Aggregator
 from vision.blocks.crops import box_of_highest, crop_and_resize
 from vision.blocks.similarity import unit
+from vision.metrics.localisation import pixels_in_boxes
 from vision.models.vit import ViT
 from vision.objectives.classify import Classify, cross_entropy
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
@@ -93,10 +94,7 @@ def answers(w: Any, views: jax.Array) -> jax.Array:
 
 def inside(masks: np.ndarray, boxes: np.ndarray) -> float:
     """Mean share of masks (N, H, W) that is within boxes (N, 4)."""
-    rows, columns = np.arange(SIDE), np.arange(SIDE)
-    down = (rows >= boxes[:, :1]) & (rows < boxes[:, 2:3])
-    across = (columns >= boxes[:, 1:2]) & (columns < boxes[:, 3:])
-    held = (masks & down[:, :, None] & across[:, None]).sum((1, 2))
+    held = pixels_in_boxes(masks, boxes[:, None])[:, 0]
     return float((held / masks.sum((1, 2))).mean())
 
 

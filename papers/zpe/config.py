@@ -16,7 +16,7 @@ import vision as v
 from configs.parts import pairs, small_pairs
 from configs.parts.small import eval_data
 from papers.zpe.evaluator import WeightedZeroShot
-from vision import ops, spec
+from vision import spec
 
 OPENERS = ("", "a picture of ", "there is ", "we see ", "this scene shows ")
 SUITING = tuple(f"{opener}a {{}} thing" for opener in OPENERS)
@@ -28,36 +28,14 @@ MISLEADING = tuple(
 
 def get_config(folder: str = "data/imagenet") -> v.Config:
     tokens = pairs.clip_tokenizer()
-    values = [
-        spec(ops.Decode),
-        spec(ops.ToRgb),
-        spec(ops.Resize, size=224),
-        spec(ops.CenterCrop, size=224),
-        spec(ops.ValueRange, low=-1, high=1),
-    ]
-
-    def read(source):
-        return spec(v.EvalData, source=source, batch_size=256, ops=values, on_error="mask")
-
-    train = "data/pairs/*.parquet"
-    return spec(
-        v.Experiment,
-        data=pairs.train(train, tokens, batch_size=1024),
-        model=pairs.towers("cls", width=512, text={"activation": "quick_gelu"}),
-        init_from=spec(v.InitFrom, source="workdir:workdirs/clip_vit_b16"),
-        objective=spec(v.Contrast),
-        optimizer=spec(v.Optimizer, method=spec(v.adamw, b2=0.98), learning_rate=1e-5),
-        total="1 epochs",
-        evaluators={
-            "zpe": spec(
-                WeightedZeroShot,
-                data=read(spec(v.Folder, root=folder)),
-                neutral=read(pairs.source(train)),
-                tokenizer=tokens,
-                templates_file="data/templates.txt",
-            )
-        },
+    evaluator = spec(
+        WeightedZeroShot,
+        data=pairs.asked(spec(v.Folder, root=folder)),
+        neutral=pairs.asked(pairs.source(pairs.PAIRS)),
+        tokenizer=tokens,
+        templates_file="data/templates.txt",
     )
+    return pairs.trained(tokens, {"zpe": evaluator})
 
 
 def small() -> v.Config:

@@ -16,6 +16,7 @@ from vision.metrics.localisation import (
     near,
     parts,
     pixel_auroc,
+    pixels_in_boxes,
     pointing,
     region_overlap,
 )
@@ -98,3 +99,13 @@ def test_region_overlap_counts_regions_alike_up_to_a_false_positive_rate():
         region_overlap(heats, masks, 0)
     with pytest.raises(MetricError, match="the first is row 1"):
         region_overlap(np.where(np.arange(3)[:, None, None] == 1, np.nan, heats), masks)
+
+
+def test_pixels_in_boxes_are_counted():
+    masks = np.random.default_rng(0).random((2, 5, 7)) < 0.5
+    boxes = np.array([[[0, 0, 5, 7], [1, 2, 3, 4]], [[4, 6, 5, 7], [2, 2, 2, 5]]])
+    expected = [
+        [mask[y0:y1, x0:x1].sum() for y0, x0, y1, x1 in of]
+        for mask, of in zip(masks, boxes.tolist(), strict=True)
+    ]
+    np.testing.assert_array_equal(pixels_in_boxes(masks, boxes), expected)

@@ -74,6 +74,14 @@ def box_iou(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return shared / np.maximum(areas[0] + areas[1] - shared, 1e-12)
 
 
+def pixels_in_boxes(masks: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """How many pixels of masks bool (N, H, W) are in boxes (N, K, 4), float64 (N, K)."""
+    rows, columns = (np.arange(side) for side in masks.shape[1:])
+    down = (rows >= boxes[..., :1]) & (rows < boxes[..., 2:3])
+    across = (columns >= boxes[..., 1:2]) & (columns < boxes[..., 3:])
+    return np.einsum("nhw,nkh,nkw->nk", *(x.astype(np.float64) for x in (masks, down, across)))
+
+
 def best_iou(heat: np.ndarray, boxes: np.ndarray, threshold: float = 0.15) -> float:
     """Largest intersection over union of the map's box with any of ``boxes``, 0..1."""
     overlaps = box_iou(largest_box(heat, threshold), _boxes(boxes))
