@@ -101,7 +101,8 @@ def mutual_scores(z: jax.Array, share: float = 0.3) -> jax.Array:
 
 def enlarged(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Maps (N, h, w) at (N, H, W), bilinear, corners on corners."""
-    return ndimage.zoom(maps, (1, size[0] / maps.shape[1], size[1] / maps.shape[2]), order=1)
+    factors = (1, size[0] / maps.shape[1], size[1] / maps.shape[2])
+    return np.asarray(ndimage.zoom(maps, factors, order=1))
 
 
 def rescored(
