@@ -68,6 +68,13 @@ def standardised(learned: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, 
     return tuple((x - mean) / deviation for x in (learned, *others))
 
 
+def in_patches(masks: np.ndarray, grid: tuple[int, int] = (6, 6)) -> np.ndarray:
+    """Share of every patch that is covered, (N, h, w), by masks (N, H, W)."""
+    count, height, width = masks.shape
+    patches = masks.reshape(count, grid[0], height // grid[0], grid[1], width // grid[1])
+    return patches.mean((2, 4))
+
+
 @functools.cache
 def peers(groups: tuple[str, ...] = GROUPS) -> np.ndarray:
     """bool (K, K): whether two emoji, by their labels, are of one subgroup."""

@@ -117,7 +117,7 @@ def tokens() -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]:
         (
             a.reshape(len(a), -1, a.shape[-1]),
             np.stack([b[name] for name in ATTRIBUTES], 1),
-            b["masks"][:, 0].reshape(-1, 6, 8, 6, 8).mean((2, 4)).reshape(-1, 36),
+            emoji_maps.in_patches(b["masks"][:, 0]).reshape(-1, 36),
         )
         for a, b in zip(x, parts, strict=True)
     )

@@ -64,8 +64,7 @@ def maps() -> tuple[emoji_maps.Drawn, emoji_maps.Drawn]:
     parts = emoji_maps.fine(COUNT, ASKED, side=(0.5, 0.7), features=features)
     x = emoji_maps.standardised(*(emoji_maps.maps(part["image"]) for part in parts))
     learned, asked = ({"image": a, "label": b["label"]} for a, b in zip(x, parts, strict=True))
-    sides = (len(parts[1]["label"]), 6, 8, 6, 8)  # of 48 pixels, a patch is 8
-    mask = parts[1]["masks"][:, 0].reshape(sides).mean((2, 4))
+    mask = emoji_maps.in_patches(parts[1]["masks"][:, 0])
     return learned, {**asked, "mask": mask.reshape(len(mask), -1)}
 
 

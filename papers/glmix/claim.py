@@ -93,10 +93,9 @@ def maps() -> tuple[emoji_maps.Drawn, emoji_maps.Drawn]:
 def overlap(slots: np.ndarray, masks: np.ndarray) -> float:
     """Mean IoU of masks (N, 48, 48) and the best unions of slots; ``slots`` int (N, 6, 6)."""
     values = []
-    for places, mask in zip(slots, masks, strict=True):
-        part = mask.reshape(6, 8, 6, 8).mean((1, 3)).ravel()
+    for places, part in zip(slots, emoji_maps.in_patches(masks), strict=True):
         sizes = np.bincount(places.ravel(), minlength=SLOTS)
-        held = np.bincount(places.ravel(), weights=part, minlength=SLOTS)
+        held = np.bincount(places.ravel(), weights=part.ravel(), minlength=SLOTS)
         ours = held >= 0.5 * np.maximum(sizes, 1)
         both, union = held[ours].sum(), sizes[ours].sum() + held[~ours].sum()
         values.append(both / union)

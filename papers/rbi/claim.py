@@ -6,9 +6,15 @@ equal size, start and batches; in the baseline every drawing attends to itself o
 are of the drawings on white, at 16 pixels. The control attends to itself and to 63 rows of noise
 that has the features' mean and variance and no likeness, in the place of other drawings.
 
+Attention goes to drawings here and not to places, so that no mask says whether it went right:
+beside it stands how much of what a drawing gives to others goes to those of its subgroup, beside
+their share of the others.
+
 Undecided: 41.2 % in the batch beside 43.1 by itself, and the control failed, since a head among
 noise names most, 46.8. Alone, the residual layer learns the training drawings by heart; that noise
 keeps it from that is worth more here than what other drawings say.
+Attention prefers its own subgroup a little: 2.7 % of it goes there, where 1.9 % of the other
+drawings are.
 """
 
 from __future__ import annotations
@@ -95,6 +101,21 @@ def answers(w: Any, x: jax.Array, images: jax.Array, arm: str, classes: int) -> 
     return jax.lax.map(batch, parts).reshape(-1)
 
 
+@jax.jit
+def attended(w: Any, x: jax.Array, images: jax.Array, label: jax.Array) -> tuple[Any, Any]:
+    """Means over a batch: share of the attention to other drawings that goes to those of the same
+    subgroup, and the share of these among the others."""
+    everything = jnp.ones((len(x), len(x)), bool)
+    similarity = psnr_similarity(images, everything[0], SIDE_PX)
+    kept: Any = head(w["head"]["bias"].shape[0]).apply(
+        {"params": w}, x, similarity, everything, mutable=["intermediates"]
+    )[1]
+    given = kept["intermediates"]["attention"][0].mean(0) * ~jnp.eye(len(x), dtype=bool)
+    same = label[:, None] == label
+    share = (given * same).sum(1) / given.sum(1)
+    return share.mean(), (same.sum(1) - 1).mean() / (len(x) - 1)
+
+
 def measure_seed(seed: int) -> dict[str, float]:
     rng, every, images = np.random.default_rng(seed), drawings(), pictures()
     label = numbered(every.subgroup)
@@ -112,6 +133,10 @@ def measure_seed(seed: int) -> dict[str, float]:
         w = trained(start["params"], loss_of(arm, classes), data, STEPS, RATE)
         told = np.asarray(answers(w, every.x[asked], images[asked], arm, classes))
         row[arm] = float(np.mean(told == label[asked]))
+        if arm == "batch":
+            parts = asked.reshape(-1, ROWS)
+            went = [attended(w, every.x[p], images[p], label[p]) for p in parts]
+            row["attended"], row["same"] = (float(x) for x in np.mean(went, 0))
     return row
 
 
@@ -130,5 +155,11 @@ def test_drawings_of_a_batch_help_each_other(record: Recorder):
         margin=MARGIN,
         scale=Scale(chance=max(row["frequent"] for row in rows)),
         control=Measured(what, side("among noise", "noise"), alone),
-        measured=[],
+        measured=[
+            Measured(
+                "share of others of the subgroup",
+                side("attention", "attended"),
+                side("drawings", "same"),
+            )
+        ],
     )

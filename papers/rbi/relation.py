@@ -49,7 +49,7 @@ class RelationHead(nn.Module):
         refined = F + proj(softmax(q k^T / sqrt(d) + w R) v),   q, k, v linear in LayerNorm(F)
 
     ``w`` is one number per head. ``proj`` starts at zero, so that training begins at the plain
-    linear head.
+    linear head. ``attention`` (heads, B, B) is among Flax's ``intermediates``.
 
     Attributes:
       num_classes: of the logits.
@@ -77,6 +77,7 @@ class RelationHead(nn.Module):
         logits = jnp.einsum("qhd,khd->hqk", q, k) * q.shape[-1] ** -0.5
         logits = logits.astype(jnp.float32) + weight[:, None, None] * similarity
         attention = jax.nn.softmax(jnp.where(visible, logits, -jnp.inf))
+        self.sow("intermediates", "attention", attention)
         mixed = jnp.einsum("hqk,khd->qhd", attention.astype(v.dtype), v).reshape(rows, width)
         zeros = nn.initializers.zeros
         refined = features + dense(mixed, width, precision, "proj", zeros)

@@ -7,6 +7,9 @@ emoji of the right subgroup. In the baseline the maps are zero, which leaves the
 start and batches are the same. In the control every image is weighed by the maps of the next one of
 its batch.
 
+Beside it stands where attention went: the share of it, in the mean over maps, that lies on the
+drawing, by its exact mask, beside the share of all pixels.
+
 The first run, seeds 0 to 5 and wider layers, had all six layers as the baseline, as the paper has,
 and was undecided, since its control held too: 19.7 % with attention, 18.9 with the maps of the next
 image, 17.6 with four layers and nothing else, and 14.8 with all six. In so short a training two
@@ -14,7 +17,8 @@ layers more are a loss, whatever takes their place. The second run asks what att
 four, with the same margin, and has other seeds.
 
 Undecided: 14.9 % with attention, 14.4 with nothing and 14.7 with the maps of the next image; the
-difference is between -1.4 and +2.4 points.
+difference is between -1.4 and +2.4 points. Attention hardly looks: 17.0 % of it is on
+the drawing, and 15.9 % of the pixels are.
 """
 
 from __future__ import annotations
@@ -62,7 +66,8 @@ class Edited(Classify):
 
     def predict(self, variables: Variables, batch: Any, ctx: Context) -> dict[str, jax.Array]:
         out, _ = apply(self.model, variables, batch["image"], ctx, tap=self._tap())
-        return classified(out["logits"], out["embedding"])
+        attention = jnp.stack([out[site].mean(-1) for site in SITES.split("|")]).mean(0)
+        return {**classified(out["logits"], out["embedding"]), "attention": attention}
 
 
 TOWER = MobileNetV1(
@@ -73,10 +78,11 @@ ARMS = ("own", "zero", "next")
 
 @functools.cache
 def maps() -> tuple[emoji_maps.Drawn, emoji_maps.Drawn]:
-    parts = emoji_maps.fine(COUNT, ASKED, side=(0.5, 0.7))
+    features = ("image", "label", "masks")
+    parts = emoji_maps.fine(COUNT, ASKED, side=(0.5, 0.7), features=features)
     x = emoji_maps.standardised(*(emoji_maps.maps(part["image"]) for part in parts))
     learned, asked = ({"image": a, "label": b["label"]} for a, b in zip(x, parts, strict=True))
-    return learned, asked
+    return learned, {**asked, "mask": emoji_maps.in_patches(parts[1]["masks"][:, 0])}
 
 
 def measure_seed(seed: int) -> dict[str, float]:
@@ -85,12 +91,15 @@ def measure_seed(seed: int) -> dict[str, float]:
     learned = {name: x[part] for name, x in learned.items()}
     part = rng.permutation(ASKED)[:1000]
     asked = {name: x[part] for name, x in asked.items()}
-    row = {}
+    row = {"mask": float(asked["mask"].mean())}
     for arm in ARMS:
         objective = Edited(TOWER, label_smoothing=0.1, maps=arm)
         variables = emoji_maps.fitted(objective, learned, seed, STEPS, ROWS, RATE)
-        out = emoji_maps.predicted(objective, variables, asked)
+        out = emoji_maps.predicted(objective, variables, {"image": asked["image"]})
         row[arm] = float(emoji_maps.right(out["logits"], asked["label"]).mean())
+        if arm == "own":
+            on_drawing = (out["attention"] * asked["mask"]).sum((1, 2))
+            row["attended"] = float(on_drawing.mean())
     return row
 
 
@@ -109,5 +118,8 @@ def test_attention_in_the_place_of_layers(record: Recorder):
         margin=MARGIN,
         scale=Scale(chance=emoji_maps.chance()),
         control=Measured(what, side("maps of the next image", "next"), nothing),
+        measured=[
+            Measured("share on the drawing", side("attention", "attended"), side("pixels", "mask"))
+        ],
         seeds=NEW,
     )
