@@ -223,7 +223,7 @@ def cut(config: Any, tower: str, whole: bool) -> None:
         configs.override(config, f"{tower}.depth", str(least))
         if isinstance(node.get("stages"), int):
             configs.override(config, f"{tower}.stages", "1")
-    elif "depth_multiplier" in node:
+    elif "depth_multiplier" in node and not node.get("attention"):  # which names layers
         configs.override(config, f"{tower}.depth_multiplier", "0.01")
     if kind(node) in ("ViT", "TextTransformer"):
         for field, size in (("width", 64), ("mlp_dim", 128), ("heads", 2)):

@@ -190,6 +190,7 @@ TOWERS: dict[str, dict[str, Any]] = {
     "InceptionV4": {},
     "MaxVit": {"widths": (32, 32), "depths": (1, 1), "stem_width": 8, "window": (2, 2)},
     "Mixer": {**TOKENS, "mix_dim": 8, "mlp_dim": 32},
+    "MobileNetV1": {},
     "MobileNetV2": {},
     "MobileNetV3": {},
     "MobileNetV4": {},

@@ -167,7 +167,11 @@ if TYPE_CHECKING:
     from vision.models.inception_resnet import InceptionResNetV2 as InceptionResNetV2
     from vision.models.maxvit import MaxVit as MaxVit
     from vision.models.mixer import Mixer as Mixer
-    from vision.models.mobilenet import MobileNetV2 as MobileNetV2, MobileNetV3 as MobileNetV3
+    from vision.models.mobilenet import (
+        MobileNetV1 as MobileNetV1,
+        MobileNetV2 as MobileNetV2,
+        MobileNetV3 as MobileNetV3,
+    )
     from vision.models.mobilenet_v4 import MobileNetV4 as MobileNetV4
     from vision.models.naflex import NaflexViT as NaflexViT
     from vision.models.nasnet import NasNet as NasNet
@@ -325,7 +329,7 @@ _NAMES = {
     "vision.models.inception_resnet": ("InceptionResNetV2",),
     "vision.models.maxvit": ("MaxVit",),
     "vision.models.mixer": ("Mixer",),
-    "vision.models.mobilenet": ("MobileNetV2", "MobileNetV3"),
+    "vision.models.mobilenet": ("MobileNetV1", "MobileNetV2", "MobileNetV3"),
     "vision.models.mobilenet_v4": ("MobileNetV4",),
     "vision.models.naflex": ("NaflexViT",),
     "vision.models.nasnet": ("NasNet",),

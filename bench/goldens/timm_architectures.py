@@ -137,6 +137,11 @@ def by_name() -> dict[str, dict]:
         fields = {"tower": "EfficientNetLite", "variant": f"lite{i}"}
         found[f"efficientnet_lite{i}"] = fields
         found[f"tf_efficientnet_lite{i}"] = fields | TENSORFLOW
+    for percent in (100, 125):
+        found[f"mobilenetv1_{percent}"] = {
+            "tower": "MobileNetV1",
+            "width_multiplier": percent / 100,
+        }
     for percent in (35, 50, 75, 100, 140):
         found[f"mobilenetv2_{percent:03d}"] = {
             "tower": "MobileNetV2",

@@ -63,6 +63,11 @@ def mobilenet_v2(**options: object) -> tuple[nn.Module, Mapping[str, nn.Module]]
     return model, mobile_sites(model) | {"map": model.bn2}
 
 
+def mobilenet_v1(**options: object) -> tuple[nn.Module, Mapping[str, nn.Module]]:
+    model = efficientnet._gen_mobilenet_v1("mobilenetv1_100", **NARROW, **options)
+    return model, mobile_sites(model)
+
+
 def mobilenet_v3(variant: str, **options: object) -> tuple[nn.Module, Mapping[str, nn.Module]]:
     """timm's hidden layer of the head always has 1280 or 1024 channels; here it has 24."""
     model = mobilenetv3._gen_mobilenet_v3(variant, **NARROW, **options)
@@ -181,6 +186,7 @@ CASES: Mapping[str, Case] = {
     "efficientnet_lite": Case(
         partial(efficient_lite, depth_multiplier=0.3, **TENSORFLOW), (2, 36, 46)
     ),
+    "mobilenet_v1": Case(partial(mobilenet_v1, depth_multiplier=0.5), (2, 36, 45)),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from papers.ulsam.attention import SubspaceAttention
-from papers.ulsam.method import LAYERS, MobileNetV1
+from papers.ulsam.method import MobileNetV1, MobileNetV2
 from tests.models.tower_cases import abstract_variables, quick_jit, random_variables, run
 from tests.tiny import filled
 from vision.train.flops import count
@@ -99,6 +99,21 @@ def test_mobilenet_has_its_published_products_and_attention_saves_a_layers():
     assert saved == 14 * 14 * (512 * (9 + 512) - 2 * 512)
 
 
+def test_mobilenet_v2_without_two_layers_is_an_eighth_smaller():
+    # The headline: 13 % fewer parameters and FLOPs; and 25 %.
+    image = jax.ShapeDtypeStruct((1, 224, 224, 3), jnp.float32)
+    sizes = {}
+    for at in ((), (12, 15), (11, 12, 14, 15)):
+        tower = MobileNetV2(attention=at, num_classes=1000)
+        params, state = abstract_variables(tower, image.shape)
+        names: Any = {"params": params, **state}
+        products = count(lambda v, x, tower=tower: tower.apply(v, x), names, image) / 2
+        sizes[at] = np.array([count_params(params), products])
+    assert sizes[()][0] == 3_504_872
+    np.testing.assert_allclose(1 - sizes[(12, 15)] / sizes[()], (0.125, 0.127), atol=0.001)
+    np.testing.assert_allclose(1 - sizes[(11, 12, 14, 15)] / sizes[()], 0.254, atol=0.006)
+
+
 def test_attention_stands_in_the_place_of_a_layer_or_after_it():
     shape = (2, 6, 6, 3)
     x: Any = np.random.default_rng(1).normal(size=shape).astype(np.float32)
@@ -121,4 +136,3 @@ def test_what_cannot_be_is_named():
         MobileNetV1(attention=(5,))
     with pytest.raises(ValueError, match="groups=3 does not divide the 512"):
         abstract_variables(MobileNetV1(attention=(8,), groups=3), (1, 32, 32, 3))
-    assert len(LAYERS) == 13

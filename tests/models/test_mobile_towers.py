@@ -15,7 +15,7 @@ from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
 from vision.models.inverted_residual import divisible, scaled_repeats
-from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from vision.models.mobilenet_v4 import MobileNetV4
 from vision.models.swin import Swin, from_windows, shift_mask, to_windows
 from vision.models.vit import TENSOR_PARALLEL
@@ -26,6 +26,12 @@ from vision.weights.fit_biases import fit_square_table
 
 # timm's, which count no running statistics. Sites of ``out`` at the smallest image.
 PUBLISHED: Mapping[str, tuple[Any, int, int, Mapping[str, tuple[int, ...]]]] = {
+    "mobilenet_v1": (
+        MobileNetV1(num_classes=1000),
+        4_231_976,
+        64,
+        {"stem": (32, 32, 32), "block12": (2, 2, 1024), "map": (2, 2, 1024)},
+    ),
     "mobilenet_v2": (
         MobileNetV2(num_classes=1000),
         3_504_872,

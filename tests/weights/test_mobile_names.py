@@ -20,7 +20,7 @@ from vision.models.efficientnet import EfficientNet
 from vision.models.efficientnet_lite import EfficientNetLite
 from vision.models.inception import InceptionV4
 from vision.models.inception_resnet import InceptionResNetV2
-from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from vision.models.mobilenet_v4 import MobileNetV4
 from vision.models.mobilenet_v4_plan import MobileV4Plan
 from vision.models.swin import Swin
@@ -48,6 +48,20 @@ class Short(MobileNetV4):
 
 V4: Mapping[str, Any] = {**NARROW, "head_width": 24}
 TOWERS: Mapping[str, tuple[Any, Callable[[Any], Names]]] = {
+    "mobilenet_v1": (
+        MobileNetV1(
+            0.125,
+            (
+                (64, 1),
+                (128, 2),
+                (256, 2),
+                *((512, 2 if i == 0 else 1) for i in range(3)),
+                (1024, 2),
+            ),
+            num_classes=7,
+        ),
+        timm_mobilenet,
+    ),
     "mobilenet_v2": (
         MobileNetV2(**NARROW, depth_multiplier=0.3, head_width=24),
         timm_mobilenet,

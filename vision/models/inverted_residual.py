@@ -31,7 +31,7 @@ from vision.train.tower import Tap, apply_tap
 
 Activation = Literal["relu", "relu6", "silu", "hard_swish", "gelu"]
 Padding = Literal["symmetric", "same"]
-Kind = Literal["inverted", "separable", "pointwise"]
+Kind = Literal["inverted", "separable", "plain", "pointwise"]
 
 _ACTIVATIONS: Mapping[Activation, Callable[[jax.Array], jax.Array]] = {
     "relu": nn.relu,
@@ -63,7 +63,8 @@ class BlockPlan:
     Attributes:
       stage: of the network, from 0; a stage is a row of the paper's table.
       kind: ``inverted``: 1x1 expansion, depthwise, 1x1 projection (Sandler et al., 2018);
-        ``separable``: depthwise, 1x1 projection; ``pointwise``: one 1x1 convolution.
+        ``separable``: depthwise, 1x1 projection; ``plain``: depthwise, 1x1 convolution, and
+        nothing added (Howard et al., 2017); ``pointwise``: one 1x1 convolution.
       channels: of the result.
       hidden: channels of the depthwise convolution.
       squeezed: channels between the two layers of squeeze-and-excitation; 0 for none.
@@ -87,23 +88,25 @@ class MobilePlan:
     """All sizes of a mobile network.
 
     Attributes:
-      stem: channels of the stem, a 3x3 convolution of stride 2.
+      stem: channels of the stem, a 3x3 convolution.
       blocks: in order.
-      head: channels of the layer before the classifier.
+      head: channels of the layer before the classifier; None for no such layer.
       activation: of the stem and of that layer.
       pooled_head: that layer is dense and follows pooling (MobileNetV3); otherwise it is a 1x1
         convolution with BatchNorm before pooling.
       squeeze_activation: between the layers of squeeze-and-excitation; None: the block's.
       hard_gate: the gate is a piecewise linear sigmoid.
+      stem_stride: of the stem.
     """
 
     stem: int
     blocks: tuple[BlockPlan, ...]
-    head: int
+    head: int | None
     activation: Activation
     pooled_head: bool = False
     squeeze_activation: Activation | None = None
     hard_gate: bool = False
+    stem_stride: int = 2
 
 
 def divisible(channels: float, divisor: int = 8) -> int:
@@ -263,49 +266,72 @@ class MobileBlock(nn.Module):
             inner = self.squeeze_activation or act
             se = SqueezeExcite(plan.squeezed, inner, self.hard_gate, unit.precision, name="se")
             y = se(y)
+        if plan.kind == "plain":
+            return unit(y, train, plan.channels, 1, "project", activation=act)
         y = unit(y, train, plan.channels, 1, "project")
         if plan.stride == 1 and x.shape == y.shape:
             y = x + drop_path(y, key, rate)
         return y
 
 
+# Number of a block, the block, its input: the result, and what is added to ``out``.
+Around = Callable[
+    [int, Callable[[jax.Array], jax.Array], jax.Array], tuple[jax.Array, dict[str, jax.Array]]
+]
+
+
 def run_mobile(
-    tower: Any, plan: MobilePlan, x: jax.Array, train: bool, tap: Tap | None
+    tower: Any,
+    plan: MobilePlan,
+    x: jax.Array,
+    train: bool,
+    tap: Tap | None,
+    around: Around | None = None,
 ) -> tuple[jax.Array, dict[str, jax.Array]]:
     """Output of a mobile tower, as documented in ``vision.train.tower``.
 
     Args:
-      tower: the module whose layers these are, with the fields of ``MobileNetV2``.
+      tower: the module whose layers these are, with the fields of a ``MobileNetV2``.
       plan: its sizes.
       x: (B, h, w, C) images.
       train: training behaviour.
       tap: see ``Tap``.
+      around: calls the blocks, or something in their place; None: just the blocks.
     """
     check_images(x)
     precision = tower.precision
     unit = ConvNorm(tower.padding, tower.norm_epsilon, precision)
     depth = len(plan.blocks)
     drop_key, keys = None, [None] * depth
-    if train and (tower.dropout or tower.drop_path):
+    dropped = getattr(tower, "drop_path", 0.0)  # MobileNetV1 has no residuals to drop
+    if train and (tower.dropout or dropped):
         drop_key, *keys = jax.random.split(tower.make_rng("dropout"), depth + 1)
-    rates = drop_path_rates(tower.drop_path, depth)
+    rates = drop_path_rates(dropped, depth)
 
-    x = unit(x, train, plan.stem, 3, "stem", 2, activation=plan.activation)
+    x = unit(x, train, plan.stem, 3, "stem", plan.stem_stride, activation=plan.activation)
     x = apply_tap(tap, "stem", constrain_batch(x))
     out = {"stem": x}
     block_type = rematerialise(MobileBlock, tower.remat, static=(2,))
     for i, block_plan in enumerate(plan.blocks):
         site = f"block{i:02d}"
         block = block_type(block_plan, unit, plan.squeeze_activation, plan.hard_gate, name=site)
-        x = block(x, train, keys[i], rates[i])
+        call = functools.partial(_called, block, train, keys[i], rates[i])
+        x, more = (call(x), {}) if around is None else around(i, call, x)
+        out |= more
         x = out[site] = apply_tap(tap, site, constrain_batch(x))
 
-    if not plan.pooled_head:
+    if plan.head is not None and not plan.pooled_head:
         x = unit(x, train, plan.head, 1, "head", activation=plan.activation)
     x, out = spatial_sites(constrain_batch(x), out, tap)
     embedding = out["pooled"] = pooled_map(x, tap, precision)
-    if plan.pooled_head:
+    if plan.head is not None and plan.pooled_head:
         embedding = dense(embedding, plan.head, as_output(precision), "head_dense", _HE_FAN_IN)
         embedding = _ACTIVATIONS[plan.activation](embedding)
     embedding = dropout(embedding, drop_key, tower.dropout)
     return classify(embedding, out, tap, tower.num_classes, tower.head_zero_init, precision)
+
+
+def _called(
+    block: nn.Module, train: bool, key: jax.Array | None, rate: jax.Array | None, x: jax.Array
+) -> jax.Array:
+    return block(x, train, key, rate)  # pyright: ignore[reportCallIssue] - a module is callable

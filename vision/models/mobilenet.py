@@ -1,4 +1,4 @@
-"""MobileNetV2 and MobileNetV3, of any width and depth."""
+"""MobileNetV1, V2 and V3, of any width and depth."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Literal
 import flax.linen as nn
 import jax
 
-from vision.config.ranges import NonNegative, Positive, Rate, checked
+from vision.config.ranges import NonEmpty, NonNegative, Positive, Rate, checked
 from vision.models.inverted_residual import (
+    BlockPlan,
     MobilePlan,
     Padding,
     Row,
@@ -23,6 +24,12 @@ from vision.train.tower import Tap, chain_layers_above
 
 Size = Literal["large", "small"]
 
+# Howard et al. 2017, table 1: channels and stride.
+V1_LAYERS = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *((512, 1),) * 5,
+    *((1024, 2), (1024, 1)),
+)
 # Sandler et al. 2018, table 2.
 V2_STAGES = (
     (Row(1, 3, 1, 1, 16, False, "relu6", "separable"),),
@@ -58,6 +65,67 @@ V3_STAGES: Mapping[Size, tuple[tuple[Row, ...], ...]] = {
         (Row(1, 1, 1, 1, 576, False, "hard_swish", "pointwise"),),
     ),
 }
+
+
+@checked
+class MobileNetV1(nn.Module):
+    """MobileNetV1 (Howard et al., 2017).
+
+    Called with (B, h, w, C) floating-point images it returns ``(embedding, out)`` as documented in
+    ``vision.train.tower``. ``block00`` to ``block12`` are the depthwise separable layers; ``map``
+    is the last one's, ``tokens`` the same with its positions flattened. ``embedding`` is ``pooled``
+    after dropout. ``pooled``, ``embedding`` and ``logits`` are of the output dtype, everything else
+    is of the compute dtype.
+
+    Attributes:
+      width_multiplier: of the channels of every layer, which are rounded to multiples of 8.
+      layers: channels and stride of each depthwise separable layer.
+      stride: of the first convolution; 1 for small images.
+      activation: after every convolution; ReLU6 as in the authors' code and in timm's.
+      num_classes: classes of the head; None and 0 both mean no head.
+      dropout: of the embedding.
+      padding: ``symmetric`` as in weights trained with PyTorch, ``same`` with TensorFlow.
+      norm_epsilon: of BatchNorm; 1e-3 for weights trained with TensorFlow.
+      remat: what a layer keeps for the backward pass: ``none`` keeps all, ``full`` only its
+        input, ``dots`` also the results of convolutions.
+      precision: number formats of parameters, computation and outputs. Statistics are float32.
+      head_zero_init: head's kernel starts at zero, otherwise normal with deviation 0.01.
+    """
+
+    width_multiplier: Positive[float] = 1.0
+    layers: NonEmpty[tuple[tuple[Positive[int], Positive[int]], ...]] = V1_LAYERS
+    stride: Literal[1, 2] = 2
+    activation: Literal["relu", "relu6"] = "relu6"
+    num_classes: NonNegative[int] | None = None
+    dropout: Rate = 0.0
+    padding: Padding = "symmetric"
+    norm_epsilon: Positive[float] = 1e-5
+    remat: Remat = "none"
+    precision: Precision = Precision()
+    head_zero_init: bool = True
+
+    @nn.nowrap
+    def resolved(self) -> MobilePlan:
+        """The sizes that the fields amount to; a stage begins where there is a stride."""
+        stem = width = divisible(32 * self.width_multiplier)
+        blocks, stage = [], 0
+        for i, (channels, stride) in enumerate(self.layers):
+            stage += i > 0 and stride > 1
+            after = divisible(channels * self.width_multiplier)
+            blocks.append(BlockPlan(stage, "plain", after, width, 0, 3, stride, self.activation))
+            width = after
+        return MobilePlan(stem, tuple(blocks), None, self.activation, stem_stride=self.stride)
+
+    @nn.nowrap
+    def layers_above(self, path: Sequence[str]) -> int | Sequence[int]:
+        """See ``vision.train.tower.Layered``."""
+        return chain_layers_above(path[0], len(self.layers), ("stem_",))
+
+    @nn.compact
+    def __call__(
+        self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        return run_mobile(self, self.resolved(), x, train, tap)
 
 
 @checked

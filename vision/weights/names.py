@@ -36,6 +36,7 @@ _FAMILIES: Mapping[tuple[str, str], str] = {
     ("timm", "EfficientNetLite"): "mobilenet.timm_mobilenet",
     ("timm", "InceptionResNetV2"): "inception.timm_inception_resnet_v2",
     ("timm", "InceptionV4"): "inception.timm_inception_v4",
+    ("timm", "MobileNetV1"): "mobilenet.timm_mobilenet",
     ("timm", "MobileNetV2"): "mobilenet.timm_mobilenet",
     ("timm", "MobileNetV3"): "mobilenet.timm_mobilenet",
     ("timm", "MobileNetV4"): "mobilenet_v4.timm_mobilenet_v4",

@@ -29,6 +29,7 @@ _TOWERS: Mapping[str, str] = {
     "EfficientNetLite": "efficientnet_lite.EfficientNetLite",
     "InceptionResNetV2": "inception_resnet.InceptionResNetV2",
     "InceptionV4": "inception.InceptionV4",
+    "MobileNetV1": "mobilenet.MobileNetV1",
     "MobileNetV2": "mobilenet.MobileNetV2",
     "MobileNetV3": "mobilenet.MobileNetV3",
     "MobileNetV4": "mobilenet_v4.MobileNetV4",

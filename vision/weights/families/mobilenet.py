@@ -1,10 +1,10 @@
-"""MobileNetV2, MobileNetV3, EfficientNet and -Lite: tables of the same blocks, also in timm."""
+"""MobileNetV1 to V3, EfficientNet and -Lite: tables of the same blocks, also in timm."""
 
 from __future__ import annotations
 
 from vision.models.efficientnet import EfficientNet
 from vision.models.efficientnet_lite import EfficientNetLite
-from vision.models.mobilenet import MobileNetV2, MobileNetV3
+from vision.models.mobilenet import MobileNetV1, MobileNetV2, MobileNetV3
 from vision.weights.families.heads import head
 from vision.weights.families.units import COUNTERS, POINTWISE, conv_norm, layer
 from vision.weights.mapping import MapEntry, Names
@@ -17,12 +17,16 @@ _UNITS = {
         ("project", "conv_pwl", "bn3"),
     ),
     "separable": (("depthwise", "conv_dw", "bn1"), ("project", "conv_pw", "bn2")),
+    "plain": (("depthwise", "conv_dw", "bn1"), ("project", "conv_pw", "bn2")),
     "pointwise": (("pointwise", "conv", "bn1"),),
 }
 
 
-def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet | EfficientNetLite) -> Names:
-    """timm's ``mobilenetv2_*``, ``mobilenetv3_*``, ``efficientnet_b*`` and ``_lite*``.
+Tower = MobileNetV1 | MobileNetV2 | MobileNetV3 | EfficientNet | EfficientNetLite
+
+
+def timm_mobilenet(tower: Tower) -> Names:
+    """timm's ``mobilenetv1_*`` to ``mobilenetv3_*``, ``efficientnet_b*`` and ``_lite*``.
 
     Those whose names begin with ``tf_`` need ``padding="same"`` and ``norm_epsilon=1e-3``.
     """
@@ -43,6 +47,6 @@ def timm_mobilenet(tower: MobileNetV2 | MobileNetV3 | EfficientNet | EfficientNe
             entries += layer(f"{ours}.se.expand", f"{theirs}.se.conv_expand", POINTWISE)
     if plan.pooled_head:
         entries += layer("head_dense", "conv_head", POINTWISE)
-    else:
+    elif plan.head is not None:
         entries += conv_norm(("head_conv", "head_norm"), ("conv_head", "bn2"))
     return Names(tuple(entries), COUNTERS) + head(tower.num_classes, "classifier")
