@@ -1,9 +1,16 @@
-"""The zoo's classifier of emoji, 79 subgroups, and as many looks at it for both encodings.
+"""A classifier of emoji in five groups, and as many looks at it for both encodings.
 
-An evolution has 16 generations of 80 children, from random genomes of every seed; images have 48
-pixels. Compared are median confidences over the 79 classes. The control has patterns whose pixels
-are in one random order, the same for all images: the same genomes and colours, without what lies
-beside what. That the network tells subgroups, at ten times chance, is the premise.
+The tower is the zoo's, frozen; the head of every seed is a logistic regression on 1,000 of 1,500
+drawings. An evolution has 10 generations of 64 children from random genomes; images have 48
+pixels. Compared are median confidences over the classes. The control has patterns whose places are
+in one random order, the same for all images: the same genomes and colours, without the regularity
+that the authors take for the reason. Premises: the head is right about drawings at twice chance,
+and sure of them by half, without which no image could reach the margin.
+
+A first run had the zoo's own head of 79 subgroups, 16 generations of 80 children, seeds 0 to 4. It
+took too long, and this network is sure of nothing: 0.207 of drawings in the median, so that no
+encoding could be ahead by the margin. Patterns reached 0.039, pixels 0.010, and patterns in random
+order 0.094.
 """
 
 from __future__ import annotations
@@ -13,17 +20,19 @@ import functools
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from configs.parts.emoji import GROUPS
-from configs.parts.emoji_tower import drawings, subgroups, trained
+from configs.parts.emoji_tower import KINDS, drawings, trained
 from papers.fooling.encodings import Encoding, Genomes, Patterns, Pixels, Shape
 from papers.fooling.method import MapElites, begun, evolved
 from vision.metrics.out_of_distribution import max_softmax
-from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
+from vision.papers.claims import Margin, Measured, Premise, Recorder, Scale, Side
+from vision.probes.linear import fit_logistic
 
 MARGIN = Margin(0.33, rule="half of 88.11 - 21.59 %, the medians over ImageNet's classes")
-CLASSES, WIDTH, SHAPE, ASKED = 79, 192, (48, 48, 3), 300
+SEEDS = (5, 6, 7, 8, 9)
+CLASSES, SHAPE, POOL, LEARNED, ASKED = len(KINDS), (48, 48, 3), 1500, 1000, 200
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,36 +47,45 @@ class Shuffled(Patterns):
         return flat[:, order].reshape(images.shape)
 
 
+ENCODINGS: dict[str, Encoding] = {
+    "pixels": Pixels(),
+    "patterns": Patterns(),
+    "shuffled": Shuffled(),
+}
+
+
 @functools.cache
 def program(encoding: Encoding) -> Any:
-    search = MapElites(encoding, generations=16, children=80)
-
-    # The head as a kernel and a bias, which is all that a program can trace.
-    bias = subgroups(np.zeros((1, WIDTH), np.float32))
-    kernel = subgroups(np.eye(WIDTH, dtype=np.float32)) - bias
-
-    def logits(images: jax.Array) -> jax.Array:
-        return trained().embedding(2 * images - 1) @ kernel + bias
+    search = MapElites(encoding, generations=10, children=64)
 
     @jax.jit
-    def confidences(key: jax.Array) -> jax.Array:
+    def confidences(key: jax.Array, weight: jax.Array, bias: jax.Array) -> jax.Array:
+        def logits(images: jax.Array) -> jax.Array:
+            return trained().embedding(2 * images - 1) @ weight + bias
+
         state = begun(search, key, CLASSES, SHAPE)
         return evolved(search, logits, state, SHAPE, search.generations)[1]
 
     return confidences
 
 
+@functools.cache
+def pool() -> tuple[np.ndarray, np.ndarray]:
+    learned = drawings("train", 0, POOL, side=(0.6, 0.9))
+    return trained().features(learned["image"]), learned["label"]
+
+
 def measure_seed(seed: int) -> dict[str, float]:
+    x, labels = pool()
+    chosen = np.random.default_rng(seed).permutation(POOL)[:LEARNED]
+    head = fit_logistic(x[chosen], labels[chosen], CLASSES, 1e-3)
+    weight, bias = jnp.asarray(head.weight, jnp.float32), jnp.asarray(head.bias, jnp.float32)
     row: dict[str, float] = {}
-    for name, encoding in (
-        ("pixels", Pixels()),
-        ("patterns", Patterns()),
-        ("shuffled", Shuffled()),
-    ):
-        history = np.asarray(program(encoding)(jax.random.key(seed)))
+    for name, encoding in ENCODINGS.items():
+        history = np.asarray(program(encoding)(jax.random.key(seed), weight, bias))
         row[name], row[f"{name} first"] = (float(np.median(history[i])) for i in (-1, 0))
-    real = drawings("test", seed, ASKED, groups=GROUPS, label="subgroup")
-    said = np.asarray(subgroups(trained().features(real["image"])))
+    real = drawings("test", seed, ASKED, side=(0.6, 0.9))
+    said = head.logits(trained().features(real["image"]))
     row["sure"] = float(np.median(max_softmax(said)))
     row["right"] = float(np.mean(said.argmax(1) == real["label"]))
     return row
@@ -79,24 +97,24 @@ def test_patterns_fool_sooner_than_pixels(record: Recorder):
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    what, patterns = "median confidence over classes", side("patterns", "patterns")
+    what = "median confidence over classes"
+    patterns, pixels = side("patterns", "patterns"), side("pixels", "pixels")
     record(
         claim="After as many looks at a classifier, it is surer of evolved patterns than of "
         "evolved pixels.",
         expected="undecided",
-        compared=Measured(what, patterns, side("pixels", "pixels")),
+        compared=Measured(what, patterns, pixels),
         margin=MARGIN,
         scale=Scale(),
-        premises=[Premise("accuracy on drawings", side("", "right").values, at_least=10 / CLASSES)],
-        control=Measured(
-            f"{what}, pixels in a random order",
-            side("patterns", "shuffled"),
-            side("pixels", "pixels"),
-        ),
+        premises=[
+            Premise("accuracy on drawings", side("", "right").values, at_least=2 / CLASSES),
+            Premise("median confidence on drawings", side("", "sure").values, at_least=0.5),
+        ],
+        control=Measured(f"{what}, places in a random order", side("patterns", "shuffled"), pixels),
         measured=[
             Measured(what, patterns, side("drawings, of any class", "sure")),
-            Measured(
-                what, side("patterns", "patterns"), side("first generation", "patterns first")
-            ),
+            Measured(what, patterns, side("patterns, first generation", "patterns first")),
+            Measured(what, pixels, side("pixels, first generation", "pixels first")),
         ],
+        seeds=SEEDS,
     )
