@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 
 from vision.config.ranges import NonNegative, Positive, checked
+from vision.data.all_records import feature_of
 from vision.data.source import DataError, Source, SourceInfo
 from vision.data.sources.splits import Selected
-from vision.data.table import feature_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +46,11 @@ class CappedClasses(Selected):
         frequent = counts[labels[known]] >= self.least
         chosen = known[frequent if self.part == "train" else ~frequent]
         if not len(chosen):
+            most = int(counts.max())
+            fewest = int(counts[counts > 0].min(initial=most))
             raise DataError(
                 f"{self.source.info.name}: part={self.part!r} is empty: {(counts > 0).sum()} "
-                f"classes have {counts[counts > 0].min(initial=0)} to {counts.max()} records, and "
-                f"least={self.least}"
+                f"classes have {fewest} to {most} records, and least={self.least}"
             )
         if self.part == "rare":
             return chosen

@@ -8,10 +8,15 @@ does. It is asked for the common names of drawings by the third house, of all 1,
 order of images are the same. In the control the common names are those of other emoji.
 
 Beside it stand a kind drawn for every image instead of every batch, and the scientific names.
+
+Held: 18.0 beside 2.8 %, 17.6 with a kind per image and none with names of others. The longest text
+alone is no better by scientific names either, 4.3 beside 20.7 %: towers that have only met long
+texts cannot be asked by short ones.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -71,6 +76,13 @@ def of_image(w: Weights, data: tuple[Any, ...], key: jax.Array) -> jax.Array:
     return contrast(w, data, key, Softmax())
 
 
+@functools.cache
+def own_texts() -> np.ndarray:
+    every = drawings()
+    emoji = every.take(every.by("noto", "twemoji")).emoji
+    return texts(emoji, emoji)
+
+
 def measure_seed(seed: int) -> dict[str, float]:
     every = drawings()
     data = every.take(every.by("noto", "twemoji"))
@@ -79,7 +91,7 @@ def measure_seed(seed: int) -> dict[str, float]:
     number = {k: i for i, k in enumerate(np.unique(data.emoji))}
     dealt = np.random.default_rng(seed).permutation(np.unique(data.emoji))
     other = dealt[[number[k] for k in data.emoji]]
-    ids, wrong = texts(data.emoji, data.emoji), texts(data.emoji, other)
+    ids, wrong = own_texts(), texts(data.emoji, other)
     start = init_weights(seed, data.x.shape[1], len(vocabulary(LANGUAGES)))
     names = {
         name: name_ids(classes, language, LANGUAGES)
@@ -106,9 +118,10 @@ def test_kinds_of_text_by_turns(record: Recorder):
 
     what, longest = "top-1 by common names, new house", side("the longest text", "longest_com")
     record(
-        claim="A dual encoder that learns from a text of another kind in every batch tells drawings "
-        "by a new house by their common names better than one that learns from the longest text.",
-        expected="undecided",
+        claim="A dual encoder that learns from a text of another kind in every batch tells "
+        "drawings by a new house by their common names better than one that learns from the "
+        "longest text.",
+        expected="held",
         compared=Measured(what, side("a kind per batch", "batch_com"), longest),
         margin=MARGIN,
         scale=Scale(chance=1 / rows[0]["classes"]),

@@ -84,7 +84,8 @@ def small(kind: Literal["", "sci", "taxon_com"] = "") -> v.Config:
     words = [word.lower() for name in TAXA for word in f"{name} {name}".split()]
     words += ["photo", "of", "a", "with", "common", "name", "."]
     words += [word for taxon in TAXA.values() for word in taxon["common_name"].split()]
-    tokens = spec(v.WordTokenizer, words=tuple(dict.fromkeys(words)), length=16)
+    words = tuple(dict.fromkeys(words))
+    tokens = spec(v.WordTokenizer, words=words, length=16)
     world = {
         "label": "shape_colour",
         "num_objects": (1, 1),
@@ -100,7 +101,7 @@ def small(kind: Literal["", "sci", "taxon_com"] = "") -> v.Config:
     asked = small_pairs.scenes("test", 400, fields, **world)
     return small_pairs.experiment(
         train_data(small_pairs.scenes("train", 6000, fields, **world), 64, ops=read),
-        small_pairs.transformer(tokens, vocab_size=4 + len(tokens.words)),
+        small_pairs.transformer(tokens, vocab_size=4 + len(words)),
         steps=150,
         evaluators={
             name: spec(Ranks, data=eval_data(asked, 200), tokenizer=tokens, taxa=TAXA, kind=name)

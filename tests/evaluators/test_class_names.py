@@ -190,7 +190,7 @@ OWN_CLASSES = {
     },
     "classes are texts": {
         *("ZeroShot", "MultilingualZeroShot", "WeightedZeroShot", "DescribedZeroShot"),
-        "PatchSegmentation",
+        *("PatchSegmentation", "Ranks"),
     },
     "images and texts, without labels": {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
