@@ -195,7 +195,7 @@ OWN_CLASSES = {
     "images and texts, without labels": {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
     },
-    "no labels": {"Representation", "Cost", "NoiseSensitivity"},
+    "no labels": {"Representation", "Cost", "NoiseSensitivity", "Fooling"},
     "labels are normal or not": {"MutualScoring"},
     "answers are texts, votes or numbers, or tasks with names of their own": {
         *("AnswerRewards", "VoteLikelihood", "Regression", "MultiTaskAccuracy"),
