@@ -95,7 +95,7 @@ def measure_seed(seed: int) -> dict[str, float]:
     hows: tuple[Alignment, ...] = ("least_squares", "rotation")
     for how in hows:
         tell(how, other, transported(hidden, aligned(rows[0], rows[1], how)), SITE)
-    said = np.asarray(call_of(other)(asked, None)).argmax(-1)
+    said = np.asarray(call_of(other)(jnp.asarray(asked), None)).argmax(-1)
     row["right"] = float(np.mean(said == answer))
     return row
 

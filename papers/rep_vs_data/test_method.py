@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,8 +14,6 @@ from papers.rep_vs_data import evaluator as module
 from papers.rep_vs_data.evaluator import Transfer
 from papers.rep_vs_data.method import aligned, channels, perturbation, perturbed, transported
 from papers.rep_vs_data.universal import Universal
-from tests.block_tower import BlockTower
-from tests.tiny import drawn, untrained
 from vision.blocks.attack import init, run, updates
 from vision.blocks.attack_rules import PGD
 from vision.blocks.sites import SiteError
@@ -24,9 +21,9 @@ from vision.data.pipeline import EvalData
 from vision.data.source import DataError
 from vision.data.sources.arrays import Arrays
 from vision.evaluate.evaluator import evaluate
-from vision.objectives.classify import Classify
-from vision.train.objective import Context
-from vision.train.tower import Tap, Tapped, apply_tap
+from vision.parallel.mesh import Mesh
+from vision.train.objective import Variables
+from vision.train.tower import Tap, apply_tap
 
 RNG = np.random.default_rng(0)
 IMAGES = RNG.uniform(0.3, 0.7, (6, 2, 3, 1)).astype(np.float32)
@@ -47,13 +44,15 @@ PLAIN, TURNED = network(np.eye(5, dtype=np.float32), HEAD), network(TURN, TURN.T
 
 
 def test_data_transfer_to_a_rotated_network_and_representations_where_they_are_rotated():
-    delta, hidden = RNG.normal(size=(2, 3, 1)).astype(np.float32) / 5, 2 * HEAD[:, 0]
+    delta = jnp.asarray(RNG.normal(size=(2, 3, 1)) / 5, jnp.float32)
+    hidden = 2 * HEAD[:, 0]
 
     @jax.jit
     def both(pixels: jax.Array) -> Any:
         data = [perturbed(call, pixels, delta) for call in (PLAIN, TURNED)]
         moved = [perturbed(call, pixels, jnp.asarray(hidden), "hidden") for call in (PLAIN, TURNED)]
-        return *data, *moved, perturbed(TURNED, pixels, jnp.asarray(hidden @ TURN), "hidden")
+        rotated = jnp.asarray(hidden @ TURN)
+        return *data, *moved, perturbed(TURNED, pixels, rotated, "hidden")
 
     data, data_turned, at_home, elsewhere, rotated = jax.device_get(both(IMAGES))
     np.testing.assert_allclose(data, data_turned, atol=1e-5)
@@ -127,58 +126,57 @@ def test_rules_of_the_other_kind_and_sites_that_are_not_there_are_refused():
         Universal(8)
 
 
-TOWER = BlockTower(num_classes=3, patch=2, depth=1)
-PIXELS = RNG.random((12, 4, 4, 3)).astype(np.float32)
+PIXELS = RNG.random((12, 2, 3, 1)).astype(np.float32)
 LABELS = np.arange(12) % 3
-ASKED = {"targets": (0, 2), "sites": ("block00", "embedding"), "examples": 9}
+STRONG = Universal(3.0, "l2", steps=8, step_size=0.4, pixels=False)
+ASKED = {"targets": (0, 2), "sites": ("hidden",), "examples": 9, "activations": STRONG}
+
+
+def variables(first: Any, head: Any) -> Variables:
+    return Variables({"first": first, "head": head}, {}, {})
+
+
+HOME = variables(np.eye(5, dtype=np.float32), HEAD)
+
+
+def predict(of: Variables, batch: Any, tap: Any = None) -> dict[str, jax.Array]:
+    return {"logits": network(of.params["first"], of.params["head"])(batch["image"], tap)}
 
 
 def data(image: Any = PIXELS, label: Any = LABELS) -> EvalData:
     return EvalData(Arrays({"image": image, "label": label}, "made"), batch_size=8, threads=0)
 
 
-def transfer(monkeypatch: Any, other: Any, **fields: Any) -> dict[str, Any]:
-    objective = Classify(TOWER)
-    batch = {"image": PIXELS[:1], "label": LABELS[:1], "_mask": np.ones(1, bool)}
-    of = untrained(objective, batch)
-    variables = of.variables if other is None else drawn(other.init, batch, seed=1)
-    monkeypatch.setattr(module, "load_run", lambda folder: SimpleNamespace(variables=variables))
-
-    def predict(variables: Any, batch: Any, tap: Any = None) -> Any:
-        seen: Any = TOWER if tap is None else Tapped(TOWER, tap)
-        return Classify(seen).predict(variables, batch, Context.evaluation())
-
+def transfer(monkeypatch: Any, other: Variables = HOME, **fields: Any) -> dict[str, Any]:
+    """Numbers of the evaluator on HOME, where the run w/1 has other variables."""
+    monkeypatch.setattr(module, "load_run", lambda folder: SimpleNamespace(variables=other))
     given: Any = {**ASKED, "learned": data(), "data": data(), "others": {"1": "w/1"}} | fields
-    short = dataclasses.replace(Transfer(**given).pixels, eps=0.2, steps=3)
-    evaluator = Transfer(
-        **given | {"pixels": short, "activations": Universal(2.0, "l2", 5, 0.4, pixels=False)}
-    )
-    return evaluate(evaluator, predict, of.variables, 0, of.mesh)[0]
+    mesh = Mesh().build(jax.devices()[:1])
+    return evaluate(Transfer(**given), predict, HOME, 0, mesh)[0]
 
 
-def test_to_a_copy_all_transfers(monkeypatch: Any):
-    got = transfer(monkeypatch, None)
-    for place in ("pixels", *ASKED["sites"]):
-        assert got[f"{place}_transfer"] == got[f"{place}_source"]
-    assert got["embedding_aligned"] == got["embedding_source"]
-    assert got["embedding_source"] == 1  # as far as twice the activations' length
+def test_to_a_rotated_network_pixels_transfer_and_activations_after_the_map(monkeypatch: Any):
+    got = transfer(monkeypatch, variables(TURN, TURN.T @ HEAD))
+    assert got["pixels_transfer"] == got["pixels_source"]
+    assert got["hidden_source"] == 1
+    assert got["hidden_transfer"] < 1
+    assert got["hidden_aligned"] == 1
     assert got["unperturbed"] < 1
     assert got["examples"] == 12
+    assert transfer(monkeypatch, align="rotation")["hidden_transfer"] == 1
 
 
-def test_other_runs_are_asked_and_faults_are_named(monkeypatch: Any):
-    got = transfer(monkeypatch, Classify(TOWER))
-    assert got["embedding_transfer"] != got["embedding_source"]
-    with pytest.raises(ValueError, match=r"others: w/1 is a run of another tower; .*block01"):
-        transfer(monkeypatch, Classify(TOWER.clone(depth=2)))
-    with pytest.raises(ValueError, match=r"targets=\(3,\), but classes are 0\.\.2"):
-        transfer(monkeypatch, None, targets=(3,))
+def test_faults_are_named(monkeypatch: Any):
+    with pytest.raises(ValueError, match=r"others: w/1 is a run of another tower; \['head'\]"):
+        transfer(monkeypatch, variables(HOME.params["first"], HEAD[:, :3]))
+    with pytest.raises(ValueError, match=r"targets=\(4,\), but classes are 0\.\.3"):
+        transfer(monkeypatch, targets=(4,))
     with pytest.raises(DataError, match="made: all images are of the target 0 by 'label'"):
-        transfer(monkeypatch, None, learned=data(label=0 * LABELS))
+        transfer(monkeypatch, learned=data(label=0 * LABELS))
     with pytest.raises(DataError, match=r"pixels reach from .* and not from 0 to 1"):
-        transfer(monkeypatch, None, data=data(image=PIXELS - 1))
-    with pytest.raises(SiteError, match="site='block09', but the tower has stem"):
-        transfer(monkeypatch, None, sites=("block09",))
+        transfer(monkeypatch, data=data(image=PIXELS - 1))
+    with pytest.raises(SiteError, match="site='block09', but the tower has hidden"):
+        transfer(monkeypatch, sites=("block09",))
     with pytest.raises(ValueError, match="others"):
         Transfer(data(), data(), {})
     with pytest.raises(ValueError, match="set targeted=True"):
