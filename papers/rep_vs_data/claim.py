@@ -7,6 +7,10 @@ length), and asked of the other one. Premises: networks tell digits, and the per
 succeeds on its own network. The control has pixels moved by as much at random, by a sign each.
 Beside it stand the perturbation of maps after the linear map, and after the rotation, that leads
 from the one network's channels to the other's.
+
+Held: 83 % of digits on the other network beside 2 %, where the perturbation of maps leads 99.9 % at
+home and that of pixels 98 %. After the rotation it is 66 %, after the linear map 31 %; random signs
+lead 4 %.
 """
 
 from __future__ import annotations
@@ -110,7 +114,7 @@ def test_perturbations_of_pixels_transfer_and_those_of_maps_do_not(record: Recor
     record(
         claim="A perturbation of pixels that leads one network to a class leads another one there "
         "more often than a perturbation of the first one's maps does.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("pixels", "pixels"), hidden),
         margin=MARGIN,
         scale=Scale(),

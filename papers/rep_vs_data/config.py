@@ -8,7 +8,7 @@
 Why Representation-Space Attacks Fail to Transfer. The run of seed 0 is compared with those of seeds
 1 and 2, which are trained before it. The recipe of training is ours.
 
-``small`` is a CNN on digits of 8 pixels, beside one run of seed 1; a minute each.
+``small`` is a CNN on digits of 8 pixels, beside one run of seed 1; under a minute each.
 """
 
 import vision as v
