@@ -28,8 +28,9 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from papers.classify_by_description.descriptors import class_vectors, read_descriptors, sentence
+from papers.classify_by_description.descriptors import class_vectors, sentence
 from vision.config.ranges import NonNegative, Positive, checked
+from vision.data.descriptors import read_descriptors
 from vision.data.prompts import check_names
 from vision.data.source import DataError
 from vision.data.tokenize import Tokenizer

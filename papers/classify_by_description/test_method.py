@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from papers.classify_by_description.descriptors import class_vectors, read_descriptors, sentence
+from papers.classify_by_description.descriptors import class_vectors, sentence
 from papers.classify_by_description.method import DescribedZeroShot
 from tests.evaluators.linear_dual import TOKENIZER, data, run, texts_of
+from vision.data.descriptors import read_descriptors
 from vision.data.source import DataError
 from vision.evaluators.image_text.zero_shot import ZeroShot
 
