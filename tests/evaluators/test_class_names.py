@@ -183,7 +183,7 @@ OWN_CLASSES = {
     "fitted on labels of their own data": {
         *("LinearProbe", "RidgeProbe", "SgdProbe", "NearestNeighbours", "FewShot"),
         *("FindingsProbe", "PatchProbe", "OffTheShelf", "ResizeNormalize"),
-        *("UnrolledEM", "NearestMeanStream", "FewShotSessions"),
+        *("UnrolledEM", "ConceptProbe", "NearestMeanStream", "FewShotSessions"),
     },
     "labels are instances, and no classes of a head": {
         *("InstanceRetrieval", "ImageRetrieval", "ComposedRetrieval", "LabelPropagation"),

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.predict.conftest import CLASSES, SIZE, jpeg, noise
 from vision.config.cli import run_main
@@ -18,8 +19,10 @@ from vision.data.source import DataError
 from vision.evaluators.attribution import IntegratedGradients
 from vision.models.plain_conv import PlainConv
 from vision.models.vit import ViT
-from vision.predict.predictor import Predictor
+from vision.predict.load import load
+from vision.predict.predictor import PredictError, Predictor
 from vision.report.explain import main
+from vision.report.explain_concepts import fitted_concepts
 from vision.report.explain_maps import GRAD_CAM, METHODS, RANDOM, area, class_maps
 from vision.report.explain_page import explain_images
 from vision.report.neighbours import NO_RUN, Neighbours, training_images
@@ -122,6 +125,7 @@ def test_the_page(workdir: Path, photos: Path, tmp_path: Path, capfd: pytest.Cap
         (["--images=gone"], "one of --workdir=... and --model=..."),
         (["--images=gone", "--model=timm:x"], "--out=FILE.html is required"),
         (["--images=gone", "--workdir=.", "--limit=0"], "at least 1"),
+        (["--images=gone", "--workdir=.", "--concepts=c.json"], "go together"),
     ],
 )
 def test_wrong_flags(flags: list[str], said: str, capfd: pytest.CaptureFixture[str]):
@@ -133,3 +137,34 @@ def test_images_that_cannot_be_read(run: Predictor, tmp_path: Path):
     (tmp_path / "a.jpg").write_bytes(b"")
     with pytest.raises(DataError, match=r"no image can be read: .*empty file"):
         explain_images(run, str(tmp_path), limit=3, top=1, steps=0, training=0)
+
+
+def test_concepts_ask_for_a_text_tower(run: Predictor, tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "0.jpg").write_bytes(jpeg(noise(1)))
+    (tmp_path / "c.json").write_text('{"x": ["round"]}')
+    with pytest.raises(PredictError, match="is no dual encoder of images and texts"):
+        fitted_concepts(run, str(tmp_path / "c.json"), str(tmp_path))
+
+
+def test_concepts_are_fitted_to_a_folder(tmp_path: Path):
+    """The bottleneck is that of the embeddings of text and images, in the order of the folder."""
+    predictor = load("zoo:emoji_clip", threads=0)
+    rng = np.random.default_rng(0)
+    for name, channel in (("a", 0), ("b", 2)):
+        (tmp_path / "x" / name).mkdir(parents=True)
+        for i in range(6):
+            pixels = rng.integers(0, 60, (48, 48, 3), np.uint8)
+            pixels[..., channel] += 180
+            Image.fromarray(pixels).save(tmp_path / "x" / name / f"{i}.png")
+    lists = tmp_path / "c.json"
+    lists.write_text('{"a": ["red heart", "apple"], "b": ["blue book"]}')
+    found = fitted_concepts(predictor, str(lists), str(tmp_path / "x"))
+    assert found.classes == ("a", "b")
+    assert "3 concepts, fitted to 12 images" in found.about
+    vectors = predictor.embed([str(tmp_path / "x" / n / "0.png") for n in "ab"])
+    answers = found.model.logits(vectors @ found.vectors.T).argmax(1)
+    assert answers.tolist() == [0, 1]
+    lists.write_text('{"a": ["red heart"]}')
+    with pytest.raises(DataError, match="has no descriptors of 'b'"):
+        fitted_concepts(predictor, str(lists), str(tmp_path / "x"))

@@ -29,8 +29,10 @@ from vision.evaluators.thumbnail import thumbnail
 from vision.papers import discover, gallery
 from vision.papers.results import write
 from vision.predict.results import Prediction
+from vision.probes.concepts import ConceptBottleneck
 from vision.report.compare import write_comparison
 from vision.report.dataset import write_dataset_report
+from vision.report.explain_concepts import Concepts
 from vision.report.explain_maps import METHODS, RANDOM, ClassMaps
 from vision.report.explain_page import Explained, ExplainedImage
 from vision.report.explain_page import render as render_explained
@@ -142,6 +144,18 @@ def sweep(root: Path) -> Path:
     return write_sweep_page(root / "sweep.html", trials, metric="test/top1", mode="max", count=5)
 
 
+CONCEPT_VECTORS = np.eye(3, dtype=np.float32)
+
+
+def concepts() -> Concepts:
+    """Of three concepts, of which the image is one: two speak for a class, one for another."""
+    weight = np.asarray([[3.0, 0.0, 0.0], [1.0, 0.0, 0.5], [0.0, 2.0, 0.0]])
+    texts = ("two wings", "a sting of which one had better take care", "six <b>legs")
+    bias = np.asarray([0.0, 0.5, -1.0])
+    model = ConceptBottleneck(texts, np.zeros(3), np.ones(3), weight, bias, 1e-2, 0.9)
+    return Concepts(model, CLASSES[:3], CONCEPT_VECTORS, "3 concepts, fitted to 40 images")
+
+
 def explained(root: Path) -> Path:
     def maps(seed: int, name: str) -> ClassMaps:
         heat = {method: _picture(seed)[..., 0] / np.float32(255) for method in METHODS}
@@ -156,10 +170,12 @@ def explained(root: Path) -> Path:
             Prediction(f"{i}.png", {CLASSES[1]: 0.6, CLASSES[2]: 0.4}),
             (maps(i, CLASSES[1]), maps(i + 9, CLASSES[2])),
             [],
+            CONCEPT_VECTORS[i],
         )
         for i in range(2)
     ]
-    found = Explained(f"workdirs/{LONG}", tuple(images), ("cut.png: damaged",), "There are none.")
+    notes = ("cut.png: damaged",)
+    found = Explained(f"workdirs/{LONG}", tuple(images), notes, "There are none.", concepts())
     return write_page(root / "explain.html", render_explained(found, LONG))
 
 

@@ -2,11 +2,14 @@
 
     python -m vision.report.explain --workdir=workdirs/mine --images=photos
     python -m vision.report.explain --model=timm:resnet50.a1_in1k --images=photos --out=seen.html
+    python -m vision.report.explain --workdir=workdirs/clip --images=photos --classes='cat,dog' \\
+        --concepts=concepts.json --labelled=pets
 
 Grad-CAM, relevance, gradient and integrated gradients side by side, for the likeliest classes of
 each image and on average over each class; the class's probability while pixels are removed or
 added in a map's order, beside a random order; the nearest training images, where the run's data are
-here. docs/explain.md says how to read it.
+here; of a dual encoder, concepts that the answer rests on, which can be switched off.
+docs/explain.md says how to read it.
 """
 
 from __future__ import annotations
@@ -32,10 +35,15 @@ def main(arguments: list[str]) -> int:
         top=f"classes of each image, the likeliest first; {TOP} by default",
         steps=f"of the deletion and insertion curves; {STEPS} by default, 0 for none",
         training=f"most training images to look for the nearest; {TRAINING} by default, 0 for none",
+        concepts="JSON file with a list of concepts for every class, for a dual encoder",
+        labelled="folder with a folder of images per class, which concepts are fitted to",
         **FLAGS,
     )
     check_source(options)
     workdir, out = text(options, "workdir"), text(options, "out")
+    concepts, labelled = text(options, "concepts"), text(options, "labelled")
+    if (concepts is None) != (labelled is None):
+        raise UsageError("--concepts and --labelled go together: lists, and images to fit them to")
     if out is None and workdir is None:
         raise UsageError("--out=FILE.html is required with --model (see --help)")
     limit, top, steps, training = (
@@ -53,6 +61,7 @@ def main(arguments: list[str]) -> int:
     print(f"{predictor.source}; preprocessing: {predictor.preprocessing}", flush=True)
     explained = explain_images(
         predictor, str(options.images), limit=limit, top=top, steps=steps, training=training,
+        concepts=(concepts, labelled) if concepts and labelled else None,
         say=lambda line: print(line, flush=True),
     )  # fmt: skip
     name = Path(workdir).resolve().name if workdir else str(text(options, "model"))

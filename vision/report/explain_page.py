@@ -19,6 +19,12 @@ from vision.predict.images import Images
 from vision.predict.predictor import Predictor
 from vision.predict.results import Prediction
 from vision.report.charts import line_chart
+from vision.report.explain_concepts import (
+    Concepts,
+    about_concepts,
+    fitted_concepts,
+    shown_concepts,
+)
 from vision.report.explain_maps import METHODS, RANDOM, ClassMaps, class_maps, mean_areas
 from vision.report.neighbours import Neighbours, training_images
 from vision.report.numbers import percent
@@ -50,6 +56,7 @@ class ExplainedImage:
       predicted: its probabilities.
       classes: the maps of its likeliest classes.
       neighbours: the nearest training images, see ``Neighbours.of``.
+      embedding: float32 (D,), where there are concepts.
     """
 
     file: str
@@ -57,6 +64,7 @@ class ExplainedImage:
     predicted: Prediction
     classes: tuple[ClassMaps, ...]
     neighbours: list[dict[str, Any]]
+    embedding: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -68,12 +76,14 @@ class Explained:
       images: those that could be read.
       notes: what was left out, and why.
       training: about the training images.
+      concepts: that the answers rest on; None where none were given.
     """
 
     source: str
     images: tuple[ExplainedImage, ...]
     notes: tuple[str, ...]
     training: str
+    concepts: Concepts | None = None
 
 
 def explain_images(
@@ -84,6 +94,7 @@ def explain_images(
     top: int,
     steps: int,
     training: int,
+    concepts: tuple[str, str] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Explained:
     """Computes all maps.
@@ -95,12 +106,16 @@ def explain_images(
       top: classes of each image.
       steps: of the curves, which the likeliest class has; 0 for none.
       training: most training images; 0 for none.
+      concepts: file of concepts and folder of labelled images, see ``fitted_concepts``; None for
+        no concepts.
       say: is told how far it is.
 
     Raises:
       DataError: no image, or none that can be read.
-      PredictError: a model without classes.
+      PredictError: a model without classes, or with concepts one that is no dual encoder.
+      ConceptError: no concepts are left, or too few images.
     """
+    bottleneck = fitted_concepts(predictor, *concepts) if concepts else None
     source, left_out = predictor.gather(images)
     notes = [left_out] if left_out else []
     chosen = spread(min(limit, len(source)), len(source)).tolist()
@@ -123,12 +138,19 @@ def explain_images(
         say(f"{place + 1} of {len(chosen)}: {row.file}: {names[0]}")
     if not found:
         raise DataError(f"{images}: no image can be read: {'; '.join(notes)}")
+    names = tuple(each.file for each in found)
+    seen_images = Images(tuple(items), names, source.mode)
+    if bottleneck is not None:
+        vectors = predictor.embed(seen_images)
+        found = [
+            dataclasses.replace(each, embedding=row)
+            for each, row in zip(found, vectors, strict=True)
+        ]
     about = "Training images were not looked for."
     if training:
         neighbours = training_images(predictor, training)
         if isinstance(neighbours, Neighbours):
-            names = tuple(each.file for each in found)
-            vectors = predictor.embed(Images(tuple(items), names, source.mode))
+            vectors = predictor.embed(seen_images)
             nearest = neighbours.of(vectors, NEIGHBOURS)
             found = [
                 dataclasses.replace(each, neighbours=beside)
@@ -137,7 +159,7 @@ def explain_images(
             about = f"Looked for among {neighbours.about}, by the cosine of embeddings."
         else:
             about = f"There are none: {neighbours}."
-    return Explained(predictor.source, tuple(found), tuple(notes), about)
+    return Explained(predictor.source, tuple(found), tuple(notes), about, bottleneck)
 
 
 def render(explained: Explained, name: str) -> str:
@@ -160,13 +182,15 @@ def render(explained: Explained, name: str) -> str:
         ("about", "", join([*notes, note(HOW)])),
         ("judge", "Which map to believe", _judged(images)),
         ("classes", "Per class", _per_class(images)),
-        ("images", "Per image", tag("div", *map(_image, images), note(explained.training),
-                                    class_="stack")),
+        ("concepts", "Concepts", about_concepts(explained.concepts) if explained.concepts else ""),
+        ("images", "Per image", tag("div", *(_image(each, explained.concepts) for each in images),
+                                    note(explained.training), class_="stack")),
     ]  # fmt: skip
     return page(
         f"What {name} sees",
         f"{explained.source} · {len(images):,} images",
         [each for each in sections if each[2]],
+        parts=("page", "concepts") if explained.concepts else ("page",),
     )
 
 
@@ -224,7 +248,7 @@ def _per_class(images: Sequence[ExplainedImage]) -> Content:
     return tag("div", about, *parts, class_="stack")
 
 
-def _image(each: ExplainedImage) -> Markup:
+def _image(each: ExplainedImage, concepts: Concepts | None) -> Markup:
     said = ", ".join(f"{name} {percent(p)}" for name, p in each.predicted.top(3).items())
     rows: list[Content] = [tag("h3", each.file), note(said)]
     for maps in each.classes:
@@ -240,6 +264,8 @@ def _image(each: ExplainedImage) -> Markup:
     if RANDOM in each.classes[0].curves:
         low, high = mean_areas(each.classes[:1])[RANDOM]
         rows.append(note(f"In random order: deletion {low:.2f}, insertion {high:.2f}."))
+    if concepts is not None and each.embedding is not None:
+        rows.append(shown_concepts(concepts, each.embedding))
     if each.neighbours:
         figures = [
             _figure(
