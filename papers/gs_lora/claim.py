@@ -1,9 +1,9 @@
 """A ViT on digits of 8 pixels forgets two of them in each of three requests, from four images each.
 
 The network learns 1,437 digits; a request has four images of every class that was not forgotten
-before, all in one batch, and 100 steps of Adam along a cosine. GS-LoRA++ trains updates of rank 8
+before, all in one batch, and 60 steps of Adam along a cosine. GS-LoRA++ trains updates of rank 8
 of the MLPs and begins each request with new ones; its rival trains all parameters of the network on
-the same loss without groups. Either has the best of three rates, 1e-2, 3e-3 and 1e-3, by H on 300
+the same loss without groups. Either has the better of two rates, 1e-2 and 2e-3, by H on 300
 training digits that no request sees. Compared is H on 359 test digits, the mean over requests.
 Bounds are 10 nats, and 1 nat for prototypes: logits are no cosines, as the authors' are.
 
@@ -23,23 +23,45 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from configs.parts.from_scratch import digits, fitted
+from configs.parts.from_scratch import digits
 from papers.gs_lora.terms import Weights, changed, group_norms, harmonic, request_loss
 from vision.blocks.adapters import Lora, init_adapters, merge_adapters
 from vision.models.vit import ViT
 from vision.papers.claims import SEEDS, Margin, Measured, Premise, Recorder, Scale, Side
-from vision.train.tower import forward
+from vision.train.tower import forward, initialise
 
 MARGIN = Margin(0.02, rule="the paper's figures are unconfirmed: 2 points of H")
-MODEL = ViT(width=32, depth=4, heads=2, patch=2, pool="mean", num_classes=10)
+MODEL = ViT(width=32, depth=3, heads=2, patch=2, pool="mean", num_classes=10)
 LORA = (Lora(pattern=r"mlp/(fc1|fc2)/kernel$", rank=8),)
-REQUESTS, SHOTS, STEPS, RATES = ((0, 1), (2, 3), (4, 5)), 4, 100, (1e-2, 3e-3, 1e-3)
+REQUESTS, SHOTS, STEPS, RATES = ((0, 1), (2, 3), (4, 5)), 4, 60, (1e-2, 2e-3)
+LEARNED = 500
 WEIGHTS = Weights(bound=10.0, prototype_bound=1.0)
 
 
 def told(params: Any, x: Any) -> tuple[jax.Array, jax.Array]:
     embedding, out, _ = forward(MODEL, params, {}, x, train=False)
     return out["logits"], embedding
+
+
+@jax.jit
+def learned(x: Any, label: Any, seed: Any) -> Any:
+    """Parameters after ``LEARNED`` steps of Adam along a cosine, 64 images each."""
+    begin, draw = jax.random.split(jax.random.key(seed))
+    start = initialise(MODEL, begin, x[:1])[0]
+    optimizer = optax.adam(optax.cosine_decay_schedule(3e-3, LEARNED))
+
+    def step(carry: Any, key: jax.Array) -> tuple[Any, None]:
+        params, memory = carry
+        rows = jax.random.randint(key, (64,), 0, len(x))
+
+        def loss(params: Any) -> jax.Array:
+            logits = told(params, x[rows])[0]
+            return optax.softmax_cross_entropy_with_integer_labels(logits, label[rows]).mean()
+
+        updates, memory = optimizer.update(jax.grad(loss)(params), memory)
+        return (optax.apply_updates(params, updates), memory), None
+
+    return jax.lax.scan(step, (start, optimizer.init(start)), jax.random.split(draw, LEARNED))[0][0]
 
 
 @functools.partial(jax.jit, static_argnames=("lora",))
@@ -115,17 +137,17 @@ class Given:
 
 def measure_seed(seed: int) -> dict[str, float]:
     task = digits(asked=359)
-    model = fitted(MODEL, task, seed, 600, 3e-3)
+    params = learned(task.x, task.label, seed)
     order = np.random.default_rng(seed).permutation(len(task.x))
     few = np.concatenate([order[task.label[order] == c][:SHOTS] for c in range(10)])
     held = np.setdiff1d(order, few)[:300]
     given = Given(
-        model[0],
+        params,
         (task.x[few], task.label[few]),
         (task.x[held], task.label[held]),
         (task.asked, task.answer),
     )
-    row = {"before": float(np.mean(np.asarray(classes(model[0], task.asked)) == task.answer))}
+    row = {"before": float(np.mean(np.asarray(classes(params, task.asked)) == task.answer))}
     for name, lora in (("lora", True), ("full", False)):
         tried = {rate: given.after(rate, lora) for rate in RATES}
         rate = max(RATES, key=lambda rate: tried[rate]["chosen"])
