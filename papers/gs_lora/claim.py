@@ -10,6 +10,9 @@ Bounds are 10 nats, and 1 nat for prototypes: logits are no cosines, as the auth
 The control deals out anew which images of a request are to be forgotten. That the network tells
 digits before the requests is the premise. Beside H stands the share of blocks that changed, with
 alpha 1e-4 as the authors have it, with 1e-2 and with none.
+
+Undecided: 0.869 beside 0.820, an interval that reaches below zero. Both forget all but 1 % and
+differ in what remains, 84 and 80 %. In 60 steps no block was switched off, whatever alpha was.
 """
 
 from __future__ import annotations
