@@ -203,6 +203,12 @@ class ConvNeXt(nn.Module):
         between = {f"downsample{i}_": sum(depths[:i]) for i in range(1, len(depths))}
         return chain_layers_above(path[0], sum(depths), ("stem_",), between)
 
+    @nn.nowrap
+    def before_stage(self, stage: int, x: jax.Array) -> jax.Array:
+        """What the blocks of a stage, from 0, are given: a tower that extends this one may put
+        layers of its own here."""
+        return x
+
     @nn.compact
     def __call__(
         self, x: jax.Array, *, train: bool = False, tap: Tap | None = None
@@ -241,6 +247,7 @@ class ConvNeXt(nn.Module):
             if stage > 0:
                 x = layer_norm(x, self.precision, f"downsample{stage}_norm", self.norm_epsilon)
                 x = reduce(x, channels, 2, f"downsample{stage}_conv")
+            x = self.before_stage(stage, x)
             for _ in range(depth):
                 site = f"block{i:02d}"
                 block = block_type(
