@@ -1,16 +1,21 @@
 """Wallpapers of emoji that tile, told from those that do not by what is laid or by one copy.
 
 A wallpaper of 24 pixels is drawn on a torus, so that it tiles, or cut out of one of twice the side
-with as many motifs per area: within, both are alike. A network of three convolutions learns 2,000
-wallpapers of food by two houses, 150 steps of 32, and is asked about 600 by the third. It is shown
-the wallpaper laid 2 x 2 or, as the baseline, once; start and batches are the same. In the control
-the copies are mirrored, as many pixels without a seam.
+with as many motifs per area: within, both are alike. A network of three convolutions learns
+1,500 of 2,000 wallpapers of food by two houses, 150 steps of 32, and is asked about 600 by the
+third. It is shown the wallpaper laid 2 x 2 or, as the baseline, once; start and batches are the
+same. In the control the copies are mirrored, as many pixels without a seam.
 
 The premise is that the baseline's network learns such a task in as many steps: shown one copy that
 is rolled by half, which puts the seams into its middle, it does. That copy stands beside.
 
-Beside it stands what the gradient mends, too: steps across the seams of cut wallpapers, over those
-between neighbours, before and after 30 steps.
+Beside it stands what the gradient mends: steps across the seams of cut wallpapers, over those
+between neighbours, before and after 20 steps.
+
+Held: 0.914 beside 0.528, and 0.557 where copies are mirrored. A copy that is rolled by half has
+0.859: what counts is that the seams can be seen. With 120 steps of 24, tried to save time, the
+premise failed (0.63 to 0.77), and what was laid had 0.780. Twenty steps along the gradient halve the seams, from
+4.0 to 2.0.
 """
 
 from __future__ import annotations
@@ -77,7 +82,7 @@ def measure_seed(seed: int) -> dict[str, float]:
         scores = emoji_maps.predicted(objective, variables, {"image": asked})[SCORE]
         row[arm] = auroc(scores[answer == 1], scores[answer == 0])
         if arm == "laid":
-            cut = asked[answer == 0][:100]
+            cut = asked[answer == 0][:50]
             row["before"] = float(seam(cut).mean())
             row["after"] = float(seam(mended(variables, cut)).mean())
     return row
@@ -90,7 +95,7 @@ def mended(variables: Any, images: np.ndarray) -> np.ndarray:
         out, _ = apply(model, variables, x, Context.evaluation())
         return out["logits"][:, 0]
 
-    return np.asarray(mend(logit, jnp.asarray(images), 30, 0.02, 1.0))
+    return np.asarray(mend(logit, jnp.asarray(images), 20, 0.03, 1.0))
 
 
 def test_what_is_laid_tells_what_tiles(record: Recorder):
@@ -104,7 +109,7 @@ def test_what_is_laid_tells_what_tiles(record: Recorder):
     record(
         claim="A network that is shown a wallpaper laid side by side tells whether it tiles better "
         "than one that is shown one copy.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, side("laid 2 x 2", "laid"), alone),
         margin=MARGIN,
         scale=Scale(worst=0.5),

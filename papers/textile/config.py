@@ -28,7 +28,7 @@ def get_config(folder: str = "data/textures") -> v.Config:
     ]
 
     def read(split):
-        return spec(v.Folder, root=f"{folder}/{split}", class_names=("not_tileable", "tileable"))
+        return spec(v.Folder, root=f"{folder}/{split}")
 
     return spec(
         v.Experiment,

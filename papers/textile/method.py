@@ -12,9 +12,9 @@ recoloured; a part cut out of it no longer does (``Cut``), which makes negatives
 Rodriguez-Pardo et al., TexTile: A Differentiable Metric for Texture Tileability, 2024; authors'
 code: crp94/textile. Headline: it agrees with people, where SSIM, LPIPS and FID do not. The tower is
 ConvNeXt-B with residual linear attention before the third and the fourth stage, 16 heads of 128 and
-256 channels (``tower``). Differences from the authors' code, of which the training is not public: probability
-and size of the augmentations that keep or break tiling are ours; of those that break it there is
-the cut alone, since rotation and shear of a texture cut it too.
+256 channels (``tower``). Differences from the authors' code, of which the training is not public:
+probability and size of the augmentations that keep or break tiling are ours; of those that break it
+there is the cut alone, since rotation and shear of a texture cut it too.
 """
 
 from __future__ import annotations

@@ -196,7 +196,7 @@ OWN_CLASSES = {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
     },
     "no labels": {"Representation", "Cost", "NoiseSensitivity", "Fooling"},
-    "labels are normal or not": {"MutualScoring"},
+    "labels are of two kinds": {"MutualScoring", "Tileability"},
     "answers are texts, votes or numbers, or tasks with names of their own": {
         *("AnswerRewards", "VoteLikelihood", "Regression", "MultiTaskAccuracy"),
         "GeometricAnswers",
