@@ -14,8 +14,8 @@ between neighbours, before and after 20 steps.
 
 Held: 0.914 beside 0.528, and 0.557 where copies are mirrored. A copy that is rolled by half has
 0.859: what counts is that the seams can be seen. With 120 steps of 24, tried to save time, the
-premise failed (0.63 to 0.77), and what was laid had 0.780. Twenty steps along the gradient halve the seams, from
-4.0 to 2.0.
+premise failed (0.63 to 0.77), and what was laid had 0.780. Twenty steps along the
+gradient halve the seams, from 4.0 to 2.0.
 """
 
 from __future__ import annotations
