@@ -175,6 +175,9 @@ def shifts(sets: Sequence[np.ndarray]) -> Shifts:
     every = np.concatenate(sets)
     mean = every.mean(0)
     _, values, components = np.linalg.svd(every - mean, full_matrices=False)
+    # Of either sign: the largest number of each is positive.
+    largest = np.abs(components).argmax(1)
+    components *= np.sign(np.take_along_axis(components, largest[:, None], 1))
     variance = np.zeros(9)
     variance[: len(values)] = values**2
     if not variance.sum() > 0:

@@ -195,7 +195,7 @@ OWN_CLASSES = {
     "images and texts, without labels": {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
     },
-    "no labels": {"Representation", "Cost", "NoiseSensitivity", "Fooling"},
+    "no labels": {"Representation", "Cost", "NoiseSensitivity", "Fooling", "FilterStatistics"},
     "labels are of two kinds": {"MutualScoring", "Tileability"},
     "answers are texts, votes or numbers, or tasks with names of their own": {
         *("AnswerRewards", "VoteLikelihood", "Regression", "MultiTaskAccuracy"),
