@@ -12,7 +12,7 @@ Everything is traceable::
 
 An attack may be interrupted after any update: the state is a tree of arrays, and continuing from it
 gives bitwise the same result (under the same compilation of ``run``, whose ``until`` may be
-traced).
+traced). A network that draws is given as ``Randomised``.
 """
 
 from __future__ import annotations
@@ -28,6 +28,20 @@ import jax.numpy as jnp
 LogitsFn = Callable[[jax.Array], jax.Array]
 Memory = dict[str, jax.Array]
 Norm = Literal["linf", "l2"]
+
+_LOOK = 0x100C  # folded into the keys of what a network draws
+
+
+@dataclasses.dataclass(frozen=True)
+class Randomised:
+    """Logits of a network that draws, such as a smoothed one: anew in every update.
+
+    Attributes:
+      fn: from images (B, H, W, C) and a key for each (B,) to logits (B, K), each image by its own
+        key and independently of the others.
+    """
+
+    fn: Callable[[jax.Array, jax.Array], jax.Array]
 
 
 @flax.struct.dataclass
@@ -172,9 +186,11 @@ def init(
     )
 
 
-def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackState:
+def update(attack: Attack, logits_fn: LogitsFn | Randomised, state: AttackState) -> AttackState:
     """Evaluates ``state.at``, keeps improvements, and moves on."""
     place = state.step % (attack.moves + 1)
+    if isinstance(logits_fn, Randomised):
+        logits_fn = _drawing(logits_fn, state)
     logits, gradient = _look(attack, logits_fn, state, place)
     finite = jnp.isfinite(logits).all(-1)
     fools = fooled(logits, state.label, attack.targeted) & finite & state.active
@@ -203,7 +219,10 @@ def update(attack: Attack, logits_fn: LogitsFn, state: AttackState) -> AttackSta
 
 
 def run(
-    attack: Attack, logits_fn: LogitsFn, state: AttackState, until: int | jax.Array
+    attack: Attack,
+    logits_fn: LogitsFn | Randomised,
+    state: AttackState,
+    until: int | jax.Array,
 ) -> AttackState:
     """Runs until ``until`` updates are done in all, or no image is active."""
     end = jnp.minimum(until, updates(attack))
@@ -269,6 +288,14 @@ def _look(
         return forward(state.at)
     # No move follows the last evaluation of a round.
     return jax.lax.cond(place == attack.moves, forward, forward_and_gradient, state.at)
+
+
+def _drawing(randomised: Randomised, state: AttackState) -> LogitsFn:
+    """With the keys of this update; those of ``move`` are other ones."""
+    keys = jax.random.wrap_key_data(state.key)
+    numbers = jnp.broadcast_to(state.step, state.label.shape)
+    looking = _fold(_fold(keys, numbers), jnp.full(state.label.shape, _LOOK))
+    return lambda at: randomised.fn(at, looking)
 
 
 def _fold(keys: jax.Array, numbers: jax.Array) -> jax.Array:
