@@ -6,6 +6,10 @@ to 0 in 200 steps, on the network smoothed by sigma 0.25 with 20 draws, and on t
 Compared is the share of its energy in the four pixels of the patch, a mean over the six. The
 control is the same on a network of the same start without poison. That the patch works, on 90 % of
 the other test digits, is the premise.
+
+Undecided: 39.0 % of the energy beside 36.6, at 6 % of the pixels, and an interval that begins below
+the margin. Smoothing changes nothing else here: either perturbation turns 99 % of the other digits.
+This network is easily led to any class, so that none stands out; of a CNN it does, see the config.
 """
 
 from __future__ import annotations
@@ -102,7 +106,9 @@ def test_smoothing_puts_the_perturbation_on_the_patch(record: Recorder):
             Premise("accuracy", side("", "right").values, at_least=0.9),
         ],
         control=Measured(
-            f"{what}, without poison", side("smoothed", "clean 0.25"), side("", "clean 0")
+            f"{what}, without poison",
+            side("smoothed", "clean 0.25"),
+            side("not smoothed", "clean 0"),
         ),
         measured=[
             Measured(works, side("smoothed", "0.25 success"), side("not smoothed", "0 success")),

@@ -13,7 +13,16 @@ import numpy as np
 import optax
 import pytest
 
-from vision.blocks.attack import AttackState, fooled, init, margins, run, update, updates
+from vision.blocks.attack import (
+    AttackState,
+    Randomised,
+    fooled,
+    init,
+    margins,
+    run,
+    update,
+    updates,
+)
 from vision.blocks.attack_rules import (
     APGD,
     PGD,
@@ -143,6 +152,33 @@ SLOPE = jnp.asarray(RNG.normal(size=np.prod(SHAPE)), jnp.float32)
 def line(images: jax.Array) -> jax.Array:
     score = (images - 0.5).reshape(len(images), -1) @ SLOPE
     return jnp.stack([-score / 2, score / 2], -1)
+
+
+def noisy(images: jax.Array, keys: jax.Array) -> jax.Array:
+    """The network on images with noise, whose first number is told as a class of its own."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, SHAPE))(keys)
+    first = noise[:, 0, 0, :1]
+    return jnp.concatenate([network(images + 0.1 * noise), first - 100], 1)
+
+
+def test_a_network_that_draws_draws_anew_in_every_update_and_for_every_image():
+    attack, drawing = PGD(0.1, steps=2, random_start=False), Randomised(noisy)
+    seen = []
+
+    def heard(images: jax.Array, keys: jax.Array) -> jax.Array:
+        logits = noisy(images, keys)
+        jax.debug.callback(lambda x: seen.append(np.asarray(x)), logits[:, -1])
+        return logits
+
+    whole = run_attack(attack, Randomised(heard))
+    jax.effects_barrier()
+    assert len({float(x) for draws in seen for x in draws}) == updates(attack) * COUNT
+    state = begin(attack, jax.random.key(1), IMAGES, LABELS)
+    for until in (1, 2, updates(attack)):
+        state = go(attack, drawing, state, until)
+    np.testing.assert_allclose(whole.at, state.at, atol=1e-6)
+    half = run_attack(attack, drawing, image=IMAGES[:5], label=LABELS[:5])
+    np.testing.assert_allclose(whole.at[:5], half.at, atol=1e-5)
 
 
 def test_linear_model_in_closed_form():
