@@ -7,6 +7,11 @@ whose name is one word. The baseline is the same encoder asked for the likest of
 database, as the authors ask CLIP for the words of a dictionary. What counts is the share of
 drawings called by their name, which for names of one word is the semantic IoU. The control has
 candidates and centroid of another drawing.
+
+Held: 14.0 beside 6.3 %, and 0.2 by candidates of another drawing. The image alone gives 12.8 and
+the centroid alone 14.6 %, so that the mixture of the two adds nothing here. The first word of the
+likest caption is right for 28.2 %: captions of this database begin with the name, which captions of
+photographs do not, and a rule that knows it is better than CaSED.
 """
 
 from __future__ import annotations
@@ -107,7 +112,7 @@ def test_captions_find_names(record: Recorder):
     record(
         claim="A dual encoder names more drawings by candidates from retrieved captions, agreed "
         "on by image and captions, than by the likest of all words.",
-        expected="undecided",
+        expected="held",
         compared=Measured(what, cased, baseline),
         margin=MARGIN,
         scale=Scale(chance=1 / rows[0]["words"]),

@@ -77,8 +77,8 @@ def retrieve(
     centroids = normalised(texts[found].mean(1))
     number: dict[str, int] = {}
     chosen: list[np.ndarray] = []
-    for row in found.tolist():
-        own = candidates(tuple(caption_words[i] for i in row))
+    for row in found:
+        own = candidates([caption_words[int(i)] for i in row])
         chosen.append(np.array([number.setdefault(word, len(number)) for word in own]))
     return Candidates(centroids, found, tuple(number), tuple(chosen))
 

@@ -26,8 +26,6 @@ _CLOSED_CLASS = (
     "toward under until upon very was were what when where whether which while who whom whose why "
     "will with within without would you your"
 )
-
-
 _NO_NAMES = frozenset(f"{_PICTURES} {_CLOSED_CLASS}".split())
 
 

@@ -190,7 +190,7 @@ OWN_CLASSES = {
     },
     "classes are texts": {
         *("ZeroShot", "MultilingualZeroShot", "WeightedZeroShot", "DescribedZeroShot"),
-        *("PatchSegmentation", "Ranks"),
+        *("PatchSegmentation", "Ranks", "VocabularyFree"),
     },
     "images and texts, without labels": {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
