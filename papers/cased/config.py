@@ -8,8 +8,8 @@ a folder per class, named as the class is; the names only say whether an answer 
 of PMD. The dual encoder is a trained run of `configs/clip_vit_b16.py`; the paper's is CLIP's
 ViT-L/14. Nothing is trained.
 
-`small`: single things of eight shapes. The database says of what colour they are; 24 of
-its 88 captions tell a size and a colour and no shape, and name nothing.
+`small`: one large thing of eight colours on paper, called by its colour. Of 88 captions 64 tell a
+colour and a shape, and 24 a size and a shape, of no colour.
 """
 
 import vision as v
@@ -20,7 +20,7 @@ from vision import spec
 
 CAPTIONS = (
     *(f"a {colour} {shape}" for shape in small_pairs.SHAPES for colour in small_pairs.COLOURS),
-    *(f"a {size} {colour}" for size in small_pairs.SIZES for colour in small_pairs.COLOURS),
+    *(f"a {size} {shape}" for size in small_pairs.SIZES for shape in small_pairs.SHAPES),
 )
 
 
@@ -38,7 +38,13 @@ def get_config(folder: str = "data/caltech101") -> v.Config:
 def small() -> v.Config:
     tokens = small_pairs.tokenizer(length=20)
     single = {"num_objects": (1, 1)}
-    asked = small_pairs.scenes("test", 512, ("image", "label"), label="shape", **single)
+    asked = small_pairs.scenes(
+        "test",
+        512,
+        ("image", "label"),
+        label="colour",
+        **{**single, "sizes": ("large",), "backgrounds": ("paper",)},
+    )
     return small_pairs.experiment(
         small_pairs.train(tokens, least_told=0.5, world=single),
         small_pairs.transformer(tokens, causal=False, pool="mean"),
