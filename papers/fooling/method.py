@@ -100,8 +100,10 @@ def evolved(
         family = jax.tree.map(lambda x: x[parents], state.genomes)
         children = search.encoding.mutate(mutation, family, state.generation)
         images = search.encoding.render(children, shape)
-        sure = jax.nn.softmax(logits_fn(images).astype(jnp.float32))
-        sure = jnp.where(jnp.isfinite(sure), sure, -1)
+        logits = logits_fn(images).astype(jnp.float32)
+        # Told before softmax, whose maximum need not keep NaN.
+        finite = jnp.isfinite(logits).all(-1, keepdims=True)
+        sure = jnp.where(finite, jax.nn.softmax(jnp.where(finite, logits, 0)), -1)
         best, confidence = jnp.argmax(sure, 0), sure.max(0)
         better = confidence > state.confidence
         genomes = jax.tree.map(
