@@ -46,8 +46,12 @@ def smoothed(logits_fn: LogitsFn, sigma: float | jax.Array, samples: int) -> Ran
 
         noisy = images[:, None] + sigma * jax.vmap(noise)(keys)
         logits = logits_fn(noisy.reshape(-1, *images.shape[1:])).astype(jnp.float32)
-        of_draws = jax.nn.log_softmax(logits).reshape(len(images), samples, -1)
-        return jax.nn.logsumexp(of_draws, 1) - jnp.log(samples)
+        # Told before softmax, whose maximum need not keep NaN: the attack has to hear of them.
+        finite = jnp.isfinite(logits).all(-1, keepdims=True)
+        of_draws = jax.nn.log_softmax(jnp.where(finite, logits, 0))
+        of_draws = of_draws.reshape(len(images), samples, -1)
+        told = finite.reshape(len(images), samples).all(1, keepdims=True)
+        return jnp.where(told, jax.nn.logsumexp(of_draws, 1) - jnp.log(samples), jnp.nan)
 
     return Randomised(drawn)
 

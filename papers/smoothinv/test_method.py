@@ -80,13 +80,18 @@ def test_smoothing_is_the_mean_of_softmaxes_by_keys_of_every_image():
     def several(images: jax.Array) -> Any:
         noise = jax.vmap(lambda key: jax.random.normal(key, (7, 3, 4, 1)))(keys)
         of = smoothed(logits, 0.3, 7)
-        return noise, of.fn(images, keys), of.fn(images[1:3], keys[1:3])
+        broken = smoothed(lambda x: jnp.where(x[:, :1, 0, 0] > 1, jnp.nan, logits(x)), 0.0, 2)
+        above = images.at[3, 0, 0].set(2)
+        parts = of.fn(images[1:3], keys[1:3]), broken.fn(above, keys)
+        return noise, of.fn(images, keys), *parts
 
-    noise, found, part = jax.device_get(several(IMAGES))
+    noise, found, part, some = jax.device_get(several(IMAGES))
     z = (IMAGES[:, None] + 0.3 * noise).reshape(5, 7, -1) @ WEIGHTS
     expected = np.exp(z) / np.exp(z).sum(-1, keepdims=True)
     np.testing.assert_allclose(np.exp(found), expected.mean(1), rtol=1e-4)
     np.testing.assert_allclose(found[1:3], part, atol=1e-5)
+    assert np.isnan(some[3]).all()
+    assert np.isfinite(some[[0, 1, 2, 4]]).all()
 
 
 def test_success_and_energy_by_hand():
