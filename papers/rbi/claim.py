@@ -27,12 +27,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from configs.parts.digit_mlp import trained
-from configs.parts.emoji_features import THINGS, drawings, numbered
+from configs.parts.emoji_features import drawings, numbered, pictures
 from papers.rbi.relation import RelationHead, psnr_similarity
-from vision.data.sources.emoji import GROUPS, index, pixels
 from vision.objectives.classify import cross_entropy
 from vision.papers.claims import SEEDS, Margin, Measured, Recorder, Scale, Side
-from vision.zoo import features
 
 MARGIN = Margin(
     0.0139, rule="half of the 2.78 points on CUB-200-2011, the paper's mean over towers"
@@ -42,16 +40,11 @@ ROWS, STEPS, RATE, SIDE_PX, HEADS = 64, 400, 1e-3, 16, 4
 
 
 @functools.cache
-def pictures() -> np.ndarray:
-    """float32 (N, 16, 16, 3) in 0..1 of all drawings of ``drawings()``, on white, in its order."""
-    kept = {GROUPS.index(name) for name in THINGS}
-    shown = [
-        pixels(each) for each in features.drawings() if index().emoji[each.emoji].group in kept
-    ]
-    x = np.stack(shown).astype(np.float32) / 255
-    white = x[..., :3] * x[..., 3:] + 1 - x[..., 3:]
+def thumbnails() -> np.ndarray:
+    """float32 (N, 16, 16, 3) in 0..1 of ``pictures()``."""
+    white = pictures()
     side = white.shape[1] // SIDE_PX
-    return white.reshape(len(x), SIDE_PX, side, SIDE_PX, side, 3).mean((2, 4))
+    return white.reshape(len(white), SIDE_PX, side, SIDE_PX, side, 3).mean((2, 4))
 
 
 def head(classes: int) -> RelationHead:
@@ -117,7 +110,7 @@ def attended(w: Any, x: jax.Array, images: jax.Array, label: jax.Array) -> tuple
 
 
 def measure_seed(seed: int) -> dict[str, float]:
-    rng, every, images = np.random.default_rng(seed), drawings(), pictures()
+    rng, every, images = np.random.default_rng(seed), drawings(), thumbnails()
     label = numbered(every.subgroup)
     classes = int(label.max()) + 1
     # Half of what two houses drew, another half for every seed.
