@@ -6,7 +6,8 @@ machines tell the rest by visual words, 128 of patches of 6 pixels in whole and 
 frozen features of EfficientNet-Lite0, which has seen ImageNet and no emoji. In the control the
 features are histograms of colours, the paper's lowest level.
 
-A tenth of the labels stands beside.
+Undecided: 64.7 beside 52.3 %, a difference of 9.9 to 14.9 points where the margin wants 17.4;
+colours have 36.4. Drawings on white are far from the photographs that the network has seen.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ MARGIN = Margin(
     "and 45.0 % as we remember the paper's tables",
 )
 
-WORDS, PATCH, STRIDE, CANDIDATES = 128, 6, 3, (1.0, 10.0, 100.0)
+WORDS, PATCH, STRIDE, CANDIDATES = 128, 6, 3, (0.1, 1.0, 10.0)
 
 
 @functools.cache
@@ -54,10 +55,9 @@ def levels() -> dict[str, np.ndarray]:
 def measure_seed(seed: int) -> dict[str, float]:
     label = numbered(drawings().group)
     row = {"frequent": float(np.bincount(label).max() / len(label))}
-    for share in (0.1, 0.2):
-        learned = stratified_fraction(label, share, seed)
-        for level, x in levels().items():
-            row[f"{level}_{share}"] = svm_accuracy(x, label, learned, CANDIDATES)[0]
+    learned = stratified_fraction(label, 0.2, seed)
+    for level, x in levels().items():
+        row[level] = svm_accuracy(x, label, learned, CANDIDATES)[0]
     return row
 
 
@@ -67,20 +67,14 @@ def test_features_of_a_network_before_visual_words(record: Recorder):
     def side(name: str, key: str) -> Side:
         return Side(name, tuple(row[key] for row in rows))
 
-    what, words = "top-1 of groups, from a fifth", side("visual words", "words_0.2")
+    what, words = "top-1 of groups, from a fifth", side("visual words", "words")
     record(
         claim="Frozen features of a network that was trained on photographs name more groups of "
         "drawings than visual words do, by linear SVMs from a fifth of the labels.",
         expected="undecided",
-        compared=Measured(what, side("features", "tower_0.2"), words),
+        compared=Measured(what, side("features", "tower"), words),
         margin=MARGIN,
         scale=Scale(chance=max(row["frequent"] for row in rows)),
-        control=Measured(what, side("histograms of colours", "colour_0.2"), words),
-        measured=[
-            Measured(
-                "top-1 of groups, from a tenth",
-                side("features", "tower_0.1"),
-                side("visual words", "words_0.1"),
-            )
-        ],
+        control=Measured(what, side("histograms of colours", "colour"), words),
+        measured=[],
     )

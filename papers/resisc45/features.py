@@ -61,7 +61,7 @@ def codebook(patches: jax.Array, words: int, key: jax.Array) -> jax.Array:
     return lloyd(patches, seeds(patches, words, key), 30).centres
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Described:
     """``predict``, with ``colour_histogram`` of the images and, from them, either ``visual_words``
     by a codebook or, where there is none yet, ``patches`` (B, n, D) for one.
