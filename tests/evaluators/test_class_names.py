@@ -184,6 +184,7 @@ OWN_CLASSES = {
         *("LinearProbe", "RidgeProbe", "SgdProbe", "NearestNeighbours", "FewShot"),
         *("FindingsProbe", "PatchProbe", "OffTheShelf", "ResizeNormalize"),
         *("UnrolledEM", "ConceptProbe", "NearestMeanStream", "FewShotSessions"),
+        "RepeatedShares",
     },
     "labels are instances, and no classes of a head": {
         *("InstanceRetrieval", "ImageRetrieval", "ComposedRetrieval", "LabelPropagation"),
