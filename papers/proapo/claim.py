@@ -7,6 +7,11 @@ are the name with each of its keywords, and for every three of them two with key
 emoji, which are wrong. The search sees the second house's drawing of every class, and the third
 house's are asked. The baseline is the mean of all templates and descriptions, equally weighed; the
 control searches with the labels of the one drawing dealt out among the classes.
+
+The first run, of seeds 0 to 4, took 189 seconds, with a third search of a fitness without entropy:
+29.8 beside 28.8 %, an interval of -1.0 to 3.0 points, undecided; 25.8 by templates alone, 23.8 with
+labels dealt out, 29.8 without entropy; of the descriptions taken 32.5 % were wrong, of those given
+37.5. It has no result until it fits the time that claims have.
 """
 
 from __future__ import annotations
@@ -81,16 +86,12 @@ def measure_seed(seed: int) -> dict[str, float]:
     np.add.at(total, owners, described)
     found = optimise(bank, described, owners, one, label, SEARCH, seed)
     dealt = optimise(bank, described, owners, one, rng.permutation(label), SEARCH, seed)
-    # The search by accuracy alone, without the entropy that tells candidates apart.
-    plain = Search(Fitness(0.5, 0.05, 0.0, SCALE), Fitness(0.5, 0.2, 0.0, SCALE), *PLANS)
-    accuracy = optimise(bank, described, owners, one, label, plain, seed)
     return {
         "found": top1(found.classes),
         "all": top1(normalised(total)),
         "dealt": top1(dealt.classes),
         "templates": top1(found.by_templates),
         "name": top1(bank[0]),
-        "accuracy": top1(accuracy.classes),
         "wrong": float(is_wrong[found.descriptions].mean()) if found.descriptions.any() else 0.0,
         "given": float(is_wrong.mean()),
     }
@@ -115,7 +116,6 @@ def test_search_finds_texts_that_suit(record: Recorder):
         measured=[
             Measured(what, found, side("templates alone", "templates")),
             Measured(what, found, side("the name alone", "name")),
-            Measured(what, found, side("fitness without entropy", "accuracy")),
             Measured("share of wrong sentences", side("taken", "wrong"), side("given", "given")),
         ],
         seeds=SEEDS,

@@ -116,9 +116,9 @@ def optimise(
             "all need the same last dimension"
         )
     for what, of in (("labels", labels), ("describes", describes)):
-        if len(of) and not (0 <= of.min() and of.max() < num_classes):
+        if len(of) and (of.min() < 0 or of.max() >= num_classes):
             raise ValueError(
-                f"{what} lie in {of.min()}..{of.max()}; there are {num_classes} classes"
+                f"{what} lie in {of.min()}..{of.max()}, and there are {num_classes} classes"
             )
     rng = np.random.default_rng(seed)
     bank, described, images = (x.astype(np.float64) for x in (bank, described, images))

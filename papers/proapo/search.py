@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+from scipy.sparse import csr_array
 from scipy.special import logsumexp
 
 from vision.config.ranges import NonNegative, Positive, checked
@@ -33,9 +34,10 @@ class Pool:
 
     def class_vectors(self, taken: np.ndarray) -> np.ndarray | None:
         """Unit vectors (K, D) for choices bool (G,); None where a class has no sentence."""
-        rows = taken[self.choices]
-        total = self.base.copy()
-        np.add.at(total, self.classes[rows], self.vectors[rows])
+        rows = np.flatnonzero(taken[self.choices])
+        shape = len(self.base), len(self.vectors)
+        members = csr_array((np.ones(len(rows)), (self.classes[rows], rows)), shape)
+        total = self.base + members @ self.vectors
         length = np.linalg.norm(total, axis=1, keepdims=True)
         return total / length if (length > 0).all() else None
 

@@ -191,7 +191,7 @@ OWN_CLASSES = {
     },
     "classes are texts": {
         *("ZeroShot", "MultilingualZeroShot", "WeightedZeroShot", "DescribedZeroShot"),
-        *("PatchSegmentation", "Ranks", "VocabularyFree"),
+        *("PatchSegmentation", "Ranks", "VocabularyFree", "OptimizedZeroShot"),
     },
     "images and texts, without labels": {
         *("ImageTextRetrieval", "CrossedPairs", "CaptionChoice", "LateRetrieval"),
