@@ -206,7 +206,7 @@ def with_fake_data(config: Any) -> Any:
                 node = {**node, "file": "", "names": tuple("abcdefg")}
             if kind(node) == "TaxonTexts" and isinstance(node["taxa"], str):
                 taxa = {f"A {name}": {"species": name} for name in "abcdefg"}
-                node = {**node, "taxa": taxa}
+                node = {**node, "taxa": taxa, "class_names": tuple(taxa)}
             return {key: replace(value) for key, value in node.items()}
         return [replace(item) for item in node] if isinstance(node, list) else node
 

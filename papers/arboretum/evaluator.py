@@ -38,7 +38,7 @@ class Ranks:
     Attributes:
       data: images with ``label``, int (B,), number of a species; -1 for none.
       tokenizer: that the text tower was trained with.
-      taxa: see ``read_taxa``.
+      taxa, class_names: see ``read_taxa``.
       kind: text of a species.
       template: of the name of a taxon.
       temperature: of the softmax over species whose probabilities are summed.
@@ -48,6 +48,7 @@ class Ranks:
     data: EvaluationData
     tokenizer: Tokenizer
     taxa: Mapping[str, Mapping[str, str]] | str
+    class_names: tuple[str, ...] = ()
     kind: Kind = "sci"
     template: str = "a photo of {}."
     temperature: Positive[Finite] = 0.01
@@ -61,7 +62,7 @@ class Ranks:
             embedding is not finite.
           ValueError: ``predict`` or the batches lack what is needed, or sizes do not fit.
         """
-        taxa = read_taxa(self.taxa)
+        taxa = read_taxa(self.taxa, self.class_names)
         ranks = [rank for rank, _ in taxa[0].ranks]
         names = [sorted({taxon.ranks[i][1] for taxon in taxa}) for i in range(len(ranks))]
         texts = [taxon.text(self.kind) for taxon in taxa]

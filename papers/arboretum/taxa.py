@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -29,6 +29,7 @@ Kind = Literal[
 KINDS: tuple[Kind, ...] = get_args(Kind)
 TRAINED: tuple[Kind, ...] = ("sci", "com", "taxon", "sci_com", "taxon_com")
 COMMON = "common_name"
+RANKS = ("kingdom", "phylum", "class", "order", "family", "genus", "species")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,26 +58,34 @@ class Taxon:
         return f"a photo of {subject[name]}{f' with common name {common}' if both else ''}."
 
 
-def read_taxa(given: Mapping[str, Mapping[str, str]] | str) -> tuple[Taxon, ...]:
+def read_taxa(
+    given: Mapping[str, Mapping[str, str]] | str, class_names: Sequence[str] = ()
+) -> tuple[Taxon, ...]:
     """Species in label order.
 
     Args:
       given: scientific name to names by rank, from the root down, with ``common_name`` or without;
         or the name of a JSON file with such an object.
+      class_names: scientific names in label order; empty takes the order of the file. A mapping
+        in a config is sorted by its keys, and needs them.
 
     Raises:
-      DataError: the file is not there or no such object, a species lacks a rank that the first
-        has, or a name is empty. It names file and species.
+      DataError: the file is not there or no such object, a species is missing or lacks a rank that
+        the first has, or a name is empty. It names file and species.
     """
     where = given if isinstance(given, str) else "taxa"
     found: Any = read_json(given) if isinstance(given, str) else given
     if not isinstance(found, Mapping) or not found:
         raise DataError(f"{where}: must map scientific names to names by rank")
+    if not class_names and not isinstance(given, str):
+        raise DataError("taxa in a config have no order of their own: give class_names")
+    if missing := [name for name in class_names if name not in found]:
+        raise DataError(f"{where}: no species {missing[0]!r}, nor {len(missing) - 1} others")
     taxa: list[Taxon] = []
-    for species, names in found.items():
+    for species, names in ((name, found[name]) for name in class_names or found):
         if not isinstance(names, Mapping) or not all(isinstance(x, str) for x in names.values()):
             raise DataError(f"{where}: {species!r} needs an object of names by rank")
-        ranks = tuple((rank, name) for rank, name in names.items() if rank != COMMON)
+        ranks = _from_the_root(names)
         wanted = [rank for rank, _ in taxa[0].ranks] if taxa else [rank for rank, _ in ranks]
         if [rank for rank, _ in ranks] != wanted or not ranks:
             raise DataError(
@@ -89,6 +98,13 @@ def read_taxa(given: Mapping[str, Mapping[str, str]] | str) -> tuple[Taxon, ...]
     return tuple(taxa)
 
 
+def _from_the_root(names: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The seven ranks first, in their order whatever that of the keys; then others."""
+    known = [rank for rank in RANKS if rank in names]
+    others = [rank for rank in names if rank not in RANKS and rank != COMMON]
+    return tuple((rank, names[rank]) for rank in (*known, *others))
+
+
 @dataclasses.dataclass(frozen=True)
 @checked
 class TaxonTexts:
@@ -98,20 +114,21 @@ class TaxonTexts:
     ``Tokenize(pick="first", captions=len(kinds))``.
 
     Attributes:
-      taxa: see ``read_taxa``.
+      taxa, class_names: see ``read_taxa``.
       kinds: which texts.
       feature: the label, one integer.
       output: name of the texts, a tuple of strings.
     """
 
     taxa: Mapping[str, Mapping[str, str]] | str
+    class_names: tuple[str, ...] = ()
     kinds: Unique[NonEmpty[tuple[Kind, ...]]] = TRAINED
     feature: str = "label"
     output: str = "caption"
 
     @functools.cached_property
     def species(self) -> tuple[Taxon, ...]:
-        return read_taxa(self.taxa)
+        return read_taxa(self.taxa, self.class_names)
 
     def __call__(self, example: Example, rng: np.random.Generator) -> Example:
         label = int(example[self.feature])

@@ -37,7 +37,7 @@ TAXA = {
 
 
 def test_texts_are_the_authors():
-    cat, wild, *_ = read_taxa(TAXA)
+    cat, wild, *_ = read_taxa(TAXA, tuple(TAXA))
     assert {kind: cat.text(kind) for kind in KINDS} == {
         "scientific_name": "Felis catus",
         "common_name": "cat",
@@ -52,10 +52,10 @@ def test_texts_are_the_authors():
     }
     assert wild.text("com") == "a photo of Felis silvestris."
     rng = np.random.default_rng(0)
-    read = TaxonTexts(TAXA, kinds=("com", "sci"))({"label": 2}, rng)
+    read = TaxonTexts(TAXA, tuple(TAXA), kinds=("com", "sci"))({"label": 2}, rng)
     assert read == {"label": 2, "caption": ("a photo of lynx.", "a photo of Lynx lynx.")}
     with pytest.raises(DataError, match="'label' is 4, not a species"):
-        TaxonTexts(TAXA)({"label": 4}, rng)
+        TaxonTexts(TAXA, tuple(TAXA))({"label": 4}, rng)
 
 
 class Sums:
@@ -113,11 +113,13 @@ def test_rare_species_are_apart_and_frequent_ones_capped():
 
 def asked(taxa: Any, noise: float = 0.4, **more: Any) -> Ranks:
     rng = np.random.default_rng(3)
-    bank = texts_of([taxon.text("sci") for taxon in read_taxa(TAXA)])
+    bank = texts_of([taxon.text("sci") for taxon in read_taxa(TAXA, tuple(TAXA))])
     label = rng.integers(0, 4, 80).astype(np.int32)
     x = bank[label] + noise * rng.normal(size=(80, 12))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
-    return Ranks(data(image=x, label=label, class_names=tuple(TAXA)), TOKENIZER, taxa, **more)
+    asked = data(image=x, label=label, class_names=tuple(TAXA))
+    order = () if isinstance(taxa, str) else tuple(taxa)
+    return Ranks(asked, TOKENIZER, taxa, order, **more)
 
 
 def test_ranks_are_those_of_the_species_or_sums(tmp_path: Path):
@@ -155,5 +157,18 @@ def test_what_is_missing_is_named(tmp_path: Path):
             read_taxa(str(path))
     with pytest.raises(DataError, match="nowhere"):
         read_taxa("nowhere.json")
+    with pytest.raises(DataError, match="have no order of their own: give class_names"):
+        read_taxa(TAXA)
+    with pytest.raises(DataError, match="taxa: no species 'A b', nor 1 others"):
+        read_taxa(TAXA, ("A b", "Felis catus", "C d"))
+
+
+def test_the_order_is_that_of_the_labels_and_ranks_begin_at_the_root():
+    """A mapping comes out of a config sorted by its keys."""
+    order = ("Strix aluco", "Felis catus")
+    mixed = {name: dict(sorted(TAXA[name].items(), reverse=True)) for name in sorted(order)}
+    owl, cat = read_taxa(mixed, order)
+    assert owl.scientific_name == "Strix aluco"
+    assert [rank for rank, _ in cat.ranks] == ["family", "genus", "species"]
     with pytest.raises(DataError, match="label 3 is none of the 3 species"):
         run(asked({name: TAXA[name] for name in list(TAXA)[:3]}))
