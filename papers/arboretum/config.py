@@ -13,7 +13,7 @@ species that are not learned from. Images cropped as in `configs/clip_vit_b16.py
 `small,kind=taxon_com` has one kind of text.
 """
 
-from typing import Literal
+from typing import Any, Literal
 
 import vision as v
 from configs.parts import pairs, small_pairs
@@ -100,7 +100,7 @@ def small(kind: Literal["", "sci", "taxon_com"] = "") -> v.Config:
     ]
     fields = ("image", "label")
     asked = small_pairs.scenes("test", 400, fields, **world)
-    config = small_pairs.experiment(
+    config: Any = small_pairs.experiment(
         train_data(small_pairs.scenes("train", 6000, fields, **world), 64, ops=read),
         small_pairs.transformer(tokens, vocab_size=4 + len(words)),
         steps=400,
