@@ -25,6 +25,7 @@ WORKDIRS = ("a", "b", "c", "d", "x", "mine", "probe", "tuned")
 # and has tests of its own in tests/programs, tests/evaluators and tests/test_finetune.py.
 LEFT_OUT = (
     r"timm:|finetune_folder|folder_vit|clip_scenes|--step=1000|--suite|by=val|treemap|layout|--onnx"
+    r"|--concepts"
 )
 COUNTS = {"evaluation": 2, "checkpoints": 4, "export": 4, "explain": 1, "finetuning": 3}
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
