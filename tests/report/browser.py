@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +36,8 @@ FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    # Pages scroll smoothly, and a click on what still moves misses it on a busy machine.
+    "--force-prefers-reduced-motion",
 )
 
 CENTRE = {"block": "center", "behavior": "instant"}
@@ -59,8 +62,12 @@ class Browser:
         request = urllib.request.Request(self._root + path, data, method=method)
         # No proxy: the driver is on this machine.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=30) as answer:
-            return json.load(answer)["value"]
+        try:
+            with opener.open(request, timeout=30) as answer:
+                return json.load(answer)["value"]
+        except urllib.error.HTTPError as error:
+            said = json.loads(error.read())["value"]
+            raise AssertionError(f"{path} {body}: {said['error']}: {said['message']}") from None
 
     def send(self, path: str, body: Any = None, method: str = "POST") -> Any:
         return self._send(f"/session/{self._session}{path}", body, method)

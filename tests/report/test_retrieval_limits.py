@@ -85,6 +85,12 @@ def test_connections_beyond_those_of_one_client_are_refused_at_once(address):
         with socket.create_connection(address) as late:
             late.settimeout(5)
             assert late.recv(4096).startswith(b"HTTP/1.1 503")
+        with socket.create_connection(address) as late:
+            late.settimeout(5)
+            time.sleep(0.3)  # the answer is there before the request is
+            late.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n")
+            late.sendall(b"a picture")
+            assert late.recv(4096).startswith(b"HTTP/1.1 503")
     finally:
         for peer in held:
             peer.close()

@@ -12,17 +12,20 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADERS_S = 8.0
+LINGER_S = 2.0
 PER_CLIENT = 24
 
 
 class LimitedConnection(H11Protocol):
     """Closes a connection without a complete request for ``HEADERS_S`` seconds.
 
-    Of one address ``PER_CLIENT`` connections are served at a time; others are answered 503 at once
-    and closed, so that they take nobody's place.
+    Of one address ``PER_CLIENT`` connections are served at a time; others are answered 503 at once,
+    take nobody's place, and are closed by their peer or after ``LINGER_S`` seconds: closed at once,
+    what the peer is still sending would reset the connection before it has read the answer.
     """
 
     _timer: asyncio.TimerHandle | None = None
+    _refused = False
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -35,12 +38,14 @@ class LimitedConnection(H11Protocol):
             head = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\n"
             head += b"content-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(body)
             transport.write(head + body)
-            transport.close()
+            transport.write_eof()
+            self._refused = True
+            self._timer = self.loop.call_later(LINGER_S, self._late)
             return
         self._wait_for_request()
 
     def data_received(self, data: bytes) -> None:
-        if self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         super().data_received(data)
         self._wait_for_request()
